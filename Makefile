@@ -1,0 +1,53 @@
+# Midwatch: `make help` lists what there is. Every target sets itself up; nothing needs root, Docker or a Redis server.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo dev test check format fast faults browser bench wheel clean docs
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Midwatch needs Python 3.11 or newer, this is " + sys.version.split()[0]'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (once; about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## The whole system on this machine, faults switched on: runs jobs to their end and shows what happened
+	@$(BIN)/midwatch demo $(ARGS)
+
+dev: $(STAMP) ## The same, left running with your MIDWATCH_AGENTS
+	@$(BIN)/midwatch dev $(ARGS)
+
+test: $(STAMP) check ## Everything that CI runs: lint, types, layers, all tests but the slow ones
+	@$(BIN)/pytest -q -m "not slow" $(ARGS)
+
+check: $(STAMP) ## Lint, formatting, types, layers, schemas of deployment files
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(STAMP) ## Format and sort imports
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+fast: $(STAMP) ## Tests without processes: seconds
+	@$(BIN)/pytest -q tests/unit tests/fundamentals tests/properties $(ARGS)
+
+faults: $(STAMP) ## The long fault runs (minutes)
+	@$(BIN)/pytest -q -m "slow" tests/faults $(ARGS)
+
+docs: $(STAMP) ## Write what is generated: wire schemas, keyspace, command line
+	@$(BIN)/python -m workers.generate
+
+wheel: $(STAMP) ## Build the wheel
+	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## Remove what was built or cached here
+	@rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

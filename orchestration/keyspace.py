@@ -1,0 +1,105 @@
+"""Every Redis key, built in one place: its type, what it holds, how long it lives. `docs/keyspace.md` is generated from here.
+
+All keys of a session (and of its jobs) carry the hash tag of the session's partition, so every script that touches them is
+legal on Redis Cluster, and the indexes a steward reads (`due`, `owed`) change in the same script as the step they are about.
+"""
+
+from __future__ import annotations
+
+from binascii import crc32
+from dataclasses import dataclass
+
+PARTITIONS = 16
+"""Fixed: a session's keys are found by `crc32(session id) % 16`, so changing it would lose every session."""
+
+KEPT_S = 7 * 24 * 3600
+"""How long a session and its jobs are kept after their last step."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One row of `docs/keyspace.md`."""
+
+    pattern: str
+    type: str
+    holds: str
+    ttl: str
+
+
+def partition(session_id: str) -> int:
+    """Which partition a session lies in. crc32 (not `hash`, which differs from process to process)."""
+    return crc32(session_id.encode()) % PARTITIONS
+
+
+class Keyspace:
+    """The keys of one fleet: those of one `MIDWATCH_PREFIX`."""
+
+    CATALOGUE = (
+        Key("{prefix}:job:{job}", "STRING", "session id of the job: finds its partition", "kept"),
+        Key("{prefix}:{p}:session:{sid}", "HASH", "active job, groups, log epoch, flags", "kept"),
+        Key("{prefix}:{p}:session:{sid}:log", "LIST", "messages in order, one entry each; a group's entries are contiguous", "kept"),
+        Key("{prefix}:{p}:session:{sid}:waiting", "LIST", "`job|priority` of jobs that wait for the session", "kept"),
+        Key("{prefix}:{p}:session:{sid}:results", "HASH", "handle -> whole tool result, compressed", "kept"),
+        Key("{prefix}:{p}:job:{job}", "HASH", "the job's record: status, turn, limits, counters, output, failure", "kept"),
+        Key("{prefix}:{p}:job:{job}:steps", "HASH", "step -> row of the current turn (state, fence, lease, attempt), and its calls", "kept"),
+        Key("{prefix}:{p}:job:{job}:trace", "LIST", "one TraceRecord per attempt", "kept"),
+        Key("{prefix}:{p}:due", "ZSET", "step -> ms when the steward publishes it: deferred, or its lease ran out", "none: entries leave with their step"),
+        Key("{prefix}:{p}:owed", "ZSET", "step -> ms since when it is published and unclaimed", "none: entries leave with their step"),
+        Key("{prefix}:{p}:jobs", "ZSET", "job -> ms of its creation: the listing", "kept: older entries are trimmed on enqueue"),
+        Key("{prefix}:{p}:dead", "ZSET", "job -> ms of its dead letter", "none: entries leave by replay or discard"),
+        Key("{prefix}:{p}:letters", "HASH", "job -> DeadLetterRecord", "none: entries leave by replay or discard"),
+        Key("{prefix}:{p}:counters", "HASH", "counters of the fleet, by name", "none: bounded by the set of names"),
+        Key("{prefix}:poison", "LIST", "PoisonRecords, newest first, at most 1,000", "kept"),
+        Key("{prefix}.model, .tools, .maintenance (+ priority)", "LIST", "Celery messages (kombu's wire format)", "none: a queue"),
+        Key("_kombu.binding.{queue}", "SET", "kombu's bindings of a queue", "none: kombu's own"),
+    )
+
+    def __init__(self, prefix: str = "mw") -> None:
+        self.prefix = prefix
+
+    def _tag(self, p: int) -> str:
+        return f"{self.prefix}:{{{self.prefix}{p:02d}}}"
+
+    def job_pointer(self, job_id: str) -> str:
+        """STRING: session id of the job."""
+        return f"{self.prefix}:job:{job_id}"
+
+    def session(self, session_id: str) -> str:
+        """HASH of the session."""
+        return f"{self._tag(partition(session_id))}:session:{session_id}"
+
+    def log(self, session_id: str) -> str:
+        """LIST of the session's messages."""
+        return self.session(session_id) + ":log"
+
+    def waiting(self, session_id: str) -> str:
+        """LIST of jobs that wait for the session."""
+        return self.session(session_id) + ":waiting"
+
+    def results(self, session_id: str) -> str:
+        """HASH of large tool results."""
+        return self.session(session_id) + ":results"
+
+    def job(self, session_id: str, job_id: str) -> str:
+        """HASH of the job."""
+        return f"{self._tag(partition(session_id))}:job:{job_id}"
+
+    def steps(self, session_id: str, job_id: str) -> str:
+        """HASH of the current turn's step rows."""
+        return self.job(session_id, job_id) + ":steps"
+
+    def trace(self, session_id: str, job_id: str) -> str:
+        """LIST of the job's trace records."""
+        return self.job(session_id, job_id) + ":trace"
+
+    def index(self, p: int, name: str) -> str:
+        """A partition's `due`, `owed`, `jobs`, `dead`, `letters` or `counters`."""
+        return f"{self._tag(p)}:{name}"
+
+    def poison(self) -> str:
+        """LIST of PoisonRecords."""
+        return f"{self.prefix}:poison"
+
+    def queue(self, name: str) -> str:
+        """Name of a Celery queue."""
+        return f"{self.prefix}.{name}"

@@ -1,0 +1,257 @@
+"""Every seam in one file: what somebody implements to extend the system."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from schemas.deadletter import DeadLetterRecord
+from schemas.failure import Failure
+from schemas.job import Job, JobStatus, NewJob
+from schemas.message import AssistantMessage, Message, NoteMessage, ToolCall, ToolMessage
+from schemas.model import ModelReply, ModelRequest, Usage
+from schemas.step import Defer, Park, StepRef
+from schemas.trace import TraceRecord
+
+if TYPE_CHECKING:
+    from orchestration.tools import Tool
+
+
+class Model(Protocol):
+    """A provider: one file in `workers/providers/` and its registration."""
+
+    name: str
+    """The provider's name: `anthropic`, `openai`, ..."""
+
+    def complete(self, request: ModelRequest) -> ModelReply:
+        """Make one call, without retrying.
+
+        Raises:
+            ModelError: whatever went wrong, classified. Nothing else leaves this method.
+        """
+        ...
+
+    def count(self, request: ModelRequest) -> int | None:
+        """Input tokens of the request by the provider's own counter; None when it has none."""
+        ...
+
+
+class Gate(Protocol):
+    """Admission: may this call start now? The coordinator implements it; `OpenGate` admits everything."""
+
+    def admit(self, ref: StepRef, downstream: str, *, input_tokens: int, output_tokens: int) -> Defer | None:
+        """None admits. A Defer with `counts_as_attempt=False` puts the step back until its time."""
+        ...
+
+    def settle(self, ref: StepRef, downstream: str, *, usage: Usage | None, failure: Failure | None) -> None:
+        """Tell what became of an admitted call: its usage, or its failure, or neither (it was never sent)."""
+        ...
+
+
+class Dispatcher(Protocol):
+    """Brings steps to workers. Found through the entry point group `midwatch.dispatcher`."""
+
+    def publish(self, refs: Sequence[StepRef]) -> None:
+        """Publish steps that are recorded as owed. Publishing one twice is harmless; losing one costs seconds.
+
+        Raises:
+            StoreUnavailable: the broker can't be reached. The steps stay owed.
+        """
+        ...
+
+    def message(self, ref: StepRef) -> tuple[str, bytes] | None:
+        """(queue key, message) of a step in the broker's own wire format, for scripts that hand it off in the commit.
+
+        None when hand-off is off, or broker and state are not one server: commit, then publish.
+        """
+        ...
+
+
+class Verdict(StrEnum):
+    """What a claim came to."""
+
+    CLAIMED = "claimed"
+    GONE = "gone"
+    """No such job or step: it is over, or its retention has passed."""
+    BUSY = "busy"
+    """Someone else holds a live lease."""
+    EARLY = "early"
+    """Deferred; its time has not come."""
+    NOT_YET = "not_yet"
+    """Another job of the session is active."""
+
+
+class RowState(StrEnum):
+    """State of one step. For a tool call these are the states of the ledger: pending, started, done, unknown."""
+
+    PENDING = "pending"
+    STARTED = "started"
+    PARKED = "parked"
+    WAITING = "waiting"
+    """A child job is under way."""
+    DEAD = "dead"
+
+
+@dataclass(frozen=True)
+class LogMark:
+    """How much of a session's log a worker already holds."""
+
+    epoch: int = -1
+    length: int = 0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A step that is ours: under `fence`, until the lease runs out (it is renewed while we work)."""
+
+    ref: StepRef
+    fence: int
+    nonce: str
+    now_ms: int
+    """The server's time of the claim."""
+    job: Job
+    attempt: int
+    """Failed attempts before this one."""
+    losses: int
+    """Earlier claims whose worker vanished."""
+    interrupted: bool
+    """The row was `started` when we took it: an effect may have happened."""
+    ending: str
+    """'' or why the job must end now: cancelled, timed_out, step_limit, worker_lost."""
+    call: ToolCall | None = None
+    """For a tool step."""
+    group: int = 0
+    """The open group of the session: what this step's messages belong to."""
+    approved: bool = False
+    """A human approved this call."""
+    log: Sequence[Message] = ()
+    """For a model step: the whole conversation, oldest first (cached by the worker, completed by the claim)."""
+    flags: frozenset[str] = frozenset()
+    """Session flags, e.g. `results` when some result is stored by reference."""
+
+
+@dataclass(frozen=True)
+class CallRow:
+    """One tool call of a turn as it is committed."""
+
+    ordinal: int
+    call: ToolCall
+    started: bool = False
+    """Inline: started under the turn's own claim. Otherwise pending, and owed to the tools queue."""
+
+
+@dataclass(frozen=True)
+class TurnCommit:
+    """The result of a model turn that goes on: it asked for tools, or must be asked again."""
+
+    messages: tuple[AssistantMessage | ToolMessage | NoteMessage, ...]
+    """The assistant message, results of calls that were refused before running, notes."""
+    calls: tuple[CallRow, ...]
+    """Calls that will run. Empty: the next model turn is owed at once."""
+    usage: Usage
+    trace: TraceRecord
+    tool_calls: int = 0
+    invalid_calls: int = 0
+
+
+@dataclass(frozen=True)
+class ResultCommit:
+    """The result of one or more tool calls of a turn."""
+
+    refs: tuple[StepRef, ...]
+    messages: tuple[ToolMessage, ...]
+    traces: tuple[TraceRecord, ...]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job ends."""
+
+    status: JobStatus
+    output: str | None = None
+    failure: Failure | None = None
+    messages: tuple[AssistantMessage | ToolMessage | NoteMessage, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    letter: DeadLetterRecord | None = None
+    """Present exactly when status is dead_lettered: the session is held for the replay."""
+    repair: str = ""
+    """What open calls are answered with when the job ends around them."""
+
+
+class Store(Protocol):
+    """The truth. Two keep the promises: `RedisStore` for the fleet, `MemoryStore` for tests without a server.
+
+    Every write method returns False when the claim's fence is no longer current: the work is dropped.
+
+    Raises (all methods): StoreUnavailable.
+    """
+
+    def enqueue(self, job: NewJob) -> bool:
+        """Record the job and owe its first step. False: a job of that id exists already, nothing changed.
+
+        Raises:
+            SessionBusy: the session runs another job and the policy is `reject`.
+        """
+        ...
+
+    def claim(self, ref: StepRef, nonce: str) -> Claim | Verdict:
+        """Take the step, or say why there is nothing to do. The same nonce again gets the same claim (a lost reply)."""
+        ...
+
+    def renew(self, claim: Claim) -> bool | None:
+        """Prolong the lease. None: still ours, but the job was cancelled; False: lost."""
+        ...
+
+    def commit_turn(self, claim: Claim, commit: TurnCommit) -> bool:
+        """Append the turn; owe its calls, or the next turn when it has none that run."""
+        ...
+
+    def commit_results(self, claim: Claim, commit: ResultCommit) -> bool:
+        """Append results; the last one of a turn owes the next model turn. A result whose step is over is refused."""
+        ...
+
+    def defer(self, claim: Claim, defer: Defer, trace: TraceRecord) -> bool:
+        """Put the step back until its time; the steward releases it."""
+        ...
+
+    def park(self, claim: Claim, park: Park, trace: TraceRecord) -> bool:
+        """Put the step aside until a human decides."""
+        ...
+
+    def wait_for_child(self, claim: Claim, child: StepRef, poll_ms: int) -> bool:
+        """The tool step is a child job under way: give the worker back, look again when the child ends or after `poll_ms`."""
+        ...
+
+    def finish(self, claim: Claim, ending: Ending, trace: TraceRecord) -> bool:
+        """End the job; the session goes to the next one in line, unless a dead letter holds it."""
+        ...
+
+    def job(self, job_id: str) -> Job:
+        """The job as it stands. Raises NotFound."""
+        ...
+
+    def put_result(self, session_id: str, handle: str, body: bytes) -> None:
+        """Keep a large tool result beside the session."""
+        ...
+
+    def get_result(self, session_id: str, handle: str) -> bytes | None:
+        """A kept result, or None when there is none (any more)."""
+        ...
+
+
+class Clock(Protocol):
+    """Where time comes from outside Redis: durations only, never decisions that scripts make."""
+
+    def monotonic_ms(self) -> int:
+        """Milliseconds since some fixed moment of this process."""
+        ...
+
+    def sleep_ms(self, ms: int) -> None:
+        """Wait."""
+        ...
+
+
+ToolRunner = Callable[["Tool", dict[str, object], "object"], object]
+"""Runs a tool's function under its timeout. Prefork and threads differ; see `orchestration/toolrun.py`."""

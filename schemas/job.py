@@ -1,0 +1,142 @@
+"""A job: what a producer enqueues, what is known of it, what it came to."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from schemas.contract import WIRE_VERSION, Contract, Id, Name
+from schemas.failure import Failure
+from schemas.model import Usage
+from schemas.step import Priority, StepRef
+
+JobInput = Annotated[str, StringConstraints(min_length=1)]
+
+
+class JobStatus(StrEnum):
+    """`queued` waits for its session; the last four are endings, of which a dead letter can be replayed."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PARKED = "parked"
+    COMPLETED = "completed"
+    DEAD_LETTERED = "dead_lettered"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+
+    @property
+    def ended(self) -> bool:
+        """True when no step of the job will run unless somebody acts."""
+        return self in (JobStatus.COMPLETED, JobStatus.DEAD_LETTERED, JobStatus.CANCELLED, JobStatus.TIMED_OUT)
+
+
+class SessionPolicy(StrEnum):
+    """What happens to a job for a session that is busy with another one."""
+
+    ENQUEUE = "enqueue"
+    REJECT = "reject"
+    INTERRUPT = "interrupt"
+
+
+class StartEnvelope(Contract):
+    """The one argument of the Celery task `midwatch.start`: how a producer in any language enqueues a job."""
+
+    v: Literal[1] = WIRE_VERSION
+    job_id: Id
+    agent: Name
+    session_id: Id
+    input: JobInput
+    idempotency_key: Id | None = None
+    tenant: Id | None = None
+    priority: Priority = Priority.NORMAL
+    traceparent: str | None = Field(default=None, max_length=256)
+
+
+class Parent(Contract):
+    """Where a child job reports to: the tool step of the job that asked for it."""
+
+    ref: StepRef
+    root_id: Id
+    depth: int = Field(ge=0)
+
+
+class NewJob(Contract):
+    """A job as it is handed to the store. `limits` of the agent are resolved into absolute numbers here."""
+
+    job_id: Id
+    agent: Name
+    agent_version: str
+    session_id: Id
+    input: JobInput
+    tenant: Id | None = None
+    priority: Priority = Priority.NORMAL
+    parent: Parent | None = None
+    traceparent: str | None = None
+    max_steps: int = Field(gt=0)
+    timeout_ms: int = Field(gt=0)
+    max_tool_calls: int | None = None
+    on_busy: SessionPolicy = SessionPolicy.ENQUEUE
+
+    @property
+    def ref(self) -> StepRef:
+        """The address of the first model turn."""
+        return StepRef(job_id=self.job_id, session_id=self.session_id, step="1", priority=self.priority)
+
+
+class Waiting(Contract):
+    """What a deferred or parked job waits for, and until when: shown wherever the job is listed."""
+
+    step: str
+    reason: str
+    until_ms: int | None = None
+    attempt: int = 0
+
+
+class Job(Contract):
+    """What is known of a job. Times are the server's, in ms since the epoch."""
+
+    v: Literal[1] = WIRE_VERSION
+    job_id: Id
+    agent: str
+    agent_version: str
+    session_id: Id
+    root_id: Id
+    parent: StepRef | None = None
+    depth: int = 0
+    tenant: str | None = None
+    priority: Priority = Priority.NORMAL
+    status: JobStatus
+    turn: int = 0
+    """Model turns begun; the number the step ceiling counts."""
+    open_calls: int = 0
+    """Tool calls of the current turn that have no result yet."""
+    max_steps: int
+    created_ms: int
+    started_ms: int | None = None
+    deadline_ms: int | None = None
+    finished_ms: int | None = None
+    usage: Usage = Usage()
+    tool_calls: int = 0
+    invalid_calls: int = 0
+    retries: int = 0
+    waiting: Waiting | None = None
+    output: str | None = None
+    failure: Failure | None = None
+    traceparent: str | None = None
+
+
+class JobResult(Contract):
+    """How a job ended, as `agent.run` and `JobHandle.result` return it."""
+
+    job_id: Id
+    session_id: Id
+    status: JobStatus
+    output: str | None = None
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    """None when the price of the model is not known: never a made-up zero."""
+    steps: int = 0
+    """Model turns taken."""
+    failure: Failure | None = None

@@ -1,0 +1,97 @@
+"""Provider-neutral conversation: messages, their parts, and the group that is never split."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from schemas.contract import Contract, JsonObject
+
+
+class Text(Contract):
+    """Something said."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class ToolCall(Contract):
+    """A tool call as the model wrote it. `id` is the provider's and is NOT unique: real models repeat ids for different calls."""
+
+    type: Literal["tool_call"] = "tool_call"
+    id: str
+    name: str
+    raw_arguments: str
+    """The arguments exactly as they came, so that they go back byte-identical (prompt caches, signatures)."""
+    vendor_extra: JsonObject | None = None
+    """What must be echoed to the same vendor, e.g. Gemini's thought signature."""
+
+
+class Opaque(Contract):
+    """A vendor's own block (thinking, encrypted reasoning) that is replayed verbatim to that vendor and dropped for any other."""
+
+    type: Literal["opaque"] = "opaque"
+    provider: str
+    raw: JsonObject
+
+
+Part = Annotated[Text | ToolCall | Opaque, Field(discriminator="type")]
+
+
+class UserMessage(Contract):
+    """What a user, or a producer, said: the beginning of a job."""
+
+    role: Literal["user"] = "user"
+    group: int
+    text: str
+
+
+class NoteMessage(Contract):
+    """What the runtime says to the model: a repair, a re-anchoring. Never to be mistaken for the user."""
+
+    role: Literal["note"] = "note"
+    group: int
+    text: str
+
+
+class AssistantMessage(Contract):
+    """One model turn."""
+
+    role: Literal["assistant"] = "assistant"
+    group: int
+    parts: tuple[Part, ...]
+    provider: str
+    model: str
+    """The model id that the response named."""
+
+    @property
+    def text(self) -> str:
+        """All that was said, joined; empty when the turn only called tools."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls in the order they were made; a call's place in it is its ordinal."""
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+
+class ToolMessage(Contract):
+    """What a tool call came to. Every call has exactly one, whatever happened."""
+
+    role: Literal["tool"] = "tool"
+    group: int
+    ordinal: int
+    """Place of the call in its assistant turn: results are sent in this order, in whatever order they came."""
+    call_id: str
+    tool: str
+    content: str
+    is_error: bool = False
+    handle: str | None = None
+    """Where the whole result lies, when `content` is only its head and tail."""
+
+
+Message = Annotated[UserMessage | NoteMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+MESSAGE: TypeAdapter[UserMessage | NoteMessage | AssistantMessage | ToolMessage] = TypeAdapter(Message)
+"""Decodes one stored message; built once, because building it costs more than using it."""

@@ -1,0 +1,132 @@
+"""What a user decides in code: retries, context budget, limits, model policy, escalation, goal. Checked at construction."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from schemas.contract import Contract
+from schemas.failure import FailureKind
+from schemas.job import SessionPolicy
+
+TRANSIENT = (
+    FailureKind.RATE_LIMITED,
+    FailureKind.OVERLOADED,
+    FailureKind.PROVIDER_ERROR,
+    FailureKind.TIMEOUT,
+    FailureKind.CONNECTION,
+)
+"""Kinds that time cures: the default of `retry_on`."""
+
+NEVER_RETRIED = (FailureKind.CANCELLED, FailureKind.POLICY_DENIED, FailureKind.UNKNOWN_EFFECT, FailureKind.QUOTA_EXHAUSTED)
+"""Kinds that no configuration may retry: time doesn't cure them, and a repeat does harm."""
+
+
+class RetryConfig(Contract):
+    """What is tried again, how often, how soon.
+
+    The wait before try *n* (from 1) is drawn from `U(0, min(cap_s, base_s * backoff_factor ** (n - 1)))` ("full jitter",
+    AWS Architecture Blog, 2015), or is exactly that ceiling with `jitter="none"`. A `Retry-After` is a floor under it.
+    """
+
+    max_retries: int = Field(default=3, ge=0, le=100)
+    backoff_factor: float = Field(default=2.0, ge=1.0, le=10.0)
+    base_s: float = Field(default=1.0, gt=0, le=3600)
+    cap_s: float = Field(default=60.0, gt=0, le=86_400)
+    jitter: Literal["full", "none"] = "full"
+    retry_on: tuple[FailureKind, ...] = TRANSIENT
+    fail_hard_on: tuple[FailureKind, ...] = ()
+
+    @field_validator("retry_on", "fail_hard_on", mode="before")
+    @classmethod
+    def _known_kinds(cls, value: object) -> object:
+        for kind in value if isinstance(value, (list, tuple)) else ():
+            if kind not in set(FailureKind):
+                raise ValueError(f"unknown failure kind {kind!r}; expected one of: {', '.join(FailureKind)}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        both = [kind.value for kind in self.retry_on if kind in self.fail_hard_on]
+        if both:
+            raise ValueError(f"{', '.join(both)}: in both retry_on and fail_hard_on; keep each kind in one of them")
+        never = [kind.value for kind in self.retry_on if kind in NEVER_RETRIED]
+        if never:
+            raise ValueError(f"{', '.join(never)}: can't be retried, a repeat does harm; take it out of retry_on")
+        if self.cap_s < self.base_s:
+            raise ValueError(f"cap_s={self.cap_s} is below base_s={self.base_s}; the first wait would exceed the cap")
+        return self
+
+
+class ContextBudget(Contract):
+    """How many tokens one call may hold, and what makes the window fit. Everything sent counts, and the reserved output too."""
+
+    max_tokens: int = Field(ge=1_000)
+    on_overflow: Literal["summarize_and_trim", "trim_oldest", "escalate", "fail"] = "summarize_and_trim"
+    act_at: float = Field(default=0.80, gt=0, le=1)
+    wait_at: float = Field(default=0.95, gt=0, le=1)
+    shrink_to: float = Field(default=0.50, gt=0, lt=1)
+    reserve_output: int = Field(default=8_000, ge=1)
+    summary_model: str | None = None
+    pin: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.shrink_to < self.act_at <= self.wait_at:
+            raise ValueError(
+                f"expected shrink_to < act_at <= wait_at, got {self.shrink_to}, {self.act_at}, {self.wait_at}"
+            )
+        if self.reserve_output >= self.max_tokens:
+            raise ValueError(
+                f"reserve_output={self.reserve_output} leaves nothing of max_tokens={self.max_tokens}; lower the reserve"
+            )
+        return self
+
+
+class RunLimits(Contract):
+    """Hard ceilings of one job. They hold under redelivery: the claim enforces them, not the worker."""
+
+    max_steps: int = Field(default=50, ge=1, le=100_000)
+    """Model turns."""
+    session_timeout_s: float = Field(default=2_700.0, gt=0)
+    """From the job's first step to its end."""
+    max_tool_calls: int | dict[str, int] | None = None
+    max_input_tokens: int | None = Field(default=None, ge=1)
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    max_cost_usd: float | None = Field(default=None, gt=0)
+    max_children: int = Field(default=8, ge=0)
+    max_depth: int = Field(default=3, ge=0)
+    call_timeout_s: float = Field(default=120.0, gt=0)
+    """Wall-clock bound on one model call."""
+    on_busy: SessionPolicy = SessionPolicy.ENQUEUE
+    """What a new job does when its session is busy: wait its turn, be rejected, or interrupt the running one."""
+
+
+class ModelPolicy(Contract):
+    """What a change of the model behind the name means."""
+
+    allow_alias: bool = False
+    on_change: Literal["hold", "warn", "allow"] = "hold"
+    on_version_change: Literal["finish", "adopt", "park"] = "finish"
+
+
+class Escalation(Contract):
+    """When a human is asked, and what happens if none answers."""
+
+    when: Literal[
+        "tool_approval", "repeated_failure", "budget_share", "drift", "tainted_argument", "unknown_effect", "model_asks"
+    ]
+    tools: tuple[str, ...] = ()
+    share: float | None = Field(default=None, gt=0, le=1)
+    risk: Literal["low", "medium", "high"] = "medium"
+    expires_s: float | None = Field(default=None, gt=0)
+    on_expiry: Literal["reject", "dead_letter", "approve"] = "reject"
+
+
+class GoalContract(Contract):
+    """What the job is for. It survives every compaction verbatim."""
+
+    objective: str = Field(min_length=1)
+    deliverables: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()

@@ -1,0 +1,15 @@
+"""ToolSpec: what a tool promises, as a provider is told of it."""
+
+from __future__ import annotations
+
+from schemas.contract import Contract, JsonObject, Name
+
+
+class ToolSpec(Contract):
+    """Name, description and input schema (JSON Schema, 2020-12) of one tool."""
+
+    name: Name
+    description: str
+    input_schema: JsonObject
+    strict: bool = False
+    """Ask the provider for constrained decoding. Arguments are validated here in any case."""

@@ -1,0 +1,38 @@
+"""TraceRecord: one step's evidence. What was said lies in the session; this says when, where, how often, what it cost and why."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from schemas.contract import WIRE_VERSION, Contract
+from schemas.failure import Failure
+from schemas.model import Usage
+from schemas.step import StepKind
+
+
+class TraceRecord(Contract):
+    """One attempt at one step. `started_ms` is the server's time of the claim; `ended_ms` adds the worker's monotonic time to it."""
+
+    v: Literal[1] = WIRE_VERSION
+    step: str
+    kind: StepKind
+    attempt: int
+    outcome: str
+    """continue, complete, defer, park, dead_letter, or the ending forced on the job (cancelled, timed_out)."""
+    started_ms: int
+    ended_ms: int
+    worker: str
+    reason: str = ""
+    model: str | None = None
+    stop: str | None = None
+    usage: Usage | None = None
+    request_id: str | None = None
+    tools: tuple[str, ...] = ()
+    """Names of the tools a model turn asked for, in order."""
+    tool: str | None = None
+    effect: str | None = None
+    """What is known of a tool call's side effect: done, unknown, none (refused before it ran)."""
+    idempotency_key: str | None = None
+    invalid: tuple[str, ...] = ()
+    """For a model turn: what was wrong with each refused call (`tool: kind`), without the arguments."""
+    failure: Failure | None = None

@@ -10,7 +10,8 @@ MidwatchError
   + JobTimeout             result(timeout_s) ran out; the job goes on
   + StoreUnavailable       Redis can't be reached, or refuses to write
   + ModelError             a provider call failed; `failure` says how
-  + ToolFailed             a tool raised or ran out of time; `failure` says how
+  + ToolError              raised BY a tool: its request was wrong, and the model is told
+  + ToolFailed             a tool raised anything else or ran out of time; `failure` says how
   + LeaseLost              someone else holds the step now: drop the work
 """
 
@@ -64,6 +65,13 @@ class ModelError(MidwatchError):
 
     def __str__(self) -> str:
         return f"{self.failure.kind}: {self.failure.detail}"
+
+
+class ToolError(MidwatchError):
+    """Raise this in a tool to tell the model what was wrong with its request (no such order, not allowed, too late).
+
+    It is an answer, not a fault: never retried, never a dead letter.
+    """
 
 
 class ToolFailed(MidwatchError):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from schemas.deadletter import DeadLetterRecord
 from schemas.failure import Failure
 from schemas.job import Job, JobStatus, NewJob
 from schemas.message import AssistantMessage, Message, NoteMessage, ToolCall, ToolMessage
 from schemas.model import ModelReply, ModelRequest, Usage
-from schemas.step import Defer, Park, StepRef
+from schemas.step import Defer, Park, Priority, StepRef
 from schemas.trace import TraceRecord
-
-if TYPE_CHECKING:
-    from orchestration.tools import Tool
 
 
 class Model(Protocol):
@@ -61,11 +58,15 @@ class Dispatcher(Protocol):
         """
         ...
 
-    def message(self, ref: StepRef) -> tuple[str, bytes] | None:
-        """(queue key, message) of a step in the broker's own wire format, for scripts that hand it off in the commit.
+    def hand_off(self, priority: Priority) -> tuple[str, str] | None:
+        """Keys of the model and tools queue, for scripts that push the next step's message in the commit itself.
 
-        None when hand-off is off, or broker and state are not one server: commit, then publish.
+        None when hand-off is off, or broker and state are not one server: then commit first, publish after.
         """
+        ...
+
+    def message(self, ref: StepRef) -> bytes:
+        """The step's message in the broker's own wire format."""
         ...
 
 
@@ -124,10 +125,12 @@ class Claim:
     """For a tool step."""
     group: int = 0
     """The open group of the session: what this step's messages belong to."""
-    approved: bool = False
-    """A human approved this call."""
+    verdict: str = ""
+    """A human's decision on this call: '', 'approved', or 'rejected:' and why."""
     log: Sequence[Message] = ()
     """For a model step: the whole conversation, oldest first (cached by the worker, completed by the claim)."""
+    log_bytes: int = 0
+    """Bytes of JSON of `log`: what the token estimate is made from."""
     flags: frozenset[str] = frozenset()
     """Session flags, e.g. `results` when some result is stored by reference."""
 
@@ -154,6 +157,7 @@ class TurnCommit:
     trace: TraceRecord
     tool_calls: int = 0
     invalid_calls: int = 0
+    children: int = 0
 
 
 @dataclass(frozen=True)
@@ -204,12 +208,19 @@ class Store(Protocol):
         """Prolong the lease. None: still ours, but the job was cancelled; False: lost."""
         ...
 
-    def commit_turn(self, claim: Claim, commit: TurnCommit) -> bool:
-        """Append the turn; owe its calls, or the next turn when it has none that run."""
+    def commit_turn(self, claim: Claim, commit: TurnCommit) -> bool | None:
+        """Append the turn; owe its calls, or the next turn when it has none that run.
+
+        None: committed, but the job was cancelled meanwhile, so none of its inline calls may run.
+        """
         ...
 
     def commit_results(self, claim: Claim, commit: ResultCommit) -> bool:
         """Append results; the last one of a turn owes the next model turn. A result whose step is over is refused."""
+        ...
+
+    def set_limits(self, claim: Claim, *, agent_version: str, max_steps: int, timeout_ms: int) -> None:
+        """Give a job that was enqueued by name the limits of its agent, at its first step."""
         ...
 
     def defer(self, claim: Claim, defer: Defer, trace: TraceRecord) -> bool:
@@ -220,7 +231,7 @@ class Store(Protocol):
         """Put the step aside until a human decides."""
         ...
 
-    def wait_for_child(self, claim: Claim, child: StepRef, poll_ms: int) -> bool:
+    def wait_for_child(self, claim: Claim, poll_ms: int) -> bool:
         """The tool step is a child job under way: give the worker back, look again when the child ends or after `poll_ms`."""
         ...
 
@@ -230,6 +241,10 @@ class Store(Protocol):
 
     def job(self, job_id: str) -> Job:
         """The job as it stands. Raises NotFound."""
+        ...
+
+    def trace(self, ref: StepRef) -> list[TraceRecord]:
+        """The job's records so far: the evidence of a dead letter."""
         ...
 
     def put_result(self, session_id: str, handle: str, body: bytes) -> None:
@@ -251,7 +266,3 @@ class Clock(Protocol):
     def sleep_ms(self, ms: int) -> None:
         """Wait."""
         ...
-
-
-ToolRunner = Callable[["Tool", dict[str, object], "object"], object]
-"""Runs a tool's function under its timeout. Prefork and threads differ; see `orchestration/toolrun.py`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from schemas.contract import WIRE_VERSION, Contract, Id
+from schemas.contract import Contract, Id
 from schemas.failure import Failure
 from schemas.step import StepKind
 
@@ -21,7 +21,7 @@ class Try(Contract):
 class DeadLetterRecord(Contract):
     """The row of `dlq list`. The conversation stays in the session, the steps in the job: a replay resumes in place."""
 
-    v: Literal[1] = WIRE_VERSION
+    v: Literal[1] = 1
     job_id: Id
     session_id: Id
     agent: str
@@ -36,7 +36,7 @@ class DeadLetterRecord(Contract):
 class PoisonRecord(Contract):
     """A message that could not even become a step: undecodable, unknown, too deep. Kept raw, bounded, for a person to look at."""
 
-    v: Literal[1] = WIRE_VERSION
+    v: Literal[1] = 1
     poison_id: Id
     queue: str
     reason: str

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from schemas.contract import WIRE_VERSION, Contract, Id, Name
+from schemas.contract import Contract, Id, Name
 from schemas.failure import Failure
 from schemas.model import Usage
 from schemas.step import Priority, StepRef
@@ -43,7 +43,7 @@ class SessionPolicy(StrEnum):
 class StartEnvelope(Contract):
     """The one argument of the Celery task `midwatch.start`: how a producer in any language enqueues a job."""
 
-    v: Literal[1] = WIRE_VERSION
+    v: Literal[1] = 1
     job_id: Id
     agent: Name
     session_id: Id
@@ -97,7 +97,7 @@ class Waiting(Contract):
 class Job(Contract):
     """What is known of a job. Times are the server's, in ms since the epoch."""
 
-    v: Literal[1] = WIRE_VERSION
+    v: Literal[1] = 1
     job_id: Id
     agent: str
     agent_version: str
@@ -120,6 +120,7 @@ class Job(Contract):
     usage: Usage = Usage()
     tool_calls: int = 0
     invalid_calls: int = 0
+    children: int = 0
     retries: int = 0
     waiting: Waiting | None = None
     output: str | None = None

@@ -19,7 +19,12 @@ TRANSIENT = (
 )
 """Kinds that time cures: the default of `retry_on`."""
 
-NEVER_RETRIED = (FailureKind.CANCELLED, FailureKind.POLICY_DENIED, FailureKind.UNKNOWN_EFFECT, FailureKind.QUOTA_EXHAUSTED)
+NEVER_RETRIED = (
+    FailureKind.CANCELLED,
+    FailureKind.POLICY_DENIED,
+    FailureKind.UNKNOWN_EFFECT,
+    FailureKind.QUOTA_EXHAUSTED,
+)
 """Kinds that no configuration may retry: time doesn't cure them, and a repeat does harm."""
 
 

@@ -1,19 +1,19 @@
-"""TraceRecord: one step's evidence. What was said lies in the session; this says when, where, how often, what it cost and why."""
+"""TraceRecord: one step's evidence: when, where, how often, at what cost, and why. What was said lies in the session."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from schemas.contract import WIRE_VERSION, Contract
+from schemas.contract import Contract
 from schemas.failure import Failure
 from schemas.model import Usage
 from schemas.step import StepKind
 
 
 class TraceRecord(Contract):
-    """One attempt at one step. `started_ms` is the server's time of the claim; `ended_ms` adds the worker's monotonic time to it."""
+    """One attempt at one step. `started_ms` is the server's time of the claim; `ended_ms` adds the work's duration."""
 
-    v: Literal[1] = WIRE_VERSION
+    v: Literal[1] = 1
     step: str
     kind: StepKind
     attempt: int

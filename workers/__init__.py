@@ -1,1 +1,1 @@
-"""placeholder"""
+"""The machinery: Celery, provider SDKs, environment, processes, command line, pages."""

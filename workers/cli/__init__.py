@@ -1,2 +1,13 @@
-"""The command line."""
-def main() -> None: ...
+"""The command line: `midwatch`, or `python -m workers.cli`. One file per command; nothing is imported before it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line, by default the process's own, and return its exit code."""
+    from workers.cli.exits import run
+    from workers.cli.program import program
+
+    return run(program, arguments)

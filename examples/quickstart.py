@@ -1,0 +1,21 @@
+"""A tool, an agent, a job.
+
+With `MIDWATCH_REDIS_URL` and `ANTHROPIC_API_KEY` set, in this folder: `MIDWATCH_AGENTS=quickstart midwatch worker`, and
+`python quickstart.py` in another terminal. No key? `midwatch simulate` plays the model.
+"""
+
+from orchestration import Agent, tool
+
+TIDES = {"Brackwater": "04:12 and 16:39", "Sandholm": "05:01 and 17:24"}
+
+
+@tool(idempotent=True)
+def high_water(harbour: str) -> str:
+    """Today's times of high water in a harbour."""
+    return TIDES.get(harbour, f"no table for {harbour}; there is one for {', '.join(TIDES)}")
+
+
+clerk = Agent("tide-clerk", "claude-sonnet-4-6", "Answer sailors, from the tables only.", tools=[high_water])
+
+if __name__ == "__main__":
+    print(clerk.run("When can I leave Sandholm today?", timeout_s=60).output)

@@ -1,0 +1,201 @@
+"""Agent: name, pinned model, prompt, tools, policies. Immutable; its version is a digest of all of it."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from orchestration.errors import ConfigError, RunInsideTool
+from orchestration.modelnames import ModelName, pinning
+from orchestration.toolrun import inside_tool
+from orchestration.tools import Tool, Toolbox, agent_tool
+from schemas.contract import JsonObject, Name, canonical_json
+from schemas.policy import ContextBudget, Escalation, GoalContract, ModelPolicy, RetryConfig, RunLimits
+
+if TYPE_CHECKING:
+    from orchestration.handle import JobHandle
+    from schemas.job import JobResult
+
+P = TypeVar("P", bound=BaseModel)
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+class Agent:
+    """What to run. Constructing it checks everything that can be checked without a network.
+
+    Args:
+        name: what jobs, traces and the command line call it; letters, digits, `_`, `-`.
+        model: a vendor's pinned model name, or `provider:model`.
+        system_prompt: sent first, unchanged, with every call.
+        tools: `@tool` functions, in the order they are offered.
+        retry_config: what is tried again, how often, how soon.
+        context_budget: how many tokens one call may hold.
+        limits: hard ceilings of one job.
+        output_schema: a pydantic model or JSON Schema that the final answer must satisfy.
+        model_policy: what a change of the model means.
+        goal: objective and deliverables, restated to the model verbatim.
+        escalation: when a human is asked.
+        children: agents that may be called as tools (see `as_tool`).
+        fallback_models: models to fall back to, best first.
+
+    Raises:
+        ConfigError: a declaration is wrong; says what was expected, what came, what to do.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        system_prompt: str,
+        tools: Sequence[Tool] = (),
+        *,
+        retry_config: RetryConfig | None = None,
+        context_budget: ContextBudget | None = None,
+        limits: RunLimits | None = None,
+        output_schema: type[BaseModel] | JsonObject | None = None,
+        model_policy: ModelPolicy | None = None,
+        goal: GoalContract | None = None,
+        escalation: Sequence[Escalation] = (),
+        children: Sequence[Agent] = (),
+        fallback_models: Sequence[str] = (),
+        **unknown: Any,
+    ) -> None:
+        if unknown:
+            raise ConfigError(_unknown_keyword(next(iter(unknown))))
+        try:
+            self.name = _NAME.validate_python(name)
+        except ValidationError as error:
+            raise ConfigError(
+                f"agent name {name!r}: expected a letter or _, then letters, digits, _ or -, at most 64"
+            ) from error
+        self.model_policy = _policy(model_policy, ModelPolicy, "model_policy")
+        self.model = _model(self.name, model, self.model_policy)
+        if not isinstance(system_prompt, str) or not system_prompt.strip():
+            raise ConfigError(f"agent {name!r}: expected a system_prompt with text in it, got {system_prompt!r}")
+        self.system_prompt = system_prompt
+        self.children = tuple(children)
+        self.tools = tuple(tools) + tuple(
+            child.as_tool(f"Hand a task over to {child.name}.")
+            for child in children
+            if not any(isinstance(t, Tool) and t.child == child.name for t in tools)
+        )
+        self.toolbox = Toolbox(self.tools)
+        self.retry_config = _policy(retry_config, RetryConfig, "retry_config")
+        self.context_budget = context_budget or ContextBudget(max_tokens=120_000)
+        self.limits = _policy(limits, RunLimits, "limits")
+        self.output_model = output_schema if isinstance(output_schema, type) else None
+        self.output_schema = _output_schema(self.name, output_schema)
+        self.goal = goal
+        self.escalation = tuple(escalation)
+        self.fallback_models = tuple(_model(self.name, fallback, self.model_policy) for fallback in fallback_models)
+        self.version = self._digest()
+
+    def __repr__(self) -> str:
+        return f"Agent({self.name!r}, {str(self.model)!r}, version={self.version})"
+
+    @property
+    def system(self) -> str:
+        """The system prompt as sent: with the goal, when there is one."""
+        if self.goal is None:
+            return self.system_prompt
+        lines = [self.system_prompt, "", "# Goal", self.goal.objective]
+        lines += [f"- deliver: {item}" for item in self.goal.deliverables]
+        lines += [f"- constraint: {item}" for item in self.goal.constraints]
+        return "\n".join(lines)
+
+    def run(self, input: str, *, session_id: str | None = None, timeout_s: float | None = None) -> JobResult:
+        """Enqueue and wait. The fleet does the work; this process only looks on.
+
+        Raises:
+            RunInsideTool: called inside a tool; use `as_tool`.
+            JobTimeout: `timeout_s` ran out; the job goes on.
+            StoreUnavailable: Redis can't be reached.
+        """
+        if inside_tool():
+            raise RunInsideTool(
+                "agent.run can't be used inside a tool: the worker would wait for the fleet it is part of. Offer the other "
+                f"agent as a tool instead: tools=[{self.name}.as_tool('what it does')]"
+            )
+        return self.enqueue(input, session_id=session_id).result(timeout_s)
+
+    def enqueue(
+        self,
+        input: str,
+        *,
+        session_id: str | None = None,
+        idempotency_key: str | None = None,
+        priority: str = "normal",
+        tenant: str | None = None,
+        parent: JobHandle | None = None,
+    ) -> JobHandle:
+        """Enqueue and go on. The same `idempotency_key` twice gives the same job, `accepted=False`."""
+        from orchestration.client import default_client
+
+        return default_client().enqueue(
+            self,
+            input,
+            session_id=session_id,
+            idempotency_key=idempotency_key,
+            priority=priority,
+            tenant=tenant,
+            parent=parent,
+        )
+
+    def as_tool(self, description: str) -> Tool:
+        """This agent as a tool of another one: a child job in the same lineage."""
+        return agent_tool(self.name, description)
+
+    def asks_human(self, when: str, tool: str = "") -> bool:
+        """Is there an escalation for `when` (and this tool)?"""
+        return any(rule.when == when and (not rule.tools or tool in rule.tools) for rule in self.escalation)
+
+    def _digest(self) -> str:
+        policies = (self.retry_config, self.context_budget, self.limits, self.model_policy, self.goal, *self.escalation)
+        everything = [
+            self.name,
+            str(self.model),
+            self.system_prompt,
+            [tool.digest for tool in self.tools],
+            [policy.model_dump(mode="json") if policy else None for policy in policies],
+            self.output_schema,
+            [str(model) for model in self.fallback_models],
+        ]
+        return sha256(canonical_json(everything).encode()).hexdigest()[:12]
+
+
+def _unknown_keyword(name: str) -> str:
+    known = [parameter for parameter in inspect.signature(Agent.__init__).parameters if parameter not in ("self", "unknown")]
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    return f"Agent got an unknown keyword {name!r}; {hint}"
+
+
+def _policy(value: P | None, kind: type[P], name: str) -> P:
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name}: expected a {kind.__name__}, got {value!r}")
+    return value
+
+
+def _model(agent: str, name: str, policy: ModelPolicy) -> ModelName:
+    parsed = ModelName.parse(name)
+    if pinning(parsed.provider, parsed.model) == "alias" and not policy.allow_alias:
+        raise ConfigError(
+            f"agent {agent!r}: model {name!r} is a moving name, so its behaviour can change overnight; "
+            "name a pinned version, or say model_policy=ModelPolicy(allow_alias=True)"
+        )
+    return parsed
+
+
+def _output_schema(agent: str, schema: type[BaseModel] | JsonObject | None) -> JsonObject | None:
+    if schema is None or isinstance(schema, dict):
+        return schema
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        return schema.model_json_schema()
+    raise ConfigError(f"agent {agent!r}: output_schema: expected a pydantic model or a JSON Schema, got {schema!r}")

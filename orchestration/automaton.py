@@ -1,0 +1,183 @@
+"""The automaton of a pattern's character positions (Glushkov), and whether one of its loops is ambiguous.
+
+Two readers begin together at some position and read the same text. If they can part and meet again where they began,
+or take one step in two ways, then the loop they went round has two readings of that text, and n rounds have 2^n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+FEW = 4
+"""Up to so many repetitions are written out; more count as endless, because n^5 is in practice no better than 2^n."""
+
+MAX_POSITIONS = 1_000
+MAX_PAIRS = 20_000
+MAX_STEPS = 200_000
+
+Pair = tuple[int, int]
+Node = TypeVar("Node", int, Pair)
+
+
+class TooLarge(Exception):
+    """Raised when an automaton outgrows what is worth judging."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of the automaton: in how many ways it is empty, begins with a position, ends with one. Two means many."""
+
+    empty: int
+    first: Mapping[int, int]
+    last: Mapping[int, int]
+
+
+class Automaton:
+    """Built from the leaves up. An edge between positions carries the number of ways in which the pattern grants it."""
+
+    nothing = Part(empty=1, first={}, last={})
+
+    def __init__(self) -> None:
+        self._accepts: list[frozenset[str]] = []
+        self._follow: list[dict[int, int]] = []
+
+    def position(self, accepts: frozenset[str]) -> Part:
+        """One character."""
+        if len(self._accepts) >= MAX_POSITIONS:
+            raise TooLarge
+        self._accepts.append(accepts)
+        self._follow.append({})
+        here = {len(self._accepts) - 1: 1}
+        return Part(empty=0, first=here, last=here)
+
+    def then(self, one: Part, two: Part) -> Part:
+        """One after the other."""
+        self._join(one.last, two.first)
+        return Part(
+            empty=min(2, one.empty * two.empty),
+            first=_sum(one.first, two.first, one.empty),
+            last=_sum(two.last, one.last, two.empty),
+        )
+
+    def either(self, parts: Sequence[Part]) -> Part:
+        """One of them. `(a|a)` reaches here as `a(|)`: two ways of being empty, and of whatever comes next."""
+        whole = Part(empty=0, first={}, last={})
+        for part in parts:
+            whole = Part(
+                empty=min(2, whole.empty + part.empty),
+                first=_sum(whole.first, part.first),
+                last=_sum(whole.last, part.last),
+            )
+        return whole
+
+    def repeat(self, low: int, high: int, times: int, width: tuple[int, int], body: Callable[[], Part]) -> Part:
+        """`body` from `low` to `high` times.
+
+        Args:
+            low: Fewest repetitions.
+            high: Most repetitions.
+            times: `high`, times those of all loops around this one: `((a*){3}){3}` is no better than `(a*){9}`.
+            width: The shortest and the longest text that one repetition takes.
+            body: Builds one repetition; called once for each that is written out.
+        """
+        fixed = width[0] == width[1] and high * max(1, width[1]) <= MAX_POSITIONS // 4
+        if times > FEW and not fixed and high > 1:
+            part = body()
+            self._join(part.last, part.first)
+            return replace(part, empty=min(1, part.empty)) if low else self.either([part, self.nothing])
+        part = self.nothing
+        for count in range(high, 0, -1):  # x{1,3} is x(x(x)?)?, built from the inside
+            part = self.then(body(), part)
+            if count > low:
+                part = self.either([part, self.nothing])
+        return part
+
+    def _join(self, last: Mapping[int, int], first: Mapping[int, int]) -> None:
+        for one, ways in last.items():
+            edges = self._follow[one]
+            for two, more in first.items():
+                edges[two] = min(2, edges.get(two, 0) + ways * more)
+
+    def ambiguous(self) -> bool:
+        """True when some loop passes over one text in two ways.
+
+        Raises:
+            TooLarge: it can't be told within bounds.
+        """
+        for loop in strong_components(self._pairs()):
+            together = {one for one, two in loop if one == two}
+            if not together:
+                continue
+            if len(together) < len(loop):
+                return True
+            if any(self._follow[one].get(to, 0) > 1 for one in together for to in together):
+                return True
+        return False
+
+    def _pairs(self) -> dict[Pair, list[Pair]]:
+        """Where two readers of one text can be who began together, and where they go from there in the same loop."""
+        loops = strong_components({position: list(edges) for position, edges in enumerate(self._follow)})
+        loop_of = {position: number for number, loop in enumerate(loops) for position in loop}
+        graph: dict[Pair, list[Pair]] = {}
+        todo: list[Pair] = [(position, position) for position in loop_of]
+        steps = 0
+        while todo:
+            pair = todo.pop()
+            if pair in graph:
+                continue
+            graph[pair] = []
+            for one in self._follow[pair[0]]:
+                for two in self._follow[pair[1]]:
+                    steps += 1
+                    if not loop_of.get(one, -1) == loop_of.get(two, -2) == loop_of[pair[0]]:
+                        continue
+                    if one == two or self._accepts[one] & self._accepts[two]:
+                        graph[pair].append((min(one, two), max(one, two)))
+            if len(graph) > MAX_PAIRS or steps > MAX_STEPS:
+                raise TooLarge
+            todo.extend(graph[pair])
+        return graph
+
+
+def _sum(one: Mapping[int, int], two: Mapping[int, int], times: int = 1) -> dict[int, int]:
+    total = dict(one)
+    if times:
+        for position, ways in two.items():
+            total[position] = min(2, total.get(position, 0) + ways * times)
+    return total
+
+
+def strong_components(graph: dict[Node, list[Node]]) -> list[set[Node]]:
+    """The strongly connected components that hold a loop (Tarjan 1972, without recursion)."""
+    index: dict[Node, int] = {}
+    low: dict[Node, int] = {}
+    stack: list[Node] = []
+    on_stack: set[Node] = set()
+    found: list[set[Node]] = []
+    for root in graph:
+        work = [(root, iter(graph[root]))] if root not in index else []
+        while work:
+            node, children = work[-1]
+            if node not in index:
+                index[node] = low[node] = len(index)
+                stack.append(node)
+                on_stack.add(node)
+            for child in children:
+                if child not in index:
+                    work.append((child, iter(graph[child])))
+                    break
+                if child in on_stack:
+                    low[node] = min(low[node], index[child])
+            else:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[node])
+                if low[node] == index[node]:
+                    component = set(stack[stack.index(node) :])
+                    del stack[-len(component) :]
+                    on_stack -= component
+                    if len(component) > 1 or node in graph[node]:
+                        found.append(component)
+    return found

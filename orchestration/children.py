@@ -1,0 +1,57 @@
+"""An agent as a tool: the tool step starts a child job in the same lineage and is answered when that job ends."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from orchestration.agent import Agent
+from orchestration.errors import LeaseLost, NotFound
+from orchestration.jobs import new_job
+from orchestration.tools import Tool
+from schemas.contract import JsonObject
+from schemas.job import Job, JobStatus, Parent
+from schemas.step import Continue, Outcome, StepRef
+
+if TYPE_CHECKING:
+    from orchestration.toolstep import ToolStep
+
+POLL_MS = 15_000
+"""How often a waiting parent looks by itself. The child's end wakes it at once; this finds a lost wake-up."""
+
+
+def child_id(ref: StepRef) -> str:
+    """The child's job id follows from the call's address, so a repeated step finds the same child."""
+    return "job-" + sha256(f"{ref.job_id}/{ref.step}".encode()).hexdigest()[:24]
+
+
+def step(tool_step: ToolStep, tool: Tool, arguments: JsonObject) -> Outcome:
+    """Start the child, or look how it stands."""
+    claim, runner = tool_step.claim, tool_step.a.r
+    ref = claim.ref
+    try:
+        child = runner.store.job(child_id(ref))
+    except NotFound:
+        agent: Agent = runner.agents.find(tool.child or "")
+        parent = Parent(ref=ref, root_id=claim.job.root_id, depth=claim.job.depth + 1)
+        runner.store.enqueue(
+            new_job(agent, str(arguments["input"]), job_id=child_id(ref), tenant=claim.job.tenant, priority=ref.priority, parent=parent)
+        )
+        return _wait(tool_step)
+    if not child.status.ended:
+        return _wait(tool_step)
+    content, is_error = _report(child)
+    return tool_step.answer(content, is_error)
+
+
+def _wait(tool_step: ToolStep) -> Outcome:
+    if not tool_step.a.r.store.wait_for_child(tool_step.claim, POLL_MS):
+        raise LeaseLost
+    return Continue()
+
+
+def _report(child: Job) -> tuple[str, bool]:
+    if child.status is JobStatus.COMPLETED:
+        return child.output or "", False
+    why = f"{child.failure.kind}: {child.failure.detail}" if child.failure else child.status.value
+    return f"Error: the child agent {child.agent} did not finish ({why}). It was already retried; do not just repeat the call.", True

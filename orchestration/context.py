@@ -1,0 +1,64 @@
+"""Assemble what one model call sees: system prompt, tools, and as much of the conversation as the budget holds."""
+
+from __future__ import annotations
+
+import math
+
+from orchestration.agent import Agent
+from orchestration.errors import ModelError
+from orchestration.ports import Claim
+from orchestration.results import READ_RESULT
+from schemas.failure import Failure, FailureKind
+from schemas.message import Message
+from schemas.model import ModelRequest
+
+BYTES_PER_TOKEN = 2.5
+"""Conservative for JSON and prose alike: characters/4 counts half of what recent tokenizers do (measured)."""
+
+
+def assemble(agent: Agent, claim: Claim) -> ModelRequest:
+    """The request of this turn. Deterministic: the same claim gives the same request.
+
+    Raises:
+        ModelError: context_overflow, when the agent's budget says `fail` or `escalate` and the conversation is over it.
+    """
+    tools = agent.toolbox.specs + ((READ_RESULT,) if "results" in claim.flags else ())
+    budget = agent.context_budget
+    fixed = len(agent.system.encode()) + sum(len(spec.model_dump_json()) for spec in tools) if claim.log_bytes else 0
+    room = (budget.max_tokens - budget.reserve_output) * BYTES_PER_TOKEN - fixed
+    messages = claim.log
+    if claim.log_bytes > room:
+        if budget.on_overflow in ("fail", "escalate"):
+            tokens = math.ceil((claim.log_bytes + fixed) / BYTES_PER_TOKEN)
+            detail = f"about {tokens} tokens in the session, {budget.max_tokens} in the budget, {budget.reserve_output} of them reserved"
+            raise ModelError(Failure(kind=FailureKind.CONTEXT_OVERFLOW, detail=detail))
+        messages = trim_oldest(claim.log, room)
+    return ModelRequest(
+        model=agent.model.model,
+        system=agent.system,
+        messages=tuple(messages),
+        tools=tools,
+        max_output_tokens=budget.reserve_output,
+        timeout_s=agent.limits.call_timeout_s,
+        output_schema=agent.output_schema,
+        cache_key=claim.ref.session_id,
+    )
+
+
+def trim_oldest(messages: tuple[Message, ...] | list[Message], room_bytes: float) -> list[Message]:
+    """The newest whole groups that fit, behind the first user message, which says what it is all about. Never splits a group."""
+    first, rest = list(messages[:1]), list(messages[1:])
+    used = sum(len(message.model_dump_json()) for message in first)
+    kept: list[Message] = []
+    while rest:
+        group = rest[-1].group
+        start = len(rest)
+        while start and rest[start - 1].group == group:
+            start -= 1
+        size = sum(len(message.model_dump_json()) for message in rest[start:])
+        if kept and used + size > room_bytes:
+            break
+        kept = rest[start:] + kept
+        used += size
+        del rest[start:]
+    return first + kept

@@ -1,0 +1,195 @@
+"""What is wrong with a tool's arguments, in words a model can act on: where, what was expected, what came."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from jsonschema import ValidationError
+
+from schemas.contract import JsonObject
+
+MAX_PROBLEMS = 10
+MAX_SHOWN_CHARS = 200
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing that is wrong. `pointer` is a JSON pointer into the arguments; empty for the arguments themselves."""
+
+    pointer: str
+    expected: str
+    got: str
+    keyword: str
+    """The keyword of the schema that refused, e.g. `enum`."""
+
+    def __str__(self) -> str:
+        return f"{self.pointer or 'the arguments'}: expected {self.expected}; got {self.got}"
+
+
+def explain(problems: Iterable[Problem], schema: JsonObject) -> str:
+    """What the model is told: one line per problem, then what the schema asks for."""
+    lines = [str(problem) for problem in problems]
+    if len(lines) >= MAX_PROBLEMS:
+        lines.append(f"Only the first {MAX_PROBLEMS} problems are listed.")
+    return "\n".join([*lines, properties_line(schema)])
+
+
+def properties_line(schema: JsonObject) -> str:
+    """The properties a schema knows, in one line of bounded length."""
+    known = schema.get("properties", {})
+    required = [name for name in schema.get("required", ()) if isinstance(name, str)]
+    optional = [name for name in known if name not in required]
+    if not required and not optional:
+        return "The input is an object."
+    words = [
+        f"{label}: " + _some([f"{name} ({describe(known.get(name, True))})" for name in names])
+        for label, names in (("Required", required), ("Optional", optional))
+        if names
+    ]
+    return ". ".join(words) + "."
+
+
+def show(value: object) -> str:
+    """A value as JSON, cut at 200 characters; encodes no more of it than is shown."""
+    shown = ""
+    try:
+        for chunk in _ENCODER.iterencode(value):
+            shown += chunk[: MAX_SHOWN_CHARS + 1]
+            if len(shown) > MAX_SHOWN_CHARS:
+                break
+    except (ValueError, RecursionError):
+        return f"a value that can't be shown ({type(value).__name__})"
+    return shown if len(shown) <= MAX_SHOWN_CHARS else shown[: MAX_SHOWN_CHARS - 1] + "…"
+
+
+_ENCODER = json.JSONEncoder(default=lambda value: f"<{type(value).__name__}>", skipkeys=True)
+
+
+def pointer(path: Iterable[object]) -> str:
+    """RFC 6901."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+
+
+def describe(schema: object) -> str:
+    """A schema in a few words: its type, its choices."""
+    if not isinstance(schema, dict):
+        return "nothing" if schema is False else "any value"
+    if "const" in schema:
+        return show(schema["const"])
+    if isinstance(schema.get("enum"), list):
+        return "one of " + _some([show(choice) for choice in schema["enum"]])
+    kind = schema.get("type")
+    if isinstance(kind, str):
+        return kind
+    if isinstance(kind, list):
+        return " or ".join(map(str, kind))
+    for keyword in ("anyOf", "oneOf"):
+        if isinstance(schema.get(keyword), list):
+            return " or ".join(dict.fromkeys(describe(branch) for branch in schema[keyword]))
+    return str(schema["$ref"]).rpartition("/")[2] if "$ref" in schema else "any value"
+
+
+def from_error(error: ValidationError) -> Iterator[Problem]:
+    """The library's error in our words: one problem for each missing or unknown property."""
+    where = pointer(error.absolute_path)
+    keyword = str(error.validator)
+    if keyword == "required":
+        yield from _missing(where, error)
+    elif keyword in ("additionalProperties", "unevaluatedProperties") and isinstance(error.instance, dict):
+        yield from _unknown(where, error)
+    elif keyword in ("anyOf", "oneOf"):
+        yield from _alternatives(where, keyword, error)
+    else:
+        words = _EXPECTED.get(keyword)
+        expected = words(error.validator_value) if words else f"a value that satisfies {keyword}"
+        if keyword == "enum":
+            expected += _near(error.instance, error.validator_value)
+        yield Problem(where, expected, show(error.instance), keyword)
+
+
+def _missing(where: str, error: ValidationError) -> Iterator[Problem]:
+    wanted = error.schema.get("properties", {}) if isinstance(error.schema, Mapping) else {}
+    names: Any = error.validator_value
+    name = next((name for name in names if error.message.startswith(repr(name))), None)
+    if name is None:
+        yield Problem(where, "its required properties", show(error.instance), "required")
+        return
+    yield Problem(
+        f"{where}{pointer([name])}", f"{describe(wanted.get(name, True))} (it is required)", "nothing", "required"
+    )
+
+
+def _unknown(where: str, error: ValidationError) -> Iterator[Problem]:
+    schema = error.schema if isinstance(error.schema, Mapping) else {}
+    known = list(schema.get("properties", {}))
+    extras = [name for name in error.instance if name not in known] if isinstance(error.instance, dict) else []
+    for name in islice(extras, MAX_PROBLEMS):
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f", did you mean {close[0]!r}?" if close else (f", known are {_some(known)}" if known else "")
+        yield Problem(
+            f"{where}{pointer([name[:80]])}",
+            f"no such property{hint}",
+            show(error.instance[name]),
+            str(error.validator),
+        )
+
+
+def _alternatives(where: str, keyword: str, error: ValidationError) -> Iterator[Problem]:
+    """When the value has the type of just one alternative, what is wrong with it there; else what would be right."""
+    branches: dict[object, list[ValidationError]] = {}
+    for inner in error.context or ():
+        branches.setdefault(inner.schema_path[0] if inner.schema_path else None, []).append(inner)
+    meant = [found for found in branches.values() if not any(one.validator == "type" and not one.path for one in found)]
+    if len(meant) == 1 and keyword in ("anyOf", "oneOf"):
+        for inner in meant[0]:
+            yield from from_error(inner)
+        return
+    one_only = " (just one of them)" if keyword == "oneOf" and not branches else ""
+    yield Problem(where, describe({keyword: error.validator_value}) + one_only, show(error.instance), keyword)
+
+
+def _near(value: object, choices: object) -> str:
+    words = [choice for choice in choices if isinstance(choice, str)] if isinstance(choices, list) else []
+    if not isinstance(value, str) or len(value) > MAX_SHOWN_CHARS:
+        return ""
+    lower = {word.lower(): word for word in words}
+    close = difflib.get_close_matches(value.strip().lower(), lower, 1)
+    return f" (did you mean {show(lower[close[0]])}?)" if close else ""
+
+
+def _some(words: list[str], most_chars: int = 300) -> str:
+    """As many words as fit, then how many are left."""
+    kept: list[str] = []
+    for word in words:
+        if kept and sum(map(len, kept)) + len(word) > most_chars:
+            return f"{', '.join(kept)} and {len(words) - len(kept)} more"
+        kept.append(word)
+    return ", ".join(kept)
+
+
+_EXPECTED: dict[str, Callable[[Any], str]] = {
+    "type": lambda value: describe({"type": value}),
+    "enum": lambda value: describe({"enum": value}),
+    "const": lambda value: describe({"const": value}),
+    "minimum": lambda value: f"at least {value}",
+    "maximum": lambda value: f"at most {value}",
+    "exclusiveMinimum": lambda value: f"more than {value}",
+    "exclusiveMaximum": lambda value: f"less than {value}",
+    "multipleOf": lambda value: f"a multiple of {value}",
+    "minLength": lambda value: f"at least {value} characters",
+    "maxLength": lambda value: f"at most {value} characters",
+    "pattern": lambda value: f"text that matches {show(value)}",
+    "format": lambda value: f"text in the format {value}",
+    "minItems": lambda value: f"at least {value} items",
+    "maxItems": lambda value: f"at most {value} items",
+    "uniqueItems": lambda value: "an item that is not there already",
+    "minProperties": lambda value: f"at least {value} properties",
+    "maxProperties": lambda value: f"at most {value} properties",
+    "not": lambda value: "a value that the schema's `not` does not describe",
+    "None": lambda value: "nothing here",
+}

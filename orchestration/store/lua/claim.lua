@@ -1,0 +1,75 @@
+-- Begin a step: take it under a new fence and a lease, and get everything needed to work, in one round trip.
+-- ARGV: 1 job  2 step  3 nonce (the same again means: my reply was lost)  4 lease_ms  5 max losses  6 member
+--       7 known epoch  8 known length of the log
+-- Output: {verdict} or
+--   {'claimed', now, fence, attempt, losses, interrupted, ending, verdict, groups, call|'', flags|'', epoch, log entries, job fields}
+local job, step, nonce = ARGV[1], ARGV[2], ARGV[3]
+local is_model = not string.find(step, '.', 1, true)
+local f = redis.call('HMGET', J, 'status', 'max_steps', 'deadline_ms', 'cancel')
+local status, cancel = f[1], f[4]
+if status ~= 'queued' and status ~= 'running' and status ~= 'parked' then
+  settle_member(ARGV[6])
+  return { 'gone' }
+end
+
+local now = clock()
+local s = redis.call('HMGET', S, 'active', 'groups', 'epoch', 'flags')
+local row = read_row(step)
+if status == 'queued' then
+  if s[1] ~= job then return { 'not_yet' } end
+  if not row and step == '1' then
+    row = { state = 'pending', fence = '0', till = 0, attempt = 0, losses = 0, nonce = '', verdict = '' }
+  end
+end
+if not row then
+  settle_member(ARGV[6])
+  return { 'gone' }
+end
+
+local again = row.state == 'started' and (row.nonce == nonce or row.nonce == '!' .. nonce)
+local lost = row.state == 'started' and not again
+if lost and row.till > now then return { 'busy', row.till - now } end
+local interrupted = lost or mark(row) ~= ''
+if row.state == 'pending' and row.till > now and not cancel then return { 'early', row.till - now } end
+if (row.state == 'parked' and not cancel) or row.state == 'dead' then
+  settle_member(ARGV[6])
+  return { 'gone' }
+end
+
+local fence, losses = row.fence, row.losses
+if lost then losses = losses + 1 end
+if not again then fence = string.format('%d', redis.call('HINCRBY', J, 'fence', 1)) end
+
+local groups = tonumber(s[2] or '0')
+if status == 'queued' then
+  groups = groups + 1
+  local timeout = redis.call('HGET', J, 'timeout_ms')
+  f[3] = string.format('%d', now + timeout)
+  redis.call('RPUSH', L, '{"role":"user","group":' .. groups .. ',"text":' .. redis.call('HGET', J, 'input') .. '}')
+  redis.call('HSET', S, 'groups', groups)
+  redis.call('HSET', J, 'status', 'running', 'started_ms', string.format('%d', now), 'deadline_ms', f[3])
+  redis.call('HDEL', J, 'input')
+end
+
+local ending = ''
+if cancel then ending = 'cancelled'
+elseif f[3] and now > tonumber(f[3]) then ending = 'timed_out'
+elseif is_model and tonumber(step) > tonumber(f[2]) then ending = 'step_limit'
+elseif losses >= tonumber(ARGV[5]) then ending = 'worker_lost' end
+
+write_row(step, 'started', fence, now + ARGV[4], row.attempt, losses, (interrupted and '!' or '') .. nonce, row.verdict)
+redis.call('ZREM', OWED, ARGV[6])
+redis.call('ZADD', DUE, now + ARGV[4], ARGV[6])
+if is_model and ending == '' then redis.call('HSET', J, 'turn', step) end
+if status ~= 'parked' then redis.call('HDEL', J, 'waiting') end
+keep()
+
+local call, entries = '', {}
+if is_model then
+  local from = (s[3] or '0') == ARGV[7] and ARGV[8] or '0'
+  entries = redis.call('LRANGE', L, from, -1)
+else
+  call = redis.call('HGET', R, step .. ':call') or ''
+end
+return { 'claimed', now, fence, row.attempt, losses, interrupted and 1 or 0, ending, row.verdict, groups, call, s[4] or '',
+         s[3] or '0', entries, redis.call('HGETALL', J) }

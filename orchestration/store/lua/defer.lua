@@ -1,0 +1,23 @@
+-- Put a step back until its time. The steward releases it; a failed attempt counts, a refusal by admission does not.
+-- ARGV: 1 step  2 fence  3 member  4 after_ms  5 counts 0|1  6 trace  7 reason (a JSON string)
+-- Output: 1 | 0 lost
+local step = ARGV[1]
+local row = held(step, ARGV[2])
+if not row then return 0 end
+local due = clock() + ARGV[4]
+local attempt = row.attempt + ARGV[5]
+local losses = ARGV[5] == '1' and 0 or row.losses -- else a step that kills workers is never found out at a busy gate
+write_row(step, 'pending', row.fence, due, attempt, losses, mark(row), row.verdict)
+settle_member(ARGV[3])
+redis.call('ZADD', DUE, due, ARGV[3])
+redis.call('RPUSH', T, ARGV[6])
+if redis.call('HGET', J, 'status') ~= 'parked' then
+  redis.call('HSET', J, 'waiting', '{"step":"' .. step .. '","reason":' .. ARGV[7] .. ',"until_ms":'
+    .. string.format('%d', due) .. ',"attempt":' .. attempt .. '}')
+end
+if ARGV[5] == '1' then
+  redis.call('HINCRBY', J, 'retries', 1)
+  redis.call('HINCRBY', COUNTERS, 'steps.retried', 1)
+end
+keep()
+return 1

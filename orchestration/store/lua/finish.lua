@@ -1,0 +1,32 @@
+-- End a job. A dead letter holds its session (and its rows, for the replay); any other ending hands the session on.
+-- ARGV: 1 step  2 fence  3 member base (`priority|session|job|`)  4 job  5 session  6 status  7 output (JSON string)|''
+--       8 failure (JSON)|''  9..14 usage  15 trace  16 letter (JSON)|''  17 repair text  18 group  19 n messages, then n messages
+-- Output: {0} lost | {1, next `job|priority` or ''}
+local step = ARGV[1]
+local row = held(step, ARGV[2])
+if not row then return { 0 } end
+local now, status = clock(), ARGV[6]
+-- Who cancelled a job wants its session back, not a dead letter that holds it.
+if status == 'dead_lettered' and redis.call('HEXISTS', J, 'cancel') == 1 then status = 'cancelled' end
+for i = 1, tonumber(ARGV[19]) do redis.call('RPUSH', L, ARGV[19 + i]) end
+if ARGV[19] ~= '0' then redis.call('HSET', S, 'groups', ARGV[18]) end
+add_usage(9)
+redis.call('RPUSH', T, ARGV[15])
+redis.call('HSET', J, 'status', status, 'finished_ms', string.format('%d', now))
+if ARGV[7] ~= '' then redis.call('HSET', J, 'output', ARGV[7]) end
+if ARGV[8] ~= '' then redis.call('HSET', J, 'failure', ARGV[8]) end
+redis.call('HDEL', J, 'waiting')
+redis.call('HINCRBY', COUNTERS, 'jobs.' .. status, 1)
+
+if status == 'dead_lettered' then
+  write_row(step, 'dead', row.fence, 0, row.attempt, row.losses, mark(row), row.verdict)
+  settle_member(ARGV[3] .. step)
+  redis.call('ZADD', DEAD, now, ARGV[4])
+  redis.call('HSET', LETTERS, ARGV[4], ARGV[16])
+  keep()
+  return { 1, '' }
+end
+repair(ARGV[17], ARGV[3])
+local following = hand_over(now, ARGV[5])
+keep()
+return { 1, following }

@@ -1,0 +1,118 @@
+"""Between Redis replies and the shapes: the job's hash, the keys of a step, the members of the indexes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from orchestration.keyspace import Keyspace, partition
+from schemas.failure import Failure
+from schemas.job import Job, JobStatus, NewJob, Waiting
+from schemas.model import Usage
+from schemas.step import Priority, StepRef
+
+
+def step_keys(keys: Keyspace, ref: StepRef) -> list[str]:
+    """KEYS 1 to 12 of every script of the step machine (see `lua/prelude.lua`)."""
+    p = partition(ref.session_id)
+    job = keys.job(ref.session_id, ref.job_id)
+    session = keys.session(ref.session_id)
+    index = keys.index(p, "")
+    return [
+        job, job + ":steps", session, session + ":log", job + ":trace", index + "due", index + "owed", index + "counters",
+        session + ":waiting", index + "jobs", index + "dead", index + "letters",
+    ]  # fmt: skip
+
+
+def member_base(ref: StepRef) -> str:
+    """What members of `due` and `owed` begin with: all of a step's address but the step."""
+    return f"{ref.priority}|{ref.session_id}|{ref.job_id}|"
+
+
+def member(ref: StepRef) -> str:
+    """The step in `due` and `owed`."""
+    return member_base(ref) + ref.step
+
+
+def ref_of(entry: bytes | str) -> StepRef:
+    """The step of an index member."""
+    text = entry.decode() if isinstance(entry, bytes) else entry
+    priority, session_id, job_id, step = text.split("|")
+    return StepRef.model_construct(job_id=job_id, session_id=session_id, step=step, priority=Priority(priority))
+
+
+def following(ref: StepRef, entry: bytes) -> StepRef | None:
+    """The first step of the job that a script handed the session to; None when there is none."""
+    if not entry:
+        return None
+    job_id, _, priority = entry.decode().rpartition("|")
+    return StepRef.model_construct(job_id=job_id, session_id=ref.session_id, step="1", priority=Priority(priority))
+
+
+def spec(job: NewJob) -> str:
+    """The part of a job's record that never changes."""
+    fixed = job.model_dump(mode="json", exclude={"input", "max_steps", "timeout_ms", "on_busy"}, exclude_none=True)
+    return json.dumps(fixed, separators=(",", ":"), ensure_ascii=False)
+
+
+def usage_args(usage: Usage) -> tuple[int, int, int, int, int, int]:
+    """The six usage arguments of `commit_turn` and `finish`."""
+    return (
+        usage.input_tokens,
+        usage.cached_tokens,
+        usage.cache_write_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens,
+        0 if usage.reported else 1,
+    )
+
+
+def fields(flat: list[bytes]) -> dict[str, str]:
+    """A HGETALL reply as a dictionary of text."""
+    texts = [item.decode() for item in flat]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def job_of(job_id: str, f: Mapping[str, str]) -> Job:
+    """The job that a hash holds."""
+    fixed = json.loads(f["spec"])
+    parent = fixed.get("parent")
+    return Job(
+        job_id=job_id,
+        agent=fixed["agent"],
+        agent_version=f.get("version") or fixed["agent_version"],
+        session_id=fixed["session_id"],
+        root_id=parent["root_id"] if parent else job_id,
+        parent=StepRef(**parent["ref"]) if parent else None,
+        depth=parent["depth"] if parent else 0,
+        tenant=fixed.get("tenant"),
+        priority=Priority(fixed["priority"]),
+        traceparent=fixed.get("traceparent"),
+        status=JobStatus(f["status"]),
+        turn=int(f.get("turn", 0)),
+        open_calls=int(f.get("open", 0)),
+        max_steps=int(f["max_steps"]),
+        created_ms=int(f["created_ms"]),
+        started_ms=_int(f.get("started_ms")),
+        deadline_ms=_int(f.get("deadline_ms")),
+        finished_ms=_int(f.get("finished_ms")),
+        usage=Usage(
+            input_tokens=int(f.get("in", 0)),
+            cached_tokens=int(f.get("cached", 0)),
+            cache_write_tokens=int(f.get("cwrite", 0)),
+            output_tokens=int(f.get("out", 0)),
+            reasoning_tokens=int(f.get("reasoning", 0)),
+            reported="unreported" not in f,
+        ),
+        tool_calls=int(f.get("tool_calls", 0)),
+        invalid_calls=int(f.get("invalid_calls", 0)),
+        children=int(f.get("children", 0)),
+        retries=int(f.get("retries", 0)),
+        waiting=Waiting.model_validate_json(f["waiting"]) if "waiting" in f else None,
+        output=json.loads(f["output"]) if "output" in f else None,
+        failure=Failure.model_validate_json(f["failure"]) if "failure" in f else None,
+    )
+
+
+def _int(text: str | None) -> int | None:
+    return int(text) if text else None

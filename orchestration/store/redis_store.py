@@ -1,0 +1,284 @@
+"""RedisStore: the step machine's one truth. Each method is one script, one round trip."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+import structlog
+
+from orchestration.errors import NotFound, SessionBusy, StoreUnavailable
+from orchestration.keyspace import KEPT_S, Keyspace
+from orchestration.ports import (
+    Claim,
+    Dispatcher,
+    Ending,
+    ResultCommit,
+    TurnCommit,
+    Verdict,
+)
+from orchestration.store.logcache import LogCache, encode
+from orchestration.store.records import fields, following, job_of, member, member_base, spec, step_keys, usage_args
+from orchestration.store.scripts import UNAVAILABLE, Arg, Scripts, unavailable
+from schemas.job import Job, JobStatus, NewJob, SessionPolicy
+from schemas.message import ToolCall
+from schemas.step import Defer, Park, StepKind, StepRef
+from schemas.trace import TraceRecord
+
+LEASE_MS = 4_000
+"""How long a claim holds without renewal: a worker that dies delays its step by this at the most."""
+
+MAX_LOSSES = 3
+"""Deliveries of a step that may take their worker with them before it becomes a dead letter."""
+
+COMMIT_PATIENCE_MS = 60_000
+"""How long finished work waits for a server that restarts, before it is given up (and found again by its lease)."""
+
+log = structlog.get_logger("midwatch.store")
+
+
+class RedisStore:
+    """See `ports.Store` for the promises. Thread-safe; one per process."""
+
+    def __init__(
+        self, client: redis.Redis, keys: Keyspace, dispatcher: Dispatcher, *, lease_ms: int = LEASE_MS
+    ) -> None:
+        self.client = client
+        self.keys = keys
+        self.scripts = Scripts(client)
+        self.lease_ms = lease_ms
+        self._dispatcher = dispatcher
+        self._cache = LogCache()
+
+    def enqueue(self, job: NewJob, *, on_interrupt: Callable[[str], object] | None = None) -> bool:
+        """See `ports.Store.enqueue`. `on_interrupt` is called with the job that an `interrupt` policy is to cancel."""
+        home = self._home(job)
+        job = job.model_copy(update={"session_id": home})
+        ref = job.ref
+        reply = self._call(
+            "enqueue",
+            ref,
+            (
+                job.job_id, home, job.priority, spec(job), json.dumps(job.input, ensure_ascii=False), job.max_steps,
+                job.timeout_ms, job.on_busy, self._message(ref),
+            ),
+            patience_ms=1_000,
+        )  # fmt: skip
+        match reply[0]:
+            case b"exists":
+                return False
+            case b"busy":
+                raise SessionBusy(
+                    f"session {home!r} runs job {reply[1].decode()!r} and the agent's policy is on_busy='reject'; "
+                    "wait for it, cancel it, or use on_busy='enqueue'"
+                )
+            case b"queued":
+                if job.on_busy is SessionPolicy.INTERRUPT and on_interrupt:
+                    on_interrupt(reply[1].decode())
+            case _:
+                self._published((ref,))
+        return True
+
+    def _home(self, job: NewJob) -> str:
+        """The session a job id belongs to: the first enqueue decides, so one id never becomes two jobs."""
+        pointer = self.keys.job_pointer(job.job_id)
+        try:
+            known = self.client.set(pointer, job.session_id, nx=True, get=True, ex=4 * KEPT_S)
+        except UNAVAILABLE as error:
+            raise unavailable(error) from error
+        return known.decode() if isinstance(known, bytes) else job.session_id
+
+    def claim(self, ref: StepRef, nonce: str) -> Claim | Verdict:
+        """See `ports.Store.claim`."""
+        mark = self._cache.mark(ref.session_id) if ref.kind is StepKind.MODEL else None
+        reply = self._call(
+            "claim",
+            ref,
+            (
+                ref.job_id, ref.step, nonce, self.lease_ms, MAX_LOSSES, member(ref),
+                mark.epoch if mark else -1, mark.length if mark else 0,
+            ),
+            hand_off=False,
+        )  # fmt: skip
+        if reply[0] != b"claimed":
+            return Verdict(reply[0].decode())
+        _, now_ms, fence, attempt, losses, interrupted, ending, verdict, groups, call, flags, epoch, entries, flat = (
+            reply
+        )
+        messages, size_bytes = self._cache.extend(ref.session_id, mark, int(epoch), entries) if mark else ((), 0)
+        return Claim(
+            ref=ref,
+            fence=int(fence),
+            nonce=nonce,
+            now_ms=now_ms,
+            job=job_of(ref.job_id, fields(flat)),
+            attempt=attempt,
+            losses=losses,
+            interrupted=bool(interrupted),
+            ending=ending.decode(),
+            call=ToolCall.model_validate_json(call) if call else None,
+            group=groups + (1 if mark else 0),
+            verdict=verdict.decode(),
+            log=messages,
+            log_bytes=size_bytes,
+            flags=frozenset(flags.decode().split(",")) if flags else frozenset(),
+        )
+
+    def renew(self, claim: Claim) -> bool | None:
+        """See `ports.Store.renew`."""
+        reply = self._call(
+            "renew", claim.ref, (claim.ref.step, claim.fence, self.lease_ms, member(claim.ref)), hand_off=False
+        )
+        return (False, True, None)[reply]
+
+    def commit_turn(self, claim: Claim, commit: TurnCommit) -> bool | None:
+        """See `ports.Store.commit_turn`."""
+        ref = claim.ref
+        following_turn = ref.model_turn(ref.turn + 1)
+        args: list[Arg] = [
+            ref.step, claim.fence, member(ref), claim.group, self.lease_ms, *usage_args(commit.usage),
+            commit.tool_calls, commit.invalid_calls, commit.children, commit.trace.model_dump_json(exclude_none=True),
+            len(commit.messages), *map(encode, commit.messages), len(commit.calls),
+        ]  # fmt: skip
+        owed = []
+        for row in commit.calls:
+            call_ref = ref.call(row.ordinal)
+            args += [
+                call_ref.step, int(row.started), row.call.model_dump_json(exclude_none=True), member(call_ref),
+                "" if row.started else self._message(call_ref),
+            ]  # fmt: skip
+            if not row.started:
+                owed.append(call_ref)
+        if not commit.calls:
+            owed.append(following_turn)
+        args += [following_turn.step, member(following_turn), "" if commit.calls else self._message(following_turn)]
+        reply = self._call("commit_turn", ref, args, patience_ms=COMMIT_PATIENCE_MS)
+        if reply:
+            self._published(owed)
+        return (False, True, None)[reply]
+
+    def commit_results(self, claim: Claim, commit: ResultCommit) -> bool:
+        """See `ports.Store.commit_results`."""
+        following_turn = claim.ref.model_turn(claim.ref.turn + 1)
+        args: list[Arg] = [claim.fence, len(commit.refs)]
+        for ref, message, trace in zip(commit.refs, commit.messages, commit.traces, strict=True):
+            args += [ref.step, member(ref), encode(message), trace.model_dump_json(exclude_none=True)]
+        args += [following_turn.step, member(following_turn), self._message(following_turn)]
+        applied, next_owed = self._call("commit_results", claim.ref, args, patience_ms=COMMIT_PATIENCE_MS)
+        if next_owed:
+            self._published((following_turn,))
+        return applied == len(commit.refs)
+
+    def set_limits(self, claim: Claim, *, agent_version: str, max_steps: int, timeout_ms: int) -> None:
+        """See `ports.Store.set_limits`."""
+        args = (claim.ref.step, claim.fence, agent_version, max_steps, timeout_ms)
+        self._call("set_limits", claim.ref, args, hand_off=False)
+
+    def defer(self, claim: Claim, defer: Defer, trace: TraceRecord) -> bool:
+        """See `ports.Store.defer`."""
+        args = (
+            claim.ref.step, claim.fence, member(claim.ref), defer.after_ms, int(defer.counts_as_attempt),
+            trace.model_dump_json(exclude_none=True), json.dumps(defer.reason),
+        )  # fmt: skip
+        return bool(self._call("defer", claim.ref, args, hand_off=False, patience_ms=COMMIT_PATIENCE_MS))
+
+    def park(self, claim: Claim, park: Park, trace: TraceRecord) -> bool:
+        """See `ports.Store.park`."""
+        waiting = json.dumps({"step": claim.ref.step, "reason": f"{park.reason}: {park.question}"})
+        args = (
+            claim.ref.step, claim.fence, member(claim.ref), "parked", 0, trace.model_dump_json(exclude_none=True), waiting,
+        )  # fmt: skip
+        return bool(self._call("park", claim.ref, args, hand_off=False, patience_ms=COMMIT_PATIENCE_MS))
+
+    def wait_for_child(self, claim: Claim, poll_ms: int) -> bool:
+        """See `ports.Store.wait_for_child`."""
+        args = (claim.ref.step, claim.fence, member(claim.ref), "waiting", poll_ms, "", "")
+        return bool(self._call("park", claim.ref, args, hand_off=False, patience_ms=COMMIT_PATIENCE_MS))
+
+    def finish(self, claim: Claim, ending: Ending, trace: TraceRecord) -> bool:
+        """See `ports.Store.finish`."""
+        ref = claim.ref
+        args: list[Arg] = [
+            ref.step, claim.fence, member_base(ref), ref.job_id, ref.session_id, ending.status,
+            "" if ending.output is None else json.dumps(ending.output, ensure_ascii=False),
+            ending.failure.model_dump_json(exclude_none=True) if ending.failure else "", *usage_args(ending.usage),
+            trace.model_dump_json(exclude_none=True), ending.letter.model_dump_json(exclude_none=True) if ending.letter else "",
+            ending.repair, claim.group, len(ending.messages), *map(encode, ending.messages),
+        ]  # fmt: skip
+        reply = self._call("finish", ref, args, hand_off=False, patience_ms=COMMIT_PATIENCE_MS)
+        if not reply[0]:
+            return False
+        if heir := following(ref, reply[1]):
+            self._publish((heir,))
+        if claim.job.parent:
+            self._publish((claim.job.parent,))
+        return True
+
+    def _call(
+        self, name: str, ref: StepRef, args: Sequence[Arg], *, hand_off: bool = True, patience_ms: int = 0
+    ) -> Any:
+        keys = step_keys(self.keys, ref)
+        if hand_off and (queues := self._dispatcher.hand_off(ref.priority)):
+            keys += queues
+        return self.scripts.call(name, keys, args, patience_ms=patience_ms)
+
+    def _message(self, ref: StepRef) -> bytes:
+        return self._dispatcher.message(ref) if self._dispatcher.hand_off(ref.priority) else b""
+
+    def _published(self, refs: Sequence[StepRef]) -> None:
+        """Publish what was just owed, unless the script has handed it off already."""
+        if refs and not self._dispatcher.hand_off(refs[0].priority):
+            self._publish(refs)
+
+    def _publish(self, refs: Sequence[StepRef]) -> None:
+        try:
+            self._dispatcher.publish(refs)
+        except StoreUnavailable as error:  # recorded as owed: a steward publishes it
+            log.warning("publish.failed", steps=len(refs), error=str(error))
+
+    def job(self, job_id: str) -> Job:
+        """See `ports.Store.job`."""
+        return job_of(job_id, self._read_job(job_id))
+
+    def _read_job(self, job_id: str) -> dict[str, str]:
+        try:
+            session_id = self.client.get(self.keys.job_pointer(job_id))
+            flat = (
+                self.client.hgetall(self.keys.job(session_id.decode(), job_id)) if isinstance(session_id, bytes) else {}
+            )
+        except UNAVAILABLE as error:
+            raise unavailable(error) from error
+        if not flat:
+            raise NotFound(
+                f"no job {job_id!r}: it was never enqueued here, or its retention of {KEPT_S // 86_400} days is over"
+            )
+        return {key.decode(): value.decode() for key, value in flat.items()}  # type: ignore[union-attr]
+
+    def trace(self, ref: StepRef) -> list[TraceRecord]:
+        """See `ports.Store.trace`."""
+        try:
+            raw = self.client.lrange(self.keys.trace(ref.session_id, ref.job_id), 0, -1)
+        except UNAVAILABLE as error:
+            raise unavailable(error) from error
+        return [TraceRecord.model_validate_json(record) for record in raw]  # type: ignore[union-attr]
+
+    def put_result(self, session_id: str, handle: str, body: bytes) -> None:
+        """See `ports.Store.put_result`."""
+        key = self.keys.results(session_id)
+        try:
+            pipe = self.client.pipeline(transaction=True)
+            pipe.hset(key, handle, body)  # type: ignore[arg-type]
+            pipe.expire(key, KEPT_S)
+            pipe.hset(self.keys.session(session_id), "flags", "results")
+            pipe.execute()
+        except UNAVAILABLE as error:
+            raise unavailable(error) from error
+
+    def get_result(self, session_id: str, handle: str) -> bytes | None:
+        """See `ports.Store.get_result`."""
+        try:
+            return self.client.hget(self.keys.results(session_id), handle)  # type: ignore[return-value]
+        except UNAVAILABLE as error:
+            raise unavailable(error) from error

@@ -1,0 +1,102 @@
+"""Lua scripts: loaded from the files beside this one, called by digest, reloaded when the server has forgotten them."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any
+
+import redis
+from redis import exceptions as redis_errors
+
+from orchestration.errors import StoreUnavailable
+from orchestration.keyspace import KEPT_S
+
+Arg = str | bytes | int
+
+UNAVAILABLE = (
+    redis_errors.ConnectionError,  # BusyLoadingError is one of them
+    redis_errors.TimeoutError,
+    redis_errors.OutOfMemoryError,
+    redis_errors.ReadOnlyError,
+    redis_errors.ClusterDownError,
+)
+"""What a server says, or fails to say, when it can't take a write. Time cures all of them."""
+
+
+@cache
+def source(name: str) -> str:
+    """Text of a script. The shebang makes the server refuse it whole, before line 1, when it is out of memory."""
+    folder = files("orchestration.store") / "lua"
+    text = (folder / f"{name}.lua").read_text()
+    if name == "sweep":
+        return f"#!lua\n{text}"
+    return f"#!lua\nlocal KEPT_S = {KEPT_S}\n{(folder / 'prelude.lua').read_text()}\n{text}"
+
+
+@cache
+def _digest(name: str) -> str:
+    return sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+
+
+class Scripts:
+    """Calls scripts on one client."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+
+    def call(self, name: str, keys: Sequence[str], args: Sequence[Arg], *, patience_ms: int = 0) -> Any:
+        """Run a script; keep trying for `patience_ms` while the server can't be reached.
+
+        Every script may be sent twice (its reply may be lost): the second finds the fence moved, the nonce known or the
+        job present. So trying again is safe.
+
+        Raises:
+            StoreUnavailable: the server can't be reached, or refuses to write, and patience is over.
+        """
+        give_up = time.monotonic() + patience_ms / 1000
+        pause_s = 0.05
+        while True:
+            try:
+                return self._once(name, keys, args)
+            except UNAVAILABLE as error:
+                if time.monotonic() >= give_up:
+                    raise unavailable(error) from error
+            time.sleep(random.uniform(pause_s / 2, pause_s))
+            pause_s = min(1.0, pause_s * 2)
+
+    def _once(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+        command = ("EVALSHA", _digest(name), len(keys), *keys, *args)
+        try:
+            return self.client.execute_command(*command)
+        except redis_errors.NoScriptError:
+            self.client.script_load(source(name))
+            return self.client.execute_command(*command)
+
+    def pipeline(self, calls: Sequence[tuple[str, Sequence[str], Sequence[Arg]]]) -> list[Any]:
+        """Run several scripts in one round trip (no transaction: each is atomic by itself). Errors come back as values."""
+        for attempt in (0, 1):
+            pipe = self.client.pipeline(transaction=False)
+            for name, keys, args in calls:
+                pipe.execute_command("EVALSHA", _digest(name), len(keys), *keys, *args)
+            try:
+                replies: list[Any] = pipe.execute(raise_on_error=False)
+            except UNAVAILABLE as error:
+                raise unavailable(error) from error
+            if attempt or not any(isinstance(reply, redis_errors.NoScriptError) for reply in replies):
+                return replies
+            for name in {name for name, _, _ in calls}:
+                self.client.script_load(source(name))
+        return replies
+
+
+def unavailable(error: Exception) -> StoreUnavailable:
+    """The one error that producers and workers see when Redis is away: what failed, and what to look at."""
+    return StoreUnavailable(
+        f"Redis did not take the command ({type(error).__name__}: {str(error)[:200]}); nothing was recorded. "
+        "Check MIDWATCH_REDIS_URL, the server's memory and its persistence"
+    )

@@ -1,0 +1,103 @@
+"""Run one tool: its arguments converted, its time limited, whatever it raises turned into a failure that is data.
+
+A function runs in a kept thread (see `toolthreads`: one that overruns is abandoned, not stopped), a coroutine function
+on the process's one loop (see `toolloop`: it is cancelled). Context variables, structlog's among them, go with it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from orchestration.declaration import Tool
+from orchestration.errors import ConfigError, ToolError, ToolFailed
+from orchestration.problems import explain
+from orchestration.results import render
+from orchestration.toolcontext import ToolContext
+from orchestration.toolloop import run_on_loop
+from orchestration.toolthreads import Overrun, run_in_thread
+from schemas.contract import JsonObject
+from schemas.failure import Failure, FailureKind
+
+MAX_DETAIL_CHARS = 500
+
+_inside: ContextVar[bool] = ContextVar("midwatch_inside_tool", default=False)
+
+
+@dataclass(frozen=True)
+class ToolOutcome:
+    """What a tool returned, as text. Not bounded yet: see `results.bound`."""
+
+    content: str
+
+
+def inside_tool() -> bool:
+    """True in a tool's thread and in its coroutine: there, nobody may wait for the fleet."""
+    return _inside.get()
+
+
+def run_tool(tool: Tool, arguments: JsonObject, context: ToolContext | None = None) -> ToolOutcome:
+    """Run a tool with arguments that passed `Toolbox.check`.
+
+    Args:
+        tool: What to run.
+        arguments: As the model said them, validated.
+        context: Handed to a tool that takes one; its deadline holds when it is nearer than the tool's own.
+
+    Raises:
+        ToolError: raised by the tool, on purpose: the model is told.
+        ToolFailed: tool_error (it raised), timeout, or format_error (its result can't be text, an argument not converted).
+    """
+    values = _values(tool, arguments, context)
+    timeout_s = min(tool.timeout_s, context.remaining_s()) if context else tool.timeout_s
+    inside = copy_context()
+    inside.run(_inside.set, True)
+    try:
+        if tool.is_coroutine:
+            call = run_on_loop(partial(tool.function, **values), inside, timeout_s)
+        else:
+            call = run_in_thread(partial(_returned, tool.function, values), inside, timeout_s)
+    except Overrun:
+        what = "was cancelled" if tool.is_coroutine else "may still be running"
+        detail = f"{tool.name} was not done after {timeout_s:.3g} s and {what}"
+        raise ToolFailed(Failure(kind=FailureKind.TIMEOUT, detail=detail)) from None
+    error, call.error = call.error, None  # an error holds the frame that holds the call: don't keep the arguments alive
+    if isinstance(error, (ToolError, ToolFailed)):
+        raise error
+    if error is not None:
+        raise ToolFailed(Failure(kind=FailureKind.TOOL_ERROR, detail=_detail(error))) from error
+    return ToolOutcome(render(call.value) if tool.is_coroutine else str(call.value))
+
+
+def _values(tool: Tool, arguments: JsonObject, context: ToolContext | None) -> JsonObject:
+    values, problems = tool.signature.convert(arguments)
+    if problems:
+        detail = explain(problems, tool.validator.schema)[:MAX_DETAIL_CHARS]
+        raise ToolFailed(Failure(kind=FailureKind.FORMAT_ERROR, detail=detail))
+    if tool.takes_context is not None:
+        if context is None:
+            raise ConfigError(f"tool {tool.name} takes a ToolContext; give run_tool one")
+        values[tool.takes_context] = context
+    return values
+
+
+def _returned(function: Callable[..., Any], values: JsonObject) -> str:
+    """In the tool's thread, so that rendering (its own `__repr__`, ten million rows) is under the limit, too."""
+    value = function(**values)
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError("a coroutine was returned, not a result: declare the tool with `async def`")
+    return render(value)
+
+
+def _detail(error: BaseException) -> str:
+    """Type and message, no traceback: the model has no use for our line numbers."""
+    try:
+        said = str(error)
+    except Exception:
+        said = "(its message can't be read)"
+    return f"{type(error).__name__}: {said}"[:MAX_DETAIL_CHARS].encode(errors="replace").decode()

@@ -1,0 +1,235 @@
+"""A tool call: validated, never run twice without its key, answered whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orchestration import children, endings, retry
+from orchestration.agent import Agent
+from orchestration.errors import LeaseLost, ToolError, ToolFailed
+from orchestration.leases import Hold
+from orchestration.ports import CallRow, ResultCommit
+from orchestration.results import bound, new_handle
+from orchestration.toolrun import run_tool
+from orchestration.tools import CheckedCall, RefusedCall, Tool, ToolContext, idempotency_key
+from orchestration.turn import needs_approval
+from schemas.contract import JsonObject
+from schemas.failure import Failure, FailureKind
+from schemas.message import ToolMessage
+from schemas.policy import RetryConfig
+from schemas.step import Continue, Defer, Outcome, Park
+from schemas.trace import TraceRecord
+
+if TYPE_CHECKING:
+    from orchestration.step import Attempt
+
+GRACE_MS = 5_000
+"""How long beyond a tool's own timeout its lease is renewed: time to commit what it returned."""
+
+UNKNOWN_EFFECT = (
+    "The outcome of this call is unknown: the worker that ran it vanished before it could report. "
+    "It was not run again. Check whether it took effect before you repeat it."
+)
+
+
+class ToolStep:
+    """Runs the call of one tool step, or the inline calls of one model turn."""
+
+    def __init__(self, attempt: Attempt, agent: Agent) -> None:
+        self.a = attempt
+        self.agent = agent
+        self.claim = attempt.claim
+
+    def run(self) -> Outcome:
+        """The step in its own task."""
+        if self.claim.call is None:
+            raise LeaseLost  # its row has no call: the turn was answered meanwhile
+        checked = self.agent.toolbox.check(self.claim.call)
+        if isinstance(checked, RefusedCall):  # the agent's code changed since the turn was committed
+            return self.answer(checked.message, is_error=True, effect="none")
+        tool, arguments = checked.tool, checked.arguments
+        if self.claim.verdict.startswith("rejected:"):
+            reason = self.claim.verdict.partition(":")[2] or "no reason given"
+            return self.answer(f"A human rejected this call: {reason}", is_error=True, effect="none")
+        if not self.claim.verdict and needs_approval(self.agent, tool, arguments):
+            return self.park(Park(question=f"May {tool.name} run?", reason="tool_approval"))
+        if tool.child is not None:
+            return children.step(self, tool, arguments)
+        if self.claim.interrupted and not tool.idempotent and self.claim.verdict != "approved":
+            return self.unknown(tool)
+        downstream = tool.downstream
+        if downstream and (refusal := self.a.r.gate.admit(self.claim.ref, downstream, input_tokens=0, output_tokens=0)):
+            return self.a.deferred(refusal)
+        with self.a.r.leases.hold(self.claim, int(tool.timeout_s * 1000) + GRACE_MS) as hold:
+            outcome = self.execute(checked, hold)
+            if hold.lost:
+                raise LeaseLost
+            return outcome
+
+    def execute(self, checked: CheckedCall, hold: Hold) -> Outcome:
+        """Run it, and commit what it came to."""
+        tool = checked.tool
+        try:
+            content = self.call(tool, checked.arguments, hold)
+        except ToolError as error:
+            return self.answer(f"Error: {error}", is_error=True)
+        except ToolFailed as error:
+            self.settle(tool, error.failure)
+            return self.failed(tool, error.failure)
+        self.settle(tool, None)
+        return self.answer(*content)
+
+    def call(self, tool: Tool, arguments: JsonObject, hold: Hold) -> tuple[str, bool, str | None]:
+        """Content, is_error, handle of the whole when it was too long."""
+        outcome = run_tool(tool, arguments, self.context(tool, arguments, hold))
+        handle = new_handle(self.claim.ref.job_id, self.claim.ref.step)
+        bounded = bound(outcome.content, tool.max_result_tokens, handle)
+        if bounded.body is None:
+            return bounded.content, False, None
+        self.a.r.store.put_result(self.claim.ref.session_id, handle, bounded.body)
+        return bounded.content, False, handle
+
+    def context(self, tool: Tool, arguments: JsonObject, hold: Hold) -> ToolContext:
+        """What a tool may know and do."""
+        claim, store = self.claim, self.a.r.store
+
+        def keep(name: str, body: bytes) -> str:
+            handle = new_handle(claim.ref.job_id, f"{claim.ref.step}-{name}")
+            store.put_result(claim.ref.session_id, handle, body)
+            return handle
+
+        return ToolContext(
+            job_id=claim.ref.job_id,
+            step_id=claim.ref.step,
+            session_id=claim.ref.session_id,
+            tenant=claim.job.tenant,
+            idempotency_key=self.key(tool, arguments),
+            attempt=claim.attempt,
+            timeout_s=tool.timeout_s,
+            is_cancelled=lambda: hold.cancelled or hold.lost,
+            keep=keep,
+        )
+
+    def key(self, tool: Tool, arguments: JsonObject) -> str:
+        """The same for every try at this call, and for no other call."""
+        return idempotency_key(self.claim.ref.job_id, self.claim.ref.step, tool.name, arguments)
+
+    def failed(self, tool: Tool, failure: Failure) -> Outcome:
+        """By policy: fail hard, try again (only what may be repeated), or tell the model."""
+        config = tool.retry or self.agent.retry_config
+        if failure.kind in config.fail_hard_on:
+            return self.a.dead(failure)
+        if failure.kind in config.retry_on and tool.idempotent:
+            return self.a.failed(config, failure)
+        effect = "unknown" if failure.kind is FailureKind.TIMEOUT else "done"
+        return self.answer(f"Error: {failure.detail}", is_error=True, effect=effect, failure=failure)
+
+    def settle(self, tool: Tool, failure: Failure | None) -> None:
+        """Tell the coordinator, when the tool has a downstream."""
+        if tool.downstream:
+            self.a.r.gate.settle(self.claim.ref, tool.downstream, usage=None, failure=failure)
+
+    def unknown(self, tool: Tool) -> Outcome:
+        """It had begun, and nobody knows what came of it: a human decides, or the model is told."""
+        if self.agent.asks_human("unknown_effect", tool.name):
+            question = f"{tool.name} had begun when its worker vanished. Approve to run it again, reject to go on without."
+            return self.park(Park(question=question, reason="unknown_effect"))
+        failure = Failure(kind=FailureKind.UNKNOWN_EFFECT, detail=f"{tool.name} had begun when its worker vanished")
+        return self.answer(UNKNOWN_EFFECT, is_error=True, effect="unknown", failure=failure)
+
+    def park(self, park: Park) -> Outcome:
+        """Put the call aside for a human."""
+        trace = self.a.trace(park, reason=park.reason)
+        if not self.a.r.store.park(self.claim, park, trace):
+            raise LeaseLost
+        self.a.r.observe(self.claim, trace, park)
+        return park
+
+    def answer(
+        self,
+        content: str,
+        is_error: bool = False,
+        handle: str | None = None,
+        effect: str = "done",
+        failure: Failure | None = None,
+    ) -> Outcome:
+        """Commit the call's one result."""
+        outcome = Continue()
+        message, trace = self.result(content, is_error, handle, effect, failure, outcome)
+        commit = ResultCommit(refs=(self.claim.ref,), messages=(message,), traces=(trace,))
+        if not self.a.r.store.commit_results(self.claim, commit):
+            raise LeaseLost
+        self.a.r.observe(self.claim, trace, outcome)
+        return outcome
+
+    def result(
+        self, content: str, is_error: bool, handle: str | None, effect: str, failure: Failure | None, outcome: Continue
+    ) -> tuple[ToolMessage, TraceRecord]:
+        """The message and the record of one result."""
+        call, ref = self.claim.call, self.claim.ref
+        if call is None or ref.ordinal is None:
+            raise LeaseLost
+        message = ToolMessage(
+            group=self.claim.group,
+            ordinal=ref.ordinal,
+            call_id=call.id,
+            tool=call.name,
+            content=content,
+            is_error=is_error,
+            handle=handle,
+        )
+        trace = self.a.trace(outcome, failure=failure)
+        return message, trace.model_copy(update={"effect": effect})
+
+    def run_inline(self, calls: Sequence[tuple[CallRow, Tool, JsonObject]]) -> None:
+        """The quick calls of a turn, one after the other in the turn's own task; results go in one commit.
+
+        A call that must be tried again is put back as a task of its own.
+        """
+        refs, messages, traces = [], [], []
+        at_most_ms = int(1000 * sum(tool.timeout_s for _, tool, _ in calls)) + GRACE_MS
+        with self.a.r.leases.hold(self.claim, at_most_ms) as hold:
+            for row, tool, arguments in calls:
+                one = InlineCall(self, row)
+                message_trace = one.execute_inline(tool, arguments, hold)
+                if message_trace:
+                    refs.append(one.claim.ref)
+                    messages.append(message_trace[0])
+                    traces.append(message_trace[1])
+        if not refs:
+            return
+        commit = ResultCommit(refs=tuple(refs), messages=tuple(messages), traces=tuple(traces))
+        if not self.a.r.store.commit_results(self.claim, commit):
+            raise LeaseLost
+        for message_trace in traces:
+            self.a.r.observe(self.claim, message_trace, Continue())
+
+
+class InlineCall(ToolStep):
+    """One inline call: the tool step's own rules, under the model turn's claim."""
+
+    def __init__(self, step: ToolStep, row: CallRow) -> None:
+        from orchestration.step import Attempt
+
+        claim = replace(step.claim, ref=step.claim.ref.call(row.ordinal), attempt=0, call=row.call)
+        attempt = Attempt(step.a.r, claim)
+        attempt.began_ms = step.a.began_ms
+        super().__init__(attempt, step.agent)
+
+    def execute_inline(self, tool: Tool, arguments: JsonObject, hold: Hold) -> tuple[ToolMessage, TraceRecord] | None:
+        """The result to commit, or None when the call was put back or ended the job."""
+        outcome = Continue()
+        try:
+            content, is_error, handle = self.call(tool, arguments, hold)
+        except ToolError as error:
+            return self.result(f"Error: {error}", True, None, "done", None, outcome)
+        except ToolFailed as error:
+            config = tool.retry or self.agent.retry_config
+            hard = error.failure.kind in config.fail_hard_on
+            if hard or (error.failure.kind in config.retry_on and tool.idempotent):
+                self.failed(tool, error.failure)
+                return None
+            return self.result(f"Error: {error.failure.detail}", True, None, "done", error.failure, outcome)
+        return self.result(content, is_error, handle, "done", None, outcome)

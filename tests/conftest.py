@@ -1,0 +1,133 @@
+"""What every test may ask for: a real server, a client, a prefix checked for leaks, the recorded data, patience.
+
+Nothing starts unless a test asks for it. A missing service is a skip on a laptop and a failure where `CI` is set.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import pytest
+import redis as redis_py
+from hypothesis import settings
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from orchestration.errors import ConfigError
+from orchestration.keyspace import Key, Keyspace
+from workers.embedded import EmbeddedServer
+
+from .leakcheck import Lender
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, database=None, print_blob=True)
+settings.register_profile("deep", deadline=None, max_examples=2_000, database=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def _missing(what: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EmbeddedServer]:
+    """One server without persistence for the whole run. To crash or freeze one, start an EmbeddedServer of your own."""
+    try:
+        embedded = EmbeddedServer(append_only=None)
+    except ConfigError as error:
+        _missing(str(error))
+    with embedded:
+        yield embedded
+
+
+@pytest.fixture(scope="session")
+def connect_redis() -> Iterator[Callable[[str], redis_py.Redis]]:
+    """Clients for any URL, closed at the end: bytes, short timeouts, no retries, so that a fault shows as it is."""
+    clients = []
+
+    def connect(url: str) -> redis_py.Redis:
+        client = redis_py.Redis.from_url(
+            url, decode_responses=False, socket_timeout=5, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
+        )
+        clients.append(client)
+        return client
+
+    yield connect
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture(scope="session")
+def lender(server: EmbeddedServer, connect_redis: Callable[[str], redis_py.Redis]) -> Lender:
+    """Lends checked prefixes; see `lend_prefix`."""
+    return Lender(connect_redis(server.url))
+
+
+@pytest.fixture(scope="session")
+def lend_prefix(lender: Lender) -> Callable[..., AbstractContextManager[str]]:
+    """`with lend_prefix() as prefix:` for fixtures of wider scope or a second fleet; the leak check runs on leaving.
+
+    `lend_prefix(Key(...), ...)` adds rows for keys that a test makes on purpose.
+    """
+    return lambda *extra: lender.lend((*Keyspace.CATALOGUE, *extra))
+
+
+@pytest.fixture
+def extra_keys() -> Sequence[Key]:
+    """Rows added to the catalogue for the leak check. A module that makes keys of its own overrides this fixture."""
+    return ()
+
+
+@pytest.fixture
+def prefix(
+    server: EmbeddedServer,
+    lend_prefix: Callable[..., AbstractContextManager[str]],
+    extra_keys: Sequence[Key],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[str]:
+    """A fresh MIDWATCH_PREFIX, set with MIDWATCH_REDIS_URL for this test and what it starts. Fails on leaked keys."""
+    with lend_prefix(*extra_keys) as lent:
+        monkeypatch.setenv("MIDWATCH_PREFIX", lent)
+        monkeypatch.setenv("MIDWATCH_REDIS_URL", server.url)
+        monkeypatch.delenv("MIDWATCH_BROKER_URL", raising=False)
+        yield lent
+
+
+@pytest.fixture
+def redis(server: EmbeddedServer, prefix: str, connect_redis: Callable[[str], redis_py.Redis]) -> redis_py.Redis:
+    """A client of the run's server, under the leak check of this test's prefix."""
+    return connect_redis(server.url)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Recorded schemas and transcripts, which lie beside the repository and are not part of it."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        _missing("the recorded data is not here: expected the folder ../shared/data beside the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[[Callable[[], T], float, str], T]:
+    """`wait_for(predicate, timeout_s, what)`: its first true answer, looked for every 10 ms; fails with `what`."""
+
+    def wait(predicate: Callable[[], T], timeout_s: float, what: str) -> T:
+        deadline_s = time.monotonic() + timeout_s
+        while not (answer := predicate()):
+            if time.monotonic() > deadline_s:
+                pytest.fail(f"waited {timeout_s:g} s for {what}; the last answer was {answer!r}")
+            time.sleep(0.01)
+        return answer
+
+    return wait

@@ -1,0 +1,278 @@
+"""The process fleet with real processes: what a member's ends are, what a watching fleet does about them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestration.errors import ConfigError, MidwatchError
+from workers import fleet as fleet_module
+from workers.fleet import Death, Fleet, Member, restart_in_s, wait_ready
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only the Linux kernel ends a process with its parent")
+
+IDLE = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+STUBBORN = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); print('up'); time.sleep(60)"]
+POLITE = [
+    sys.executable,
+    "-c",
+    "import signal, sys; signal.signal(15, lambda *_: sys.exit('finished')); print('up'); signal.pause()",
+]
+PARENT = [
+    sys.executable,
+    "-c",
+    "import os, signal; child = os.fork()\nif child: print('child', child, flush=True)\nsignal.pause()",
+]
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    """A fleet whose deaths are kept in `.deaths`."""
+    deaths: list[Death] = []
+    with Fleet({"GREETING": "ahoy"}, tmp_path / "logs", on_death=deaths.append) as started:
+        started.deaths = deaths
+        yield started
+
+
+def status(pid: int) -> str:
+    """State of a process; one that nobody has waited for yet is dead."""
+    try:
+        found = psutil.Process(pid).status()
+    except psutil.NoSuchProcess:
+        return "dead"
+    return "dead" if found == psutil.STATUS_ZOMBIE else found
+
+
+def start_parent(fleet: Fleet) -> tuple[Member, int]:
+    """A member that has forked a child, and the child's pid."""
+    member = fleet.start("parent", PARENT)
+    wait_ready(member, "child ", 10)
+    return member, int(member.said.split()[1])
+
+
+def test_a_member_has_a_group_a_log_and_the_fleets_environment(fleet, tmp_path):
+    """Its own process group, a file `NAME.log`, its own variables on the fleet's on those of this process."""
+    show = "import os; print(os.environ['GREETING'], os.environ['WHO'], 'PATH' in os.environ)"
+    member = fleet.start("greeter", [sys.executable, "-c", show], env={"WHO": "mate"})
+    wait_ready(member, "ahoy mate True", 10)
+    assert "ahoy mate True" in (tmp_path / "logs" / "greeter.log").read_text()
+    idle = fleet.start("idle", IDLE)
+    assert idle.alive
+    assert os.getpgid(idle.pid) == idle.pid != os.getpgid(0)
+
+
+def test_killing_a_member_kills_all_it_started(fleet, wait_for):
+    """`kill_group()` leaves neither the process nor its children; the exit code tells the signal."""
+    member, child = start_parent(fleet)
+    member.kill_group()
+    assert not member.alive
+    assert member.exit_code == -signal.SIGKILL
+    wait_for(lambda: status(child) == "dead", 5, "the child to die with its group")
+
+
+def test_what_a_dead_member_left_behind_is_killed(fleet, wait_for):
+    """The process alone dies, as when the kernel is out of memory: its orphans go as soon as somebody looks."""
+    member, child = start_parent(fleet)
+    os.kill(member.pid, signal.SIGKILL)
+    wait_for(lambda: not member.alive, 5, "the member to be dead")
+    wait_for(lambda: status(child) == "dead", 5, "its orphan to be killed")
+
+
+def test_a_frozen_group_does_nothing_and_goes_on_when_thawed(fleet, wait_for):
+    """SIGSTOP reaches the children too; a frozen member is alive; thawed it goes on, in the same process."""
+    member, child = start_parent(fleet)
+    pid = member.pid
+    member.freeze()
+    wait_for(lambda: status(pid) == status(child) == psutil.STATUS_STOPPED, 5, "the group to stop")
+    assert member.alive
+    member.thaw()
+    wait_for(lambda: status(pid) == status(child) == psutil.STATUS_SLEEPING, 5, "the group to go on")
+    assert member.pid == pid
+
+
+def test_asked_to_end_it_finishes_by_itself(fleet):
+    """SIGTERM lets a worker finish what it does, even one that was frozen."""
+    member = fleet.start("polite", POLITE)
+    wait_ready(member, "up", 10)
+    member.freeze()
+    assert member.terminate(timeout_s=10)
+    assert member.has_said("finished")
+
+
+def test_one_that_does_not_end_in_time_is_killed(fleet):
+    """`terminate(timeout_s)` returns False when it had to kill."""
+    member = fleet.start("stubborn", STUBBORN)
+    wait_ready(member, "up", 10)
+    assert not member.terminate(timeout_s=0.1)
+    assert member.exit_code == -signal.SIGKILL
+
+
+def test_restart_gives_the_member_a_new_process_and_a_fresh_ear(fleet):
+    """The same name, command line and log; `wait_ready` hears only what the new process says."""
+    member = fleet.start("idle", IDLE)
+    wait_ready(member, "up", 10)
+    first = member.pid
+    member.kill_group()
+    member.restart()
+    assert member.pid != first
+    wait_ready(member, "up", 10)
+    assert member.log_path.read_text().count("up") == 2
+
+
+def test_a_watching_fleet_restarts_what_died_and_not_what_was_asked_to_end(fleet, wait_for):
+    """A killed member is back at once; a terminated one stays down; the death is told with its cause."""
+    killed, ended = fleet.start("killed", IDLE), fleet.start("ended", IDLE)
+    wait_ready(killed, "up", 10)
+    fleet.watch()
+    first = killed.pid
+    ended.terminate()
+    killed.kill_group()
+    wait_for(lambda: killed.pid != first and killed.alive, 5, "the killed member to be back")
+    assert not ended.alive
+    assert [(death.name, death.pid, death.exit_code, death.restart_in_s) for death in fleet.deaths] == [
+        ("killed", first, -signal.SIGKILL, 0.0)
+    ]
+    assert fleet.deaths[0].said == "up"
+
+
+def test_a_member_that_is_killed_often_is_not_given_up(fleet, monkeypatch, wait_for):
+    """Deaths by `kill_group()` are no evidence against a member: a fault run may last as long as it likes."""
+    monkeypatch.setattr(fleet_module, "FREE_DEATHS", 0)
+    monkeypatch.setattr(fleet_module, "MOST_DEATHS", 1)
+    member = fleet.start("idle", IDLE)
+    fleet.watch()
+    for _ in range(4):
+        pid = member.pid
+        member.kill_group()
+        wait_for(lambda pid=pid: member.pid != pid and member.alive, 5, "the member to be back")
+    assert [death.restart_in_s for death in fleet.deaths] == [0.0] * 4
+
+
+def test_a_member_that_can_not_live_is_given_up(fleet, monkeypatch, wait_for):
+    """Quick deaths in a row: some restarts at once, then a growing wait, then none; the end of its log says why."""
+    monkeypatch.setattr(fleet_module, "FREE_DEATHS", 1)
+    monkeypatch.setattr(fleet_module, "MOST_DEATHS", 3)
+    fleet.watch()
+    fleet.start("broken", [sys.executable, "-c", "raise SystemExit('no such queue')"])
+    wait_for(lambda: fleet.deaths and fleet.deaths[-1].restart_in_s is None, 15, "the member to be given up")
+    assert len(fleet.deaths) == 3
+    assert fleet.deaths[0].restart_in_s == 0.0
+    assert 0.5 <= fleet.deaths[1].restart_in_s <= 1.0
+    assert fleet.deaths[2].said == "no such queue"
+
+
+def test_the_wait_before_a_restart_doubles_up_to_its_cap():
+    """Five quick deaths are free; then 1, 2, 4 ... at most 30 s with jitter downwards; the twelfth ends it."""
+    assert [restart_in_s(deaths) for deaths in range(6)] == [0.0] * 6
+    for deaths, most_s in zip(range(6, 12), (1, 2, 4, 8, 16, 30), strict=True):
+        assert most_s / 2 <= restart_in_s(deaths) <= most_s
+    assert restart_in_s(12) is None
+
+
+def test_waiting_for_one_that_ended_says_how(fleet):
+    """The exit code and the end of the log are in the error, at once and not after the timeout."""
+    member = fleet.start("broken", [sys.executable, "-c", "raise SystemExit('no such queue')"])
+    with pytest.raises(MidwatchError, match=r"broken ended with 1 before it was ready:\nno such queue"):
+        wait_ready(member, "ready", 30)
+
+
+def test_a_program_that_does_not_exist_says_so(fleet):
+    """A typo in a command line is an error at the start, and no member."""
+    with pytest.raises(FileNotFoundError, match="/no/such/program"):
+        fleet.start("typo", ["/no/such/program"])
+    assert fleet.members == ()
+
+
+def test_a_watch_survives_a_program_that_vanished(fleet, tmp_path, wait_for):
+    """A restart that can't be made counts as a death and is tried again: the watch goes on, the member comes back."""
+    program = tmp_path / "program"
+    program.symlink_to(sys.executable)
+    member = fleet.start("moved", [str(program), *IDLE[1:]])
+    program.unlink()
+    fleet.watch()
+    member.kill_group()
+    wait_for(lambda: len(fleet.deaths) >= 2, 5, "a restart to fail")
+    assert "could not be started" in fleet.deaths[1].said
+    program.symlink_to(sys.executable)
+    wait_for(lambda: member.alive, 5, "the member to be back")
+
+
+def test_waiting_takes_a_predicate_and_has_an_end(fleet):
+    """Readiness may be anything that can be asked; the timeout is kept and said."""
+    member = fleet.start("idle", IDLE)
+    wait_ready(member, lambda: member.has_said("up"), 10)
+    with pytest.raises(MidwatchError, match=r"idle was not ready within 0\.1 s"):
+        wait_ready(member, lambda: False, 0.1)
+
+
+@pytest.mark.parametrize("name", ["../escape", "", "two words", ".hidden"])
+def test_a_name_that_can_not_be_a_file_name_is_refused(fleet, name):
+    """A member's name is part of a path; a second one of the same name is refused as well."""
+    with pytest.raises(ConfigError, match="becomes a file name"):
+        fleet.start(name, IDLE)
+
+
+def test_a_name_is_used_once(fleet):
+    """Two members can't share a log."""
+    fleet.start("idle", IDLE)
+    with pytest.raises(ConfigError, match="has a member 'idle' already"):
+        fleet.start("idle", IDLE)
+
+
+def test_stopping_the_fleet_ends_all_members_within_one_timeout(tmp_path):
+    """The polite and the stubborn are asked together and waited for together; a watch brings nobody back."""
+    fleet = Fleet({}, tmp_path)
+    fleet.watch()
+    members = [fleet.start("polite", POLITE), fleet.start("stubborn", STUBBORN), fleet.start("late", STUBBORN)]
+    for member in members:
+        wait_ready(member, "up", 10)
+    fleet.stop(timeout_s=1.5)
+    assert [member.alive for member in fleet.members] == [False, False, False]
+    assert [member.exit_code for member in members] == [1, -signal.SIGKILL, -signal.SIGKILL]
+
+
+@linux
+def test_members_die_with_their_parent_even_frozen(tmp_path, wait_for):
+    """A killed demo leaves no worker behind, not even one that was stopped in its tracks."""
+    program = (
+        "import sys; from pathlib import Path; from workers.fleet import Fleet; fleet = Fleet({}, Path(sys.argv[1]));"
+        "members = [fleet.start(name, sys.argv[2:]) for name in ('one', 'two')]; members[1].freeze();"
+        "print(*[member.pid for member in members], flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path), *IDLE]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    wait_for(lambda: [status(pid) for pid in pids] == ["dead", "dead"], 5, "the members to die with their parent")
+
+
+@linux
+def test_a_member_outlives_the_thread_that_started_it(fleet):
+    """The kernel ties a child to the thread that forked it; ours is tied to the process."""
+    passing = threading.Thread(target=fleet.start, args=("idle", IDLE))
+    passing.start()
+    passing.join()
+    (member,) = fleet.members
+    wait_ready(member, "up", 10)
+    assert member.alive
+
+
+@linux
+def test_a_forked_process_can_start_members_of_its_own(tmp_path: Path):
+    """The starting thread is not inherited by a fork: the child makes its own instead of waiting for ever."""
+    program = (
+        "import os, sys; from pathlib import Path; from workers.fleet import Fleet, wait_ready\n"
+        "Fleet({}, Path(sys.argv[1])).start('one', sys.argv[2:]).terminate()\n"
+        "child = os.fork()\n"
+        "if child: sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "with Fleet({}, Path(sys.argv[1])) as fleet: wait_ready(fleet.start('two', sys.argv[2:]), 'up', 10)\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path), *IDLE]
+    assert subprocess.run(command, timeout=30, check=False).returncode == 0

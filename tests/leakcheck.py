@@ -1,0 +1,102 @@
+"""The key-leak check: after a test every key is in the catalogue and has a time to live, unless its row says why not.
+
+Two mistakes show here and nowhere else: a key that nobody deletes, and a key that was not built in `keyspace.py`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import redis as redis_py
+
+from orchestration.keyspace import Key
+
+PRIORITY = r"(\x06\x16\d)?"
+"""What kombu appends to a queue's name for every priority but the first."""
+
+KOMBUS_OWN = re.compile(r"_kombu\.binding.*|unacked(_index|_mutex)?|.*\.pidbox|celeryev.*")
+"""Keys that kombu names itself, the same for all fleets of a server."""
+
+
+def expand(pattern: str, prefix: str) -> re.Pattern[str]:
+    """The expression that a catalogue pattern stands for, within one prefix.
+
+    `{prefix}.a, .b (+ priority)` is a list of queues: each continues the same prefix, each with its priorities.
+    """
+    filled = {"{prefix}": re.escape(prefix), "{p}": rf"\{{{re.escape(prefix)}\d\d\}}"}
+    plain, _, priorities = pattern.partition(" (+")
+    regexes = []
+    for name in plain.split(", "):
+        pieces = re.split(r"(\{\w+\})", "{prefix}" + name if name.startswith(".") else name)
+        regexes.append("".join(filled.get(p, ".+") if p.startswith("{") else re.escape(p) for p in pieces))
+    return re.compile("(" + "|".join(regexes) + ")" + (PRIORITY if priorities else ""))
+
+
+def complaint(name: str, kind: str, ttl_s: int, prefix: str, catalogue: Sequence[Key]) -> str | None:
+    """What is wrong with a key of the fleet, or None. `ttl_s` is what TTL answers: -1 means it never expires."""
+    rows = [row for row in catalogue if expand(row.pattern, prefix).fullmatch(name)]
+    if not rows:
+        return f"{name!r} ({kind}) is in no row of Keyspace.CATALOGUE: build it in keyspace.py and describe it there"
+    fitting = [row for row in rows if row.type.lower() == kind]
+    if not fitting:
+        closest = max(rows, key=lambda row: len(row.pattern))  # an id may hold colons, so wider rows match too
+        return f"{name!r} is a {kind}; the catalogue says {closest.type} for {closest.pattern!r}"
+    if ttl_s == -1 and not any(row.ttl.startswith("none") for row in fitting):
+        return f"{name!r} never expires; the catalogue says {fitting[0].ttl!r} for {fitting[0].pattern!r}"
+    return None
+
+
+class Lender:
+    """Hands out prefixes, and looks at what was done with them when they come back."""
+
+    def __init__(self, client: redis_py.Redis) -> None:
+        self._client = client
+        self._lent: set[str] = set()
+
+    @contextmanager
+    def lend(self, catalogue: Sequence[Key]) -> Iterator[str]:
+        """A fresh prefix; on return its keys are judged and deleted.
+
+        Raises:
+            AssertionError: a key leaked; the message names it and says what is wrong with it.
+
+        """
+        prefix = "t" + secrets.token_hex(4)
+        before = set(self._names())
+        self._lent.add(prefix)
+        try:
+            yield prefix
+            leaks = self.leaks(prefix, catalogue, before)
+            assert not leaks, f"{len(leaks)} leaked key(s) of prefix {prefix}:\n  " + "\n  ".join(leaks)
+        finally:
+            self._delete(prefix, before)
+            self._lent.discard(prefix)
+
+    def leaks(self, prefix: str, catalogue: Sequence[Key], before: set[str]) -> list[str]:
+        """A complaint for each key of the prefix that breaks its row, and for each new key of no prefix at all."""
+        found = []
+        for name in sorted(self._names()):
+            if name.startswith(prefix):
+                kind = cast(bytes, self._client.type(name)).decode()
+                said = complaint(name, kind, self._client.ttl(name), prefix, catalogue)
+                if said and kind != "none":  # "none": it expired while we looked
+                    found.append(said)
+            elif self._is_stray(name, before):
+                found.append(f"{name!r} lies outside every prefix: build it in keyspace.py")
+        return found
+
+    def _is_stray(self, name: str, before: set[str]) -> bool:
+        return name not in before and not KOMBUS_OWN.fullmatch(name) and not name.startswith(tuple(self._lent))
+
+    def _names(self) -> Iterator[str]:
+        for name in self._client.scan_iter(count=1_000):
+            yield cast(bytes, name).decode(errors="backslashreplace")
+
+    def _delete(self, prefix: str, before: set[str]) -> None:
+        mine = [n for n in self._names() if n.startswith(prefix) or prefix in n or self._is_stray(n, before)]
+        for name in mine:
+            self._client.delete(name)

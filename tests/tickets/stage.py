@@ -1,0 +1,163 @@
+"""The whole system as processes on this machine: server, model server, workers, and a producer that plays the tickets."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestration.client import Client
+from orchestration.handle import JobHandle
+from schemas.job import JobStatus
+from tests.tickets.ledger import Ledger
+from tests.tickets.record import Ticket, as_record, expected, tickets
+from workers.dispatch import client_of
+from workers.embedded import EmbeddedServer
+from workers.fleet import Fleet, Member, wait_ready
+from workers.settings import Settings
+
+WIRES = ("anthropic", "openai")
+
+
+@dataclass
+class Report:
+    """What the checker found, in the words of Jepsen's total-queue checker."""
+
+    attempted: int = 0
+    acknowledged: int = 0
+    completed: int = 0
+    lost: list[str] = field(default_factory=list)
+    duplicated_effects: list[str] = field(default_factory=list)
+    missing_effects: list[str] = field(default_factory=list)
+    transcripts_differ: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Nothing lost, doubled, missing or different."""
+        return not (self.lost or self.duplicated_effects or self.missing_effects or self.transcripts_differ)
+
+
+class Stage:
+    """Use as a context manager. Everything in it dies with this process."""
+
+    def __init__(self, folder: Path, *, prefix: str, env: dict[str, str] | None = None, latency_ms: int = 0) -> None:
+        self.folder = folder
+        self.ledgers = folder / "ledger"
+        self.server = EmbeddedServer(folder / "server", append_only="everysec")
+        transcript = folder / "transcript.jsonl"
+        transcript.write_text("".join(json.dumps(ticket.for_server) + "\n" for ticket in tickets()))
+        root = Path(__file__).parents[2]
+        self.env = {
+            "PYTHONPATH": str(root),
+            "MIDWATCH_PREFIX": prefix,
+            "MIDWATCH_REDIS_URL": self.server.url,
+            "MIDWATCH_AGENTS": "tests.tickets.agents",
+            "MIDWATCH_EVENTS": "false",
+            "TICKETS_LEDGER": str(self.ledgers),
+            "ANTHROPIC_API_KEY": "test",
+            "OPENAI_API_KEY": "test",
+            **(env or {}),
+        }
+        self.fleet = Fleet(self.env, folder / "logs")
+        model = self.fleet.start(
+            "model-server",
+            [sys.executable, "-m", "workers.simulator", "--port", "0", "--transcript", str(transcript)]
+            + ["--latency-ms", str(latency_ms)],
+        )
+        wait_ready(model, '"url"')
+        url = json.loads(next(line for line in (folder / "logs" / "model-server.log").read_text().splitlines() if '"url"' in line))["url"]
+        self.env |= {"ANTHROPIC_BASE_URL": url, "OPENAI_BASE_URL": f"{url}/v1"}
+        self.workers: list[Member] = []
+        self._handles: dict[str, list[JobHandle]] = {}
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.fleet.stop()
+        self.server.stop()
+
+    def client(self) -> Client:
+        """A producer's client, of this stage."""
+        return client_of(Settings(redis_url=self.server.url, prefix=self.env["MIDWATCH_PREFIX"]))
+
+    def start_workers(self, kinds: Sequence[tuple[str, str, int]], env: dict[str, str] | None = None) -> None:
+        """Start one worker for each (queues, pool, concurrency) and wait until they consume."""
+        for queues, pool, concurrency in kinds:
+            argv = [sys.executable, "-m", "workers.cli", "worker", "--queues", queues, "--pool", pool]
+            argv += ["--concurrency", str(concurrency)]
+            name = f"worker-{len(self.workers)}"
+            self.workers.append(self.fleet.start(name, argv, {**self.env, **(env or {})}))
+        for worker in self.workers:
+            wait_ready(worker, "ready", timeout_s=60)
+
+    def play(self, chosen: Sequence[Ticket], wires: Sequence[str] = WIRES) -> None:
+        """Enqueue every user turn of every ticket at once: a session runs its jobs in order."""
+        client = self.client()
+        for wire in wires:
+            for ticket in chosen:
+                session = f"{wire}-{ticket.number}"
+                self._handles[session] = [
+                    client.enqueue(f"tickets-{wire}", text, session_id=session, idempotency_key=f"{session}.{n}")
+                    for n, text in enumerate(ticket.user_turns)
+                ]
+
+    def unfinished(self) -> list[str]:
+        """Jobs that have not ended."""
+        client = self.client()
+        known = {job.job_id: job for job in client.jobs.list(limit=100_000)}
+        handles = [handle for handles in self._handles.values() for handle in handles]
+        return [h.id for h in handles if h.id not in known or not known[h.id].status.ended]
+
+    def wait(self, timeout_s: float) -> None:
+        """Until every job has ended. What has not by then is found by `check`."""
+        give_up = time.monotonic() + timeout_s
+        while time.monotonic() < give_up and self.unfinished():
+            time.sleep(0.2)
+
+    def check(self) -> Report:
+        """Compare with the record: jobs, effects, transcripts."""
+        client, report = self.client(), Report()
+        for session, handles in self._handles.items():
+            wire, _, number = session.rpartition("-")
+            ticket, exact = tickets()[int(number)], wire != "anthropic"
+            for handle in handles:
+                report.attempted += 1
+                job = client.jobs.show(handle.id)
+                report.acknowledged += 1
+                if job.status is JobStatus.COMPLETED:
+                    report.completed += 1
+                else:
+                    report.lost.append(f"{session}: {job.status} {job.failure}")
+            said = as_record(client.sessions.messages(session), exact_arguments=exact)
+            if said != expected(ticket, exact_arguments=exact):
+                report.transcripts_differ.append(session)
+            self._check_effects(session, ticket, report)
+        return report
+
+    def _check_effects(self, session: str, ticket: Ticket, report: Report) -> None:
+        wanted: dict[tuple[str, str], int] = {}
+        for message in ticket.spoken:
+            for call in message.get("tool_calls") or ():
+                from schemas.contract import canonical_json
+
+                key = (call["function"]["name"], canonical_json(json.loads(call["function"]["arguments"])))
+                wanted[key] = wanted.get(key, 0) + 1
+        effects = Ledger(self.ledgers, session).effects()
+        report.duplicated_effects += [f"{session}: {key[0]}" for key, n in effects.items() if n > wanted.get(key, 0)]
+        report.missing_effects += [f"{session}: {key[0]}" for key, n in wanted.items() if effects[key] < n]
+
+
+def log_of(folder: Path, name: str) -> str:
+    """A member's log, for a failing test to show."""
+    path = folder / "logs" / f"{name}.log"
+    return path.read_text()[-4_000:] if path.exists() else ""
+
+
+def in_ci() -> bool:
+    """Are missing data a failure here?"""
+    return bool(os.environ.get("CI"))

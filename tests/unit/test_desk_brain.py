@@ -1,0 +1,199 @@
+"""The desk's brain, driven in process: its calls are validated and run as the fleet does it, without HTTP or Redis."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from orchestration.errors import ToolError, ToolFailed
+from orchestration.toolrun import run_tool
+from orchestration.tools import RefusedCall, Toolbox, ToolContext, idempotency_key
+from schemas.contract import JsonObject
+from schemas.job import JobResult, JobStatus
+from schemas.message import ToolCall
+from workers.demo.desk_agents import TOOLS, Resolution
+from workers.demo.desk_brain import solve
+from workers.demo.desk_case import MAX_CALLS
+from workers.demo.tickets import CheckReport, Ticket, check, make_tickets, open_desk
+from workers.simulator.brain import Answer, Call, Conversation, Say, Turn
+
+SEED = 23
+TOOLBOX = Toolbox(TOOLS)
+Spoil = Callable[[int, str, JsonObject], JsonObject]
+
+
+def as_written(turn: int, tool: str, arguments: JsonObject) -> JsonObject:
+    return arguments
+
+
+class Office:
+    """The shortest fleet: a loop that asks the brain and runs what it asks for, with no retries of its own."""
+
+    def __init__(self, path: Path, tickets: list[Ticket]) -> None:
+        self.tickets = tickets
+        self.desk = open_desk(path, tickets, SEED)
+        self.talks: dict[str, list[Turn]] = {}
+        self.results: dict[str, JobResult | None] = {}
+
+    def work(self, spoil: Spoil = as_written) -> CheckReport:
+        for ticket in self.tickets:
+            said = self.talk(ticket, spoil)
+            Resolution.model_validate_json(said)
+            done = JobResult(job_id=ticket.id, session_id=ticket.id, status=JobStatus.COMPLETED, output=said)
+            self.results[ticket.id] = done
+        return check(self.desk, self.tickets, self.results)
+
+    def talk(self, ticket: Ticket, spoil: Spoil) -> str:
+        turns = self.talks[ticket.id] = [Turn("user", ticket.input)]
+        for number in range(1, 60):
+            answer = ask(turns)
+            if isinstance(answer, Say):
+                return answer.text
+            written = [(tool, spoil(number, tool, dict(as_object(arguments)))) for tool, arguments in answer.calls]
+            calls = tuple(Call("same id", tool, json.dumps(arguments)) for tool, arguments in written)
+            turns.append(Turn("assistant", answer.text, calls))
+            turns += [result(ticket.id, f"{number}.{place}", call) for place, call in enumerate(calls)]
+        raise AssertionError(f"{ticket.id}: no end after 60 turns")
+
+    def model_turns(self, ticket: Ticket) -> int:
+        return 1 + sum(turn.role == "assistant" for turn in self.talks[ticket.id])
+
+
+def ask(turns: list[Turn]) -> Answer:
+    conversation = Conversation("openai-chat", "desk", "", tuple(turns))
+    answer = solve(conversation)
+    assert answer == solve(conversation), "the same conversation got two answers"
+    return answer
+
+
+def as_object(arguments: Mapping[str, object] | str) -> Mapping[str, object]:
+    assert not isinstance(arguments, str)
+    return arguments
+
+
+def result(job: str, step: str, call: Call) -> Turn:
+    checked = TOOLBOX.check(ToolCall(id=call.id, name=call.name, raw_arguments=call.arguments))
+    if isinstance(checked, RefusedCall):
+        return Turn("tool", checked.message, call=call, is_error=True)
+    context = ToolContext(
+        job_id=job,
+        step_id=step,
+        session_id=job,
+        tenant=None,
+        idempotency_key=idempotency_key(job, step, call.name, checked.arguments),
+        attempt=0,
+        timeout_s=checked.tool.timeout_s,
+        is_cancelled=lambda: False,
+        keep=lambda name, body: name,
+    )
+    try:
+        return Turn("tool", run_tool(checked.tool, checked.arguments, context).content, call=call)
+    except ToolError as error:
+        return Turn("tool", f"Error: {error}", call=call, is_error=True)
+    except ToolFailed as error:
+        return Turn("tool", f"Error: {error.failure.detail}", call=call, is_error=True)
+
+
+@pytest.fixture
+def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Office:
+    office = Office(tmp_path / "desk.sqlite3", make_tickets(110, SEED))
+    monkeypatch.setenv("MIDWATCH_DEMO_DB", str(office.desk.path))
+    monkeypatch.setenv("MIDWATCH_DEMO_SLOW_MS", "0")
+    return office
+
+
+def test_every_kind_of_ticket_is_solved(office: Office) -> None:
+    """Ten tickets of each kind come to their expected outcome, in four to ten model turns, with calls in parallel."""
+    assert office.work() == CheckReport(solved=110, lost=(), duplicate_effects=(), wrong=())
+    assert {office.model_turns(ticket) for ticket in office.tickets} <= set(range(4, 11))
+    named = [talk for talk in office.talks.values() if "get_order" in tools(talk)[:2]]
+    assert named
+    assert all(any(len(turn.calls) > 1 for turn in talk) for talk in named)
+
+
+def test_a_refused_call_is_made_again_at_once(office: Office) -> None:
+    """When the calls of every second turn lack a property, they are refused, and the next turn corrects them."""
+    refused = set()
+
+    def forgetful(turn: int, tool: str, arguments: JsonObject) -> JsonObject:
+        if turn % 2:
+            return arguments
+        refused.add(tool)
+        return dict(list(arguments.items())[1:])
+
+    report = office.work(forgetful)
+    assert report.ok, report
+    assert report.solved == 110
+    assert {"issue_refund", "change_address", "escalate", "reply_and_close", "search_knowledge"} <= refused
+    for talk in office.talks.values():
+        asked = [turn.calls for turn in talk if turn.calls]
+        answered = [turn for turn in talk if turn.role == "tool"]
+        failed = [turn.call for turn in answered if turn.is_error]
+        assert all(call and call.name in [again.name for again in after(asked, call)] for call in failed)
+
+
+def after(asked: list[tuple[Call, ...]], call: Call) -> tuple[Call, ...]:
+    """The calls of the turn that follows the one with this call."""
+    number = next(number for number, calls in enumerate(asked) if any(one is call for one in calls))
+    return asked[number + 1]
+
+
+def tools(talk: list[Turn]) -> list[str]:
+    return [call.name for turn in talk for call in turn.calls]
+
+
+def test_a_failed_write_is_looked_into_before_it_is_repeated(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With services that fail, or lose their answers, seven times in ten, and no retries below, nothing is done twice.
+
+    Every try of the model's is a call with a key of its own, so only looking first can prevent a duplicate.
+    """
+    monkeypatch.setenv("MIDWATCH_DEMO_FLAKY", "0.7")
+    report = office.work()
+    assert report.duplicate_effects == ()
+    assert report.solved == 110
+    looked = [talk for talk in office.talks.values() if tools(talk).count("get_order") > 1]
+    assert len(looked) > 10
+
+
+def test_what_can_not_be_done_goes_to_the_lead(office: Office) -> None:
+    """When refunds fail for good, their tickets go to the lead after a bounded number of tries; the rest is solved."""
+    with sqlite3.connect(office.desk.path) as db:
+        db.execute(
+            "CREATE TRIGGER down BEFORE INSERT ON effects WHEN NEW.kind = 'refund' "
+            "BEGIN SELECT RAISE(ABORT, 'the payment service is down for good'); END"
+        )
+    db.close()
+    report = office.work()
+    due = [ticket for ticket in office.tickets if ticket.expected.refund_cents]
+    assert len(report.wrong) == len(due) == 110 - report.solved
+    for ticket in due:
+        assert [(effect.kind, effect.ref) for effect in office.desk.effects(ticket.id)] == [("escalation", "lead")]
+        assert tools(office.talks[ticket.id]).count("issue_refund") == MAX_CALLS
+
+
+def test_a_result_that_went_out_of_sight_is_read_again(office: Office) -> None:
+    """When the window was compacted and a result is a stub now, the brain looks it up again."""
+    ticket = office.tickets[0]
+    call = Call("id", "get_ticket", json.dumps({"ticket": ticket.id}))
+    turns = [Turn("user", ticket.input), Turn("assistant", calls=(call,)), Turn("tool", "[result dropped]", call=call)]
+    answer = ask(turns)
+    assert not isinstance(answer, Say)
+    assert answer == ask(turns[:1])
+
+
+def test_what_does_not_exist_is_not_asked_for_again(office: Office) -> None:
+    """A ticket that is not there goes to the lead after one look, and the job still ends when even that is refused."""
+    said = office.talk(Ticket("T-9999", "", "", "", "", "", office.tickets[0].expected), as_written)
+    assert json.loads(said) == {"ticket": "T-9999", "resolution": "unfinished", "refund_cents": 0, "team": ""}
+    assert tools(office.talks["T-9999"]) == ["get_ticket", "escalate"]
+
+
+def test_no_ticket_no_work() -> None:
+    """Asked about no ticket, the brain asks back."""
+    answer = ask([Turn("user", "Hello?")])
+    assert isinstance(answer, Say)
+    assert "Which ticket?" in answer.text

@@ -1,0 +1,1 @@
+"""`midwatch bench`: every figure measured beside its baseline, in one run, on this machine."""

@@ -1,0 +1,134 @@
+"""The environment as commands read it: settings with one clear line for each mistake, and a client of the fleet."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import click
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from orchestration.client import Client
+    from workers.settings import Settings
+
+FILE = "midwatch.toml"
+PREFIX = "MIDWATCH_"
+OF_THE_DEMO = "MIDWATCH_DEMO_"
+"""Variables that the demo sets for its own agents; they are no settings."""
+
+_PASSWORD = re.compile(r"(?<=://)([^/@]*:)[^/]*(?=@)|(?<=[?&]password=)[^&]*")
+
+
+class BadSetting(click.ClickException):
+    """Raised when the environment or `midwatch.toml` is wrong."""
+
+    exit_code = 2
+
+
+def read_settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        BadSetting: says which setting, what was expected, what came.
+    """
+    from tomllib import TOMLDecodeError
+
+    from pydantic import ValidationError
+
+    from workers.settings import settings
+
+    try:
+        current = settings()
+    except ValidationError as error:
+        raise BadSetting(_problem(error)) from error
+    except TOMLDecodeError as error:
+        raise BadSetting(f"{FILE}: not valid TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise BadSetting(f"{FILE}: not UTF-8 text: {error}") from error
+    for name in ("redis_url", "broker_url"):
+        _check_url(name, getattr(current, name))
+    return current
+
+
+def connect() -> Client:
+    """A client of the fleet that the settings describe. Nothing is sent before it is asked something.
+
+    Raises:
+        BadSetting: see `read_settings`.
+    """
+    current = read_settings()
+    from workers.dispatch import client_of
+
+    return client_of(current)
+
+
+def source_of(name: str) -> str:
+    """The environment variable that sets a setting."""
+    from workers.settings import Settings
+
+    alias = Settings.model_fields[name].validation_alias
+    return alias if isinstance(alias, str) else PREFIX + name.upper()
+
+
+def without_password(value: str) -> str:
+    """A URL as it may be shown."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or ''}***", value)
+
+
+def mistyped() -> list[str]:
+    """Variables that look like settings and are none: a typo in a name would otherwise pass for the default."""
+    from workers.settings import Settings
+
+    known = {source_of(name) for name in Settings.model_fields}
+    strange = (name for name in os.environ if name.startswith(PREFIX) and not name.startswith(OF_THE_DEMO))
+    return [f"{name} is no setting{_hint(name, known)}" for name in sorted(strange) if name not in known]
+
+
+def _problem(error: ValidationError) -> str:
+    """The first problem, without the value where it may be a secret."""
+    from workers.settings import Settings
+
+    problem = error.errors(include_url=False)[0]
+    key = str(problem["loc"][0]) if problem["loc"] else ""
+    by_source = {source_of(name): name for name in Settings.model_fields}
+    name = by_source.get(key, key)
+    if problem["type"] == "extra_forbidden":
+        return f"{FILE}: unknown setting {key!r}{_hint(key, Settings.model_fields)}"
+    if name not in Settings.model_fields:
+        return f"settings: {problem['msg']}"
+    source = source_of(name)
+    where = source if source in os.environ else f"{FILE}: {name}"
+    secret = "Secret" in str(Settings.model_fields[name].annotation)
+    got = "" if secret else f", got {without_password(str(problem['input']))!r}"
+    about = (Settings.model_fields[name].description or "").rstrip(".")
+    return f"{where}: {_expected(problem['msg'])}{got} ({about})"
+
+
+def _expected(message: str) -> str:
+    """pydantic's message in the words of ours."""
+    return re.sub(r"^(Input|String) should ", "should ", message)
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), 1, 0.7)
+    return f"; did you mean {near[0]!r}?" if near else "; expected one of: {', '.join(sorted(known))}"
+
+
+def _check_url(name: str, value: str | None) -> None:
+    """Redis clients raise a bare ValueError for an address that they can't read, at the first command."""
+    if value is None:
+        return
+    shown, source = without_password(value), source_of(name)
+    try:
+        parts = urlsplit(value)
+        parts.port  # noqa: B018 - reading it checks it
+    except ValueError as error:
+        raise BadSetting(f"{source}: {shown!r} is no URL: {error}") from error
+    if name == "redis_url" and parts.scheme not in ("redis", "rediss", "unix"):
+        raise BadSetting(f"{source}: expected redis://HOST:PORT/DB (or rediss://, unix://), got {shown!r}")

@@ -1,0 +1,9 @@
+"""Options that several commands share: one spelling, one help text."""
+
+from __future__ import annotations
+
+import click
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document; times are ISO 8601.")
+job_id = click.argument("job_id", metavar="ID")
+limit = click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")

@@ -1,0 +1,116 @@
+"""What commands print: data on stdout, prose on stderr, and nothing that a terminal would obey.
+
+Half of what is shown was written by a model or by a stranger (answers, reasons, bodies of poison messages). An escape
+sequence in it could retitle the window, hide lines or answer on behalf of the user, so control characters are shown
+and not sent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls of both ranges (0x9b is an escape sequence in one byte), directions that reorder a line, lone surrogates.
+Tab and newline are left."""
+
+TIMES = {
+    "at_ms": "at",
+    "created_ms": "created_at",
+    "dead_ms": "dead_at",
+    "deadline_ms": "deadline_at",
+    "ended_ms": "ended_at",
+    "finished_ms": "finished_at",
+    "seen_ms": "seen_at",
+    "started_ms": "started_at",
+    "until_ms": "until",
+}
+"""Moments in stored records, and their names in `--json`, where they are ISO 8601. Durations keep their `_ms`."""
+
+
+def say(text: str) -> None:
+    """Prose, on stderr."""
+    click.echo(printable_lines(text), err=True)
+
+
+def print_json(document: object) -> None:
+    """One JSON document, on stdout."""
+    click.echo(_safe_json(document, indent=2))
+
+
+def print_json_line(document: object) -> None:
+    """One line of JSON Lines, at once."""
+    click.echo(_safe_json(document, separators=(",", ":")))
+
+
+def _safe_json(document: object, **style: Any) -> str:
+    # What is unsafe occurs inside strings only, where it may be written as an escape: the document stays the same.
+    text = json.dumps(document, ensure_ascii=False, **style)
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def printable_lines(text: str) -> str:
+    """The text with every control character but newline and tab made visible."""
+    return _UNSAFE.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
+
+
+def printable(text: str, limit: int | None = None) -> str:
+    """The text on one line, made visible, cut to `limit` characters with an ellipsis."""
+    line = " ".join(printable_lines(text).split())
+    return line if limit is None or len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def print_text(text: str) -> None:
+    """Somebody else's text as data: byte by byte into a file or a pipe, made visible on a terminal."""
+    click.echo(printable_lines(text) if sys.stdout.isatty() else text.encode("utf-8", "backslashreplace"))
+
+
+def document(record: BaseModel) -> dict[str, Any]:
+    """A stored record as `--json` shows it."""
+    plain: dict[str, Any] = _moments(record.model_dump(mode="json"))
+    return plain
+
+
+def _moments(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            TIMES.get(key, key): iso(item) if key in TIMES and isinstance(item, int) else _moments(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_moments(item) for item in value]
+    return value
+
+
+def iso(ms: int) -> str:
+    """A moment, in UTC, to the millisecond."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def duration(ms: float) -> str:
+    """A duration in at most six characters: `8 ms`, `1.24 s`, `3m 20s`, `2h 05m`, `4d 03h`."""
+    if ms < 1_000:
+        return f"{ms:.0f} ms"
+    seconds = ms / 1_000
+    if seconds < 100:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    minutes, left_s = divmod(round(seconds), 60)
+    hours, left_min = divmod(minutes, 60)
+    if hours == 0:
+        return f"{minutes}m {left_s:02d}s"
+    return f"{hours}h {left_min:02d}m" if hours < 48 else f"{hours // 24}d {hours % 24:02d}h"
+
+
+def count(number: int) -> str:
+    """A count in at most five characters: `940`, `12.3k`, `1.2M`."""
+    if number < 1_000:
+        return str(number)
+    return f"{number / 1_000:.1f}k" if number < 999_950 else f"{number / 1_000_000:.1f}M"

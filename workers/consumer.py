@@ -1,0 +1,50 @@
+"""Celery's consumer, where a message that is no step of ours is kept as poison instead of logged and dropped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.worker.consumer import Consumer as CeleryConsumer
+from kombu.utils.encoding import safe_repr
+
+from workers import poison
+from workers.steward import StewardStep
+
+
+class Consumer(CeleryConsumer):
+    """Also starts the steward, as a boot step of every worker."""
+
+    class Blueprint(CeleryConsumer.Blueprint):
+        """Celery's own steps and ours."""
+
+        default_steps = (*CeleryConsumer.Blueprint.default_steps, StewardStep)
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """The body can't be decoded."""
+        self._poison(message, f"undecodable: {type(exc).__name__}: {str(exc)[:200]}")
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """It has no task's headers."""
+        self._poison(message, "not a task message: no task name in its headers")
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """No such task is registered here."""
+        self._poison(message, f"unknown task {str(message.headers.get('task'))[:100]!r}")
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Celery can't make a request of it."""
+        self._poison(message, f"invalid task message: {type(exc).__name__}: {str(exc)[:200]}")
+
+    def _poison(self, message: Any, reason: str) -> None:
+        queue = str((message.delivery_info or {}).get("routing_key") or "unknown")
+        body = message.body if isinstance(message.body, (bytes, str)) else safe_repr(message.body)
+        poison.record(queue, body, reason)
+        message.ack_log_error(_Log, self.connection_errors)
+
+
+class _Log:
+    """Where kombu says that an acknowledgement failed: the message is in the poison list by then."""
+
+    @staticmethod
+    def critical(*_: object, **__: object) -> None:
+        """Nothing to add."""

@@ -1,0 +1,35 @@
+-- The desk's tables. `effects` is the evidence: one row for each thing that was done, kept as it was written.
+
+CREATE TABLE customers (id TEXT PRIMARY KEY, name TEXT, email TEXT UNIQUE, street TEXT, town TEXT, postcode TEXT);
+
+CREATE TABLE orders (
+    id TEXT PRIMARY KEY, customer TEXT REFERENCES customers, item TEXT, quantity INT, total_cents INT, status TEXT,
+    placed_on TEXT, promised_on TEXT, delivered_on TEXT, street TEXT, town TEXT, postcode TEXT
+);
+CREATE INDEX orders_of ON orders (customer);
+
+CREATE TABLE payments (id INTEGER PRIMARY KEY, "order" TEXT REFERENCES orders, captured_cents INT);
+CREATE INDEX payments_of ON payments ("order");
+
+CREATE TABLE articles (id TEXT PRIMARY KEY, title TEXT, body TEXT);
+
+CREATE TABLE tickets (
+    id TEXT PRIMARY KEY, email TEXT, subject TEXT, body TEXT, opened_on TEXT,
+    status TEXT,    -- open, closed, escalated
+    team TEXT, priority TEXT, reply TEXT,
+    cites TEXT      -- ids of articles and tickets that the reply rests on, with spaces between
+);
+CREATE INDEX tickets_of ON tickets (email);
+
+CREATE TABLE effects (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL UNIQUE,   -- the idempotency key of the tool call: one key, one effect
+    kind TEXT NOT NULL,         -- refund, address, escalation, close
+    ref TEXT NOT NULL,          -- what it was done to: an order, a team, a ticket
+    amount INT NOT NULL,        -- cents
+    ticket TEXT NOT NULL REFERENCES tickets,
+    at INT NOT NULL             -- ms since the epoch
+);
+CREATE INDEX effects_of ON effects (ticket, kind, ref);
+CREATE TRIGGER effects_stay BEFORE UPDATE ON effects BEGIN SELECT RAISE(ABORT, 'effects is append-only'); END;
+CREATE TRIGGER effects_last BEFORE DELETE ON effects BEGIN SELECT RAISE(ABORT, 'effects is append-only'); END;

@@ -1,0 +1,18 @@
+"""The agent that `midwatch dev` runs when MIDWATCH_AGENTS names none."""
+
+from __future__ import annotations
+
+from orchestration import Agent, tool
+
+
+@tool(idempotent=True, inline=True)
+def word_count(text: str) -> int:
+    """Count the words of a text.
+
+    Args:
+        text: What to count.
+    """
+    return len(text.split())
+
+
+hello = Agent("hello", "claude-sonnet-4-6", "You answer briefly. Use word_count when asked to count.", [word_count])

@@ -1,0 +1,173 @@
+"""`midwatch demo` and `midwatch dev`: real jobs on a real fleet, faults switched on, and an account of every one of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from orchestration.client import Client
+from orchestration.handle import JobHandle, result_of
+from schemas.job import JobResult, JobStatus
+from workers.demo.screen import Screen
+from workers.demo.stage import Stage
+from workers.demo.tickets import CheckReport, Ticket, check, make_tickets, open_desk
+
+SEED = 20
+CHAOS = (
+    "rate_limited=0.03,overloaded=0.03,provider_error=0.02,reset=0.02,truncated=0.01,html=0.01,drip=0.005,"
+    "malformed_arguments=0.03,invalid_arguments=0.06,unknown_tool=0.02,repeated_id=0.05,no_usage=0.02"
+)
+"""What the model server does to us: about one call in three goes wrong."""
+FLAKY = "0.05"
+"""Share of the desk's own service calls that fail, half of them after the work was done."""
+KILL_EVERY_S = 4.0
+STALLED_S = 180.0
+"""The demo gives up when nothing has ended for so long; what is open then counts as lost."""
+
+
+@dataclass
+class Account:
+    """What `midwatch demo --json` prints."""
+
+    submitted: int = 0
+    completed: int = 0
+    dead_lettered: int = 0
+    lost: int = 0
+    duplicate_effects: int = 0
+    invalid_calls_caught: int = 0
+    retries: int = 0
+    worker_kills: int = 0
+    seconds: float = 0.0
+
+
+def run_demo(jobs: int = 60, *, as_json: bool = False, keep: bool = False, kills: bool = True) -> int:
+    """Run `jobs` tickets of a support desk to their ends. Returns the exit code: 0 when every one is accounted for."""
+    with tempfile.TemporaryDirectory(prefix="midwatch-demo-") as folder:
+        home = Path(folder)
+        tickets = make_tickets(jobs, SEED)
+        desk = open_desk(home / "desk.sqlite", tickets, SEED)
+        env = {
+            "MIDWATCH_AGENTS": "workers.demo.desk_agents",
+            "MIDWATCH_DEMO_DB": str(home / "desk.sqlite"),
+            "MIDWATCH_DEMO_FLAKY": FLAKY,
+            "MIDWATCH_DEMO_SEED": str(SEED),
+        }
+        brain = ["--rules", "workers.demo.desk_brain:solve", "--chaos", CHAOS, "--seed", str(SEED), "--latency-ms", "60-240"]
+        screen = Screen(quiet=as_json)
+        with Stage(home, env, brain) as stage:
+            screen.say("starting: an embedded Valkey, a model server that misbehaves, three workers, Flower")
+            stage.start_worker("model-1", "model,maintenance", "threads", 24)
+            stage.start_worker("tools-1", "tools", "prefork", 2)
+            stage.start_worker("tools-2", "tools", "prefork", 2)
+            stage.start_flower(_free_port())
+            stage.await_workers()
+            stage.fleet.watch()
+            account, results = _play(stage, tickets, screen, kills)
+            report = check(desk, tickets, results)
+            account.lost = len(report.lost)
+            account.duplicate_effects = len(report.duplicate_effects)
+            if as_json:
+                print(json.dumps(asdict(account)))
+            else:
+                screen.summary(account, report, stage.flower_url if keep else "", home)
+            if keep and not as_json:
+                _wait_for_interrupt()
+        return 0 if _accounted_for(account, report) else 1
+
+
+def run_dev(*, flower_port: int = 5555, concurrency: int = 16) -> int:
+    """The same system, left running with the agents of MIDWATCH_AGENTS, until Ctrl-C.
+
+    The vendors are called when a key is set; otherwise the model server plays them, with a rule that calls each tool once.
+    """
+    screen = Screen(quiet=False)
+    home = Path(os.environ.get("MIDWATCH_DEV_DIR", ".midwatch"))
+    home.mkdir(exist_ok=True)
+    has_key = any(os.environ.get(name) for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY"))
+    env = {} if os.environ.get("MIDWATCH_AGENTS") else {"MIDWATCH_AGENTS": "workers.demo.hello"}
+    with Stage(home, env, None if has_key else []) as stage:
+        stage.start_worker("model-1", "model,maintenance", "threads", concurrency)
+        stage.start_worker("tools-1", "tools", "prefork", 2)
+        stage.start_flower(flower_port)
+        stage.await_workers()
+        stage.fleet.watch()
+        screen.dev(stage, has_key)
+        _wait_for_interrupt()
+    return 0
+
+
+def _play(stage: Stage, tickets: list[Ticket], screen: Screen, kills: bool) -> tuple[Account, dict[str, JobResult | None]]:
+    client = stage.client()
+    started = time.monotonic()
+    account = Account()
+    handles: dict[str, JobHandle] = {}
+    for number, ticket in enumerate(tickets):
+        agent = ("desk-claude", "desk-gpt")[number % 2]
+        handles[ticket.id] = client.enqueue(agent, ticket.input, session_id=ticket.id, idempotency_key=f"demo.{ticket.id}")
+    account.submitted = len(handles)
+    over = threading.Event()
+    killer = threading.Thread(target=_kill_workers, args=(stage, account, over), daemon=True)
+    if kills:
+        killer.start()
+    try:
+        _watch(client, handles, account, screen, started)
+    finally:
+        over.set()
+        if kills:
+            killer.join()
+    account.seconds = round(time.monotonic() - started, 1)
+    jobs = {job.job_id: job for job in client.jobs.list(limit=len(handles) + 10)}
+    return account, {id: result_of(jobs[h.id]) if h.id in jobs else None for id, h in handles.items()}
+
+
+def _watch(client: Client, handles: dict[str, JobHandle], account: Account, screen: Screen, started: float) -> None:
+    """Until every job has ended, or nothing has for `STALLED_S`."""
+    ended, changed_at = -1, time.monotonic()
+    with screen.progress(len(handles)):
+        while ended < len(handles) and time.monotonic() - changed_at < STALLED_S:
+            jobs = client.jobs.list(limit=len(handles) + 10)
+            counters = client.operations.counters()
+            account.completed = sum(job.status is JobStatus.COMPLETED for job in jobs)
+            account.dead_lettered = sum(job.status is JobStatus.DEAD_LETTERED for job in jobs)
+            account.retries = counters.get("steps.retried", 0)
+            account.invalid_calls_caught = counters.get("calls.invalid", 0)
+            now_ended = sum(job.status.ended for job in jobs)
+            if now_ended != ended:
+                ended, changed_at = now_ended, time.monotonic()
+            screen.update(account, jobs, time.monotonic() - started)
+            time.sleep(0.2)
+
+
+def _kill_workers(stage: Stage, account: Account, over: threading.Event) -> None:
+    """kill -9 a whole worker, main process and children, every few seconds. The fleet starts it anew."""
+    rng = random.Random(SEED)
+    while not over.wait(KILL_EVERY_S):
+        worker = rng.choice([worker for worker in stage.workers if worker.alive] or stage.workers)
+        if worker.alive and worker.lived_s > 3:
+            with suppress(ProcessLookupError):
+                os.killpg(worker.pid, signal.SIGKILL)
+                account.worker_kills += 1
+
+
+def _accounted_for(account: Account, report: CheckReport) -> bool:
+    return report.ok and account.completed + account.dead_lettered == account.submitted
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for_interrupt() -> None:
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()

@@ -1,0 +1,110 @@
+"""What a person sees of the demo: a bar with live counts, and at the end a table of what happened and where to look next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from schemas.job import Job, JobStatus
+
+if TYPE_CHECKING:
+    from workers.demo.runner import Account
+    from workers.demo.stage import Stage
+    from workers.demo.tickets import CheckReport
+
+
+class Screen:
+    """Prose and progress go to stderr, so that stdout holds nothing but `--json`."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._console = Console(stderr=True, quiet=quiet)
+        self._progress: Progress | None = None
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._console.print(f"[dim]{text}[/]")
+
+    @contextmanager
+    def progress(self, jobs: int) -> Iterator[None]:
+        """The bar, while the block runs."""
+        columns = (
+            TextColumn("[bold]jobs"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[counts]}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self._console) as self._progress:
+            self._progress.add_task("jobs", total=jobs, counts="")
+            yield
+
+    def update(self, account: Account, jobs: Sequence[Job], seconds: float) -> None:
+        """New counts."""
+        if self._progress is None:
+            return
+        states = Counter(job.status for job in jobs)
+        waiting = sum(job.waiting is not None and job.status is JobStatus.RUNNING for job in jobs)
+        counts = (
+            f"[cyan]{states[JobStatus.RUNNING]} running[/]  [yellow]{waiting} backing off  {account.retries} retries[/]  "
+            f"[magenta]{account.invalid_calls_caught} bad calls caught[/]  [red]{account.worker_kills} workers killed[/]"
+        )
+        ended = sum(count for status, count in states.items() if status.ended)
+        self._progress.update(self._progress.task_ids[0], completed=ended, counts=counts)
+
+    def summary(self, account: Account, report: CheckReport, flower_url: str, home: Path) -> None:
+        """The account, and where to look next."""
+        table = Table(title="What happened", title_style="bold", show_header=False, min_width=56)
+        table.add_column(style="dim")
+        table.add_column(justify="right", style="bold")
+        table.add_column()
+        good, bad = "[green]✓[/]", "[red]✗[/]"
+        missing = account.submitted - account.completed - account.dead_lettered
+        table.add_row("jobs submitted", str(account.submitted), "")
+        table.add_row("completed", str(account.completed), good if account.completed == account.submitted else "")
+        table.add_row("in the dead letters, to replay", str(account.dead_lettered), "")
+        table.add_row("lost", str(max(account.lost, missing)), good if missing == 0 and not account.lost else bad)
+        table.add_section()
+        table.add_row("invalid tool calls caught before they ran", str(account.invalid_calls_caught), good)
+        table.add_row("steps retried after a failure", str(account.retries), good)
+        table.add_row("workers killed with kill -9", str(account.worker_kills), good)
+        table.add_row("refunds and other effects applied twice", str(account.duplicate_effects), bad if account.duplicate_effects else good)
+        table.add_row("tickets with a wrong outcome", str(len(report.wrong)), bad if report.wrong else good)
+        table.add_section()
+        table.add_row("seconds", f"{account.seconds:.1f}", "")
+        self._console.print(table)
+        for wrong in report.wrong[:10]:
+            self._console.print(f"[red]{wrong}[/]")
+        self._console.print(Panel(_next_steps(flower_url), title="Where to look next", expand=False))
+
+    def dev(self, stage: Stage, has_key: bool) -> None:
+        """What is running, and what to type."""
+        models = "the vendors (a key is set)" if has_key else "a model server on this machine (no key is set)"
+        lines = [
+            f"[bold]Flower[/]    {stage.flower_url}",
+            f"[bold]models[/]    {models}",
+            f"[bold]logs[/]      {stage.folder / 'logs'}",
+            "",
+            "In another terminal:",
+            f"  export MIDWATCH_REDIS_URL={stage.server.url}",
+            "  midwatch submit AGENT 'your input' --wait",
+            "  midwatch jobs list",
+        ]
+        self._console.print(Panel("\n".join(lines), title="Midwatch is running; Ctrl-C ends it", expand=False))
+
+
+def _next_steps(flower_url: str) -> str:
+    lines = [f"Flower: {flower_url} (Ctrl-C ends the demo)"] if flower_url else ["midwatch demo --keep   the same, left running: jobs, traces, dead letters in Flower"]
+    lines += [
+        "midwatch dev           your own agents on this machine: MIDWATCH_AGENTS=module midwatch dev",
+        "examples/quickstart.py an agent in twelve lines",
+        "docs/architecture.md   how a job survives a kill -9",
+    ]
+    return "\n".join(lines)

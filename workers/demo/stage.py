@@ -1,0 +1,94 @@
+"""The whole system as processes on this machine: an embedded server, the model server, workers, Flower."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from orchestration.client import Client
+from orchestration.errors import MidwatchError
+from workers.dispatch import client_of
+from workers.embedded import EmbeddedServer
+from workers.fleet import Death, Fleet, Member, wait_ready
+from workers.settings import Settings
+
+NO_KEY = "none-needed-here"
+"""What stands for a vendor's key when the model server is ours."""
+
+
+class Stage:
+    """Everything `midwatch demo` and `midwatch dev` need beside the agents. A context manager: it leaves nothing running.
+
+    Args:
+        folder: where the server's data and all logs go.
+        env: what the workers' environment has besides: agents, their own settings.
+        model_server: arguments of `midwatch simulate`; None: the vendors themselves are called.
+    """
+
+    def __init__(self, folder: Path, env: Mapping[str, str], model_server: list[str] | None) -> None:
+        self.folder = folder
+        self.server = EmbeddedServer(folder / "server", append_only="everysec")
+        self.deaths: list[Death] = []
+        self.env = {
+            "PYTHONPATH": os.pathsep.join(filter(None, (os.getcwd(), os.environ.get("PYTHONPATH")))),
+            "MIDWATCH_REDIS_URL": self.server.url,
+            "MIDWATCH_LOG_FORMAT": "console",
+            **env,
+        }
+        self.fleet = Fleet(self.env, folder / "logs", on_death=self.deaths.append)
+        if model_server is not None:
+            self._start_model_server(model_server)
+        self.workers: list[Member] = []
+        self.flower_url = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.fleet.stop()
+        self.server.stop()
+
+    def _start_model_server(self, arguments: list[str]) -> None:
+        member = self.fleet.start("model-server", [sys.executable, "-m", "workers.simulator", *arguments])
+        wait_ready(member, '"url"')
+        lines = (self.folder / "logs" / "model-server.log").read_text().splitlines()
+        url = json.loads(next(line for line in lines if '"url"' in line))["url"]
+        self.env |= {
+            "ANTHROPIC_BASE_URL": url,
+            "OPENAI_BASE_URL": f"{url}/v1",
+            "ANTHROPIC_API_KEY": NO_KEY,
+            "OPENAI_API_KEY": NO_KEY,
+        }
+
+    def start_worker(self, name: str, queues: str, pool: str, concurrency: int) -> Member:
+        """One worker process; it is not ready yet when this returns."""
+        argv = [sys.executable, "-m", "workers.cli", "worker", "--queues", queues, "--pool", pool]
+        argv += ["--concurrency", str(concurrency), "--name", name]
+        member = self.fleet.start(name, argv, self.env)
+        self.workers.append(member)
+        return member
+
+    def start_flower(self, port: int) -> None:
+        """Flower, on loopback. Its address is in `flower_url`."""
+        argv = [sys.executable, "-m", "workers.cli", "flower", "--port", str(port)]
+        self.fleet.start("flower", argv, self.env)
+        self.flower_url = f"http://127.0.0.1:{port}"
+
+    def await_workers(self, timeout_s: float = 60.0) -> None:
+        """Until every worker takes messages.
+
+        Raises:
+            MidwatchError: one of them ended or needs longer; the end of its log is in the message.
+        """
+        for worker in self.workers:
+            wait_ready(worker, "ready", timeout_s)
+
+    def client(self) -> Client:
+        """A producer's client of this fleet."""
+        if not self.server.alive:
+            raise MidwatchError(f"the embedded server has ended; its log is {self.server.log_path}")
+        return client_of(Settings(redis_url=self.server.url))

@@ -1,0 +1,49 @@
+"""What a provider needs to be reached: keys and base URLs, handed in by whoever starts the process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from orchestration.errors import ModelError
+from schemas.failure import Failure, FailureKind
+
+VARIABLES: dict[str, str] = {
+    "anthropic_api_key": "ANTHROPIC_API_KEY",
+    "anthropic_base_url": "ANTHROPIC_BASE_URL",
+    "openai_api_key": "OPENAI_API_KEY",
+    "openai_base_url": "OPENAI_BASE_URL",
+    "gemini_api_key": "GEMINI_API_KEY",
+    "gemini_base_url": "GEMINI_BASE_URL",
+}
+"""Field -> the vendor's own environment variable."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Keys and base URLs. None is shown in a repr: this object ends up in tracebacks, and a URL may carry a password."""
+
+    anthropic_api_key: str | None = field(default=None, repr=False)
+    anthropic_base_url: str | None = field(default=None, repr=False)
+    openai_api_key: str | None = field(default=None, repr=False)
+    openai_base_url: str | None = field(default=None, repr=False)
+    gemini_api_key: str | None = field(default=None, repr=False)
+    gemini_base_url: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Self:
+        """Read the vendors' variables. A blank one counts as not set; a line break pasted with a key is dropped."""
+        return cls(**{name: environ.get(variable, "").strip() or None for name, variable in VARIABLES.items()})
+
+    def need(self, name: str, provider: str) -> str:
+        """The value of a field that the provider can't do without.
+
+        Raises:
+            ModelError: it is not set (`auth_error`, which is never retried).
+        """
+        value: str | None = getattr(self, name)
+        if value:
+            return value
+        detail = f"{provider}: expected {VARIABLES[name]} to be set, found nothing; set it for the workers of the model queue"
+        raise ModelError(Failure(kind=FailureKind.AUTH_ERROR, detail=detail))

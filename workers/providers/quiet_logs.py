@@ -1,0 +1,12 @@
+"""Keeps the SDKs' debug logs, which hold whole prompts, out of a worker that logs at DEBUG."""
+
+from __future__ import annotations
+
+import logging
+
+
+def quiet(name: str) -> None:
+    """Raise the SDK's logger to INFO, unless somebody set a level for it (`ANTHROPIC_LOG=debug`, `OPENAI_LOG=debug`)."""
+    logger = logging.getLogger(name)
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)

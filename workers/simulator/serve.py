@@ -1,0 +1,114 @@
+"""The model server as a process: `midwatch simulate`, or `python -m workers.simulator`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pydantic import Field
+
+from orchestration.errors import ConfigError
+from schemas.contract import Contract
+from workers.simulator.brain import Brain
+from workers.simulator.faults import Faults
+from workers.simulator.rules import RuleBrain
+from workers.simulator.script import ScriptBrain
+from workers.simulator.server import ModelServer
+from workers.simulator.transcript import TranscriptBrain
+
+
+class Options(Contract):
+    """What the command line says. At most one of script, transcript and rules; none: each tool is called once."""
+
+    host: str = "127.0.0.1"
+    """Loopback. Another address lets anybody who reaches it change the faults; for containers."""
+    port: int = Field(default=0, ge=0, le=65_535)
+    """0: a free one, told in the line that is printed."""
+    script: Path | None = None
+    transcript: Path | None = None
+    rules: str | None = None
+    """`module:attr`, importable from the working directory."""
+    chaos: str = ""
+    """As `Faults.parse` reads it."""
+    seed: int | None = None
+    """Instead of the seed in `chaos`."""
+    latency_ms: str = "0"
+    """`300`, or `200-800`: each call's own share of it, by the seed."""
+    journal: Path | None = None
+    exit_with_stdin: bool = False
+    """End when stdin closes: a parent that dies takes its model server along."""
+
+
+def serve(options: Options) -> None:
+    """Print `{"url": ...}` as one line once ready, then answer until SIGTERM, SIGINT, or (if asked) the end of stdin.
+
+    Raises ConfigError for options that contradict each other or name nothing, OSError when the port is taken.
+    """
+    faults = Faults.parse(options.chaos)
+    if options.seed is not None:
+        faults = faults.model_copy(update={"seed": options.seed})
+    over = threading.Event()
+    server = ModelServer(
+        choose(options),
+        faults=faults,
+        latency_ms=_latency_ms(options.latency_ms),
+        journal=options.journal,
+        host=options.host,
+        port=options.port,
+    )
+    kept = _end_on_signals(over)
+    try:
+        with server:
+            if options.exit_with_stdin:
+                threading.Thread(target=_end_with_stdin, args=(over,), name="stdin", daemon=True).start()
+            print(json.dumps({"url": server.url, "openai_url": server.openai_url, "pid": os.getpid()}), flush=True)
+            over.wait()
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def choose(options: Options) -> Brain:
+    """The brain that the options name; raises ConfigError when they name two."""
+    named = {"script": options.script, "transcript": options.transcript, "rules": options.rules}
+    given = [name for name, value in named.items() if value is not None]
+    if len(given) > 1:
+        raise ConfigError(f"simulate: expected one of --script, --transcript, --rules, got {' and '.join(given)}")
+    if options.script:
+        return ScriptBrain.read(options.script)
+    if options.transcript:
+        return TranscriptBrain.read(options.transcript)
+    if options.rules:
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+        return RuleBrain.named(options.rules)
+    return RuleBrain()
+
+
+def _latency_ms(text: str) -> tuple[int, int]:
+    low, _, high = text.partition("-")
+    if not (low.isdecimal() and (high or low).isdecimal()):
+        raise ConfigError(f"simulate: --latency-ms: expected a number like 300 or a range like 200-800, got {text!r}")
+    return int(low), int(high or low)
+
+
+def _end_on_signals(over: threading.Event) -> dict[signal.Signals, Any]:
+    """SIGTERM and SIGINT end the wait; returns the handlers that were there. Only a main thread may have any."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        over.set()
+
+    return {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+
+
+def _end_with_stdin(over: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    over.set()

@@ -1,0 +1,102 @@
+"""Answers made wrong on purpose, the way real models get them wrong. The same words of chance, the same damage."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from schemas.contract import JsonObject
+from schemas.model import Stop
+from workers.simulator.brain import SPOILED_ID, Call, Conversation
+from workers.simulator.faults import SPOILING, Fault, chance
+from workers.simulator.wires.wire import Reply, dump
+
+
+def spoil(fault: Fault, reply: Reply, conversation: Conversation, seed: int) -> Reply | None:
+    """The reply with the fault in it; None when it can't have it: no call to damage, no way to make it invalid."""
+    if fault is Fault.CONTENT_NULL:
+        return replace(reply, has_content=False, calls=(), stop=Stop.END)
+    if fault is Fault.NO_USAGE:
+        return replace(reply, usage=None)
+    if fault is Fault.STOP_NULL:
+        return replace(reply, stop=None)
+    if not reply.calls:
+        return None
+    if fault is Fault.EMPTY_ID:
+        return replace(reply, calls=tuple(replace(call, id="") for call in reply.calls))
+    if fault is Fault.REPEATED_ID:
+        earlier = conversation.calls()
+        same = earlier[-1].id if earlier else f"call_{conversation.key}"
+        return replace(reply, calls=tuple(replace(call, id=same) for call in reply.calls))
+    if fault not in SPOILING:
+        return None
+    luck = chance(seed, conversation.key, conversation.turn, fault)
+    victim = reply.calls[-1]
+    spoiled = _spoiled(fault, victim, conversation, luck)
+    if spoiled is None:
+        return None
+    calls = (*reply.calls[:-1], replace(spoiled, id=victim.id + SPOILED_ID))
+    return replace(reply, calls=calls, stop=Stop.LENGTH if fault is Fault.CUT_OFF else reply.stop)
+
+
+def _spoiled(fault: Fault, call: Call, conversation: Conversation, luck: float) -> Call | None:
+    schema = next((tool.input_schema for tool in conversation.tools if tool.name == call.name), {})
+    if fault is Fault.UNKNOWN_TOOL:
+        return replace(call, name=f"{call.name[:60]}_v2")
+    if fault is Fault.INVALID_ARGUMENTS:
+        arguments = _invalid(call.input, schema, luck)
+        return None if arguments is None else replace(call, arguments=dump(arguments))
+    cut = _cut(call.arguments, luck)
+    if fault is Fault.MALFORMED_ARGUMENTS and conversation.wire == "anthropic-messages":
+        # Half a JSON text can't travel here: the vendor delivers {} or, at worst, a value of another type.
+        cut = dump(_first_invalid(({}, {"parameters": call.input}), schema, luck, cut))
+    return replace(call, arguments=cut)
+
+
+def _cut(arguments: str, luck: float) -> str:
+    """The text broken off somewhere in its second half; never valid JSON."""
+    keep = max(1, int(len(arguments) * (0.5 + luck / 2)) - 1)
+    return arguments[:keep] if len(arguments) > 1 else "{"
+
+
+def _invalid(arguments: JsonObject, schema: JsonObject, luck: float) -> JsonObject | None:
+    """Arguments that the schema refuses and a model might write; None when it refuses none of them."""
+    wrong = _first_invalid(tuple(_mistakes(arguments, schema)), schema, luck, None)
+    return wrong if isinstance(wrong, dict) else None
+
+
+def _mistakes(arguments: JsonObject, schema: JsonObject) -> Iterator[JsonObject]:
+    """What models get wrong: a field forgotten, of another type, nearly right, or made up."""
+    properties = schema.get("properties", {})
+    for name, value in arguments.items():
+        yield {other: kept for other, kept in arguments.items() if other != name}
+        if isinstance(value, str):
+            yield {**arguments, name: [value]}
+            if isinstance(properties.get(name), dict) and "enum" in properties[name]:
+                yield {**arguments, name: f"{value}s"}
+        else:
+            yield {**arguments, name: dump(value)}
+    yield {**arguments, "reason": "as the user asked"}
+
+
+def _first_invalid(candidates: tuple[Any, ...], schema: JsonObject, luck: float, otherwise: Any) -> Any:
+    """The first candidate, from one chosen by luck on, that the schema refuses."""
+    try:
+        Draft202012Validator.check_schema(schema)
+        # An empty registry: a reference to another document must fail, not be fetched.
+        validator = Draft202012Validator(schema, registry=Registry())
+        start = int(luck * len(candidates))
+        for candidate in candidates[start:] + candidates[:start]:
+            if not validator.is_valid(json.loads(dump(candidate))):
+                return candidate
+    except (SchemaError, Unresolvable, re.error):
+        return otherwise
+    return otherwise

@@ -1,0 +1,97 @@
+"""The steward in every worker: publishes steps that are due, and owed steps that nobody has claimed in time."""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import Any
+
+import structlog
+from celery import bootsteps
+
+from orchestration.errors import StoreUnavailable
+from schemas.step import Priority
+from workers.runtime import Runtime, runtime
+from workers.wire import queue_key
+
+log = structlog.get_logger("midwatch.steward")
+
+PATIENCE_MS = 2_000
+"""How long a published step may lie unclaimed while its queue is empty: then its message was lost with a worker."""
+STALE_MS = 60_000
+"""The same while its queue is not empty: then it most likely waits its turn, and a second message would only add to the queue."""
+
+
+class Steward:
+    """One thread. Any number of stewards may run in a fleet: each entry is handed to one of them."""
+
+    def __init__(self, current: Runtime) -> None:
+        self._runtime = current
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="midwatch-steward", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the sweep under way."""
+        self._stop.set()
+        self._thread.join(timeout=2)
+
+    def sweep(self) -> int:
+        """Publish what is due. Returns the ms until the next entry is due, or -1."""
+        operations = self._runtime.client.operations
+        refs, soonest = operations.sweep(patience_ms=PATIENCE_MS, stale_ms=STALE_MS, idle=self._idle())
+        if refs:
+            operations.publish(refs)
+            log.info("steward.published", steps=len(refs))
+        return soonest
+
+    def _idle(self) -> tuple[bool, bool]:
+        """Are the model and tools queues empty? Always said to be not, where the broker can't be asked."""
+        if not self._runtime.settings.one_server:
+            return False, False
+        pipe = self._runtime.client.store.client.pipeline(transaction=False)
+        for name in ("model", "tools"):
+            for priority in Priority:
+                pipe.llen(queue_key(self._runtime.client.operations.keys.queue(name), priority))
+        lengths = pipe.execute()
+        half = len(lengths) // 2
+        return not any(lengths[:half]), not any(lengths[half:])
+
+    def _work(self) -> None:
+        period_ms = self._runtime.settings.sweep_ms
+        while not self._stop.is_set():
+            wait_ms = period_ms
+            try:
+                soonest = self.sweep()
+                if 0 <= soonest < period_ms:
+                    wait_ms = max(20, soonest)
+            except (StoreUnavailable, ConnectionError, TimeoutError) as error:
+                log.warning("steward.store_unavailable", error=str(error)[:200])
+            except Exception:
+                log.exception("steward.broke")
+            # Jitter keeps the stewards of a fleet from asking in one breath.
+            self._stop.wait(wait_ms * random.uniform(0.9, 1.1) / 1000)
+
+
+class StewardStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Starts and stops the steward with the worker. A thread, not a timer: a solo pool blocks the worker's loop."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self.steward: Steward | None = None
+
+    def start(self, consumer: Any) -> None:
+        """With the consumer."""
+        self.steward = Steward(runtime())
+        self.steward.start()
+
+    def stop(self, consumer: Any) -> None:
+        """With the consumer: on shutdown, and before a reconnection."""
+        if self.steward:
+            self.steward.stop()
+            self.steward = None

@@ -1,0 +1,78 @@
+"""The Celery tasks: decode, run. Names and arguments are a wire contract (`schemas/wire/`), whatever this module is called."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from orchestration.errors import ConfigError, Refused, StoreUnavailable
+from orchestration.jobs import new_job
+from orchestration.registry import UnknownAgent
+from schemas.job import StartEnvelope
+from schemas.step import StepRef
+from workers import poison
+from workers.app import app
+from workers.runtime import runtime
+
+log = structlog.get_logger("midwatch.tasks")
+
+
+@app.task(name="midwatch.model")
+def model(*args: Any, **envelope: Any) -> None:
+    """One model turn."""
+    _step("model", args, envelope)
+
+
+@app.task(name="midwatch.tool")
+def tool(*args: Any, **envelope: Any) -> None:
+    """One tool call."""
+    _step("tools", args, envelope)
+
+
+@app.task(name="midwatch.start")
+def start(*args: Any, **envelope: Any) -> None:
+    """Enqueue a job for a producer in another language; its envelope is in `schemas/wire/start.json`."""
+    given = args[0] if len(args) == 1 and isinstance(args[0], dict) else envelope
+    try:
+        wanted = StartEnvelope.model_validate(given)
+        current = runtime()
+        agent = current.agents.find(wanted.agent) if wanted.agent in current.agents else wanted.agent
+        job = new_job(
+            agent,
+            wanted.input,
+            job_id=wanted.job_id,
+            session_id=wanted.session_id,
+            priority=wanted.priority,
+            tenant=wanted.tenant,
+            traceparent=wanted.traceparent,
+        )
+        current.client.store.enqueue(job, on_interrupt=current.client.operations.cancel)
+    except (ValidationError, ConfigError, Refused, UnknownAgent) as error:
+        poison.record("model", json.dumps(given, default=repr), f"midwatch.start: {_why(error)}")
+
+
+def _step(queue: str, args: tuple[Any, ...], envelope: dict[str, Any]) -> None:
+    version = envelope.pop("v", 1)
+    try:
+        if args or version != 1:
+            raise ValueError(f"expected keyword arguments of version 1, got version {version!r} and {len(args)} positional ones")
+        ref = StepRef.model_validate(envelope)
+    except (ValidationError, ValueError) as error:
+        poison.record(queue, json.dumps([list(args), envelope], default=repr), _why(error))
+        return
+    try:
+        outcome = runtime().runner.run(ref)
+    except StoreUnavailable as error:  # recorded nowhere, acknowledged nothing: the step is still owed
+        log.warning("step.store_unavailable", job_id=ref.job_id, step=ref.step, error=str(error)[:300])
+        return
+    log.debug("step.done", job_id=ref.job_id, step=ref.step, outcome=getattr(outcome, "kind", outcome))
+
+
+def _why(error: Exception) -> str:
+    """What is wrong, without the values: they may hold what a user said."""
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))[:300]
+    return str(error)[:300]

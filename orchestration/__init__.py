@@ -5,7 +5,7 @@ from __future__ import annotations
 import schemas as _schemas
 
 if getattr(_schemas, "DISTRIBUTION", None) != "midwatch":
-    _where = list(getattr(_schemas, "__path__", [])) or getattr(_schemas, "__file__", "an unknown place")
+    _where = list(getattr(_schemas, "__path__", [])) or [str(getattr(_schemas, "__file__", "an unknown place"))]
     raise ImportError(
         f"'schemas' was imported from {_where}, which is not Midwatch's: another package of that name shadows it. "
         "Rename your own `schemas` package or module, or take it off the import path of workers and producers"

@@ -45,6 +45,7 @@ class Agent:
 
     Raises:
         ConfigError: a declaration is wrong; says what was expected, what came, what to do.
+
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Agent:
             RunInsideTool: called inside a tool; use `as_tool`.
             JobTimeout: `timeout_s` ran out; the job goes on.
             StoreUnavailable: Redis can't be reached.
+
         """
         if inside_tool():
             raise RunInsideTool(
@@ -169,7 +171,9 @@ class Agent:
 
 
 def _unknown_keyword(name: str) -> str:
-    known = [parameter for parameter in inspect.signature(Agent.__init__).parameters if parameter not in ("self", "unknown")]
+    known = [
+        parameter for parameter in inspect.signature(Agent.__init__).parameters if parameter not in ("self", "unknown")
+    ]
     close = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
     return f"Agent got an unknown keyword {name!r}; {hint}"

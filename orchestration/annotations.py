@@ -41,6 +41,7 @@ def evaluated(function: Callable[..., Any], parameter: inspect.Parameter, *, str
 
     Raises:
         ConfigError: the hint names something that doesn't exist at run time.
+
     """
     hint = parameter.annotation
     if hint is ToolContext or not isinstance(hint, str):

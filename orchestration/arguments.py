@@ -46,6 +46,7 @@ def parse_arguments(raw: str, *, has_required: bool) -> JsonObject:
 
     Raises:
         InvalidArguments: and nothing else, whatever the text.
+
     """
     if len(raw) > MAX_ARGUMENT_BYTES:
         raise _too_large(len(raw), "characters")

@@ -81,6 +81,7 @@ class Automaton:
             times: `high`, times those of all loops around this one: `((a*){3}){3}` is no better than `(a*){9}`.
             width: The shortest and the longest text that one repetition takes.
             body: Builds one repetition; called once for each that is written out.
+
         """
         fixed = width[0] == width[1] and high * max(1, width[1]) <= MAX_POSITIONS // 4
         if times > FEW and not fixed and high > 1:
@@ -105,6 +106,7 @@ class Automaton:
 
         Raises:
             TooLarge: it can't be told within bounds.
+
         """
         for loop in strong_components(self._pairs()):
             together = {one for one, two in loop if one == two}

@@ -35,7 +35,14 @@ def step(tool_step: ToolStep, tool: Tool, arguments: JsonObject) -> Outcome:
         agent: Agent = runner.agents.find(tool.child or "")
         parent = Parent(ref=ref, root_id=claim.job.root_id, depth=claim.job.depth + 1)
         runner.store.enqueue(
-            new_job(agent, str(arguments["input"]), job_id=child_id(ref), tenant=claim.job.tenant, priority=ref.priority, parent=parent)
+            new_job(
+                agent,
+                str(arguments["input"]),
+                job_id=child_id(ref),
+                tenant=claim.job.tenant,
+                priority=ref.priority,
+                parent=parent,
+            )
         )
         return _wait(tool_step)
     if not child.status.ended:
@@ -54,4 +61,7 @@ def _report(child: Job) -> tuple[str, bool]:
     if child.status is JobStatus.COMPLETED:
         return child.output or "", False
     why = f"{child.failure.kind}: {child.failure.detail}" if child.failure else child.status.value
-    return f"Error: the child agent {child.agent} did not finish ({why}). It was already retried; do not just repeat the call.", True
+    return (
+        f"Error: the child agent {child.agent} did not finish ({why}). It was already retried; do not just repeat the call.",
+        True,
+    )

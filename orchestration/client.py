@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import Protocol
 
 from orchestration.agent import Agent
 from orchestration.errors import ConfigError, NotFound
@@ -26,7 +27,7 @@ class Jobs:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def list(self, *, limit: int = 50, status: str | None = None, agent: str | None = None) -> list[Job]:
+    def list(self, *, limit: int = 50, status: str | None = None, agent: str | None = None) -> Sequence[Job]:
         """The newest first."""
         return self._client.operations.jobs(limit=limit, status=JobStatus(status) if status else None, agent=agent)
 
@@ -39,7 +40,7 @@ class Jobs:
         """All that is known of it. Raises NotFound."""
         return self._client.operations.job(job_id)
 
-    def trace(self, job_id: str) -> list[TraceRecord]:
+    def trace(self, job_id: str) -> Sequence[TraceRecord]:
         """Its steps as they were committed. Raises NotFound."""
         return self._client.operations.trace(job_id)
 
@@ -54,7 +55,7 @@ class DeadLetters:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def list(self, *, limit: int = 1_000) -> list[DeadLetterRecord]:
+    def list(self, *, limit: int = 1_000) -> Sequence[DeadLetterRecord]:
         """The newest first."""
         return self._client.operations.dead_letters(limit=limit)
 
@@ -114,6 +115,7 @@ class Client:
             ConfigError: a bad id, priority or input.
             SessionBusy: the session runs another job, and the agent says `on_busy="reject"`.
             StoreUnavailable: Redis can't be reached; nothing was recorded.
+
         """
         job = new_job(
             agent,
@@ -149,16 +151,20 @@ def connect(redis_url: str | None = None, broker_url: str | None = None) -> Clie
 
     Raises:
         ConfigError: no dispatcher is installed.
+
     """
     return _dispatcher()(redis_url, broker_url)
 
 
 @cache
-def _dispatcher() -> Any:
+def _dispatcher() -> Connect:
     found = entry_points(group="midwatch.dispatcher")
     for entry in found:
-        return entry.load()
-    raise ConfigError("no dispatcher is installed (entry point group 'midwatch.dispatcher'); expected `pip install midwatch`")
+        found_it: Connect = entry.load()
+        return found_it
+    raise ConfigError(
+        "no dispatcher is installed (entry point group 'midwatch.dispatcher'); expected `pip install midwatch`"
+    )
 
 
 _lock = threading.Lock()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from orchestration.agent import Agent
 from orchestration.errors import ModelError
@@ -21,12 +22,13 @@ def assemble(agent: Agent, claim: Claim) -> ModelRequest:
 
     Raises:
         ModelError: context_overflow, when the agent's budget says `fail` or `escalate` and the conversation is over it.
+
     """
     tools = agent.toolbox.specs + ((READ_RESULT,) if "results" in claim.flags else ())
     budget = agent.context_budget
     fixed = len(agent.system.encode()) + sum(len(spec.model_dump_json()) for spec in tools) if claim.log_bytes else 0
     room = (budget.max_tokens - budget.reserve_output) * BYTES_PER_TOKEN - fixed
-    messages = claim.log
+    messages: Sequence[Message] = claim.log
     if claim.log_bytes > room:
         if budget.on_overflow in ("fail", "escalate"):
             tokens = math.ceil((claim.log_bytes + fixed) / BYTES_PER_TOKEN)
@@ -45,7 +47,7 @@ def assemble(agent: Agent, claim: Claim) -> ModelRequest:
     )
 
 
-def trim_oldest(messages: tuple[Message, ...] | list[Message], room_bytes: float) -> list[Message]:
+def trim_oldest(messages: Sequence[Message], room_bytes: float) -> list[Message]:
     """The newest whole groups that fit, behind the first user message, which says what it is all about. Never splits a group."""
     first, rest = list(messages[:1]), list(messages[1:])
     used = sum(len(message.model_dump_json()) for message in first)

@@ -27,12 +27,13 @@ MAX_TIMEOUT_S = 86_400.0
 Approval = bool | Callable[[JsonObject], bool]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tool:
     """What `@tool` makes of a function. Calling it calls the function, unvalidated: that is for its own tests.
 
     Raises:
         ConfigError: the declaration contradicts itself; says what was expected, what came, what to do.
+
     """
 
     name: str
@@ -52,7 +53,7 @@ class Tool:
     """Quick and safe: runs in the model step's own task."""
     child: str | None = None
     """Name of an agent: the call is a child job."""
-    signature: Signature = field(repr=False, kw_only=True)
+    signature: Signature = field(kw_only=True)
 
     def __post_init__(self) -> None:
         _check_words(self)
@@ -60,6 +61,9 @@ class Tool:
         _check_policy(self)
         if self.child is None:
             _check_parameters(self)
+
+    def __repr__(self) -> str:
+        return f"Tool({self.name!r})"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The function itself."""

@@ -19,7 +19,9 @@ def forced(claim: Claim) -> Failure:
         case "cancelled":
             return Failure(kind=FailureKind.CANCELLED, detail="cancelled on request")
         case "timed_out":
-            return Failure(kind=FailureKind.TIMEOUT, detail=f"session_timeout: not finished {_seconds(job)} s after its first step")
+            return Failure(
+                kind=FailureKind.TIMEOUT, detail=f"session_timeout: not finished {_seconds(job)} s after its first step"
+            )
         case "step_limit":
             return Failure(
                 kind=FailureKind.BUDGET_EXCEEDED,

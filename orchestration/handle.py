@@ -43,6 +43,7 @@ class JobHandle:
 
         Raises:
             JobTimeout: `timeout_s` ran out; the job goes on.
+
         """
         give_up = None if timeout_s is None else time.monotonic() + timeout_s
         pause_s = POLL_FIRST_S
@@ -51,7 +52,9 @@ class JobHandle:
             if job.status.ended or job.status is JobStatus.PARKED:
                 return result_of(job)
             if give_up is not None and time.monotonic() >= give_up:
-                raise JobTimeout(f"job {self.id} is {job.status} after {timeout_s} s; it goes on, ask again with result()")
+                raise JobTimeout(
+                    f"job {self.id} is {job.status} after {timeout_s} s; it goes on, ask again with result()"
+                )
             time.sleep(pause_s)
             pause_s = min(POLL_LONGEST_S, pause_s * 1.3)
 

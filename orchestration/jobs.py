@@ -48,9 +48,13 @@ def checked_input(text: str) -> str:
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
-        raise ConfigError(f"input: not valid text, a lone surrogate stands at position {error.start}; decode it properly") from error
+        raise ConfigError(
+            f"input: not valid text, a lone surrogate stands at position {error.start}; decode it properly"
+        ) from error
     if size > MAX_INPUT_BYTES:
-        raise ConfigError(f"input: {size:,} bytes, at most {MAX_INPUT_BYTES:,}; store the document and give the agent a tool to read it")
+        raise ConfigError(
+            f"input: {size:,} bytes, at most {MAX_INPUT_BYTES:,}; store the document and give the agent a tool to read it"
+        )
     return text
 
 
@@ -70,6 +74,7 @@ def new_job(
 
     Raises:
         ConfigError: a bad id, priority or input.
+
     """
     if priority not in set(Priority):
         raise ConfigError(f"priority={priority!r}: expected one of {', '.join(Priority)}")
@@ -80,7 +85,9 @@ def new_job(
     if job_id is None and idempotency_key is not None:
         job_id = keyed_job_id(name, tenant, checked_id(idempotency_key, "idempotency_key"))
     job_id = checked_id(job_id, "job_id") if job_id else new_id("job")
-    session_id = checked_id(session_id, "session_id") if session_id is not None else job_id.replace("job-", "session-", 1)
+    session_id = (
+        checked_id(session_id, "session_id") if session_id is not None else job_id.replace("job-", "session-", 1)
+    )
     return NewJob(
         job_id=job_id,
         agent=name,

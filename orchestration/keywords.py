@@ -26,11 +26,11 @@ def _unique_items(_validator: Validator, wanted: bool, instance: object, _schema
     seen: dict[Hashable, int] = {}
     for index, item in enumerate(instance):
         if seen.setdefault(_identity(item), index) != index:
-            yield ValidationError("the same item twice", path=[index])
+            yield ValidationError("the same item twice", path=[index], instance=item)
             return
 
 
-def _identity(value: object) -> Hashable:
+def _identity(value: Any) -> Hashable:
     """Equal exactly when the JSON values are: 1 and 1.0 are one number, 1 and true are not one value."""
     if isinstance(value, bool):
         return ("boolean", value)
@@ -38,17 +38,17 @@ def _identity(value: object) -> Hashable:
         return ("array", tuple(_identity(item) for item in value))
     if isinstance(value, dict):
         return ("object", frozenset((key, _identity(item)) for key, item in value.items()))
-    return value  # type: ignore[return-value]  # a string, a number or null
+    return value  # a string, a number or null
 
 
 def _multiple_of(_validator: Validator, unit: float, instance: object, _schema: object) -> Iterator[ValidationError]:
-    if isinstance(instance, int | float) and not isinstance(instance, bool):
-        if (_exact(instance) / _exact(unit)).denominator != 1:
-            yield ValidationError("not a multiple")
+    number = None if isinstance(instance, bool) or not isinstance(instance, int | float) else _exact(instance)
+    if number is not None and (number / _exact(unit)).denominator != 1:
+        yield ValidationError("not a multiple")
 
 
 def _exact(number: float) -> Fraction:
-    return Fraction(repr(number)) if isinstance(number, float) else Fraction(number)
+    return Fraction(str(number))
 
 
 _extend: Callable[..., type[Validator]] = validators.extend

@@ -76,7 +76,9 @@ class LeaseKeeper:
         try:
             answer = self._renew(hold.claim)
         except StoreUnavailable as error:  # tried again at the next turn; the fence decides in the end
-            log.warning("lease.renewal_failed", step=hold.claim.ref.step, job_id=hold.claim.ref.job_id, error=str(error)[:200])
+            log.warning(
+                "lease.renewal_failed", step=hold.claim.ref.step, job_id=hold.claim.ref.job_id, error=str(error)[:200]
+            )
             return
         except Exception:
             log.exception("lease.renewal_broke", job_id=hold.claim.ref.job_id)

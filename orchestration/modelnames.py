@@ -54,12 +54,13 @@ class ModelName:
 
     @classmethod
     def parse(cls, name: str) -> ModelName:
-        """Read `claude-sonnet-4-6` (the provider follows from the name) or `provider:model`.
+        """Read a vendor's own name (`claude-sonnet-4-6`), from which the provider follows, or `provider:model`.
 
         A provider that is not among the built-in ones is accepted: whoever registered it knows it.
 
         Raises:
             ConfigError: the name says no provider, or is no name at all.
+
         """
         text: object = name
         if not isinstance(text, str) or not _MODEL.fullmatch(text):

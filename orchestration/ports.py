@@ -27,6 +27,7 @@ class Model(Protocol):
 
         Raises:
             ModelError: whatever went wrong, classified. Nothing else leaves this method.
+
         """
         ...
 
@@ -55,6 +56,7 @@ class Dispatcher(Protocol):
 
         Raises:
             StoreUnavailable: the broker can't be reached. The steps stay owed.
+
         """
         ...
 
@@ -197,6 +199,7 @@ class Store(Protocol):
 
         Raises:
             SessionBusy: the session runs another job and the policy is `reject`.
+
         """
         ...
 

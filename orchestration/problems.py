@@ -125,7 +125,7 @@ def _missing(where: str, error: ValidationError) -> Iterator[Problem]:
 
 
 def _unknown(where: str, error: ValidationError) -> Iterator[Problem]:
-    schema = error.schema if isinstance(error.schema, Mapping) else {}
+    schema: Any = error.schema if isinstance(error.schema, Mapping) else {}
     known = list(schema.get("properties", {}))
     extras = [name for name in error.instance if name not in known] if isinstance(error.instance, dict) else []
     for name in islice(extras, MAX_PROBLEMS):

@@ -40,12 +40,15 @@ class Registry:
 
         Raises:
             UnknownAgent: this process has not loaded it.
+
         """
         agent = self._agents.get(name)
         if agent is None:
             close = difflib.get_close_matches(name, self._agents, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"loaded: {', '.join(sorted(self._agents)) or 'none'}"
-            raise UnknownAgent(f"no agent {name!r} is loaded here; {hint}. Set MIDWATCH_AGENTS to the module that defines it")
+            raise UnknownAgent(
+                f"no agent {name!r} is loaded here; {hint}. Set MIDWATCH_AGENTS to the module that defines it"
+            )
         return agent
 
 
@@ -56,6 +59,7 @@ def load(specs: Iterable[str]) -> Registry:
 
     Raises:
         ConfigError: a module can't be imported, or holds no agent.
+
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

@@ -46,6 +46,7 @@ def render(value: object) -> str:
 
     Raises:
         ToolFailed: format_error, for NaN and Infinity (which JSON can't say) and for endless nesting.
+
     """
     if isinstance(value, str):
         return _whole(_cut(value, f"{len(value)} characters"))
@@ -71,6 +72,7 @@ def bound(text: str, max_result_tokens: int, handle: str) -> BoundResult:
         text: As `render` made it.
         max_result_tokens: Ceiling, at 2.5 bytes a token. The line in between comes on top (under 400 bytes).
         handle: The name under which the caller will keep `body`, if there is one.
+
     """
     text = _whole(text)
     limit_bytes = int(max_result_tokens * BYTES_PER_TOKEN)

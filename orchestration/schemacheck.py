@@ -43,6 +43,7 @@ def checked_copy(schema: object) -> tuple[JsonObject, type[Validator]]:
 
     Raises:
         ConfigError: the schema can't be used; one finding, the first.
+
     """
     if not isinstance(schema, dict):
         raise ConfigError(f"schema: expected a dict (a JSON Schema), got {type(schema).__name__}")

@@ -63,6 +63,7 @@ class Signature:
 
         Raises:
             ConfigError: the function can't be called with named JSON arguments, or says too little about them.
+
         """
         name = getattr(function, "__name__", type(function).__name__)
         parameters: dict[str, Parameter] = {}
@@ -84,6 +85,7 @@ class Signature:
 
         Raises:
             ConfigError: an annotation has no JSON Schema.
+
         """
         adapters = {one.name: _adapter(self.name, one) for one in self.parameters.values()}
         try:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import random
+import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from orchestration import context, endings, retry, turn
 from orchestration.agent import Agent
-from orchestration.errors import LeaseLost, ModelError, UnknownAgent
+from orchestration.errors import LeaseLost, ModelError, StoreUnavailable, UnknownAgent
 from orchestration.leases import LeaseKeeper
 from orchestration.ports import Claim, Clock, Ending, Gate, Model, Store, TurnCommit, Verdict
 from orchestration.registry import Registry
@@ -19,7 +20,7 @@ from orchestration.results import answer_page
 from orchestration.toolstep import ToolStep
 from schemas.failure import Failure, FailureKind
 from schemas.job import JobStatus
-from schemas.model import ModelReply
+from schemas.model import ModelReply, ModelRequest
 from schemas.policy import RetryConfig
 from schemas.step import Complete, Continue, DeadLetter, Defer, Outcome, StepKind, StepRef
 from schemas.trace import TraceRecord
@@ -44,6 +45,9 @@ class StepRunner:
     worker: str
     rng: random.Random = field(default_factory=random.Random)
     observe: Callable[[Claim, TraceRecord, Outcome], None] = lambda claim, trace, outcome: None
+    _life: str = field(default_factory=lambda: secrets.token_hex(4))
+    """Makes nonces unlike those of an earlier process: in a container host name and pid come back after a crash, and a
+    nonce that came back with them would pass a dead worker's claim off as our own."""
     _nonces: itertools.count[int] = field(default_factory=itertools.count)
 
     def run(self, ref: StepRef) -> Outcome | Verdict:
@@ -51,8 +55,9 @@ class StepRunner:
 
         Raises:
             StoreUnavailable: Redis is away. The step stays owed.
+
         """
-        claim = self.store.claim(ref, f"{self.worker}.{next(self._nonces)}")
+        claim = self.store.claim(ref, f"{self.worker}.{self._life}.{next(self._nonces)}")
         if isinstance(claim, Verdict):
             return claim
         return Attempt(self, claim).run()
@@ -69,18 +74,27 @@ class Attempt:
     def run(self) -> Outcome:
         """Never raises for what the step did; only for a store that is away."""
         try:
-            agent = self.r.agents.find(self.claim.job.agent)
-        except UnknownAgent as error:
-            return self.failed(NOT_LOADED, Failure(kind=FailureKind.INTERNAL, detail=str(error)))
-        try:
             if self.claim.ending:
                 return self.dead(endings.forced(self.claim))
-            if self.claim.ref.kind is StepKind.TOOL:
-                return ToolStep(self, agent).run()
-            return self.model_turn(agent)
+            return self.work()
         except LeaseLost:
             log.info("lease.lost", job_id=self.claim.ref.job_id, step=self.claim.ref.step)
             return Continue()
+
+    def work(self) -> Outcome:
+        """The step itself. What nobody foresaw is a dead letter with its name, not a lease that runs out thrice."""
+        try:
+            agent = self.r.agents.find(self.claim.job.agent)
+            if self.claim.ref.kind is StepKind.TOOL:
+                return ToolStep(self, agent).run()
+            return self.model_turn(agent)
+        except UnknownAgent as error:
+            return self.failed(NOT_LOADED, Failure(kind=FailureKind.INTERNAL, detail=str(error)))
+        except (LeaseLost, StoreUnavailable):
+            raise
+        except Exception as error:
+            log.exception("step.broke", job_id=self.claim.ref.job_id, step=self.claim.ref.step)
+            return self.dead(Failure(kind=FailureKind.INTERNAL, detail=f"{type(error).__name__}: {error}"[:500]))
 
     def model_turn(self, agent: Agent) -> Outcome:
         """Ask the model once."""
@@ -108,12 +122,16 @@ class Attempt:
             return self.failed(agent.retry_config, error.failure)
         return self.commit(agent, reply)
 
-    def ask(self, agent: Agent, request: context.ModelRequest, downstream: str) -> ModelReply:
+    def ask(self, agent: Agent, request: ModelRequest, downstream: str) -> ModelReply:
         """The call itself, settled with the coordinator whatever comes of it."""
         try:
             reply = self.r.model(agent.model.provider).complete(request)
         except ModelError as error:
             self.r.gate.settle(self.claim.ref, downstream, usage=None, failure=error.failure)
+            raise
+        except Exception as error:  # a provider broke its promise: what it reserved must not stay reserved
+            failure = Failure(kind=FailureKind.INTERNAL, detail=type(error).__name__)
+            self.r.gate.settle(self.claim.ref, downstream, usage=None, failure=failure)
             raise
         self.r.gate.settle(self.claim.ref, downstream, usage=reply.usage, failure=None)
         return reply
@@ -128,7 +146,8 @@ class Attempt:
             ending = Ending(JobStatus.COMPLETED, read.output, messages=(read.assistant,), usage=reply.usage)
             return self.finish(ending, Complete(output=read.output), reply)
         pages = [answer_page(store, claim, reply, call) for call in read.pages]
-        outcome = Continue(next=tuple(claim.ref.call(row.ordinal) for row in read.calls if not row.started))
+        owed = tuple(claim.ref.call(row.ordinal) for row in read.calls if not row.started)
+        outcome = Continue(next=owed if read.calls else (claim.ref.model_turn(claim.ref.turn + 1),))
         trace = self.trace(outcome, reply, invalid=tuple(read.invalid))
         done = store.commit_turn(
             claim,
@@ -166,6 +185,8 @@ class Attempt:
         """End the job around this step."""
         tries = endings.tries_of(self.r.store.trace(self.claim.ref), self.claim.ref.step)
         ending = endings.ending(self.claim, failure, dead_ms=self.now_ms(), worker=self.r.worker, tries=tries)
+        if reply:  # refused, or not acceptable, but paid for
+            ending = replace(ending, usage=reply.usage)
         return self.finish(ending, DeadLetter(failure=failure), reply)
 
     def finish(self, ending: Ending, outcome: Outcome, reply: ModelReply | None = None) -> Outcome:
@@ -216,5 +237,3 @@ class Attempt:
 def request_tokens(claim: Claim) -> int:
     """A first estimate of what a call reads, for admission."""
     return int(claim.log_bytes / context.BYTES_PER_TOKEN) + 1
-
-

@@ -61,6 +61,7 @@ class ToolContext:
 
         Raises:
             ConfigError: name or size is out of bounds, or this context keeps nothing.
+
         """
         if not _ARTIFACT_NAME.fullmatch(name):
             raise ConfigError(f"artifact name: expected at most 64 letters, digits, '.', '_' or '-', got {name[:80]!r}")

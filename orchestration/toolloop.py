@@ -74,6 +74,7 @@ def run_on_loop(function: Callable[[], Coroutine[Any, Any, Any]], context: Conte
 
     Raises:
         Overrun: it was not done in time, and is cancelled.
+
     """
     home = _loop()
     task = _Task(function, context)

@@ -50,7 +50,8 @@ def run_tool(tool: Tool, arguments: JsonObject, context: ToolContext | None = No
 
     Raises:
         ToolError: raised by the tool, on purpose: the model is told.
-        ToolFailed: tool_error (it raised), timeout, or format_error (its result can't be text, an argument not converted).
+        ToolFailed: tool_error (it raised), timeout, or format_error (of its result, or of an argument).
+
     """
     values = _values(tool, arguments, context)
     timeout_s = min(tool.timeout_s, context.remaining_s()) if context else tool.timeout_s

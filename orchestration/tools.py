@@ -72,6 +72,7 @@ def tool(
 
     Raises:
         ConfigError: the declaration is incomplete or contradicts itself.
+
     """
     if callable(name):
         return _declare(name, None, description, validator, policies)
@@ -139,6 +140,7 @@ class Toolbox:
 
     Raises:
         ConfigError: something is no tool, or two have one name.
+
     """
 
     def __init__(self, tools: Sequence[Tool]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestration import children, endings, retry
+from orchestration import children
 from orchestration.agent import Agent
 from orchestration.errors import LeaseLost, ToolError, ToolFailed
 from orchestration.leases import Hold
@@ -18,8 +19,7 @@ from orchestration.turn import needs_approval
 from schemas.contract import JsonObject
 from schemas.failure import Failure, FailureKind
 from schemas.message import ToolMessage
-from schemas.policy import RetryConfig
-from schemas.step import Continue, Defer, Outcome, Park
+from schemas.step import Continue, Outcome, Park
 from schemas.trace import TraceRecord
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class ToolStep:
             return self.park(Park(question=f"May {tool.name} run?", reason="tool_approval"))
         if tool.child is not None:
             return children.step(self, tool, arguments)
-        if self.claim.interrupted and not tool.idempotent and self.claim.verdict != "approved":
+        if self.claim.interrupted and not tool.idempotent:  # an approval is for one try; after a decision it is not set
             return self.unknown(tool)
         downstream = tool.downstream
         if downstream and (refusal := self.a.r.gate.admit(self.claim.ref, downstream, input_tokens=0, output_tokens=0)):
@@ -74,6 +74,7 @@ class ToolStep:
         try:
             content = self.call(tool, checked.arguments, hold)
         except ToolError as error:
+            self.settle(tool, None)
             return self.answer(f"Error: {error}", is_error=True)
         except ToolFailed as error:
             self.settle(tool, error.failure)
@@ -134,7 +135,9 @@ class ToolStep:
     def unknown(self, tool: Tool) -> Outcome:
         """It had begun, and nobody knows what came of it: a human decides, or the model is told."""
         if self.agent.asks_human("unknown_effect", tool.name):
-            question = f"{tool.name} had begun when its worker vanished. Approve to run it again, reject to go on without."
+            question = (
+                f"{tool.name} had begun when its worker vanished. Approve to run it again, reject to go on without."
+            )
             return self.park(Park(question=question, reason="unknown_effect"))
         failure = Failure(kind=FailureKind.UNKNOWN_EFFECT, detail=f"{tool.name} had begun when its worker vanished")
         return self.answer(UNKNOWN_EFFECT, is_error=True, effect="unknown", failure=failure)
@@ -190,21 +193,25 @@ class ToolStep:
         """
         refs, messages, traces = [], [], []
         at_most_ms = int(1000 * sum(tool.timeout_s for _, tool, _ in calls)) + GRACE_MS
-        with self.a.r.leases.hold(self.claim, at_most_ms) as hold:
-            for row, tool, arguments in calls:
-                one = InlineCall(self, row)
-                message_trace = one.execute_inline(tool, arguments, hold)
-                if message_trace:
+        ones = [(InlineCall(self, row), tool, arguments) for row, tool, arguments in calls]
+        with ExitStack() as holds:
+            # The turn's own row went with its commit; each call has a row and a lease, also while it waits its turn.
+            held = [holds.enter_context(self.a.r.leases.hold(one.claim, at_most_ms)) for one, _, _ in ones]
+            for (one, tool, arguments), hold in zip(ones, held, strict=True):
+                if hold.lost or hold.cancelled:
+                    continue
+                result = one.execute_inline(tool, arguments, hold)
+                if result:
                     refs.append(one.claim.ref)
-                    messages.append(message_trace[0])
-                    traces.append(message_trace[1])
+                    messages.append(result[0])
+                    traces.append(result[1])
         if not refs:
             return
         commit = ResultCommit(refs=tuple(refs), messages=tuple(messages), traces=tuple(traces))
         if not self.a.r.store.commit_results(self.claim, commit):
             raise LeaseLost
-        for message_trace in traces:
-            self.a.r.observe(self.claim, message_trace, Continue())
+        for trace in traces:
+            self.a.r.observe(self.claim, trace, Continue())
 
 
 class InlineCall(ToolStep):

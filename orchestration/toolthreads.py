@@ -78,6 +78,7 @@ def run_in_thread(function: Callable[[], R], context: Context, timeout_s: float)
 
     Raises:
         Overrun: it is not done in time; its thread is abandoned.
+
     """
     call = Call(function, context)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from orchestration.agent import Agent
 from orchestration.ports import CallRow, Claim
@@ -12,7 +13,7 @@ from orchestration.tools import RefusedCall, Tool
 from orchestration.validation import JSONSchemaValidator, explain
 from schemas.contract import JsonObject
 from schemas.failure import Failure, FailureKind
-from schemas.message import AssistantMessage, NoteMessage, ToolCall, ToolMessage
+from schemas.message import AssistantMessage, NoteMessage, ToolCall, ToolMessage, UserMessage
 from schemas.model import ModelReply, Stop
 
 MAX_REPAIRS = 2
@@ -43,24 +44,40 @@ class Turn:
 
 def read(agent: Agent, claim: Claim, reply: ModelReply) -> Turn:
     """Sort a reply. Tool calls run only after a stop that says so: a call in a reply that was cut off must never run."""
-    turn = Turn(AssistantMessage(group=claim.group, parts=reply.parts, provider=agent.model.provider, model=reply.model))
+    turn = Turn(
+        AssistantMessage(group=claim.group, parts=reply.parts, provider=agent.model.provider, model=reply.model)
+    )
     calls = reply.tool_calls
     if reply.stop is Stop.REFUSAL:
-        turn.failure = Failure(kind=FailureKind.REFUSED, detail="the model refused to answer", request_id=reply.request_id)
+        turn.failure = Failure(
+            kind=FailureKind.REFUSED, detail="the model refused to answer", request_id=reply.request_id
+        )
     elif reply.stop is Stop.CONTEXT_FULL:
-        turn.failure = Failure(kind=FailureKind.CONTEXT_OVERFLOW, detail="the model's window is full", request_id=reply.request_id)
+        turn.failure = Failure(
+            kind=FailureKind.CONTEXT_OVERFLOW, detail="the model's window is full", request_id=reply.request_id
+        )
     elif calls and reply.stop is Stop.TOOLS:
         for ordinal, call in enumerate(calls):
             _sort_call(agent, claim, turn, ordinal, call)
     elif calls:
         for ordinal, call in enumerate(calls):
-            _refuse(turn, ordinal, call, "cut_off", f"Not run: your reply stopped ({reply.stop}) before this call was complete. Make it again.")
+            _refuse(
+                turn,
+                ordinal,
+                call,
+                "cut_off",
+                f"Not run: your reply stopped ({reply.stop}) before this call was complete. Make it again.",
+            )
     elif reply.stop is Stop.LENGTH:
         _send_back(claim, turn, "cut_off", "Your answer was cut off at the output limit. Give it again, shorter.")
     elif reply.stop is Stop.END:
         _final(agent, claim, turn, reply.text)
     elif reply.stop is not Stop.PAUSE:
-        turn.failure = Failure(kind=FailureKind.PROVIDER_ERROR, detail=f"unknown stop reason {reply.raw_stop[:40]!r}", request_id=reply.request_id)
+        turn.failure = Failure(
+            kind=FailureKind.PROVIDER_ERROR,
+            detail=f"unknown stop reason {reply.raw_stop[:40]!r}",
+            request_id=reply.request_id,
+        )
     return turn
 
 
@@ -99,15 +116,18 @@ def _over_limit(agent: Agent, claim: Claim, turn: Turn, tool: Tool) -> str:
     if len(turn.calls) >= MAX_CALLS_PER_TURN:
         return f"Not run: at most {MAX_CALLS_PER_TURN} calls in one turn. Make the others in the next turn."
     if isinstance(limit, dict) and tool.name in limit:
+        of_this_job = takewhile(lambda message: not isinstance(message, UserMessage), reversed(claim.log))
         before = sum(
             call.name == tool.name
-            for message in claim.log
+            for message in of_this_job
             if isinstance(message, AssistantMessage)
             for call in message.tool_calls
         )
         now = sum(row.call.name == tool.name for row in turn.calls)
         if before + now >= limit[tool.name]:
-            return f"Not run: {tool.name} may be called {limit[tool.name]} times and has been. Finish with what you have."
+            return (
+                f"Not run: {tool.name} may be called {limit[tool.name]} times and has been. Finish with what you have."
+            )
     if tool.child is not None and claim.job.children + turn.children >= agent.limits.max_children:
         return f"Not run: this job may start {agent.limits.max_children} child jobs and has started them."
     if tool.child is not None and claim.job.depth >= agent.limits.max_depth:
@@ -118,7 +138,9 @@ def _over_limit(agent: Agent, claim: Claim, turn: Turn, tool: Tool) -> str:
 def _refuse(turn: Turn, ordinal: int, call: ToolCall, kind: str, message: str) -> None:
     turn.invalid.append(f"{call.name[:64]}: {kind}")
     turn.answers.append(
-        ToolMessage(group=turn.assistant.group, ordinal=ordinal, call_id=call.id, tool=call.name, content=message, is_error=True)
+        ToolMessage(
+            group=turn.assistant.group, ordinal=ordinal, call_id=call.id, tool=call.name, content=message, is_error=True
+        )
     )
 
 
@@ -145,7 +167,12 @@ def _final(agent: Agent, claim: Claim, turn: Turn, text: str) -> None:
     if agent.output_schema is not None:
         problem = _output_problem(agent.output_schema, text)
         if problem:
-            _send_back(claim, turn, "schema", f"Your final answer does not satisfy the required schema. {problem} Answer with JSON only.")
+            _send_back(
+                claim,
+                turn,
+                "schema",
+                f"Your final answer does not satisfy the required schema. {problem} Answer with JSON only.",
+            )
             return
     turn.output = text
 

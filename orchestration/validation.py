@@ -21,7 +21,7 @@ from schemas.contract import MAX_DEPTH, JsonObject
 __all__ = ["InvalidArguments", "JSONSchemaValidator", "Problem", "explain", "parse_arguments"]
 
 MAX_ERRORS = 100
-"""How many of the library's errors are looked at to find ten problems: a list of a million wrong items has a million."""
+"""How many errors are looked at to find ten problems: a list of a million wrong items has a million."""
 
 
 class JSONSchemaValidator:
@@ -35,6 +35,7 @@ class JSONSchemaValidator:
     Raises:
         ConfigError: the schema is invalid, too large or too deep, refers outside itself, or has a pattern that could
             stop a worker. One finding.
+
     """
 
     def __init__(self, schema: JsonObject) -> None:

@@ -47,6 +47,7 @@ def check_depth(text: str | bytes, limit: int = MAX_DEPTH) -> None:
 
     Raises:
         TooDeep: the text nests deeper than `limit`.
+
     """
     raw = text.encode() if isinstance(text, str) else text
     if raw.count(b"[") + raw.count(b"{") <= limit:

@@ -23,7 +23,8 @@ def make_app(current: Settings) -> Celery:
         # broker's commands, and with no unacked messages there is no visibility timeout to run a step twice. What dies
         # with its worker comes back when its lease ends. Brokers that push (RabbitMQ) need late acknowledgement.
         task_queues=[
-            Queue(f"{current.prefix}.{name}", routing_key=f"{current.prefix}.{name}", no_ack=redis_broker) for name in QUEUES
+            Queue(f"{current.prefix}.{name}", routing_key=f"{current.prefix}.{name}", no_ack=redis_broker)
+            for name in QUEUES
         ],
         task_acks_late=not redis_broker,
         task_reject_on_worker_lost=False,

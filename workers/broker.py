@@ -28,6 +28,7 @@ def read_message(raw: bytes) -> dict[str, Any]:
 
     Raises:
         Unreadable: says why.
+
     """
     if len(raw) > MAX_ENVELOPE_BYTES:
         raise Unreadable(f"{len(raw):,} bytes, at most {MAX_ENVELOPE_BYTES:,}: messages carry ids, not content")

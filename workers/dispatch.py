@@ -27,7 +27,8 @@ class RedisDispatcher:
         self._wire = Wire(keys.prefix)
         self._queues = {kind: keys.queue(name) for kind, name in QUEUES.items()}
         self._pairs = {
-            priority: tuple(queue_key(keys.queue(name), priority) for name in ("model", "tools")) for priority in Priority
+            priority: tuple(queue_key(keys.queue(name), priority) for name in ("model", "tools"))
+            for priority in Priority
         }
 
     def hand_off(self, priority: Priority) -> tuple[str, str] | None:

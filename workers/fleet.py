@@ -141,15 +141,16 @@ class Fleet:
         trouble = self._troubles.setdefault(member.name, _Trouble())
         if trouble.pid != member.pid:
             trouble.pid = member.pid
-            self._note(member, trouble, member.lived_s, member.said)
+            # A fault test may kill as often as it likes: such a death is no evidence against the member.
+            self._note(member, trouble, member.lived_s, member.said, blame=not member.killed)
         if trouble.restart_at_s is not None and time.monotonic() >= trouble.restart_at_s:
             try:
                 member.revive()
             except OSError as error:  # no memory, no process left, no interpreter: perhaps later
-                self._note(member, trouble, 0.0, f"could not be started: {error}")
+                self._note(member, trouble, 0.0, f"could not be started: {error}", blame=True)
 
-    def _note(self, member: Member, trouble: _Trouble, lived_s: float, said: str) -> None:
-        if not member.killed:  # a fault test may kill as often as it likes
+    def _note(self, member: Member, trouble: _Trouble, lived_s: float, said: str, *, blame: bool) -> None:
+        if blame:
             trouble.quick_deaths = trouble.quick_deaths + 1 if lived_s < QUICK_S else 0
         wait_s = restart_in_s(trouble.quick_deaths)
         trouble.restart_at_s = None if wait_s is None else time.monotonic() + wait_s

@@ -33,7 +33,9 @@ def record(queue: str, body: bytes | str, reason: str) -> None:
         seen_ms=time.time_ns() // 1_000_000,
         worker=f"{socket.gethostname()}.{os.getpid()}",
     )
-    log.error("message.poison", queue=queue, reason=entry.reason, size_bytes=entry.size_bytes, poison_id=entry.poison_id)
+    log.error(
+        "message.poison", queue=queue, reason=entry.reason, size_bytes=entry.size_bytes, poison_id=entry.poison_id
+    )
     current = runtime()
     key = Keyspace(current.settings.prefix).poison()
     try:

@@ -16,7 +16,7 @@ from orchestration.ports import Model
 from orchestration.registry import Registry, load
 from orchestration.step import StepRunner
 from workers.dispatch import client_of
-from workers.providers import ProviderSettings
+from workers.providers import Credentials
 from workers.providers import load as load_provider
 from workers.settings import Settings, settings
 
@@ -62,7 +62,7 @@ def agents(specs: tuple[str, ...]) -> Registry:
 
 def models(settings: Settings) -> Callable[[str], Model]:
     """The provider of a name, its client kept."""
-    credentials = ProviderSettings(
+    credentials = Credentials(
         anthropic_api_key=_secret(settings.anthropic_api_key),
         anthropic_base_url=settings.anthropic_base_url,
         openai_api_key=_secret(settings.openai_api_key),

@@ -27,21 +27,37 @@ class Settings(BaseSettings):
 
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="State, and broker unless broker_url is set.")
     broker_url: str | None = Field(None, description="Celery's broker, when it is not the state's Redis.")
-    agents: Annotated[tuple[str, ...], NoDecode] = Field((), description="Modules with agents: `module` or `module:attr`, comma-separated.")
-    prefix: str = Field("mw", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,15}$", description="Prefix of every key and queue of this fleet.")
-    hand_off: bool = Field(True, description="Push the next step's message inside the commit (broker and state are one Redis).")
-    events: bool = Field(True, description="Send Celery and job events, for Flower's rows. Costs about half a worker's CPU at full load.")
+    agents: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Modules with agents: `module` or `module:attr`, comma-separated."
+    )
+    prefix: str = Field(
+        "mw", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,15}$", description="Prefix of every key and queue of this fleet."
+    )
+    hand_off: bool = Field(
+        True, description="Push the next step's message inside the commit (broker and state are one Redis)."
+    )
+    events: bool = Field(
+        True, description="Send Celery and job events, for Flower's rows. Costs about half a worker's CPU at full load."
+    )
     lease_ms: int = Field(4_000, ge=500, le=600_000, description="How long a claim holds without renewal.")
     sweep_ms: int = Field(500, ge=50, description="How often a steward looks for due steps.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_format: str = Field("json", pattern="^(json|console)$", description="json, or console for people.")
 
-    anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY", description="Anthropic's key.")
-    anthropic_base_url: str | None = Field(None, validation_alias="ANTHROPIC_BASE_URL", description="Another Anthropic endpoint.")
-    openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY", description="OpenAI's key, or that of a compatible server.")
+    anthropic_api_key: SecretStr | None = Field(
+        None, validation_alias="ANTHROPIC_API_KEY", description="Anthropic's key."
+    )
+    anthropic_base_url: str | None = Field(
+        None, validation_alias="ANTHROPIC_BASE_URL", description="Another Anthropic endpoint."
+    )
+    openai_api_key: SecretStr | None = Field(
+        None, validation_alias="OPENAI_API_KEY", description="OpenAI's key, or that of a compatible server."
+    )
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL", description="A compatible server.")
     gemini_api_key: SecretStr | None = Field(None, validation_alias="GEMINI_API_KEY", description="Gemini's key.")
-    gemini_base_url: str | None = Field(None, validation_alias="GEMINI_BASE_URL", description="Another Gemini endpoint.")
+    gemini_base_url: str | None = Field(
+        None, validation_alias="GEMINI_BASE_URL", description="Another Gemini endpoint."
+    )
 
     @field_validator("agents", mode="before")
     @classmethod

@@ -58,7 +58,9 @@ def _step(queue: str, args: tuple[Any, ...], envelope: dict[str, Any]) -> None:
     version = envelope.pop("v", 1)
     try:
         if args or version != 1:
-            raise ValueError(f"expected keyword arguments of version 1, got version {version!r} and {len(args)} positional ones")
+            raise ValueError(
+                f"expected keyword arguments of version 1, got version {version!r} and {len(args)} positional ones"
+            )
         ref = StepRef.model_validate(envelope)
     except (ValidationError, ValueError) as error:
         poison.record(queue, json.dumps([list(args), envelope], default=repr), _why(error))

@@ -7,6 +7,7 @@ import zlib
 from bisect import insort
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from orchestration.ports import LogMark
 from schemas.message import MESSAGE, Message, ToolMessage
@@ -54,6 +55,13 @@ class _Copy:
         insort(self.messages, message, lo=start, key=lambda m: m.ordinal if isinstance(m, ToolMessage) else 0)
 
 
+@dataclass(frozen=True)
+class HeldMark(LogMark):
+    """A mark, and the copy it describes: what a claim brings fits it even when the cache lets go of it meanwhile."""
+
+    copy: _Copy | None = None
+
+
 class LogCache:
     """Least recently used sessions leave first. Thread-safe; a stale copy is only ever shorter than the truth."""
 
@@ -63,23 +71,23 @@ class LogCache:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def mark(self, session_id: str) -> LogMark:
+    def mark(self, session_id: str) -> HeldMark:
         """How much of the session is here."""
         with self._lock:
             copy = self._copies.get(session_id)
-            return LogMark(copy.epoch, copy.length) if copy else LogMark()
+            return HeldMark(copy.epoch, copy.length, copy) if copy else HeldMark()
 
     def extend(
-        self, session_id: str, mark: LogMark, epoch: int, entries: Sequence[bytes]
+        self, session_id: str, mark: HeldMark, epoch: int, entries: Sequence[bytes]
     ) -> tuple[tuple[Message, ...], int]:
         """Add what a claim brought for `mark`; return the whole conversation and its bytes of JSON."""
-        start = mark.length if epoch == mark.epoch else 0
         with self._lock:
-            copy = self._copies.pop(session_id, None)
-            if copy:
-                self._bytes -= copy.size_bytes
-            if copy is None or copy.epoch != epoch or copy.length < start:
-                copy = _Copy(epoch)
+            kept = self._copies.pop(session_id, None)
+            if kept:
+                self._bytes -= kept.size_bytes
+            copy, start = mark.copy, mark.length
+            if copy is None or copy.epoch != epoch:
+                copy, start = _Copy(epoch), 0
             # Another thread may have added the same entries meanwhile: skip those.
             for entry in entries[copy.length - start :]:
                 copy.append(entry)

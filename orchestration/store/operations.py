@@ -136,6 +136,7 @@ class Operations:
 
         Raises:
             Refused: the job is not parked.
+
         """
         job = self.job(job_id)
         step = step or (job.waiting.step if job.waiting else None)

@@ -22,7 +22,7 @@ from orchestration.ports import (
 from orchestration.store.logcache import LogCache, encode
 from orchestration.store.records import fields, following, job_of, member, member_base, spec, step_keys, usage_args
 from orchestration.store.scripts import UNAVAILABLE, Arg, Scripts, unavailable
-from schemas.job import Job, JobStatus, NewJob, SessionPolicy
+from schemas.job import Job, NewJob, SessionPolicy
 from schemas.message import ToolCall
 from schemas.step import Defer, Park, StepKind, StepRef
 from schemas.trace import TraceRecord
@@ -169,7 +169,7 @@ class RedisStore:
         applied, next_owed = self._call("commit_results", claim.ref, args, patience_ms=COMMIT_PATIENCE_MS)
         if next_owed:
             self._published((following_turn,))
-        return applied == len(commit.refs)
+        return bool(applied == len(commit.refs))
 
     def set_limits(self, claim: Claim, *, agent_version: str, max_steps: int, timeout_ms: int) -> None:
         """See `ports.Store.set_limits`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -48,6 +48,7 @@ class Scripts:
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
+        self._execute: Callable[..., Any] = client.execute_command
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Arg], *, patience_ms: int = 0) -> Any:
         """Run a script; keep trying for `patience_ms` while the server can't be reached.
@@ -57,6 +58,7 @@ class Scripts:
 
         Raises:
             StoreUnavailable: the server can't be reached, or refuses to write, and patience is over.
+
         """
         give_up = time.monotonic() + patience_ms / 1000
         pause_s = 0.05
@@ -72,15 +74,15 @@ class Scripts:
     def _once(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
         command = ("EVALSHA", _digest(name), len(keys), *keys, *args)
         try:
-            return self.client.execute_command(*command)
+            return self._execute(*command)
         except redis_errors.NoScriptError:
             self.client.script_load(source(name))
-            return self.client.execute_command(*command)
+            return self._execute(*command)
 
     def pipeline(self, calls: Sequence[tuple[str, Sequence[str], Sequence[Arg]]]) -> list[Any]:
         """Run several scripts in one round trip (no transaction: each is atomic by itself). Errors come back as values."""
         for attempt in (0, 1):
-            pipe = self.client.pipeline(transaction=False)
+            pipe: Any = self.client.pipeline(transaction=False)
             for name, keys, args in calls:
                 pipe.execute_command("EVALSHA", _digest(name), len(keys), *keys, *args)
             try:

@@ -82,8 +82,7 @@ class Desk:
     @classmethod
     def create(cls, path: Path | str, shop: Shop, tickets: Iterable[tuple[str, ...]]) -> Desk:
         """A new desk with that shop behind it. A ticket is a row of `tickets`, from `id` to `cites`."""
-        desk = cls(path)
-        with desk._open("rwc") as db:
+        with (desk := cls(path))._open("rwc") as db:
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript("BEGIN;" + Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
             db.executemany("INSERT INTO customers VALUES (?,?,?,?,?,?)", map(astuple, shop.customers))

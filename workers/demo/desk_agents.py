@@ -79,7 +79,7 @@ def desk() -> Desk:
             "type": "object",
             "properties": {
                 "query": {"type": "string", "minLength": 3, "maxLength": 200, "description": "What to look for."},
-                "status": {"enum": ["open", "closed", "escalated", "any"], "description": "any: whatever its status."},
+                "status": {"type": "string", "enum": ["open", "closed", "escalated", "any"]},
                 "limit": {"type": "integer", "minimum": 1, "maximum": 20},
             },
             "required": ["query", "status", "limit"],
@@ -136,7 +136,7 @@ def search_knowledge(query: str, limit: Annotated[int, Field(ge=1, le=5)] = 3) -
                 "ticket": {"type": "string", "pattern": r"^T-\d{4,5}$"},
                 "order": {"type": "string", "pattern": r"^O-\d{6}$"},
                 "amount_cents": {"type": "integer", "minimum": 1, "maximum": 100_000, "description": "49.90 is 4990."},
-                "reason": {"enum": ["policy", "goodwill"]},
+                "reason": {"type": "string", "enum": ["policy", "goodwill"]},
             },
             "required": ["ticket", "order", "amount_cents", "reason"],
             "additionalProperties": False,

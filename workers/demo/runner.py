@@ -61,7 +61,16 @@ def run_demo(jobs: int = 60, *, as_json: bool = False, keep: bool = False, kills
             "MIDWATCH_DEMO_FLAKY": FLAKY,
             "MIDWATCH_DEMO_SEED": str(SEED),
         }
-        brain = ["--rules", "workers.demo.desk_brain:solve", "--chaos", CHAOS, "--seed", str(SEED), "--latency-ms", "60-240"]
+        brain = [
+            "--rules",
+            "workers.demo.desk_brain:solve",
+            "--chaos",
+            CHAOS,
+            "--seed",
+            str(SEED),
+            "--latency-ms",
+            "60-240",
+        ]
         screen = Screen(quiet=as_json)
         with Stage(home, env, brain) as stage:
             screen.say("starting: an embedded Valkey, a model server that misbehaves, three workers, Flower")
@@ -105,14 +114,18 @@ def run_dev(*, flower_port: int = 5555, concurrency: int = 16) -> int:
     return 0
 
 
-def _play(stage: Stage, tickets: list[Ticket], screen: Screen, kills: bool) -> tuple[Account, dict[str, JobResult | None]]:
+def _play(
+    stage: Stage, tickets: list[Ticket], screen: Screen, kills: bool
+) -> tuple[Account, dict[str, JobResult | None]]:
     client = stage.client()
     started = time.monotonic()
     account = Account()
     handles: dict[str, JobHandle] = {}
     for number, ticket in enumerate(tickets):
         agent = ("desk-claude", "desk-gpt")[number % 2]
-        handles[ticket.id] = client.enqueue(agent, ticket.input, session_id=ticket.id, idempotency_key=f"demo.{ticket.id}")
+        handles[ticket.id] = client.enqueue(
+            agent, ticket.input, session_id=ticket.id, idempotency_key=f"demo.{ticket.id}"
+        )
     account.submitted = len(handles)
     over = threading.Event()
     killer = threading.Thread(target=_kill_workers, args=(stage, account, over), daemon=True)

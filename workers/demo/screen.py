@@ -75,7 +75,11 @@ class Screen:
         table.add_row("invalid tool calls caught before they ran", str(account.invalid_calls_caught), good)
         table.add_row("steps retried after a failure", str(account.retries), good)
         table.add_row("workers killed with kill -9", str(account.worker_kills), good)
-        table.add_row("refunds and other effects applied twice", str(account.duplicate_effects), bad if account.duplicate_effects else good)
+        table.add_row(
+            "refunds and other effects applied twice",
+            str(account.duplicate_effects),
+            bad if account.duplicate_effects else good,
+        )
         table.add_row("tickets with a wrong outcome", str(len(report.wrong)), bad if report.wrong else good)
         table.add_section()
         table.add_row("seconds", f"{account.seconds:.1f}", "")
@@ -101,7 +105,11 @@ class Screen:
 
 
 def _next_steps(flower_url: str) -> str:
-    lines = [f"Flower: {flower_url} (Ctrl-C ends the demo)"] if flower_url else ["midwatch demo --keep   the same, left running: jobs, traces, dead letters in Flower"]
+    lines = (
+        [f"Flower: {flower_url} (Ctrl-C ends the demo)"]
+        if flower_url
+        else ["midwatch demo --keep   the same, left running: jobs, traces, dead letters in Flower"]
+    )
     lines += [
         "midwatch dev           your own agents on this machine: MIDWATCH_AGENTS=module midwatch dev",
         "examples/quickstart.py an agent in twelve lines",

@@ -1,6 +1,6 @@
 """The providers: name -> where it lives. An SDK is imported when its provider is first used, never before.
 
-A new provider is one file and one line here; the contract suite (`tests/contract/test_providers.py`) finds it by itself.
+A new provider is one file and one line here; the suite in `tests/contract/test_providers.py` finds it by itself.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def register(name: str, target: str) -> None:
 
     Raises:
         ConfigError: the name is taken, or `target` is not of that form.
+
     """
     module, colon, attribute = target.partition(":")
     if not (module and colon and attribute):
@@ -68,6 +69,7 @@ def load(provider: str, credentials: Credentials | None = None) -> Provider:
     Raises:
         ConfigError: no such provider is registered.
         ModelError: a key is missing (`auth_error`; the detail names the variable).
+
     """
     if provider not in REGISTRY:
         close_names = get_close_matches(provider, REGISTRY, n=1)

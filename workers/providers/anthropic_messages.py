@@ -45,6 +45,7 @@ def connect(credentials: Credentials) -> ProviderModel:
 
     Raises:
         ModelError: ANTHROPIC_API_KEY is not set.
+
     """
     key = credentials.need("anthropic_api_key", NAME)
     base_url = credentials.anthropic_base_url or BASE_URL

@@ -8,7 +8,7 @@ from schemas.message import Opaque, Part, Text, ToolCall
 from schemas.model import ModelRequest, Stop, Usage
 from workers.providers.dialect import Answer
 from workers.providers.read_json import BadReply, ErrorReply, as_arguments, as_list, as_object, as_text, not_too_deep
-from workers.providers.token_usage import UNREPORTED, length_stop, read_usage
+from workers.providers.token_usage import UNREPORTED, length_stop, read_usage, total
 from workers.providers.turns import made_up_id
 
 STOPS: dict[str, Stop] = {
@@ -29,6 +29,7 @@ def message_answer(reply: JsonObject, request: ModelRequest, provider: str) -> A
     Raises:
         BadReply: the shape is wrong, or there is no stop reason: the message is not whole.
         ErrorReply: it is an error object.
+
     """
     if isinstance(reply.get("error"), dict):
         raise ErrorReply(reply)
@@ -77,10 +78,8 @@ def _usage(usage: object) -> Usage:
     details = usage.get("output_tokens_details")
     fresh, cached = usage.get("input_tokens"), usage.get("cache_read_input_tokens") or 0
     written = usage.get("cache_creation_input_tokens") or 0
-    counts = (fresh, cached, written)
-    whole = sum(counts) if all(type(count) is int and count >= 0 for count in counts) else None
     return read_usage(
-        whole,
+        total(fresh, cached, written),
         usage.get("output_tokens"),
         cached=cached,
         cache_write=written,

@@ -7,13 +7,13 @@ writes the cache; the earlier one is where the previous call wrote it, so it is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 from schemas.contract import JsonObject
-from schemas.message import Message, NoteMessage, Opaque, Text, ToolCall, UserMessage
+from schemas.message import Message, Text, ToolCall
 from schemas.model import ModelRequest
-from workers.providers.turns import Turn, turns, wire_name
+from workers.providers.replay import EARLIER_TURNS, parsed_arguments, told, wire_name
+from workers.providers.turns import Turn, turns
 
 CACHE_CONTROL = {"type": "ephemeral"}
 
@@ -59,8 +59,7 @@ def _messages(messages: Iterable[Message], provider: str) -> list[JsonObject]:
         if heard := _user_blocks(turn):
             _append(wire, "user", heard)
     if not wire or wire[0]["role"] != "user":
-        # The format begins with the user; a window that was trimmed to a model turn has no user turn before it.
-        wire.insert(0, {"role": "user", "content": [_text("<reminder>Earlier turns are not shown.</reminder>")]})
+        wire.insert(0, {"role": "user", "content": [_text(EARLIER_TURNS)]})
     for message in [message for message in wire if message["role"] == "user"][-2:]:
         if message["content"][-1]["type"] in CACHEABLE:
             message["content"][-1]["cache_control"] = CACHE_CONTROL
@@ -68,7 +67,7 @@ def _messages(messages: Iterable[Message], provider: str) -> list[JsonObject]:
 
 
 def _append(wire: list[JsonObject], role: str, blocks: list[JsonObject]) -> None:
-    """Add a message, or its blocks to the one before it: a turn of which nothing is left leaves two of one role adjacent."""
+    """Add a message, or its blocks to the one before: a turn that comes to nothing leaves two of one role adjacent."""
     if wire and wire[-1]["role"] == role:
         wire[-1]["content"].extend(blocks)
     else:
@@ -82,13 +81,13 @@ def _assistant_blocks(turn: Turn, provider: str) -> list[JsonObject]:
     ids = iter(turn.ids)
     for part in turn.assistant.parts:
         if isinstance(part, ToolCall):
-            name, arguments = wire_name(part.name), arguments_object(part.raw_arguments)
+            name, arguments = wire_name(part.name), parsed_arguments(part.raw_arguments) or {}
             blocks.append({"type": "tool_use", "id": next(ids), "name": name, "input": arguments})
         elif isinstance(part, Text):
             # Empty and blank text is refused by the vendor, also where its own model wrote it.
             if part.text.strip():
                 blocks.append(_text(part.text))
-        elif isinstance(part, Opaque) and part.provider == provider:
+        elif part.provider == provider:
             blocks.append(dict(part.raw))
     return blocks
 
@@ -102,26 +101,8 @@ def _user_blocks(turn: Turn) -> list[JsonObject]:
             # An error without a word is refused.
             block.update(content=result.content if result.content.strip() else "(no details)", is_error=True)
         blocks.append(block)
-    return blocks + [_told(message) for message in turn.told]
-
-
-def _told(message: UserMessage | NoteMessage) -> JsonObject:
-    text = message.text if message.text.strip() else "(blank)"
-    return _text(f"<reminder>{text}</reminder>" if isinstance(message, NoteMessage) else text)
+    return blocks + [_text(told(message) if message.text.strip() else "(blank)") for message in turn.told]
 
 
 def _text(text: str) -> JsonObject:
     return {"type": "text", "text": text}
-
-
-def arguments_object(raw_arguments: str) -> JsonObject:
-    """The arguments as an object; {} when they are none. The result that follows has told the model what was wrong."""
-    try:
-        value = json.loads(raw_arguments, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(name)

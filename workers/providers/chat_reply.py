@@ -20,7 +20,7 @@ STOPS: dict[str, Stop] = {
 }
 
 ECHOED = ("reasoning_content", "reasoning", "reasoning_details", "extra_content")
-"""Fields of a message that its server wants back: DeepSeek's and vLLM's reasoning, OpenRouter's, Gemini's signatures."""
+"""Fields of a message that its server wants back: reasoning (DeepSeek, vLLM, OpenRouter), Gemini's signatures."""
 
 READ = frozenset({"id", "type", "function", "index"})
 """Fields of a tool call that have a place of their own; all others are carried in `vendor_extra`."""
@@ -32,6 +32,7 @@ def completion_answer(reply: JsonObject, request: ModelRequest, provider: str) -
     Raises:
         BadReply: the shape is wrong, or there is no finish reason: the answer is not whole.
         ErrorReply: it is an error object.
+
     """
     if reply.get("error"):
         raise ErrorReply(reply)

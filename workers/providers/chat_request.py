@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterable
 
 from schemas.contract import JsonObject
-from schemas.message import AssistantMessage, Message, NoteMessage, Opaque, ToolCall
+from schemas.message import AssistantMessage, Message, Opaque, ToolCall
 from schemas.model import ModelRequest
-from workers.providers.anthropic_request import arguments_object
-from workers.providers.responses_request import error_marked
+from workers.providers.replay import EARLIER_TURNS, error_marked, parsed_arguments, told, wire_name
 from workers.providers.schema_dialects import for_gemini, is_openai_strict
-from workers.providers.turns import Turn, turns, wire_name
+from workers.providers.turns import Turn, turns
 
 NO_SIGNATURE: JsonObject = {"extra_content": {"google": {"thought_signature": "skip_thought_signature_validator"}}}
 """The vendor's documented stand-in for a call that one of its own models did not make: without any, Gemini 3 and later
@@ -69,12 +68,13 @@ def _messages(messages: Iterable[Message], provider: str, unsigned: JsonObject) 
             wire.append(said)
         for wire_id, result in turn.results:
             wire.append({"role": "tool", "tool_call_id": wire_id, "content": error_marked(result)})
-        told = [
-            f"<reminder>{message.text}</reminder>" if isinstance(message, NoteMessage) else message.text
-            for message in turn.told
-        ]
-        if told:
-            wire.append({"role": "user", "content": "\n\n".join(told)})
+        for text in map(told, turn.told):
+            if wire and wire[-1]["role"] == "user":
+                wire[-1]["content"] += f"\n\n{text}"
+            else:
+                wire.append({"role": "user", "content": text})
+    if not wire or wire[0]["role"] != "user":
+        wire.insert(0, {"role": "user", "content": EARLIER_TURNS})
     return wire
 
 
@@ -86,7 +86,7 @@ def _said(turn: Turn, message: AssistantMessage, provider: str, unsigned: JsonOb
     for part in message.parts:
         if isinstance(part, ToolCall):
             # Most servers parse the arguments of the history and fail on text that is no object, call after call.
-            arguments = part.raw_arguments if arguments_object(part.raw_arguments) else "{}"
+            arguments = "{}" if parsed_arguments(part.raw_arguments) is None else part.raw_arguments
             function = {"name": wire_name(part.name), "arguments": arguments}
             extra = part.vendor_extra if own and part.vendor_extra else {} if own or calls else unsigned
             calls.append({"id": turn.ids[len(calls)], "type": "function", "function": function, **extra})

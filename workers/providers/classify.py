@@ -1,4 +1,4 @@
-"""Whatever a call raised -> one `Failure`. The exception itself goes no further: it holds the key, the prompt, or can't be pickled.
+"""Whatever a call raised -> one `Failure`. The exception goes no further: it holds the key and the prompt.
 
 The SDKs' exceptions are told apart by class name along their inheritance, so that classifying an error of one SDK
 does not import the other; a test walks every exception class that either of them exports.
@@ -83,7 +83,7 @@ def failure(error: BaseException, call: Circumstances) -> Failure:
         return Failure(kind=kind, detail=f"{call.provider}: no complete answer within {call.timeout_s:g} s")
     root = tuple(_chain(error))[-1]
     if known_class(root) is None:
-        # Not one of a client's exceptions: its message may quote anything (pydantic's quotes the value), its place can't.
+        # Not a client's exception: its message may quote anything (pydantic's quotes the value), its place can't.
         return _failure(kind, f"{type(root).__name__} at {_place(root)}", call)
     return _failure(kind, f"{type(root).__name__}: {root}", call)
 

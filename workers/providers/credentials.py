@@ -22,7 +22,7 @@ VARIABLES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Credentials:
-    """Keys and base URLs. None is shown in a repr: this object ends up in tracebacks, and a URL may carry a password."""
+    """Keys and base URLs. None is shown in a repr: this ends up in tracebacks, and a URL may carry a password."""
 
     anthropic_api_key: str | None = field(default=None, repr=False)
     anthropic_base_url: str | None = field(default=None, repr=False)
@@ -41,9 +41,10 @@ class Credentials:
 
         Raises:
             ModelError: it is not set (`auth_error`, which is never retried).
+
         """
         value: str | None = getattr(self, name)
         if value:
             return value
-        detail = f"{provider}: expected {VARIABLES[name]} to be set, found nothing; set it for the workers of the model queue"
+        detail = f"{provider}: expected {VARIABLES[name]} to be set, found nothing; set it where the workers run"
         raise ModelError(Failure(kind=FailureKind.AUTH_ERROR, detail=detail))

@@ -2,7 +2,7 @@
 
 An HTTP client's timeout bounds one read, not a call: a server that drips a byte before each read times out held a
 2 s timeout open for 32 s (measured). So the socket itself is wrapped: each operation gets what is left of the
-deadline of the calling thread, and none starts after it. Nothing has to be interrupted and no watchdog thread is needed.
+deadline of the calling thread, and none starts after it. Nothing has to be interrupted: there is no watchdog thread.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def left_s(timeout_s: float | None, out_of_time: type[httpcore2.TimeoutException
 
     Raises:
         out_of_time: the deadline has passed.
+
     """
     if _call.ends_at is None:
         return timeout_s

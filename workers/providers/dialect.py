@@ -25,10 +25,15 @@ class Answer:
 class Dialect(Protocol):
     """One wire format. Pure: the same request gives the same object, key for key."""
 
-    path: str
-    """Where a request goes, below the base URL."""
-    count_path: str | None
-    """Where it is counted; None when the provider has no counter."""
+    @property
+    def path(self) -> str:
+        """Where a request goes, below the base URL."""
+        ...
+
+    @property
+    def count_path(self) -> str | None:
+        """Where it is counted; None when the provider has no counter."""
+        ...
 
     def request(self, request: ModelRequest) -> JsonObject:
         """The body of a call. Raises Unsendable."""

@@ -46,7 +46,7 @@ def _tls() -> ssl.SSLContext:
 
 
 def timeouts(timeout_s: float) -> httpx2.Timeout:
-    """The client's own timeouts for a call. The deadline is what bounds it; these only keep one dead address from eating it."""
+    """The client's own timeouts. The deadline bounds the call; these keep one dead address from eating all of it."""
     return httpx2.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
 
 

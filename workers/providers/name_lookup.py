@@ -36,6 +36,7 @@ class NameLookup:
         Raises:
             httpcore2.ConnectTimeout: not resolved in time.
             httpcore2.ConnectError: no such host.
+
         """
         if _is_address(host):
             return [host]

@@ -45,6 +45,7 @@ def connect_gemini(credentials: Credentials) -> ProviderModel:
 
     Raises:
         ModelError: GEMINI_API_KEY is not set.
+
     """
     key = credentials.need("gemini_api_key", "gemini")
     connection = openai_connection(key, credentials.gemini_base_url or GEMINI_BASE_URL, own_vendor=False)
@@ -56,6 +57,7 @@ def connect_compatible(credentials: Credentials) -> ProviderModel:
 
     Raises:
         ModelError: OPENAI_BASE_URL is not set.
+
     """
     name = "openai-compatible"
     base_url = credentials.need("openai_base_url", name)

@@ -38,6 +38,7 @@ def connect(credentials: Credentials) -> ProviderModel:
 
     Raises:
         ModelError: OPENAI_API_KEY is not set.
+
     """
     key = credentials.need("openai_api_key", NAME)
     connection = openai_connection(key, credentials.openai_base_url or OPENAI_BASE_URL, own_vendor=True)

@@ -59,6 +59,7 @@ class ProviderModel:
 
         Raises:
             ModelError: whatever went wrong, classified. Nothing else leaves this method.
+
         """
         outcome = self._attempt(request)
         if isinstance(outcome, Failure):
@@ -70,6 +71,7 @@ class ProviderModel:
 
         Raises:
             ModelError: the count failed. The estimate is good enough then.
+
         """
         outcome = self._count(request, min(request.timeout_s, COUNT_TIMEOUT_S))
         if isinstance(outcome, Failure):

@@ -6,7 +6,7 @@ import logging
 
 
 def quiet(name: str) -> None:
-    """Raise the SDK's logger to INFO, unless somebody set a level for it (`ANTHROPIC_LOG=debug`, `OPENAI_LOG=debug`)."""
+    """Raise the SDK's logger to INFO, unless somebody set its level (`ANTHROPIC_LOG=debug`, `OPENAI_LOG=debug`)."""
     logger = logging.getLogger(name)
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)

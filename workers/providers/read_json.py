@@ -31,6 +31,7 @@ def misshapen(what: str, expected: str, got: object) -> NoReturn:
 
     Raises:
         BadReply: always.
+
     """
     kind = "null" if got is None else type(got).__name__
     raise BadReply(FailureKind.PROVIDER_ERROR, f"unusable reply: expected {what} to be {expected}, got {kind}")
@@ -42,6 +43,7 @@ def read_object(content: bytes, content_type: str) -> JsonObject:
     Raises:
         BadReply: it is none. Text that begins like one was cut off on the way (`connection`); anything else, such as
             a proxy's HTML page, is the provider's error.
+
     """
     try:
         value: object = json.loads(content, parse_constant=_no_constant)

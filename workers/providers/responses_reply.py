@@ -22,6 +22,7 @@ def response_answer(reply: JsonObject, request: ModelRequest, provider: str) -> 
     Raises:
         BadReply: the shape is wrong, or the response is not whole.
         ErrorReply: its status is `failed`, or it is an error object.
+
     """
     status = reply.get("status")
     if isinstance(reply.get("error"), dict):

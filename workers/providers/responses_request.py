@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable
 
 from schemas.contract import JsonObject
-from schemas.message import Message, NoteMessage, Opaque, Text, ToolCall, ToolMessage
+from schemas.message import Message, NoteMessage, Text, ToolCall
 from schemas.model import ModelRequest
+from workers.providers.replay import error_marked, wire_name
 from workers.providers.schema_dialects import is_openai_strict
-from workers.providers.turns import Turn, turns, wire_name
+from workers.providers.turns import Turn, turns
 
 MIN_OUTPUT_TOKENS = 16
 """The vendor refuses a smaller limit."""
@@ -48,11 +49,6 @@ def count_request(request: ModelRequest, provider: str) -> JsonObject:
 def cache_key(text: str) -> str:
     """A cache key of the length the vendor takes."""
     return text if len(text) <= MAX_CACHE_KEY_CHARS else hashlib.sha256(text.encode()).hexdigest()
-
-
-def error_marked(result: ToolMessage) -> str:
-    """A result's text. The vendor has no field for 'this is an error'."""
-    return f"ERROR: {result.content}" if result.is_error else result.content
 
 
 def _prompt(request: ModelRequest, provider: str) -> JsonObject:
@@ -108,7 +104,7 @@ def _said(turn: Turn, provider: str) -> list[JsonObject]:
         elif isinstance(part, ToolCall):
             name = wire_name(part.name)
             items.append({"type": "function_call", "call_id": next(ids), "name": name, "arguments": part.raw_arguments})
-        elif isinstance(part, Opaque) and part.provider == provider:
+        elif part.provider == provider:
             if part.raw.get("type") == PHASE:
                 phase = {"phase": part.raw.get("phase")}
             else:

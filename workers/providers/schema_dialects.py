@@ -1,4 +1,4 @@
-"""Projections of a JSON Schema onto what a vendor accepts. The author's own schema still validates every argument here."""
+"""Projections of a JSON Schema onto what a vendor accepts. The author's own schema still validates all arguments."""
 
 from __future__ import annotations
 

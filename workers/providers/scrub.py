@@ -33,7 +33,7 @@ _KEY_LIKE = re.compile(
 
 
 def scrub(text: str, *, secrets: Iterable[str] = (), said: str = "") -> str:
-    """At most 300 characters of `text`, with secrets, anything that looks like a key, and quotations of `said` cut out."""
+    """At most 300 characters of `text`; secrets, whatever looks like a key, and quotations of `said` are cut out."""
     text = text[:_READ_CHARS]
     for secret in secrets:
         if secret:

@@ -13,7 +13,7 @@ CUT_SHORT_SHARE = 0.01
 CUT_SHORT_TOKENS = 16
 CUT_SHORT_FROM_TOKENS = 1_024
 """A full window often is no error: at 99.9 % fill a real server answered 200, stop 'length', with 3 tokens of the 64
-asked for. So a length stop after at most 16 tokens, or 1 % of at least 1,024 requested ones, means the window is full."""
+asked for. So a length stop after at most 16 tokens, or 1 %, of at least 1,024 requested ones means a full window."""
 
 
 def read_usage(
@@ -38,6 +38,12 @@ def read_usage(
         output_tokens=written,
         reasoning_tokens=thought,
     )
+
+
+def total(*counts: object) -> int | None:
+    """The sum of figures that a provider reports apart; None when one of them is missing or can't be true."""
+    known = [_count(count) for count in counts]
+    return None if None in known else sum(count or 0 for count in known)
 
 
 def length_stop(usage: Usage, requested_tokens: int) -> Stop:

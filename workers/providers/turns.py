@@ -17,8 +17,6 @@ from schemas.message import AssistantMessage, Message, NoteMessage, ToolMessage,
 _PORTABLE_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 """An id that every vendor takes: Anthropic allows no other characters, OpenAI at most 40 in a chat."""
 
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
-
 
 class Unsendable(ValueError):
     """Raised when a request can't be put into a vendor's format: a call without a result, a schema it can't take.
@@ -52,6 +50,7 @@ def turns(messages: Iterable[Message], provider: str) -> list[Turn]:
 
     Raises:
         Unsendable: a call has no result, or a result no call (or two).
+
     """
     found = [Turn()]
     by_group: dict[int, Turn] = {}
@@ -72,11 +71,6 @@ def turns(messages: Iterable[Message], provider: str) -> list[Turn]:
             missing = min(set(range(len(turn.ids))) - set(turn.answers))
             raise Unsendable(f"group {turn.assistant.group}: call {missing} has no result; every call needs one")
     return found if found[0].told else found[1:]
-
-
-def wire_name(name: str) -> str:
-    """A tool name that every vendor takes back, also when the model made it up (`functions.search`, ``)."""
-    return _NOT_IN_NAMES.sub("_", name)[:64] or "unnamed"
 
 
 def made_up_id(messages: Iterable[Message], ordinal: int) -> str:

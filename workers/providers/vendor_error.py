@@ -33,10 +33,10 @@ CODES: dict[str, FailureKind] = {
     **dict.fromkeys(("timeout_error", "deadline_exceeded", "request_body_timeout", "vector_store_timeout"), TIMEOUT),
     **dict.fromkeys(("rate_limit_error", "rate_limit_exceeded", "ramp_limit_exceeded", "resource_exhausted"), RATE),
 }
-"""A vendor's `code`, `type`, `error_code` or `status`, in lower case. `server_error` and the like say less than the status."""
+"""A vendor's `code`, `type`, `error_code` or `status`, in lower case. `server_error` says less than the status does."""
 
 PRECEDENCE = (OVERFLOW, QUOTA, AUTH, REFUSED, OVERLOADED, TIMEOUT, RATE)
-"""Which counts when code and message differ: a spend cap has the type of a rate limit and a code that says what it is."""
+"""Which counts when there are several: a spend cap has the type of a rate limit and a code that says what it is."""
 
 PHRASES: tuple[tuple[re.Pattern[str], FailureKind], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), kind)
@@ -59,7 +59,8 @@ PHRASES: tuple[tuple[re.Pattern[str], FailureKind], ...] = tuple(
 
 STATUSES: dict[int, FailureKind] = {
     401: AUTH, 402: QUOTA, 403: AUTH, 408: TIMEOUT, 409: PROVIDER, 413: OVERFLOW, 425: PROVIDER, 429: RATE,
-    499: FailureKind.CONNECTION, 501: FORMAT, 503: OVERLOADED, 504: TIMEOUT, 522: TIMEOUT, 524: TIMEOUT, 529: OVERLOADED,
+    499: FailureKind.CONNECTION, 501: FORMAT, 503: OVERLOADED, 504: TIMEOUT, 522: TIMEOUT, 524: TIMEOUT,
+    529: OVERLOADED,
 }  # fmt: skip
 """What a status means when neither code nor message says more. Any other 4xx is a request that will not get better."""
 
@@ -78,7 +79,7 @@ class VendorError:
 
     @classmethod
     def read(cls, body: object) -> VendorError:
-        """Read `{"error": {...}}`, Google's list of it, a bare object, a string under `error` or `detail`, or none of them."""
+        """Read `{"error": {...}}`, Google's list of it, a bare object, a string under `error` or `detail`, or none."""
         if isinstance(body, list) and body:
             body = body[0]
         if not isinstance(body, Mapping):

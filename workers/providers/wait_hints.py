@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 MAX_WAIT_MS = 31 * 86_400_000
-"""Longest wait that is believed; a spend limit is lifted at the first of the month. 'Wait 1e12 seconds' has been seen."""
+"""Longest wait that is believed: a spend limit is lifted at the first of the month. More is a mistake."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1.0, "s": 1_000.0, "m": 60_000.0, "h": 3_600_000.0, "d": 86_400_000.0}

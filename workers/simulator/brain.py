@@ -25,7 +25,7 @@ from schemas.model import Stop
 
 Role = Literal["user", "assistant", "tool", "note"]
 """Who speaks in a turn. `note` is the runtime speaking to the model: a system or developer message in mid-conversation,
-or (on the Anthropic wire) a user text that begins with `<reminder>`."""
+or a `<reminder>` paragraph in a user text, which is how clients say it where that is not accepted."""
 
 SPOILED_ID = "_spoiled"
 """How the id of a tool call ends that the server made invalid on purpose; see `Conversation.position`."""

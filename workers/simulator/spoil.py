@@ -43,7 +43,9 @@ def spoil(fault: Fault, reply: Reply, conversation: Conversation, seed: int) -> 
     spoiled = _spoiled(fault, victim, conversation, luck)
     if spoiled is None:
         return None
-    calls = (*reply.calls[:-1], replace(spoiled, id=victim.id + SPOILED_ID))
+    # With the turn in it, an id stays unique when the same call is spoiled again: clients rename ids that repeat.
+    spoiled = replace(spoiled, id=f"{victim.id}_{conversation.turn}{SPOILED_ID}")
+    calls = (*reply.calls[:-1], spoiled)
     return replace(reply, calls=calls, stop=Stop.LENGTH if fault is Fault.CUT_OFF else reply.stop)
 
 

@@ -7,8 +7,8 @@ first record in the file answers, and what it says decides the later turns.
 Model turn n gets the record's n-th assistant message. Assistant messages before the first user message (a harness's
 greeting) are not counted, in the record or in the request.
 
-A record is a list of messages in OpenAI Chat form; in a file, one JSON object with `messages` per line. A conversation whose first user message was compacted
-away can't be recognised: give such tests a rule set.
+A record is a list of messages in OpenAI Chat form; in a file, a JSON object with `messages` per line. A conversation
+whose first user message was compacted away can't be recognised: give such tests a rule set.
 """
 
 from __future__ import annotations
@@ -60,22 +60,12 @@ class TranscriptBrain:
     @classmethod
     def read(cls, path: Path, *, fallback: Brain | None = None) -> TranscriptBrain:
         """The records of a JSON Lines file, `.gz` or not; raises ConfigError that names what is no record."""
-        records = []
+        opened = gzip.open if path.suffix == ".gz" else open
         try:
-            with (
-                gzip.open(path, "rt", encoding="utf-8")
-                if path.suffix == ".gz"
-                else path.open(encoding="utf-8") as lines
-            ):
-                for number, line in enumerate(lines, 1):
-                    records.append(json.loads(line)["messages"])
+            with opened(path, "rt", encoding="utf-8") as lines:
+                records = [_messages(line, f"transcript {path}, line {n}") for n, line in enumerate(lines, 1)]
         except OSError as error:
             raise ConfigError(f"transcript {path}: can't be read ({error.strerror or error})") from error
-        except (ValueError, KeyError, TypeError) as error:
-            problem = f"{type(error).__name__}: {error}"
-            raise ConfigError(
-                f"transcript {path}, line {number}: expected JSON with `messages`, got {problem}"
-            ) from error
         return cls(records, fallback=fallback)
 
     def answer(self, conversation: Conversation) -> Answer:
@@ -101,9 +91,19 @@ def _agreement(record: Record, system: str, history: Sequence[Spoken]) -> tuple[
     return record.system == system, same
 
 
+def _messages(line: str, where: str) -> list[JsonObject]:
+    try:
+        return list(json.loads(line)["messages"])
+    except (ValueError, KeyError, TypeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{where}: expected a JSON object with `messages`, got {problem}") from error
+
+
 def _record(messages: Sequence[JsonObject]) -> Record:
     system = "\n\n".join(text_of(each.get("content"), "content") for each in messages if each["role"] == "system")
     heard = [message for message in messages if message["role"] != "system"]
+    if not any(message["role"] == "user" for message in heard):
+        raise KeyError("no message of a user")
     spoken = _since_opening([_spoken(message) for message in heard])
     opened = heard[len(heard) - len(spoken) :]
     return Record(system, tuple(spoken), tuple(_answer(each) for each in opened if each["role"] == "assistant"))

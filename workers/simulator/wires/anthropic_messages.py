@@ -17,13 +17,11 @@ from workers.simulator.wires.wire import (
     RefusalKind,
     Reply,
     dump,
+    heard,
     objects,
     refuse_streaming,
     text_of,
 )
-
-REMINDER = "<reminder>"
-"""A user text that begins so is the runtime speaking: older models accept no system message in mid-conversation."""
 
 STOPS = {
     Stop.END: "end_turn",
@@ -173,22 +171,17 @@ def _entries(message: JsonObject, where: str) -> list[Turn | Result]:
 
 
 def _from_user(blocks: list[JsonObject], where: str) -> list[Turn | Result]:
-    """Results as they come; of the texts, reminders are notes and the others together are what the user said."""
+    """Results as they come, then a turn for each text."""
     entries: list[Turn | Result] = []
-    said = ""
     for block in blocks:
-        if block.get("type") == "tool_result":
-            if said:
-                raise BadRequest(f"{where}: `tool_result` blocks must come first in a user message, before any text")
+        if block.get("type") != "tool_result":
+            entries.extend(heard(text_of([block], where)))
+        elif entries and isinstance(entries[-1], Turn):
+            raise BadRequest(f"{where}: `tool_result` blocks must come first in a user message, before any text")
+        else:
             text = text_of(block.get("content"), where)
             entries.append(Result(str(block.get("tool_use_id", "")), text, bool(block.get("is_error"))))
-            continue
-        text = text_of([block], where)
-        if text.startswith(REMINDER):
-            entries.append(Turn("note", text))
-        else:
-            said += text
-    return [*entries, Turn("user", said)] if said else entries
+    return entries
 
 
 def _paired(history: list[Turn | Result]) -> tuple[Turn, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from schemas.contract import JsonObject
@@ -15,6 +16,7 @@ from workers.simulator.wires.wire import (
     RateState,
     Refusal,
     Reply,
+    heard,
     objects,
     refuse_streaming,
     text_of,
@@ -56,11 +58,10 @@ class OpenAIChat:
         system: list[str] = []
         history: list[Turn | Result] = []
         for number, message in enumerate(objects(body.get("messages"), "messages")):
-            entry = _entry(message, f"messages.{number}")
-            if isinstance(entry, Turn) and entry.role == "note" and not history:
-                system.append(entry.text)
+            if message.get("role") in ("system", "developer") and not history:
+                system.append(text_of(message.get("content"), f"messages.{number}"))
             else:
-                history.append(entry)
+                history.extend(_entries(message, f"messages.{number}"))
         choice = body.get("tool_choice")
         schema = ((body.get("response_format") or {}).get("json_schema") or {}).get("schema")
         conversation = Conversation(
@@ -123,18 +124,18 @@ class OpenAIChat:
         return openai_errors.headers(request_id, rate)
 
 
-def _entry(message: JsonObject, where: str) -> Turn | Result:
+def _entries(message: JsonObject, where: str) -> Sequence[Turn | Result]:
     role, text = message.get("role"), text_of(message.get("content"), where)
     if role in ("system", "developer"):
-        return Turn("note", text)
+        return [Turn("note", text)]
     if role == "user":
-        return Turn("user", text)
+        return heard(text)
     if role == "tool":
-        return openai_errors.result(message.get("tool_call_id"), text)
+        return [openai_errors.result(message.get("tool_call_id"), text)]
     if role != "assistant":
         raise BadRequest(f"{where}.role: expected system, developer, user, assistant or tool, got {role!r}")
     calls = objects(message.get("tool_calls") or [], f"{where}.tool_calls")
-    return Turn("assistant", text, tuple(_call(call) for call in calls))
+    return [Turn("assistant", text, tuple(_call(call) for call in calls))]
 
 
 def _call(call: JsonObject) -> Call:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,10 @@ from typing import Any, Protocol
 
 from schemas.contract import JsonObject
 from schemas.model import Stop, Usage
-from workers.simulator.brain import Call, Conversation
+from workers.simulator.brain import Call, Conversation, Turn
+
+
+REMINDER = re.compile(r"(?:\A|\n\n)(<reminder>.*?</reminder>)(?=\n\n|\Z)", re.DOTALL)
 
 
 class BadRequest(Exception):
@@ -127,6 +131,20 @@ def text_of(content: object, where: str) -> str:
         return content
     parts = objects(content, where)
     return "".join(part["text"] if isinstance(part.get("text"), str) else f"[{part.get('type')}]" for part in parts)
+
+
+def heard(text: str) -> list[Turn]:
+    """What one user text holds: what the user said, and apart from it any `<reminder>` paragraph, which is a note.
+
+    Where a vendor or a compatible server takes no system message in mid-conversation, clients mark the runtime's words so.
+    """
+    turns = []
+    for number, piece in enumerate(REMINDER.split(text)):
+        if number % 2:
+            turns.append(Turn("note", piece))
+        elif piece.strip("\n") or len(text) == len(piece):
+            turns.append(Turn("user", piece.removeprefix("\n\n")))
+    return turns
 
 
 def refuse_streaming(body: JsonObject) -> None:

@@ -25,7 +25,7 @@ from orchestration.errors import ConfigError
 from orchestration.toolcontext import ToolContext
 from schemas.contract import JsonObject
 
-_PLAIN = (str, int, float, bool, type(None), Any, object, dict, list)
+_PLAIN = (str, int, float, bool, None, type(None), Any, object, dict, list)
 _CONTAINERS = (list, dict, Union, types.UnionType, Required, NotRequired)
 _SCHEMA_MAPS = ("properties", "$defs", "patternProperties")
 _SCHEMA_VALUES = ("items", "additionalProperties", "anyOf", "oneOf", "allOf", "prefixItems", "not", "contains")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Hashable, Iterator
 from datetime import datetime
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from jsonschema import Draft7Validator, Draft202012Validator, FormatChecker, ValidationError, validators
@@ -38,7 +38,7 @@ def _identity(value: Any) -> Hashable:
         return ("array", tuple(_identity(item) for item in value))
     if isinstance(value, dict):
         return ("object", frozenset((key, _identity(item)) for key, item in value.items()))
-    return value  # a string, a number or null
+    return cast(Hashable, value)  # a string, a number or null
 
 
 def _multiple_of(_validator: Validator, unit: float, instance: object, _schema: object) -> Iterator[ValidationError]:

@@ -54,7 +54,7 @@ class ModelName:
 
     @classmethod
     def parse(cls, name: str) -> ModelName:
-        """Read a vendor's own name (`claude-sonnet-4-6`), from which the provider follows, or `provider:model`.
+        """Read `claude-sonnet-4-6`, from which the provider follows, or `provider:model`.
 
         A provider that is not among the built-in ones is accepted: whoever registered it knows it.
 

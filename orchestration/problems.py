@@ -127,14 +127,15 @@ def _missing(where: str, error: ValidationError) -> Iterator[Problem]:
 def _unknown(where: str, error: ValidationError) -> Iterator[Problem]:
     schema: Any = error.schema if isinstance(error.schema, Mapping) else {}
     known = list(schema.get("properties", {}))
-    extras = [name for name in error.instance if name not in known] if isinstance(error.instance, dict) else []
+    came: Any = error.instance
+    extras = [name for name in came if name not in known]
     for name in islice(extras, MAX_PROBLEMS):
         close = difflib.get_close_matches(name, known, 1)
         hint = f", did you mean {close[0]!r}?" if close else (f", known are {_some(known)}" if known else "")
         yield Problem(
             f"{where}{pointer([name[:80]])}",
             f"no such property{hint}",
-            show(error.instance[name]),
+            show(came[name]),
             str(error.validator),
         )
 

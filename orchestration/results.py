@@ -28,6 +28,11 @@ BYTES_PER_TOKEN = 2.5
 SMALL_NODES = 20_000
 """Values up to here are encoded in one go (by C); larger ones piece by piece, so that the ceiling can stop them."""
 
+PIECES = 10_000
+"""Pieces joined at a time: ten million small strings are ten times as large as their text."""
+
+SLICE_CHARS = 1_000_000
+
 HEAD_SHARE = 0.7
 """Of a cut result, the part taken from its beginning. The end often says how it went, so it stays too."""
 
@@ -104,17 +109,19 @@ def _encode(value: object) -> str:
     if _is_small(value):
         return _ENCODER.encode(value)
     parts: list[str] = []
-    size = 0
     pieces: list[str] = []
-    for chunk in _ENCODER.iterencode(value):  # in Python, piece by piece
-        pieces.append(chunk)
-        size += len(chunk)
-        if len(pieces) >= 10_000:
+    size = 0
+    for piece in _ENCODER.iterencode(value):  # in Python, piece by piece
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_RESULT_CHARS:
+            pieces[-1] = piece[: len(piece) - (size - MAX_RESULT_CHARS)]
+            pieces.append(_cut_note("more"))
+            break
+        if len(pieces) >= PIECES:
             parts.append("".join(pieces))
             pieces.clear()
-        if size > MAX_RESULT_CHARS:
-            break
-    return _cut("".join([*parts, *pieces]), "more")
+    return "".join([*parts, *pieces])
 
 
 def _is_small(value: object) -> bool:
@@ -153,22 +160,24 @@ _ENCODER = json.JSONEncoder(default=_plain, allow_nan=False, ensure_ascii=False,
 
 
 def _cut(text: str, came: str) -> str:
-    if len(text) <= MAX_RESULT_CHARS:
-        return text
-    return (
-        text[:MAX_RESULT_CHARS]
-        + f"\n[cut: the tool returned {came}; only the first {MAX_RESULT_CHARS} characters are kept]"
-    )
+    return text if len(text) <= MAX_RESULT_CHARS else text[:MAX_RESULT_CHARS] + _cut_note(came)
+
+
+def _cut_note(came: str) -> str:
+    return f"\n[cut: the tool returned {came}; only the first {MAX_RESULT_CHARS} characters are kept]"
 
 
 def _whole(text: str) -> str:
     """Half a surrogate pair is no character, and would break whatever encodes it later: it is escaped."""
     if text.isascii():
         return text
+    slices = range(0, len(text), SLICE_CHARS)  # looked at by slices: the whole, encoded, may be four times as large
     try:
-        text.encode()
+        for start in slices:
+            text[start : start + SLICE_CHARS].encode()
     except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace").decode()
+        escaped = (text[start : start + SLICE_CHARS].encode(errors="backslashreplace").decode() for start in slices)
+        return "".join(escaped)
     return text
 
 

@@ -62,7 +62,8 @@ def checked_copy(schema: object) -> tuple[JsonObject, type[Validator]]:
     except RecursionError:
         raise ConfigError("schema: nested too deep to be checked; flatten it") from None
     if copy.get("type") != "object":
-        raise ConfigError(f'schema /type: expected "object" (arguments are named), got {show(copy.get("type"))}')
+        came = show(copy["type"]) if "type" in copy else "nothing"
+        raise ConfigError(f'schema /type: expected "object" (arguments are named), got {came}')
     _Walk(copy, dialect).check()
     return copy, DIALECTS[dialect]
 
@@ -103,17 +104,23 @@ def _children(value: object) -> Iterator[object]:
 
 
 def _invalid(error: SchemaError) -> str:
-    where, value = f"schema {pointer(error.absolute_path)}", error.instance
-    path = list(error.absolute_path)
-    if isinstance(value, str) and "type" in path[-2:]:
-        if value.lower() == "any":
-            return f"{where}: 'any' is no type; leave `type` out to accept any value"
-        close = _FOREIGN.get(value.lower()) or next(iter(difflib.get_close_matches(value.lower(), _TYPES, 1)), None)
-        hint = f"; did you mean {close!r}?" if close else ""
-        return f"{where}: expected one of {', '.join(_TYPES)}, got {value[:80]!r}{hint}"
+    path, value = list(error.absolute_path), error.instance
+    where = f"schema {pointer(path)}"
+    if path[-1:] == ["type"] and path[-2:-1] not in (["properties"], ["$defs"]):
+        words = value if isinstance(value, list) else [value]
+        return f"{where}: {_unknown_type(next((word for word in words if word not in _TYPES), value))}"
     if isinstance(value, str) and error.validator == "format" and error.validator_value == "regex":
         return f"{where}: {hazard(value) or 'not a regular expression'} ({show(value)})"
     return f"{where}: not valid JSON Schema: {error.message[:300]}"
+
+
+def _unknown_type(came: object) -> str:
+    word = came.lower() if isinstance(came, str) else ""
+    if word == "any":
+        return "'any' is no type; leave `type` out to accept any value"
+    close = _FOREIGN.get(word) or next(iter(difflib.get_close_matches(word, _TYPES, 1)), None)
+    hint = f"; did you mean {close!r}?" if close else ""
+    return f"expected one of {', '.join(_TYPES)}, got {show(came)}{hint}"
 
 
 class _Walk:

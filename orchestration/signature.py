@@ -176,6 +176,8 @@ def _add_default(schema: JsonObject, parameter: Parameter, adapter: TypeAdapter[
     if parameter.required:
         return
     try:
-        schema["default"] = adapter.dump_python(parameter.default, mode="json", warnings="error")
+        default = adapter.dump_python(parameter.default, mode="json", warnings="none")
+        adapter.validate_json(json.dumps(default, allow_nan=False))
     except Exception:  # a default outside its own annotation (`name: str = None`) is the function's affair
-        schema.pop("default", None)
+        return
+    schema["default"] = default

@@ -1,7 +1,7 @@
 """A row for every job in Flower's task list, by Celery events of our own.
 
-Flower turns an event of unknown type `task-xyz` into a row of state `XYZ`. So a job is a task that never was: its uuid is the
-job's id, its name `job:<agent>`, its state follows the job. Only a change of state sends an event; a thread sends it.
+Flower turns an event of unknown type `task-xyz` into a row of state `XYZ`. So a job is a task that never was: its uuid
+is the job's id, its name `job:<agent>`, its state follows the job. Only a change of state sends an event, in a thread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from orchestration.ports import Claim
-from schemas.step import Outcome
+from schemas.step import Complete, Defer, Outcome
 from schemas.trace import TraceRecord
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ class JobEvents:
         """Jobs that this process left in another state than running."""
 
     def observe(self, claim: Claim, trace: TraceRecord, outcome: Outcome) -> None:
-        """Send the job's new state, when this step changed it. `trace.outcome` tells the endings that `outcome` does not."""
+        """Send the job's new state, if this step changed it. `trace.outcome` tells endings that `outcome` does not."""
         now = EVENTS.get(trace.outcome)
         if now is None or now == self._before(claim):
             return
         try:
             self._remember(claim.ref.job_id, now)
-            self._send(now, fields(claim, trace, now))
+            self._send(now, fields(claim, trace, outcome))
         except Exception:
             log.exception("events.broke", job_id=claim.ref.job_id)
 
@@ -86,7 +86,7 @@ class JobEvents:
     def _before(self, claim: Claim) -> str | None:
         """The job's state before this step, as the claim shows it; None for a job whose first step this is.
 
-        A deferral that did not count as an attempt leaves no mark in the claim: then what this process remembers decides.
+        A deferral that counted as no attempt leaves no mark in the claim: then what this process remembers decides.
         """
         waiting = claim.job.waiting
         if claim.verdict or (waiting and waiting.step == claim.ref.step and waiting.until_ms is None):
@@ -190,7 +190,7 @@ class Sender:
             dispatcher.connection.collect(socket_timeout=0.1)
 
 
-def fields(claim: Claim, trace: TraceRecord, now: str) -> dict[str, Any]:
+def fields(claim: Claim, trace: TraceRecord, outcome: Outcome) -> dict[str, Any]:
     """What a row shows: ids, times and numbers; nothing that anybody said. Times are the server's, in seconds."""
     job = claim.job
     began_ms = job.started_ms or job.created_ms
@@ -199,14 +199,14 @@ def fields(claim: Claim, trace: TraceRecord, now: str) -> dict[str, Any]:
         "name": f"job:{job.agent}",
         "args": "()",
         "kwargs": repr({"job_id": job.job_id, "session_id": job.session_id, "step": trace.step}),
-        "retries": job.retries,
+        "retries": job.retries + int(isinstance(outcome, Defer) and outcome.counts_as_attempt),
         "received": job.created_ms / 1000,
         "started": began_ms / 1000,
         "timestamp": trace.ended_ms / 1000,
         "root_id": job.root_id,
         "parent_id": job.parent.job_id if job.parent else None,
     }
-    if now == SUCCEEDED:
+    if isinstance(outcome, Complete):
         event["runtime"] = max(0, trace.ended_ms - began_ms) / 1000
     elif trace.failure:
         event["exception"] = trace.failure.kind.value
@@ -215,6 +215,7 @@ def fields(claim: Claim, trace: TraceRecord, now: str) -> dict[str, Any]:
 
 def node_name() -> str:
     """The Celery worker that this runs in, so that a job's row names the worker that moved it last."""
-    from celery import current_task
+    from celery import _state
 
-    return (current_task.request.hostname if current_task else None) or f"midwatch@{socket.gethostname()}"
+    task = _state.get_current_task()
+    return (task.request.hostname if task is not None else None) or f"midwatch@{socket.gethostname()}"

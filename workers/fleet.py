@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ import structlog
 from orchestration.errors import ConfigError, MidwatchError
 from workers.member import Member
 
-__all__ = ["Death", "Fleet", "Member", "wait_ready"]
+__all__ = ["Death", "Fleet", "Member", "wait_ready", "worker_argv"]
 
 QUICK_S = 10.0
 """A member that lived shorter than this died quickly: its command line, its settings or its server may be wrong."""
@@ -183,6 +184,12 @@ def wait_ready(member: Member, ready: str | Callable[[], bool], timeout_s: float
             raise MidwatchError(f"{member.name} ended with {member.exit_code} before it was ready:\n{member.said}")
         time.sleep(_READY_POLL_S)
     raise MidwatchError(f"{member.name} was not ready within {timeout_s:g} s; the end of its log:\n{member.said}")
+
+
+def worker_argv(queues: str, pool: str, concurrency: int, name: str = "") -> list[str]:
+    """The command line of one `midwatch worker`."""
+    argv = [sys.executable, "-m", "workers.cli", "worker", "--queues", queues, "--pool", pool]
+    return [*argv, "--concurrency", str(concurrency), *(["--name", name] if name else [])]
 
 
 def _log_death(death: Death) -> None:

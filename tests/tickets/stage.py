@@ -17,7 +17,7 @@ from tests.tickets.ledger import Ledger
 from tests.tickets.record import Ticket, as_record, expected, tickets
 from workers.dispatch import client_of
 from workers.embedded import EmbeddedServer
-from workers.fleet import Fleet, Member, wait_ready
+from workers.fleet import Fleet, Member, wait_ready, worker_argv
 from workers.settings import Settings
 
 WIRES = ("anthropic", "openai")
@@ -88,10 +88,8 @@ class Stage:
     def start_workers(self, kinds: Sequence[tuple[str, str, int]], env: dict[str, str] | None = None) -> None:
         """Start one worker for each (queues, pool, concurrency) and wait until they consume."""
         for queues, pool, concurrency in kinds:
-            argv = [sys.executable, "-m", "workers.cli", "worker", "--queues", queues, "--pool", pool]
-            argv += ["--concurrency", str(concurrency)]
             name = f"worker-{len(self.workers)}"
-            self.workers.append(self.fleet.start(name, argv, {**self.env, **(env or {})}))
+            self.workers.append(self.fleet.start(name, worker_argv(queues, pool, concurrency, name), {**self.env, **(env or {})}))
         for worker in self.workers:
             wait_ready(worker, "ready", timeout_s=60)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from schemas.step import StepKind
 from workers.bench.measure import cpu_s, kept_bytes, percentile, redis_commands
 from workers.dispatch import client_of
 from workers.embedded import EmbeddedServer
-from workers.fleet import Fleet, Member, wait_ready
+from workers.fleet import Fleet, Member, wait_ready, worker_argv
 from workers.settings import Settings
 
 WARM_JOBS, WARM_STEPS = 16, 10
@@ -69,8 +68,7 @@ class FleetRun:
             "MIDWATCH_LOG_LEVEL": "WARNING",
         }
         client = client_of(Settings(redis_url=self.server.url, prefix=PREFIX))
-        argv = [sys.executable, "-m", "workers.cli", "worker", "--queues", "model,tools,maintenance"]
-        argv += ["--pool", self.pool, "--concurrency", str(self.concurrency)]
+        argv = worker_argv("model,tools,maintenance", self.pool, self.concurrency)
         with (
             tempfile.TemporaryDirectory() as logs,
             redis.Redis.from_url(self.server.url, socket_timeout=10, retry=Retry(NoBackoff(), 0)) as reading,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ from schemas.job import JobStatus
 from workers.bench.fleet_run import PREFIX
 from workers.dispatch import client_of
 from workers.embedded import EmbeddedServer
-from workers.fleet import Fleet, Member, wait_ready
+from workers.fleet import Fleet, Member, wait_ready, worker_argv
 from workers.settings import Settings
 
 STEPS = 8
@@ -48,8 +47,7 @@ def run(
         }
         client = client_of(Settings(redis_url=server.url, prefix=PREFIX))
         with Fleet(env, Path(folder) / "logs") as fleet:
-            argv = [sys.executable, "-m", "workers.cli", "worker", "--queues", "model,tools,maintenance"]
-            argv += ["--pool", "threads", "--concurrency", str(jobs)]
+            argv = worker_argv("model,tools,maintenance", "threads", jobs)
             workers = [fleet.start(f"worker-{n}", argv) for n in range(processes)]
             for worker in workers:
                 wait_ready(worker, "ready", 60)

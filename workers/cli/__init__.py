@@ -1,4 +1,4 @@
-"""The command line: `midwatch`, or `python -m workers.cli`. One file per command; nothing is imported before it is needed."""
+"""The command line: `midwatch`, or `python -m workers.cli`. One file per command, imported when it is run."""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ def read_settings() -> Settings:
 
     Raises:
         BadSetting: says which setting, what was expected, what came.
+
     """
     from tomllib import TOMLDecodeError
 
@@ -61,11 +62,18 @@ def connect() -> Client:
 
     Raises:
         BadSetting: see `read_settings`.
+
     """
     current = read_settings()
     from workers.dispatch import client_of
 
     return client_of(current)
+
+
+def server_ms(client: Client) -> int:
+    """The server's time: records are dated by it, and this machine's clock may be off."""
+    seconds, micros = client.store.client.time()
+    return int(seconds) * 1_000 + int(micros) // 1_000
 
 
 def source_of(name: str) -> str:
@@ -111,7 +119,7 @@ def _problem(error: ValidationError) -> str:
 
 
 def _expected(message: str) -> str:
-    """pydantic's message in the words of ours."""
+    """Pydantic's message in the words of ours."""
     return re.sub(r"^(Input|String) should ", "should ", message)
 
 

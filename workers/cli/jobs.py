@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from workers.cli import options
-from workers.cli.environment import connect
+from workers.cli.environment import connect, server_ms
 from workers.cli.exits import Exit
 from workers.cli.output import count, document, duration, iso, print_json, print_json_line, say
 from workers.cli.tables import Column, print_card, print_table
@@ -35,7 +35,7 @@ def list_jobs(status: str | None, agent: str | None, limit: int, as_json: bool) 
     if as_json:
         print_json({"jobs": [document(job) for job in found]})
         return
-    now_ms = client.operations.now_ms() if found else 0
+    now_ms = server_ms(client) if found else 0
     columns = [
         Column("JOB"),
         Column("AGENT"),
@@ -70,7 +70,7 @@ def show_job(job_id: str, as_json: bool) -> None:
     if as_json:
         print_json(document(job))
         return
-    print_card(card(job, client.operations.now_ms()))
+    print_card(card(job, server_ms(client)))
 
 
 @jobs.command("tail")
@@ -96,17 +96,17 @@ def cancel_job(job_id: str) -> None:
 
 
 def why(job: Job, now_ms: int) -> str:
-    """What the job waits for, or what it failed of."""
+    """What the job waits for and until when, or what it failed of."""
     if job.status.ended:
         return f"{job.failure.kind}: {job.failure.detail}" if job.failure else ""
     if job.waiting is None:
         return f"{job.open_calls} tool calls under way" if job.open_calls > 1 else ""
     waiting = job.waiting
-    until = ""
-    if waiting.until_ms is not None:
-        until = f", for {duration(waiting.until_ms - now_ms)} more" if waiting.until_ms > now_ms else ", due now"
-    tries = f" (after attempt {waiting.attempt})" if waiting.attempt else ""
-    return f"step {waiting.step} waits: {waiting.reason}{until}{tries}"
+    if job.status == "parked" or waiting.until_ms is None:
+        return waiting.reason
+    word = f"retrying, attempt {waiting.attempt + 1}" if waiting.attempt else "waiting"
+    left_ms = waiting.until_ms - now_ms
+    return f"{word}, {f'next in {duration(left_ms)}' if left_ms > 0 else 'due now'}: {waiting.reason}"
 
 
 def card(job: Job, now_ms: int) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""A group whose commands are imported when they are run. Its help is made from a table, so `--help` imports none of them."""
+"""A group whose commands are imported when they are run: its help is made from a table, without them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does it, but a mistyped name is compared with the table: no command is registered before it is run."""
+        """As click does it, but a mistyped name is compared with the table, for nothing is registered yet."""
         try:
             return super().resolve_command(ctx, args)
         except click.exceptions.NoSuchCommand as error:

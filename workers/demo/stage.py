@@ -13,7 +13,7 @@ from orchestration.client import Client
 from orchestration.errors import MidwatchError
 from workers.dispatch import client_of
 from workers.embedded import EmbeddedServer
-from workers.fleet import Death, Fleet, Member, wait_ready
+from workers.fleet import Death, Fleet, Member, wait_ready, worker_argv
 from workers.settings import Settings
 
 NO_KEY = "none-needed-here"
@@ -66,9 +66,7 @@ class Stage:
 
     def start_worker(self, name: str, queues: str, pool: str, concurrency: int) -> Member:
         """One worker process; it is not ready yet when this returns."""
-        argv = [sys.executable, "-m", "workers.cli", "worker", "--queues", queues, "--pool", pool]
-        argv += ["--concurrency", str(concurrency), "--name", name]
-        member = self.fleet.start(name, argv, self.env)
+        member = self.fleet.start(name, worker_argv(queues, pool, concurrency, name), self.env)
         self.workers.append(member)
         return member
 

@@ -80,7 +80,6 @@ def _messages(messages: Iterable[Message], provider: str, unsigned: JsonObject) 
 
 def _said(turn: Turn, message: AssistantMessage, provider: str, unsigned: JsonObject) -> JsonObject | None:
     """The model's turn as one message, or None when nothing of it is left."""
-    own = message.provider == provider
     calls: list[JsonObject] = []
     kept: JsonObject = {}
     for part in message.parts:
@@ -88,7 +87,8 @@ def _said(turn: Turn, message: AssistantMessage, provider: str, unsigned: JsonOb
             # Most servers parse the arguments of the history and fail on text that is no object, call after call.
             arguments = "{}" if parsed_arguments(part.raw_arguments) is None else part.raw_arguments
             function = {"name": wire_name(part.name), "arguments": arguments}
-            extra = part.vendor_extra if own and part.vendor_extra else {} if own or calls else unsigned
+            # Of parallel calls only the first is signed.
+            extra = (part.vendor_extra or {}) if message.provider == provider else {} if calls else unsigned
             calls.append({"id": turn.ids[len(calls)], "type": "function", "function": function, **extra})
         elif isinstance(part, Opaque) and part.provider == provider:
             kept.update(part.raw)

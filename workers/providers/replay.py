@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from typing import NoReturn
@@ -10,11 +11,12 @@ from schemas.contract import JsonObject
 from schemas.message import NoteMessage, ToolMessage, UserMessage
 
 EARLIER_TURNS = "<reminder>Earlier turns are not shown.</reminder>"
-"""What a window begins with when it was trimmed to a model turn, for vendors whose conversations begin with the user."""
+"""What a window begins with that was trimmed to a model turn: some vendors want the user to begin."""
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 
 
+@functools.lru_cache(maxsize=1_024)
 def wire_name(name: str) -> str:
     """A tool name that every vendor takes back, also when the model made it up (`functions.search`, or nothing)."""
     return _NOT_IN_NAMES.sub("_", name)[:64] or "unnamed"
@@ -35,7 +37,7 @@ def error_marked(result: ToolMessage) -> str:
 
 
 def told(message: UserMessage | NoteMessage) -> str:
-    """Text for a vendor that knows only the user: what the runtime says is marked, so that it is not taken for theirs."""
+    """Text for a vendor that knows only the user: what the runtime says is marked, not to be taken for theirs."""
     return f"<reminder>{message.text}</reminder>" if isinstance(message, NoteMessage) else message.text
 
 

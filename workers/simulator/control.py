@@ -15,7 +15,9 @@ from workers.simulator.faults import Faults
 from workers.simulator.journal import Journal
 from workers.simulator.modelcall import ModelCalls
 from workers.simulator.wires import ANSWERS, COUNTERS
-from workers.simulator.wires.wire import BadRequest, Refusal, RefusalKind, encoded, read
+from workers.simulator.wires.jsontext import encoded
+from workers.simulator.wires.reading import read
+from workers.simulator.wires.wire import BadRequest, Refusal, RefusalKind
 
 PREFIX = "/__midwatch__/"
 

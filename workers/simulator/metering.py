@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 from schemas.model import Usage
 from workers.simulator.brain import Conversation
-from workers.simulator.wires.wire import Prompt, dump
+from workers.simulator.wires.jsontext import dump
+from workers.simulator.wires.wire import Prompt
 
 BYTES_PER_TOKEN = 4
 SMALLEST_CACHED_TOKENS = 1_024

@@ -22,18 +22,9 @@ from workers.simulator.journal import Entry, Journal
 from workers.simulator.metering import Meter, spoken
 from workers.simulator.ratelimit import RequestBucket
 from workers.simulator.spoil import spoil
-from workers.simulator.wires.wire import (
-    BadRequest,
-    Prompt,
-    RateState,
-    Refusal,
-    RefusalKind,
-    Reply,
-    Wire,
-    dump,
-    encoded,
-    read,
-)
+from workers.simulator.wires.jsontext import dump, encoded
+from workers.simulator.wires.reading import read
+from workers.simulator.wires.wire import BadRequest, Prompt, RateState, Refusal, RefusalKind, Reply, Wire
 
 REMEMBERED_TURNS = 200_000
 USUAL_WINDOW_TOKENS = 200_000

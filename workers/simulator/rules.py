@@ -61,7 +61,7 @@ def each_tool_once(conversation: Conversation) -> Answer:
     for tool in conversation.tools:
         wanted = tool.name == conversation.force_tool if conversation.force_tool else tool.name not in called
         if wanted:
-            return Use([(tool.name, example(tool.input_schema))])
+            return Use([(tool.name, example({"type": "object", **tool.input_schema}))])
     if conversation.output_schema is not None:
         return Say(json.dumps(example(conversation.output_schema)))
     return Say(f"Done: {len(called)} tool(s) called.")

@@ -54,7 +54,7 @@ class ScriptedReply(Contract):
         """The reply as a brain's answer."""
         if not self.use:
             return Say(self.say, stop=self.stop or Stop.END)
-        ids = [call.id for call in self.use if call.id is not None]
+        ids = tuple(call.id for call in self.use if call.id is not None)
         if ids and len(ids) != len(self.use):
             raise ConfigError("script: either every call of a reply has an `id`, or none has")
         return Use([(call.name, call.arguments) for call in self.use], self.say, ids, stop=self.stop or Stop.TOOLS)

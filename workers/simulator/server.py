@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Self, cast
 from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
-from tornado.netutil import bind_sockets
 
 from orchestration.errors import ConfigError
 from workers.simulator.brain import Brain
@@ -83,14 +83,16 @@ class ModelServer:
 
     def start(self) -> Self:
         """Listen, and answer from now on; raises OSError when the port is taken."""
-        sockets = bind_sockets(self.port, address=self._host, backlog=BACKLOG)
-        self.port = sockets[0].getsockname()[1]
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listening = socket.create_server((self._host, self.port), family=family, backlog=BACKLOG)
+        listening.setblocking(False)
+        self.port = listening.getsockname()[1]
         ready = threading.Event()
 
         async def run() -> None:
             stopping = asyncio.Event()
             http = HTTPServer(self._accept, max_body_size=LARGEST_BODY_BYTES, max_buffer_size=2 * LARGEST_BODY_BYTES)
-            http.add_sockets(sockets)
+            http.add_sockets([listening])
             self._running = asyncio.get_running_loop(), stopping
             ready.set()
             await stopping.wait()

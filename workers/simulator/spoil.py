@@ -17,7 +17,8 @@ from schemas.contract import JsonObject
 from schemas.model import Stop
 from workers.simulator.brain import SPOILED_ID, Call, Conversation
 from workers.simulator.faults import SPOILING, Fault, chance
-from workers.simulator.wires.wire import Reply, dump
+from workers.simulator.wires.jsontext import dump
+from workers.simulator.wires.wire import Reply
 
 
 def spoil(fault: Fault, reply: Reply, conversation: Conversation, seed: int) -> Reply | None:

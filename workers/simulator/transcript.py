@@ -22,7 +22,8 @@ from pathlib import Path
 from orchestration.errors import ConfigError
 from schemas.contract import JsonObject
 from workers.simulator.brain import SPOILED_ID, Answer, Brain, Call, Conversation, Say, Turn, UnexpectedCall, Use
-from workers.simulator.wires.wire import dump, text_of
+from workers.simulator.wires.jsontext import dump
+from workers.simulator.wires.reading import text_of
 
 Spoken = tuple[str, str, tuple[str, ...]]
 """What two histories are compared by: role, text, names of the tools called. Not ids: clients may rename them."""

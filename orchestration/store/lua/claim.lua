@@ -62,6 +62,7 @@ redis.call('ZREM', OWED, ARGV[6])
 redis.call('ZADD', DUE, now + ARGV[4], ARGV[6])
 if is_model and ending == '' then redis.call('HSET', J, 'turn', step) end
 if status ~= 'parked' then redis.call('HDEL', J, 'waiting') end
+if row.state == 'parked' then redis.call('HINCRBY', J, 'parked', -1) end
 keep()
 
 local call, entries = '', {}

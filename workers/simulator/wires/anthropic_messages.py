@@ -9,19 +9,9 @@ from schemas.contract import JsonObject
 from schemas.model import Stop
 from workers.simulator.brain import Call, Conversation, ToolOffer, Turn
 from workers.simulator.pairing import OrphanResult, Result, UnansweredCalls, pair
-from workers.simulator.wires.wire import (
-    BadRequest,
-    Prompt,
-    RateState,
-    Refusal,
-    RefusalKind,
-    Reply,
-    dump,
-    heard,
-    objects,
-    refuse_streaming,
-    text_of,
-)
+from workers.simulator.wires.jsontext import dump
+from workers.simulator.wires.reading import heard, objects, refuse_streaming, text_of
+from workers.simulator.wires.wire import BadRequest, Prompt, RateState, Refusal, RefusalKind, Reply
 
 STOPS = {
     Stop.END: "end_turn",

@@ -10,17 +10,8 @@ from schemas.model import Stop
 from workers.simulator.brain import Call, Conversation, ToolOffer, Turn
 from workers.simulator.pairing import Result
 from workers.simulator.wires import openai_errors
-from workers.simulator.wires.wire import (
-    BadRequest,
-    Prompt,
-    RateState,
-    Refusal,
-    Reply,
-    heard,
-    objects,
-    refuse_streaming,
-    text_of,
-)
+from workers.simulator.wires.reading import heard, objects, refuse_streaming, text_of
+from workers.simulator.wires.wire import BadRequest, Prompt, RateState, Refusal, Reply
 
 STOPS = {
     Stop.END: "stop",

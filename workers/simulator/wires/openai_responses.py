@@ -9,16 +9,8 @@ from schemas.model import Stop
 from workers.simulator.brain import Call, Conversation, ToolOffer, Turn
 from workers.simulator.pairing import Result
 from workers.simulator.wires import openai_errors
-from workers.simulator.wires.wire import (
-    BadRequest,
-    Prompt,
-    RateState,
-    Refusal,
-    Reply,
-    objects,
-    refuse_streaming,
-    text_of,
-)
+from workers.simulator.wires.reading import objects, refuse_streaming, text_of
+from workers.simulator.wires.wire import BadRequest, Prompt, RateState, Refusal, Reply
 
 INCOMPLETE = {Stop.LENGTH: "max_output_tokens", Stop.CONTEXT_FULL: "max_output_tokens", Stop.PAUSE: "steered"}
 """Stops that this endpoint reports as an incomplete response, and the reason it gives."""

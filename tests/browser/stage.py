@@ -1,0 +1,190 @@
+"""A stage for the Flower pages: jobs brought to their ends by hand, through the store alone, and Flower as a process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.cookiejar import CookieJar
+
+from orchestration import endings
+from orchestration.client import Client
+from orchestration.ports import CallRow, Claim, Ending, TurnCommit
+from schemas.failure import Failure, FailureKind
+from schemas.job import JobStatus
+from schemas.message import AssistantMessage, Text, ToolCall
+from schemas.model import Usage
+from schemas.step import Defer, StepKind, StepRef
+from schemas.trace import TraceRecord
+from workers.dispatch import client_of
+from workers.settings import Settings
+
+XSS = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
+"""What no page may let a browser run."""
+
+BROKEN = Failure(kind=FailureKind.TOOL_ERROR, detail="the payment service said 500")
+
+
+class Stage:
+    """Enqueues jobs and plays the worker."""
+
+    def __init__(self, redis_url: str, prefix: str) -> None:
+        self.client: Client = client_of(Settings(redis_url=redis_url, prefix=prefix))
+        self.store = self.client.store
+
+    def begin(self, agent: str = "desk", text: str = "Where is my order?") -> Claim:
+        """A job whose first step is claimed."""
+        handle = self.client.enqueue(agent, text)
+        return self.claim(StepRef(job_id=handle.id, session_id=handle.session_id, step="1"))
+
+    def claim(self, ref: StepRef) -> Claim:
+        """Take a step."""
+        claim = self.store.claim(ref, f"stage-{ref.step}-{time.monotonic_ns()}")
+        assert isinstance(claim, Claim), f"{ref.step} of {ref.job_id}: {claim}"
+        return claim
+
+    def turn(self, claim: Claim, said: str, *tools: str) -> list[Claim]:
+        """Commit a model turn that calls `tools`; return the claims of its calls."""
+        calls = [ToolCall(id=f"c{n}", name=name, raw_arguments="{}") for n, name in enumerate(tools)]
+        message = AssistantMessage(
+            group=claim.group, parts=(Text(text=said), *calls), provider="simulated", model="simulated-1"
+        )
+        commit = TurnCommit(
+            messages=(message,),
+            calls=tuple(CallRow(n, call) for n, call in enumerate(calls)),
+            usage=Usage(input_tokens=900, output_tokens=60),
+            trace=self.trace(claim, "continue", tools=tools),
+            tool_calls=len(calls),
+        )
+        assert self.store.commit_turn(claim, commit)
+        return [self.claim(claim.ref.call(n)) for n in range(len(calls))]
+
+    def complete(self, claim: Claim, output: str) -> str:
+        """End the job well."""
+        message = AssistantMessage(group=claim.group, parts=(Text(text=output),), provider="simulated", model="simulated-1")
+        ending = Ending(JobStatus.COMPLETED, output, messages=(message,), usage=Usage(input_tokens=1_000, output_tokens=40))
+        assert self.store.finish(claim, ending, self.trace(claim, "complete"))
+        return claim.ref.job_id
+
+    def kill(self, claim: Claim, failure: Failure = BROKEN) -> str:
+        """End the job as a dead letter."""
+        ending = endings.ending(claim, failure, dead_ms=claim.now_ms, worker="stage")
+        assert self.store.finish(claim, ending, self.trace(claim, "dead_letter", failure=failure))
+        return claim.ref.job_id
+
+    def put_back(self, claim: Claim, failure: Failure, after_ms: int = 60_000) -> str:
+        """Defer the step, counting an attempt."""
+        reason = f"{failure.kind}: {failure.detail}"
+        defer = Defer(after_ms=after_ms, reason=reason, counts_as_attempt=True, failure=failure)
+        assert self.store.defer(claim, defer, self.trace(claim, "defer", failure=failure))
+        return claim.ref.job_id
+
+    def trace(
+        self, claim: Claim, outcome: str, *, failure: Failure | None = None, tools: Sequence[str] = ()
+    ) -> TraceRecord:
+        """The record of a step that took 120 ms."""
+        is_model = claim.ref.kind is StepKind.MODEL
+        return TraceRecord(
+            step=claim.ref.step,
+            kind=claim.ref.kind,
+            attempt=claim.attempt,
+            outcome=outcome,
+            started_ms=claim.now_ms,
+            ended_ms=claim.now_ms + 120,
+            worker="stage",
+            model="simulated-1" if is_model else None,
+            tools=tuple(tools),
+            tool=claim.call.name if claim.call else None,
+            failure=failure,
+        )
+
+
+@dataclass
+class Answer:
+    """What Flower answered."""
+
+    code: int
+    text: str
+    headers: Mapping[str, str]
+
+    @property
+    def json(self) -> dict[str, object]:
+        """The body."""
+        body: dict[str, object] = json.loads(self.text)
+        return body
+
+
+class Site:
+    """A browser's manners without a browser: one jar of cookies, redirects followed."""
+
+    def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
+        self.url = url
+        self.process = process
+        self._jar = CookieJar()
+        self._opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(self._jar)
+        )
+
+    @property
+    def token(self) -> str:
+        """The form token that Flower gave this jar."""
+        return next((cookie.value or "" for cookie in self._jar if cookie.name == "_xsrf"), "")
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        """A page."""
+        return self._ask(urllib.request.Request(self.url + path, headers=dict(headers or {})))
+
+    def post(self, path: str, headers: Mapping[str, str] | None = None, *, token: str | None = None) -> Answer:
+        """Press a button, by default with this jar's token."""
+        data = f"_xsrf={self.token if token is None else token}".encode()
+        return self._ask(urllib.request.Request(self.url + path, data=data, headers=dict(headers or {}), method="POST"))
+
+    def _ask(self, request: urllib.request.Request) -> Answer:
+        try:
+            with self._opener.open(request, timeout=10) as reply:
+                return Answer(reply.status, reply.read().decode(), dict(reply.headers))
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, error.read().decode(), dict(error.headers))
+
+
+RUN = "import sys; from workers.flower.launch import run; run(0, sys.argv[1], sys.argv[2:])"
+
+
+@contextmanager
+def flower(env: Mapping[str, str], *options: str, address: str = "127.0.0.1") -> Iterator[Site]:
+    """Flower on a free port, in a process of its own, until the block ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, address, *options],
+        env=dict(env),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        yield Site(_url_of(process), process)
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+
+
+def _url_of(process: subprocess.Popen[str]) -> str:
+    """The address that Flower says it listens on. Its end, or its silence, is the end of the test."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if '"flower.ready"' in line:
+            url: str = json.loads(line)["url"]
+            return url.removesuffix("/jobs")
+    raise AssertionError(f"Flower ended with {process.wait()} before it listened:\n{''.join(said)}")

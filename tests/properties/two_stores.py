@@ -1,0 +1,200 @@
+"""RedisStore and MemoryStore side by side: every verb goes to both, answers are compared, and so is all that they hold.
+
+Nothing waits here: leases and deferrals last an hour, and time passes by rewriting a moment into the past in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from orchestration.keyspace import PARTITIONS, Keyspace
+from orchestration.memory_operations import MemoryOperations
+from orchestration.memory_store import MemoryStore
+from orchestration.ports import Claim
+from orchestration.store import Operations, RedisStore
+from orchestration.store.logcache import LogCache
+from orchestration.store.records import member, ref_of, step_keys
+from schemas.job import Job, NewJob
+from schemas.message import ToolCall
+from schemas.step import Priority, StepRef
+
+HOUR_MS = 3_600_000
+TIMES = ("created_ms", "started_ms", "deadline_ms", "finished_ms")
+
+
+class Stopped:
+    """A clock that stands still, at a moment as large as the server's."""
+
+    def monotonic_ms(self) -> int:
+        return 1_800_000_000_000
+
+    def sleep_ms(self, ms: int) -> None:
+        raise AssertionError("nothing here may wait")
+
+
+class Recorder:
+    """A dispatcher without a broker: it remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.refs: list[StepRef] = []
+
+    def publish(self, refs: Sequence[StepRef]) -> None:
+        self.refs += refs
+
+    def hand_off(self, priority: Priority) -> tuple[str, str] | None:
+        return None
+
+    def message(self, ref: StepRef) -> bytes:
+        raise AssertionError("a message is made for hand-off only")
+
+
+class TwoStores:
+    """Two workers' RedisStores (each with its own copies of the logs) over one server, and the model of them."""
+
+    def __init__(self, client: Any, prefix: str) -> None:
+        self.client, self.keys, self.sent = client, Keyspace(prefix), Recorder()
+        self.workers = [RedisStore(client, self.keys, self.sent, lease_ms=HOUR_MS) for _ in range(2)]
+        self.operations = Operations(client, self.keys, self.sent)
+        self.modelled = Recorder()
+        self.memory = MemoryStore(Stopped(), self.modelled.publish, lease_ms=HOUR_MS)
+        self.model = MemoryOperations(self.memory)
+
+    def both(self, verb: str, real: tuple[Any, ...], model: tuple[Any, ...], worker: int = 0, **options: Any) -> Any:
+        """Do it to both; the answer, once they agree in answer, in what they publish, and in what they hold."""
+        store, memory = self.workers[worker], self.memory
+        answers = [
+            _answer(getattr(store if hasattr(store, verb) else self.operations, verb), real, options),
+            _answer(getattr(memory if hasattr(memory, verb) else self.model, verb), model, options),
+        ]
+        assert _plain(answers[0]) == _plain(answers[1]), f"{verb}: Redis answered {answers[0]}, memory {answers[1]}"
+        assert self.sent.refs == self.modelled.refs, f"{verb}: published {self.sent.refs}, expected {self.modelled.refs}"
+        self.sent.refs.clear()
+        self.modelled.refs.clear()
+        self.compare(verb)
+        return answers
+
+    def compare(self, verb: str) -> None:
+        """What both hold is the same."""
+        real, model = self.held_by_redis(), self.held_by_memory()
+        for part, held in model.items():
+            assert real[part] == held, f"after {verb}, {part}: Redis holds {real[part]}, memory {held}"
+
+    # --- time passes
+
+    def expire(self, ref: StepRef) -> None:
+        """The lease of a started step ends; a deferred or waiting one becomes due."""
+        job = self.memory.state.jobs[ref.job_id]
+        row = job.rows[ref.step]
+        steps, due = step_keys(self.keys, ref)[1], step_keys(self.keys, ref)[5]
+        fields = self.client.hget(steps, ref.step).split(b"|")
+        fields[2] = b"1"
+        self.client.hset(steps, ref.step, b"|".join(fields))
+        self.client.zadd(due, {member(ref): 1}, xx=True)
+        row.until_ms = 1
+        if ref in self.memory.state.due:
+            self.memory.state.due[ref] = 1
+
+    def outlive(self, job_id: str) -> None:
+        """The job's deadline passes."""
+        job = self.memory.state.jobs[job_id]
+        if job.record.deadline_ms is not None:
+            job.update(deadline_ms=1)
+            self.client.hset(self.keys.job(job.record.session_id, job_id), "deadline_ms", 1)
+
+    # --- what they hold, without moments
+
+    def held_by_memory(self) -> dict[str, Any]:
+        state = self.memory.state
+        return {
+            "jobs": {job_id: _plain(job.record) for job_id, job in state.jobs.items()},
+            "cancelled": {job_id for job_id, job in state.jobs.items() if job.cancel},
+            "rows": {
+                (job_id, step): (row.state, row.fence, _when(row.until_ms), row.attempt, row.losses, row.nonce)
+                + (row.begun, row.verdict, row.call.raw_arguments if row.call else None)
+                for job_id, job in state.jobs.items()
+                for step, row in job.rows.items()
+            },
+            "traces": {job_id: job.trace for job_id, job in state.jobs.items()},
+            "sessions": {
+                session_id: (session.active, list(session.waiting), session.groups, session.conversation())
+                for session_id, session in state.sessions.items()
+            },
+            "due": {ref: _when(at_ms) for ref, at_ms in state.due.items()},
+            "owed": set(state.owed),
+            "letters": set(state.letters),
+            "counters": {name: n for name, n in state.counters.items() if n},
+        }
+
+    def held_by_redis(self) -> dict[str, Any]:
+        read, state = self.client, self.memory.state
+        held: dict[str, Any] = {name: {} for name in ("jobs", "rows", "traces", "sessions", "due")}
+        held |= {"cancelled": set(), "owed": set(), "letters": set(), "counters": self.operations.counters()}
+        for job_id, job in state.jobs.items():
+            keys = step_keys(self.keys, job.ref("1"))
+            held["jobs"][job_id] = _plain(self.operations.job(job_id))
+            held["traces"][job_id] = self.operations.trace(job_id)
+            if read.hexists(keys[0], "cancel") and not job.record.status.ended:
+                held["cancelled"].add(job_id)
+            rows = {key.decode(): value.decode() for key, value in read.hgetall(keys[1]).items()}
+            for step in (step for step in rows if ":" not in step):
+                held["rows"][job_id, step] = _row(rows[step], rows.get(f"{step}:call"))
+        held["cancelled"] |= {job_id for job_id, job in state.jobs.items() if job.cancel and job.record.status.ended}
+        for session_id in state.sessions:
+            hashed = read.hgetall(self.keys.session(session_id))
+            waiting = [entry.decode().partition("|")[0] for entry in read.lrange(self.keys.waiting(session_id), 0, -1)]
+            cache = LogCache()
+            entries = read.lrange(self.keys.log(session_id), 0, -1)
+            messages, _ = cache.extend(session_id, cache.mark(session_id), 0, entries)
+            active = hashed[b"active"].decode() if b"active" in hashed else None
+            held["sessions"][session_id] = (active, waiting, int(hashed.get(b"groups", 0)), messages)
+        for p in range(PARTITIONS):
+            for entry, at_ms in read.zrange(self.keys.index(p, "due"), 0, -1, withscores=True):
+                held["due"][_ref(entry)] = _when(int(at_ms))
+            held["owed"] |= {_ref(entry) for entry in read.zrange(self.keys.index(p, "owed"), 0, -1)}
+            held["letters"] |= {job_id.decode() for job_id in read.hkeys(self.keys.index(p, "letters"))}
+            dead = {job_id.decode() for job_id in read.zrange(self.keys.index(p, "dead"), 0, -1)}
+            assert dead <= held["letters"], "an indexed dead letter has no record"
+        return held
+
+
+def new_job(job_id: str, session_id: str, **fields: Any) -> NewJob:
+    """A job as `jobs.new_job` makes it."""
+    fixed = {"agent": "clerk", "agent_version": "v1", "input": f'the "input" of {job_id}', "timeout_ms": HOUR_MS}
+    return NewJob(job_id=job_id, session_id=session_id, **(fixed | {"max_steps": 50} | fields))
+
+
+def _answer(call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    try:
+        return call(*args, **options)
+    except Exception as error:
+        return type(error)
+
+
+def _plain(value: Any) -> Any:
+    """The same for equal answers: claims and jobs without moments."""
+    if isinstance(value, Job):
+        plain = value.model_dump(exclude=set(TIMES))
+        plain["waiting"] = {**plain["waiting"], "until_ms": None} if plain["waiting"] else None
+        return plain | {name: getattr(value, name) is None for name in TIMES}
+    if isinstance(value, Claim):
+        names = ("ref", "fence", "nonce", "attempt", "losses", "interrupted", "ending", "call", "group", "verdict")
+        return {name: getattr(value, name) for name in (*names, "log", "flags")} | {"job": _plain(value.job)}
+    if isinstance(value, tuple) and value and isinstance(value[0], list):  # a sweep
+        return sorted(ref.model_dump_json() for ref in value[0]), value[1] > 0, value[1] < 0
+    return value
+
+
+def _row(text: str, call: str | None) -> tuple[Any, ...]:
+    state, fence, until_ms, attempt, losses, nonce, verdict = text.split("|")
+    raw = ToolCall.model_validate_json(call).raw_arguments if call else None
+    begun, nonce = nonce.startswith("!"), nonce.removeprefix("!")
+    return state, int(fence), _when(int(until_ms)), int(attempt), int(losses), nonce, begun, verdict, raw
+
+
+def _ref(entry: bytes) -> StepRef:
+    return StepRef.model_validate(ref_of(entry).model_dump())
+
+
+def _when(at_ms: int) -> str:
+    return "never" if at_ms == 0 else "past" if at_ms <= 1 else "ahead"

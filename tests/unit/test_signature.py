@@ -1,0 +1,281 @@
+"""Signature: from a function to a JSON Schema, and from validated JSON to what the function takes."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
+from uuid import UUID
+
+import pytest
+from pydantic import AfterValidator, BaseModel, Field
+
+from orchestration.docstrings import read_docstring
+from orchestration.errors import ConfigError
+from orchestration.signature import Signature
+from orchestration.toolcontext import ToolContext
+
+if TYPE_CHECKING:
+    from collections import OrderedDict as OnlyForCheckers
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Filter(BaseModel):
+    field: str
+    title: str = "any"
+    since: dt.date | None = None
+
+
+@dataclass
+class Address:
+    street: str
+    number: int
+
+
+class Row(TypedDict):
+    id: int
+    name: str
+
+
+def lowercase(text: str) -> str:
+    if text != text.lower():
+        raise ValueError("must be lower case")
+    return text
+
+
+def schema_of(function: Callable[..., Any], **descriptions: str) -> dict[str, Any]:
+    return Signature.of(function, schema_given=False).schema(descriptions)
+
+
+def test_plain_parameters() -> None:
+    """Types, defaults and what is required come from the signature; the object is closed; no titles."""
+
+    def search(query: str, limit: int = 20, status: Literal["open", "closed"] = "open", tags: list[str] | None = None) -> str:
+        return ""
+
+    assert schema_of(search, query="Words to look for.") == {
+        "type": "object",
+        "properties": {
+            "query": {"type": "string", "description": "Words to look for."},
+            "limit": {"type": "integer", "default": 20},
+            "status": {"type": "string", "enum": ["open", "closed"], "default": "open"},
+            "tags": {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}], "default": None},
+        },
+        "required": ["query"],
+        "additionalProperties": False,
+    }
+
+
+def test_constraints_and_descriptions_in_annotated() -> None:
+    """`Field` says both; a plain string after the type is a description, too; the docstring is used where neither is."""
+
+    def read(
+        path: Annotated[str, Field(pattern="^/", description="Absolute path.")],
+        lines: Annotated[int, "How many."] = 10,
+        start: Annotated[int, Field(ge=1)] = 1,
+    ) -> str:
+        return ""
+
+    properties = schema_of(read, path="not used", start="First line.")["properties"]
+    assert properties["path"] == {"type": "string", "pattern": "^/", "description": "Absolute path."}
+    assert properties["lines"]["description"] == "How many."
+    assert properties["start"] == {"type": "integer", "minimum": 1, "description": "First line.", "default": 1}
+
+
+def test_models_share_definitions_and_keep_a_property_named_title() -> None:
+    """Nested models go to `$defs`; only the titles that pydantic makes up are dropped."""
+
+    def search(where: Filter, unless: Filter | None = None, title: str = "x") -> str:
+        return ""
+
+    schema = schema_of(search)
+    assert schema["properties"]["where"] == {"$ref": "#/$defs/Filter"}
+    assert set(schema["$defs"]["Filter"]["properties"]) == {"field", "title", "since"}
+    assert "title" not in schema["$defs"]["Filter"]
+    assert schema["properties"]["title"] == {"type": "string", "default": "x"}
+
+
+def test_names_that_pydantic_models_can_not_have() -> None:
+    """`schema`, `json`, `copy` and a leading underscore are ordinary parameter names."""
+
+    def save(schema: str, json: int, copy: bool = False, _private: str = "") -> str:
+        return ""
+
+    assert list(schema_of(save)["properties"]) == ["schema", "json", "copy", "_private"]
+
+
+def test_a_default_outside_its_own_annotation_is_left_out() -> None:
+    """`name: str = None` is the function's own affair: a schema must not contradict itself."""
+
+    def greet(name: str = None) -> str:  # type: ignore[assignment]  # noqa: RUF013
+        return ""
+
+    assert schema_of(greet)["properties"]["name"] == {"type": "string"}
+
+
+def test_the_context_is_never_in_the_schema() -> None:
+    """A parameter annotated ToolContext is the runtime's to fill, wherever it stands."""
+
+    def send(to: str, context: ToolContext, body: str = "") -> str:
+        return ""
+
+    signature = Signature.of(send, schema_given=False)
+    assert signature.takes_context == "context"
+    assert list(signature.schema({})["properties"]) == ["to", "body"]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "given", "becomes"),
+    [
+        (Colour, "red", Colour.RED),
+        (Filter, {"field": "a", "since": "2026-11-24"}, Filter(field="a", since=dt.date(2026, 11, 24))),
+        (Address, {"street": "High", "number": 3}, Address("High", 3)),
+        (dt.datetime, "2026-11-24T10:00:00Z", dt.datetime(2026, 11, 24, 10, tzinfo=dt.UTC)),
+        (list[dt.date], ["2026-11-24"], [dt.date(2026, 11, 24)]),
+        (UUID, "123e4567-e89b-12d3-a456-426614174000", UUID("123e4567-e89b-12d3-a456-426614174000")),
+        (Decimal, "1.10", Decimal("1.10")),
+        (set[str], ["a"], {"a"}),
+        (tuple[int, str], [1, "a"], (1, "a")),
+        (Annotated[str, AfterValidator(lowercase)], "abc", "abc"),
+        (Colour | None, None, None),
+    ],
+    ids=str,
+)
+def test_what_json_has_no_value_for_is_converted(annotation: Any, given: object, becomes: object) -> None:
+    """Models, dataclasses, enums, dates and the like arrive as themselves."""
+
+    def take(x: Any) -> None: ...
+
+    take.__annotations__["x"] = annotation
+    values, problems = Signature.of(take, schema_given=False).convert({"x": given})
+    assert problems == []
+    assert values["x"] == becomes
+    assert type(values["x"]) is type(becomes)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [str, int, float, bool, None, Any, object, dict, list, list[str], dict[str, int], Literal["a", 1], str | None, Row,
+     Annotated[str, "words"], Annotated[int, Field(ge=1, description="d")], Annotated[str, Field(pattern="a")], list[Row]],
+    ids=str,
+)  # fmt: skip
+def test_plain_json_is_handed_over_untouched(annotation: Any) -> None:
+    """No coercion and no copy: the function gets the very object that was validated."""
+
+    def take(x: Any) -> None: ...
+
+    take.__annotations__["x"] = annotation
+    given = {"x": [1, {"a": 2.0}]}
+    values, problems = Signature.of(take, schema_given=False).convert(given)
+    assert problems == []
+    assert values["x"] is given["x"]
+
+
+def test_what_does_not_convert_is_a_problem_with_its_place() -> None:
+    """Strict JSON: a string is no number, and the pointer leads into the model."""
+
+    def take(where: Filter, colour: Colour, text: Annotated[str, AfterValidator(lowercase)]) -> None: ...
+
+    _, problems = Signature.of(take, schema_given=False).convert({"where": {"field": 1}, "colour": "green", "text": "ABC"})
+    assert [problem.pointer for problem in problems] == ["/where/field", "/colour", "/text"]
+    assert "lower case" in problems[2].expected
+
+
+def test_a_validator_that_raises_anything_is_a_problem() -> None:
+    """An author's own validator may have a bug; the call is refused, the worker goes on."""
+
+    def broken(value: str) -> str:
+        raise KeyError("bug")
+
+    def take(x: Any) -> None: ...
+
+    take.__annotations__["x"] = Annotated[str, AfterValidator(broken)]
+    _, problems = Signature.of(take, schema_given=False).convert({"x": "a"})
+    assert "KeyError" in problems[0].got
+
+
+def _positional(a: str, /) -> None: ...
+def _star(*words: str) -> None: ...
+def _untyped(a) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+def _open(**arguments: Any) -> None: ...
+def _field_default(a: str = Field(description="x")) -> None: ...  # noqa: B008
+def _checkers_only(a: OnlyForCheckers) -> None: ...  # type: ignore[type-arg]
+def _two(a: ToolContext, b: ToolContext) -> None: ...
+def _callback(a: Callable[[int], int]) -> None: ...
+def _file(a: Annotated[Any, 1] = 0, *, b: type(open)) -> None: ...  # type: ignore[valid-type]
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (_positional, "can't be passed by name"),
+        (_star, "can't be passed by name"),
+        (_untyped, "has no type hint"),
+        (_open, "give it a validator"),
+        (_field_default, "Annotated[..., Field(...)]"),
+        (_checkers_only, "not under TYPE_CHECKING"),
+        (_two, "keep one"),
+        (_callback, "parameter"),
+        (_file, "no JSON value becomes"),
+    ],
+)
+def test_a_signature_that_says_too_little_is_refused(function: Callable[..., Any], says: str) -> None:
+    """At declaration, with what to do about it."""
+    with pytest.raises(ConfigError) as refused:
+        schema_of(function)
+    assert says in str(refused.value)
+
+
+def test_with_a_schema_given_hints_are_optional() -> None:
+    """Who writes the schema need not annotate; a hint that can't be evaluated is then no error."""
+    assert list(Signature.of(_untyped, schema_given=True).parameters) == ["a"]
+    assert list(Signature.of(_checkers_only, schema_given=True).parameters) == ["a"]
+    assert Signature.of(_open, schema_given=True).takes_any
+
+
+def test_methods_partials_and_callable_objects() -> None:
+    """Whatever can be called by name can be a tool."""
+
+    class Desk:
+        def find(self, order: str) -> str:
+            """Find an order."""
+            return order
+
+        def __call__(self, order: str) -> str:
+            return order
+
+    def both(a: str, b: int) -> str:
+        return a
+
+    assert list(schema_of(Desk().find)["properties"]) == ["order"]
+    assert list(schema_of(Desk())["properties"]) == ["order"]
+    assert schema_of(partial(both, b=1))["required"] == ["a"]
+
+
+def test_google_style_docstrings() -> None:
+    """First paragraph and `Args:` entries, with continuation lines; sections after it are not entries."""
+    found = read_docstring("""Look up an order
+    by its number.
+
+    Longer talk: not part of the summary.
+
+    Args:
+        order (str): The number,
+            with its letter.
+        **rest: Ignored.
+        quiet:
+
+    Returns:
+        order: not an argument
+    """)
+    assert found.summary == "Look up an order by its number."
+    assert found.parameters == {"order": "The number, with its letter.", "rest": "Ignored."}
+    assert read_docstring(None).summary == ""

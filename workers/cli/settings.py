@@ -1,0 +1,79 @@
+"""`midwatch settings`: every setting, its value, and where it comes from. Secrets are only said to be there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from workers.cli import options
+from workers.cli.environment import FILE, mistyped, read_settings, source_of, without_password
+from workers.cli.output import print_json, say
+from workers.cli.tables import Column, print_table
+
+if TYPE_CHECKING:
+    from workers.settings import Settings
+
+
+@click.command()
+@options.as_json
+def settings(as_json: bool) -> None:
+    """List every setting, its value, and where it comes from.
+
+    The environment wins over `midwatch.toml` in the working directory. Secrets are shown as set or not set.
+    """
+    found = listing(read_settings())
+    if as_json:
+        print_json({"settings": found})
+    else:
+        columns = [Column("SETTING"), Column("VALUE"), Column("FROM"), Column("DESCRIPTION", shrinks=True)]
+        rows = [(each["variable"], each["value"], each["from"], each["description"]) for each in found]
+        print_table(columns, rows, empty="")
+    for problem in mistyped():
+        say(f"warning: {problem}")
+
+
+def listing(current: Settings) -> list[dict[str, str]]:
+    """One entry for each setting: name, variable, value, from, description."""
+    in_file = _file_keys()
+    found = []
+    for name, field in type(current).model_fields.items():
+        variable = source_of(name)
+        if variable in os.environ:
+            origin = "environment"
+        else:
+            origin = FILE if name in in_file or variable in in_file else "default"
+        found.append(
+            {
+                "name": name,
+                "variable": variable,
+                "value": shown(getattr(current, name)),
+                "from": origin,
+                "description": field.description or "",
+            }
+        )
+    return found
+
+
+def shown(value: object) -> str:
+    """A setting's value as it may be shown."""
+    from pydantic import SecretStr
+
+    if value is None:
+        return "not set"
+    if isinstance(value, SecretStr):
+        return "set"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return without_password(str(value))
+
+
+def _file_keys() -> frozenset[str]:
+    import tomllib
+
+    path = Path(FILE)
+    return frozenset(tomllib.loads(path.read_text("utf-8"))) if path.is_file() else frozenset()

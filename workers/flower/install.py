@@ -1,0 +1,50 @@
+"""Put our pages into Flower's process before it is built: by `midwatch flower`, or by one's own `flowerconfig.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flower import urls
+from flower.views import BaseHandler
+from tornado.web import url
+
+from workers.flower.deadletters import DeadLetterButton, DeadLettersApi, DeadLettersPage, DeadLetterVerb
+from workers.flower.jobs import JobApi, JobPage, JobsApi, JobsPage
+from workers.flower.loader import PageLoader
+
+TABS = (("Jobs", "midwatch_jobs"), ("Dead letters", "midwatch_dead_letters"))
+"""What the navigation shows: title, name of the page. A new page is a line here, its handlers below, its template."""
+
+_JOB = r"([^/?]+)"
+_VERB = r"(replay|discard)"
+
+HANDLERS = [
+    url(r"/jobs", JobsPage, name="midwatch_jobs"),
+    url(rf"/jobs/{_JOB}", JobPage, name="midwatch_job"),
+    url(r"/dead-letters", DeadLettersPage, name="midwatch_dead_letters"),
+    url(rf"/dead-letters/{_JOB}/{_VERB}", DeadLetterButton, name="midwatch_dead_letter"),
+    url(r"/api/midwatch/jobs", JobsApi),
+    url(rf"/api/midwatch/jobs/{_JOB}", JobApi),
+    url(r"/api/midwatch/dead-letters", DeadLettersApi),
+    url(rf"/api/midwatch/dead-letters/{_JOB}/{_VERB}", DeadLetterVerb),
+]
+
+
+def install() -> None:
+    """Add pages, tabs, templates, and the queues that have no consumer. Twice is once."""
+    if any(handler in urls.handlers for handler in HANDLERS):
+        return
+    urls.handlers[-1:-1] = HANDLERS  # the last one of Flower's catches all that is left
+    urls.settings["template_loader"] = PageLoader(urls.settings["template_path"])
+    urls.settings["midwatch_tabs"] = TABS
+    BaseHandler.get_active_queue_names = with_configured_queues(BaseHandler.get_active_queue_names)
+
+
+def with_configured_queues(consumed: Any) -> Any:
+    """Flower lists only queues that a worker consumes: without its workers a queue that fills up would vanish."""
+
+    def get_active_queue_names(handler: Any) -> list[str]:
+        configured = {queue.name for queue in handler.capp.conf.task_queues or ()}
+        return sorted({*consumed(handler), *configured})
+
+    return get_active_queue_names

@@ -1,0 +1,128 @@
+"""`midwatch flower`: Flower on the fleet's Celery app, with our pages and with defaults that are safe."""
+
+from __future__ import annotations
+
+import difflib
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from orchestration.errors import ConfigError
+from workers.settings import settings
+
+log = structlog.get_logger("midwatch.flower")
+
+MAX_TASKS = 20_000
+"""Rows that Flower keeps in memory, about 3 KB each; its own default of 100,000 grows for days."""
+
+TASKS_COLUMNS = "name,uuid,state,kwargs,retries,received,runtime,worker"
+
+
+def run(port: int, address: str, extra: Sequence[str] = ()) -> None:
+    """Serve until SIGTERM or SIGINT. `extra` are options of Flower (`--basic_auth=...`), which win over the arguments.
+
+    Raises:
+        ConfigError: an unknown option, the port is taken, or jobs would be shown to the network without a login.
+
+    """
+    from workers import telemetry
+
+    telemetry.configure(settings())
+    flower = build(port, address, extra)
+    _listen(flower)
+    _end_on_signals(flower)
+    flower.start()
+
+
+def build(port: int, address: str, extra: Sequence[str] = ()) -> Any:
+    """Flower, not yet listening. Its options are one set per process, and so is Flower."""
+    from flower import command
+    from flower.app import Flower
+    from flower.options import options
+    from flower.urls import settings as web_settings
+    from tornado.ioloop import IOLoop
+
+    from workers.app import app
+    from workers.flower import guard
+    from workers.flower.install import install
+    from workers.flower.intake import Intake
+
+    _read_options(options, [f"--port={port}", f"--address={address}", *extra])
+    guard.refuse_open(options)
+    install()
+    command.extract_settings()
+    command.setup_logging()
+    loop = IOLoop.current()
+    intake = Intake(
+        app,
+        loop,
+        db=options.db,
+        persistent=options.persistent,
+        enable_events=options.enable_events and settings().events,
+        state_save_interval=options.state_save_interval,
+        max_workers_in_memory=options.max_workers,
+        max_tasks_in_memory=options.max_tasks,
+    )
+    return Flower(options=options, capp=app, events=intake, io_loop=loop, **web_settings)
+
+
+def _read_options(options: Any, argv: list[str]) -> None:
+    """Defaults of ours, then `FLOWER_*` of the environment, then `flowerconfig.py`, then the command line."""
+    from flower import command
+    from tornado.options import Error, define
+
+    from workers.flower.guard import UNPROTECTED
+    from workers.flower.intake import format_task
+
+    if UNPROTECTED not in options:
+        define(
+            UNPROTECTED, default=False, type=bool, help="a proxy in front asks for a login: no login of Flower's own"
+        )
+    options.max_tasks = MAX_TASKS
+    options.tasks_columns = TASKS_COLUMNS
+    options.format_task = format_task
+    options.logging = settings().log_level.lower()
+    _check_known(options, argv)
+    try:
+        command.apply_env_options()
+        command.apply_options("midwatch flower", argv)
+    except (Error, ValueError, KeyError) as error:
+        raise ConfigError(f"an option of Flower is wrong: {error}; `midwatch flower -- --help` lists them") from error
+
+
+def _check_known(options: Any, argv: Sequence[str]) -> None:
+    """Flower ignores what it does not know; a misspelt --basic_auth must not be ignored."""
+    known = {name.replace("-", "_") for name in options}
+    for given in argv:
+        name = given.lstrip("-").partition("=")[0].replace("-", "_")
+        if given.startswith("--") and name in known:
+            continue
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean --{close[0]}?" if close else "`midwatch flower -- --help` lists them"
+        raise ConfigError(f"Flower has no option {given.partition('=')[0]!r}, expected --NAME=VALUE; {hint}")
+
+
+def _listen(flower: Any) -> None:
+    options = flower.options
+    try:
+        port = flower.start_http_server()
+    except OSError as error:
+        where = options.unix_socket or f"port {options.port} of {options.address or 'this machine'}"
+        raise ConfigError(f"{where} can't be listened on ({error.strerror or error}); give another --port") from error
+    host = options.address or "127.0.0.1"
+    path = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""
+    log.info(
+        "flower.ready", url=f"http://{f'[{host}]' if ':' in host else host}:{port}{path}/jobs", broker=flower.broker_uri
+    )
+
+
+def _end_on_signals(flower: Any) -> None:
+    """Flower's own handler raises out of whatever the loop does at that moment; ours asks the loop to end."""
+
+    def end(signum: int, frame: object) -> None:
+        flower.io_loop.add_callback_from_signal(flower.stop)
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)

@@ -95,6 +95,8 @@ class Agent:
         self.escalation = tuple(escalation)
         self.fallback_models = tuple(_model(self.name, fallback, self.model_policy) for fallback in fallback_models)
         self.version = self._digest()
+        self.fixed_bytes = len(self.system.encode()) + sum(len(spec.model_dump_json()) for spec in self.toolbox.specs)
+        """Bytes that every call begins with: prompt, goal, tools."""
 
     def __repr__(self) -> str:
         return f"Agent({self.name!r}, {str(self.model)!r}, version={self.version})"

@@ -26,16 +26,17 @@ def assemble(agent: Agent, claim: Claim) -> ModelRequest:
     """
     tools = agent.toolbox.specs + ((READ_RESULT,) if "results" in claim.flags else ())
     budget = agent.context_budget
-    fixed = len(agent.system.encode()) + sum(len(spec.model_dump_json()) for spec in tools) if claim.log_bytes else 0
-    room = (budget.max_tokens - budget.reserve_output) * BYTES_PER_TOKEN - fixed
+    fixed_bytes = agent.fixed_bytes
+    room_bytes = (budget.max_tokens - budget.reserve_output) * BYTES_PER_TOKEN - fixed_bytes
     messages: Sequence[Message] = claim.log
-    if claim.log_bytes > room:
+    if claim.log_bytes > room_bytes:
         if budget.on_overflow in ("fail", "escalate"):
-            tokens = math.ceil((claim.log_bytes + fixed) / BYTES_PER_TOKEN)
-            detail = f"about {tokens} tokens in the session, {budget.max_tokens} in the budget, {budget.reserve_output} of them reserved"
+            tokens = math.ceil((claim.log_bytes + fixed_bytes) / BYTES_PER_TOKEN)
+            detail = f"about {tokens} tokens, of {budget.max_tokens} with {budget.reserve_output} reserved for the answer"
             raise ModelError(Failure(kind=FailureKind.CONTEXT_OVERFLOW, detail=detail))
-        messages = trim_oldest(claim.log, room)
-    return ModelRequest(
+        messages = trim_oldest(claim.log, room_bytes)
+    # Every part was validated when it was made: to do it again would cost more with every turn.
+    return ModelRequest.model_construct(
         model=agent.model.model,
         system=agent.system,
         messages=tuple(messages),
@@ -48,7 +49,7 @@ def assemble(agent: Agent, claim: Claim) -> ModelRequest:
 
 
 def trim_oldest(messages: Sequence[Message], room_bytes: float) -> list[Message]:
-    """The newest whole groups that fit, behind the first user message, which says what it is all about. Never splits a group."""
+    """The newest whole groups that fit, behind the first user message, which says what it is about. Never splits a group."""
     first, rest = list(messages[:1]), list(messages[1:])
     used = sum(len(message.model_dump_json()) for message in first)
     kept: list[Message] = []

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
+from pathlib import PurePath
 from typing import NoReturn
 
 from pydantic_core import to_jsonable_python
@@ -145,7 +146,9 @@ def _plain(value: object) -> object:
     """One level of something that is no JSON value: models and dataclasses by field, dates and the like as text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.repr}
-    return to_jsonable_python(value, fallback=_described, inf_nan_mode="constants", exclude_none=False)
+    if isinstance(value, PurePath):
+        return str(value)
+    return to_jsonable_python(value, fallback=_described, inf_nan_mode="constants")
 
 
 def _described(value: object) -> str:

@@ -107,15 +107,14 @@ class Signature:
             found["$defs"] = {name: without_titles(schema) for name, schema in shared["$defs"].items()}
         return found
 
-    def unknown(self, arguments: JsonObject) -> list[Problem]:
-        """Arguments that an open schema lets pass and the function has no parameter for."""
-        if self.takes_any:
-            return []
-        extra = [name for name in arguments if name not in self.parameters]
+    def mismatch(self, arguments: JsonObject) -> list[Problem]:
+        """Where arguments that the schema lets pass do not fit the function: a name too many, or one too few."""
+        extra = [] if self.takes_any else [name for name in arguments if name not in self.parameters]
+        missing = [one.name for one in self.parameters.values() if one.required and one.name not in arguments]
         return [
             Problem(pointer([name[:80]]), "no such property", show(arguments[name]), "additionalProperties")
             for name in extra
-        ]
+        ] + [Problem(pointer([name]), "a value (it is required)", "nothing", "required") for name in missing]
 
     def convert(self, arguments: JsonObject) -> tuple[JsonObject, list[Problem]]:
         """The values to call the function with, and what could not be converted. Doesn't raise."""

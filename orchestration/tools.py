@@ -172,7 +172,7 @@ class Toolbox:
             return RefusedCall("bad_json", f"{refused}{error}\n{properties_line(found.validator.schema)}")
         problems = found.validator.problems(arguments)
         if not problems:
-            problems = (*found.signature.unknown(arguments), *found.signature.convert(arguments)[1])
+            problems = (*found.signature.mismatch(arguments), *found.signature.convert(arguments)[1])
         if problems:
             return RefusedCall("schema", refused + explain(problems, found.validator.schema))
         return CheckedCall(found, arguments)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from copy import deepcopy
 from itertools import chain, islice
 
 from referencing import Registry
@@ -41,7 +42,7 @@ class JSONSchemaValidator:
     def __init__(self, schema: JsonObject) -> None:
         self.schema, dialect = checked_copy(schema)
         """The schema as it was declared: a copy. Don't change it, make another validator."""
-        own, _ = checked_copy(self.schema)
+        own = deepcopy(self.schema)
         own.pop("$schema", None)  # with it, a `$ref` to "#" would fall back to the library's own class of the dialect
         self._validator = dialect(own, registry=Registry(), format_checker=FORMATS)
         self.has_required = bool(self.problems({}))

@@ -45,7 +45,17 @@ def read_message(raw: bytes) -> dict[str, Any]:
 
 
 class Channel(kombu_redis.Channel):  # type: ignore[misc]
-    """A channel that survives what it is sent."""
+    """A channel that survives what it is sent, and acknowledges only what it keeps account of."""
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
+        """Nothing to do for a message of a `no_ack` queue: kombu would delete, in two commands, what was never written."""
+        if delivery_tag in self.qos._delivered:
+            super().basic_ack(delivery_tag, multiple)
+
+    def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """See `basic_ack`."""
+        if delivery_tag in self.qos._delivered:
+            super().basic_reject(delivery_tag, requeue)
 
     def _brpop_read(self, **options: Any) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""A stage for the Flower pages: jobs brought to their ends by hand, through the store alone, and Flower as a process."""
+"""A stage for the Flower pages: jobs brought to their ends by hand, through the store, and Flower as a process."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar
+from typing import Self, cast
 
 from orchestration import endings
 from orchestration.client import Client
-from orchestration.ports import CallRow, Claim, Ending, TurnCommit
+from orchestration.jobs import new_id
+from orchestration.keyspace import KEPT_S
+from orchestration.ports import CallRow, Claim, Ending, ResultCommit, TurnCommit
+from schemas.deadletter import PoisonRecord
 from schemas.failure import Failure, FailureKind
 from schemas.job import JobStatus
-from schemas.message import AssistantMessage, Text, ToolCall
+from schemas.message import AssistantMessage, Text, ToolCall, ToolMessage
 from schemas.model import Usage
-from schemas.step import Defer, StepKind, StepRef
+from schemas.step import Defer, Priority, StepKind, StepRef
 from schemas.trace import TraceRecord
 from workers.dispatch import client_of
 from workers.settings import Settings
+from workers.wire import queue_key
 
 XSS = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
 """What no page may let a browser run."""
@@ -37,6 +42,12 @@ class Stage:
     def __init__(self, redis_url: str, prefix: str) -> None:
         self.client: Client = client_of(Settings(redis_url=redis_url, prefix=prefix))
         self.store = self.client.store
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.store.client.close()
 
     def begin(self, agent: str = "desk", text: str = "Where is my order?") -> Claim:
         """A job whose first step is claimed."""
@@ -65,10 +76,22 @@ class Stage:
         assert self.store.commit_turn(claim, commit)
         return [self.claim(claim.ref.call(n)) for n in range(len(calls))]
 
+    def next_turn(self, call: Claim) -> Claim:
+        """Answer a turn's one call; return the claim of the turn after it."""
+        assert call.call is not None
+        answer = ToolMessage(group=call.group, ordinal=0, call_id=call.call.id, tool=call.call.name, content="done")
+        commit = ResultCommit(refs=(call.ref,), messages=(answer,), traces=(self.trace(call, "continue"),))
+        assert self.store.commit_results(call, commit)
+        return self.claim(call.ref.model_turn(call.ref.turn + 1))
+
     def complete(self, claim: Claim, output: str) -> str:
         """End the job well."""
-        message = AssistantMessage(group=claim.group, parts=(Text(text=output),), provider="simulated", model="simulated-1")
-        ending = Ending(JobStatus.COMPLETED, output, messages=(message,), usage=Usage(input_tokens=1_000, output_tokens=40))
+        message = AssistantMessage(
+            group=claim.group, parts=(Text(text=output),), provider="simulated", model="simulated-1"
+        )
+        ending = Ending(
+            JobStatus.COMPLETED, output, messages=(message,), usage=Usage(input_tokens=1_000, output_tokens=40)
+        )
         assert self.store.finish(claim, ending, self.trace(claim, "complete"))
         return claim.ref.job_id
 
@@ -84,6 +107,26 @@ class Stage:
         defer = Defer(after_ms=after_ms, reason=reason, counts_as_attempt=True, failure=failure)
         assert self.store.defer(claim, defer, self.trace(claim, "defer", failure=failure))
         return claim.ref.job_id
+
+    def poison(self, body: str) -> None:
+        """A message that could not become a step."""
+        record = PoisonRecord(
+            poison_id=new_id("poison"),
+            queue="q",
+            reason=body,
+            body=body,
+            size_bytes=len(body),
+            seen_ms=0,
+            worker="stage",
+        )
+        key = self.client.operations.keys.poison()
+        self.store.client.lpush(key, record.model_dump_json())
+        self.store.client.expire(key, KEPT_S)
+
+    def waiting(self, queue: str) -> int:
+        """Messages in a queue, of all priorities."""
+        name = self.client.operations.keys.queue(queue)
+        return sum(cast(int, self.store.client.llen(queue_key(name, priority))) for priority in Priority)
 
     def trace(
         self, claim: Claim, outcome: str, *, failure: Failure | None = None, tools: Sequence[str] = ()

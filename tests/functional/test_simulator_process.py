@@ -22,7 +22,7 @@ from jsonschema import Draft202012Validator
 from orchestration.errors import ConfigError
 from workers.simulator import Conversation, Entry, Faults, ModelServer, Say
 from workers.simulator.example import example
-from workers.simulator.serve import Options, choose
+from workers.simulator.serve import Options, choose, serve
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -99,6 +99,8 @@ def test_wrong_options_are_told_on_stderr() -> None:
     assert ended.stderr.startswith("chaos: rate_limit: ")
     with pytest.raises(ConfigError, match="got script and rules"):
         choose(Options(script=Path("a"), rules="b:c"))
+    with pytest.raises(ConfigError, match="latency-ms: expected a number like 300 or a range like 200-800, got 'fast'"):
+        serve(Options(latency_ms="fast"))
 
 
 def test_control_endpoints() -> None:

@@ -349,6 +349,27 @@ def test_an_unexpected_call_is_a_500_that_says_why() -> None:
         assert server.stats().unexpected == server.stats().requests == 1
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda _: Use([("weather", {"when": object()})]),
+        lambda _: Use([("weather", {})], ids=["a", "b"]),
+        lambda _: "just text",
+    ],
+)
+def test_an_answer_that_can_not_be_sent_is_a_500(answer: Any) -> None:
+    """Arguments that are no JSON, ids that don't match: the client is told, and the server goes on."""
+    with ModelServer(answer) as server:
+        client = ChatClient(server)
+        with client.sdk:
+            for _ in range(2):
+                with pytest.raises(
+                    openai.InternalServerError, match=r"raised (TypeError|ValueError)|expected Say or Use"
+                ):
+                    client.ask()
+        assert server.stats().unexpected == 2
+
+
 def test_a_rule_set_that_raises_does_not_leak_the_prompt() -> None:
     """A bug in a user's rule set is a 500 that names the exception and its line, not its text."""
 

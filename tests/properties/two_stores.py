@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestration.keyspace import PARTITIONS, Keyspace
 from orchestration.memory_operations import MemoryOperations
+from orchestration.memory_state import Row
 from orchestration.memory_store import MemoryStore
 from orchestration.ports import Claim
 from orchestration.store import Operations, RedisStore
@@ -68,7 +69,9 @@ class TwoStores:
             _answer(getattr(memory if hasattr(memory, verb) else self.model, verb), model, options),
         ]
         assert _plain(answers[0]) == _plain(answers[1]), f"{verb}: Redis answered {answers[0]}, memory {answers[1]}"
-        assert self.sent.refs == self.modelled.refs, f"{verb}: published {self.sent.refs}, expected {self.modelled.refs}"
+        assert self.sent.refs == self.modelled.refs, (
+            f"{verb}: published {self.sent.refs}, expected {self.modelled.refs}"
+        )
         self.sent.refs.clear()
         self.modelled.refs.clear()
         self.compare(verb)
@@ -110,10 +113,7 @@ class TwoStores:
             "jobs": {job_id: _plain(job.record) for job_id, job in state.jobs.items()},
             "cancelled": {job_id for job_id, job in state.jobs.items() if job.cancel},
             "rows": {
-                (job_id, step): (row.state, row.fence, _when(row.until_ms), row.attempt, row.losses, row.nonce)
-                + (row.begun, row.verdict, row.call.raw_arguments if row.call else None)
-                for job_id, job in state.jobs.items()
-                for step, row in job.rows.items()
+                (job_id, step): _row_of(row) for job_id, job in state.jobs.items() for step, row in job.rows.items()
             },
             "traces": {job_id: job.trace for job_id, job in state.jobs.items()},
             "sessions": {
@@ -183,6 +183,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple) and value and isinstance(value[0], list):  # a sweep
         return sorted(ref.model_dump_json() for ref in value[0]), value[1] > 0, value[1] < 0
     return value
+
+
+def _row_of(row: Row) -> tuple[Any, ...]:
+    raw = row.call.raw_arguments if row.call else None
+    numbers = (row.fence, _when(row.until_ms), row.attempt, row.losses)
+    return (row.state, *numbers, row.nonce, row.begun, row.verdict, raw)
 
 
 def _row(text: str, call: str | None) -> tuple[Any, ...]:

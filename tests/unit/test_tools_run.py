@@ -212,7 +212,7 @@ def test_a_deadline_nearer_than_the_timeout_holds(release: threading.Event) -> N
 def test_the_context_is_handed_over_and_needed() -> None:
     """A tool that takes one gets the very one; without it the call is a mistake of the runtime."""
 
-    def key(order: str, context: ToolContext) -> str:
+    def key(context: ToolContext, order: str = "") -> str:
         return f"{order} {context.idempotency_key} {context.attempt} {context.cancelled()}"
 
     context = ToolContext(job_id="j", step_id="1.0", session_id="s", idempotency_key="mw-1", attempt=2, is_cancelled=lambda: True)
@@ -261,7 +261,7 @@ def test_a_result_that_can_not_be_text_is_a_failure(function: Any, kind: Failure
 def test_an_argument_that_no_longer_converts_is_a_format_error() -> None:
     """The function's annotation changed since the call was checked: data, not a crash."""
 
-    def count(number: set[int]) -> str:
+    def count(number: set[int] | None = None) -> str:
         return str(number)
 
     assert failure(a_tool(count), number="x").failure.kind is FailureKind.FORMAT_ERROR

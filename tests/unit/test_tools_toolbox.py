@@ -106,6 +106,13 @@ def test_an_open_schema_does_not_let_unknown_arguments_through() -> None:
     assert isinstance(check("search", '{"query": "a", "page": 2}', anything), CheckedCall)
 
 
+def test_a_composed_schema_can_not_let_a_needed_argument_go_missing() -> None:
+    """What is required behind `anyOf` is not to be read off at declaration, so the call itself is checked."""
+    either = JSONSchemaValidator({"type": "object", "anyOf": [{"required": ["query"]}, {"required": ["id"]}]})
+    box = Toolbox([tool("search", "Search.", either)(search_tickets.function)])
+    assert "/query: expected a value (it is required)" in refused("search", '{"id": 1}', box).message
+
+
 def test_specs_keep_their_order() -> None:
     """The order of declaration: a prompt cache pays for every change of it."""
     assert [spec.name for spec in BOX.specs] == ["search_tickets", "list_queues", "book"]

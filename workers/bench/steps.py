@@ -25,7 +25,6 @@ def run(*, rounds: int = 3, quick: bool = False, say: Callable[[str], None] = la
     rows = []
     with EmbeddedServer(append_only="everysec") as server:
         for tool in ("inline", "task"):
-            medians: dict[int, FleetResult] = {}
             for jobs, steps in shapes:
                 base: list[BaselineResult] = []
                 ours: list[FleetResult] = []
@@ -35,12 +34,6 @@ def run(*, rounds: int = 3, quick: bool = False, say: Callable[[str], None] = la
                     say(f"{tool}, {jobs} jobs x {steps} steps, round {n + 1}: Midwatch")
                     ours.append(FleetRun(server, jobs, steps, tool).run())
                 rows.append(row(jobs, steps, tool, base, ours))
-                medians[steps] = median_of(ours)
-            if len(medians) == 2:
-                growth = medians[200].cpu_ms_per_step / medians[10].cpu_ms_per_step
-                for found in rows:
-                    if found["tool"] == tool:
-                        found["growth_10_to_200"] = round(growth, 3)
     return {"rows": rows, "load_1m": os.getloadavg()[0], "cpus": os.cpu_count()}
 
 
@@ -75,5 +68,5 @@ def row(
         "redis_commands_per_step": round(mine.redis_commands_per_step, 1),
         "round_trips_per_step": round(mine.round_trips_per_step, 2),
         "kb_per_step": round(mine.kb_per_step, 2),
-        "growth_10_to_200": None,
+        "growth_10_to_200": round(mine.growth, 3) if steps >= 200 else None,
     }

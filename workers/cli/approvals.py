@@ -41,8 +41,8 @@ def list_approvals(as_json: bool) -> None:
         Column("AGENT"),
         Column("STEP"),
         Column("AGE", "right"),
-        Column("QUESTION"),
-        Column("CALL", shrinks=True),
+        Column("QUESTION", kind="spare"),
+        Column("CALL", kind="long"),
     ]
     rows = [
         (

@@ -47,11 +47,11 @@ def list_letters(limit: int, as_json: bool) -> None:
         Column("JOB"),
         Column("AGENT"),
         Column("STEP"),
-        Column("TOOL"),
-        Column("TRIES", "right"),
+        Column("TOOL", kind="spare"),
+        Column("TRIES", "right", "spare"),
         Column("AGE", "right"),
         Column("FAILURE"),
-        Column("DETAIL", shrinks=True),
+        Column("DETAIL", kind="long"),
     ]
     rows = [
         (
@@ -79,9 +79,9 @@ def print_poison(poison: list[PoisonRecord], now_ms: int) -> None:
     columns = [
         Column("POISON"),
         Column("QUEUE"),
-        Column("BYTES", "right"),
+        Column("BYTES", "right", "spare"),
         Column("AGE", "right"),
-        Column("REASON", shrinks=True),
+        Column("REASON", kind="long"),
     ]
     rows = [
         (each.poison_id, each.queue, str(each.size_bytes), duration(now_ms - each.seen_ms), each.reason)

@@ -33,7 +33,7 @@ def doctor(as_json: bool) -> None:
     if as_json:
         print_json({"checks": [asdict(check) for check in checks]})
     else:
-        columns = [Column("CHECK"), Column("RESULT"), Column("FOUND"), Column("DO", shrinks=True)]
+        columns = [Column("CHECK"), Column("RESULT"), Column("FOUND"), Column("DO", kind="long")]
         rows = [(check.name, check.result, check.found, check.advice) for check in checks]
         print_table(columns, rows, empty="")
     if any(check.result == "fail" for check in checks):

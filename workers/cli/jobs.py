@@ -41,9 +41,9 @@ def list_jobs(status: str | None, agent: str | None, limit: int, as_json: bool) 
         Column("AGENT"),
         Column("STATUS"),
         Column("AGE", "right"),
-        Column("TURNS", "right"),
-        Column("TOKENS", "right"),
-        Column("WHY", shrinks=True),
+        Column("TURNS", "right", "spare"),
+        Column("TOKENS", "right", "spare"),
+        Column("WHY", kind="long"),
     ]
     rows = [
         (

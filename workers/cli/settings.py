@@ -28,7 +28,7 @@ def settings(as_json: bool) -> None:
     if as_json:
         print_json({"settings": found})
     else:
-        columns = [Column("SETTING"), Column("VALUE"), Column("FROM"), Column("DESCRIPTION", shrinks=True)]
+        columns = [Column("SETTING"), Column("VALUE"), Column("FROM", kind="spare"), Column("DESCRIPTION", kind="long")]
         rows = [(each["variable"], each["value"], each["from"], each["description"]) for each in found]
         print_table(columns, rows, empty="")
     for problem in mistyped():

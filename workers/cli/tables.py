@@ -13,20 +13,19 @@ from workers.cli.output import printable, printable_lines, say
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 STYLES = {
-    "approve": "green",
     "cancelled": "magenta",
     "complete": "green",
     "completed": "green",
-    "continue": "",
     "dead_letter": "red",
     "dead_lettered": "red",
     "defer": "yellow",
     "fail": "red",
     "ok": "green",
-    "park": "bright_yellow",
-    "parked": "bright_yellow",
+    "park": "yellow",
+    "parked": "yellow",
     "queued": "dim",
     "running": "cyan",
     "timed_out": "magenta",
@@ -34,17 +33,25 @@ STYLES = {
 }
 """Colours of the words for how things stand; the word is always there too."""
 
+GAP = 2
+ROOM_FOR_LONG = 28
+"""Columns that the long cell of a row needs beside the others; with fewer it gets the line below."""
+
 PIPED_COLUMNS = 160
 """Width of what is drawn for a terminal but goes into a file: nobody resizes a file."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column. Without `shrinks`, its cells are never cut: they are what people copy."""
+    """One column of a listing.
+
+    `fixed` cells are never cut, they are what people copy. `spare` columns are left out where room is short. One, the
+    last, may be `long`: it takes what room is left.
+    """
 
     title: str
     align: Literal["left", "right"] = "left"
-    shrinks: bool = False
+    kind: Literal["fixed", "spare", "long"] = "fixed"
 
 
 def console() -> Console:
@@ -59,24 +66,70 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, emp
     """Print a listing; `empty` is said, as prose, when there is nothing to list."""
     if not rows:
         say(empty)
-        return
-    if not sys.stdout.isatty():
+    elif not sys.stdout.isatty():
         click.echo("\t".join(column.title for column in columns))
         for row in rows:
             click.echo("\t".join(printable(cell) for cell in row))
-        return
-    from rich.table import Table
+    else:
+        screen = console()
+        print_lines(screen, lay_out(columns, rows, screen.width))
+
+
+def print_lines(screen: Console, lines: Sequence[Text]) -> None:
+    """Print lines that fit, or are cut: a table that wraps can't be read."""
+    for line in lines:
+        screen.print(line, no_wrap=True, overflow="ellipsis")
+
+
+def lay_out(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], width: int) -> list[Text]:
+    """The lines of a table that fits `width`. Columns with nothing in them are left out."""
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        overflow: Literal["ellipsis", "fold"] = "ellipsis" if column.shrinks else "fold"
-        table.add_column(
-            column.title, justify=column.align, no_wrap=True, overflow=overflow, ratio=1 if column.shrinks else None
-        )
-    for row in rows:
-        table.add_row(*(Text(printable(cell), STYLES.get(cell, "")) for cell in row))
-    console().print(table)
+    cells = [[_text(cell) for cell in row] for row in rows]
+    widths = [max(len(column.title), *(row[p].cell_len for row in cells)) for p, column in enumerate(columns)]
+    shown = [p for p in range(len(columns)) if any(row[p].cell_len for row in cells)]
+    long = next((p for p in shown if columns[p].kind == "long"), None)
+    beside = [p for p in shown if p != long]
+
+    def room() -> int:
+        return width - sum(widths[p] + GAP for p in beside)
+
+    for p in reversed(beside):
+        if columns[p].kind == "spare" and room() < (ROOM_FOR_LONG if long is not None else -GAP):
+            beside.remove(p)
+    fits = long is not None and room() >= ROOM_FOR_LONG
+    titles = [Text(column.title, "bold") for column in columns]
+    lines = [_line(columns, titles, widths, [*beside, long] if long is not None and fits else beside, width)]
+    for row in cells:
+        lines.append(_line(columns, row, widths, [*beside, long] if long is not None and fits else beside, width))
+        if long is not None and not fits and row[long].cell_len:
+            below = Text("    ", "dim").append_text(row[long])
+            below.truncate(width, overflow="ellipsis")
+            lines.append(below)
+    return lines
+
+
+def _text(cell: str | Text) -> Text:
+    from rich.text import Text
+
+    return Text(printable(cell), STYLES.get(cell, "")) if isinstance(cell, str) else cell
+
+
+def _line(
+    columns: Sequence[Column], cells: Sequence[Text], widths: Sequence[int], places: Sequence[int], width: int
+) -> Text:
+    from rich.text import Text
+
+    line = Text()
+    for p in places:
+        pad = " " * max(0, widths[p] - cells[p].cell_len)
+        if columns[p].align == "right":
+            line.append(pad)
+        line.append_text(cells[p])
+        line.append((pad if columns[p].align == "left" else "") + " " * GAP)
+    line.rstrip()
+    line.truncate(width, overflow="ellipsis")
+    return line
 
 
 def print_card(fields: Sequence[tuple[str, str]]) -> None:

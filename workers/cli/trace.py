@@ -10,7 +10,7 @@ from workers.cli import options
 from workers.cli.environment import connect, server_ms
 from workers.cli.jobs import why as why_of_job
 from workers.cli.output import count, document, duration, print_json, printable
-from workers.cli.tables import STYLES, console
+from workers.cli.tables import STYLES, Column, console, lay_out, print_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +20,19 @@ if TYPE_CHECKING:
     from schemas.job import Job
     from workers.cli.waterfall import Row
 
-ROOM_FOR_WHY = 32
-"""Columns that must be left for the reason on the step's own line; with fewer it gets the line below."""
+TABLE = (
+    Column("AT", "right"),
+    Column(""),
+    Column("STEP"),
+    Column("WHAT"),
+    Column("TRY", "right"),
+    Column("TOOK", "right"),
+    Column("OUTCOME"),
+    Column("IN / OUT", "right", "spare"),
+    Column("WHY", kind="long"),
+)
+
+LONGEST_WHAT = 26
 
 
 @click.command()
@@ -48,8 +59,7 @@ def trace(job_id: str, as_json: bool) -> None:
         print_json({"job": document(job), "steps": [_document(job, row) for row in found]})
         return
     screen = console()
-    for line in draw(found, screen.width, ascii_only=screen.options.ascii_only):
-        screen.print(line, no_wrap=True, overflow="ellipsis", soft_wrap=False)
+    print_lines(screen, draw(found, screen.width, ascii_only=screen.options.ascii_only))
     for line in totals(job, found, server_ms(client)):
         screen.print(line)
 
@@ -74,58 +84,31 @@ def _document(job: Job, row: Row) -> dict[str, Any]:
 
 def draw(found: Sequence[Row], width: int, *, ascii_only: bool = False) -> list[Text]:
     """The lines of the waterfall, fitted to a terminal."""
-    from rich.text import Text
-
     from workers.cli.waterfall import Timeline
 
-    if not found:
-        return []
     columns = max(8, min(30, width // 6))
     work, wait = ("#", ".") if ascii_only else ("█", "·")
     line = Timeline([(row.offset_ms, row.offset_ms + row.took_ms) for row in found], columns)
     bars = [line.bar(row, columns, work=work, wait=wait) for row in found]
-    table = [
-        ("AT", "", "STEP", "WHAT", "TRY", "TOOK", "OUTCOME", "IN / OUT"),
-        *(_cells(row, bar) for row, bar in zip(found, bars, strict=True)),
-    ]
-    widths = [max(len(cells[place]) for cells in table) for place in range(len(table[0]))]
-    room = width - sum(widths) - 2 * len(widths)
-    lines = [_line(table[0], widths, "bold", "WHY" if room >= ROOM_FOR_WHY else "", room)]
-    for cells, row in zip(table[1:], found, strict=True):
-        reason = printable(row.why)
-        lines.append(_line(cells, widths, STYLES.get(row.outcome, ""), reason if room >= ROOM_FOR_WHY else "", room))
-        if reason and room < ROOM_FOR_WHY:
-            lines.append(Text(" " * (widths[0] + 2) + printable(reason, max(20, width - widths[0] - 2)), "dim"))
-    return lines
+    return lay_out(TABLE, [_cells(row, bar) for row, bar in zip(found, bars, strict=True)], width) if found else []
 
 
-def _cells(row: Row, bar: str) -> tuple[str, ...]:
+def _cells(row: Row, bar: str) -> tuple[str | Text, ...]:
+    from rich.text import Text
+
     usage = row.usage
+    colour = STYLES.get(row.outcome) if row.outcome not in ("continue", "complete") else ""
     return (
         duration(row.offset_ms),
-        bar,
+        Text(bar, colour or ("cyan" if row.kind == "model" else "blue")),
         row.step,
-        printable(row.what, 26),
+        printable(row.what, LONGEST_WHAT),
         str(row.attempt) if row.attempt > 1 else "",
         duration(row.took_ms),
         row.outcome,
         f"{count(usage.input_tokens)} / {count(usage.output_tokens)}" if usage else "",
+        Text(printable(row.why), "dim"),
     )
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], style: str, reason: str, room: int) -> Text:
-    from rich.text import Text
-
-    right = (True, False, False, False, True, True, False, True)
-    line = Text()
-    for place, cell in enumerate(cells):
-        padded = cell.rjust(widths[place]) if right[place] else cell.ljust(widths[place])
-        styled = style if place in (1, 6) or style == "bold" else ""
-        line.append(padded, styled)
-        line.append("  ")
-    line.append(printable(reason, max(room, 1)), "bold" if style == "bold" else "dim")
-    line.rstrip()
-    return line
 
 
 def totals(job: Job, found: Sequence[Row], now_ms: int) -> list[Text]:

@@ -29,6 +29,7 @@ CLASSES: dict[str, FailureKind] = {
     "TransportError": FailureKind.CONNECTION,
     "DecodingError": FailureKind.CONNECTION,
     "StreamError": FailureKind.CONNECTION,
+    "SSEError": FailureKind.CONNECTION,
     "WebSocketConnectionClosedError": FailureKind.CONNECTION,
     "WebSocketQueueFullError": FailureKind.CONNECTION,
     "JSONDecodeError": FailureKind.CONNECTION,
@@ -85,7 +86,7 @@ def failure(error: BaseException, call: Circumstances) -> Failure:
     if known_class(root) is None:
         # Not a client's exception: its message may quote anything (pydantic's quotes the value), its place can't.
         return _failure(kind, f"{type(root).__name__} at {_place(root)}", call)
-    return _failure(kind, f"{type(root).__name__}: {root}", call)
+    return _failure(kind, f"{type(root).__name__}: {_text(root)}", call)
 
 
 def class_kind(error: BaseException) -> FailureKind:
@@ -144,6 +145,13 @@ def _failure(
 ) -> Failure:
     text = scrub(f"{call.provider}: {detail}", secrets=call.secrets, said=call.said)
     return Failure(kind=kind, detail=text, retry_after_ms=retry_after_ms, request_id=request_id)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # an SDK's __str__ may fail; classifying must not
+        return ""
 
 
 def _place(error: BaseException) -> str:

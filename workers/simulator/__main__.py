@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-from orchestration.errors import ConfigError
 from workers.simulator.serve import Options, serve
 
 
@@ -24,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when stdin closes")
     try:
         serve(Options(**vars(parser.parse_args(arguments))))
-    except (ConfigError, OSError) as error:
+    except (ValueError, OSError) as error:  # ConfigError is a ValueError
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -175,6 +175,12 @@ class Use:
     stop: Stop = Stop.TOOLS
     """LENGTH makes a reply whose calls must not run: the model was cut off."""
 
+    def __post_init__(self) -> None:
+        if self.ids and len(self.ids) != len(self.calls):
+            raise ValueError(
+                f"Use: expected an id for each call or none, got {len(self.ids)} for {len(self.calls)} calls"
+            )
+
 
 Answer = Say | Use
 

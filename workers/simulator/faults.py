@@ -112,9 +112,9 @@ class Faults(Contract):
     """The model ran out of output tokens in the middle of a tool call, which must not run."""
 
     seed: int = 0
-    at_request: dict[int, Fault] = Field(default_factory=dict)
+    at_request: dict[Annotated[int, Field(ge=1)], Fault] = Field(default_factory=dict)
     """Fault of the n-th model call that this server sees, whatever it is; the first is 1."""
-    at_turn: dict[int, tuple[Fault, ...]] = Field(default_factory=dict)
+    at_turn: dict[Annotated[int, Field(ge=1)], tuple[Fault, ...]] = Field(default_factory=dict)
     """Faults of model turn n of every conversation: of its first attempt, its second, and so on."""
     once: bool = True
     """Chance faults a turn at most `max_faults_per_turn` times, so that jobs come to an end. False: without bound."""

@@ -27,7 +27,7 @@ class Entry(Contract):
     """Digest of the first user message; empty when the request was not understood."""
     turn: int = 0
     attempt: int = 0
-    """The n-th request for this turn of this conversation."""
+    """The n-th request for this turn of this conversation; 0 when it was refused before it was looked at."""
     body_sha256: str
     status: int = 0
     """0: nothing was sent. The client left first, or the fault was to send nothing."""

@@ -144,11 +144,10 @@ class ModelCalls:
         if refusal:
             return replace(plan, answer=self._refusal(n, wire, refusal))
         try:
-            answer = self.brain.answer(conversation)
+            reply = self._reply(wire, prompt, self.brain.answer(conversation))
         except Exception as error:  # a user's brain may have bugs: say where, and go on serving
             unexpected = Refusal(RefusalKind.UNEXPECTED, _excuse(self.brain, error))
             return replace(plan, answer=self._refusal(n, wire, unexpected), fault=None, unexpected=True)
-        reply = self._reply(wire, prompt, answer)
         if fault in ALTERING:
             spoiled = self._spoiled(fault, reply, conversation)
             fault, reply = (fault, spoiled) if spoiled else (None, reply)

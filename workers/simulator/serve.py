@@ -38,7 +38,7 @@ class Options(Contract):
     """As `Faults.parse` reads it."""
     seed: int | None = None
     """Instead of the seed in `chaos`."""
-    latency_ms: str = "0"
+    latency_ms: int | str = 0
     """`300`, or `200-800`: each call's own share of it, by the seed."""
     journal: Path | None = None
     exit_with_stdin: bool = False
@@ -91,8 +91,8 @@ def choose(options: Options) -> Brain:
     return RuleBrain()
 
 
-def _latency_ms(text: str) -> tuple[int, int]:
-    low, _, high = text.partition("-")
+def _latency_ms(text: int | str) -> tuple[int, int]:
+    low, _, high = str(text).partition("-")
     if not (low.isdecimal() and (high or low).isdecimal()):
         raise ConfigError(f"simulate: --latency-ms: expected a number like 300 or a range like 200-800, got {text!r}")
     return int(low), int(high or low)

@@ -83,6 +83,8 @@ class ModelServer:
 
     def start(self) -> Self:
         """Listen, and answer from now on; raises OSError when the port is taken."""
+        if self._running is not None:
+            return self
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         listening = socket.create_server((self._host, self.port), family=family, backlog=BACKLOG)
         listening.setblocking(False)

@@ -17,7 +17,6 @@ for i = 0, n - 1 do
 end
 if applied == 0 then return { 0, 0 } end
 redis.call('HINCRBY', COUNTERS, 'steps.tool', applied)
-keep()
 if redis.call('HINCRBY', J, 'open', -applied) > 0 then return { applied, 0 } end
 local at = 3 + n * 4
 write_row(ARGV[at], 'pending', '0', 0, 0, 0, '', '')

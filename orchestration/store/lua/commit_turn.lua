@@ -42,5 +42,4 @@ if calls == 0 then
   write_row(ARGV[at], 'pending', '0', 0, 0, 0, '', '')
   owe(now, ARGV[at + 1], 13, ARGV[at + 2])
 end
-keep()
 return redis.call('HEXISTS', J, 'cancel') == 1 and 2 or 1

@@ -19,5 +19,4 @@ if ARGV[5] == '1' then
   redis.call('HINCRBY', J, 'retries', 1)
   redis.call('HINCRBY', COUNTERS, 'steps.retried', 1)
 end
-keep()
 return 1

@@ -65,7 +65,7 @@ local function settle_member(member)
   redis.call('ZREM', OWED, member)
 end
 
--- Every write ends with this: the keys of a job and its session live on for `kept_s` after the last of them.
+-- Each step begins with this (in its claim), and each wait or ending: the keys of a job and its session live on for KEPT_S.
 local function keep()
   for i = 1, 5 do redis.call('EXPIRE', KEYS[i], KEPT_S) end
 end

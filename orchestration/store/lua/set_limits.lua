@@ -5,5 +5,4 @@ if not held(ARGV[1], ARGV[2]) then return 0 end
 local started = redis.call('HGET', J, 'started_ms')
 redis.call('HSET', J, 'version', ARGV[3], 'max_steps', ARGV[4], 'timeout_ms', ARGV[5],
   'deadline_ms', string.format('%d', started + ARGV[5]))
-keep()
 return 1

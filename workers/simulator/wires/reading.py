@@ -52,6 +52,8 @@ def heard(text: str) -> list[Turn]:
 
     Clients mark the runtime's words so where a server takes no system message in mid-conversation.
     """
+    if "<reminder>" not in text:  # nearly always; the pattern takes 2 ms for 100 KB, this takes nothing
+        return [Turn("user", text)]
     turns = []
     for number, piece in enumerate(REMINDER.split(text)):
         if number % 2:

@@ -1,0 +1,174 @@
+"""Every exception class that the installed SDKs export has a kind: a new release of an SDK can't add one unseen."""
+
+from __future__ import annotations
+
+import json
+from types import ModuleType
+
+import anthropic
+import anthropic._error_classes as anthropic_errors
+import httpx2
+import openai
+import pytest
+
+from schemas.failure import FailureKind
+from workers.providers.classify import Circumstances, failure
+
+CALL = Circumstances("vendor", 1.0)
+
+REQUEST = httpx2.Request("POST", "http://localhost/v1", headers={"authorization": "Bearer sk-never-shown"})
+
+ABSTRACT = {"AnthropicError", "APIError", "OpenAIError", "HTTPError", "RequestError", "Exception"}
+"""Roots that an SDK raises only through their subclasses, or for its own misuse: they count as our defect."""
+
+WITHOUT_RESPONSE = {
+    "APIConnectionError": FailureKind.CONNECTION,
+    "APITimeoutError": FailureKind.TIMEOUT,
+    "APIResponseValidationError": FailureKind.PROVIDER_ERROR,
+    "APIWebhookValidationError": FailureKind.INTERNAL,
+    "InvalidWebhookSignatureError": FailureKind.INTERNAL,
+    "RetryableError": FailureKind.PROVIDER_ERROR,
+    "CredentialsError": FailureKind.AUTH_ERROR,
+    "IdentityTokenFileError": FailureKind.AUTH_ERROR,
+    "WorkloadIdentityError": FailureKind.AUTH_ERROR,
+    "SubjectTokenProviderError": FailureKind.AUTH_ERROR,
+    "LengthFinishReasonError": FailureKind.FORMAT_ERROR,
+    "ContentFilterFinishReasonError": FailureKind.REFUSED,
+    "WebSocketConnectionClosedError": FailureKind.CONNECTION,
+    "WebSocketQueueFullError": FailureKind.CONNECTION,
+    "CloseError": FailureKind.CONNECTION,
+    "ConnectError": FailureKind.CONNECTION,
+    "ConnectTimeout": FailureKind.TIMEOUT,
+    "CookieConflict": FailureKind.INTERNAL,
+    "DecodingError": FailureKind.CONNECTION,
+    "InvalidURL": FailureKind.INTERNAL,
+    "LocalProtocolError": FailureKind.INTERNAL,
+    "NetworkError": FailureKind.CONNECTION,
+    "PoolTimeout": FailureKind.TIMEOUT,
+    "ProtocolError": FailureKind.CONNECTION,
+    "ProxyError": FailureKind.CONNECTION,
+    "ReadError": FailureKind.CONNECTION,
+    "ReadTimeout": FailureKind.TIMEOUT,
+    "RemoteProtocolError": FailureKind.CONNECTION,
+    "RequestNotRead": FailureKind.CONNECTION,
+    "ResponseNotRead": FailureKind.CONNECTION,
+    "SSEError": FailureKind.CONNECTION,
+    "StreamClosed": FailureKind.CONNECTION,
+    "StreamConsumed": FailureKind.CONNECTION,
+    "StreamError": FailureKind.CONNECTION,
+    "TimeoutException": FailureKind.TIMEOUT,
+    "TooManyRedirects": FailureKind.PROVIDER_ERROR,
+    "TransportError": FailureKind.CONNECTION,
+    "UnsupportedProtocol": FailureKind.INTERNAL,
+    "WriteError": FailureKind.CONNECTION,
+    "WriteTimeout": FailureKind.TIMEOUT,
+}
+
+BY_STATUS = {
+    400: FailureKind.FORMAT_ERROR,
+    401: FailureKind.AUTH_ERROR,
+    402: FailureKind.QUOTA_EXHAUSTED,
+    403: FailureKind.AUTH_ERROR,
+    404: FailureKind.FORMAT_ERROR,
+    408: FailureKind.TIMEOUT,
+    409: FailureKind.PROVIDER_ERROR,
+    412: FailureKind.FORMAT_ERROR,
+    413: FailureKind.CONTEXT_OVERFLOW,
+    422: FailureKind.FORMAT_ERROR,
+    429: FailureKind.RATE_LIMITED,
+    431: FailureKind.FORMAT_ERROR,
+    499: FailureKind.CONNECTION,
+    500: FailureKind.PROVIDER_ERROR,
+    501: FailureKind.FORMAT_ERROR,
+    503: FailureKind.OVERLOADED,
+    504: FailureKind.TIMEOUT,
+    529: FailureKind.OVERLOADED,
+}
+
+BY_CODE = {
+    "contract_spend_limit_reached": FailureKind.QUOTA_EXHAUSTED,
+    "enforced_spend_limit_reached": FailureKind.QUOTA_EXHAUSTED,
+    "linked_organization_spend_limit_reached": FailureKind.QUOTA_EXHAUSTED,
+    "linked_organization_billing_unavailable": FailureKind.QUOTA_EXHAUSTED,
+    "organization_on_hold": FailureKind.AUTH_ERROR,
+    "request_body_timeout": FailureKind.TIMEOUT,
+}
+"""Error codes that mean something else than their status; every other code goes by its status."""
+
+
+def exported(module: ModuleType) -> dict[str, type[BaseException]]:
+    """Every exception class that a module exports."""
+    found = (getattr(module, name) for name in dir(module) if not name.startswith("_"))
+    return {cls.__name__: cls for cls in found if isinstance(cls, type) and issubclass(cls, BaseException)}
+
+
+CLASSES = [
+    pytest.param(cls, id=f"{module.__name__}.{name}")
+    for module in (anthropic, openai, httpx2)
+    for name, cls in exported(module).items()
+]
+
+
+def response(status: int, body: object = None) -> httpx2.Response:
+    return httpx2.Response(status, content=json.dumps(body).encode(), request=REQUEST)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_exported_class(cls: type[BaseException]) -> None:
+    """Each exported exception, raised as its SDK would, has exactly the kind that is written down for it here."""
+    error = cls.__new__(cls)
+    name = cls.__name__
+    status = getattr(cls, "status_code", None)
+    if issubclass(cls, (anthropic.APIStatusError, openai.APIStatusError)) or cls is httpx2.HTTPStatusError:
+        status = status if isinstance(status, int) else 500
+        status = 401 if name == "OAuthError" else status
+        vars(error)["response"] = response(status, {"error": {"message": "x"}})
+        assert failure(error, CALL).kind is BY_STATUS[status]
+    elif name in ABSTRACT:
+        assert failure(error, CALL).kind is FailureKind.INTERNAL
+    else:
+        assert name in WITHOUT_RESPONSE, f"{name} is new in {cls.__module__}: decide its kind in classify.py and here"
+        assert failure(error, CALL).kind is WITHOUT_RESPONSE[name]
+
+
+@pytest.mark.parametrize(("status", "code"), [key for key in anthropic_errors.ERROR_CLASSES if key[1] is not None])
+def test_every_anthropic_error_code(status: int, code: str) -> None:
+    """Each code that the SDK has a class for is classified by its meaning where that differs from its status."""
+    body = {"type": "error", "error": {"type": "invalid_request_error", "message": "x", "details": {"error_code": code}}}
+    error = anthropic_errors.make_status_error("x", body=body, response=response(status, body))
+    assert type(error) is anthropic_errors.ERROR_CLASSES[status, code]
+    assert failure(error, CALL).kind is BY_CODE.get(code, BY_STATUS[status])
+
+
+@pytest.mark.parametrize("status", [key[0] for key in anthropic_errors.ERROR_CLASSES if key[1] is None])
+def test_every_anthropic_status(status: int) -> None:
+    """Each status that the SDK has a class for has a kind."""
+    error = anthropic_errors.make_status_error("x", body=None, response=response(status))
+    assert failure(error, CALL).kind is BY_STATUS[status]
+
+
+def test_what_lies_beneath() -> None:
+    """A wrapped error goes by what caused it; Celery's soft time limit is a timeout wherever it struck."""
+
+    class SoftTimeLimitExceeded(Exception):
+        pass
+
+    def wrapped(cause: BaseException) -> FailureKind:
+        error = anthropic.APIConnectionError(request=REQUEST)
+        error.__cause__ = cause
+        return failure(error, CALL).kind
+
+    assert wrapped(httpx2.ConnectError("refused")) is FailureKind.CONNECTION
+    assert wrapped(httpx2.PoolTimeout("busy")) is FailureKind.TIMEOUT
+    assert wrapped(httpx2.LocalProtocolError("illegal header")) is FailureKind.INTERNAL
+    assert wrapped(SoftTimeLimitExceeded()) is FailureKind.TIMEOUT
+    assert failure(SoftTimeLimitExceeded(), CALL).kind is FailureKind.TIMEOUT
+    assert failure(json.JSONDecodeError("x", "y", 0), CALL).kind is FailureKind.CONNECTION
+    assert failure(RuntimeError("?"), CALL).kind is FailureKind.INTERNAL
+
+
+def test_a_ring_of_causes_ends() -> None:
+    """Exceptions that cause each other are looked at once."""
+    first, second = RuntimeError("a"), RuntimeError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert failure(first, CALL).kind is FailureKind.INTERNAL

@@ -1,0 +1,119 @@
+"""What is sent conforms to the installed SDKs' own types: bodies are written here, so nothing else would notice a drift."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+from anthropic.types import message_count_tokens_params, message_create_params
+from openai.types.chat import completion_create_params
+from openai.types.responses import input_token_count_params, response_create_params
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import Required, is_typeddict
+
+from schemas.message import AssistantMessage, NoteMessage, Opaque, Text, UserMessage
+from schemas.model import ModelRequest
+from tests.contract.provider_requests import ask, call, result
+from workers.providers.anthropic_request import count_request as anthropic_count
+from workers.providers.anthropic_request import messages_request
+from workers.providers.chat_request import chat_request
+from workers.providers.responses_request import count_request as responses_count
+from workers.providers.responses_request import responses_request
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+
+
+def conversation(provider: str, *opaque: Opaque) -> ModelRequest:
+    said = AssistantMessage(
+        group=2, parts=(*opaque, Text(text="Looking."), call(), call(call_id="call_b")), provider=provider, model="m"
+    )
+    return ask(
+        UserMessage(group=1, text="hello"), said, result(2, 0, "found"), result(2, 1, "no", is_error=True),
+        NoteMessage(group=3, text="stay on the goal"), UserMessage(group=3, text="go on"),
+        model="gpt-5", force_tool="search", output_schema=SCHEMA, cache_key="session-1",
+    )  # fmt: skip
+
+
+def unknown_keys(value: object, kind: Any) -> list[str]:
+    """Top-level keys of a body that its TypedDict does not know."""
+    assert is_typeddict(kind)
+    assert isinstance(value, Mapping)
+    return sorted(set(value) - set(get_type_hints(kind)))
+
+
+def required_keys(kind: Any) -> set[str]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {name for name, hint in hints.items() if get_origin(hint) is Required or Required in get_args(hint)}
+
+
+def check(kind: Any, name: str, value: object) -> None:
+    """Validate one field of a body by its type; pydantic validates an Iterable only while it is read, so read it all."""
+    adapter: TypeAdapter[Any] = TypeAdapter(get_type_hints(kind)[name])
+    _read(adapter.validate_python(value))
+
+
+def _read(value: object) -> None:
+    if isinstance(value, Mapping):
+        value = value.values()
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        for item in value:
+            _read(item)
+
+
+THINKING = Opaque(provider="anthropic", raw={"type": "thinking", "thinking": "hm", "signature": "sig"})
+REASONING = Opaque(
+    provider="openai", raw={"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "abc"}
+)
+PHASE = Opaque(provider="openai", raw={"type": "message_phase", "phase": "commentary"})
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "fields"),
+    [
+        pytest.param(
+            messages_request(conversation("anthropic", THINKING), "anthropic"),
+            message_create_params.MessageCreateParamsNonStreaming,
+            ("messages", "tools", "system", "tool_choice", "output_config"),
+            id="anthropic",
+        ),
+        pytest.param(
+            anthropic_count(conversation("anthropic", THINKING), "anthropic"),
+            message_count_tokens_params.MessageCountTokensParams,
+            ("messages", "tools", "system", "tool_choice", "output_config"),
+            id="anthropic count",
+        ),
+        pytest.param(
+            responses_request(conversation("openai", REASONING, PHASE), "openai"),
+            response_create_params.ResponseCreateParamsNonStreaming,
+            ("input", "tools", "tool_choice", "text", "include"),
+            id="openai",
+        ),
+        pytest.param(
+            responses_count(conversation("openai", REASONING, PHASE), "openai"),
+            input_token_count_params.InputTokenCountParams,
+            ("input", "tools", "tool_choice", "text"),
+            id="openai count",
+        ),
+        pytest.param(
+            chat_request(conversation("openai-compatible"), "openai-compatible", gemini=False),
+            completion_create_params.CompletionCreateParamsNonStreaming,
+            ("messages", "tools", "tool_choice", "response_format"),
+            id="chat",
+        ),
+    ],
+)
+def test_bodies_conform(body: dict[str, Any], kind: Any, fields: tuple[str, ...]) -> None:
+    """Every key is one the SDK knows, every required one is there, and the structured ones validate as its types."""
+    assert unknown_keys(body, kind) == []
+    assert required_keys(kind) <= body.keys()
+    for name in fields:
+        check(kind, name, body[name])
+
+
+def test_the_check_has_teeth() -> None:
+    """A body with a misspelt key, or with a block of the wrong shape, does not conform."""
+    kind = message_create_params.MessageCreateParamsNonStreaming
+    assert unknown_keys({"model": "m", "temperatur": 1}, kind) == ["temperatur"]
+    with pytest.raises(ValidationError):
+        check(kind, "messages", [{"role": "user", "content": [{"type": "tool_result"}]}])

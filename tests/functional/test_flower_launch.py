@@ -1,0 +1,69 @@
+"""How Flower starts and ends: what it refuses to start with, and that it goes when it is told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.browser.stage import RUN, flower
+from workers.embedded import EmbeddedServer
+
+
+@pytest.fixture
+def env(server: EmbeddedServer, prefix: str) -> dict[str, str]:
+    """A fleet of its own."""
+    return {**os.environ, "MIDWATCH_EVENTS": "false"}
+
+
+def refusal(env: dict[str, str], *arguments: str) -> str:
+    """What Flower says when it does not start."""
+    ended = subprocess.run(
+        [sys.executable, "-c", RUN, *arguments], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 1
+    assert "ConfigError" in ended.stderr
+    return ended.stderr
+
+
+def test_the_network_needs_a_login(env):
+    """Any address but loopback is refused without one; the message names the ways out."""
+    for address in ("0.0.0.0", "", "::"):
+        said = refusal(env, address)
+        assert "--basic_auth" in said
+        assert "--unprotected" in said
+
+
+def test_behind_a_proxy_with_a_login_it_may_be_said_so(env):
+    """`--unprotected` is the operator's word, and then other names are answered too."""
+    with flower(env, "--unprotected", address="0.0.0.0") as site:
+        local = site.url.replace("0.0.0.0", "127.0.0.1")
+        site.url = local
+        assert site.get("/jobs", {"Host": "flower.example"}).code == 200
+
+
+def test_a_misspelt_option_is_refused(env):
+    """Flower itself would ignore `--basic-aut` and serve without a login."""
+    assert "did you mean --basic_auth?" in refusal(env, "127.0.0.1", "--basic_aut=a:b")
+    assert "expected --NAME=VALUE" in refusal(env, "127.0.0.1", "read_only")
+
+
+def test_a_taken_port_is_said(env):
+    """Which one, and what to do."""
+    with flower(env) as site:
+        port = site.url.rpartition(":")[2]
+        said = refusal(env, "127.0.0.1", f"--port={port}")
+    assert f"port {port} of 127.0.0.1" in said
+    assert "give another --port" in said
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_by_itself_when_told_to(env, how):
+    """Exit code 0, within seconds, whatever page is open."""
+    with flower(env) as site:
+        site.get("/jobs")
+        site.process.send_signal(how)
+        assert site.process.wait(timeout=15) == 0

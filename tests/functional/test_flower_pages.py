@@ -1,0 +1,238 @@
+"""Our pages in a real Flower: what they show, what their buttons do, and whom they refuse."""
+
+from __future__ import annotations
+
+import base64
+import html
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from schemas.failure import Failure, FailureKind
+from tests.browser.stage import XSS, Site, Stage, flower
+from workers.embedded import EmbeddedServer
+
+LOGIN = {"Authorization": "Basic " + base64.b64encode(b"mate:secret").decode()}
+
+
+@pytest.fixture(scope="module")
+def fleet(server: EmbeddedServer, lend_prefix) -> Iterator[dict[str, str]]:
+    """The environment of a fleet that the module's Flowers share."""
+    with lend_prefix() as prefix:
+        yield {**os.environ, "MIDWATCH_REDIS_URL": server.url, "MIDWATCH_PREFIX": prefix, "MIDWATCH_EVENTS": "false"}
+
+
+@pytest.fixture(scope="module")
+def stage(fleet) -> Iterator[Stage]:
+    """Jobs of that fleet."""
+    with Stage(fleet["MIDWATCH_REDIS_URL"], fleet["MIDWATCH_PREFIX"]) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def site(fleet) -> Iterator[Site]:
+    """A Flower on loopback without a login: a laptop's."""
+    with flower(fleet) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def locked(fleet) -> Iterator[Site]:
+    """A Flower with a login, under a path, as behind a proxy."""
+    with flower(fleet, "--basic_auth=mate:secret", "--url_prefix=ops") as started:
+        yield started
+
+
+def dead(stage: Stage, said: str = "I try the refund.") -> str:
+    """A dead letter at a tool call."""
+    return stage.kill(stage.turn(stage.begin(), said, "issue_refund")[0])
+
+
+def test_a_job_says_what_it_waits_for(stage: Stage, site: Site):
+    """`retrying`, the attempt that comes next, when, and why: no job hides behind `running`."""
+    job_id = stage.put_back(
+        stage.begin("writer"), Failure(kind=FailureKind.RATE_LIMITED, detail="429"), after_ms=60_000
+    )
+    page = site.get("/jobs?status=running&agent=writer").text
+    assert job_id in page
+    assert "retrying" in page
+    assert "attempt 2, next in" in page
+    assert "rate_limited: 429" in page
+
+
+def test_jobs_are_filtered_by_status_and_agent(stage: Stage, site: Site):
+    """Both at once; a status that does not exist is answered with those that do."""
+    done = stage.complete(stage.begin("singer"), "la")
+    other = stage.complete(stage.begin("dancer"), "hop")
+    page = site.get("/jobs?status=completed&agent=singer").text
+    assert done in page
+    assert other not in page
+    assert "No job fits the filter" in site.get("/jobs?status=parked&agent=singer").text
+    refused = site.get("/jobs?status=asleep")
+    assert refused.code == 400
+    assert "expected one of queued, running" in refused.text
+
+
+def test_a_job_shows_its_steps_with_why_and_its_failure(stage: Stage, site: Site):
+    """The model's words stand at the turn that they decided; the failure stands above."""
+    page = site.get(f"/jobs/{dead(stage, 'The customer is right, I pay it back.')}").text
+    assert "The customer is right, I pay it back." in page
+    assert "issue_refund ×1" in page
+    assert "tool_error" in page
+    assert "the payment service said 500" in page
+    assert "Replay" in page
+
+
+def test_an_unknown_job_is_a_page_that_says_so(site: Site):
+    """404, in Flower's frame, with what to do."""
+    answer = site.get("/jobs/job-none")
+    assert answer.code == 404
+    assert "never enqueued here" in answer.text
+
+
+def test_what_a_model_or_a_user_wrote_is_text(stage: Stage, site: Site):
+    """Markup in an input, an answer, a failure or a poison message reaches no browser as markup."""
+    nasty = Failure(kind=FailureKind.TOOL_ERROR, detail=XSS)
+    killed = stage.kill(stage.turn(stage.begin(text=XSS), XSS, "issue_refund")[0], nasty)
+    done = stage.complete(stage.begin(text=XSS), XSS)
+    stage.poison(XSS)
+    for path in (
+        f"/jobs/{killed}",
+        f"/jobs/{done}",
+        "/dead-letters",
+        "/jobs",
+        "/jobs/%3Cscript%3E",
+        "/jobs?agent=<script>",
+    ):
+        page = site.get(path).text
+        assert XSS not in page, path
+        assert "<script>document" not in page, path
+        assert "<img src=x" not in page, path
+    assert html.escape(XSS) in site.get(f"/jobs/{done}").text
+
+
+def test_replay_takes_the_letter_off_the_list_and_twice_is_once(stage: Stage, site: Site):
+    """The button leads back to the list, which says what was done, and the second time that nothing was."""
+    job_id = dead(stage)
+    assert f'data-job="{job_id}"' in site.get("/dead-letters").text
+    first = site.post(f"/dead-letters/{job_id}/replay")
+    assert first.code == 200
+    assert "Done for" in first.text
+    assert f'data-job="{job_id}"' not in first.text
+    assert stage.client.jobs.show(job_id).status == "running"
+    assert "Nothing was done for" in site.post(f"/dead-letters/{job_id}/replay").text
+
+
+def test_discard_gives_a_job_up(stage: Stage, site: Site):
+    """Its letter goes, and a replay finds nothing to do."""
+    job_id = dead(stage)
+    site.get("/dead-letters")
+    assert "Done for" in site.post(f"/dead-letters/{job_id}/discard").text
+    assert not stage.client.dead_letters.replay(job_id)
+
+
+def test_a_button_asks_for_its_forms_token_and_its_own_site(stage: Stage, site: Site):
+    """Also without a login: a page of another site can't press buttons of a Flower on this machine."""
+    job_id = dead(stage)
+    site.get("/dead-letters")
+    for headers, token in (
+        ({}, ""),
+        ({}, "forged"),
+        ({"Sec-Fetch-Site": "cross-site"}, None),
+        ({"Sec-Fetch-Site": "same-site"}, None),
+        ({"Origin": "http://evil.example"}, None),
+        ({"Origin": "null"}, None),
+    ):
+        assert site.post(f"/dead-letters/{job_id}/replay", headers, token=token).code == 403, (headers, token)
+    assert stage.client.jobs.show(job_id).status == "dead_lettered"
+
+
+def test_without_a_login_only_this_machines_names_are_answered(site: Site):
+    """A foreign name that was pointed to 127.0.0.1 (DNS rebinding) reads no job."""
+    for path in ("/jobs", "/dead-letters"):
+        answer = site.get(path, {"Host": "evil.example:5555"})
+        assert answer.code == 403
+        assert "127.0.0.1 and localhost only" in answer.text
+    assert site.get("/jobs", {"Host": "localhost:5555"}).code == 200
+
+
+def test_read_only_shows_all_and_changes_nothing(stage: Stage, fleet):
+    """No buttons, and 403 for who asks all the same, with the way that is left."""
+    job_id = dead(stage)
+    with flower(fleet, "--read_only", "--basic_auth=mate:secret") as site:
+        page = site.get("/dead-letters", LOGIN).text
+        assert job_id in page
+        assert '<button class="btn' not in page
+        for path in (f"/dead-letters/{job_id}/replay", f"/api/midwatch/dead-letters/{job_id}/discard"):
+            answer = site.post(path, LOGIN)
+            assert answer.code == 403
+            assert "--read_only" in answer.text
+    assert stage.client.jobs.show(job_id).status == "dead_lettered"
+
+
+def test_a_login_guards_pages_and_twins_alike(locked: Site):
+    """401 without it, and with a wrong one."""
+    wrong = {"Authorization": "Basic " + base64.b64encode(b"mate:guess").decode()}
+    for path in ("/jobs", "/dead-letters", "/api/midwatch/jobs", "/api/midwatch/dead-letters"):
+        assert locked.get(path).code == 401, path
+        assert locked.get(path, wrong).code == 401, path
+        assert locked.get(path, LOGIN).code == 200, path
+
+
+def test_tabs_stand_on_every_page_and_know_the_prefix(locked: Site):
+    """Flower's pages lead to ours and back."""
+    for path in ("/workers", "/tasks", "/broker", "/jobs", "/dead-letters"):
+        page = locked.get(path, LOGIN).text
+        for target in ("/ops/jobs", "/ops/dead-letters", "/ops/tasks"):
+            assert f'href="{target}"' in page, (path, target)
+
+
+def test_the_twins_say_what_the_pages_show(stage: Stage, locked: Site):
+    """The same jobs, the same standing, the same buttons; what was said is in none of them."""
+    job_id = dead(stage, "My reasons are my own.")
+    jobs = locked.get("/api/midwatch/jobs?status=dead_lettered", LOGIN)
+    assert [job["standing"] for job in jobs.json["jobs"] if job["job_id"] == job_id] == [
+        "dead lettered, tool_error: the payment service said 500"
+    ]
+    one = locked.get(f"/api/midwatch/jobs/{job_id}", LOGIN)
+    assert [step["step"] for step in one.json["trace"]] == ["1", "1.0"]
+    assert "My reasons" not in jobs.text + one.text
+    letters = locked.get("/api/midwatch/dead-letters", LOGIN).json["dead_letters"]
+    assert job_id in [letter["job_id"] for letter in letters]
+    verb = f"/api/midwatch/dead-letters/{job_id}/replay"
+    assert locked.post(verb, LOGIN, token="").json == {"job_id": job_id, "verb": "replay", "done": True}
+    assert locked.post(verb, LOGIN, token="").json["done"] is False
+    assert locked.get("/api/midwatch/jobs/job-none", LOGIN).code == 404
+
+
+def test_a_login_does_not_let_another_site_press_buttons(stage: Stage, locked: Site):
+    """A browser sends a basic login by itself, so the login proves nothing about who pressed."""
+    job_id = dead(stage)
+    foreign = {**LOGIN, "Sec-Fetch-Site": "cross-site"}
+    assert locked.post(f"/api/midwatch/dead-letters/{job_id}/replay", foreign).code == 403
+    assert locked.post(f"/dead-letters/{job_id}/replay", LOGIN, token="forged").code == 403
+    assert stage.client.jobs.show(job_id).status == "dead_lettered"
+
+
+def test_queues_without_a_worker_are_on_the_broker_page(stage: Stage, site: Site):
+    """All of ours, with their messages of every priority in one number, though they lie in separate lists."""
+    keys = stage.client.operations.keys
+    before = stage.waiting("model")
+    for priority in ("high", "normal", "low"):
+        stage.client.enqueue("desk", "one", priority=priority)
+    page = site.get("/broker").text
+    for name in ("model", "tools", "maintenance"):
+        assert f'id="{keys.queue(name)}"' in page
+    row = page.partition(f'id="{keys.queue("model")}"')[2].partition("</tr>")[0]
+    assert f">{before + 3}<" in row
+
+
+def test_a_server_that_is_away_is_said_to_be_away(fleet):
+    """503 with the reason; never an empty list."""
+    with EmbeddedServer(append_only=None) as own, flower({**fleet, "MIDWATCH_REDIS_URL": own.url}) as site:
+        assert site.get("/jobs").code == 200
+        own.kill()
+        answer = site.get("/jobs")
+        assert answer.code == 503
+        assert "Redis" in answer.text

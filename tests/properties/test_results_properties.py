@@ -1,0 +1,72 @@
+"""Results of any shape: rendering, bounding and paging lose nothing and never exceed their limits."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestration.errors import ToolFailed
+from orchestration.pages import BLOCK_CHARS, pack
+from orchestration.results import BYTES_PER_TOKEN, bound, page, render
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates() | st.decimals(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner) | st.tuples(inner) | st.frozensets(st.text()),
+    max_leaves=20,
+)
+ANY_TEXT = st.text(st.characters() | st.characters(categories=["Cs"]), max_size=2_000)
+NOTE_BYTES = 400
+
+
+@given(ANYTHING)
+def test_rendering_gives_text_or_the_typed_error(value: Any) -> None:
+    """Text that can be encoded, or a failure as data; nothing else leaves."""
+    try:
+        render(value).encode()
+    except ToolFailed as error:
+        assert error.failure.detail.startswith("the tool's result")
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_rendered_json_says_the_value(value: Any) -> None:
+    """What JSON can say comes back as it was."""
+    text = render(value)
+    assert value == text if isinstance(value, str) else json.loads(text) == value
+
+
+@given(text=ANY_TEXT, times=st.integers(1, 50), most=st.integers(1, 2_000))
+def test_a_bounded_result_is_within_its_limit(text: str, times: int, most: int) -> None:
+    """Limit in bytes, plus one line of known size; within the limit, nothing is touched and nothing is kept."""
+    whole = render(text * times)
+    result = bound(text * times, most, "res-0123456789ab")
+    limit_bytes = most * BYTES_PER_TOKEN
+    assert len(result.content.encode()) <= limit_bytes + NOTE_BYTES
+    assert result.handle_needed is (result.body is not None)
+    assert result.handle_needed is (len(whole.encode()) > limit_bytes)
+    if not result.handle_needed:
+        assert result.content == whole
+
+
+@given(text=ANY_TEXT, times=st.integers(1, 60), length=st.integers(1, 9_000), data=st.data())
+def test_all_pages_together_are_the_text(text: str, times: int, length: int, data: st.DataObject) -> None:
+    """Following the offsets that the pages themselves name, from the first to the last, gives the whole again."""
+    whole = data.draw(st.just("ä" * (BLOCK_CHARS - 1_000)) | st.just("")) + render(text * times)
+    body = pack(whole)
+    offset: int | None = 0
+    read = ""
+    while offset is not None and whole:
+        part, _, note = page(body, offset, max(length, len(whole) // 50)).rpartition("\n")
+        read += part
+        following = re.search(r"go on with offset=(\d+)", note)
+        offset = int(following[1]) if following else None
+    assert read == whole
+
+
+@given(text=ANY_TEXT, offset=st.integers(-10, 5_000), length=st.integers(-10, 20_000))
+def test_a_page_of_anywhere_is_bounded(text: str, offset: int, length: int) -> None:
+    """Any offset and length are answered."""
+    assert len(page(pack(text), offset, length)) < 8_200

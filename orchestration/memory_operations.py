@@ -118,7 +118,7 @@ class MemoryOperations:
         row = job.rows.get(step)
         if row is None or row.state is not RowState.PARKED:
             return False
-        row.state, row.verdict = RowState.PENDING, "approved" if approve else f"rejected:{reason}"
+        row.state, row.until_ms, row.verdict = RowState.PENDING, 0, "approved" if approve else f"rejected:{reason}"
         parked = job.parked()
         job.update(
             status=JobStatus.PARKED if parked else JobStatus.RUNNING,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -56,7 +57,9 @@ def checked_copy(schema: object) -> tuple[JsonObject, type[Validator]]:
             f"schema /$schema: expected one of {known}, got {dialect[:200]!r}; rewrite it, or leave it out"
         )
     try:
-        DIALECTS[dialect].check_schema(copy)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of a pattern, which is judged below
+            DIALECTS[dialect].check_schema(copy)
     except SchemaError as error:
         raise ConfigError(_invalid(error)) from None
     except RecursionError:

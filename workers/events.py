@@ -6,6 +6,7 @@ is the job's id, its name `job:<agent>`, its state follows the job. Only a chang
 
 from __future__ import annotations
 
+import atexit
 import os
 import queue
 import socket
@@ -14,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from celery import _state, signals
 
 from orchestration.ports import Claim
 from schemas.step import Complete, Defer, Outcome
@@ -44,8 +46,12 @@ OVER = frozenset({SUCCEEDED, "cancelled", "timed-out"})
 CAPACITY_EVENTS = 1_000
 """Events that may wait for a slow broker. More are dropped: a row in Flower is not worth a step's time."""
 
-BATCH_EVENTS = 50
-"""Events that go in one message when several wait: it costs little more than one."""
+BATCH_EVENTS = 200
+LINGER_S = 0.05
+"""An event waits so long for others, and all go in one message: 24 us of CPU an event where it is 500 alone (measured)."""
+
+PARTING_S = 1.0
+"""How long a process that ends waits for its last events to be sent."""
 
 REMEMBERED_JOBS = 10_000
 
@@ -132,6 +138,8 @@ class Sender:
         self._hostname = hostname
         self._queue: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue(CAPACITY_EVENTS)
         threading.Thread(target=self._work, name="midwatch-events", daemon=True).start()
+        atexit.register(self._part)
+        signals.worker_process_shutdown.connect(self._part, weak=False)  # a pool child leaves without its atexit
 
     def put(self, kind: str, event: dict[str, Any]) -> None:
         """Hand an event over, or drop it."""
@@ -144,6 +152,10 @@ class Sender:
         """See `JobEvents.flush`."""
         with self._queue.all_tasks_done:
             return self._queue.all_tasks_done.wait_for(lambda: not self._queue.unfinished_tasks, timeout_s)
+
+    def _part(self, **_: object) -> None:
+        if self.pid == os.getpid():
+            self.flush(PARTING_S)
 
     def _work(self) -> None:
         dispatcher: Any = None
@@ -165,6 +177,7 @@ class Sender:
 
     def _batch(self) -> list[tuple[str, dict[str, Any]]]:
         batch = [self._queue.get()]
+        time.sleep(LINGER_S)
         while len(batch) < BATCH_EVENTS:
             try:
                 batch.append(self._queue.get_nowait())
@@ -215,7 +228,5 @@ def fields(claim: Claim, trace: TraceRecord, outcome: Outcome) -> dict[str, Any]
 
 def node_name() -> str:
     """The Celery worker that this runs in, so that a job's row names the worker that moved it last."""
-    from celery import _state
-
     task = _state.get_current_task()
     return (task.request.hostname if task is not None else None) or f"midwatch@{socket.gethostname()}"

@@ -1,4 +1,4 @@
-"""Agents for the tests of Flower's rows: `MIDWATCH_AGENTS=tests.browser.crew`, and the script that plays their model."""
+"""Agents for the tests of Flower: `MIDWATCH_AGENTS=tests.browser.crew`, and the script that plays their model."""
 
 from __future__ import annotations
 

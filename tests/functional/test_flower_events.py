@@ -46,7 +46,7 @@ class Ear:
         self._receiver.connection.release()
 
     def _listen(self) -> None:
-        for _ in self._receiver.itercapture(limit=None, timeout=None, wakeup=False):
+        for _ in self._receiver.consume(limit=None, safety_interval=0.1, wakeup=False):
             pass
 
     def _take(self, event: dict[str, object]) -> None:
@@ -175,22 +175,27 @@ def test_a_frozen_broker_costs_a_step_nothing(stage: Stage):
 
 @pytest.mark.parametrize("pool", ["threads", "solo", "prefork"])
 def test_rows_come_from_every_pool(ear: Ear, server: EmbeddedServer, prefix: str, tmp_path, wait_for, pool: str):
-    """A job that is throttled once and ends well, one that dies; each row names the Celery worker that moved it last."""
+    """A job that is throttled once and ends well, one that dies; each row names the worker that moved it last.
+
+    The workers are told to end as soon as the jobs have: what they had to say is said all the same.
+    """
     with model_server() as model, Stage(server.url, prefix) as stage:
         env = {**model.environment(), "MIDWATCH_AGENTS": "tests.browser.crew", "PYTHONPATH": os.getcwd()}
         with Fleet(env, tmp_path) as fleet:
             member = fleet.start("crew", worker_argv("model,tools", pool, 2, "crew"))
             wait_ready(member, "ready", 60)
-            jobs = [stage.client.enqueue("sailor", text).id for text in ("look", "fire")]
-            wait_for(lambda: "task-succeeded" in ear.told(jobs[0]), 30, "the job to end well")
-            wait_for(lambda: "task-dead-lettered" in ear.told(jobs[1]), 30, "the job to die")
+            handles = [stage.client.enqueue("sailor", text) for text in ("look", "fire")]
+            wait_for(lambda: {h.status() for h in handles} == {"completed", "dead_lettered"}, 30, "both jobs to end")
+    jobs = [handle.id for handle in handles]
+    wait_for(lambda: "task-succeeded" in ear.told(jobs[0]), 5, "the event of a job that ended well")
+    wait_for(lambda: "task-dead-lettered" in ear.told(jobs[1]), 5, "the event of a job that died")
     assert ear.told(jobs[0]) == ["task-deferred", "task-running", "task-succeeded"]
     assert ear.told(jobs[1]) == ["task-deferred", "task-running", "task-dead-lettered"]
     assert ear.row(jobs[0]).worker.hostname.startswith("crew@")
 
 
 def test_without_events_nothing_is_sent_at_all(ear: Ear, server: EmbeddedServer, prefix: str, tmp_path, wait_for):
-    """`MIDWATCH_EVENTS=false`: no row, no thread, no connection."""
+    """`MIDWATCH_EVENTS=false`: the job runs, and Flower hears nothing of it."""
     with model_server() as model, Stage(server.url, prefix) as stage:
         env = {**model.environment(), "MIDWATCH_AGENTS": "tests.browser.crew", "PYTHONPATH": os.getcwd()}
         with Fleet({**env, "MIDWATCH_EVENTS": "false"}, tmp_path) as fleet:

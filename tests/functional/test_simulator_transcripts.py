@@ -107,7 +107,10 @@ class ResponsesWalker:
                     {"type": "function_call_output", "call_id": message["tool_call_id"], "output": message["content"]}
                 )
             else:
-                got = self.sdk.responses.create(model="gpt-4o", instructions=system_of(record) or None, input=history)
+                # As extra_body: walking the types of `input` costs this SDK 16 ms of CPU for 27 items, each time.
+                got = self.sdk.responses.create(
+                    model="gpt-4o", instructions=system_of(record) or None, extra_body={"input": history}
+                )
                 history.extend(item.model_dump(exclude_none=True) for item in got.output)
                 calls = [
                     (item.call_id, item.name, item.arguments) for item in got.output if item.type == "function_call"

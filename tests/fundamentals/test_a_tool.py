@@ -102,7 +102,8 @@ def test_a_tool_that_does_not_exist_is_answered_with_those_that_do() -> None:
     """Models misremember names."""
     call = called("find_orders", "{}")
     assert isinstance(call, RefusedCall)
-    assert call.message == "There is no tool 'find_orders'. Did you mean find_order? The tools are: find_order, cancel_order."
+    assert call.message.startswith("There is no tool 'find_orders'. Did you mean find_order")
+    assert call.message.endswith("The tools are: find_order, cancel_order.")
 
 
 def test_every_try_at_one_call_has_the_same_key() -> None:

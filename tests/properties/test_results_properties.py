@@ -15,7 +15,12 @@ from orchestration.results import BYTES_PER_TOKEN, bound, page, render
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates() | st.decimals(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner) | st.tuples(inner) | st.frozensets(st.text()),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.text() | st.integers(), inner)
+        | st.tuples(inner)
+        | st.frozensets(st.text())
+    ),
     max_leaves=20,
 )
 ANY_TEXT = st.text(st.characters() | st.characters(categories=["Cs"]), max_size=2_000)
@@ -31,7 +36,12 @@ def test_rendering_gives_text_or_the_typed_error(value: Any) -> None:
         assert error.failure.detail.startswith("the tool's result")
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
 def test_rendered_json_says_the_value(value: Any) -> None:
     """What JSON can say comes back as it was."""
     text = render(value)

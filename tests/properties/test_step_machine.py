@@ -1,4 +1,4 @@
-"""The step machine under any order of events: RedisStore does what MemoryStore does; nothing is lost, nothing is doubled."""
+"""The step machine under any order of events: both stores do the same, and nothing is lost or doubled."""
 
 from __future__ import annotations
 
@@ -177,7 +177,14 @@ class StepMachine(RuleBasedStateMachine):
 
     @event(pick=picks, again=st.booleans(), worker=st.integers(0, 1))
     def claim(self, pick, again, worker):
-        ref = self.step(pick)
+        self.take(self.step(pick), again, worker)
+
+    @precondition(lambda self: self.state.owed)
+    @event(pick=picks, worker=st.integers(0, 1))
+    def claim_what_is_owed(self, pick, worker):
+        self.take(sorted(self.state.owed, key=str)[pick % len(self.state.owed)], False, worker)
+
+    def take(self, ref, again, worker):
         self.seen.append(ref)
         row = self.state.jobs[ref.job_id].rows.get(ref.step)
         leased = row is not None and row.state is RowState.STARTED and row.until_ms > 1
@@ -191,11 +198,13 @@ class StepMachine(RuleBasedStateMachine):
         assert real.ending == "cancelled" or ref.job_id not in self.cancelled, "a cancelled job started something"
         self.claims.append((real, model))
 
+    @precondition(lambda self: self.claims)
     @event(pick=picks)
     def renew(self, pick):
         _, real, model = self.claimed(pick)
         self.stores.both("renew", (real,), (model,))
 
+    @precondition(lambda self: self.claims)
     @event(pick=picks, inline=st.lists(st.booleans(), max_size=4), refused=st.integers(0, 1))
     def commit_turn(self, pick, inline, refused):
         place, real, model = self.claimed(pick, StepKind.MODEL)
@@ -206,6 +215,7 @@ class StepMachine(RuleBasedStateMachine):
         if held:
             self.inline[place] = [real.ref.call(row.ordinal) for row in commit.calls if row.started]
 
+    @precondition(lambda self: self.claims)
     @event(pick=picks, part=st.integers(1, 4))
     def commit_results(self, pick, part):
         place, real, model = self.claimed(pick)
@@ -216,6 +226,7 @@ class StepMachine(RuleBasedStateMachine):
         answers = self.stores.both("commit_results", (real, commit), (model, commit))
         assert answers[0] == all(held)
 
+    @precondition(lambda self: self.claims)
     @event(pick=picks, counts=st.booleans())
     def defer(self, pick, counts):
         _, real, model = self.claimed(pick)
@@ -224,6 +235,7 @@ class StepMachine(RuleBasedStateMachine):
         args = (defer, trace_of(real, "defer"))
         assert self.stores.both("defer", (real, *args), (model, *args))[0] == held
 
+    @precondition(lambda self: self.claims)
     @event(pick=picks)
     def park(self, pick):
         _, real, model = self.claimed(pick)
@@ -231,12 +243,14 @@ class StepMachine(RuleBasedStateMachine):
         held, args = self.holds(model), (Park(question="May it?", reason="tool_approval"), trace_of(real, "park"))
         assert self.stores.both("park", (real, *args), (model, *args))[0] == held
 
+    @precondition(lambda self: self.claims)
     @event(pick=picks)
     def wait_for_child(self, pick):
         _, real, model = self.claimed(pick, StepKind.TOOL)
         need(not real.ending)
         assert self.stores.both("wait_for_child", (real, HOUR_MS), (model, HOUR_MS))[0] == self.holds(model)
 
+    @precondition(lambda self: self.claims)
     @event(pick=picks, status=st.sampled_from([JobStatus.COMPLETED, JobStatus.DEAD_LETTERED, JobStatus.DEAD_LETTERED]))
     def finish(self, pick, status):
         _, real, model = self.claimed(pick)
@@ -247,6 +261,7 @@ class StepMachine(RuleBasedStateMachine):
         held, args = self.holds(model), (ending_of(real, status), trace_of(real, status.value))
         assert self.stores.both("finish", (real, *args), (model, *args))[0] == held
 
+    @precondition(lambda self: self.claims)
     @event(pick=picks)
     def set_limits(self, pick):
         _, real, model = self.claimed(pick)
@@ -285,7 +300,7 @@ class StepMachine(RuleBasedStateMachine):
 
     @event(pick=picks)
     def time_passes(self, pick):
-        steps = [ref for job in self.state.jobs.values() for step in job.steps() if (ref := job.ref(step))]
+        steps = [job.ref(step) for job in self.state.jobs.values() for step in job.steps() if job.rows[step].until_ms]
         need(steps)
         self.stores.expire(steps[pick % len(steps)])
 
@@ -403,8 +418,8 @@ class StepMachine(RuleBasedStateMachine):
 def test_any_order_of_events_keeps_every_promise(redis, lend_prefix):
     """Claims, commits, retries, parking, cancelling, replays, dead workers and stale ones, in any order.
 
-    Both stores agree after every event, no step is lost or done twice, every call gets one result, and every job can still
-    be brought to an end.
+    Both stores agree after every event, no step is lost or done twice, every call gets one result, and every
+    job can still be brought to an end.
     """
 
     class Machine(StepMachine):

@@ -18,7 +18,11 @@ from schemas.message import ToolCall
 
 NAMES = st.sampled_from(["a", "b", "c", "type", "$ref", "x/y~z"])
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-50, 50) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers(-50, 50)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4),
     max_leaves=12,
 )
@@ -97,7 +101,11 @@ def normal(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value == math.floor(value) else value
 
 
-@given(properties=st.dictionaries(NAMES, SCHEMAS, max_size=4), arguments=st.dictionaries(NAMES, JSON_VALUES, max_size=4), closed=st.booleans())
+@given(
+    properties=st.dictionaries(NAMES, SCHEMAS, max_size=4),
+    arguments=st.dictionaries(NAMES, JSON_VALUES, max_size=4),
+    closed=st.booleans(),
+)
 def test_no_problems_exactly_when_the_schema_is_satisfied(
     properties: dict[str, Any], arguments: dict[str, Any], closed: bool
 ) -> None:
@@ -158,7 +166,11 @@ def probe(a: int, b: list[str] | None = None) -> str:
 BOX = Toolbox([probe])
 
 
-@given(name=st.sampled_from(["probe", "prob", ""]), arguments=st.dictionaries(NAMES, JSON_VALUES, max_size=3), cut=st.integers(0, 3))
+@given(
+    name=st.sampled_from(["probe", "prob", ""]),
+    arguments=st.dictionaries(NAMES, JSON_VALUES, max_size=3),
+    cut=st.integers(0, 3),
+)
 def test_a_call_is_refused_or_safe_to_run(name: str, arguments: dict[str, Any], cut: int) -> None:
     """The toolbox lets through only what the function can be called with."""
     raw = json.dumps(arguments)

@@ -5,17 +5,19 @@ Nothing waits here: leases and deferrals last an hour, and time passes by rewrit
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
-from orchestration.keyspace import PARTITIONS, Keyspace
+from orchestration.keyspace import Keyspace, partition
 from orchestration.memory_operations import MemoryOperations
 from orchestration.memory_state import Row
 from orchestration.memory_store import MemoryStore
 from orchestration.ports import Claim
 from orchestration.store import Operations, RedisStore
 from orchestration.store.logcache import LogCache
-from orchestration.store.records import member, ref_of, step_keys
+from orchestration.store.records import job_of, member, ref_of, step_keys
 from schemas.job import Job, NewJob
 from schemas.message import ToolCall
 from schemas.step import Priority, StepRef
@@ -115,7 +117,10 @@ class TwoStores:
             "rows": {
                 (job_id, step): _row_of(row) for job_id, job in state.jobs.items() for step, row in job.rows.items()
             },
-            "traces": {job_id: job.trace for job_id, job in state.jobs.items()},
+            "traces": {
+                job_id: [record.model_dump_json(exclude_none=True) for record in job.trace]
+                for job_id, job in state.jobs.items()
+            },
             "sessions": {
                 session_id: (session.active, list(session.waiting), session.groups, session.conversation())
                 for session_id, session in state.sessions.items()
@@ -127,35 +132,50 @@ class TwoStores:
         }
 
     def held_by_redis(self) -> dict[str, Any]:
-        read, state = self.client, self.memory.state
+        jobs, sessions = self.memory.state.jobs, self.memory.state.sessions
+        read = self.client.pipeline(transaction=False)
+        for job in jobs.values():
+            record, steps, _, _, trace = step_keys(self.keys, job.ref("1"))[:5]
+            read.hgetall(record).hgetall(steps).lrange(trace, 0, -1)
+        for session_id in sessions:
+            read.hgetall(self.keys.session(session_id)).lrange(self.keys.waiting(session_id), 0, -1)
+            read.lrange(self.keys.log(session_id), 0, -1)
+        for p in sorted({partition(session_id) for session_id in sessions}):
+            read.zrange(self.keys.index(p, "due"), 0, -1, withscores=True).zrange(self.keys.index(p, "owed"), 0, -1)
+            read.hkeys(self.keys.index(p, "letters")).zrange(self.keys.index(p, "dead"), 0, -1)
+            read.hgetall(self.keys.index(p, "counters"))
+        replies = iter(read.execute())
         held: dict[str, Any] = {name: {} for name in ("jobs", "rows", "traces", "sessions", "due")}
-        held |= {"cancelled": set(), "owed": set(), "letters": set(), "counters": self.operations.counters()}
-        for job_id, job in state.jobs.items():
-            keys = step_keys(self.keys, job.ref("1"))
-            held["jobs"][job_id] = _plain(self.operations.job(job_id))
-            held["traces"][job_id] = self.operations.trace(job_id)
-            if read.hexists(keys[0], "cancel") and not job.record.status.ended:
-                held["cancelled"].add(job_id)
-            rows = {key.decode(): value.decode() for key, value in read.hgetall(keys[1]).items()}
-            for step in (step for step in rows if ":" not in step):
-                held["rows"][job_id, step] = _row(rows[step], rows.get(f"{step}:call"))
-        held["cancelled"] |= {job_id for job_id, job in state.jobs.items() if job.cancel and job.record.status.ended}
-        for session_id in state.sessions:
-            hashed = read.hgetall(self.keys.session(session_id))
-            waiting = [entry.decode().partition("|")[0] for entry in read.lrange(self.keys.waiting(session_id), 0, -1)]
-            cache = LogCache()
-            entries = read.lrange(self.keys.log(session_id), 0, -1)
-            messages, _ = cache.extend(session_id, cache.mark(session_id), 0, entries)
-            active = hashed[b"active"].decode() if b"active" in hashed else None
-            held["sessions"][session_id] = (active, waiting, int(hashed.get(b"groups", 0)), messages)
-        for p in range(PARTITIONS):
-            for entry, at_ms in read.zrange(self.keys.index(p, "due"), 0, -1, withscores=True):
-                held["due"][_ref(entry)] = _when(int(at_ms))
-            held["owed"] |= {_ref(entry) for entry in read.zrange(self.keys.index(p, "owed"), 0, -1)}
-            held["letters"] |= {job_id.decode() for job_id in read.hkeys(self.keys.index(p, "letters"))}
-            dead = {job_id.decode() for job_id in read.zrange(self.keys.index(p, "dead"), 0, -1)}
-            assert dead <= held["letters"], "an indexed dead letter has no record"
+        held |= {"cancelled": set(), "owed": set(), "letters": set(), "counters": Counter()}
+        for job_id in jobs:
+            self._read_job(held, job_id, *islice(replies, 3))
+        for session_id in sessions:
+            held["sessions"][session_id] = _session(*islice(replies, 3))
+        while five := list(islice(replies, 5)):
+            held["due"] |= {_ref(entry): _when(int(at_ms)) for entry, at_ms in five[0]}
+            held["owed"] |= {_ref(entry) for entry in five[1]}
+            held["letters"] |= {job_id.decode() for job_id in five[2]}
+            assert sorted(five[2]) == sorted(five[3]), "the index of dead letters and their records differ"
+            held["counters"].update({name.decode(): int(value) for name, value in five[4].items()})
         return held
+
+    def _read_job(self, held: dict[str, Any], job_id: str, record: Any, steps: Any, trace: Any) -> None:
+        texts = {key.decode(): value.decode() for key, value in record.items()}
+        held["jobs"][job_id] = _plain(job_of(job_id, texts))
+        held["traces"][job_id] = [entry.decode() for entry in trace]
+        if "cancel" in texts:
+            held["cancelled"].add(job_id)
+        rows = {key.decode(): value.decode() for key, value in steps.items()}
+        for step in (step for step in rows if ":" not in step):
+            held["rows"][job_id, step] = _row(rows[step], rows.get(f"{step}:call"))
+
+
+def _session(hashed: dict[bytes, bytes], waiting: list[bytes], log: list[bytes]) -> tuple[Any, ...]:
+    cache = LogCache()
+    messages, _ = cache.extend("s", cache.mark("s"), 0, log)
+    active = hashed[b"active"].decode() if b"active" in hashed else None
+    lined_up = [entry.decode().partition("|")[0] for entry in waiting]
+    return active, lined_up, int(hashed.get(b"groups", 0)), messages
 
 
 def new_job(job_id: str, session_id: str, **fields: Any) -> NewJob:

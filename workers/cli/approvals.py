@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from workers.cli import options
-from workers.cli.environment import connect, server_ms
+from workers.cli.environment import connect
 from workers.cli.exits import Exit
-from workers.cli.output import document, duration, print_json, say
-from workers.cli.tables import Column, print_table
+from workers.cli.output import document, print_json, say
+from workers.cli.tables import Column, print_card, print_table
 
 if TYPE_CHECKING:
     from orchestration.client import Client
@@ -35,27 +36,19 @@ def list_approvals(as_json: bool) -> None:
     if as_json:
         print_json({"approvals": [_document(job, call) for job, call in asked]})
         return
-    now_ms = server_ms(client) if asked else 0
-    columns = [
-        Column("JOB"),
-        Column("AGENT"),
-        Column("STEP"),
-        Column("AGE", "right"),
-        Column("QUESTION", kind="spare"),
-        Column("CALL", kind="long"),
-    ]
-    rows = [
-        (
-            job.job_id,
-            job.agent,
-            job.waiting.step if job.waiting else "",
-            duration(now_ms - job.created_ms),
-            job.waiting.reason if job.waiting else "",
-            f"{call.name}({call.raw_arguments})" if call else "",
-        )
-        for job, call in asked
-    ]
-    print_table(columns, rows, empty="nothing waits for a decision")
+    if not sys.stdout.isatty() or not asked:
+        titles = [Column(title) for title in ("JOB", "STEP", "AGENT", "QUESTION", "CALL")]
+        print_table(titles, [_row(job, call) for job, call in asked], empty="nothing waits for a decision")
+        return
+    for number, (job, call) in enumerate(asked):
+        if number:
+            click.echo()
+        print_card(list(zip(("job", "step", "agent", "question", "call"), _row(job, call), strict=True)))
+
+
+def _row(job: Job, call: ToolCall | None) -> tuple[str, ...]:
+    step, question = (job.waiting.step, job.waiting.reason) if job.waiting else ("", "")
+    return job.job_id, step, job.agent, question, f"{call.name}({call.raw_arguments})" if call else ""
 
 
 def call_in_question(client: Client, job: Job) -> ToolCall | None:

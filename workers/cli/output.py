@@ -114,3 +114,8 @@ def count(number: int) -> str:
     if number < 1_000:
         return str(number)
     return f"{number / 1_000:.1f}k" if number < 999_950 else f"{number / 1_000_000:.1f}M"
+
+
+def some(number: int, one: str, many: str = "") -> str:
+    """A number of things: `1 tool call`, `2 tool calls`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

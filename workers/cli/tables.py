@@ -34,7 +34,7 @@ STYLES = {
 """Colours of the words for how things stand; the word is always there too."""
 
 GAP = 2
-ROOM_FOR_LONG = 28
+ROOM_FOR_LONG = 40
 """Columns that the long cell of a row needs beside the others; with fewer it gets the line below."""
 
 PIPED_COLUMNS = 160
@@ -89,24 +89,29 @@ def lay_out(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], wid
     widths = [max(len(column.title), *(row[p].cell_len for row in cells)) for p, column in enumerate(columns)]
     shown = [p for p in range(len(columns)) if any(row[p].cell_len for row in cells)]
     long = next((p for p in shown if columns[p].kind == "long"), None)
-    beside = [p for p in shown if p != long]
-
-    def room() -> int:
-        return width - sum(widths[p] + GAP for p in beside)
-
-    for p in reversed(beside):
-        if columns[p].kind == "spare" and room() < (ROOM_FOR_LONG if long is not None else -GAP):
-            beside.remove(p)
-    fits = long is not None and room() >= ROOM_FOR_LONG
-    titles = [Text(column.title, "bold") for column in columns]
-    lines = [_line(columns, titles, widths, [*beside, long] if long is not None and fits else beside, width)]
+    beside, fits = _fitted(columns, widths, [p for p in shown if p != long], width, long is not None)
+    places = [*beside, long] if long is not None and fits else beside
+    lines = [_line(columns, [Text(column.title, "bold") for column in columns], widths, places, width)]
     for row in cells:
-        lines.append(_line(columns, row, widths, [*beside, long] if long is not None and fits else beside, width))
+        lines.append(_line(columns, row, widths, places, width))
         if long is not None and not fits and row[long].cell_len:
             below = Text("    ", "dim").append_text(row[long])
             below.truncate(width, overflow="ellipsis")
             lines.append(below)
     return lines
+
+
+def _fitted(
+    columns: Sequence[Column], widths: Sequence[int], places: Sequence[int], width: int, long: bool
+) -> tuple[list[int], bool]:
+    """Which columns are shown, and whether the long one fits beside them. Spare ones go, the last first, if that helps."""
+    spare = [p for p in reversed(places) if columns[p].kind == "spare"]
+    for needed in (ROOM_FOR_LONG, -GAP) if long else (-GAP,):
+        for gone in range(len(spare) + 1):
+            kept = [p for p in places if p not in spare[:gone]]
+            if width - sum(widths[p] + GAP for p in kept) >= needed:
+                return kept, needed == ROOM_FOR_LONG
+    return [p for p in places if p not in spare], False
 
 
 def _text(cell: str | Text) -> Text:

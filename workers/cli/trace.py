@@ -9,7 +9,7 @@ import click
 from workers.cli import options
 from workers.cli.environment import connect, server_ms
 from workers.cli.jobs import why as why_of_job
-from workers.cli.output import count, document, duration, print_json, printable
+from workers.cli.output import count, document, duration, print_json, printable, some
 from workers.cli.tables import STYLES, Column, console, lay_out, print_lines
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ LONGEST_WHAT = 26
 def trace(job_id: str, as_json: bool) -> None:
     """Show what a job did, step by step, and why.
 
-    Bars are work, dots are waiting. Stretches in which nothing ran are cut short.
+    Bars are work, dots are waiting; long waits are cut short.
     """
     from orchestration.errors import NotFound
     from workers.cli.said import Said, said
@@ -118,13 +118,13 @@ def totals(job: Job, found: Sequence[Row], now_ms: int) -> list[Text]:
     end_ms = job.finished_ms if job.finished_ms and job.status.ended else now_ms
     by_kind = {kind: sum(row.took_ms for row in found if row.kind == kind) for kind in ("model", "tool")}
     usage, waited_ms = job.usage, sum(row.waited_ms for row in found)
-    refused = f" ({job.invalid_calls} refused)" if job.invalid_calls else ""
     cached = f" ({count(usage.cached_tokens)} cached)" if usage.cached_tokens else ""
     facts = [
         duration(end_ms - job.created_ms),
-        f"{job.turn} model turns in {duration(by_kind['model'])}",
-        f"{job.tool_calls} tool calls{refused} in {duration(by_kind['tool'])}",
-        f"{job.retries} retries" if job.retries else "",
+        f"{some(job.turn, 'model turn')} in {duration(by_kind['model'])}",
+        f"{some(job.tool_calls, 'tool call')} in {duration(by_kind['tool'])}" if job.tool_calls else "",
+        f"{some(job.invalid_calls, 'invalid call')} refused" if job.invalid_calls else "",
+        some(job.retries, "retry", "retries") if job.retries else "",
         f"waited {duration(waited_ms)}" if waited_ms else "",
         f"{count(usage.input_tokens)} tokens in{cached}, {count(usage.output_tokens)} out",
     ]

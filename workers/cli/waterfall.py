@@ -12,10 +12,6 @@ from schemas.step import StepKind
 from schemas.trace import TraceRecord
 from workers.cli.said import Said
 
-GAP_SHARE = 0.1
-"""A stretch in which nothing ran is drawn at most so long, as a share of all the work: beside two hours of waiting for
-a human, the seconds that the job worked could not be told apart."""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -85,7 +81,9 @@ def _tally(names: Sequence[str]) -> str:
 
 
 class Timeline:
-    """From moments to columns: work is to scale, stretches in which nothing ran are cut short.
+    """From moments to columns: work is to scale, a stretch in which nothing ran is at most as long as the longest step.
+
+    Beside two hours of waiting for a human, the seconds that the job worked could not be told apart.
 
     Args:
         spans: when something ran, as (from, to) in ms.
@@ -95,14 +93,14 @@ class Timeline:
 
     def __init__(self, spans: Sequence[tuple[int, int]], columns: int) -> None:
         busy = _merged(spans)
-        longest_gap_ms = max(1.0, GAP_SHARE * sum(end - start for start, end in busy))
+        longest_gap_ms = max([1, *(end - start for start, end in spans)])
         self._moments, self._places = [0], [0.0]
         for start, end in busy:
             self._add(start, longest_gap_ms)
-            self._add(end, float("inf"))
+            self._add(end, end - start)
         self._scale = columns / (self._places[-1] or 1.0)
 
-    def _add(self, moment: int, longest_ms: float) -> None:
+    def _add(self, moment: int, longest_ms: int) -> None:
         self._places.append(self._places[-1] + min(moment - self._moments[-1], longest_ms))
         self._moments.append(moment)
 

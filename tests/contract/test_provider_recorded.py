@@ -1,0 +1,126 @@
+"""Conversations of real models, written for every vendor: repeated ids, broken and empty arguments, sixty results a turn."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.contract import JsonObject
+from schemas.message import AssistantMessage, Message, Text, ToolCall, ToolMessage, UserMessage
+from schemas.model import ModelRequest
+from tests.contract.provider_requests import SEARCH
+from tests.contract.provider_wire import WIRES
+from workers.providers.anthropic_request import messages_request
+from workers.providers.chat_request import chat_request
+from workers.providers.responses_request import responses_request
+
+SESSIONS = ("tau2_airline_repeated_ids", "toolathlon_sessions")
+
+WRITERS: dict[str, Callable[[ModelRequest], JsonObject]] = {
+    "anthropic": lambda request: messages_request(request, "anthropic"),
+    "openai": lambda request: responses_request(request, "openai"),
+    "gemini": lambda request: chat_request(request, "gemini", gemini=True),
+    "openai-compatible": lambda request: chat_request(request, "openai-compatible", gemini=False),
+}
+
+
+def recorded(folder: Path, name: str) -> Iterator[list[Message]]:
+    """The sessions of one file, in the neutral form."""
+    with gzip.open(folder / f"{name}.jsonl.gz", "rt") as lines:
+        for line in lines:
+            yield neutral(json.loads(line)["messages"])
+
+
+def neutral(rows: Sequence[Any]) -> list[Message]:
+    """One recorded conversation; a call that the record leaves without a result is dropped with its turn."""
+    messages: list[Message] = []
+    for row in rows:
+        group = len(messages)
+        if row["role"] == "user":
+            messages.append(UserMessage(group=group, text=row["content"]))
+        elif row["role"] == "assistant":
+            calls = [_call(call) for call in row.get("tool_calls") or ()]
+            said = [Text(text=row["content"])] if row.get("content") else []
+            messages.append(AssistantMessage(group=group, parts=(*said, *calls), provider="recorded", model="m"))
+            answered, owner = 0, messages[-1]
+        elif row["role"] == "tool" and answered < len(owner.tool_calls):
+            content = row["content"] if isinstance(row["content"], str) else json.dumps(row["content"])
+            call = owner.tool_calls[answered]
+            messages.append(
+                ToolMessage(group=owner.group, ordinal=answered, call_id=call.id, tool=call.name, content=content)
+            )
+            answered += 1
+    whole = {m.group: len(m.tool_calls) for m in messages if isinstance(m, AssistantMessage)}
+    for message in messages:
+        if isinstance(message, ToolMessage):
+            whole[message.group] -= 1
+    return [message for message in messages if whole.get(message.group, 0) == 0]
+
+
+def _call(call: Any) -> ToolCall:
+    function = call.get("function", call)
+    arguments = function["arguments"]
+    raw = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    return ToolCall(id=call["id"], name=function["name"], raw_arguments=raw)
+
+
+def request_of(messages: Sequence[Message]) -> ModelRequest:
+    return ModelRequest(model="gemini-3-pro", system="Help.", messages=tuple(messages), tools=(SEARCH,))
+
+
+@pytest.mark.parametrize("provider", WRITERS)
+@pytest.mark.parametrize("name", SESSIONS)
+def test_every_result_stays_with_its_call(data_dir: Path, name: str, provider: str) -> None:
+    """On the wire each id occurs once, and the n-th result carries the id of the n-th call, for 36 real sessions."""
+    repeated = calls = 0
+    for messages in recorded(data_dir, name):
+        body = WRITERS[provider](request_of(messages))
+        ids = WIRES[provider].call_ids(body)
+        results = WIRES[provider].results(body)
+        assert len(ids) == len(set(ids))
+        assert [call_id for call_id, _ in results] == ids
+        assert [content for _, content in results] == [m.content for m in messages if isinstance(m, ToolMessage)]
+        own = [call.id for m in messages if isinstance(m, AssistantMessage) for call in m.tool_calls]
+        calls += len(own)
+        repeated += len(own) - len(set(own))
+    assert calls > 100
+    if name == "tau2_airline_repeated_ids":
+        assert repeated > 50
+
+
+@pytest.mark.parametrize("provider", WRITERS)
+def test_the_prefix_is_stable(data_dir: Path, provider: str) -> None:
+    """A later request of a session begins with every message of an earlier one, so prompt caches hit."""
+    for messages in recorded(data_dir, "tau2_airline_repeated_ids"):
+        ends = [n for n, m in enumerate(messages) if isinstance(m, AssistantMessage)]
+        whole = _items(WRITERS[provider](request_of(messages)))
+        for end in ends[1::3]:
+            part = _items(WRITERS[provider](request_of(messages[:end])))
+            assert whole[: len(part) - 1] == part[:-1]
+
+
+def _items(body: JsonObject) -> list[str]:
+    """The messages of a body as text, without the cache breakpoints, which move and are no part of the prefix."""
+    items: list[Any] = json.loads(json.dumps(body.get("messages") or body["input"]))
+    for item in items:
+        for block in item["content"] if isinstance(item.get("content"), list) else ():
+            block.pop("cache_control", None)
+    return [json.dumps(item) for item in items]
+
+
+def test_arguments_go_back_as_they_came(data_dir: Path) -> None:
+    """Arguments of real calls are replayed byte for byte where the vendor takes text, broken ones included."""
+    for messages in recorded(data_dir, "toolathlon_sessions"):
+        raw = [call.raw_arguments for m in messages if isinstance(m, AssistantMessage) for call in m.tool_calls]
+        items = WRITERS["openai"](request_of(messages))["input"]
+        assert [item["arguments"] for item in items if item.get("type") == "function_call"] == raw
+        chat = WRITERS["openai-compatible"](request_of(messages))["messages"]
+        sent = [call["function"]["arguments"] for m in chat for call in m.get("tool_calls", ())]
+        for came, went in zip(raw, sent, strict=True):
+            assert went == came or went == "{}"
+            json.loads(went)

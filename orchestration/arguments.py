@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, Literal
 
 from orchestration.errors import MidwatchError
@@ -117,6 +118,9 @@ def _constant(name: str) -> object:
     raise InvalidArguments("number", f"{name} is not JSON. Send a number, null, or leave the property out.")
 
 
+_BEGUN = re.compile(r"-|\.|[eE][+-]?|t(ru?)?|f(a(ls?)?)?|n(ul?)?")
+"""What may stand at the end of a text that was cut inside a number or a word."""
+
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant, strict=True
 )
@@ -140,7 +144,7 @@ def _is_cut_off(text: str, error: json.JSONDecodeError) -> bool:
         return True
     if error.msg.startswith("Invalid \\u"):
         return len(rest) < 6 and '"' not in rest
-    return any(word.startswith(rest) for word in ("true", "false", "null", "-"))
+    return _BEGUN.fullmatch(rest) is not None
 
 
 def _not_object(value: object) -> InvalidArguments:

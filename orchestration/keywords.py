@@ -2,19 +2,15 @@
 
 - `uniqueItems`: the library compares every pair; 5,000 objects took 100 seconds (measured). Here an item is looked up.
 - `multipleOf`: 19.99 is a multiple of 0.01, which binary floating point denies. Here decimal text is compared exactly.
-- `format`: `date-time`, `time` and `uri` are not checked by a bare installation of the library.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Iterator
-from datetime import datetime
 from fractions import Fraction
 from typing import Any, cast
-from urllib.parse import urlsplit
 
-from jsonschema import Draft7Validator, Draft202012Validator, FormatChecker, ValidationError, validators
+from jsonschema import Draft7Validator, Draft202012Validator, ValidationError, validators
 from jsonschema.protocols import Validator
 
 LATEST = "https://json-schema.org/draft/2020-12/schema"
@@ -59,30 +55,3 @@ DIALECTS: dict[str, type[Validator]] = {
     "http://json-schema.org/draft-07/schema": _extend(Draft7Validator, _OWN),
 }
 """By `$schema`, without its empty fragment. A schema that names none speaks the latest."""
-
-FORMATS = FormatChecker()
-FORMATS.checkers = dict(Draft202012Validator.FORMAT_CHECKER.checkers)
-
-_TIME = r"(?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
-_TIME_TEXT = re.compile(_TIME, re.ASCII)
-_DATE_TIME_TEXT = re.compile(r"\d{4}-\d\d-\d\d[Tt]" + _TIME, re.ASCII)
-_URI_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`]+")
-
-
-@FORMATS.checks("time")
-def _is_time(value: object) -> bool:
-    return not isinstance(value, str) or _TIME_TEXT.fullmatch(value) is not None
-
-
-@FORMATS.checks("date-time", raises=ValueError)
-def _is_date_time(value: object) -> bool:
-    """RFC 3339: with a time zone. A leap second passes; the calendar is checked."""
-    if not isinstance(value, str):
-        return True
-    return _DATE_TIME_TEXT.fullmatch(value) is not None and bool(datetime.fromisoformat(value[:10]))
-
-
-@FORMATS.checks("uri", raises=ValueError)
-def _is_uri(value: object) -> bool:
-    """Absolute, with a scheme."""
-    return not isinstance(value, str) or (_URI_TEXT.fullmatch(value) is not None and bool(urlsplit(value).scheme))

@@ -43,7 +43,9 @@ def hazard(pattern: str) -> str | None:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", FutureWarning)  # "possible nested set": the next Python may read it otherwise
+            warnings.simplefilter(
+                "error", FutureWarning
+            )  # "possible nested set": the next Python may read it otherwise
             tree = _PARSER.parse(pattern)
     except (re.error, OverflowError, FutureWarning) as error:
         return f"it is not a regular expression of Python: {error}"

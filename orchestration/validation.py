@@ -14,7 +14,7 @@ from itertools import chain, islice
 from referencing import Registry
 
 from orchestration.arguments import InvalidArguments, parse_arguments
-from orchestration.keywords import FORMATS
+from orchestration.formats import FORMATS
 from orchestration.problems import MAX_PROBLEMS, Problem, explain, from_error, pointer, show
 from orchestration.schemacheck import checked_copy
 from schemas.contract import MAX_DEPTH, JsonObject

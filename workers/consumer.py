@@ -9,6 +9,7 @@ from kombu.utils.encoding import safe_repr
 
 from workers import poison
 from workers.steward import StewardStep
+from workers.wakeup import WakeupStep
 
 
 class Consumer(CeleryConsumer):
@@ -17,7 +18,7 @@ class Consumer(CeleryConsumer):
     class Blueprint(CeleryConsumer.Blueprint):
         """Celery's own steps and ours."""
 
-        default_steps = (*CeleryConsumer.Blueprint.default_steps, StewardStep)
+        default_steps = (*CeleryConsumer.Blueprint.default_steps, WakeupStep, StewardStep)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """The body can't be decoded."""

@@ -72,6 +72,4 @@ def call(name: str = "search", raw_arguments: str = '{"query":"refunds"}', call_
 
 def result(group: int, ordinal: int, content: str, *, is_error: bool = False, call_id: str = "call_a") -> ToolMessage:
     """A tool result."""
-    return ToolMessage(
-        group=group, ordinal=ordinal, call_id=call_id, tool="search", content=content, is_error=is_error
-    )
+    return ToolMessage(group=group, ordinal=ordinal, call_id=call_id, tool="search", content=content, is_error=is_error)

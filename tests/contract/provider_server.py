@@ -5,8 +5,10 @@ Written on bare sockets, because an HTTP library on the server's side would refu
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -50,6 +52,8 @@ class Line:
         """Wait; False when the server stops or the client hangs up meanwhile."""
         if self._stopping.wait(seconds):
             return False
+        if isinstance(self._connection, ssl.SSLSocket):
+            return True  # nothing can be peeked at inside TLS; the next send will tell
         self._connection.setblocking(False)
         try:
             return self._connection.recv(1, socket.MSG_PEEK) != b""
@@ -118,6 +122,7 @@ def _content(body: object) -> bytes:
 class ProviderServer:
     """The server. Replies are used up in order; a request for which there is none gets a 500 that says so."""
 
+    tls: ssl.SSLContext | None = None
     seen: list[Seen] = field(default_factory=list)
     connections: int = 0
     _replies: deque[Reply] = field(default_factory=deque)
@@ -142,7 +147,8 @@ class ProviderServer:
         self._listener.close()
         with self._lock:
             for connection in self._open:
-                connection.shutdown(socket.SHUT_RDWR)
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(5)
 
@@ -150,7 +156,7 @@ class ProviderServer:
     def url(self) -> str:
         """Where it listens, without a trailing slash."""
         host, port = self._listener.getsockname()
-        return f"http://{host}:{port}"
+        return f"{'http' if self.tls is None else 'https'}://{host}:{port}"
 
     def will(self, *replies: Reply) -> None:
         """Answer the next requests with these, one each."""
@@ -174,19 +180,24 @@ class ProviderServer:
             thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):  # the client hung up, or does not trust us
+            if self.tls is None:
+                self._converse(connection)
+            else:
+                with self.tls.wrap_socket(connection, server_side=True) as sealed:
+                    self._converse(sealed)
+        with self._lock:
+            self._open.discard(connection)
+
+    def _converse(self, connection: socket.socket) -> None:
         line = Line(connection, self._stopping)
-        with connection, connection.makefile("rb") as incoming:
-            try:
-                while (request := _read(incoming)) is not None:
-                    with self._lock:
-                        self.seen.append(request)
-                        answer = self._always or (self._replies.popleft() if self._replies else _UNEXPECTED)
-                    if not answer(line):
-                        break
-            except OSError:
-                pass
-            with self._lock:
-                self._open.discard(connection)
+        with connection.makefile("rb") as incoming:
+            while (request := _read(incoming)) is not None:
+                with self._lock:
+                    self.seen.append(request)
+                    answer = self._always or (self._replies.popleft() if self._replies else _UNEXPECTED)
+                if not answer(line):
+                    break
 
 
 _UNEXPECTED = reply(500, {"error": {"message": "the test told the server of no reply to this request"}})

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 
 class Wire(Protocol):
     """One vendor's words."""
 
     path: str
-    rate_headers: dict[str, str]
+    rate_headers: ClassVar[dict[str, str]]
 
     def text(self, text: str) -> Any:
         """An answer that is text."""
@@ -58,7 +58,7 @@ class AnthropicWire:
     """Messages."""
 
     path: str = "/v1/messages"
-    rate_headers = {
+    rate_headers: ClassVar = {
         "anthropic-ratelimit-requests-remaining": "49",
         "anthropic-ratelimit-tokens-reset": "2026-11-24T10:00:00Z",
         "retry-after": "3",
@@ -120,7 +120,11 @@ class ResponsesWire:
     """Responses."""
 
     path: str = "/v1/responses"
-    rate_headers = {"x-ratelimit-remaining-requests": "49", "x-ratelimit-reset-tokens": "6m0s", "retry-after": "3"}
+    rate_headers: ClassVar = {
+        "x-ratelimit-remaining-requests": "49",
+        "x-ratelimit-reset-tokens": "6m0s",
+        "retry-after": "3",
+    }
 
     def _response(self, output: Any, status: object = "completed", reason: str | None = None, **changes: Any) -> Any:
         return {
@@ -183,7 +187,7 @@ class ChatWire:
     """Chat Completions."""
 
     path: str
-    rate_headers = ResponsesWire.rate_headers
+    rate_headers: ClassVar = ResponsesWire.rate_headers
 
     def _completion(self, message: Any, finish: object = "stop", **changes: Any) -> Any:
         choice = {"index": 0, "finish_reason": finish, "message": message}

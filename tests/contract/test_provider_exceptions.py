@@ -134,7 +134,10 @@ def test_every_exported_class(cls: type[BaseException]) -> None:
 @pytest.mark.parametrize(("status", "code"), [key for key in anthropic_errors.ERROR_CLASSES if key[1] is not None])
 def test_every_anthropic_error_code(status: int, code: str) -> None:
     """Each code that the SDK has a class for is classified by its meaning where that differs from its status."""
-    body = {"type": "error", "error": {"type": "invalid_request_error", "message": "x", "details": {"error_code": code}}}
+    body = {
+        "type": "error",
+        "error": {"type": "invalid_request_error", "message": "x", "details": {"error_code": code}},
+    }
     error = anthropic_errors.make_status_error("x", body=body, response=response(status, body))
     assert type(error) is anthropic_errors.ERROR_CLASSES[status, code]
     assert failure(error, CALL).kind is BY_CODE.get(code, BY_STATUS[status])

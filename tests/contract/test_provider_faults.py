@@ -73,7 +73,9 @@ def side(request: pytest.FixtureRequest) -> Iterator[Side]:
         yield side
 
 
-@pytest.mark.parametrize("body", ["", "<html>busy</html>", '{"error": 7}', "[]", '{"detail": [{"loc": ["body"]}]}', "null"])
+@pytest.mark.parametrize(
+    "body", ["", "<html>busy</html>", '{"error": 7}', "[]", '{"detail": [{"loc": ["body"]}]}', "null"]
+)
 def test_status_alone(side: Side, body: str) -> None:
     """Without a readable body the status decides, and each is one request: nothing is retried beneath the fleet."""
     for status, kind in STATUSES.items():
@@ -100,7 +102,12 @@ def test_error_inside_a_good_status(side: Side) -> None:
 def test_google_error_list(side: Side) -> None:
     """Google wraps its errors in a list, names the wait inside, and says there which quota it is."""
     details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}]
-    error = {"code": 429, "message": "You exceeded your current quota", "status": "RESOURCE_EXHAUSTED", "details": details}
+    error = {
+        "code": 429,
+        "message": "You exceeded your current quota",
+        "status": "RESOURCE_EXHAUSTED",
+        "details": details,
+    }
     failure = side.failure(reply(429, [{"error": error}]))
     assert (failure.kind, failure.retry_after_ms) == (FailureKind.RATE_LIMITED, 34_500)
     daily = {"violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]}
@@ -134,7 +141,9 @@ def test_retry_after(side: Side, headers: dict[str, str], wait_ms: int | None) -
 
 def test_retry_after_as_a_date_from_now(side: Side) -> None:
     """Without the server's own date the wait is counted from this clock."""
-    soon = email.utils.formatdate(email.utils.mktime_tz(email.utils.parsedate_tz("Tue, 24 Nov 2099 10:00:00 GMT") or ()))
+    soon = email.utils.formatdate(
+        email.utils.mktime_tz(email.utils.parsedate_tz("Tue, 24 Nov 2099 10:00:00 GMT") or ())
+    )
     wait_ms = side.failure(reply(503, "", {"retry-after": soon})).retry_after_ms
     assert wait_ms == 31 * 86_400_000
 

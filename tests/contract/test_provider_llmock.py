@@ -1,4 +1,4 @@
-"""The same providers against a model server that somebody else wrote: its own wire formats, limits, faults and verdict."""
+"""The same providers against a model server that somebody else wrote: its own wire formats, limits and faults."""
 
 from __future__ import annotations
 

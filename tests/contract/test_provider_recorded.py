@@ -1,4 +1,4 @@
-"""Conversations of real models, written for every vendor: repeated ids, broken and empty arguments, sixty results a turn."""
+"""Conversations of real models, written for every vendor: repeated ids, broken and empty arguments."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_every_result_stays_with_its_call(data_dir: Path, name: str, provider: s
         repeated += len(own) - len(set(own))
     assert calls > 100
     if name == "tau2_airline_repeated_ids":
-        assert repeated > 50
+        assert repeated > 30
 
 
 @pytest.mark.parametrize("provider", WRITERS)

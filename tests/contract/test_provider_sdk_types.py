@@ -1,16 +1,16 @@
-"""What is sent conforms to the installed SDKs' own types: bodies are written here, so nothing else would notice a drift."""
+"""What is sent conforms to the installed SDKs' own types: bodies are written by us, so no SDK would notice a drift."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Required, get_args, get_origin, get_type_hints
 
 import pytest
 from anthropic.types import message_count_tokens_params, message_create_params
 from openai.types.chat import completion_create_params
 from openai.types.responses import input_token_count_params, response_create_params
 from pydantic import TypeAdapter, ValidationError
-from typing_extensions import Required, is_typeddict
+from typing_extensions import is_typeddict
 
 from schemas.message import AssistantMessage, NoteMessage, Opaque, Text, UserMessage
 from schemas.model import ModelRequest
@@ -48,7 +48,7 @@ def required_keys(kind: Any) -> set[str]:
 
 
 def check(kind: Any, name: str, value: object) -> None:
-    """Validate one field of a body by its type; pydantic validates an Iterable only while it is read, so read it all."""
+    """Validate one field of a body by its type: all of it is read, because pydantic validates an Iterable lazily."""
     adapter: TypeAdapter[Any] = TypeAdapter(get_type_hints(kind)[name])
     _read(adapter.validate_python(value))
 

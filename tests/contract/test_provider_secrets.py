@@ -1,4 +1,4 @@
-"""What leaves a provider holds neither key nor transcript: not the failure, not its pickle, not its chain, not the logs."""
+"""What leaves a provider holds neither key nor transcript: not the failure, its pickle, its chain, nor the logs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def side(request: pytest.FixtureRequest) -> Iterator[Side]:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_errors_are_clean(side: Side, ending: str) -> None:
-    """Whatever the vendor echoes: the error pickles, comes back equal, and holds no secret, no prompt, no SDK object."""
+    """Whatever the vendor echoes: the error pickles, comes back equal, and holds no secret, prompt or SDK object."""
     error = side.error(ENDINGS[ending], REQUEST)
     data = pickle.dumps(error)
     back = pickle.loads(data)

@@ -253,7 +253,9 @@ def test_a_server_that_is_not_there(name: str) -> None:
     assert caught.value.failure.kind is FailureKind.CONNECTION
 
 
-@pytest.mark.parametrize("cut", [b"", b"HTTP/1.1 200 OK\r\ncontent-le", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"])
+@pytest.mark.parametrize(
+    "cut", [b"", b"HTTP/1.1 200 OK\r\ncontent-le", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"]
+)
 def test_connection_cut(model: Provider, vendor: ProviderServer, cut: bytes) -> None:
     """A connection that ends before, inside or after the headers is a connection failure, after one request."""
     vendor.will(raw(cut))

@@ -54,8 +54,9 @@ class Ear:
         self._state.event(event)
 
     def told(self, job_id: str) -> list[str]:
-        """The types of all events about a job, in order."""
-        return [str(event["type"]) for event in self._heard if event.get("uuid") == job_id]
+        """The types of all events about a job, in the order in which they happened."""
+        mine = [event for event in self._heard if event.get("uuid") == job_id]
+        return [str(event["type"]) for event in sorted(mine, key=lambda event: float(str(event["timestamp"])))]
 
     def row(self, job_id: str) -> Task:
         """The job's row."""

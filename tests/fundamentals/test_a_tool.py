@@ -33,15 +33,17 @@ def find_order(number: str) -> dict[str, object]:
 @tool(
     name="cancel_order",
     description="Cancel an order that was not shipped yet",
-    validator=JSONSchemaValidator({
-        "type": "object",
-        "properties": {
-            "number": {"type": "string", "pattern": "^W[0-9]{4}$"},
-            "reason": {"enum": ["no_longer_needed", "ordered_by_mistake"]},
-        },
-        "required": ["number", "reason"],
-        "additionalProperties": False,
-    }),
+    validator=JSONSchemaValidator(
+        {
+            "type": "object",
+            "properties": {
+                "number": {"type": "string", "pattern": "^W[0-9]{4}$"},
+                "reason": {"enum": ["no_longer_needed", "ordered_by_mistake"]},
+            },
+            "required": ["number", "reason"],
+            "additionalProperties": False,
+        }
+    ),
     idempotent=True,
     retry=RetryConfig(max_retries=2, retry_on=("tool_error",)),
 )

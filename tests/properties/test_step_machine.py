@@ -10,7 +10,14 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from orchestration.memory_state import JobState
 from orchestration.ports import CallRow, Claim, Ending, ResultCommit, RowState, TurnCommit, Verdict
@@ -150,17 +157,28 @@ class StepMachine(RuleBasedStateMachine):
         return steps[pick % len(steps)]
 
     def claimed(self, pick: int, kind: StepKind | None = None) -> tuple[int, Claim, Claim]:
-        """Mostly one of the newest claims."""
-        need(self.claims)
-        newest = self.claims[-6:] * 4 + self.claims
-        real, model = newest[pick % len(newest)]
-        need(kind is None or real.ref.kind is kind)
-        return self.claims.index((real, model)), real, model
+        """Mostly one that still holds its step; now and then one whose step went on without it."""
+        fitting = [pair for pair in self.claims if kind is None or pair[0].ref.kind is kind]
+        current = [pair for pair in fitting if self.holds(pair[1]) or self.inline_held(pair)]
+        pool = current * 4 + fitting[-4:]
+        need(pool and (current or pick % 5 == 0))
+        pair = pool[pick % len(pool)]
+        return self.claims.index(pair), *pair
+
+    def inline_held(self, pair: tuple[Claim, Claim]) -> list[StepRef]:
+        refs = self.inline.get(self.claims.index(pair), [])
+        return [ref for ref in refs if self.state.held(pair[1], ref)]
 
     def holds(self, model: Claim) -> bool:
         return self.state.held(model) is not None
 
     # --- what happens
+
+    @initialize()
+    def two_jobs(self):
+        for number in (0, 1):
+            job = new_job(f"job-{number}", f"s{number}")
+            self.stores.both("enqueue", (job,), (job,))
 
     @event(
         session=st.sampled_from(["s0", "s1"]),
@@ -219,7 +237,8 @@ class StepMachine(RuleBasedStateMachine):
     @event(pick=picks, part=st.integers(1, 4))
     def commit_results(self, pick, part):
         place, real, model = self.claimed(pick)
-        refs = self.inline.get(place, [])[:part] if real.ref.kind is StepKind.MODEL else [real.ref]
+        inline = self.inline_held((real, model)) or self.inline.get(place, [])
+        refs = inline[:part] if real.ref.kind is StepKind.MODEL else [real.ref]
         need(refs and not real.ending)
         held = [self.state.held(model, ref) is not None for ref in refs]
         commit = results_commit(real, refs)
@@ -254,6 +273,7 @@ class StepMachine(RuleBasedStateMachine):
     @event(pick=picks, status=st.sampled_from([JobStatus.COMPLETED, JobStatus.DEAD_LETTERED, JobStatus.DEAD_LETTERED]))
     def finish(self, pick, status):
         _, real, model = self.claimed(pick)
+        need(real.ending or pick % 3 == 0)
         forced = {"cancelled": JobStatus.CANCELLED, "timed_out": JobStatus.TIMED_OUT}
         if real.ending:
             status = forced.get(real.ending, JobStatus.DEAD_LETTERED)
@@ -270,24 +290,27 @@ class StepMachine(RuleBasedStateMachine):
 
     @event(pick=picks)
     def cancel(self, pick):
+        need(pick % 4 == 0)
         job_id = self.job(pick)
         if self.stores.both("cancel", (job_id,), (job_id,))[0]:
             self.cancelled.add(job_id)
 
     @event(pick=picks)
     def replay(self, pick):
-        job_id = self.job(pick)
+        job_id = [*self.state.letters, self.job(pick)][pick % 2 and -1]
         if self.stores.both("replay", (job_id,), (job_id,), max_steps=3)[0]:
             assert self.stores.both("replay", (job_id,), (job_id,), max_steps=3)[0] is False, "a second replay did it"
 
     @event(pick=picks)
     def discard(self, pick):
+        need(pick % 4 == 0)
         job_id = self.job(pick)
         self.stores.both("discard", (job_id,), (job_id,))
 
     @event(pick=picks, approve=st.booleans())
     def decide(self, pick, approve):
         job_id = self.job(pick)
+        need(self.state.jobs[job_id].record.status is JobStatus.PARKED or pick % 4 == 0)
         steps = [*self.state.jobs[job_id].parked(), None]
         step = steps[pick % len(steps)]
         self.stores.both("decide", (job_id, step), (job_id, step), approve=approve, reason="because")
@@ -304,9 +327,10 @@ class StepMachine(RuleBasedStateMachine):
         need(steps)
         self.stores.expire(steps[pick % len(steps)])
 
-    @precondition(lambda self: len(self.claims) > 12)
+    @precondition(lambda self: len(self.claims) > 8)
     @event(pick=picks)
     def deadline_passes(self, pick):
+        need(pick % 3 == 0)
         self.stores.outlive(self.job(pick))
 
     # --- what holds at every moment

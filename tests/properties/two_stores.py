@@ -89,16 +89,8 @@ class TwoStores:
 
     def expire(self, ref: StepRef) -> None:
         """The lease of a started step ends; a deferred or waiting one becomes due."""
-        job = self.memory.state.jobs[ref.job_id]
-        row = job.rows[ref.step]
-        steps, due = step_keys(self.keys, ref)[1], step_keys(self.keys, ref)[5]
-        fields = self.client.hget(steps, ref.step).split(b"|")
-        fields[2] = b"1"
-        self.client.hset(steps, ref.step, b"|".join(fields))
-        self.client.zadd(due, {member(ref): 1}, xx=True)
-        row.until_ms = 1
-        if ref in self.memory.state.due:
-            self.memory.state.due[ref] = 1
+        expire_in_redis(self.client, self.keys, ref)
+        expire_in_memory(self.memory, ref)
 
     def outlive(self, job_id: str) -> None:
         """The job's deadline passes."""
@@ -176,6 +168,22 @@ def _session(hashed: dict[bytes, bytes], waiting: list[bytes], log: list[bytes])
     active = hashed[b"active"].decode() if b"active" in hashed else None
     lined_up = [entry.decode().partition("|")[0] for entry in waiting]
     return active, lined_up, int(hashed.get(b"groups", 0)), messages
+
+
+def expire_in_redis(client: Any, keys: Keyspace, ref: StepRef) -> None:
+    """Write the end of a step's lease, or its due time, into the past."""
+    steps, due = step_keys(keys, ref)[1], step_keys(keys, ref)[5]
+    fields = client.hget(steps, ref.step).split(b"|")
+    fields[2] = b"1"
+    client.hset(steps, ref.step, b"|".join(fields))
+    client.zadd(due, {member(ref): 1}, xx=True)
+
+
+def expire_in_memory(store: MemoryStore, ref: StepRef) -> None:
+    """The same."""
+    store.state.jobs[ref.job_id].rows[ref.step].until_ms = 1
+    if ref in store.state.due:
+        store.state.due[ref] = 1
 
 
 def new_job(job_id: str, session_id: str, **fields: Any) -> NewJob:

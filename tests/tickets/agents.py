@@ -11,8 +11,12 @@ from orchestration import Agent, ContextBudget, RetryConfig, RunLimits, ToolCont
 from orchestration.tools import Tool
 from orchestration.validation import JSONSchemaValidator
 from schemas.contract import canonical_json
+from tests.tickets import without
 from tests.tickets.ledger import Ledger
 from tests.tickets.record import policy, results, tool_schemas
+
+if os.environ.get("TICKETS_WITHOUT"):
+    without.off(os.environ["TICKETS_WITHOUT"])
 
 TOOL_MS = float(os.environ.get("TICKETS_TOOL_MS", "0"))
 KEYLESS = os.environ.get("TICKETS_KEYLESS") == "1"

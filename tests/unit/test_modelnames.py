@@ -31,7 +31,9 @@ def test_the_provider_follows_from_the_name_or_stands_before_it(name: str, provi
     assert ModelName.parse(str(parsed)) == parsed
 
 
-@pytest.mark.parametrize("name", ["llama-3-70b", "org/model", "us.anthropic.claude-v1:0", "provider:", ":model", "Upper:x"])
+@pytest.mark.parametrize(
+    "name", ["llama-3-70b", "org/model", "us.anthropic.claude-v1:0", "provider:", ":model", "Upper:x"]
+)
 def test_a_name_that_says_no_provider_is_refused_with_the_way_to_write_it(name: str) -> None:
     """The message names the form and the providers there are."""
     with pytest.raises(ConfigError, match="provider:model with one of anthropic, openai, gemini, openai-compatible"):

@@ -51,7 +51,10 @@ class Order:
         ({"b": 1, "a": (2, 3)}, '{"b":1,"a":[2,3]}'),
         ({1: "x", None: "y"}, '{"1":"x","null":"y"}'),
         (Ticket(id=1, opened=date(2026, 11, 24)), '{"id":1,"opened":"2026-11-24"}'),
-        (Order("A1", Ticket(id=1, opened=date(2026, 11, 24))), '{"number":"A1","ticket":{"id":1,"opened":"2026-11-24"}}'),
+        (
+            Order("A1", Ticket(id=1, opened=date(2026, 11, 24))),
+            '{"number":"A1","ticket":{"id":1,"opened":"2026-11-24"}}',
+        ),
         ([Status.OPEN, Decimal("1.10")], '["open","1.10"]'),
         (datetime(2026, 11, 24, 10, tzinfo=UTC), '"2026-11-24T10:00:00Z"'),
         ({"p": PurePosixPath("/a"), "u": UUID(int=1)}, '{"p":"/a","u":"00000000-0000-0000-0000-000000000001"}'),

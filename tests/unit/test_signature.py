@@ -58,7 +58,9 @@ def schema_of(function: Callable[..., Any], **descriptions: str) -> dict[str, An
 def test_plain_parameters() -> None:
     """Types, defaults and what is required come from the signature; the object is closed; no titles."""
 
-    def search(query: str, limit: int = 20, status: Literal["open", "closed"] = "open", tags: list[str] | None = None) -> str:
+    def search(
+        query: str, limit: int = 20, status: Literal["open", "closed"] = "open", tags: list[str] | None = None
+    ) -> str:
         return ""
 
     assert schema_of(search, query="Words to look for.") == {
@@ -75,7 +77,7 @@ def test_plain_parameters() -> None:
 
 
 def test_constraints_and_descriptions_in_annotated() -> None:
-    """`Field` says both; a plain string after the type is a description, too; the docstring is used where neither is."""
+    """`Field` says both; a plain string is a description, too; the docstring is used where neither is."""
 
     def read(
         path: Annotated[str, Field(pattern="^/", description="Absolute path.")],
@@ -164,7 +166,7 @@ def test_what_json_has_no_value_for_is_converted(annotation: Any, given: object,
 @pytest.mark.parametrize(
     "annotation",
     [str, int, float, bool, None, Any, object, dict, list, list[str], dict[str, int], Literal["a", 1], str | None, Row,
-     Annotated[str, "words"], Annotated[int, Field(ge=1, description="d")], Annotated[str, Field(pattern="a")], list[Row]],
+     Annotated[str, "words"], Annotated[int, Field(ge=1)], Annotated[str, Field(pattern="a")], list[Row]],
     ids=str,
 )  # fmt: skip
 def test_plain_json_is_handed_over_untouched(annotation: Any) -> None:
@@ -184,7 +186,9 @@ def test_what_does_not_convert_is_a_problem_with_its_place() -> None:
 
     def take(where: Filter, colour: Colour, text: Annotated[str, AfterValidator(lowercase)]) -> None: ...
 
-    _, problems = Signature.of(take, schema_given=False).convert({"where": {"field": 1}, "colour": "green", "text": "ABC"})
+    _, problems = Signature.of(take, schema_given=False).convert(
+        {"where": {"field": 1}, "colour": "green", "text": "ABC"}
+    )
     assert [problem.pointer for problem in problems] == ["/where/field", "/colour", "/text"]
     assert "lower case" in problems[2].expected
 
@@ -204,9 +208,9 @@ def test_a_validator_that_raises_anything_is_a_problem() -> None:
 
 def _positional(a: str, /) -> None: ...
 def _star(*words: str) -> None: ...
-def _untyped(a) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+def _untyped(a) -> None: ...  # type: ignore[no-untyped-def]
 def _open(**arguments: Any) -> None: ...
-def _field_default(a: str = Field(description="x")) -> None: ...  # noqa: B008
+def _field_default(a: str = Field(description="x")) -> None: ...
 def _checkers_only(a: OnlyForCheckers) -> None: ...  # type: ignore[type-arg]
 def _two(a: ToolContext, b: ToolContext) -> None: ...
 def _callback(a: Callable[[int], int]) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -135,6 +136,16 @@ def test_damage_that_nobody_could_detect_is_not_done() -> None:
     for schema in ({}, {"type": "dict"}, {"$ref": "https://example.com/schema.json"}):
         assert spoil(Fault.INVALID_ARGUMENTS, reply_with(WEATHER), conversation(schema=schema), 1) is None
     assert spoil(Fault.UNKNOWN_TOOL, reply_with(), conversation(), 1) is None
+
+
+def test_a_reply_that_was_cut_off_used_all_its_tokens() -> None:
+    """A length stop with few tokens would mean a full window; this one says that the output limit was reached."""
+    asked = replace(conversation(), max_output_tokens=500)
+    spoiled = spoil(Fault.CUT_OFF, reply_with(WEATHER), asked, 1)
+    assert spoiled is not None
+    assert spoiled.stop is Stop.LENGTH
+    assert spoiled.usage is not None
+    assert spoiled.usage.output_tokens == 500
 
 
 def test_a_repeated_id_is_that_of_an_earlier_call() -> None:

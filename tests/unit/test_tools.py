@@ -11,11 +11,13 @@ from orchestration.tools import Tool, ToolContext, agent_tool, tool
 from orchestration.validation import JSONSchemaValidator
 from schemas.policy import RetryConfig
 
-ORDER = JSONSchemaValidator({
-    "type": "object",
-    "properties": {"order": {"type": "string"}, "note": {"type": "string"}},
-    "required": ["order"],
-})
+ORDER = JSONSchemaValidator(
+    {
+        "type": "object",
+        "properties": {"order": {"type": "string"}, "note": {"type": "string"}},
+        "required": ["order"],
+    }
+)
 
 
 def refund(order: str, note: str = "") -> str:
@@ -40,7 +42,12 @@ def test_a_bare_decorator_is_enough_for_a_documented_typed_function() -> None:
     assert find_order.spec.description == "Find an order by its number."
     assert find_order.spec.input_schema["properties"]["order"]["description"] == "Number with its letter."
     assert find_order.spec.input_schema["required"] == ["order"]
-    assert (find_order.idempotent, find_order.timeout_s, find_order.inline, find_order.child) == (False, 30.0, False, None)
+    assert (find_order.idempotent, find_order.timeout_s, find_order.inline, find_order.child) == (
+        False,
+        30.0,
+        False,
+        None,
+    )
 
 
 def test_a_tool_is_still_callable_as_the_function() -> None:
@@ -123,7 +130,7 @@ def test_a_function_may_take_any_arguments_with_a_validator() -> None:
 )
 def test_a_declaration_that_contradicts_itself_is_refused(declared: dict[str, Any], says: str) -> None:
     """At import, with what was expected, what came and what to do."""
-    whole = {"name": "refund", "description": "Refund.", "validator": ORDER} | declared
+    whole: dict[str, Any] = {"name": "refund", "description": "Refund.", "validator": ORDER} | declared
     with pytest.raises(ConfigError) as refused:
         tool(**whole)(refund)
     assert says in str(refused.value)

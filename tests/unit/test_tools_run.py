@@ -89,7 +89,9 @@ def test_context_variables_go_with_the_call() -> None:
     assert request.get() == "r-1"
 
 
-@pytest.mark.parametrize("error", [ValueError("no such order"), SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()])
+@pytest.mark.parametrize(
+    "error", [ValueError("no such order"), SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()]
+)
 def test_whatever_a_tool_raises_is_a_tool_error(error: BaseException) -> None:
     """`sys.exit()` in a tool ends the call, not the worker; type and message are told, without a traceback."""
 
@@ -215,14 +217,16 @@ def test_the_context_is_handed_over_and_needed() -> None:
     def key(context: ToolContext, order: str = "") -> str:
         return f"{order} {context.idempotency_key} {context.attempt} {context.cancelled()}"
 
-    context = ToolContext(job_id="j", step_id="1.0", session_id="s", idempotency_key="mw-1", attempt=2, is_cancelled=lambda: True)
+    context = ToolContext(
+        job_id="j", step_id="1.0", session_id="s", idempotency_key="mw-1", attempt=2, is_cancelled=lambda: True
+    )
     assert run_tool(a_tool(key), {"order": "A"}, context).content == "A mw-1 2 True"
     with pytest.raises(ConfigError, match="takes a ToolContext"):
         run_tool(a_tool(key), {"order": "A"})
 
 
 def test_time_left_and_artifacts() -> None:
-    """`remaining_s` counts down on the clock that was handed in and stops at zero; artifacts go where the runtime keeps them."""
+    """`remaining_s` counts down on the clock that was handed in, to zero; artifacts go where the runtime keeps them."""
     now = [100.0]
     kept: dict[str, bytes] = {}
 
@@ -231,7 +235,13 @@ def test_time_left_and_artifacts() -> None:
         return f"res-{name}"
 
     context = ToolContext(
-        job_id="j", step_id="1.0", session_id="s", idempotency_key="k", timeout_s=5, monotonic_s=lambda: now[0], keep=keep
+        job_id="j",
+        step_id="1.0",
+        session_id="s",
+        idempotency_key="k",
+        timeout_s=5,
+        monotonic_s=lambda: now[0],
+        keep=keep,
     )
     now[0] = 103.0
     assert context.remaining_s() == pytest.approx(2.0)

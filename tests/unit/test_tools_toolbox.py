@@ -99,7 +99,9 @@ def test_a_value_that_does_not_convert_is_refused_like_a_schema_problem() -> Non
 
 def test_an_open_schema_does_not_let_unknown_arguments_through() -> None:
     """A schema without `additionalProperties: false` passes a name that the function would choke on."""
-    open_schema = JSONSchemaValidator({"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]})
+    open_schema = JSONSchemaValidator(
+        {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
+    )
     box = Toolbox([tool("search", "Search.", open_schema)(search_tickets.function)])
     assert refused("search", '{"query": "a", "page": 2}', box).kind == "schema"
     anything = Toolbox([tool("search", "Search.", open_schema)(lambda **arguments: "")])

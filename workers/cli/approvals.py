@@ -10,6 +10,7 @@ import click
 from workers.cli import options
 from workers.cli.environment import connect
 from workers.cli.exits import Exit
+from workers.cli.lazygroup import InOrder
 from workers.cli.output import document, print_json, say
 from workers.cli.tables import Column, print_card, print_table
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 MOST_PARKED = 10_000
 
 
-@click.group()
+@click.group(cls=InOrder)
 def approvals() -> None:
     """Decide what was parked for a human."""
 

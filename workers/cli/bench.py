@@ -7,17 +7,20 @@ from typing import Any
 import click
 
 from workers.cli import options
+from workers.cli.lazygroup import InOrder
 from workers.cli.output import print_json, say
 from workers.cli.tables import Column, print_card, print_table
 
 
-@click.group()
+@click.group(cls=InOrder)
 def bench() -> None:
     """Measure this machine."""
 
 
 @bench.command("steps")
-@click.option("--rounds", type=click.IntRange(1, 20), default=3, show_default=True, help="Figures are their medians.")
+@click.option(
+    "--rounds", type=click.IntRange(1, 20), metavar="N", default=3, show_default=True, help="Figures are their medians."
+)
 @click.option("--quick", is_flag=True, help="One small round: does it run at all?")
 @options.as_json
 def steps(rounds: int, quick: bool, as_json: bool) -> None:
@@ -28,11 +31,18 @@ def steps(rounds: int, quick: bool, as_json: bool) -> None:
 
 
 @bench.command("recovery")
-@click.option("--jobs", type=click.IntRange(1, 1_000), default=20, show_default=True, help="Jobs under way.")
 @click.option(
-    "--kills", type=click.IntRange(1, 20), default=2, show_default=True, help="How often all workers are killed."
+    "--jobs", type=click.IntRange(1, 1_000), metavar="N", default=20, show_default=True, help="Jobs under way."
 )
-@click.option("--processes", type=click.IntRange(1, 16), default=2, show_default=True, help="Workers.")
+@click.option(
+    "--kills",
+    type=click.IntRange(1, 20),
+    metavar="N",
+    default=2,
+    show_default=True,
+    help="How often all workers are killed.",
+)
+@click.option("--processes", type=click.IntRange(1, 16), metavar="N", default=2, show_default=True, help="Workers.")
 @options.as_json
 def recovery(jobs: int, kills: int, processes: int, as_json: bool) -> None:
     """Measure how soon every step goes on after kill -9 of all workers."""

@@ -25,9 +25,21 @@ def demo(jobs: int, keep: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65_535), default=5555, show_default=True, help="Where Flower listens.")
 @click.option(
-    "--concurrency", type=click.IntRange(1, 1_000), default=16, show_default=True, help="Model turns at a time."
+    "--port",
+    type=click.IntRange(1, 65_535),
+    metavar="PORT",
+    default=5555,
+    show_default=True,
+    help="Where Flower listens.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 1_000),
+    metavar="N",
+    default=16,
+    show_default=True,
+    help="Model turns at a time.",
 )
 def dev(port: int, concurrency: int) -> None:
     """Run the whole system on this machine with your own agents.

@@ -9,6 +9,7 @@ import click
 from workers.cli import options
 from workers.cli.environment import connect, server_ms
 from workers.cli.exits import Exit
+from workers.cli.lazygroup import InOrder
 from workers.cli.output import document, duration, iso, print_json, say
 from workers.cli.tables import Column, print_card, print_table
 
@@ -21,7 +22,7 @@ MOST_POISON = 1_000
 """All that is kept of it."""
 
 
-@click.group()
+@click.group(cls=InOrder)
 def dlq() -> None:
     """List, show, replay and discard dead letters.
 

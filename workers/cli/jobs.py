@@ -9,6 +9,7 @@ import click
 from workers.cli import options
 from workers.cli.environment import connect, server_ms
 from workers.cli.exits import Exit
+from workers.cli.lazygroup import InOrder
 from workers.cli.output import count, document, duration, iso, print_json, print_json_line, say
 from workers.cli.tables import Column, print_card, print_table
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 STATUSES = ("queued", "running", "parked", "completed", "dead_lettered", "cancelled", "timed_out")
 
 
-@click.group()
+@click.group(cls=InOrder)
 def jobs() -> None:
     """List, show, follow and cancel jobs."""
 
@@ -76,7 +77,7 @@ def show_job(job_id: str, as_json: bool) -> None:
 @jobs.command("tail")
 @options.job_id
 def tail_job(job_id: str) -> None:
-    """Print a job's steps as they are committed, one JSON line each, until it ends."""
+    """Print a job's steps as they are committed. One JSON line each, until the job ends."""
     for record in connect().jobs.get(job_id).events(follow=True):
         print_json_line(document(record))
 

@@ -1,4 +1,4 @@
-"""A group whose commands are imported when they are run: its help is made from a table, without them."""
+"""Groups of commands: one that imports a command when it is run, and makes its help from a table without it."""
 
 from __future__ import annotations
 
@@ -58,3 +58,11 @@ class LazyGroup(click.Group):
         for title, commands in self.sections.items():
             with formatter.section(title):
                 formatter.write_dl([(name, lazy.help) for name, lazy in commands.items()])
+
+
+class InOrder(click.Group):
+    """Commands in the order in which they are written, not of the alphabet: reading before acting."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, first declared first."""
+        return list(self.commands)

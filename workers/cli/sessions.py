@@ -9,6 +9,7 @@ import click
 
 from workers.cli import options
 from workers.cli.environment import connect
+from workers.cli.lazygroup import InOrder
 from workers.cli.output import print_json, printable, printable_lines
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ RESULT_CHARACTERS = 600
 STYLES = {"user": "bold cyan", "assistant": "bold green", "tool": "bold", "note": "bold yellow"}
 
 
-@click.group()
+@click.group(cls=InOrder)
 def sessions() -> None:
     """Read the conversations that jobs take place in."""
 

@@ -13,13 +13,21 @@ A_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Another address lets others change its faults.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="0, the default, is a free one.")
+@click.option(
+    "--host",
+    metavar="HOST",
+    default="127.0.0.1",
+    show_default=True,
+    help="Another address lets others change its faults.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), metavar="PORT", default=0, help="0, the default, is a free one."
+)
 @click.option("--script", type=A_FILE, help="Replies in order, from a JSON or TOML file.")
 @click.option("--transcript", type=A_FILE, help="Replies as recorded, from a JSON Lines file (.gz or not).")
 @click.option("--rules", metavar="MODULE:ATTR", help="Replies by a rule set of your own.")
 @click.option("--chaos", default="", metavar="FAULTS", help="For example rate_limited=0.05,reset@3,hang@turn2,seed=7.")
-@click.option("--seed", type=int, help="Of the faults; the same seed faults the same calls.")
+@click.option("--seed", type=int, metavar="N", help="Of the faults; the same seed faults the same calls.")
 @click.option("--latency-ms", default="0", show_default=True, metavar="MS", help="300, or a range like 200-800.")
 @click.option("--journal", type=A_FILE, help="Append a JSON line for each model call.")
 @click.option("--exit-with-stdin", is_flag=True, help="End when stdin closes.")

@@ -104,7 +104,7 @@ def lay_out(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], wid
 def _fitted(
     columns: Sequence[Column], widths: Sequence[int], places: Sequence[int], width: int, long: bool
 ) -> tuple[list[int], bool]:
-    """Which columns are shown, and whether the long one fits beside them. Spare ones go, the last first, if that helps."""
+    """Which columns are shown, and whether the long one fits beside them. Spare ones go if that helps."""
     spare = [p for p in reversed(places) if columns[p].kind == "spare"]
     for needed in (ROOM_FOR_LONG, -GAP) if long else (-GAP,):
         for gone in range(len(spare) + 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -34,13 +35,11 @@ def split_queues(_context: click.Context, _parameter: click.Parameter, text: str
 
 
 @click.command()
-@click.option("--queues", default=QUEUES, show_default=True, callback=split_queues, help="What to serve, first first.")
 @click.option(
-    "--pool", type=click.Choice(("threads", "prefork", "solo")), help="Default: prefork for tools alone, else threads."
+    "--queues", metavar="Q,...", default=QUEUES, show_default=True, callback=split_queues, help="What to serve."
 )
-@click.option(
-    "--concurrency", type=click.IntRange(1, 1_000), metavar="N", help="Steps at a time. Default: by the pool."
-)
+@click.option("--pool", type=click.Choice(("threads", "prefork", "solo")), help="How steps run side by side.")
+@click.option("--concurrency", type=click.IntRange(1, 1_000), metavar="N", help="How many steps run at a time.")
 @click.option("--name", metavar="NAME", help="What logs and Flower call it; the host's name is added.")
 @click.option("--embedded", is_flag=True, help="Run a server beside it, for a laptop; its data is kept.")
 def worker(
@@ -48,9 +47,9 @@ def worker(
 ) -> None:
     """Run one worker process; any number of them form the fleet.
 
-    Needs MIDWATCH_AGENTS. Threads for whatever waits on the network (16; 100 for --queues model alone), prefork for
-    tools alone (one child for each CPU), where a tool that hangs can be killed. SIGTERM and Ctrl-C let running steps
-    finish and take no new ones.
+    Needs MIDWATCH_AGENTS. The first queue is served first. By default a worker for tools alone is a prefork pool with a
+    child for each CPU, where a tool that hangs can be killed; any other has 16 threads, or 100 for model calls alone.
+    SIGTERM and Ctrl-C let running steps finish and take no new ones.
     """
     current = read_settings()
     with _server(current) if embedded else nullcontext():
@@ -106,6 +105,7 @@ def _serve(current: Settings, chosen: WorkerPlan, agents: list[str]) -> int:
     signals.celeryd_init.connect(made, weak=False)
     signals.worker_shutting_down.connect(asked, weak=False)
     telemetry.configure(current)
+    logging.captureWarnings(True)  # Celery's own, about root for one, would break the stream of log lines
     log = structlog.get_logger("midwatch.worker")
     log.info(
         "worker.starting",

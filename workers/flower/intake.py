@@ -31,9 +31,17 @@ class Intake(Events):  # type: ignore[misc]
         self.io_loop.add_callback(self.take, event)
 
     def take(self, event: dict[str, Any]) -> None:
-        """Keep what may be kept. A job's row is no task: it must not count as one that its worker has done."""
-        self.state.event(without_content(event))
-        if str(event.get("name", "")).startswith(JOB_ROW):
+        """Keep what may be kept.
+
+        A job's row is no task: it must not count as one that its worker has done. And several workers move it, so an
+        event may come after the one that followed it: that one is left out.
+        """
+        if not str(event.get("name", "")).startswith(JOB_ROW):
+            self.state.event(without_content(event))
+            return
+        row = self.state.tasks.get(event["uuid"])
+        if row is None or event["timestamp"] >= (row.timestamp or 0):
+            self.state.event(without_content(event))
             self.state.counter[event["hostname"]][event["type"]] -= 1
 
 

@@ -14,14 +14,14 @@ from datetime import UTC, datetime
 from tornado.httputil import HTTPServerRequest
 
 from schemas.contract import JsonObject
-from schemas.model import Usage
+from schemas.model import Stop, Usage
 from workers.simulator.brain import Answer, Brain, Call, Conversation, UnexpectedCall, Use
 from workers.simulator.delivery import WEB_PAGE, HttpAnswer, deliver
 from workers.simulator.faults import ALTERING, REFUSING, SPOILING, Fault, Faults, chance
 from workers.simulator.journal import Entry, Journal
 from workers.simulator.metering import Meter, spoken
 from workers.simulator.ratelimit import RequestBucket
-from workers.simulator.spoil import spoil
+from workers.simulator.spoil import exhausted, spoil
 from workers.simulator.wires.jsontext import dump, encoded
 from workers.simulator.wires.reading import read
 from workers.simulator.wires.wire import BadRequest, Prompt, RateState, Refusal, RefusalKind, Reply, Wire
@@ -66,8 +66,8 @@ class ModelCalls:
 
     def use(self, faults: Faults) -> None:
         """From the next request on, these faults. A rate limit begins with a full bucket."""
-        per_minute = faults.requests_per_minute
-        self._bucket = per_minute and RequestBucket.full(per_minute, faults.burst or per_minute, time.monotonic())
+        rate = faults.requests_per_minute
+        self._bucket = RequestBucket.full(rate, faults.burst or rate, time.monotonic()) if rate else None
         self.faults = faults
 
     async def handle(self, request: HTTPServerRequest, wire: Wire) -> None:
@@ -111,15 +111,10 @@ class ModelCalls:
             return Plan(self._refusal(n, wire, Refusal(RefusalKind.INVALID_REQUEST, str(problem))))
         conversation = prompt.conversation
         key, turn = conversation.key, conversation.turn
-        wait_s = self._bucket.withdraw(time.monotonic()) if self._bucket else 0.0
-        if wait_s and self._bucket:
-            limit = Refusal(
-                RefusalKind.RATE_LIMITED,
-                model=conversation.model,
-                limit=self._bucket.per_minute,
-                retry_after_s=math.ceil(wait_s),
-            )
-            return Plan(self._refusal(n, wire, limit), key, turn)
+        if self._bucket and (wait_s := self._bucket.withdraw(time.monotonic())):
+            limited, rate = RefusalKind.RATE_LIMITED, self._bucket.per_minute
+            refusal = Refusal(limited, model=conversation.model, limit=rate, retry_after_s=math.ceil(wait_s))
+            return Plan(self._refusal(n, wire, refusal), key, turn)
         tries = self._tried(key, turn)
         fault = self.faults.scripted(n, turn, tries.attempts) or self.faults.drawn(
             key, turn, tries.attempts, tries.faulted
@@ -142,7 +137,7 @@ class ModelCalls:
         plan = Plan(WEB_PAGE, conversation.key, conversation.turn, attempt, fault)
         refusal = self._refused(conversation, fault)
         if refusal:
-            return replace(plan, answer=self._refusal(n, wire, refusal))
+            return replace(plan, answer=self._refusal(n, wire, refusal), fault=fault if fault in REFUSING else None)
         try:
             reply = self._reply(wire, prompt, self.brain.answer(conversation))
         except Exception as error:  # a user's brain may have bugs: say where, and go on serving
@@ -180,7 +175,9 @@ class ModelCalls:
             raw = [(name, said if isinstance(said, str) else dump(said)) for name, said in answer.calls]
             calls = tuple(Call(call_id, *call) for call_id, call in zip(ids, raw, strict=True))
         output_tokens = spoken(answer.text, ((call.name, call.arguments) for call in calls))
-        usage = self.meter.read(prompt).model_copy(update={"output_tokens": output_tokens})
+        usage: Usage | None = self.meter.read(prompt).model_copy(update={"output_tokens": output_tokens})
+        if answer.stop is Stop.LENGTH:
+            usage = exhausted(usage, conversation)
         return Reply(seed, self.faults.answers_as or conversation.model, answer.text, calls, answer.stop, usage)
 
     def _spoiled(self, fault: Fault, reply: Reply, conversation: Conversation) -> Reply | None:

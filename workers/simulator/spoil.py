@@ -14,7 +14,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from schemas.contract import JsonObject
-from schemas.model import Stop
+from schemas.model import Stop, Usage
 from workers.simulator.brain import SPOILED_ID, Call, Conversation
 from workers.simulator.faults import SPOILING, Fault, chance
 from workers.simulator.wires.jsontext import dump
@@ -47,7 +47,16 @@ def spoil(fault: Fault, reply: Reply, conversation: Conversation, seed: int) -> 
     # With the turn in it, an id stays unique when the same call is spoiled again: clients rename ids that repeat.
     spoiled = replace(spoiled, id=f"{victim.id}_{conversation.turn}{SPOILED_ID}")
     calls = (*reply.calls[:-1], spoiled)
-    return replace(reply, calls=calls, stop=Stop.LENGTH if fault is Fault.CUT_OFF else reply.stop)
+    if fault is not Fault.CUT_OFF:
+        return replace(reply, calls=calls)
+    return replace(reply, calls=calls, stop=Stop.LENGTH, usage=exhausted(reply.usage, conversation))
+
+
+def exhausted(usage: Usage | None, conversation: Conversation) -> Usage | None:
+    """Usage of a reply that ran out of output tokens: all of them. Only a few would mean that the window is full."""
+    if usage is None or conversation.max_output_tokens is None:
+        return usage
+    return usage.model_copy(update={"output_tokens": conversation.max_output_tokens})
 
 
 def _spoiled(fault: Fault, call: Call, conversation: Conversation, luck: float) -> Call | None:

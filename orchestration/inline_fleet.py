@@ -1,0 +1,151 @@
+"""InlineFleet: a whole fleet in one thread, without a server: the real step machine over MemoryStore, time by hand."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from orchestration.admission import OpenGate
+from orchestration.agent import Agent
+from orchestration.errors import ConfigError, ModelError
+from orchestration.handle import result_of
+from orchestration.jobs import new_job
+from orchestration.leases import Hold, LeaseKeeper
+from orchestration.manual_clock import ManualClock
+from orchestration.memory_operations import MemoryOperations
+from orchestration.memory_store import MemoryStore
+from orchestration.ports import Claim, Gate, Model
+from orchestration.registry import Registry
+from orchestration.step import StepRunner
+from schemas.job import JobResult, JobStatus
+from schemas.message import Message
+from schemas.model import ModelReply, ModelRequest
+from schemas.step import StepRef
+from schemas.trace import TraceRecord
+
+MAX_STEPS = 10_000
+"""Steps of one `run`: an agent that never ends is a failed test, not a hanging one."""
+
+
+class FunctionModel:
+    """A function as a model: it is given each request and makes the reply."""
+
+    name = "function"
+
+    def __init__(self, answer: Callable[[ModelRequest], ModelReply]) -> None:
+        self._answer = answer
+        self.error: Exception | None = None
+        """What the function raised, other than a ModelError: a test wants to see it, not a dead letter."""
+
+    def complete(self, request: ModelRequest) -> ModelReply:
+        """See `ports.Model`."""
+        try:
+            return self._answer(request)
+        except ModelError:
+            raise
+        except Exception as error:
+            self.error = error
+            raise
+
+    def count(self, request: ModelRequest) -> int | None:
+        """None: it has no counter."""
+        return None
+
+
+class UnrenewedLeases(LeaseKeeper):
+    """No thread, no renewals: nobody else could take a step here, and time stands still while it runs."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        super().__init__(store.renew, store.state.clock, store.lease_ms)
+
+    @contextmanager
+    def hold(self, claim: Claim, at_most_ms: int) -> Iterator[Hold]:
+        """See `LeaseKeeper.hold`."""
+        yield Hold(claim, 0, at_most_ms)
+
+
+class InlineFleet:
+    """Enqueue jobs, run them, look at what came of it, decide, replay, cancel: by `operations`, as an operator does.
+
+    Args:
+        agents: those that jobs may name; their children are known with them.
+        model: answers every model call: a `ScriptedModel`, anything with `complete`, or a function of the request.
+        clock: moved on to the moment when a deferred step is due, so nothing is waited for.
+        gate: admission; everything is admitted by default.
+        seed: of the jitter.
+
+    """
+
+    def __init__(
+        self,
+        *agents: Agent,
+        model: Model | Callable[[ModelRequest], ModelReply],
+        clock: ManualClock | None = None,
+        gate: Gate | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.clock = clock or ManualClock()
+        self.model: Model = model if hasattr(model, "complete") else FunctionModel(model)  # type: ignore[assignment]
+        self._queue: deque[StepRef] = deque()
+        self.store = MemoryStore(self.clock, self._queue.extend)
+        self.operations = MemoryOperations(self.store)
+        self.runner = StepRunner(
+            store=self.store,
+            agents=Registry(agents),
+            model=lambda provider: self.model,
+            gate=gate or OpenGate(),
+            leases=UnrenewedLeases(self.store),
+            clock=self.clock,
+            worker="inline",
+            rng=random.Random(seed),
+        )
+
+    def enqueue(self, agent: Agent, input: str, *, session_id: str | None = None) -> str:
+        """Record a job; its id. Nothing runs yet."""
+        self.runner.agents.add(agent)
+        job = new_job(agent, input, session_id=session_id)
+        self.store.enqueue(job, on_interrupt=self.operations.cancel)
+        return job.job_id
+
+    def run(self, job_id: str) -> JobResult:
+        """Run steps, in the order they are published, until the job ends or is parked for a human.
+
+        Raises:
+            ConfigError: it did not end in 10,000 steps, or nothing is left to run (its session is held by another job).
+
+        """
+        for _ in range(MAX_STEPS):
+            job = self.store.job(job_id)
+            if job.status.ended or (job.status is JobStatus.PARKED and not self._more()):
+                return result_of(job)
+            if not self._more():
+                raise ConfigError(
+                    f"job {job_id} is {job.status} and no step is left: does another job hold its session?"
+                )
+            self.runner.run(self._queue.popleft())
+            if error := getattr(self.model, "error", None):
+                raise error
+        raise ConfigError(
+            f"job {job_id} did not end in {MAX_STEPS} steps; give its agent limits=RunLimits(max_steps=...)"
+        )
+
+    def messages(self, job_id: str) -> tuple[Message, ...]:
+        """The conversation of the job's session."""
+        return self.operations.messages(self.store.job(job_id).session_id)
+
+    def trace(self, job_id: str) -> Sequence[TraceRecord]:
+        """The job's steps as they were committed."""
+        return self.operations.trace(job_id)
+
+    def _more(self) -> bool:
+        """Is there a step to run? When all wait, time moves on to the first that is due."""
+        if self._queue:
+            return True
+        refs, soonest_ms = self.operations.sweep(patience_ms=0, stale_ms=0, idle=(True, True))
+        if not refs and soonest_ms >= 0:
+            self.clock.advance(soonest_ms)
+            refs, _ = self.operations.sweep(patience_ms=0, stale_ms=0, idle=(True, True))
+        self._queue.extend(dict.fromkeys(refs))
+        return bool(self._queue)

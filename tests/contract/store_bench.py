@@ -1,0 +1,170 @@
+"""One bench for both stores: the store, its operations, what was published, and a way to let time pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import redis as redis_py
+
+from orchestration.keyspace import Keyspace
+from orchestration.memory_operations import MemoryOperations
+from orchestration.memory_store import MemoryStore
+from orchestration.ports import CallRow, Claim, Ending, ResultCommit, Store, TurnCommit, Verdict
+from orchestration.store import Operations, RedisStore
+from schemas.deadletter import DeadLetterRecord
+from schemas.failure import Failure, FailureKind
+from schemas.job import JobStatus
+from schemas.message import AssistantMessage, Text, ToolCall, ToolMessage
+from schemas.model import Usage
+from schemas.step import Defer, Park, StepRef
+from schemas.trace import TraceRecord
+
+from ..properties.two_stores import HOUR_MS, Recorder, Stopped, expire_in_memory, expire_in_redis, new_job
+
+FAILURE = Failure(kind=FailureKind.PROVIDER_ERROR, detail="503 from the model")
+
+
+class Bench:
+    """A store under test, driven as workers and operators drive it."""
+
+    def __init__(
+        self,
+        store: Any,
+        operations: Any,
+        sent: Recorder,
+        expire: Callable[[StepRef], None],
+        outlive: Callable[[str], None],
+    ) -> None:
+        self.store: Store = store
+        self.operations = operations
+        self.sent = sent
+        self.expire = expire
+        """The lease of a step ends, or its due time comes."""
+        self.outlive = outlive
+        """The deadline of a job passes."""
+        self._nonces = 0
+
+    def published(self) -> list[str]:
+        """Steps published since last asked, as `job/step`."""
+        refs = [f"{ref.job_id}/{ref.step}" for ref in self.sent.refs]
+        self.sent.refs.clear()
+        return refs
+
+    def begin(self, job_id: str = "job-1", session_id: str = "s1", **fields: Any) -> Claim:
+        """Enqueue a job and claim its first step."""
+        job = new_job(job_id, session_id, **fields)
+        assert self.store.enqueue(job)
+        return self.claim(job.ref)
+
+    def take(self, ref: StepRef) -> Claim | Verdict:
+        """Claim as another worker, whatever comes of it."""
+        self._nonces += 1
+        return self.store.claim(ref, f"worker-{self._nonces}")
+
+    def claim(self, ref: StepRef) -> Claim:
+        """Claim as another worker, and get it."""
+        claim = self.take(ref)
+        assert isinstance(claim, Claim), claim
+        return claim
+
+    def sweep(self, patience_ms: int = HOUR_MS) -> list[str]:
+        """What a steward would publish now."""
+        refs, _ = self.operations.sweep(patience_ms=patience_ms, stale_ms=HOUR_MS, idle=(True, True))
+        return [f"{ref.job_id}/{ref.step}" for ref in refs]
+
+    def to_calls(self, count: int = 2, *, inline: int = 0, **fields: Any) -> tuple[Claim, list[StepRef]]:
+        """A job whose first turn asked for `count` calls, the first `inline` of them inline."""
+        claim = self.begin(**fields)
+        assert self.store.commit_turn(claim, turn_of(claim, count, inline=inline)) is True
+        return claim, [claim.ref.call(n) for n in range(count)]
+
+    def to_dead_letter(self, job_id: str = "job-1", **fields: Any) -> Claim:
+        """A job whose first turn became a dead letter."""
+        claim = self.begin(job_id, **fields)
+        assert self.store.finish(claim, ending_of(claim, JobStatus.DEAD_LETTERED), trace_of(claim, "dead_letter"))
+        return claim
+
+
+def redis_bench(client: redis_py.Redis, prefix: str) -> Bench:
+    """RedisStore on a real server."""
+    keys, sent = Keyspace(prefix), Recorder()
+    operations = Operations(client, keys, sent)
+
+    def outlive(job_id: str) -> None:
+        client.hset(keys.job(operations.job(job_id).session_id, job_id), "deadline_ms", 1)
+
+    store = RedisStore(client, keys, sent, lease_ms=HOUR_MS)
+    return Bench(store, operations, sent, lambda ref: expire_in_redis(client, keys, ref), outlive)
+
+
+def memory_bench() -> Bench:
+    """MemoryStore."""
+    sent = Recorder()
+    store = MemoryStore(Stopped(), sent.publish, lease_ms=HOUR_MS)
+
+    def outlive(job_id: str) -> None:
+        store.state.jobs[job_id].update(deadline_ms=1)
+
+    return Bench(store, MemoryOperations(store), sent, lambda ref: expire_in_memory(store, ref), outlive)
+
+
+def trace_of(claim: Claim, outcome: str = "continue", step: str = "") -> TraceRecord:
+    """The record of one attempt."""
+    ref = claim.ref
+    return TraceRecord(
+        step=step or ref.step,
+        kind=ref.kind,
+        attempt=claim.attempt,
+        outcome=outcome,
+        started_ms=1,
+        ended_ms=2,
+        worker="w",
+    )
+
+
+def turn_of(claim: Claim, count: int = 0, *, inline: int = 0, usage: Usage | None = None) -> TurnCommit:
+    """A model turn that asks for `count` calls, all with one provider id: ids repeat in real sessions."""
+    calls = [ToolCall(id="call_0", name=f"tool_{n}", raw_arguments=f'{{"n":{n}}}') for n in range(count)]
+    said = AssistantMessage(
+        group=claim.group, parts=(Text(text=f"turn {claim.ref.step}"), *calls), provider="scripted", model="m-1"
+    )
+    rows = tuple(CallRow(ordinal=n, call=call, started=n < inline) for n, call in enumerate(calls))
+    return TurnCommit(
+        messages=(said,), calls=rows, usage=usage or Usage(input_tokens=10, output_tokens=2), trace=trace_of(claim)
+    )
+
+
+def results_of(claim: Claim, *refs: StepRef, said: str = "result") -> ResultCommit:
+    """Results of the claimed call, or of the given inline ones."""
+    refs = refs or (claim.ref,)
+    messages = tuple(
+        ToolMessage(
+            group=claim.group,
+            ordinal=ref.ordinal or 0,
+            call_id="call_0",
+            tool=f"tool_{ref.ordinal}",
+            content=f"{said} {ref.step}",
+        )
+        for ref in refs
+    )
+    return ResultCommit(refs=refs, messages=messages, traces=tuple(trace_of(claim, step=ref.step) for ref in refs))
+
+
+def ending_of(claim: Claim, status: JobStatus) -> Ending:
+    """An ending, with all that goes with it."""
+    if status is JobStatus.COMPLETED:
+        said = AssistantMessage(group=claim.group, parts=(Text(text="done"),), provider="scripted", model="m-1")
+        return Ending(status, "done", messages=(said,), usage=Usage(input_tokens=5, output_tokens=1), repair="ended")
+    ref = claim.ref
+    ids = {"job_id": ref.job_id, "session_id": ref.session_id, "agent": "clerk", "step": ref.step, "kind": ref.kind}
+    letter = DeadLetterRecord(**ids, failure=FAILURE, dead_ms=1)
+    return Ending(status, failure=FAILURE, repair="ended", letter=letter if status is JobStatus.DEAD_LETTERED else None)
+
+
+def not_now(after_ms: int = HOUR_MS, *, counts: bool = False) -> Defer:
+    """A deferral."""
+    return Defer(after_ms=after_ms, reason="the provider is busy", counts_as_attempt=counts)
+
+
+ASK = Park(question="May tool_0 run?", reason="tool_approval")

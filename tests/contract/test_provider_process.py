@@ -1,0 +1,139 @@
+"""Providers in a process: what importing costs, forks, proxies, TLS."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestration.errors import ModelError
+from schemas.failure import FailureKind
+from tests.contract.provider_requests import ask, credentials
+from tests.contract.provider_server import ProviderServer, drip, head, reply
+from tests.contract.provider_wire import WIRES
+from workers import providers
+from workers.providers.http_client import proxy_for
+
+
+def python(code: str, **environment: str) -> str:
+    """What a fresh interpreter prints that runs this."""
+    command, env = [sys.executable, "-c", code], {**os.environ, **environment}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("load", "loaded"),
+    [
+        ("", "[]"),
+        ("providers.load('openai', given)", "['httpx2', 'openai']"),
+        ("providers.load('gemini', given)", "['httpx2', 'openai']"),
+        ("providers.load('anthropic', given)", "['anthropic', 'httpx2']"),
+    ],
+)
+def test_sdks_are_imported_on_first_use(load: str, loaded: str) -> None:
+    """Importing the registry imports no SDK; loading a provider imports its own and no other."""
+    code = f"""
+import sys
+from workers import providers
+given = providers.Credentials(anthropic_api_key="k", openai_api_key="k", gemini_api_key="k")
+{load}
+print(sorted({{"anthropic", "openai", "httpx2"}} & sys.modules.keys()), end="")
+"""
+    assert python(code) == loaded
+
+
+def test_a_forked_child_makes_its_own_client() -> None:
+    """Connections are never shared over a fork: two processes would read each other's answers."""
+    code = """
+import os
+from workers import providers
+given = providers.Credentials(openai_api_key="k")
+mine = providers.load("openai", given)
+child = os.fork()
+if child == 0:
+    os._exit(0 if providers.load("openai", given) is not mine else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert providers.load("openai", given) is mine
+print("fine", end="")
+"""
+    assert python(code) == "fine"
+
+
+def test_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls go through the proxy that the environment names, under the same deadline."""
+    with ProviderServer() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//user:pass@"))
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        model = providers.load("openai-compatible", credentials("http://models.invalid"))
+        proxy.will(reply(200, WIRES["openai-compatible"].text("through")), drip(head(200, {"content-length": "900"})))
+        assert model.complete(ask()).text == "through"
+        assert proxy.seen[0].path == "http://models.invalid/v1/chat/completions"
+        assert proxy.seen[0].headers["proxy-authorization"].startswith("Basic ")
+        with pytest.raises(ModelError) as caught:
+            model.complete(ask(timeout_s=0.2))
+        assert caught.value.failure.kind is FailureKind.TIMEOUT
+        providers.close()
+
+
+def test_which_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scheme's own proxy, else the one for all; none for hosts that are excepted; a bare host means http."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    assert proxy_for("https://api.example/v1") is None
+    monkeypatch.setenv("all_proxy", "http://all:1")
+    monkeypatch.setenv("https_proxy", "proxy:3128")
+    monkeypatch.setenv("no_proxy", "inside.example,127.0.0.1")
+    assert proxy_for("https://api.example/v1") == "http://proxy:3128"
+    assert proxy_for("http://api.example/v1") == "http://all:1"
+    assert proxy_for("https://models.inside.example/v1") is None
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for 127.0.0.1, with its key, in one file."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed: no certificate can be made")
+    path = tmp_path / "server.pem"
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-keyout", str(path), "-out", str(tmp_path / "certificate")]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    path.write_bytes(path.read_bytes() + (tmp_path / "certificate").read_bytes())
+    return path
+
+
+def test_tls(certificate: Path) -> None:
+    """Calls work over TLS with a trusted certificate, a drip inside it ends at the deadline; no other is trusted."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with ProviderServer(tls=context) as vendor:
+        vendor.will(reply(200, WIRES["openai"].text("sealed")), drip(head(200, {"content-length": "900"}) + b" " * 900))
+        code = f"""
+from tests.contract.provider_requests import ask, credentials
+from orchestration.errors import ModelError
+from workers import providers
+model = providers.load("openai", credentials("{vendor.url}"))
+print(model.complete(ask()).text)
+try:
+    model.complete(ask(timeout_s=0.3))
+except ModelError as error:
+    print(error.failure.kind)
+"""
+        assert python(code, SSL_CERT_FILE=str(certificate)).split() == ["sealed", "timeout"]
+        assert (len(vendor.seen), vendor.connections) == (2, 1)
+        with pytest.raises(ModelError) as caught:
+            providers.load("openai", credentials(vendor.url)).complete(ask())
+        providers.close()
+        assert len(vendor.seen) == 2
+    assert caught.value.failure.kind is FailureKind.CONNECTION
+    assert "certificate" in caught.value.failure.detail

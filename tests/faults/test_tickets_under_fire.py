@@ -1,0 +1,51 @@
+"""The recorded tickets while everything dies: the transcripts must equal the record, and every effect must happen once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tickets.chaos import Chaos
+from tests.tickets.record import tickets
+from tests.tickets.stage import Report, Stage
+
+WORKERS = [
+    ("model,maintenance", "threads", 8),
+    ("model,maintenance", "threads", 8),
+    ("tools", "prefork", 2),
+    ("tools", "prefork", 2),
+]
+
+
+def under_fire(folder: Path, share: slice, *, seed: int, timeout_s: float) -> tuple[Report, list[str]]:
+    """Play some tickets while workers are killed and frozen, messages tripled and the server killed."""
+    with Stage(folder, prefix="fire", env={"TICKETS_TOOL_MS": "60"}, latency_ms=80) as stage:
+        stage.start_workers(WORKERS)
+        stage.fleet.watch()
+        with Chaos(stage, seed) as chaos:
+            chaos.deliver_thrice()
+            stage.play(tickets()[share])
+            chaos.kill_workers(every_s=3.0).freeze_worker(every_s=9.0, for_s=6.0).kill_server(every_s=13.0)
+            stage.wait(timeout_s)
+        stage.wait(30)
+        return stage.check(), chaos.log
+
+
+def test_transcripts_equal_the_record_whatever_dies(tmp_path: Path, data_dir: Path) -> None:
+    """Workers killed every 3 s, one frozen past its leases, the server killed, each message thrice: nothing lost or doubled."""
+    report, log = under_fire(tmp_path, slice(0, 50, 4), seed=1, timeout_s=120)
+    assert report.clean, (report, log)
+    assert report.completed == report.attempted
+    assert sum("killed worker" in line for line in log) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_all_fifty_tickets_under_fire(tmp_path: Path, data_dir: Path, seed: int) -> None:
+    """The same with all fifty tickets on both wires."""
+    report, log = under_fire(tmp_path, slice(None), seed=seed, timeout_s=600)
+    print(f"seed {seed}: {report.attempted} jobs, {len(log)} faults")
+    assert report.clean, (report, log)
+    assert report.completed == report.attempted

@@ -1,0 +1,119 @@
+"""What Flower remembers of Celery's events: ids and numbers, and job rows that count as no task."""
+
+from __future__ import annotations
+
+import base64
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from schemas.step import Complete, Continue
+from tests.browser.stage import Site, Stage, flower
+from workers.app import make_app
+from workers.embedded import EmbeddedServer
+from workers.events import JobEvents
+from workers.flower.intake import without_content
+from workers.settings import Settings
+
+LOGIN = {"Authorization": "Basic " + base64.b64encode(b"mate:secret").decode()}
+
+
+@pytest.fixture
+def stage(server: EmbeddedServer, prefix: str) -> Iterator[Stage]:
+    """Jobs to move by hand."""
+    with Stage(server.url, prefix) as made:
+        yield made
+
+
+@pytest.fixture
+def site(server: EmbeddedServer, redis, prefix: str, wait_for) -> Iterator[Site]:
+    """A Flower that listens to events, with a login so that its API answers."""
+    before = redis.pubsub_numpat() + len(redis.pubsub_channels())
+    with flower(dict(os.environ), "--basic_auth=mate:secret") as started:
+        wait_for(lambda: redis.pubsub_numpat() + len(redis.pubsub_channels()) > before, 10, "Flower to listen")
+        yield started
+
+
+def told(site: Site, wait_for, uuid: str) -> dict[str, object]:
+    """A row, once Flower has it."""
+    rows = wait_for(lambda: (found := site.get("/api/tasks", LOGIN).json) and uuid in found and found, 10, uuid)
+    return rows[uuid]
+
+
+def test_only_ids_are_kept_of_a_task(site: Site, server: EmbeddedServer, prefix: str, wait_for):
+    """What a producer wrote into `midwatch.start`, a result, a traceback: in no page, no search, no API."""
+    app = make_app(Settings(redis_url=server.url, prefix=prefix))
+    with app.connection_for_write() as connection:
+        events = app.events.Dispatcher(connection, hostname="crew@here")
+        start = {"uuid": "s1", "name": "midwatch.start", "args": "({'input': 'a whisper'},)", "kwargs": "{}"}
+        step = {
+            "uuid": "m1",
+            "name": "midwatch.model",
+            "args": "()",
+            "kwargs": "{'job_id': 'j1', 'input': 'a whisper'}",
+        }
+        events.send("task-received", **start)
+        events.send("task-received", **step)
+        events.send("task-failed", uuid="m1", exception="KeyError('a whisper')", traceback="line 1, a whisper")
+    assert told(site, wait_for, "s1")["args"] == "hidden"
+    wait_for(lambda: told(site, wait_for, "m1")["state"] == "FAILURE", 10, "the failure")
+    row = told(site, wait_for, "m1")
+    assert row["kwargs"] == "{'job_id': 'j1'}"
+    assert row["exception"] == "KeyError"
+    assert "whisper" not in site.get("/api/tasks", LOGIN).text + site.get("/task/m1", LOGIN).text
+    assert site.get("/api/tasks?search=whisper", LOGIN).json == {}
+
+
+def test_a_jobs_row_is_there_and_is_no_task_of_its_worker(site: Site, stage: Stage, server, prefix: str, wait_for):
+    """It leads to the job's page; the worker's numbers count tasks alone."""
+    events = JobEvents(make_app(Settings(redis_url=server.url, prefix=prefix)))
+    claim = stage.begin()
+    events.observe(claim, stage.trace(claim, "continue"), Continue())
+    stage.complete(claim, "done")
+    events.observe(claim, stage.trace(claim, "complete"), Complete(output="done"))
+    job_id = claim.ref.job_id
+    wait_for(lambda: told(site, wait_for, job_id)["state"] == "SUCCESS", 10, "the row's end")
+    assert told(site, wait_for, job_id)["name"] == "job:desk"
+    assert f'href="/jobs/{job_id}"' in site.get(f"/task/{job_id}", LOGIN).text
+    workers = site.get("/workers?json=1", LOGIN).json["data"]
+    assert all(not worker.get("task-succeeded") and not worker.get("task-running") for worker in workers)
+
+
+def test_an_event_that_comes_late_does_not_turn_a_row_back(site: Site, server, prefix: str, wait_for):
+    """Two workers moved one job within milliseconds, and the first one's word came last."""
+    app = make_app(Settings(redis_url=server.url, prefix=prefix))
+    now = time.time()
+    with app.connection_for_write() as connection:
+        events = app.events.Dispatcher(connection, hostname="crew@here")
+        row = {"name": "job:desk", "args": "()", "kwargs": "{}"}
+        events.send("task-dead-lettered", uuid="j1", timestamp=now, **row)
+        events.send("task-running", uuid="j1", timestamp=now - 0.01, **row)
+        events.send("task-running", uuid="j2", timestamp=now, **row)
+    told(site, wait_for, "j2")
+    assert told(site, wait_for, "j1")["state"] == "DEAD-LETTERED"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("{'job_id': 'j', 'session_id': 's', 'step': '1.0'}", "{'job_id': 'j', 'session_id': 's', 'step': '1.0'}"),
+        ("{'job_id': ['a whisper']}", "{}"),
+        ("{'job_id': 'j', ...}", "hidden"),
+        ("{'job_id': 'j', 'te...", "hidden"),
+        ("'a whisper'", "hidden"),
+        ("[" * 900, "hidden"),
+        ("{" + "'a': 'b', " * 500 + "}", "hidden"),
+    ],
+)
+def test_keyword_arguments_that_are_no_ids_are_hidden(given: str, kept: str):
+    """Cut off, nested, or too long to look at: hidden as a whole."""
+    event = without_content({"type": "task-received", "uuid": "u", "kwargs": given})
+    assert event["kwargs"] == kept
+
+
+def test_events_of_workers_pass_as_they_are():
+    """A heartbeat has no content."""
+    beat = {"type": "worker-heartbeat", "hostname": "h", "args": "not a task's"}
+    assert without_content(beat) is beat

@@ -1,0 +1,119 @@
+"""How the pages say things: a job's standing in a line, a job's steps on an axis."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.failure import Failure, FailureKind
+from schemas.job import Job, JobStatus, Waiting
+from schemas.message import AssistantMessage, Text, ToolCall, UserMessage
+from schemas.step import StepKind
+from schemas.trace import TraceRecord
+from workers.flower.waterfall import draw
+from workers.flower.wording import standing
+
+NOW = 1_000_000
+REFUSED = Failure(kind=FailureKind.REFUSED, detail="the model refused to answer")
+
+
+def job(status: JobStatus = JobStatus.RUNNING, **changes: object) -> Job:
+    """A job as it may be."""
+    fixed = {"job_id": "j", "agent": "desk", "agent_version": "1", "session_id": "s", "root_id": "j"}
+    return Job.model_validate({**fixed, "status": status, "max_steps": 9, "created_ms": 0, **changes})
+
+
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [
+        (job(JobStatus.QUEUED), "queued"),
+        (job(), "running"),
+        (
+            job(waiting=Waiting(step="1", reason="rate_limited", until_ms=NOW + 11_200, attempt=2)),
+            "retrying, attempt 3, next in 12 s: rate_limited",
+        ),
+        (
+            job(waiting=Waiting(step="1", reason="timeout", until_ms=NOW - 5, attempt=1)),
+            "retrying, attempt 2, due now: timeout",
+        ),
+        (
+            job(waiting=Waiting(step="1", reason="anthropic tokens", until_ms=NOW + 300_000)),
+            "waiting, next in 5m 00s: anthropic tokens",
+        ),
+        (
+            job(JobStatus.PARKED, waiting=Waiting(step="1.0", reason="tool_approval: May issue_refund run?")),
+            "parked, tool_approval: May issue_refund run?",
+        ),
+        (job(JobStatus.DEAD_LETTERED, failure=REFUSED), "dead lettered, refused: the model refused to answer"),
+        (job(JobStatus.COMPLETED), "completed"),
+    ],
+)
+def test_a_standing_says_what_is_waited_for_and_until_when(shown: Job, said: str):
+    """One line for each; a job that retries never just says that it runs."""
+    assert str(standing(shown, NOW)) == said
+
+
+def test_a_long_reason_is_cut():
+    """A listing's line stays a line."""
+    detail = standing(
+        job(JobStatus.DEAD_LETTERED, failure=Failure(kind=FailureKind.INTERNAL, detail="x" * 900)), NOW
+    ).detail
+    assert len(detail) == 200
+    assert detail.endswith("…")
+
+
+def record(step: str, start_ms: int, end_ms: int, **changes: object) -> TraceRecord:
+    """A step's record."""
+    kind = StepKind.TOOL if "." in step else StepKind.MODEL
+    fixed = {"step": step, "kind": kind, "attempt": 0, "outcome": "continue", "worker": "w"}
+    return TraceRecord.model_validate({**fixed, "started_ms": start_ms, "ended_ms": end_ms, **changes})
+
+
+def test_rows_stand_in_the_order_of_their_steps_with_their_waits():
+    """A retry under its step, however late; bars inside the axis; a long idle time does not squeeze the work."""
+    records = [
+        record("1", 0, 1_000, tools=("look", "ask")),
+        record("1.1", 1_000, 2_000, tool="ask"),
+        record("1.0", 1_000, 1_500, tool="look", outcome="defer"),
+        record("1.0", 90_000_000, 90_001_000, tool="look", attempt=1),
+    ]
+    drawn = draw(job(), records, ())
+    assert [(row.record.step, row.record.attempt) for row in drawn.rows] == [
+        ("1", 0),
+        ("1.0", 0),
+        ("1.0", 1),
+        ("1.1", 0),
+    ]
+    assert drawn.rows[2].waited_ms == 90_000_000 - 1_500
+    assert all(row.left >= 0 and row.left + row.width <= 100 for row in drawn.rows)
+    assert drawn.rows[0].width > 20
+    assert dict(drawn.calls) == {"look": 1, "ask": 1}
+
+
+def test_a_turn_has_the_models_words_beside_it():
+    """Also in a session that holds another job."""
+    messages = (
+        UserMessage(group=1, text="before"),
+        AssistantMessage(group=2, parts=(Text(text="another job"),), provider="p", model="m"),
+        UserMessage(group=3, text="look"),
+        AssistantMessage(
+            group=4,
+            parts=(Text(text="I look north."), ToolCall(id="c", name="look", raw_arguments="{}")),
+            provider="p",
+            model="m",
+        ),
+    )
+    [row] = draw(job(), [record("1", 0, 10, tools=("look",))], messages).rows
+    assert "I look north." in row.why
+
+
+def test_a_very_long_job_shows_its_newest_rows():
+    """And how many it leaves out; a page of ten thousand rows opens in no browser."""
+    drawn = draw(job(), [record(str(n), n * 10, n * 10 + 5) for n in range(1, 501)], (), 200)
+    assert len(drawn.rows) == 200
+    assert drawn.rows[-1].record.step == "500"
+    assert drawn.hidden == 300
+
+
+def test_a_job_without_steps_is_drawn_as_nothing():
+    """No axis, no error."""
+    assert draw(job(), [], ()).rows == []

@@ -1,0 +1,90 @@
+"""Details of failures: short, without keys, without quotations; and waits, read from whatever vendors send."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.providers.scrub import ECHO_CHARS, MAX_DETAIL_CHARS, scrub
+from workers.providers.vendor_error import VendorError
+from workers.providers.wait_hints import MAX_WAIT_MS, duration_ms, exhausted_reset_ms, retry_after_ms
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "sk-ant-api03-abcDEF123", "sk-proj-****7890", "AIzaSyD-1234567890abcdef", "Bearer abc.def-123", "gsk_abcdefgh1234",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", "a1b2c3d4e5f6a1b2c3d4e5f6a1b2c3d4e5f6", "Basic dXNlcjpwYXNz",
+    ],
+)  # fmt: skip
+def test_whatever_looks_like_a_key_is_cut_out(secret: str) -> None:
+    """Keys of every vendor, masked ones and bearer headers too, wherever they stand."""
+    shown = scrub(f"Incorrect key provided: {secret}. See the docs")
+    assert secret not in shown
+    assert secret[-6:] not in shown
+    assert shown.startswith("Incorrect key provided: [key]")
+
+
+def test_what_helps_a_person_stays() -> None:
+    """Model names, request ids and numbers are not keys."""
+    text = "404 not_found_error model: claude-sonnet-4-5-20250929, req_011CXDA6q3bAL2vMavcCemUc, 208310 tokens > 200000"
+    assert scrub(text) == text
+
+
+def test_a_key_of_no_known_form() -> None:
+    """The provider's own key is cut out whatever it looks like."""
+    assert scrub("bad key: hunter2!", secrets=("hunter2!", "")) == "bad key: [key]"
+
+
+@given(st.text(min_size=ECHO_CHARS, max_size=400), st.text(max_size=200), st.text(max_size=200))
+def test_no_quotation_survives(said: str, before: str, after: str) -> None:
+    """However the vendor embeds what was sent: no run of twenty characters of it is left."""
+    shown = scrub(before + said + after, said=said)
+    plain = " ".join(said.split())
+    assert not any(plain[i : i + ECHO_CHARS] in shown for i in range(len(plain) - ECHO_CHARS + 1))
+    assert len(shown) <= MAX_DETAIL_CHARS
+    assert shown.isprintable()
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda v: (
+            st.lists(v)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["error", "message", "code", "type", "details", "status", "detail", "retryDelay", "violations"]
+                ),
+                v,
+            )
+        ),
+    )
+)
+def test_any_body_is_an_error_body(body: object) -> None:
+    """Nothing a server puts into an error body breaks the reading of it."""
+    for status in (200, 400, 429, 503):
+        VendorError.read(body).kind(status)
+
+
+@pytest.mark.parametrize(
+    ("text", "wait_ms"),
+    [("1s", 1_000), ("6m0s", 360_000), ("19ms", 19), ("34.07s", 34_070), ("1h2m3.5s", 3_723_500), ("2d", 172_800_000),
+     ("", None), ("soon", None), ("5 apples", None), ("999999d", MAX_WAIT_MS), ("2026-11-24T10:00:05Z", 5_000),
+     ("2026-11-24T09:00:00+00:00", 0)],
+)  # fmt: skip
+def test_durations(text: str, wait_ms: int | None) -> None:
+    """OpenAI's and Google's durations and Anthropic's times, read against the server's date."""
+    assert duration_ms(text, "Tue, 24 Nov 2026 10:00:00 GMT") == wait_ms
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["retry-after", "retry-after-ms", "date", "x-ratelimit-remaining-a", "x-ratelimit-reset-a"]),
+        st.text(max_size=40),
+    )
+)
+def test_any_header_is_read(headers: dict[str, str]) -> None:
+    """Nothing in a header breaks the reading of it, and no wait is negative or endless."""
+    for wait_ms in (retry_after_ms(headers), exhausted_reset_ms(headers)):
+        assert wait_ms is None or 0 <= wait_ms <= MAX_WAIT_MS

@@ -1,0 +1,97 @@
+"""The registry: names, errors that say what there is, and one kept client per provider and credentials."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from orchestration.errors import ConfigError, ModelError
+from schemas.failure import FailureKind
+from workers import providers
+from workers.providers import REGISTRY, Credentials
+
+GIVEN = Credentials(
+    anthropic_api_key="k", openai_api_key="k", gemini_api_key="k", openai_base_url="http://127.0.0.1:9/v1"
+)
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    yield
+    providers.close()
+
+
+def test_names() -> None:
+    """Four providers come with the package."""
+    assert providers.names() == ("anthropic", "openai", "gemini", "openai-compatible")
+
+
+def test_unknown_provider() -> None:
+    """The error lists what there is, and guesses what was meant."""
+    with pytest.raises(
+        ConfigError, match=r"no provider 'antropic'; there are: anthropic, .*; did you mean 'anthropic'\?"
+    ):
+        providers.load("antropic", GIVEN)
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [("anthropic", "ANTHROPIC_API_KEY"), ("openai", "OPENAI_API_KEY"), ("gemini", "GEMINI_API_KEY"),
+     ("openai-compatible", "OPENAI_BASE_URL")],
+)  # fmt: skip
+def test_a_missing_variable_is_named(name: str, variable: str) -> None:
+    """Without what it needs a provider is an auth error that names the variable, and it is tried anew next time."""
+    for _ in range(2):
+        with pytest.raises(ModelError, match=f"{name}: expected {variable} to be set") as caught:
+            providers.load(name, Credentials())
+        assert caught.value.failure.kind is FailureKind.AUTH_ERROR
+
+
+@pytest.mark.parametrize("name", providers.names())
+def test_kept(name: str) -> None:
+    """Many threads that load a provider at once get one object; other credentials get another."""
+    found: list[object] = []
+    together = threading.Barrier(8)
+
+    def run() -> None:
+        together.wait(10)
+        found.append(providers.load(name, GIVEN))
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(found) == 8
+    assert len({id(model) for model in found}) == 1
+    other = Credentials(**{**vars(GIVEN), "anthropic_api_key": "l", "openai_api_key": "l", "gemini_api_key": "l"})
+    assert providers.load(name, other) is not found[0]
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without credentials the vendors' own variables are read; blank ones count as not set, blanks are stripped."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "  \n")
+    with pytest.raises(ModelError):
+        providers.load("anthropic")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", " sk-ant-1\n")
+    assert providers.load("anthropic").name == "anthropic"
+    read = Credentials.from_environment({"ANTHROPIC_API_KEY": " sk-ant-1\n", "OPENAI_BASE_URL": "http://x"})
+    assert read == Credentials(anthropic_api_key="sk-ant-1", openai_base_url="http://x")
+
+
+def test_credentials_are_not_shown() -> None:
+    """A repr in a traceback or a log shows no key and no URL with a password in it."""
+    assert repr(Credentials(anthropic_api_key="sk-secret", openai_base_url="http://u:p@host")) == "Credentials()"
+
+
+def test_register(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider of one's own is a name and where it lives; taken names and half addresses are refused."""
+    monkeypatch.setattr(providers, "REGISTRY", dict(REGISTRY))
+    providers.register("mine", "workers.providers.openai_chat:connect_compatible")
+    assert providers.load("mine", GIVEN).name == "openai-compatible"
+    with pytest.raises(ConfigError, match="registered already"):
+        providers.register("mine", "a:b")
+    with pytest.raises(ConfigError, match="expected 'module:function'"):
+        providers.register("other", "module_only")

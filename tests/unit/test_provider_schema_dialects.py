@@ -1,0 +1,108 @@
+"""Schemas as Gemini and OpenAI's strict mode take them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.providers.schema_dialects import GEMINI_KEYWORDS, for_gemini, is_openai_strict
+
+ACCEPTED = GEMINI_KEYWORDS | {"type", "properties", "required", "items", "enum", "anyOf"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "sent"),
+    [
+        ({"type": "string", "title": "T", "default": "x", "examples": ["y"]}, {"type": "string"}),
+        ({"type": ["string", "null"]}, {"type": "string", "nullable": True}),
+        ({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}], "title": "N"},
+         {"type": "integer", "minimum": 1, "nullable": True}),
+        ({"type": ["integer", "string"]}, {"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+        ({"oneOf": [{"type": "string"}, {"type": "number"}]}, {"anyOf": [{"type": "string"}, {"type": "number"}]}),
+        ({"const": "open"}, {"type": "string", "enum": ["open"]}),
+        ({"type": "integer", "enum": [1, 2], "description": "Level."},
+         {"type": "integer", "description": "Level. One of: 1, 2"}),
+        ({"type": "array"}, {"type": "array", "items": {"type": "string"}}),
+        ({"allOf": [{"type": "object", "properties": {"a": {"type": "string"}}}, {"required": ["a", "b"]}]},
+         {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}),
+        ({"$ref": "#/$defs/A", "description": "own", "$defs": {"A": {"type": "boolean", "description": "theirs"}}},
+         {"type": "boolean", "description": "own"}),
+        ({"$ref": "#/$defs/gone"}, {"type": "string"}),
+        ({"$ref": "https://elsewhere/schema"}, {"type": "string"}),
+    ],
+)  # fmt: skip
+def test_gemini(schema: dict[str, Any], sent: dict[str, Any]) -> None:
+    """Each construct that the endpoint refuses becomes the nearest one it takes."""
+    assert for_gemini(schema) == sent
+
+
+def test_recursive_schemas_end() -> None:
+    """A schema that contains itself is followed to a bounded depth."""
+    tree = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}}
+    sent = for_gemini({"$ref": "#/$defs/tree", "$defs": {"tree": tree}})
+    assert sent["properties"]["children"]["items"]["type"] == "object"
+    assert len(str(sent)) < 2_000
+
+
+def keywords(schema: Any) -> set[str]:
+    found = set(schema)
+    for name in ("items",):
+        found |= keywords(schema[name]) if name in schema else set()
+    for inner in [*schema.get("anyOf", ()), *schema.get("properties", {}).values()]:
+        found |= keywords(inner)
+    return found
+
+
+schemas = st.recursive(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "type": st.sampled_from(["string", "integer", "object", "array", "null", ["string", "null"]]),
+            "enum": st.lists(st.sampled_from(["a", 1, None]), min_size=1),
+            "const": st.integers(),
+            "format": st.just("uuid"),
+            "default": st.none(),
+            "$ref": st.sampled_from(["#", "#/$defs/x", "#/properties/a"]),
+        },
+    ),
+    lambda inner: st.fixed_dictionaries(
+        {},
+        optional={
+            "properties": st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+            "items": inner,
+            "anyOf": st.lists(inner, min_size=1, max_size=2),
+            "allOf": st.lists(inner, max_size=2),
+            "additionalProperties": st.booleans(),
+            "required": st.lists(st.sampled_from("abc")),
+        },
+    ),
+    max_leaves=8,
+)
+
+
+@given(schemas)
+def test_only_accepted_keywords_are_sent(schema: dict[str, Any]) -> None:
+    """Whatever the author wrote: no keyword reaches the endpoint that it refuses, and the whole has a type."""
+    sent = for_gemini(schema)
+    assert keywords(sent) <= ACCEPTED
+    assert "type" in sent or "anyOf" in sent
+
+
+@pytest.mark.parametrize(
+    ("schema", "strict"),
+    [
+        ({"type": "object", "properties": {}, "additionalProperties": False}, True),
+        ({"type": "object", "properties": {"a": {"type": "object"}}, "required": ["a"], "additionalProperties": False},
+         False),
+        ({"type": "object", "properties": {"a": {"enum": [{"type": "object"}]}}, "required": ["a"],
+          "additionalProperties": False}, True),
+        ({"$defs": {"A": {"type": "object", "properties": {"a": {}}}}}, False),
+        ({"type": "string"}, True),
+    ],
+)  # fmt: skip
+def test_strict_form(schema: dict[str, Any], strict: bool) -> None:
+    """Strict mode wants every object closed and every property required, all the way down."""
+    assert is_openai_strict(schema) is strict

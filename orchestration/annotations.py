@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import (
@@ -25,6 +26,7 @@ from orchestration.errors import ConfigError
 from orchestration.toolcontext import ToolContext
 from schemas.contract import JsonObject
 
+_CONTEXT_TEXT = re.compile(r"(?:\w+\.)*ToolContext(?: \| None)?")
 _PLAIN = (str, int, float, bool, None, type(None), Any, object, dict, list)
 _CONTAINERS = (list, dict, Union, types.UnionType, Required, NotRequired)
 _SCHEMA_MAPS = ("properties", "$defs", "patternProperties")
@@ -44,16 +46,17 @@ def evaluated(function: Callable[..., Any], parameter: inspect.Parameter, *, str
 
     """
     hint = parameter.annotation
-    if hint is ToolContext or not isinstance(hint, str):
-        return hint
-    if hint.rpartition(".")[2] == ToolContext.__name__:  # may be imported for type checkers only
-        return ToolContext
+    if not isinstance(hint, str):
+        return ToolContext if ToolContext in get_args(hint) else hint
     inner = inspect.unwrap(function)
     namespace = getattr(getattr(inner, "__func__", inner), "__globals__", {})
     try:
         holder = types.SimpleNamespace(__annotations__={parameter.name: hint})
-        return get_type_hints(holder, globalns=dict(namespace), include_extras=True)[parameter.name]
+        found = get_type_hints(holder, globalns=dict(namespace), include_extras=True)[parameter.name]
+        return ToolContext if ToolContext in get_args(found) else found
     except Exception as error:
+        if _CONTEXT_TEXT.fullmatch(hint):  # imported for type checkers only
+            return ToolContext
         if not strict:
             return inspect.Parameter.empty
         raise ConfigError(
@@ -62,18 +65,25 @@ def evaluated(function: Callable[..., Any], parameter: inspect.Parameter, *, str
         ) from error
 
 
-def is_plain_json(hint: Any) -> bool:
-    """True when a decoded JSON value already is what the hint asks for."""
-    if hint in _PLAIN or is_typeddict(hint):
-        return not is_typeddict(hint) or all(
-            is_plain_json(part) for part in get_type_hints(hint, include_extras=True).values()
-        )
+def is_plain_json(hint: Any, within: tuple[Any, ...] = ()) -> bool:
+    """True when a decoded JSON value already is what the hint asks for.
+
+    Args:
+        hint: An evaluated type hint.
+        within: The TypedDicts this one stands in: one that contains itself is judged once.
+
+    """
+    if is_typeddict(hint):
+        inner = get_type_hints(hint, include_extras=True).values() if hint not in within else ()
+        return all(is_plain_json(part, (*within, hint)) for part in inner)
+    if hint in _PLAIN:
+        return True
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return is_plain_json(parts[0]) and all(_only_constrains(one) for one in parts[1:])
+        return is_plain_json(parts[0], within) and all(_only_constrains(one) for one in parts[1:])
     if origin is Literal:
         return all(type(one) in (str, int, bool, type(None)) for one in parts)
-    return origin in _CONTAINERS and all(is_plain_json(part) for part in parts)
+    return origin in _CONTAINERS and all(is_plain_json(part, within) for part in parts)
 
 
 def _only_constrains(metadata: object) -> bool:

@@ -138,7 +138,8 @@ class MemoryOperations:
         for ref, since_ms in sorted(state.owed.items(), key=lambda entry: entry[1])[:limit]:
             empty = idle[ref.kind is StepKind.TOOL]
             if since_ms <= now - (patience_ms if empty else stale_ms):
-                refs.append(state.owe(ref))
+                state.owed[ref] = now
+                refs.append(ref)
         return refs, max(0, min(state.due.values()) - now) if state.due else -1
 
     def _dead(self, job_id: str) -> JobState | None:

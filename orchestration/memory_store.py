@@ -69,6 +69,7 @@ class MemoryStore:
         if row is None or row.state is not RowState.STARTED:
             return False
         row.until_ms = self.state.now_ms + self.lease_ms
+        self.state.settle(claim.ref)
         self.state.due[claim.ref] = row.until_ms
         return None if self.state.jobs[claim.ref.job_id].cancel else True
 
@@ -151,7 +152,7 @@ class MemoryStore:
         self.state.settle(ref)
         self.state.due[ref] = row.until_ms
         job.trace.append(trace)
-        if job.record.status is not JobStatus.PARKED:
+        if job.record.status is JobStatus.RUNNING:
             waiting = Waiting(step=ref.step, reason=defer.reason, until_ms=row.until_ms, attempt=row.attempt)
             job.update(waiting=waiting)
         return True
@@ -167,7 +168,8 @@ class MemoryStore:
         row.begun = False  # a human decides now, knowing it
         self.state.settle(claim.ref)
         job.trace.append(trace)
-        job.update(status=JobStatus.PARKED, waiting=row.why)
+        if job.record.status is not JobStatus.DEAD_LETTERED:  # by a sibling; then it shows after the replay
+            job.update(status=JobStatus.PARKED, waiting=row.why)
         return True
 
     def wait_for_child(self, claim: Claim, poll_ms: int) -> bool:
@@ -195,6 +197,8 @@ class MemoryStore:
         if ending.messages:
             session.groups = claim.group
         job.trace.append(trace)
+        if status is not job.record.status:
+            state.counters[f"jobs.{status}"] += 1
         job.update(
             status=status,
             finished_ms=state.now_ms,
@@ -203,13 +207,13 @@ class MemoryStore:
             output=ending.output if ending.output is not None else job.record.output,
             failure=ending.failure or job.record.failure,
         )
-        state.counters[f"jobs.{status}"] += 1
         if status is JobStatus.DEAD_LETTERED and ending.letter:
             row.state, row.nonce, row.until_ms = RowState.DEAD, "", 0
             state.settle(claim.ref)
             state.letters[job.record.job_id] = ending.letter
             heirs: tuple[StepRef, ...] = ()
         else:
+            state.letters.pop(job.record.job_id, None)
             state.end_steps(job, ending.repair)
             heirs = state.hand_over(session)
         self.publish((*heirs, *((claim.job.parent,) if claim.job.parent else ())))

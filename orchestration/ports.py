@@ -103,6 +103,8 @@ class LogMark:
 
     epoch: int = -1
     length: int = 0
+    digest: str = ""
+    """SHA-1 of the last entry: a copy is only completed when the server's log still holds it."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from schemas.contract import JsonObject
 
 MAX_PROBLEMS = 10
 MAX_SHOWN_CHARS = 200
+MAX_NAME_CHARS = 80
+MAX_LIST_CHARS = 300
 
 
 @dataclass(frozen=True, order=True)
@@ -71,8 +73,8 @@ _ENCODER = json.JSONEncoder(default=lambda value: f"<{type(value).__name__}>", s
 
 
 def pointer(path: Iterable[object]) -> str:
-    """RFC 6901."""
-    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+    """RFC 6901; names that a model made up are cut where they stop being readable."""
+    return "".join("/" + str(step)[:MAX_NAME_CHARS].replace("~", "~0").replace("/", "~1") for step in path)
 
 
 def describe(schema: object) -> str:
@@ -90,7 +92,7 @@ def describe(schema: object) -> str:
         return " or ".join(map(str, kind))
     for keyword in ("anyOf", "oneOf"):
         if isinstance(schema.get(keyword), list):
-            return " or ".join(dict.fromkeys(describe(branch) for branch in schema[keyword]))
+            return _some(list(dict.fromkeys(describe(branch) for branch in schema[keyword])), " or ")
     return str(schema["$ref"]).rpartition("/")[2] if "$ref" in schema else "any value"
 
 
@@ -133,7 +135,7 @@ def _unknown(where: str, error: ValidationError) -> Iterator[Problem]:
         close = difflib.get_close_matches(name, known, 1)
         hint = f", did you mean {close[0]!r}?" if close else (f", known are {_some(known)}" if known else "")
         yield Problem(
-            f"{where}{pointer([name[:80]])}",
+            f"{where}{pointer([name])}",
             f"no such property{hint}",
             show(came[name]),
             str(error.validator),
@@ -163,14 +165,14 @@ def _near(value: object, choices: object) -> str:
     return f" (did you mean {show(lower[close[0]])}?)" if close else ""
 
 
-def _some(words: list[str], most_chars: int = 300) -> str:
-    """As many words as fit, then how many are left."""
+def _some(words: list[str], between: str = ", ") -> str:
+    """As many words as fit into 300 characters, then how many are left."""
     kept: list[str] = []
     for word in words:
-        if kept and sum(map(len, kept)) + len(word) > most_chars:
-            return f"{', '.join(kept)} and {len(words) - len(kept)} more"
+        if kept and sum(map(len, kept)) + len(word) > MAX_LIST_CHARS:
+            return f"{between.join(kept)} and {len(words) - len(kept)} more"
         kept.append(word)
-    return ", ".join(kept)
+    return between.join(kept)
 
 
 _EXPECTED: dict[str, Callable[[Any], str]] = {

@@ -11,7 +11,6 @@ Not judged: polynomial time (`.*.*x` is cubic). The length of what is matched bo
 from __future__ import annotations
 
 import re
-import warnings
 from importlib import import_module
 from typing import Any
 
@@ -42,11 +41,7 @@ def hazard(pattern: str) -> str | None:
     Takes milliseconds; a pattern too large to be judged is refused.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "error", FutureWarning
-            )  # "possible nested set": the next Python may read it otherwise
-            tree = _PARSER.parse(pattern)
+        tree = _PARSER.parse(pattern)
     except (re.error, OverflowError, FutureWarning) as error:
         return f"it is not a regular expression of Python: {error}"
     except RecursionError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
@@ -52,6 +52,7 @@ def render(value: object) -> str:
 
     Raises:
         ToolFailed: format_error, for NaN and Infinity (which JSON can't say) and for endless nesting.
+        Exception: whatever the value's own code raises on being read.
 
     """
     if isinstance(value, str):
@@ -148,6 +149,8 @@ def _plain(value: object) -> object:
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.repr}
     if isinstance(value, PurePath):
         return str(value)
+    if isinstance(value, Iterator):  # may have no end, and can be read but once
+        return _described(value)
     return to_jsonable_python(value, fallback=_described, inf_nan_mode="constants")
 
 

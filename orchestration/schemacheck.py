@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -57,13 +56,13 @@ def checked_copy(schema: object) -> tuple[JsonObject, type[Validator]]:
             f"schema /$schema: expected one of {known}, got {dialect[:200]!r}; rewrite it, or leave it out"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of a pattern, which is judged below
-            DIALECTS[dialect].check_schema(copy)
+        DIALECTS[dialect].check_schema(copy)
     except SchemaError as error:
         raise ConfigError(_invalid(error)) from None
     except RecursionError:
         raise ConfigError("schema: nested too deep to be checked; flatten it") from None
+    except FutureWarning as warning:  # where warnings are errors: a pattern that the next Python may read otherwise
+        raise ConfigError(f"schema: a pattern with an unclear meaning: {warning}; escape the bracket") from None
     if copy.get("type") != "object":
         came = show(copy["type"]) if "type" in copy else "nothing"
         raise ConfigError(f'schema /type: expected "object" (arguments are named), got {came}')

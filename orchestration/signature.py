@@ -112,7 +112,7 @@ class Signature:
         extra = [] if self.takes_any else [name for name in arguments if name not in self.parameters]
         missing = [one.name for one in self.parameters.values() if one.required and one.name not in arguments]
         return [
-            Problem(pointer([name[:80]]), "no such property", show(arguments[name]), "additionalProperties")
+            Problem(pointer([name]), "no such property", show(arguments[name]), "additionalProperties")
             for name in extra
         ] + [Problem(pointer([name]), "a value (it is required)", "nothing", "required") for name in missing]
 
@@ -161,7 +161,7 @@ def _adapter(tool: str, parameter: Parameter) -> TypeAdapter[Any]:
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError) as error:
         raise ConfigError(
             f"tool {tool}: parameter {parameter.name!r}: no JSON value becomes a {parameter.annotation!r}; "
-            "use plain types, a pydantic model or a dataclass"
+            f"use plain types, a pydantic model or a dataclass ({str(error).partition(chr(10))[0]:.200})"
         ) from error
 
 

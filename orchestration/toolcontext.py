@@ -32,15 +32,15 @@ class ToolContext:
     keep: Callable[[str, bytes], str] | None = field(default=None, repr=False)
     """Stores an artifact beside the session and gives its handle."""
     monotonic_s: Callable[[], float] = field(default=time.monotonic, repr=False)
-    deadline_s: float = field(init=False, repr=False)
-    """On the monotonic clock of this process."""
+    deadline: float = field(init=False, repr=False)
+    """When the call is given up: seconds on `monotonic_s`."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "deadline_s", self.monotonic_s() + self.timeout_s)
+        object.__setattr__(self, "deadline", self.monotonic_s() + self.timeout_s)
 
     def remaining_s(self) -> float:
         """Seconds until the call is given up; never below zero. Pass it on as the timeout of what you call."""
-        return max(0.0, self.deadline_s - self.monotonic_s())
+        return max(0.0, self.deadline - self.monotonic_s())
 
     def cancelled(self) -> bool:
         """True when the result is not wanted any more: the job was cancelled, or another worker has the step now.

@@ -25,7 +25,26 @@ class _Loop:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        threading.Thread(target=self.loop.run_forever, name="midwatch-loop", daemon=True).start()
+        threading.Thread(target=self._serve, name="midwatch-loop", daemon=True).start()
+
+    def _serve(self) -> None:
+        self.loop.run_forever()
+        self.loop.close()
+
+    def tell(self, callback: Callable[..., None], *arguments: object) -> bool:
+        """Have `callback` called in the loop; False when the loop has ended."""
+        try:
+            self.loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            return False
+        return True
+
+    def wind_down(self) -> None:
+        """In the loop, once it was given up and can be reached again: end when the last of its coroutines has."""
+        if asyncio.all_tasks(self.loop):
+            self.loop.call_later(1.0, self.wind_down)
+        else:
+            self.loop.stop()
 
 
 class _Task(Call[Any]):
@@ -65,8 +84,8 @@ class _Task(Call[Any]):
 
 _lock = threading.Lock()
 _current: _Loop | None = None
-_given_up: list[_Loop] = []
-"""Kept from being collected: a loop can't be closed while it runs, nor in another process than its own."""
+_of_parent: list[_Loop] = []
+"""After a fork: kept from being collected, because a loop must not be closed in another process than its own."""
 
 
 def run_on_loop(function: Callable[[], Coroutine[Any, Any, Any]], context: Context, timeout_s: float) -> Call[Any]:
@@ -76,28 +95,31 @@ def run_on_loop(function: Callable[[], Coroutine[Any, Any, Any]], context: Conte
         Overrun: it was not done in time, and is cancelled.
 
     """
-    home = _loop()
     task = _Task(function, context)
-    home.loop.call_soon_threadsafe(task.start)
-    in_time = False
+    home = _loop()
+    if not home.tell(task.start):  # given up and ended in this very moment
+        home = _loop()
+        home.tell(task.start)
+    in_time = stopped = False
     try:
         in_time = task.wait(timeout_s)
-    finally:
+    finally:  # a signal may end the wait, too
         if not in_time:
-            _stop(home, task)
+            stopped = _stop(home, task)
     if not in_time:
-        raise Overrun
+        raise Overrun("was cancelled" if stopped else "may still be running: it does not heed its cancellation")
     return task
 
 
-def _stop(home: _Loop, task: _Task) -> None:
+def _stop(home: _Loop, task: _Task) -> bool:
+    """Cancel; True when it has ended."""
     heard = threading.Event()
     task.cancelling = True
-    home.loop.call_soon_threadsafe(task.cancel, heard)
+    home.tell(task.cancel, heard)
     if not heard.wait(CLEANUP_S):
         _give_up(home)
-    elif task.task is not None:
-        task.wait(CLEANUP_S)
+        return False
+    return task.task is None or task.wait(CLEANUP_S)
 
 
 def _loop() -> _Loop:
@@ -111,10 +133,9 @@ def _loop() -> _Loop:
 def _give_up(home: _Loop) -> None:
     global _current
     with _lock:
-        _given_up.append(home)
         if _current is home:
             _current = None
-    home.loop.call_soon_threadsafe(home.loop.stop)  # its thread ends if it ever gets there
+    home.tell(home.wind_down)
 
 
 def _after_fork() -> None:
@@ -122,7 +143,7 @@ def _after_fork() -> None:
     global _current, _lock
     _lock = threading.Lock()
     if _current is not None:
-        _given_up.append(_current)
+        _of_parent.append(_current)
         _current = None
 
 

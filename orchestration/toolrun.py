@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,11 +19,13 @@ from orchestration.problems import explain
 from orchestration.results import render
 from orchestration.toolcontext import ToolContext
 from orchestration.toolloop import run_on_loop
-from orchestration.toolthreads import Overrun, run_in_thread
+from orchestration.toolthreads import Call, Overrun, run_in_thread
 from schemas.contract import JsonObject
 from schemas.failure import Failure, FailureKind
 
 MAX_DETAIL_CHARS = 500
+MAX_ANSWER_CHARS = 4_000
+"""Of a `ToolError`: it is an answer, so it may be longer than the detail of a failure."""
 
 _inside: ContextVar[bool] = ContextVar("midwatch_inside_tool", default=False)
 
@@ -58,20 +60,27 @@ def run_tool(tool: Tool, arguments: JsonObject, context: ToolContext | None = No
     inside = copy_context()
     inside.run(_inside.set, True)
     try:
-        if tool.is_coroutine:
-            call = run_on_loop(partial(tool.function, **values), inside, timeout_s)
-        else:
-            call = run_in_thread(partial(_returned, tool.function, values), inside, timeout_s)
-    except Overrun:
-        what = "was cancelled" if tool.is_coroutine else "may still be running"
-        detail = f"{tool.name} was not done after {timeout_s:.3g} s and {what}"
+        call = _called(tool, values, inside, timeout_s)
+    except Overrun as overrun:
+        detail = f"{tool.name} was not done after {timeout_s:.3g} s and {overrun}"
         raise ToolFailed(Failure(kind=FailureKind.TIMEOUT, detail=detail)) from None
     error, call.error = call.error, None  # an error holds the frame that holds the call: don't keep the arguments alive
-    if isinstance(error, (ToolError, ToolFailed)):
+    if isinstance(error, ToolError):
+        raise ToolError(_clean(str(error), MAX_ANSWER_CHARS)) from error
+    if isinstance(error, ToolFailed):
         raise error
     if error is not None:
         raise ToolFailed(Failure(kind=FailureKind.TOOL_ERROR, detail=_detail(error))) from error
-    return ToolOutcome(render(call.value) if tool.is_coroutine else str(call.value))
+    return ToolOutcome(call.value or "")
+
+
+def _called(tool: Tool, values: JsonObject, inside: Context, timeout_s: float) -> Call[str]:
+    if not tool.is_coroutine:
+        return run_in_thread(partial(_returned, tool.function, values), inside, timeout_s)
+    returned = run_on_loop(partial(tool.function, **values), inside, timeout_s)
+    if returned.error is not None:
+        return returned
+    return run_in_thread(partial(render, returned.value), inside, timeout_s)  # not on the loop: others wait for it
 
 
 def _values(tool: Tool, arguments: JsonObject, context: ToolContext | None) -> JsonObject:
@@ -101,4 +110,8 @@ def _detail(error: BaseException) -> str:
         said = str(error)
     except Exception:
         said = "(its message can't be read)"
-    return f"{type(error).__name__}: {said}"[:MAX_DETAIL_CHARS].encode(errors="replace").decode()
+    return _clean(f"{type(error).__name__}: {said}", MAX_DETAIL_CHARS)
+
+
+def _clean(text: str, most_chars: int) -> str:
+    return text[:most_chars].encode(errors="replace").decode()

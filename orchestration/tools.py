@@ -11,6 +11,7 @@ from typing import Any, Literal, overload
 from orchestration.declaration import Approval, Tool
 from orchestration.docstrings import read_docstring
 from orchestration.errors import ConfigError, RunInsideTool
+from orchestration.pages import READ_RESULT
 from orchestration.problems import explain, properties_line
 from orchestration.signature import Signature
 from orchestration.toolcontext import ToolContext
@@ -149,6 +150,8 @@ class Toolbox:
             given: object = one
             if not isinstance(given, Tool):
                 raise ConfigError(f"tools: expected what @tool makes, got {given!r:.200}; decorate it with @tool")
+            if one.name == READ_RESULT.name:
+                raise ConfigError(f"tools: {one.name!r} is the runtime's own tool for long results; rename yours")
             if one.name in self._tools:
                 raise ConfigError(
                     f"tools: two tools are named {one.name!r}; a model could not tell them apart, rename one"

@@ -21,7 +21,7 @@ MAX_IDLE = 64
 
 
 class Overrun(Exception):
-    """Raised when a call is not done in time. It may still be running."""
+    """Raised when a call is not done in time. Says what is known of it now."""
 
 
 class Call(Generic[R]):
@@ -95,5 +95,5 @@ def run_in_thread(function: Callable[[], R], context: Context, timeout_s: float)
         else:
             runner.inbox.put(None)
     if not in_time:
-        raise Overrun
+        raise Overrun("may still be running")
     return call

@@ -8,6 +8,7 @@ from bisect import insort
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha1
 
 from orchestration.ports import LogMark
 from schemas.message import MESSAGE, Message, ToolMessage
@@ -36,11 +37,13 @@ class _Copy:
         self.length = 0
         self.size_bytes = 0
         self.messages: list[Message] = []
+        self.last = b""
 
     def append(self, entry: bytes) -> None:
         message, size_bytes = decode(entry)
         self.length += 1
         self.size_bytes += size_bytes
+        self.last = entry
         if not isinstance(message, ToolMessage):
             self.messages.append(message)
             return
@@ -75,19 +78,25 @@ class LogCache:
         """How much of the session is here."""
         with self._lock:
             copy = self._copies.get(session_id)
-            return HeldMark(copy.epoch, copy.length, copy) if copy else HeldMark()
+            if copy is None:
+                return HeldMark()
+            digest = sha1(copy.last, usedforsecurity=False).hexdigest()
+            return HeldMark(copy.epoch, copy.length, digest, copy)
 
     def extend(
-        self, session_id: str, mark: HeldMark, epoch: int, entries: Sequence[bytes]
+        self, session_id: str, mark: HeldMark, epoch: int, start: int, entries: Sequence[bytes]
     ) -> tuple[tuple[Message, ...], int]:
-        """Add what a claim brought for `mark`; return the whole conversation and its bytes of JSON."""
+        """Add what a claim brought for `mark`; return the whole conversation and its bytes of JSON.
+
+        `start` is the number of the first entry brought: 0 when the copy did not fit the server's log.
+        """
         with self._lock:
             kept = self._copies.pop(session_id, None)
             if kept:
                 self._bytes -= kept.size_bytes
-            copy, start = mark.copy, mark.length
-            if copy is None or copy.epoch != epoch:
-                copy, start = _Copy(epoch), 0
+            copy = mark.copy if start else None
+            if copy is None:
+                copy = _Copy(epoch)
             # Another thread may have added the same entries meanwhile: skip those.
             for entry in entries[copy.length - start :]:
                 copy.append(entry)

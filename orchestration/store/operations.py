@@ -87,7 +87,7 @@ class Operations:
         pipe = self.client.pipeline(transaction=False)
         pipe.lrange(self.keys.log(session_id), 0, -1)
         cache = LogCache()
-        return cache.extend(session_id, cache.mark(session_id), 0, self._run(pipe)[0])[0]
+        return cache.extend(session_id, cache.mark(session_id), 0, 0, self._run(pipe)[0])[0]
 
     def counters(self) -> dict[str, int]:
         """The fleet's counters, summed over the partitions."""

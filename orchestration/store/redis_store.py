@@ -98,16 +98,15 @@ class RedisStore:
             ref,
             (
                 ref.job_id, ref.step, nonce, self.lease_ms, MAX_LOSSES, member(ref),
-                mark.epoch if mark else -1, mark.length if mark else 0,
+                mark.epoch if mark else -1, mark.length if mark else 0, mark.digest if mark else "",
             ),
             hand_off=False,
         )  # fmt: skip
         if reply[0] != b"claimed":
             return Verdict(reply[0].decode())
-        _, now_ms, fence, attempt, losses, interrupted, ending, verdict, groups, call, flags, epoch, entries, flat = (
-            reply
-        )
-        messages, size_bytes = self._cache.extend(ref.session_id, mark, int(epoch), entries) if mark else ((), 0)
+        _, now_ms, fence, attempt, losses, interrupted, ending, verdict, groups, call, flags, *rest = reply
+        epoch, start, entries, flat = rest
+        messages, size_bytes = self._cache.extend(ref.session_id, mark, int(epoch), start, entries) if mark else ((), 0)
         return Claim(
             ref=ref,
             fence=int(fence),

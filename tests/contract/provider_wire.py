@@ -5,16 +5,22 @@ A new provider is done when it has a row in `WIRES` and the suite passes.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from tests.contract.provider_words import AnthropicWire, ChatWire, ResponsesWire
 
 
 class Wire(Protocol):
     """One vendor's words."""
 
-    path: str
-    rate_headers: ClassVar[dict[str, str]]
+    @property
+    def path(self) -> str:
+        """Where requests arrive."""
+
+    @property
+    def rate_headers(self) -> Mapping[str, str]:
+        """Rate-limit headers as this vendor names them."""
 
     def text(self, text: str) -> Any:
         """An answer that is text."""
@@ -51,199 +57,6 @@ class Wire(Protocol):
 
     def call_ids(self, body: Any) -> list[str]:
         """Ids of the tool calls in a request."""
-
-
-@dataclass(frozen=True)
-class AnthropicWire:
-    """Messages."""
-
-    path: str = "/v1/messages"
-    rate_headers: ClassVar = {
-        "anthropic-ratelimit-requests-remaining": "49",
-        "anthropic-ratelimit-tokens-reset": "2026-11-24T10:00:00Z",
-        "retry-after": "3",
-    }
-
-    def _message(self, content: Any, stop: object, **changes: Any) -> Any:
-        return {
-            "id": "msg_1", "type": "message", "role": "assistant", "model": "model-2026", "content": content,
-            "stop_reason": stop, "stop_sequence": None, "usage": self.usage(314, 21), **changes,
-        }  # fmt: skip
-
-    def text(self, text: str) -> Any:
-        return self._message([{"type": "text", "text": text}], "end_turn")
-
-    def calls(self, *calls: tuple[str, str, str]) -> Any:
-        blocks = [{"type": "tool_use", "id": i, "name": n, "input": json.loads(a or "{}")} for i, n, a in calls]
-        return self._message(blocks, "tool_use")
-
-    def cut_at_length(self, text: str, output_tokens: int = 900) -> Any:
-        return self._message([{"type": "text", "text": text}], "max_tokens", usage=self.usage(314, output_tokens))
-
-    def unfinished(self) -> Any:
-        return self._message([{"type": "text", "text": "Well"}], None)
-
-    def odd_stop(self) -> Any:
-        return self._message([{"type": "text", "text": "Well"}], "tea_break")
-
-    def refusal(self) -> Any:
-        return self._message([{"type": "text", "text": "No."}], "refusal")
-
-    def with_usage(self, usage: object) -> Any:
-        return self._message([{"type": "text", "text": "Hello"}], "end_turn", usage=usage)
-
-    def usage(self, read: object, written: object) -> Any:
-        return {"input_tokens": read, "output_tokens": written}
-
-    def error(self, kind: str, message: str) -> Any:
-        return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_7"}
-
-    def misshapen(self) -> list[Any]:
-        return [
-            [], {}, self._message(None, "end_turn"), self._message("hello", "end_turn"),
-            self._message([None], "end_turn"), self._message([{"type": "text", "text": None}], "end_turn"),
-            self._message([{"type": "tool_use", "id": "a", "name": None, "input": {}}], "tool_use"),
-            self._message([{"type": "tool_use", "id": "a", "name": "f", "input": 7}], "tool_use"),
-            self._message([], 7),
-        ]  # fmt: skip
-
-    def results(self, body: Any) -> list[tuple[str, str]]:
-        blocks = [block for message in body["messages"] for block in message["content"]]
-        return [(b["tool_use_id"], b["content"]) for b in blocks if b["type"] == "tool_result"]
-
-    def call_ids(self, body: Any) -> list[str]:
-        return [b["id"] for m in body["messages"] for b in m["content"] if b["type"] == "tool_use"]
-
-
-@dataclass(frozen=True)
-class ResponsesWire:
-    """Responses."""
-
-    path: str = "/v1/responses"
-    rate_headers: ClassVar = {
-        "x-ratelimit-remaining-requests": "49",
-        "x-ratelimit-reset-tokens": "6m0s",
-        "retry-after": "3",
-    }
-
-    def _response(self, output: Any, status: object = "completed", reason: str | None = None, **changes: Any) -> Any:
-        return {
-            "id": "resp_1", "object": "response", "created_at": 1, "model": "model-2026", "status": status,
-            "output": output, "usage": self.usage(314, 21), "error": None,
-            "incomplete_details": None if reason is None else {"reason": reason}, **changes,
-        }  # fmt: skip
-
-    def _said(self, text: object, kind: str = "output_text", key: str = "text") -> list[Any]:
-        return [{"type": "message", "id": "msg_1", "role": "assistant", "content": [{"type": kind, key: text}]}]
-
-    def text(self, text: str) -> Any:
-        return self._response(self._said(text))
-
-    def calls(self, *calls: tuple[str, str, str]) -> Any:
-        return self._response(
-            [{"type": "function_call", "id": "fc_1", "call_id": i, "name": n, "arguments": a} for i, n, a in calls]
-        )
-
-    def cut_at_length(self, text: str, output_tokens: int = 900) -> Any:
-        usage = self.usage(314, output_tokens)
-        return self._response(self._said(text), "incomplete", "max_output_tokens", usage=usage)
-
-    def unfinished(self) -> Any:
-        return self._response(self._said("Well"), "in_progress")
-
-    def odd_stop(self) -> Any:
-        return self._response(self._said("Well"), "incomplete", "tea_break")
-
-    def refusal(self) -> Any:
-        return self._response(self._said("No.", "refusal", "refusal"))
-
-    def with_usage(self, usage: object) -> Any:
-        return self._response(self._said("Hello"), usage=usage)
-
-    def usage(self, read: object, written: object) -> Any:
-        return {"input_tokens": read, "output_tokens": written, "input_tokens_details": None}
-
-    def error(self, kind: str, message: str) -> Any:
-        return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": kind}}
-
-    def misshapen(self) -> list[Any]:
-        return [
-            [], self._response(None), self._response("hello"), self._response([None]), self._response([{"type": None}]),
-            self._response(self._said(None)), self._response([{"type": "message", "content": None}]),
-            self._response([{"type": "function_call", "call_id": "a", "name": None, "arguments": ""}]),
-            self._response([{"type": "function_call", "call_id": "a", "name": "f", "arguments": 7}]),
-            self._response([], 7),
-        ]  # fmt: skip
-
-    def results(self, body: Any) -> list[tuple[str, str]]:
-        return [(i["call_id"], i["output"]) for i in body["input"] if i.get("type") == "function_call_output"]
-
-    def call_ids(self, body: Any) -> list[str]:
-        return [item["call_id"] for item in body["input"] if item.get("type") == "function_call"]
-
-
-@dataclass(frozen=True)
-class ChatWire:
-    """Chat Completions."""
-
-    path: str
-    rate_headers: ClassVar = ResponsesWire.rate_headers
-
-    def _completion(self, message: Any, finish: object = "stop", **changes: Any) -> Any:
-        choice = {"index": 0, "finish_reason": finish, "message": message}
-        return {
-            "id": "c_1", "object": "chat.completion", "created": 1, "model": "model-2026", "choices": [choice],
-            "usage": self.usage(314, 21), **changes,
-        }  # fmt: skip
-
-    def _said(self, content: object, **more: Any) -> Any:
-        return {"role": "assistant", "content": content, **more}
-
-    def _calls(self, *calls: tuple[Any, Any, Any]) -> list[Any]:
-        return [{"id": i, "type": "function", "function": {"name": n, "arguments": a}} for i, n, a in calls]
-
-    def text(self, text: str) -> Any:
-        return self._completion(self._said(text))
-
-    def calls(self, *calls: tuple[str, str, str]) -> Any:
-        return self._completion(self._said(None, tool_calls=self._calls(*calls)), "tool_calls")
-
-    def cut_at_length(self, text: str, output_tokens: int = 900) -> Any:
-        return self._completion(self._said(text), "length", usage=self.usage(314, output_tokens))
-
-    def unfinished(self) -> Any:
-        return self._completion(self._said("Well"), None)
-
-    def odd_stop(self) -> Any:
-        return self._completion(self._said("Well"), "tea_break")
-
-    def refusal(self) -> Any:
-        return self._completion(self._said(None, refusal="No."))
-
-    def with_usage(self, usage: object) -> Any:
-        return self._completion(self._said("Hello"), usage=usage)
-
-    def usage(self, read: object, written: object) -> Any:
-        return {"prompt_tokens": read, "completion_tokens": written}
-
-    def error(self, kind: str, message: str) -> Any:
-        return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": kind}}
-
-    def misshapen(self) -> list[Any]:
-        return [
-            [], {}, {"choices": []}, {"choices": None}, {"choices": [None]}, self._completion(None),
-            self._completion(self._said(7)), self._completion(self._said("x", tool_calls="f")),
-            self._completion(self._said(None, tool_calls=[{"id": "a", "type": "function", "function": None}])),
-            self._completion(self._said(None, tool_calls=self._calls(("a", None, "{}")))),
-            self._completion(self._said(None, tool_calls=self._calls(("a", "f", 7)))),
-            self._completion(self._said("x"), 7),
-        ]  # fmt: skip
-
-    def results(self, body: Any) -> list[tuple[str, str]]:
-        return [(m["tool_call_id"], m["content"]) for m in body["messages"] if m["role"] == "tool"]
-
-    def call_ids(self, body: Any) -> list[str]:
-        return [entry["id"] for message in body["messages"] for entry in message.get("tool_calls", ())]
 
 
 WIRES: dict[str, Wire] = {

@@ -19,8 +19,7 @@ from schemas.message import AssistantMessage, Text, ToolCall, ToolMessage
 from schemas.model import Usage
 from schemas.step import Defer, Park, StepRef
 from schemas.trace import TraceRecord
-
-from ..properties.two_stores import HOUR_MS, Recorder, Stopped, expire_in_memory, expire_in_redis, new_job
+from tests.properties.two_stores import HOUR_MS, Recorder, Stopped, expire_in_memory, expire_in_redis, new_job
 
 FAILURE = Failure(kind=FailureKind.PROVIDER_ERROR, detail="503 from the model")
 

@@ -24,7 +24,7 @@ STALLS: dict[str, Reply] = {
     "silence": silent,
     "dripping headers": drip(head(200, {"content-length": "500", "x-filler": "y" * 400})),
     "dripping body": drip(head(200, {"content-length": "9000"}) + b" " * 9000, piece_bytes=90, every_s=0.03),
-    "dripping chunks": drip(head(200, {"transfer-encoding": "chunked"}) + b"1\r\n \r\n" * 800, piece_bytes=12, every_s=0.03),
+    "dripping chunks": drip(head(200, {"transfer-encoding": "chunked"}) + b"1\r\n \r\n" * 800, piece_bytes=12),
     "dripping error": drip(head(500, {"content-length": "9000"}) + b" " * 9000, piece_bytes=90, every_s=0.03),
     "endless informational": drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 300, piece_bytes=25, every_s=0.03),
 }  # fmt: skip

@@ -17,6 +17,7 @@ from tests.contract.provider_requests import SEARCH
 from tests.contract.provider_wire import WIRES
 from workers.providers.anthropic_request import messages_request
 from workers.providers.chat_request import chat_request
+from workers.providers.gemini_schema import KEPT, for_gemini
 from workers.providers.responses_request import responses_request
 
 SESSIONS = ("tau2_airline_repeated_ids", "toolathlon_sessions")
@@ -39,20 +40,21 @@ def recorded(folder: Path, name: str) -> Iterator[list[Message]]:
 def neutral(rows: Sequence[Any]) -> list[Message]:
     """One recorded conversation; a call that the record leaves without a result is dropped with its turn."""
     messages: list[Message] = []
+    calls: tuple[ToolCall, ...] = ()
+    owner, answered = 0, 0
     for row in rows:
         group = len(messages)
         if row["role"] == "user":
             messages.append(UserMessage(group=group, text=row["content"]))
         elif row["role"] == "assistant":
-            calls = [_call(call) for call in row.get("tool_calls") or ()]
+            calls, owner, answered = tuple(_call(call) for call in row.get("tool_calls") or ()), group, 0
             said = [Text(text=row["content"])] if row.get("content") else []
             messages.append(AssistantMessage(group=group, parts=(*said, *calls), provider="recorded", model="m"))
-            answered, owner = 0, messages[-1]
-        elif row["role"] == "tool" and answered < len(owner.tool_calls):
+        elif row["role"] == "tool" and answered < len(calls):
             content = row["content"] if isinstance(row["content"], str) else json.dumps(row["content"])
-            call = owner.tool_calls[answered]
+            call = calls[answered]
             messages.append(
-                ToolMessage(group=owner.group, ordinal=answered, call_id=call.id, tool=call.name, content=content)
+                ToolMessage(group=owner, ordinal=answered, call_id=call.id, tool=call.name, content=content)
             )
             answered += 1
     whole = {m.group: len(m.tool_calls) for m in messages if isinstance(m, AssistantMessage)}
@@ -124,3 +126,31 @@ def test_arguments_go_back_as_they_came(data_dir: Path) -> None:
         for came, went in zip(raw, sent, strict=True):
             assert went == came or went == "{}"
             json.loads(went)
+
+
+def test_real_tool_schemas_for_gemini(data_dir: Path) -> None:
+    """Tools of real servers keep every parameter in the form that Gemini's endpoint takes."""
+    with gzip.open(data_dir / "mcp_server_tools.json.gz", "rt") as text:
+        schemas = list(_schemas([json.load(text), json.loads((data_dir / "agentdojo_tools.json").read_text())]))
+    assert len(schemas) > 100
+    for schema in schemas:
+        sent = for_gemini(schema)
+        assert sent["type"] == "object"
+        assert sent.get("properties", {}).keys() == schema.get("properties", {}).keys()
+        assert _keywords(sent) <= {*KEPT, "type", "properties", "required", "items", "enum", "anyOf"}
+
+
+def _keywords(schema: JsonObject) -> set[str]:
+    """Every keyword of a schema and of the schemas inside it."""
+    inner = [*schema.get("anyOf", ()), *schema.get("properties", {}).values(), schema.get("items", {})]
+    return set(schema).union(*map(_keywords, (part for part in inner if part)))
+
+
+def _schemas(value: object) -> Iterator[JsonObject]:
+    """Every input schema inside."""
+    if isinstance(value, dict):
+        found = value.get("inputSchema") or value.get("parameters")
+        if isinstance(found, dict) and found.get("type", "object") == "object":
+            yield found
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _schemas(inner)

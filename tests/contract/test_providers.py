@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +11,7 @@ from schemas.failure import FailureKind
 from schemas.message import Text, UserMessage
 from schemas.model import Stop, Usage
 from tests.contract.provider_requests import KEY, SEARCH, after, ask, assistant, call, credentials, result
-from tests.contract.provider_server import ProviderServer, raw, reply
+from tests.contract.provider_server import ProviderServer, reply
 from tests.contract.provider_wire import WIRES, Wire
 from workers import providers
 from workers.providers import Provider
@@ -119,16 +118,6 @@ def test_same_request_same_bytes(model: Provider, vendor: ProviderServer, wire: 
     assert vendor.seen[0].body == vendor.seen[1].body
 
 
-def test_connection_is_kept(model: Provider, vendor: ProviderServer, wire: Wire) -> None:
-    """Calls one after the other share one connection, also after an error."""
-    vendor.will(reply(200, wire.text("a")), reply(503, wire.error("x", "busy")), reply(200, wire.text("b")))
-    model.complete(ask())
-    with pytest.raises(ModelError):
-        model.complete(ask())
-    model.complete(ask())
-    assert (len(vendor.seen), vendor.connections) == (3, 1)
-
-
 def test_rate_limit_headers(model: Provider, vendor: ProviderServer, wire: Wire) -> None:
     """Rate-limit headers come along, names in lower case; no other header does."""
     noisy = {**{header.upper(): value for header, value in wire.rate_headers.items()}, "set-cookie": "a=b"}
@@ -186,40 +175,6 @@ def test_half_a_character(model: Provider, vendor: ProviderServer, wire: Wire) -
     text.encode()
 
 
-def test_many_threads_share_one_client(model: Provider, vendor: ProviderServer, wire: Wire) -> None:
-    """Fifty threads call at once through one client; each gets its own answer."""
-    vendor.always(reply(200, wire.text("hi")))
-    failures: list[BaseException] = []
-    together = threading.Barrier(50)
-
-    def run() -> None:
-        try:
-            together.wait(10)
-            for _ in range(3):
-                assert model.complete(ask(tools=())).text == "hi"
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=run) for _ in range(50)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert failures == []
-    assert len(vendor.seen) == 150
-    assert vendor.connections <= 50
-
-
-def test_redirects_are_refused(model: Provider, vendor: ProviderServer, wire: Wire) -> None:
-    """A redirect is an error: following it would take the key along."""
-    with ProviderServer() as elsewhere:
-        vendor.will(reply(307, "", {"location": f"{elsewhere.url}{wire.path}"}))
-        with pytest.raises(ModelError) as caught:
-            model.complete(ask())
-        assert elsewhere.seen == []
-    assert caught.value.failure.kind is FailureKind.PROVIDER_ERROR
-
-
 def test_forced_tool_and_output_schema(model: Provider, vendor: ProviderServer, wire: Wire) -> None:
     """A forced tool and an output schema reach the vendor in some form."""
     vendor.always(reply(200, wire.text("{}")))
@@ -240,26 +195,3 @@ def test_a_call_without_a_result_is_never_sent(model: Provider, vendor: Provider
     assert caught.value.failure.kind is FailureKind.INTERNAL
     assert "group 2: call 0 has no result" in caught.value.failure.detail
     assert vendor.seen == []
-
-
-def test_a_server_that_is_not_there(name: str) -> None:
-    """A refused connection is a connection failure."""
-    with ProviderServer() as gone:
-        url = gone.url
-    model = providers.load(name, credentials(url))
-    with pytest.raises(ModelError) as caught:
-        model.complete(ask())
-    providers.close()
-    assert caught.value.failure.kind is FailureKind.CONNECTION
-
-
-@pytest.mark.parametrize(
-    "cut", [b"", b"HTTP/1.1 200 OK\r\ncontent-le", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"]
-)
-def test_connection_cut(model: Provider, vendor: ProviderServer, cut: bytes) -> None:
-    """A connection that ends before, inside or after the headers is a connection failure, after one request."""
-    vendor.will(raw(cut))
-    with pytest.raises(ModelError) as caught:
-        model.complete(ask())
-    assert caught.value.failure.kind is FailureKind.CONNECTION
-    assert len(vendor.seen) == 1

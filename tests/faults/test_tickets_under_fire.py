@@ -35,7 +35,7 @@ def under_fire(folder: Path, share: slice, *, seed: int, timeout_s: float) -> tu
 def test_transcripts_equal_the_record_whatever_dies(tmp_path: Path, data_dir: Path) -> None:
     """Workers killed every 3 s, one frozen past its leases, the server killed, each message thrice: nothing lost or doubled."""
     report, log = under_fire(tmp_path, slice(0, 50, 4), seed=1, timeout_s=120)
-    assert report.clean, (report, log)
+    assert report.clean, f"{report}\n{[line for line in log if not line.startswith('tripled')]}"
     assert report.completed == report.attempted
     assert sum("killed worker" in line for line in log) >= 3
 
@@ -47,5 +47,5 @@ def test_all_fifty_tickets_under_fire(tmp_path: Path, data_dir: Path, seed: int)
     """The same with all fifty tickets on both wires."""
     report, log = under_fire(tmp_path, slice(None), seed=seed, timeout_s=600)
     print(f"seed {seed}: {report.attempted} jobs, {len(log)} faults")
-    assert report.clean, (report, log)
+    assert report.clean, f"{report}\n{[line for line in log if not line.startswith('tripled')]}"
     assert report.completed == report.attempted

@@ -62,8 +62,17 @@ def test_a_taken_port_is_said(env):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_by_itself_when_told_to(env, how):
-    """Exit code 0, within seconds, whatever page is open."""
+    """Exit code 0, within seconds."""
     with flower(env) as site:
         site.get("/jobs")
         site.process.send_signal(how)
+        assert site.process.wait(timeout=15) == 0
+
+
+def test_it_ends_though_the_server_is_away(env):
+    """A thread that still tries to reach the broker does not keep the process."""
+    with EmbeddedServer(append_only=None) as own, flower({**env, "MIDWATCH_REDIS_URL": own.url}) as site:
+        own.kill()
+        site.get("/jobs")
+        site.process.terminate()
         assert site.process.wait(timeout=15) == 0

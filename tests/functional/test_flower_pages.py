@@ -157,6 +157,14 @@ def test_without_a_login_only_this_machines_names_are_answered(site: Site):
     assert site.get("/jobs", {"Host": "localhost:5555"}).code == 200
 
 
+def test_pages_are_neither_kept_nor_framed(site: Site):
+    """A proxy must not keep what was said in a job; another site must not lay its own button over Replay."""
+    for path in ("/jobs", "/dead-letters"):
+        headers = site.get(path).headers
+        assert headers["Cache-Control"] == "no-store"
+        assert headers["Content-Security-Policy"] == "frame-ancestors 'self'"
+
+
 def test_read_only_shows_all_and_changes_nothing(stage: Stage, fleet):
     """No buttons, and 403 for who asks all the same, with the way that is left."""
     job_id = dead(stage)

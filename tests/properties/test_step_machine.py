@@ -28,8 +28,7 @@ from schemas.message import AssistantMessage, NoteMessage, Text, ToolCall, ToolM
 from schemas.model import Usage
 from schemas.step import Defer, Park, Priority, StepKind, StepRef
 from schemas.trace import TraceRecord
-
-from .two_stores import HOUR_MS, TwoStores, new_job
+from tests.properties.two_stores import HOUR_MS, TwoStores, new_job
 
 FAILURE = Failure(kind=FailureKind.PROVIDER_ERROR, detail="503")
 USAGE = Usage(input_tokens=100, cached_tokens=60, output_tokens=7, reasoning_tokens=2)
@@ -354,6 +353,11 @@ class StepMachine(RuleBasedStateMachine):
             if status.ended and (status is not JobStatus.DEAD_LETTERED or job.discarded):
                 assert not job.rows, f"{job_id} is {status} and has steps"
                 assert job_id not in indexed, f"{job_id} is {status} and is still published"
+
+    @invariant()
+    def every_dead_job_has_its_letter(self):
+        dead = {job_id for job_id, job in self.state.jobs.items() if job.record.status is JobStatus.DEAD_LETTERED}
+        assert set(self.state.letters) == {job_id for job_id in dead if not self.state.jobs[job_id].discarded}
 
     @invariant()
     def open_counts_the_calls_without_result(self):

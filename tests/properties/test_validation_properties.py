@@ -76,7 +76,7 @@ def satisfies(value: Any, schema: dict[str, Any]) -> bool:
     if not types[schema["type"]]:
         return False
     if isinstance(value, str):
-        return len(value) <= schema.get("maxLength", 99)
+        return bool(len(value) <= schema.get("maxLength", 99))
     if isinstance(value, list):
         texts = [json.dumps(normal(item), sort_keys=True) for item in value]
         unique = len(set(texts)) == len(texts) or not schema.get("uniqueItems")

@@ -129,6 +129,7 @@ class TwoStores:
         for job in jobs.values():
             record, steps, _, _, trace = step_keys(self.keys, job.ref("1"))[:5]
             read.hgetall(record).hgetall(steps).lrange(trace, 0, -1)
+            read.ttl(record).ttl(steps).ttl(trace)
         for session_id in sessions:
             read.hgetall(self.keys.session(session_id)).lrange(self.keys.waiting(session_id), 0, -1)
             read.lrange(self.keys.log(session_id), 0, -1)
@@ -141,6 +142,7 @@ class TwoStores:
         held |= {"cancelled": set(), "owed": set(), "letters": set(), "counters": Counter()}
         for job_id in jobs:
             self._read_job(held, job_id, *islice(replies, 3))
+            assert -1 not in islice(replies, 3), f"a key of {job_id} never expires"
         for session_id in sessions:
             held["sessions"][session_id] = _session(*islice(replies, 3))
         while five := list(islice(replies, 5)):
@@ -164,7 +166,7 @@ class TwoStores:
 
 def _session(hashed: dict[bytes, bytes], waiting: list[bytes], log: list[bytes]) -> tuple[Any, ...]:
     cache = LogCache()
-    messages, _ = cache.extend("s", cache.mark("s"), 0, log)
+    messages, _ = cache.extend("s", cache.mark("s"), 0, 0, log)
     active = hashed[b"active"].decode() if b"active" in hashed else None
     lined_up = [entry.decode().partition("|")[0] for entry in waiting]
     return active, lined_up, int(hashed.get(b"groups", 0)), messages

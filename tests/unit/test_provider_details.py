@@ -14,8 +14,9 @@ from workers.providers.wait_hints import MAX_WAIT_MS, duration_ms, exhausted_res
 @pytest.mark.parametrize(
     "secret",
     [
-        "sk-ant-api03-abcDEF123", "sk-proj-****7890", "AIzaSyD-1234567890abcdef", "Bearer abc.def-123", "gsk_abcdefgh1234",
+        "sk-ant-api03-abcDEF123", "sk-proj-****7890", "AIzaSyD-1234567890abcdef", "Bearer abc.def-123",
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", "a1b2c3d4e5f6a1b2c3d4e5f6a1b2c3d4e5f6", "Basic dXNlcjpwYXNz",
+        "gsk_abcdefgh1234",
     ],
 )  # fmt: skip
 def test_whatever_looks_like_a_key_is_cut_out(secret: str) -> None:

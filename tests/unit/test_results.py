@@ -104,6 +104,7 @@ def test_what_is_no_json_is_described_and_said_to_be() -> None:
     assert len(text) < 2_200
     assert render(Unprintable()) == '"[not JSON: a Unprintable: its repr raises RuntimeError]"'
     assert render({(1, 2): "x"}) == "[not JSON: a dict: {(1, 2): 'x'}]"
+    assert render(iter([1])).startswith('"[not JSON: a list_iterator')
     loop: list[Any] = []
     loop.append(loop)
     assert render(loop) == "[not JSON: a list: [[...]]]"

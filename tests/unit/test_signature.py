@@ -40,6 +40,11 @@ class Address:
     number: int
 
 
+class Tree(TypedDict):
+    name: str
+    kids: list[Tree]
+
+
 class Row(TypedDict):
     id: int
     name: str
@@ -129,9 +134,13 @@ def test_the_context_is_never_in_the_schema() -> None:
     def send(to: str, context: ToolContext, body: str = "") -> str:
         return ""
 
-    signature = Signature.of(send, schema_given=False)
-    assert signature.takes_context == "context"
-    assert list(signature.schema({})["properties"]) == ["to", "body"]
+    def maybe(to: str, body: str, context: ToolContext | None = None) -> str:
+        return ""
+
+    for function in (send, maybe):
+        signature = Signature.of(function, schema_given=False)
+        assert signature.takes_context == "context"
+        assert list(signature.schema({})["properties"]) == ["to", "body"]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +175,7 @@ def test_what_json_has_no_value_for_is_converted(annotation: Any, given: object,
 @pytest.mark.parametrize(
     "annotation",
     [str, int, float, bool, None, Any, object, dict, list, list[str], dict[str, int], Literal["a", 1], str | None, Row,
-     Annotated[str, "words"], Annotated[int, Field(ge=1)], Annotated[str, Field(pattern="a")], list[Row]],
+     Annotated[str, "words"], Annotated[int, Field(ge=1)], Annotated[str, Field(pattern="a")], list[Row], Tree],
     ids=str,
 )  # fmt: skip
 def test_plain_json_is_handed_over_untouched(annotation: Any) -> None:

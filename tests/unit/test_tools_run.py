@@ -134,8 +134,14 @@ def test_an_answer_on_purpose_passes_through() -> None:
     def declines() -> None:
         raise ToolError("order A1 is closed")
 
+    def rambles() -> None:
+        raise ToolError("\ud800" * 100_000)
+
     with pytest.raises(ToolError, match="A1 is closed"):
         run_tool(a_tool(declines), {})
+    with pytest.raises(ToolError) as bounded:
+        run_tool(a_tool(rambles), {})
+    assert len(str(bounded.value).encode()) <= 4_000
 
 
 def test_a_function_out_of_time_is_abandoned(release: threading.Event) -> None:
@@ -200,7 +206,9 @@ def test_a_coroutine_that_blocks_the_loop_costs_the_loop_not_the_worker(release:
         await asyncio.sleep(0)
         return "fine"
 
-    assert failure(a_tool(blocks, timeout_s=SHORT_S)).failure.kind is FailureKind.TIMEOUT
+    found = failure(a_tool(blocks, timeout_s=SHORT_S)).failure
+    assert found.kind is FailureKind.TIMEOUT
+    assert "may still be running" in found.detail
     assert run_tool(a_tool(fine), {}).content == "fine"
 
 

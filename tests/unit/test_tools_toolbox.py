@@ -126,6 +126,8 @@ def test_two_tools_of_one_name_are_refused() -> None:
     """A model could not tell them apart."""
     with pytest.raises(ConfigError, match="two tools are named 'book'"):
         Toolbox([book, book])
+    with pytest.raises(ConfigError, match="the runtime's own"):
+        Toolbox([tool("read_result", "Reads.")(list_queues.function)])
 
 
 def test_a_plain_function_is_not_a_tool() -> None:

@@ -23,7 +23,7 @@ def test_an_object_is_decoded() -> None:
 
 @pytest.mark.parametrize("raw", ["", " ", "\n\t"])
 def test_an_empty_text_means_no_arguments_where_none_are_needed(raw: str) -> None:
-    """Claude sends `""` to a tool without input, 4 times in 100. To a tool with input it says nothing, and is told so."""
+    """Claude sends `""` to a tool without input, 4 times in 100. To a tool with input that says nothing."""
     assert parse_arguments(raw, has_required=False) == {}
     error = refused(raw)
     assert error.kind == "empty"

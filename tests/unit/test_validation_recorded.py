@@ -1,4 +1,4 @@
-"""Schemas and calls that nobody here wrote: the standard's suite, real MCP servers, recorded sessions of real models."""
+"""Schemas and calls that nobody here wrote: the standard's suite, real MCP servers, recorded sessions of models."""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ PREFIX = "MIDWATCH_"
 OF_THE_DEMO = "MIDWATCH_DEMO_"
 """Variables that the demo sets for its own agents; they are no settings."""
 
-_PASSWORD = re.compile(r"(?<=://)([^/@]*:)[^/]*(?=@)|(?<=[?&]password=)[^&]*")
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*:).*(?=@)|(?<=[?&]password=)[^&]*")
+"""Up to the last @: a password that holds one, or a slash, is hidden whole."""
 
 
 class BadSetting(click.ClickException):

@@ -52,6 +52,12 @@ def now_ms() -> int:
 class Page(BaseHandler):  # type: ignore[misc]
     """A page. Changes come from its own forms only: the form's token is asked for whatever login there is."""
 
+    def set_default_headers(self) -> None:
+        """Not to be kept by a proxy, not to be framed by a page that lays its own button over ours."""
+        super().set_default_headers()
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Content-Security-Policy", "frame-ancestors 'self'")
+
     def prepare(self) -> None:
         """Before any method."""
         guard.check_reader(self)

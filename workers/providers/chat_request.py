@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from schemas.contract import JsonObject
 from schemas.message import AssistantMessage, Message, Opaque, ToolCall
 from schemas.model import ModelRequest
+from workers.providers.gemini_schema import for_gemini
+from workers.providers.openai_strict import is_openai_strict
 from workers.providers.replay import EARLIER_TURNS, error_marked, parsed_arguments, told, wire_name
-from workers.providers.schema_dialects import for_gemini, is_openai_strict
 from workers.providers.turns import Turn, turns
 
 NO_SIGNATURE: JsonObject = {"extra_content": {"google": {"thought_signature": "skip_thought_signature_validator"}}}

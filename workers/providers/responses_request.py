@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from schemas.contract import JsonObject
 from schemas.message import Message, NoteMessage, Text, ToolCall
 from schemas.model import ModelRequest
+from workers.providers.openai_strict import is_openai_strict
 from workers.providers.replay import error_marked, wire_name
-from workers.providers.schema_dialects import is_openai_strict
 from workers.providers.turns import Turn, turns
 
 MIN_OUTPUT_TOKENS = 16

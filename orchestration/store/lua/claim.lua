@@ -1,11 +1,11 @@
 -- Begin a step: take it under a new fence and a lease, and get everything needed to work, in one round trip.
 -- ARGV: 1 job  2 step  3 nonce (the same again means: my reply was lost)  4 lease_ms  5 max losses  6 member
---       7 known epoch  8 known length of the log
+--       7 known epoch  8 known length of the log  9 SHA-1 of the last entry known: a server that crashed may have lost it
 -- Output: {verdict} or
---   {'claimed', now, fence, attempt, losses, interrupted, ending, verdict, groups, call|'', flags|'', epoch, log entries, job fields}
+--   {'claimed', now, fence, attempt, losses, interrupted, ending, verdict, groups, call|'', flags|'', epoch, entries left out, log entries, job fields}
 local job, step, nonce = ARGV[1], ARGV[2], ARGV[3]
 local is_model = not string.find(step, '.', 1, true)
-local f = redis.call('HMGET', J, 'status', 'max_steps', 'deadline_ms', 'cancel')
+local f = redis.call('HMGET', J, 'status', 'max_steps', 'deadline_ms', 'cancel', 'fence')
 local status, cancel = f[1], f[4]
 if status ~= 'queued' and status ~= 'running' and status ~= 'parked' then
   settle_member(ARGV[6])
@@ -38,7 +38,11 @@ end
 
 local fence, losses = row.fence, row.losses
 if lost then losses = losses + 1 end
-if not again then fence = string.format('%d', redis.call('HINCRBY', J, 'fence', 1)) end
+if not again then
+  -- Larger than any fence given before, even one that a crash of the server took back: counted from the clock.
+  fence = string.format('%d', math.max(tonumber(f[5] or '0') + 1, now))
+  redis.call('HSET', J, 'fence', fence)
+end
 
 local groups = tonumber(s[2] or '0')
 if status == 'queued' then
@@ -65,12 +69,15 @@ if status ~= 'parked' then redis.call('HDEL', J, 'waiting') end
 if row.state == 'parked' then redis.call('HINCRBY', J, 'parked', -1) end
 keep()
 
-local call, entries = '', {}
+local call, entries, from = '', {}, 0
 if is_model then
-  local from = (s[3] or '0') == ARGV[7] and ARGV[8] or '0'
+  if (s[3] or '0') == ARGV[7] and ARGV[8] ~= '0' then
+    local last = redis.call('LINDEX', L, ARGV[8] - 1)
+    if last and redis.sha1hex(last) == ARGV[9] then from = tonumber(ARGV[8]) end
+  end
   entries = redis.call('LRANGE', L, from, -1)
 else
   call = redis.call('HGET', R, step .. ':call') or ''
 end
 return { 'claimed', now, fence, row.attempt, losses, interrupted and 1 or 0, ending, row.verdict, groups, call, s[4] or '',
-         s[3] or '0', entries, redis.call('HGETALL', J) }
+         s[3] or '0', from, entries, redis.call('HGETALL', J) }

@@ -42,4 +42,7 @@ if calls == 0 then
   write_row(ARGV[at], 'pending', '0', 0, 0, 0, '', '')
   owe(now, ARGV[at + 1], 13, ARGV[at + 2])
 end
+-- The claim prolonged the life of all keys, but this one was emptied (and so deleted) and this one may be new.
+redis.call('EXPIRE', R, KEPT_S)
+redis.call('EXPIRE', T, KEPT_S)
 return redis.call('HEXISTS', J, 'cancel') == 1 and 2 or 1

@@ -12,11 +12,12 @@ for i = 1, tonumber(ARGV[19]) do redis.call('RPUSH', L, ARGV[19 + i]) end
 if ARGV[19] ~= '0' then redis.call('HSET', S, 'groups', ARGV[18]) end
 add_usage(9)
 redis.call('RPUSH', T, ARGV[15])
+local before = redis.call('HGET', J, 'status')
 redis.call('HSET', J, 'status', status, 'finished_ms', string.format('%d', now))
 if ARGV[7] ~= '' then redis.call('HSET', J, 'output', ARGV[7]) end
 if ARGV[8] ~= '' then redis.call('HSET', J, 'failure', ARGV[8]) end
 redis.call('HDEL', J, 'waiting')
-redis.call('HINCRBY', COUNTERS, 'jobs.' .. status, 1)
+if status ~= before then redis.call('HINCRBY', COUNTERS, 'jobs.' .. status, 1) end -- else a sibling was first
 
 if status == 'dead_lettered' then
   write_row(step, 'dead', row.fence, 0, row.attempt, row.losses, mark(row), row.verdict)
@@ -25,6 +26,10 @@ if status == 'dead_lettered' then
   redis.call('HSET', LETTERS, ARGV[4], ARGV[16])
   keep()
   return { 1, '' }
+end
+if before == 'dead_lettered' then
+  redis.call('ZREM', DEAD, ARGV[4])
+  redis.call('HDEL', LETTERS, ARGV[4])
 end
 repair(ARGV[17], ARGV[3])
 local following = hand_over(now, ARGV[5])

@@ -8,7 +8,10 @@ settle_member(ARGV[3])
 if state == 'parked' then
   write_row(step, 'parked', row.fence, 0, row.attempt, row.losses, '', row.verdict)
   redis.call('HSET', R, step .. ':why', ARGV[7])
-  redis.call('HSET', J, 'status', 'parked', 'waiting', ARGV[7])
+  -- A call parked beside a sibling that became a dead letter shows after the replay: it must not bring a dead job back.
+  if redis.call('HGET', J, 'status') ~= 'dead_lettered' then
+    redis.call('HSET', J, 'status', 'parked', 'waiting', ARGV[7])
+  end
   redis.call('HINCRBY', J, 'parked', 1)
 else
   local look = clock() + ARGV[5]

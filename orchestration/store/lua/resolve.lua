@@ -3,7 +3,7 @@
 -- Output: 1 decided | 0 not parked
 local step = ARGV[1]
 local row = read_row(step)
-if not row or row.state ~= 'parked' then return 0 end
+if not row or row.state ~= 'parked' or redis.call('HGET', J, 'status') ~= 'parked' then return 0 end
 write_row(step, 'pending', row.fence, 0, row.attempt, row.losses, '', ARGV[3])
 redis.call('HDEL', R, step .. ':why')
 if redis.call('HINCRBY', J, 'parked', -1) == 0 then

@@ -1,4 +1,4 @@
-"""OpenAI's two formats: what is written, and how a reply's particulars are read."""
+"""OpenAI's Responses format: what is written, and how a reply's particulars are read."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from schemas.message import (
 )
 from schemas.model import ModelRequest, Stop, Usage
 from schemas.tools import ToolSpec
-from workers.providers.chat_reply import completion_answer
-from workers.providers.chat_request import chat_request
-from workers.providers.read_json import BadReply, ErrorReply
+from workers.providers.read_json import ErrorReply
 from workers.providers.responses_reply import response_answer
 from workers.providers.responses_request import reasons, responses_request
 
@@ -112,8 +110,6 @@ def test_output_schema(schema: dict[str, Any], strict: bool) -> None:
     """A schema is sent as strict exactly when it is in the form strict mode demands: any other is a 400."""
     body = responses_request(asked(output_schema=schema), "openai")
     assert body["text"] == {"format": {"type": "json_schema", "name": "output", "schema": schema, "strict": strict}}
-    chat = chat_request(asked(output_schema=schema), "x", gemini=False)
-    assert chat["response_format"]["json_schema"] == {"name": "output", "schema": schema, "strict": strict}
 
 
 def reply(output: list[Any], status: str = "completed", **changes: Any) -> dict[str, Any]:
@@ -146,7 +142,7 @@ def test_phase_and_reasoning_go_round() -> None:
 
 
 def test_failed_responses_are_errors() -> None:
-    """A response that failed after a good status is classified by its error; without one it is an error all the same."""
+    """A response that failed after a good status is classified by its error; without one it is an error, too."""
     with pytest.raises(ErrorReply) as caught:
         response_answer(reply([], "failed", error={"code": "rate_limit_exceeded", "message": "x"}), asked(), "openai")
     assert caught.value.body["error"]["code"] == "rate_limit_exceeded"  # type: ignore[index]
@@ -163,112 +159,3 @@ def test_incomplete_responses(reason: str, stop: Stop) -> None:
     """Why a response is incomplete decides its stop."""
     found = response_answer(reply([], "incomplete", incomplete_details={"reason": reason}), asked(), "openai")
     assert (found.stop, found.raw_stop) == (stop, f"incomplete/{reason}")
-
-
-def test_chat_request() -> None:
-    """One system message, nested tools, errors marked, notes and user text as one message, no vendor's own field."""
-    request = asked(
-        UserMessage(group=1, text="go"),
-        said(2, calling(), provider="openai-compatible"),
-        done(2, 0, "no", is_error=True),
-        NoteMessage(group=2, text="stay"),
-        UserMessage(group=3, text="on"),
-        tools=TOOLS, cache_key="s-1", max_output_tokens=100, force_tool="f",
-    )  # fmt: skip
-    function = {"name": "f", "arguments": '{ "a" : 1 }'}
-    assert chat_request(request, "openai-compatible", gemini=False) == {
-        "model": "gpt-5",
-        "max_tokens": 100,
-        "tools": [
-            {"type": "function", "function": {"name": "f", "description": "does f", "parameters": {"type": "object"}}}
-        ],
-        "tool_choice": {"type": "function", "function": {"name": "f"}},
-        "messages": [
-            {"role": "system", "content": "Be brief."},
-            {"role": "user", "content": "go"},
-            {
-                "role": "assistant",
-                "content": None,
-                "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
-            },
-            {"role": "tool", "tool_call_id": "call_1", "content": "ERROR: no"},
-            {"role": "user", "content": "<reminder>stay</reminder>\n\non"},
-        ],
-    }
-
-
-def completion(message: dict[str, Any], finish: str = "stop", **changes: Any) -> dict[str, Any]:
-    return {"choices": [{"finish_reason": finish, "message": message}], "model": "m", **changes}
-
-
-def test_thought_signatures_go_round() -> None:
-    """What Gemini attaches to a call is carried verbatim and sent back to Gemini, and to nobody else."""
-    signature = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
-    function = {"name": "f", "arguments": "{}"}
-    message = {"content": None, "tool_calls": [{"id": "c", "type": "function", "function": function, **signature}]}
-    found = completion_answer(completion(message, "tool_calls"), asked(), "gemini")
-    assert found.parts == (ToolCall(id="c", name="f", raw_arguments="{}", vendor_extra=signature),)
-    turn = (said(2, *found.parts, provider="gemini"), done(2, 0, "r"))
-    gemini = asked(UserMessage(group=1, text="x"), *turn, model="gemini-3-pro")
-    assert chat_request(gemini, "gemini", gemini=True)["messages"][2]["tool_calls"][0] == message["tool_calls"][0]
-    elsewhere = chat_request(gemini, "openai-compatible", gemini=False)["messages"][2]["tool_calls"][0]
-    assert "extra_content" not in elsewhere
-
-
-def test_foreign_calls_are_marked_for_gemini() -> None:
-    """Gemini 3 refuses unsigned calls: the first of a turn that another provider made carries the stand-in."""
-    turn = (said(2, calling(), calling(), provider="anthropic"), done(2, 0, "r"), done(2, 1, "s"))
-    for model, signed in (("gemini-3-pro", [True, False]), ("gemini-2.5-pro", [False, False])):
-        body = chat_request(asked(UserMessage(group=1, text="x"), *turn, model=model), "gemini", gemini=True)
-        assert ["extra_content" in call for call in body["messages"][2]["tool_calls"]] == signed
-
-
-def test_reasoning_text_is_given_back() -> None:
-    """Servers that send reasoning beside the message want it back in their own field."""
-    message = {"content": "Hi", "reasoning_content": "hm"}
-    found = completion_answer(completion(message), asked(), "openai-compatible")
-    assert found.parts == (Opaque(provider="openai-compatible", raw={"reasoning_content": "hm"}), Text(text="Hi"))
-    sent = chat_request(
-        asked(UserMessage(group=1, text="x"), said(2, *found.parts, provider="openai-compatible")),
-        "openai-compatible",
-        gemini=False,
-    )
-    assert sent["messages"][2] == {"role": "assistant", "content": "Hi", "reasoning_content": "hm"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "raw", "replayed"),
-    [("", "", "{}"), (None, "", "{}"), ({"a": 1}, '{"a":1}', '{"a":1}'), ('{"a"', '{"a"', "{}"), ("{ }", "{ }", "{ }")],
-)
-def test_odd_arguments(arguments: object, raw: str, replayed: str) -> None:
-    """Arguments are kept as they came; what a server could not parse in its history goes back as an empty object."""
-    call = {"id": "c", "function": {"name": "f", "arguments": arguments}}
-    found = completion_answer(completion({"content": None, "tool_calls": [call]}), asked(), "openai-compatible")
-    (part,) = found.parts
-    assert isinstance(part, ToolCall)
-    assert part.raw_arguments == raw
-    # 'stop' beside whole calls is how a forced call ends, and how some servers end any.
-    assert found.stop is Stop.TOOLS
-    request = asked(UserMessage(group=1, text="x"), said(2, part, provider="openai-compatible"), done(2, 0, "r"))
-    body = chat_request(request, "openai-compatible", gemini=False)
-    assert body["messages"][2]["tool_calls"][0]["function"]["arguments"] == replayed
-
-
-def test_thoughts_that_only_the_total_counts() -> None:
-    """Gemini leaves its thoughts out of completion_tokens and bills them as output."""
-    usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 180}
-    found = completion_answer(completion({"content": "x"}, usage=usage), asked(), "gemini")
-    assert found.usage == Usage(input_tokens=100, output_tokens=80, reasoning_tokens=60)
-
-
-@pytest.mark.parametrize("finish", ["error", "function_call_filter: MALFORMED_FUNCTION_CALL"])
-def test_a_reply_its_own_server_gave_up_on(finish: str) -> None:
-    """A call that the server itself could not read is its error, which another try usually cures."""
-    with pytest.raises(BadReply, match="gave up"):
-        completion_answer(completion({"content": None}, finish), asked(), "gemini")
-
-
-def test_content_in_pieces() -> None:
-    """Content may come as a list of typed pieces; only text is text."""
-    pieces = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    assert completion_answer(completion({"content": pieces}), asked(), "x").parts == (Text(text="ab"),)

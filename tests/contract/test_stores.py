@@ -1,0 +1,398 @@
+"""What a store promises a step: both stores through one suite. A new one is done when it passes."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestration.errors import NotFound, Refused
+from orchestration.ports import Claim, Verdict
+from schemas.job import JobStatus, Parent
+from schemas.message import ToolMessage, UserMessage
+from schemas.model import Usage
+from schemas.step import StepRef
+from tests.contract.store_bench import (
+    ASK,
+    Bench,
+    ending_of,
+    memory_bench,
+    not_now,
+    redis_bench,
+    results_of,
+    trace_of,
+    turn_of,
+)
+from tests.properties.two_stores import HOUR_MS, new_job
+
+
+@pytest.fixture(params=["memory", "redis"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    if request.param == "memory":
+        return memory_bench()
+    return redis_bench(request.getfixturevalue("redis"), request.getfixturevalue("prefix"))
+
+
+def contents(claim: Claim) -> list[str]:
+    """Results in the conversation of a claim."""
+    return [message.content for message in claim.log if isinstance(message, ToolMessage)]
+
+
+# --- enqueue
+
+
+def test_a_job_begins_queued_and_its_first_step_is_published(bench):
+    """What was enqueued is found again, field by field, and a worker hears of it."""
+    parent = Parent(ref=StepRef(job_id="up", session_id="su", step="2.0"), root_id="root", depth=2)
+    job = new_job("job-1", "s1", tenant="acme", priority="high", parent=parent, traceparent="00-1-2-01", max_steps=7)
+    assert bench.store.enqueue(job) is True
+    found = bench.store.job("job-1")
+    assert (found.status, found.agent, found.agent_version, found.max_steps) == (JobStatus.QUEUED, "clerk", "v1", 7)
+    assert (found.tenant, found.priority, found.root_id, found.depth) == ("acme", "high", "root", 2)
+    assert (found.parent, found.traceparent) == (parent.ref, "00-1-2-01")
+    assert found.created_ms > 1_700_000_000_000
+    assert found.started_ms is None
+    assert bench.published() == ["job-1/1"]
+
+
+def test_the_same_id_twice_is_one_job(bench):
+    """Also when the second asks for another session: one id never becomes two jobs."""
+    assert bench.store.enqueue(new_job("job-1", "s1"))
+    assert bench.store.enqueue(new_job("job-1", "s1", input="other")) is False
+    assert bench.store.enqueue(new_job("job-1", "s2")) is False
+    assert bench.store.job("job-1").session_id == "s1"
+    assert bench.published() == ["job-1/1"]
+
+
+def test_an_unknown_job_is_not_found_and_not_run(bench):
+    """Asking for it raises; a message for it finds nothing to do."""
+    with pytest.raises(NotFound, match="job-9"):
+        bench.store.job("job-9")
+    assert bench.take(StepRef(job_id="job-9", session_id="s1", step="1")) is Verdict.GONE
+
+
+# --- claim
+
+
+def test_a_claim_brings_everything_that_is_needed_to_work(bench):
+    """The job as it stands, the conversation so far, the group to write to, the server's time."""
+    claim = bench.begin(input='say "grüß" \\ \n\u2028 to the user')
+    assert [type(message) for message in claim.log] == [UserMessage]
+    assert claim.log[0].text == 'say "grüß" \\ \n\u2028 to the user'
+    assert (claim.log[0].group, claim.group) == (1, 2)
+    assert (claim.attempt, claim.losses, claim.interrupted, claim.ending, claim.call) == (0, 0, False, "", None)
+    assert (claim.job.status, claim.job.turn, claim.job.started_ms) == (JobStatus.RUNNING, 1, claim.now_ms)
+    assert claim.job.deadline_ms == claim.now_ms + HOUR_MS
+    assert claim.log_bytes > 40
+
+
+def test_a_step_has_one_runner_at_a_time(bench):
+    """Under a live lease everybody else is told that it is busy."""
+    claim = bench.begin()
+    assert bench.take(claim.ref) is Verdict.BUSY
+
+
+def test_a_lost_reply_is_given_again(bench):
+    """The same nonce gets the same fence, however often it asks: a network that swallows a reply costs nothing."""
+    claim = bench.begin()
+    again = bench.store.claim(claim.ref, claim.nonce)
+    assert (again.fence, again.interrupted, again.losses) == (claim.fence, False, 0)
+    assert bench.store.commit_turn(claim, turn_of(claim)) is True
+
+
+def test_a_step_whose_worker_vanished_is_taken_over(bench):
+    """When the lease has run out: under a new fence, and with word that the step had begun."""
+    claim = bench.begin()
+    bench.expire(claim.ref)
+    taken = bench.claim(claim.ref)
+    assert taken.fence > claim.fence
+    assert (taken.interrupted, taken.losses) == (True, 1)
+
+
+def test_three_lost_workers_end_the_job(bench):
+    """A step that takes its workers with it is found out at the third, before it takes a fourth."""
+    claim = bench.begin()
+    for losses in (1, 2, 3):
+        bench.expire(claim.ref)
+        claim = bench.claim(claim.ref)
+        assert (claim.losses, claim.ending) == (losses, "worker_lost" if losses == 3 else "")
+
+
+def test_a_message_for_a_step_that_is_over_finds_nothing(bench):
+    """Late and repeated messages cost a round trip, and leave nothing published."""
+    claim, calls = bench.to_calls(1)
+    assert bench.take(claim.ref) is Verdict.GONE
+    call = bench.claim(calls[0])
+    assert bench.store.commit_results(call, results_of(call))
+    assert bench.take(calls[0]) is Verdict.GONE
+
+
+# --- the fence
+
+
+def test_whoever_lost_the_step_commits_nothing(bench):
+    """After a take-over every write of the old holder is refused, and leaves no trace."""
+    old = bench.begin()
+    bench.expire(old.ref)
+    new = bench.claim(old.ref)
+    assert bench.store.commit_turn(old, turn_of(old, 2)) is False
+    assert bench.store.defer(old, not_now(), trace_of(old)) is False
+    assert bench.store.park(old, ASK, trace_of(old)) is False
+    assert bench.store.wait_for_child(old, 1_000) is False
+    assert bench.store.finish(old, ending_of(old, JobStatus.COMPLETED), trace_of(old)) is False
+    assert bench.store.renew(old) is False
+    bench.store.set_limits(old, agent_version="v9", max_steps=1, timeout_ms=1)
+    assert bench.store.trace(old.ref) == []
+    assert bench.store.job("job-1").agent_version == "v1"
+    assert len(bench.operations.messages("s1")) == 1
+    assert bench.store.commit_turn(new, turn_of(new)) is True
+
+
+def test_a_commit_is_made_once(bench):
+    """Its second sending, after a lost reply, finds the step over."""
+    claim = bench.begin()
+    assert bench.store.commit_turn(claim, turn_of(claim)) is True
+    assert bench.store.commit_turn(claim, turn_of(claim)) is False
+    assert len(bench.store.trace(claim.ref)) == 1
+
+
+def test_a_lease_is_prolonged_while_it_is_held(bench):
+    """True while ours; None when the job was cancelled; False when the step is over or another's."""
+    claim = bench.begin()
+    bench.expire(claim.ref)
+    assert bench.store.renew(claim) is True
+    assert bench.take(claim.ref) is Verdict.BUSY
+    bench.operations.cancel("job-1")
+    assert bench.store.renew(claim) is None
+    bench.store.finish(claim, ending_of(claim, JobStatus.CANCELLED), trace_of(claim))
+    assert bench.store.renew(claim) is False
+
+
+# --- a turn and its calls
+
+
+def test_a_turn_without_calls_owes_the_next(bench):
+    """The model is asked again, with what was said in the window."""
+    claim = bench.begin()
+    assert bench.store.commit_turn(claim, turn_of(claim)) is True
+    assert bench.published() == ["job-1/1", "job-1/2"]
+    following = bench.claim(claim.ref.model_turn(2))
+    assert [message.role for message in following.log] == ["user", "assistant"]
+    assert (following.group, following.job.turn) == (3, 2)
+
+
+def test_calls_are_published_and_the_last_result_owes_the_next_turn(bench):
+    """Whatever order the fleet finishes them in; results are sent in the order of their calls."""
+    _, calls = bench.to_calls(3)
+    assert bench.published() == ["job-1/1", "job-1/1.0", "job-1/1.1", "job-1/1.2"]
+    assert bench.store.job("job-1").open_calls == 3
+    for ref in (calls[2], calls[0], calls[1]):
+        assert "job-1/2" not in bench.published()
+        claim = bench.claim(ref)
+        assert (claim.call.name, claim.group, claim.log) == (f"tool_{ref.ordinal}", 2, ())
+        assert bench.store.commit_results(claim, results_of(claim))
+    assert bench.published() == ["job-1/2"]
+    assert contents(bench.claim(calls[0].model_turn(2))) == ["result 1.0", "result 1.1", "result 1.2"]
+    assert bench.store.job("job-1").open_calls == 0
+
+
+def test_a_call_gets_one_result(bench):
+    """A second one, or one under a stale fence, is refused: what the model reads was never contradicted."""
+    _, calls = bench.to_calls(2)
+    old = bench.claim(calls[0])
+    bench.expire(calls[0])
+    new = bench.claim(calls[0])
+    assert bench.store.commit_results(old, results_of(old, said="stale")) is False
+    assert bench.store.commit_results(new, results_of(new)) is True
+    assert bench.store.commit_results(new, results_of(new, said="again")) is False
+    assert bench.store.job("job-1").open_calls == 1
+
+
+def test_inline_calls_are_started_by_the_commit_itself(bench):
+    """Nobody else can take them while the lease lives; their results are committed under the turn's own claim."""
+    claim, calls = bench.to_calls(3, inline=2)
+    assert bench.published() == ["job-1/1", "job-1/1.2"]
+    assert bench.take(calls[0]) is Verdict.BUSY
+    assert bench.store.commit_results(claim, results_of(claim, *calls[:2])) is True
+    last = bench.claim(calls[2])
+    assert bench.store.commit_results(last, results_of(last)) is True
+    assert contents(bench.claim(claim.ref.model_turn(2))) == ["result 1.0", "result 1.1", "result 1.2"]
+
+
+def test_an_inline_call_whose_worker_vanished_is_taken_over_alone(bench):
+    """The others are committed; the one that somebody else runs now is left to him."""
+    claim, calls = bench.to_calls(2, inline=2)
+    bench.expire(calls[0])
+    taken = bench.claim(calls[0])
+    assert taken.interrupted
+    assert bench.store.commit_results(claim, results_of(claim, *calls)) is False
+    assert bench.store.job("job-1").open_calls == 1
+    assert bench.store.commit_results(taken, results_of(taken, said="other")) is True
+    assert contents(bench.claim(claim.ref.model_turn(2))) == ["other 1.0", "result 1.1"]
+
+
+def test_an_inline_call_keeps_its_lease_by_its_own_address(bench):
+    """The turn's row is gone with its commit, so renewing the turn is refused and renewing the call is not."""
+    claim, calls = bench.to_calls(1, inline=1)
+    inline = Claim(**{**vars(claim), "ref": calls[0]})
+    assert bench.store.renew(claim) is False
+    bench.expire(calls[0])
+    assert bench.store.renew(inline) is True
+    assert bench.take(calls[0]) is Verdict.BUSY
+
+
+def test_counters_of_a_job_add_up(bench):
+    """Usage, tool calls, refused calls, children."""
+    claim = bench.begin()
+    first = turn_of(claim, usage=Usage(input_tokens=10, cached_tokens=4, cache_write_tokens=3, output_tokens=2))
+    numbered = {**vars(first), "tool_calls": 3, "invalid_calls": 2, "children": 1}
+    bench.store.commit_turn(claim, type(first)(**numbered))
+    claim = bench.claim(claim.ref.model_turn(2))
+    bench.store.commit_turn(claim, turn_of(claim, usage=Usage(output_tokens=5, reasoning_tokens=4, reported=False)))
+    job = bench.store.job("job-1")
+    assert job.usage == Usage(
+        input_tokens=10, cached_tokens=4, cache_write_tokens=3, output_tokens=7, reasoning_tokens=4, reported=False
+    )
+    assert (job.tool_calls, job.invalid_calls, job.children) == (3, 2, 1)
+
+
+# --- defer, park, wait
+
+
+def test_a_refusal_by_admission_is_not_an_attempt(bench):
+    """It waits for its time, shown as waiting; the attempts and the lost workers are what they were."""
+    claim = bench.begin()
+    bench.expire(claim.ref)
+    claim = bench.claim(claim.ref)
+    assert bench.store.defer(claim, not_now(), trace_of(claim, "defer"))
+    waiting = bench.store.job("job-1").waiting
+    assert (waiting.step, waiting.reason, waiting.attempt) == ("1", "the provider is busy", 0)
+    assert waiting.until_ms >= claim.now_ms + HOUR_MS
+    assert bench.take(claim.ref) is Verdict.EARLY
+    bench.expire(claim.ref)
+    again = bench.claim(claim.ref)
+    assert (again.attempt, again.losses, again.job.retries, again.job.waiting) == (0, 1, 0, None)
+
+
+def test_a_failed_attempt_counts(bench):
+    """And begins the count of lost workers anew: this one came back."""
+    claim = bench.begin()
+    bench.expire(claim.ref)
+    claim = bench.claim(claim.ref)
+    bench.store.defer(claim, not_now(counts=True), trace_of(claim, "defer"))
+    bench.expire(claim.ref)
+    again = bench.claim(claim.ref)
+    assert (again.attempt, again.losses, again.job.retries) == (1, 0, 1)
+
+
+def test_that_a_step_had_begun_is_never_forgotten(bench):
+    """Not by a lost reply, a deferral, a dead letter and its replay: or a tool would run twice."""
+    _, (call,) = bench.to_calls(1)
+    first = bench.claim(call)
+    bench.expire(call)
+    taken = bench.claim(call)
+    assert bench.store.claim(call, taken.nonce).interrupted, "forgotten by a lost reply"
+    bench.store.defer(taken, not_now(), trace_of(taken, "defer"))
+    bench.expire(call)
+    deferred = bench.claim(call)
+    assert deferred.interrupted, "forgotten by a deferral"
+    bench.store.finish(deferred, ending_of(deferred, JobStatus.DEAD_LETTERED), trace_of(deferred, "dead_letter"))
+    bench.operations.replay("job-1")
+    assert bench.claim(call).interrupted, "forgotten by a replay"
+    assert not first.interrupted
+
+
+def test_a_due_step_is_handed_to_one_steward(bench):
+    """A sweep publishes what is due and what nobody has claimed in time; the next one does not publish it again."""
+    claim = bench.begin()
+    bench.store.defer(claim, not_now(), trace_of(claim, "defer"))
+    assert bench.sweep() == []
+    bench.expire(claim.ref)
+    assert bench.sweep() == ["job-1/1"]
+    assert bench.sweep() == []
+    assert bench.sweep(patience_ms=0) == ["job-1/1"], "nobody claimed it: its message was lost"
+    bench.claim(claim.ref)
+    assert bench.sweep(patience_ms=0) == []
+
+
+def test_a_parked_step_waits_for_a_human_and_the_first_decision_wins(bench):
+    """Nothing runs meanwhile; then the call is owed again, with the verdict."""
+    _, (call,) = bench.to_calls(1)
+    claim = bench.claim(call)
+    assert bench.store.park(claim, ASK, trace_of(claim, "park"))
+    job = bench.store.job("job-1")
+    assert (job.status, job.waiting.step) == (JobStatus.PARKED, "1.0")
+    assert job.waiting.reason == "tool_approval: May tool_0 run?"
+    assert bench.take(call) is Verdict.GONE
+    bench.published()
+    assert bench.operations.decide("job-1", "1.0", approve=False, reason="too much") is True
+    with pytest.raises(Refused, match="running"):
+        bench.operations.decide("job-1", "1.0", approve=True)
+    assert bench.published() == ["job-1/1.0"]
+    decided = bench.claim(call)
+    assert (decided.verdict, decided.job.status, decided.job.waiting) == ("rejected:too much", JobStatus.RUNNING, None)
+
+
+def test_two_parked_calls_are_decided_one_by_one(bench):
+    """The job stays parked until the last; what it waits for is one that is still open, whatever runs beside it."""
+    _, calls = bench.to_calls(3)
+    for ref in calls[:2]:
+        claim = bench.claim(ref)
+        bench.store.park(claim, ASK, trace_of(claim, "park"))
+    beside = bench.claim(calls[2])
+    bench.store.defer(beside, not_now(), trace_of(beside, "defer"))
+    assert bench.store.job("job-1").waiting.reason.startswith("tool_approval")
+    assert bench.operations.decide("job-1", approve=True) is True
+    assert bench.store.job("job-1").status is JobStatus.PARKED
+    assert bench.operations.decide("job-1", approve=True) is True
+    assert bench.store.job("job-1").status is JobStatus.RUNNING
+    assert {bench.claim(ref).verdict for ref in calls[:2]} == {"approved"}
+
+
+def test_a_call_that_waits_for_a_child_can_be_looked_at_any_time(bench):
+    """By the child's end or by its poll: neither an attempt nor a loss."""
+    _, (call,) = bench.to_calls(1)
+    claim = bench.claim(call)
+    assert bench.store.wait_for_child(claim, HOUR_MS)
+    again = bench.claim(call)
+    assert (again.interrupted, again.losses, again.attempt) == (False, 0, 0)
+    assert bench.store.wait_for_child(again, HOUR_MS)
+    bench.expire(call)
+    assert bench.sweep() == ["job-1/1.0"]
+
+
+# --- ceilings
+
+
+def test_the_step_ceiling_holds_at_the_claim(bench):
+    """The turn beyond it is claimed only to end the job, and is not counted."""
+    claim = bench.begin(max_steps=1)
+    bench.store.commit_turn(claim, turn_of(claim))
+    beyond = bench.claim(claim.ref.model_turn(2))
+    assert (beyond.ending, beyond.job.turn) == ("step_limit", 1)
+
+
+def test_the_deadline_holds_at_the_claim(bench):
+    """Whatever is claimed after it is claimed only to end the job."""
+    _, (call,) = bench.to_calls(1)
+    bench.outlive("job-1")
+    assert bench.claim(call).ending == "timed_out"
+
+
+def test_a_job_enqueued_by_name_learns_its_limits_at_its_first_step(bench):
+    """Version, ceiling, and a deadline counted from its start."""
+    claim = bench.begin(agent_version="")
+    bench.store.set_limits(claim, agent_version="v7", max_steps=3, timeout_ms=5_000)
+    job = bench.store.job("job-1")
+    assert (job.agent_version, job.max_steps, job.deadline_ms) == ("v7", 3, claim.now_ms + 5_000)
+
+
+# --- results beside the session
+
+
+def test_a_large_result_is_kept_beside_the_session(bench):
+    """Found by its handle; the next claim knows that there is one."""
+    claim = bench.begin()
+    bench.store.put_result("s1", "h-1", b"\x00bytes\xff")
+    assert bench.store.get_result("s1", "h-1") == b"\x00bytes\xff"
+    assert bench.store.get_result("s1", "h-2") is None
+    assert claim.flags == frozenset()
+    assert bench.store.claim(claim.ref, claim.nonce).flags == {"results"}

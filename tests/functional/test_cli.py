@@ -1,0 +1,318 @@
+"""The command line against a real server, without a worker: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from orchestration import endings
+from orchestration.client import Client
+from orchestration.ports import CallRow, Claim, TurnCommit
+from schemas.deadletter import PoisonRecord
+from schemas.failure import Failure
+from schemas.job import JobStatus
+from schemas.message import AssistantMessage, Text, ToolCall
+from schemas.model import Usage
+from schemas.step import Park, StepRef
+from schemas.trace import TraceRecord
+from workers.cli import main
+from workers.dispatch import connect
+from workers.settings import settings
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def client(prefix) -> Client:
+    """A producer of this test's fleet."""
+    settings.cache_clear()
+    made = connect()
+    yield made
+    made.store.client.close()
+    settings.cache_clear()
+
+
+@pytest.fixture
+def run(client, capsys, monkeypatch, tmp_path) -> Run:
+    """`run("jobs", "list")`: exit code, stdout, stderr. In an empty directory, so that no midwatch.toml is read."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        code = main(list(arguments))
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return command
+
+
+def claimed(client: Client, agent: str = "desk", session: str | None = None) -> Claim:
+    """A job whose first step a worker has just taken."""
+    handle = client.enqueue(agent, "Where is my parcel?", session_id=session)
+    claim = client.store.claim(StepRef(job_id=handle.id, session_id=handle.session_id, step="1"), "nonce")
+    assert isinstance(claim, Claim)
+    return claim
+
+
+def trace_of(claim: Claim, outcome: str, **more: object) -> TraceRecord:
+    """The record of one step."""
+    return TraceRecord(
+        step=claim.ref.step,
+        kind=claim.ref.kind,
+        attempt=0,
+        outcome=outcome,
+        started_ms=claim.now_ms,
+        ended_ms=claim.now_ms + 40,
+        worker="w1",
+        **more,
+    )
+
+
+def dead(client: Client, session: str | None = None) -> str:
+    """The id of a job that was just dead-lettered."""
+    claim = claimed(client, session=session)
+    failure = Failure(kind="auth_error", detail="401: the key is not valid", request_id="req_1")
+    ending = endings.ending(claim, failure, dead_ms=claim.now_ms, worker="w1")
+    assert client.store.finish(claim, ending, trace_of(claim, "dead_letter", failure=failure))
+    return claim.ref.job_id
+
+
+def parked(client: Client) -> str:
+    """The id of a job whose one tool call waits for a human."""
+    claim = claimed(client, "pay")
+    call = ToolCall(id="c1", name="refund", raw_arguments='{"order":"O-1","cents":4990}')
+    said = AssistantMessage(group=claim.group, parts=(Text(text="I refund it."), call), provider="p", model="m")
+    turn = TurnCommit(
+        messages=(said,),
+        calls=(CallRow(ordinal=0, call=call),),
+        usage=Usage(input_tokens=1_200, output_tokens=30),
+        trace=trace_of(claim, "continue", model="m", tools=("refund",), usage=Usage(input_tokens=1_200)),
+        tool_calls=1,
+    )
+    assert client.store.commit_turn(claim, turn)
+    step = client.store.claim(claim.ref.call(0), "nonce")
+    assert isinstance(step, Claim)
+    park = Park(question="May refund run?", reason="tool_approval")
+    assert client.store.park(step, park, trace_of(step, "park", tool="refund", reason="tool_approval"))
+    return claim.ref.job_id
+
+
+def test_submit_prints_the_id_and_the_same_key_is_the_same_job(run):
+    """One line on stdout, for scripts; that the job exists already is said on stderr."""
+    code, first, said = run("submit", "desk", "Where is it?", "--key", "k1", "--session", "S1", "--tenant", "acme")
+    assert (code, said) == (0, "")
+    code, second, said = run("submit", "desk", "Where is it?", "--key", "k1", "--tenant", "acme")
+    assert (code, second) == (0, first)
+    assert "exists already" in said
+    code, out, _ = run("submit", "desk", "again", "--json", "--priority", "high")
+    assert code == 0
+    assert json.loads(out)["accepted"] is True
+
+
+def test_submit_reads_a_file_and_refuses_what_it_cant_read(run, client, tmp_path):
+    """`@FILE` is its text; a missing file and a file that is no text are usage errors."""
+    (tmp_path / "in.txt").write_text("Ein Brief: schön.", "utf-8")
+    code, job_id, _ = run("submit", "desk", "@in.txt")
+    assert code == 0
+    claim = client.store.claim(client.operations.first_step(client.jobs.show(job_id.strip())), "n")
+    assert claim.log[0].text == "Ein Brief: schön."
+    (tmp_path / "in.bin").write_bytes(b"\xff\xfe")
+    for given, said in (("@missing", "No such file"), ("@in.bin", "not UTF-8"), ("  ", "expected text")):
+        code, _, err = run("submit", "desk", given)
+        assert code == 2
+        assert said in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("my agent", "x"), "'my agent': expected a letter"),
+        (("desk", "x", "--session", "a b"), "session_id='a b'"),
+        (("desk", "x", "--priority", "urgent"), "'urgent' is not one of"),
+        (("desk", "x", "--timeout", "3"), "add --wait"),
+    ],
+)
+def test_submit_refuses_what_could_never_run(run, arguments, said):
+    """Exit code 2, and what was expected."""
+    code, _, err = run("submit", *arguments)
+    assert code == 2
+    assert said in err
+
+
+def test_waiting_ends_with_how_the_job_stands(run, client):
+    """6 when the time is up; a job that goes on is not an error of its own."""
+    code, out, err = run("submit", "desk", "x", "--wait", "--timeout", "0.05")
+    assert (code, out) == (6, "")
+    assert "it goes on" in err
+
+
+def test_jobs_are_listed_filtered_and_shown(run, client):
+    """The newest first, as rows for people and as one document for programs."""
+    letter, question = dead(client), parked(client)
+    code, out, _ = run("jobs", "list")
+    assert code == 0
+    assert [line.split("\t")[0] for line in out.splitlines()] == ["JOB", question, letter]
+    assert "auth_error: 401" in out
+    code, out, _ = run("jobs", "list", "--status", "dead_lettered", "--json")
+    listed = json.loads(out)["jobs"]
+    assert [job["job_id"] for job in listed] == [letter]
+    assert listed[0]["created_at"].endswith("Z")
+    code, out, _ = run("jobs", "list", "--agent", "nobody")
+    assert (code, out) == (0, "")
+    code, out, _ = run("jobs", "show", question, "--json")
+    assert json.loads(out)["waiting"] == {
+        "step": "1.0", "reason": "tool_approval: May refund run?", "until": None, "attempt": 0,
+    }  # fmt: skip
+    code, out, _ = run("jobs", "show", letter)
+    assert "status\tdead_lettered" in out
+
+
+def test_what_does_not_exist_is_3(run):
+    """Every command that takes an id, in one line that says where to look."""
+    for arguments in (
+        *(("jobs", "show"), ("jobs", "tail"), ("jobs", "cancel"), ("trace",)),
+        *(("dlq", "show"), ("dlq", "replay"), ("dlq", "discard"), ("sessions", "show"), ("sessions", "export")),
+        *(("approvals", "approve"), ("approvals", "reject")),
+    ):
+        code, out, err = run(*arguments, "job-none")
+        assert (code, out, err.count("\n")) == (3, "", 1), arguments
+    assert run("dlq", "show", "poison-none")[0] == 3
+
+
+def test_a_job_is_cancelled_once(run, client):
+    """A second cancel is fine; a job that ended otherwise refuses."""
+    _, out, _ = run("submit", "desk", "x")
+    assert run("jobs", "cancel", out.strip())[0] == 0
+    code, _, err = run("jobs", "cancel", out.strip())
+    assert code == 0
+    assert "had ended already: cancelled" in err
+    assert run("jobs", "cancel", dead(client))[0] == 4
+
+
+def test_tail_prints_a_line_per_step_and_ends_with_the_job(run, client):
+    """JSON Lines: what was committed so far, and nothing more after the end."""
+    letter = dead(client)
+    code, out, _ = run("jobs", "tail", letter)
+    assert code == 0
+    (line,) = out.splitlines()
+    assert json.loads(line)["outcome"] == "dead_letter"
+
+
+def test_a_dead_letter_is_shown_replayed_once_and_discarded_once(run, client):
+    """The second replay does nothing and is fine; so is the second discard; a discarded one can't be replayed."""
+    letter, other = dead(client), dead(client)
+    code, out, _ = run("dlq", "list", "--json")
+    assert {each["job_id"] for each in json.loads(out)["dead_letters"]} == {letter, other}
+    code, out, _ = run("dlq", "show", letter)
+    assert f"midwatch dlq replay {letter}" in out
+    code, out, err = run("dlq", "replay", letter, "job-none")
+    assert (code, out) == (3, "")
+    assert f"job {letter} goes on" in err
+    assert client.jobs.show(letter).status is JobStatus.RUNNING
+    code, _, err = run("dlq", "replay", letter)
+    assert code == 0
+    assert "not dead: nothing to replay" in err
+    assert run("dlq", "discard", letter)[0] == 4
+    assert run("dlq", "discard", other)[0] == 0
+    assert run("dlq", "discard", other)[0] == 0
+    assert run("dlq", "replay", other)[0] == 4
+
+
+def test_poison_is_listed_and_shown_without_obeying_it(run, client):
+    """Its body may hold anything: control characters are shown, not sent."""
+    record = PoisonRecord(
+        poison_id="poison-1",
+        queue="model",
+        reason="undecodable",
+        body="\x1b[2J no",
+        size_bytes=7,
+        seen_ms=1,
+        worker="w",
+    )
+    key = client.operations.keys.poison()
+    client.store.client.lpush(key, record.model_dump_json())
+    client.store.client.expire(key, 60)
+    code, out, _ = run("dlq", "list")
+    assert code == 0
+    assert out.splitlines()[1].startswith("poison-1\tmodel\t7\t")
+    code, out, _ = run("dlq", "show", "poison-1")
+    assert code == 0
+    assert "body\t\\x1b[2J no" in out
+
+
+def test_who_approves_sees_the_call_and_decides_once(run, client):
+    """The arguments are in the listing; the decision is taken once, the second is refused."""
+    job_id = parked(client)
+    _, out, _ = run("approvals", "list", "--json")
+    (asked,) = json.loads(out)["approvals"]
+    assert (asked["job_id"], asked["tool"], asked["step"]) == (job_id, "refund", "1.0")
+    assert json.loads(asked["arguments"]) == {"order": "O-1", "cents": 4990}
+    assert 'refund({"order":"O-1","cents":4990})' in run("approvals", "list")[1]
+    assert run("approvals", "reject", job_id, "--reason", "too much")[0] == 0
+    assert run("approvals", "approve", job_id)[0] == 4
+    assert run("approvals", "list", "--json")[1] == '{\n  "approvals": []\n}\n'
+
+
+def test_trace_shows_each_step_with_its_reason_and_the_totals(run, client):
+    """What the model said, what a step waits for, and what it came to."""
+    code, out, _ = run("trace", parked(client))
+    assert code == 0
+    assert "“I refund it.”" in out
+    assert "tool_approval" in out
+    assert "parked · " in out
+    assert "1 tool call in 40 ms" in out
+    letter = dead(client)
+    code, out, _ = run("trace", letter, "--json")
+    shown = json.loads(out)
+    assert [(step["step"], step["outcome"], step["took_ms"]) for step in shown["steps"]] == [("1", "dead_letter", 40)]
+    assert shown["steps"][0]["why"] == "auth_error: 401: the key is not valid"
+    assert shown["job"]["job_id"] == letter
+
+
+def test_a_job_that_has_not_begun_has_an_empty_trace(run):
+    """Nothing was said and nothing was done: its totals are all there is."""
+    _, out, _ = run("submit", "desk", "x")
+    code, out, _ = run("trace", out.strip())
+    assert code == 0
+    assert out.startswith("queued · ")
+
+
+def test_a_conversation_is_shown_and_exported(run, client):
+    """For people with headings, for programs exactly as it is kept."""
+    claim_session = client.jobs.show(parked(client)).session_id
+    code, out, _ = run("sessions", "show", claim_session)
+    assert code == 0
+    assert "user\nWhere is my parcel?" in out
+    assert '→ refund({"order":"O-1","cents":4990})' in out
+    code, out, _ = run("sessions", "export", claim_session)
+    messages = json.loads(out)["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant"]
+    assert messages == [m.model_dump(mode="json") for m in client.sessions.messages(claim_session)]
+
+
+def test_doctor_says_what_is_unsafe(run, monkeypatch):
+    """This server keeps nothing on disk: 1. Agents that can't be imported fail too; every failure says what to do."""
+    monkeypatch.setenv("MIDWATCH_AGENTS", "no_such_module")
+    settings.cache_clear()
+    code, out, _ = run("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(out)["checks"]}
+    assert code == 1
+    assert checks["version"]["result"] == "ok"
+    assert checks["eviction"]["result"] == "ok"
+    assert checks["persistence"]["result"] == "fail"
+    assert "no_such_module" in checks["agents"]["found"]
+    assert all(check["advice"] for check in checks.values() if check["result"] == "fail")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("jobs", "list"), ("dlq", "list"), ("doctor",), ("submit", "a", "x"), ("trace", "job-x")]
+)
+def test_a_server_that_is_away_is_5_within_seconds(run, monkeypatch, arguments):
+    """One line that names the setting to look at; nothing hangs."""
+    monkeypatch.setenv("MIDWATCH_REDIS_URL", "redis://127.0.0.1:1/0")
+    settings.cache_clear()
+    code, out, err = run(*arguments)
+    assert (code, out) == (5, "")
+    assert "MIDWATCH_REDIS_URL" in err
+    assert err.count("\n") == 1

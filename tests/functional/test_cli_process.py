@@ -1,0 +1,156 @@
+"""The command line as a process: what it loads, how it starts, what a terminal sees, how signals end it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from orchestration.ports import Claim
+from schemas.step import Defer
+from schemas.trace import TraceRecord
+from workers.dispatch import client_of
+from workers.settings import Settings
+
+HEAVY = (
+    *("anthropic", "celery", "flower", "jsonschema", "kombu", "openai", "orchestration", "pydantic"),
+    *("pydantic_settings", "redis", "rich", "schemas", "structlog"),
+)
+PROBE = """
+import sys
+from workers.cli import main
+code = main(sys.argv[2:])
+print("LOADED", *(name for name in sys.argv[1].split(",") if name in sys.modules), file=sys.stderr)
+"""
+
+
+def loaded(*arguments: str) -> list[str]:
+    """Which of the heavy packages a command line loads."""
+    process = subprocess.run(
+        [sys.executable, "-c", PROBE, ",".join(HEAVY), *arguments], capture_output=True, text=True, timeout=60
+    )
+    (line,) = [line for line in process.stderr.splitlines() if line.startswith("LOADED")]
+    return line.split()[1:]
+
+
+def midwatch(*arguments: str, **more: object) -> subprocess.Popen[str]:
+    """A command line as a process."""
+    argv = [sys.executable, "-m", "workers.cli", *arguments]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+
+
+@pytest.fixture
+def client(prefix, server):
+    """A producer of this test's fleet."""
+    made = client_of(Settings(redis_url=server.url, prefix=prefix))
+    yield made
+    made.store.client.close()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), ("worker", "--help"), ("dlq", "replay", "--help"), ("bench",), ("jbos",)]
+)
+def test_help_loads_nothing(arguments):
+    """Neither Redis nor Celery, neither rich nor pydantic: help is there at once."""
+    assert loaded(*arguments) == []
+
+
+def test_a_listing_loads_neither_celery_nor_a_vendor(prefix):
+    """What a producer's machine has to load to ask for the jobs."""
+    assert not {"celery", "kombu", "flower", "anthropic", "openai"} & set(loaded("jobs", "list", "--json"))
+
+
+def test_the_version_is_that_of_the_distribution():
+    """`midwatch --version`, one line."""
+    out, _ = midwatch("--version").communicate(timeout=30)
+    assert re.fullmatch(r"midwatch \d+\.\d+\.\d+\S*\n", out)
+
+
+def test_ctrl_c_while_following_a_job_is_130(client):
+    """A tail that waits for the next step ends at once, without a traceback."""
+    job = client.enqueue("desk", "x")
+    claim = client.store.claim(client.operations.first_step(job.job()), "n")
+    assert isinstance(claim, Claim)
+    record = TraceRecord(
+        step="1", kind="model", attempt=0, outcome="defer", started_ms=1, ended_ms=2, worker="w", reason="busy"
+    )
+    assert client.store.defer(claim, Defer(after_ms=60_000, reason="busy", counts_as_attempt=False), record)
+    process = midwatch("jobs", "tail", job.id)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["reason"] == "busy"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+def screen(arguments: list[str], **env: str) -> str:
+    """What a terminal of 100 columns receives."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", **env}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "workers.cli", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    )
+    os.close(theirs)
+    received = b""
+    while select.select([ours], [], [], 30)[0]:
+        try:
+            piece = os.read(ours, 65_536)
+        except OSError:  # how Linux says that the other side is closed
+            break
+        if not piece:
+            break
+        received += piece
+    os.close(ours)
+    assert process.wait(30) == 0
+    return received.decode()
+
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9]m")
+
+
+def test_a_terminal_gets_a_table_in_colour_unless_it_says_no(client):
+    """Colours on a terminal; with NO_COLOR, the same words without."""
+    job = client.enqueue("desk", "x")
+    client.jobs.cancel(job.id)
+    coloured, plain = screen(["jobs", "list"]), screen(["jobs", "list"], NO_COLOR="1")
+    assert COLOUR.search(coloured)
+    assert not COLOUR.search(plain)
+    for shown in (coloured, plain):
+        assert job.id in shown
+        assert "cancelled" in shown
+    assert "\t" not in coloured
+
+
+def test_the_model_server_is_told_how_to_misbehave(tmp_path):
+    """`midwatch simulate` prints its address, answers with the faults asked for, and ends at SIGTERM."""
+    process = midwatch("simulate", "--chaos", "overloaded=0.5,seed=3", cwd=tmp_path)
+    assert process.stdout is not None
+    told = json.loads(process.stdout.readline())
+    assert told["url"].startswith("http://127.0.0.1:")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--chaos", "overlaoded=0.5"], "did you mean 'overloaded'?"),
+        (["--script", "a.toml", "--rules", "m:f"], "got script and rules"),
+        (["--latency-ms", "fast"], "expected a number like 300"),
+    ],
+)
+def test_the_model_server_refuses_what_it_cant_do(arguments, said, tmp_path):
+    """Exit code 2 and one line."""
+    process = midwatch("simulate", *arguments, cwd=tmp_path)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert said in err
+    assert err.count("\n") == 1

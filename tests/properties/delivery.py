@@ -1,0 +1,222 @@
+"""A fleet that misbehaves: messages come several times and in any order, workers die at their writes.
+
+The step machine, the tools and the stores are the real ones; only time does not pass by itself.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from orchestration import Agent, ToolContext, tool
+from orchestration.admission import OpenGate
+from orchestration.inline_fleet import UnrenewedLeases
+from orchestration.jobs import new_job
+from orchestration.keyspace import PARTITIONS, Keyspace
+from orchestration.memory_operations import MemoryOperations
+from orchestration.memory_store import MemoryStore
+from orchestration.registry import Registry
+from orchestration.scripted_model import ScriptedModel, call
+from orchestration.step import StepRunner
+from orchestration.store import Operations, RedisStore
+from orchestration.store.records import ref_of
+from schemas.job import Job, JobStatus
+from schemas.message import AssistantMessage
+from schemas.model import ModelReply, ModelRequest
+from schemas.step import StepRef
+from tests.properties.two_stores import HOUR_MS, Recorder, Stopped, expire_in_memory, expire_in_redis
+
+WRITES = ("claim", "commit_turn", "commit_results", "finish", "defer")
+
+SCRIPT = [
+    [
+        call("look_up", order="A-17"),
+        call("charge", order="A-17"),
+        call("note", text="charged"),
+        call("note", text="twice"),
+    ],
+    [call("charge", order="B-2"), call("look_up", order="B-2")],
+    "Both orders are charged.",
+]
+
+
+class WorkerDied(BaseException):
+    """kill -9, as far as the code on the stack can tell."""
+
+
+class Mortal:
+    """A store that kills its worker at some of its writes: just before the write, or just after it."""
+
+    def __init__(self, store: Any, deaths: set[tuple[int, bool]]) -> None:
+        self._store = store
+        self._deaths = deaths
+        self.writes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+        if name not in WRITES:
+            return method
+
+        def dying(*args: Any, **options: Any) -> Any:
+            number, self.writes = self.writes, self.writes + 1
+            if (number, False) in self._deaths:
+                raise WorkerDied
+            answer = method(*args, **options)
+            if (number, True) in self._deaths:
+                raise WorkerDied
+            return answer
+
+        return dying
+
+
+class World:
+    """What is outside: a model that answers by what it reads, and side effects that are counted."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[int] = Counter()
+        self.effects: Counter[tuple[str, str, str]] = Counter()
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    name = "scripted"
+
+    def complete(self, request: ModelRequest) -> ModelReply:
+        """Say the line of the turn."""
+        turn = sum(isinstance(message, AssistantMessage) for message in request.messages)
+        self.asked[turn] += 1
+        self.meanwhile()
+        return ScriptedModel([SCRIPT[turn]]).complete(request)
+
+    def count(self, request: ModelRequest) -> int | None:
+        """None: it has no counter."""
+        return None
+
+    def agent(self) -> Agent:
+        """One agent: a tool that may be repeated, one that may not, and one that runs inline."""
+
+        @tool(idempotent=True)
+        def look_up(order: str, context: ToolContext) -> str:
+            """Find an order."""
+            self.effects["look_up", context.step_id, context.idempotency_key] += 1
+            self.meanwhile()
+            return f"{order} is open"
+
+        @tool
+        def charge(order: str, context: ToolContext) -> str:
+            """Charge an order."""
+            self.effects["charge", context.step_id, context.idempotency_key] += 1
+            self.meanwhile()
+            return f"{order} is charged"
+
+        @tool(inline=True)
+        def note(text: str, context: ToolContext) -> str:
+            """Write a note."""
+            self.effects["note", context.step_id, context.idempotency_key] += 1
+            self.meanwhile()
+            return "noted"
+
+        return Agent("clerk", "scripted:m-1", "You charge orders.", tools=[look_up, charge, note])
+
+
+class Messages(Recorder):
+    """The network: everything that is published arrives `copies` times."""
+
+    def __init__(self, copies: int) -> None:
+        super().__init__()
+        self.copies = copies
+        self.queue: deque[StepRef] = deque()
+
+    def publish(self, refs: Sequence[StepRef]) -> None:
+        for ref in refs:
+            self.queue.extend([ref] * self.copies)
+
+
+class BadFleet:
+    """Workers over one store, whose messages repeat and whose workers die."""
+
+    def __init__(
+        self, lent: tuple[Any, str] | None, *, copies: int = 1, deaths: set[tuple[int, bool]], seed: int = 0
+    ) -> None:
+        self.world = World()
+        self.agent = self.world.agent()
+        self.network = Messages(copies)
+        self.random = random.Random(seed)
+        self.losses = 0
+        self._depth = 0
+        self.memory = MemoryStore(Stopped(), self.network.publish, lease_ms=HOUR_MS)
+        self.leases = UnrenewedLeases(self.memory)
+        if lent is None:
+            self.store: Any = self.memory
+            self.operations: Any = MemoryOperations(self.memory)
+        else:
+            self.client, prefix = lent
+            self.keys = Keyspace(prefix)
+            self.store = RedisStore(self.client, self.keys, self.network, lease_ms=HOUR_MS)
+            self.operations = Operations(self.client, self.keys, self.network)
+        self.mortal = Mortal(self.store, deaths)
+        self.runner = self.hire()
+
+    def hire(self) -> StepRunner:
+        """A worker, in place of one that died. The name is the same, as after a restart of a container."""
+        return StepRunner(
+            store=self.mortal,  # type: ignore[arg-type]
+            agents=Registry([self.agent]),
+            model=lambda provider: self.world,
+            gate=OpenGate(),
+            leases=self.leases,
+            clock=Stopped(),
+            worker="box-1.7",
+            rng=self.random,
+        )
+
+    def run(self) -> Job:
+        """One job to its end, whatever happens on the way. Bounded: what takes longer hangs."""
+        job = new_job(self.agent, "Charge A-17 and B-2.", job_id="job-1", session_id="s1")
+        self.store.enqueue(job)
+        for _ in range(500):
+            status = self.store.job("job-1").status
+            if status is JobStatus.DEAD_LETTERED:
+                self.operations.replay("job-1")
+            elif status.ended and not self.network.queue:
+                return self.store.job("job-1")
+            if not self.deliver():
+                self.pass_time()
+        raise AssertionError(f"job-1 hangs: {self.store.job('job-1')}")
+
+    def deliver(self) -> bool:
+        """One message, from anywhere in the queue, to a worker. False: there was none."""
+        if not self.network.queue:
+            return False
+        self.network.queue.rotate(self.random.randrange(len(self.network.queue)))
+        ref = self.network.queue.popleft()
+        try:
+            self.runner.run(ref)
+        except WorkerDied:
+            if self._depth:
+                raise  # who works inside another's step dies with it
+            self.losses += 1
+            self.runner = self.hire()
+        return True
+
+    def deliver_meanwhile(self) -> None:
+        """Others work while a model or a tool does: up to two messages arrive in the middle of it."""
+        if self._depth == 0:
+            self._depth += 1
+            try:
+                for _ in range(self.random.randrange(3)):
+                    self.deliver()
+            finally:
+                self._depth -= 1
+
+    def pass_time(self) -> None:
+        """Every lease ends, every due time comes; the steward looks."""
+        if self.store is self.memory:
+            for ref in list(self.memory.state.due):
+                expire_in_memory(self.memory, ref)
+        else:
+            for p in range(PARTITIONS):
+                for entry in self.client.zrange(self.keys.index(p, "due"), 0, -1):
+                    expire_in_redis(self.client, self.keys, ref_of(entry))
+        refs, _ = self.operations.sweep(patience_ms=0, stale_ms=0, idle=(True, True))
+        self.network.publish(list(dict.fromkeys(refs)))

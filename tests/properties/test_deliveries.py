@@ -1,0 +1,117 @@
+"""Messages come three times and in any order, workers die at any write: neither the model nor the tools notice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestration.toolstep import UNKNOWN_EFFECT
+from schemas.job import JobStatus
+from schemas.message import AssistantMessage, ToolMessage
+from tests.properties.delivery import SCRIPT, BadFleet
+
+CALLS = {
+    "1.0": "look_up", "1.1": "charge", "1.2": "note", "1.3": "note", "2.0": "charge", "2.1": "look_up",
+}  # fmt: skip
+WRITES = 18
+"""Writes of a run without faults are fewer; the tests below say so."""
+
+
+@contextmanager
+def in_memory() -> Iterator[None]:
+    yield None
+
+
+@pytest.fixture(scope="module")
+def lenders(server, connect_redis, lend_prefix):
+    """Give what a BadFleet is built on: nothing, or a client and a fresh prefix, checked for leaks afterwards."""
+
+    @contextmanager
+    def in_redis():
+        with lend_prefix() as prefix:
+            yield connect_redis(server.url), prefix
+
+    return in_memory, in_redis
+
+
+def check_effects(fleet: BadFleet) -> dict[str, str]:
+    """Nothing was done twice that may not be, nothing was left out, nothing is left open. The results by step."""
+    log = fleet.operations.messages("s1")
+    answered = Counter((message.group, message.ordinal) for message in log if isinstance(message, ToolMessage))
+    asked = [
+        (message.group, n)
+        for message in log
+        if isinstance(message, AssistantMessage)
+        for n in range(len(message.tool_calls))
+    ]
+    assert answered == Counter(asked), "every call has one result"
+    results = {
+        f"{message.group - 1}.{message.ordinal}": message.content for message in log if isinstance(message, ToolMessage)
+    }
+    assert set(results) == set(CALLS)
+    keys = Counter(step for _, step, _ in fleet.world.effects)
+    assert not keys or max(keys.values()) == 1, "a repeated try had another idempotency key"
+    done = {step: times for (_, step, _), times in fleet.world.effects.items()}
+    for step, name in CALLS.items():
+        if name == "look_up":
+            assert done[step] >= 1
+        else:
+            assert done.get(step, 0) <= 1, f"{name} ran twice"
+            assert done.get(step, 0) == 1 or results[step] == UNKNOWN_EFFECT, f"{name} did not run, and nobody was told"
+    return results
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**32 - 1), nested=st.booleans())
+def test_every_message_three_times_in_any_order_is_as_good_as_once(lenders, seed, nested):
+    """Also when the copies arrive while the step is at work: one model call a turn, one effect a call."""
+    for lend in lenders:
+        with lend() as lent:
+            fleet = BadFleet(lent, copies=3, deaths=set(), seed=seed)
+            if nested:
+                fleet.world.meanwhile = fleet.deliver_meanwhile
+            job = fleet.run()
+            assert (job.status, job.output, job.turn) == (JobStatus.COMPLETED, SCRIPT[-1], 3)
+            assert fleet.world.asked == {0: 1, 1: 1, 2: 1}
+            assert set(fleet.world.effects.values()) == {1}
+            assert UNKNOWN_EFFECT not in check_effects(fleet).values()
+
+
+def test_a_worker_may_die_at_any_write(lenders):
+    """Just before it or just after it: the job completes, and no effect is doubled or lost without a word."""
+    for lend in lenders:
+        with lend() as lent:
+            calm = BadFleet(lent, deaths=set())
+            assert calm.run().status is JobStatus.COMPLETED
+        assert calm.mortal.writes < WRITES
+        for death in product(range(calm.mortal.writes), (False, True)):
+            with lend() as lent:
+                fleet = BadFleet(lent, deaths={death})
+                assert fleet.run().status is JobStatus.COMPLETED
+                assert fleet.losses == 1
+                assert max(fleet.world.asked.values()) <= 2
+                check_effects(fleet)
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    copies=st.integers(1, 3),
+    deaths=st.sets(st.tuples(st.integers(0, WRITES * 2), st.booleans()), max_size=6),
+    nested=st.booleans(),
+)
+def test_any_deaths_and_any_deliveries_together(lenders, seed, copies, deaths, nested):
+    """Six workers lost, each message three times: a step lost thrice is a dead letter, and its replay completes."""
+    for lend in lenders:
+        with lend() as lent:
+            fleet = BadFleet(lent, copies=copies, deaths=deaths, seed=seed)
+            if nested:
+                fleet.world.meanwhile = fleet.deliver_meanwhile
+            assert fleet.run().status is JobStatus.COMPLETED
+            check_effects(fleet)

@@ -1,0 +1,125 @@
+"""How a command line ends: exit codes, and what is said on stderr."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+
+from orchestration import errors
+from schemas.failure import Failure
+from workers.cli.exits import MEANING, Exit, code_of, run
+
+FAILURE = Failure(kind="internal", detail="x")
+
+CODES = {
+    errors.MidwatchError: 1,
+    errors.ConfigError: 2,
+    errors.UnknownAgent: 2,
+    errors.Refused: 4,
+    errors.SessionBusy: 4,
+    errors.RunInsideTool: 4,
+    errors.NotFound: 3,
+    errors.JobTimeout: 6,
+    errors.StoreUnavailable: 5,
+    errors.ModelError: 1,
+    errors.ToolError: 1,
+    errors.ToolFailed: 1,
+    errors.LeaseLost: 1,
+}
+
+
+def every_error(root: type[Exception] = errors.MidwatchError) -> set[type[Exception]]:
+    """The exception tree of `orchestration.errors`."""
+    below = {kind for kind in root.__subclasses__() if kind.__module__ == errors.__name__}
+    return {root}.union(*(every_error(kind) for kind in below))
+
+
+def command(action):
+    """A program of one command."""
+
+    @click.command()
+    def program() -> None:
+        action()
+
+    return program
+
+
+def raising(error):
+    """A program that fails."""
+
+    def action():
+        raise error
+
+    return command(action)
+
+
+def test_every_error_of_ours_has_an_exit_code():
+    """A new exception is placed on purpose, not by accident."""
+    assert every_error() == set(CODES)
+
+
+@pytest.mark.parametrize("kind", CODES, ids=lambda kind: kind.__name__)
+def test_an_error_ends_with_its_code_and_one_line(kind, capsys):
+    """No traceback, nothing on stdout."""
+    error = kind(FAILURE) if kind in (errors.ModelError, errors.ToolFailed) else kind("it can't be; do this")
+    assert run(raising(error), []) == CODES[kind]
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert out.err.startswith("midwatch: ")
+    assert out.err.count("\n") == 1
+
+
+def test_a_bug_keeps_its_traceback():
+    """What nobody foresaw is not dressed up as a user's mistake."""
+    assert code_of(ZeroDivisionError()) is None
+    with pytest.raises(ZeroDivisionError):
+        run(raising(ZeroDivisionError()), [])
+
+
+def test_ctrl_c_is_130():
+    """As every shell expects."""
+    assert run(raising(KeyboardInterrupt()), []) == 130
+
+
+def test_an_exit_asked_for_is_returned():
+    """A command may choose its code; one that says nothing is fine."""
+    assert run(raising(click.exceptions.Exit(Exit.PARKED)), []) == 7
+    assert run(command(lambda: None), []) == 0
+
+
+def test_a_wrong_command_line_is_2_with_its_usage(capsys):
+    """Click's own message, on stderr."""
+    assert run(command(lambda: None), ["--no-such-option"]) == 2
+    assert "Usage:" in capsys.readouterr().err
+
+
+def test_an_error_message_cant_steer_the_terminal(capsys):
+    """What a server or a model put in it is shown, not sent."""
+    run(raising(errors.Refused("no \x1b[2J")), [])
+    assert capsys.readouterr().err == "midwatch: no \\x1b[2J\n"
+
+
+def test_a_reader_that_leaves_is_no_traceback():
+    """`midwatch jobs list | head` ends quietly, in a process of its own as pipes need it."""
+    code = (
+        "import sys; from workers.cli.exits import run; import click\n"
+        "program = click.Command('x', callback=lambda: [click.echo('line ' * 1000) for _ in range(1000)])\n"
+        "sys.exit(run(program, []))"
+    )
+    reading, writing = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    os.read(reading, 100)
+    os.close(reading)
+    _, said = process.communicate(timeout=30)
+    assert said == b""
+    assert process.returncode == 1
+
+
+def test_every_code_is_explained():
+    """The table in docs/cli.md is complete."""
+    assert set(MEANING) == set(Exit)

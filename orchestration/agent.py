@@ -14,6 +14,7 @@ from orchestration.errors import ConfigError, RunInsideTool
 from orchestration.modelnames import ModelName, pinning
 from orchestration.toolrun import inside_tool
 from orchestration.tools import Tool, Toolbox, agent_tool
+from orchestration.validation import JSONSchemaValidator
 from schemas.contract import JsonObject, Name, canonical_json
 from schemas.policy import ContextBudget, Escalation, GoalContract, ModelPolicy, RetryConfig, RunLimits
 
@@ -87,11 +88,13 @@ class Agent:
         )
         self.toolbox = Toolbox(self.tools)
         self.retry_config = _policy(retry_config, RetryConfig, "retry_config")
-        self.context_budget = context_budget or ContextBudget(max_tokens=120_000)
+        default_budget = ContextBudget(max_tokens=120_000)
+        self.context_budget = _policy(context_budget or default_budget, ContextBudget, "context_budget")
         self.limits = _policy(limits, RunLimits, "limits")
         self.output_model = output_schema if isinstance(output_schema, type) else None
         self.output_schema = _output_schema(self.name, output_schema)
-        self.goal = goal
+        self.output_validator = _output_validator(self.name, self.output_schema)
+        self.goal = _policy(goal, GoalContract, "goal") if goal is not None else None
         self.escalation = tuple(escalation)
         self.fallback_models = tuple(_model(self.name, fallback, self.model_policy) for fallback in fallback_models)
         self.version = self._digest()
@@ -205,3 +208,13 @@ def _output_schema(agent: str, schema: type[BaseModel] | JsonObject | None) -> J
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema.model_json_schema()
     raise ConfigError(f"agent {agent!r}: output_schema: expected a pydantic model or a JSON Schema, got {schema!r}")
+
+
+def _output_validator(agent: str, schema: JsonObject | None) -> JSONSchemaValidator | None:
+    """Built here, so that a schema nobody could satisfy is refused before the first job, not after its last turn."""
+    if schema is None:
+        return None
+    try:
+        return JSONSchemaValidator(schema)
+    except ConfigError as error:
+        raise ConfigError(f"agent {agent!r}: output_schema: {error}") from error

@@ -88,8 +88,9 @@ class InlineFleet:
     ) -> None:
         self.clock = clock or ManualClock()
         self.model: Model = model if hasattr(model, "complete") else FunctionModel(model)  # type: ignore[assignment]
-        self._queue: deque[StepRef] = deque()
-        self.store = MemoryStore(self.clock, self._queue.extend)
+        self.published: deque[StepRef] = deque()
+        """Steps on their way to a worker, next first."""
+        self.store = MemoryStore(self.clock, self.published.extend)
         self.operations = MemoryOperations(self.store)
         self.runner = StepRunner(
             store=self.store,
@@ -124,7 +125,7 @@ class InlineFleet:
                 raise ConfigError(
                     f"job {job_id} is {job.status} and no step is left: does another job hold its session?"
                 )
-            self.runner.run(self._queue.popleft())
+            self.runner.run(self.published.popleft())
             if error := getattr(self.model, "error", None):
                 raise error
         raise ConfigError(
@@ -141,11 +142,11 @@ class InlineFleet:
 
     def _more(self) -> bool:
         """Is there a step to run? When all wait, time moves on to the first that is due."""
-        if self._queue:
+        if self.published:
             return True
         refs, soonest_ms = self.operations.sweep(patience_ms=0, stale_ms=0, idle=(True, True))
         if not refs and soonest_ms >= 0:
             self.clock.advance(soonest_ms)
             refs, _ = self.operations.sweep(patience_ms=0, stale_ms=0, idle=(True, True))
-        self._queue.extend(dict.fromkeys(refs))
-        return bool(self._queue)
+        self.published.extend(dict.fromkeys(refs))
+        return bool(self.published)

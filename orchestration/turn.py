@@ -164,8 +164,8 @@ def _final(agent: Agent, claim: Claim, turn: Turn, text: str) -> None:
     if not text.strip():
         _send_back(claim, turn, "empty", "Your answer was empty. Answer the user now, in words.")
         return
-    if agent.output_schema is not None:
-        problem = _output_problem(agent.output_schema, text)
+    if agent.output_validator is not None:
+        problem = _output_problem(agent.output_validator, text)
         if problem:
             _send_back(
                 claim,
@@ -177,11 +177,10 @@ def _final(agent: Agent, claim: Claim, turn: Turn, text: str) -> None:
     turn.output = text
 
 
-def _output_problem(schema: JsonObject, text: str) -> str:
+def _output_problem(validator: JSONSchemaValidator, text: str) -> str:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"It is not JSON: {error}."
-    validator = JSONSchemaValidator(schema)
     problems = validator.problems(value)
-    return explain(problems, schema) if problems else ""
+    return explain(problems, validator.schema) if problems else ""

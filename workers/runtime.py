@@ -16,6 +16,7 @@ from orchestration.ports import Model
 from orchestration.registry import Registry, load
 from orchestration.step import StepRunner
 from workers.dispatch import client_of
+from workers.events import JobEvents
 from workers.providers import Credentials
 from workers.providers import load as load_provider
 from workers.settings import Settings, settings
@@ -52,6 +53,8 @@ class Runtime:
             clock=clock,
             worker=self.worker,
         )
+        if settings.events:
+            self.runner.observe = JobEvents().observe
 
 
 @cache

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar
-from typing import Self, cast
+from typing import Self
 
 from orchestration import endings
 from orchestration.client import Client
@@ -126,7 +126,7 @@ class Stage:
     def waiting(self, queue: str) -> int:
         """Messages in a queue, of all priorities."""
         name = self.client.operations.keys.queue(queue)
-        return sum(cast(int, self.store.client.llen(queue_key(name, priority))) for priority in Priority)
+        return sum(int(self.store.client.llen(queue_key(name, priority))) for priority in Priority)
 
     def trace(
         self, claim: Claim, outcome: str, *, failure: Failure | None = None, tools: Sequence[str] = ()

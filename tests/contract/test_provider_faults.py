@@ -95,7 +95,8 @@ def test_code_and_message(side: Side, status: int, code: str, message: str, kind
 
 def test_error_inside_a_good_status(side: Side) -> None:
     """Gateways send errors with status 200; they are classified like any other."""
-    assert side.failure(reply(200, {"error": {"code": 429, "message": "slow"}})).kind is FailureKind.RATE_LIMITED
+    slow = side.failure(reply(200, {"error": {"code": 429, "message": "slow"}}, {"retry-after": "2"}))
+    assert (slow.kind, slow.retry_after_ms) == (FailureKind.RATE_LIMITED, 2_000)
     assert side.failure(reply(200, side.wire.error("overloaded_error", "x"))).kind is FailureKind.OVERLOADED
     assert side.failure(reply(200, side.wire.error("huh", "x"))).kind is FailureKind.PROVIDER_ERROR
 

@@ -87,7 +87,7 @@ def test_ctrl_c_while_following_a_job_is_130(client):
     assert json.loads(process.stdout.readline())["reason"] == "busy"
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err) == (130, "", "")
+    assert (process.returncode, out, err) == (130, "", "\n")  # so that the prompt does not follow ^C
 
 
 def screen(arguments: list[str], **env: str) -> str:

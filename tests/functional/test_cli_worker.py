@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,16 @@ class Process:
         """Ask it to end; its exit code."""
         self.process.send_signal(how)
         return self.process.wait(30)
+
+
+def free_port() -> int:
+    """A port below those of outgoing connections: one of them could take it while the server is down."""
+    for _ in range(20):
+        port = random.randrange(12_000, 20_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    pytest.fail("no free port in 20 tries")
 
 
 @pytest.fixture
@@ -158,9 +170,7 @@ def test_a_worker_without_agents_is_refused(prefix, tmp_path):
 
 def test_an_embedded_server_is_where_producers_look_for_it(start, tmp_path, wait_for):
     """At the address of MIDWATCH_REDIS_URL; its data outlives it; a second one on it is refused."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"redis://127.0.0.1:{probe.getsockname()[1]}/0"
+    url = f"redis://127.0.0.1:{free_port()}/0"
     env = {"MIDWATCH_REDIS_URL": url, "MIDWATCH_PREFIX": "mw", "XDG_STATE_HOME": str(tmp_path / "state")}
     worker = start("--embedded", **env)
     wait_for(lambda: worker.said("ready."), 60, "the worker")
@@ -179,7 +189,7 @@ def test_an_embedded_server_is_where_producers_look_for_it(start, tmp_path, wait
     assert second.returncode == 2
     assert "leave --embedded out" in second.stderr
     assert worker.end() == 0
-    (again,) = [start("--embedded", **env)]
+    again = start("--embedded", **env)
     wait_for(lambda: again.said("ready."), 60, "the worker again")
     client = client_of(Settings(redis_url=url, prefix="mw"))
     assert client.jobs.show(job_id).output == "It is on its way."

@@ -15,6 +15,7 @@ from orchestration.errors import NotFound, StoreUnavailable
 from orchestration.handle import JobHandle
 from schemas.contract import canonical_json
 from schemas.job import JobStatus
+from schemas.step import StepKind
 from tests.tickets.ledger import Ledger
 from tests.tickets.record import Ticket, as_record, expected, tickets
 from workers.dispatch import client_of
@@ -120,7 +121,8 @@ class Stage:
             counters = self.client().operations.counters()
         except StoreUnavailable:
             return 0
-        return sum(counters.get(f"jobs.{status.value}", 0) for status in JobStatus if status.ended)
+        endings = sum(counters.get(f"jobs.{status.value}", 0) for status in JobStatus if status.ended)
+        return endings - counters.get("letters.replayed", 0)
 
     def wait(self, timeout_s: float) -> None:
         """Until every job has ended. What has not by then is found by `check`."""
@@ -128,6 +130,35 @@ class Stage:
         wanted = sum(len(handles) for handles in self._handles.values())
         while time.monotonic() < give_up and self.ended() < wanted:
             time.sleep(0.2)
+
+    def under_way(self, kind: StepKind) -> dict[str, bytes]:
+        """Rows of steps that a worker holds now, by job and step."""
+        client = self.client()
+        store, found = client.store, {}
+        for job in client.jobs.list(limit=1_000, status="running"):
+            rows = store.client.hgetall(store.keys.steps(job.session_id, job.job_id))
+            for step, row in rows.items():
+                is_tool = b"." in step
+                if row.startswith(b"started|") and is_tool is (kind is StepKind.TOOL):
+                    found[f"{job.job_id}/{step.decode()}"] = row
+        return found
+
+    def under_way_any(self) -> bool:
+        """Is any step held, or waiting for its retry?"""
+        running = self.client().jobs.list(limit=1_000, status="running")
+        return bool(running)
+
+    def await_new_claim(self, timeout_s: float = 30.0) -> None:
+        """Until somebody else holds (or has finished) a tool call that is held now."""
+        before = self.under_way(StepKind.TOOL)
+        fences = {step: row.split(b"|")[1] for step, row in before.items()}
+        give_up = time.monotonic() + timeout_s
+        while time.monotonic() < give_up:
+            now = {step: row.split(b"|")[1] for step, row in self.under_way(StepKind.TOOL).items()}
+            if any(now.get(step) != fence for step, fence in fences.items()):
+                return
+            time.sleep(0.05)
+        raise AssertionError("nobody took the frozen worker's step over")
 
     def check(self) -> Report:
         """Compare with the record: jobs, effects, transcripts."""

@@ -94,6 +94,7 @@ def test_a_bad_variable_is_one_line(monkeypatch, capsys, variable, value, said):
     ("text", "said"),
     [
         ('redis_ulr = "x"', "midwatch.toml: unknown setting 'redis_ulr'; did you mean 'redis_url'?"),
+        ("colour = 1", "midwatch.toml: unknown setting 'colour'; expected one of: agents, anthropic_api_key, "),
         ('prefix = "a b"', "midwatch.toml: prefix: should match"),
         ('prefix = "a', "midwatch.toml: not valid TOML"),
     ],

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 FILE = "midwatch.toml"
 PREFIX = "MIDWATCH_"
-OF_THE_DEMO = "MIDWATCH_DEMO_"
-"""Variables that the demo sets for its own agents; they are no settings."""
+NO_SETTINGS = ("MIDWATCH_DEMO_", "MIDWATCH_DEV_", "MIDWATCH_TEST_", "MIDWATCH_REQUIRE_")
+"""Variables of the demo, of `dev` and of the tests."""
 
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*:).*(?=@)|(?<=[?&]password=)[^&]*")
 """Up to the last @: a password that holds one, or a slash, is hidden whole."""
@@ -95,7 +95,7 @@ def mistyped() -> list[str]:
     from workers.settings import Settings
 
     known = {source_of(name) for name in Settings.model_fields}
-    strange = (name for name in os.environ if name.startswith(PREFIX) and not name.startswith(OF_THE_DEMO))
+    strange = (name for name in os.environ if name.startswith(PREFIX) and not name.startswith(NO_SETTINGS))
     return [f"{name} is no setting{_hint(name, known)}" for name in sorted(strange) if name not in known]
 
 
@@ -126,7 +126,7 @@ def _expected(message: str) -> str:
 
 def _hint(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), 1, 0.7)
-    return f"; did you mean {near[0]!r}?" if near else "; expected one of: {', '.join(sorted(known))}"
+    return f"; did you mean {near[0]!r}?" if near else f"; expected one of: {', '.join(sorted(known))}"
 
 
 def _check_url(name: str, value: str | None) -> None:

@@ -83,9 +83,7 @@ def _read_options(options: Any, argv: list[str]) -> None:
     from workers.flower.intake import format_task
 
     if UNPROTECTED not in options:
-        define(
-            UNPROTECTED, default=False, type=bool, help="a proxy in front asks for a login: no login of Flower's own"
-        )
+        define(UNPROTECTED, default=False, type=bool, help="no login: a proxy in front asks for one")
     options.max_tasks = MAX_TASKS
     options.format_task = format_task
     options.logging = settings().log_level.lower()
@@ -118,19 +116,14 @@ def _listen(flower: Any) -> None:
         raise ConfigError(f"{where} can't be listened on ({error.strerror or error}); give another --port") from error
     host = options.address or "127.0.0.1"
     path = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""
-    log.info(
-        "flower.ready", url=f"http://{f'[{host}]' if ':' in host else host}:{port}{path}/jobs", broker=flower.broker_uri
-    )
+    origin = f"{'https' if flower.ssl_options else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+    log.info("flower.ready", url=f"{origin}{path}/jobs", broker=flower.broker_uri)
 
 
 def _end_on_signals(flower: Any) -> None:
     """Flower's own handler raises out of whatever the loop does at that moment; ours asks the loop to end."""
-
-    def end(signum: int, frame: object) -> None:
-        flower.io_loop.add_callback_from_signal(flower.stop)
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        flower.io_loop.asyncio_loop.add_signal_handler(number, flower.stop)
 
 
 def _leave() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Protocol, cast
 
@@ -64,8 +64,8 @@ class Circumstances:
 
     provider: str
     timeout_s: float
-    secrets: tuple[str, ...] = ()
-    said: str = ""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    said: str = field(default="", repr=False)
 
 
 def failure(error: BaseException, call: Circumstances) -> Failure:

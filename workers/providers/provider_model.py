@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestration.errors import ModelError
@@ -24,7 +24,7 @@ from workers.providers.dialect import Dialect
 from workers.providers.read_json import misshapen, read_object
 from workers.providers.scrub import said_in
 from workers.providers.token_usage import MAX_TOKENS
-from workers.providers.wait_hints import ratelimit
+from workers.providers.wait_hints import ratelimit, retry_after_ms
 
 if TYPE_CHECKING:
     import httpx2
@@ -43,7 +43,7 @@ class Connection:
     post: Callable[[str, bytes, float], httpx2.Response]
     """(path, body, timeout in seconds) -> response; raises the SDK's exceptions. Never retries."""
     close: Callable[[], None]
-    secrets: tuple[str, ...]
+    secrets: tuple[str, ...] = field(repr=False)
 
 
 class ProviderModel:
@@ -108,7 +108,11 @@ class ProviderModel:
             )
         except Exception as error:
             failed = self._failure(error, request, request.timeout_s)
-        return failed if failed.request_id else failed.model_copy(update={"request_id": request_id(headers)})
+        if not headers:
+            return failed
+        # The response came, and was no answer: what its headers say belongs to the failure.
+        wait_ms = failed.retry_after_ms if failed.retry_after_ms is not None else retry_after_ms(headers)
+        return failed.model_copy(update={"request_id": request_id(headers), "retry_after_ms": wait_ms})
 
     def _count(self, request: ModelRequest, timeout_s: float) -> int | Failure | None:
         if self._dialect.count_path is None:

@@ -1,0 +1,111 @@
+"""A fleet to do harm to: workers with the planned agents on a given server, their journal, and a producer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import psutil
+import pytest
+
+from orchestration.client import Client
+from orchestration.handle import JobHandle
+from schemas.message import ToolMessage
+from schemas.step import Priority
+from tests.faults.journal import VARIABLE, Journal
+from workers.dispatch import client_of
+from workers.embedded import EmbeddedServer
+from workers.fleet import Fleet, Member, wait_ready, worker_argv
+from workers.settings import Settings
+from workers.wire import queue_key
+
+T = TypeVar("T")
+
+LEASE_MS = 1_500
+ROOT = Path(__file__).parents[2]
+
+
+class Crew:
+    """Use as a context manager: its workers end with the block; the server is the caller's."""
+
+    def __init__(self, folder: Path, server: EmbeddedServer, prefix: str, **env: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.server, self.prefix = server, prefix
+        self.journal = Journal(folder)
+        self.fleet = Fleet(
+            {
+                "PYTHONPATH": str(ROOT),
+                "MIDWATCH_PREFIX": prefix,
+                "MIDWATCH_REDIS_URL": server.url,
+                "MIDWATCH_AGENTS": "tests.faults.fault_agents",
+                "MIDWATCH_EVENTS": "false",
+                "MIDWATCH_LEASE_MS": str(LEASE_MS),
+                "MIDWATCH_SWEEP_MS": "100",
+                VARIABLE: str(folder),
+                **env,
+            },
+            folder / "logs",
+        )
+        self.client: Client = client_of(Settings(redis_url=server.url, prefix=prefix, lease_ms=LEASE_MS))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.fleet.stop(timeout_s=5)
+
+    def start(self, name: str, pool: str, slots: int, queues: str = "model,tools", **env: str) -> Member:
+        """Start a worker without waiting for it; see `ready`."""
+        return self.fleet.start(name, worker_argv(queues, pool, slots, name), env)
+
+    def worker(self, name: str, pool: str, slots: int, queues: str = "model,tools", **env: str) -> Member:
+        """A worker that consumes."""
+        member = self.start(name, pool, slots, queues, **env)
+        ready(member)
+        return member
+
+    def enqueue(self, plan: str, **options: Any) -> JobHandle:
+        """A job of the agent `fault`."""
+        return self.client.enqueue("fault", plan, **options)
+
+    def queued(self, queue: str) -> int:
+        """Messages that nobody has taken."""
+        name = self.client.operations.keys.queue(queue)
+        return sum(int(self.client.store.client.llen(queue_key(name, priority))) for priority in Priority)  # type: ignore[arg-type]
+
+    def row(self, job: JobHandle, step: str) -> list[str]:
+        """State, fence, end of the lease, attempt, losses, ... of a step; empty when it is over."""
+        raw = self.client.store.client.hget(self.client.operations.keys.steps(job.session_id, job.id), step)
+        return raw.decode().split("|") if isinstance(raw, bytes) else []
+
+    def results(self, job: JobHandle) -> list[ToolMessage]:
+        """What the model was told, in the order of the conversation."""
+        return [message for message in self.client.sessions.messages(job.session_id) if isinstance(message, ToolMessage)]
+
+    def began(self, word: str, times: int = 1, timeout_s: float = 20) -> int:
+        """Wait until a tool began with this word so many times; the process it began in last."""
+        lines = until(lambda: found if len(found := self.journal.of(word)) >= times else None, timeout_s, f"{word!r} to begin")
+        return lines[-1].pid
+
+
+def ready(*members: Member) -> None:
+    """Wait until workers consume."""
+    for member in members:
+        wait_ready(member, "ready", 60)
+
+
+def children(member: Member) -> set[int]:
+    """The processes of a prefork pool."""
+    return {child.pid for child in psutil.Process(member.pid).children(recursive=True)}
+
+
+def until(predicate: Callable[[], T], timeout_s: float, what: str) -> T:
+    """Its first true answer, looked for every 20 ms; fails with `what`."""
+    give_up = time.monotonic() + timeout_s
+    while not (answer := predicate()):
+        if time.monotonic() > give_up:
+            pytest.fail(f"waited {timeout_s:g} s for {what}; the last answer was {answer!r}")
+        time.sleep(0.02)
+    return answer

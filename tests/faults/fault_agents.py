@@ -1,0 +1,137 @@
+"""Agents that go wrong on purpose, as workers load them: `MIDWATCH_AGENTS=tests.faults.fault_agents`.
+
+A job's input is its plan (see `plan.py`): which tools each turn calls, and what befalls the model on the way. Whatever
+begins or ends leaves a line in the journal, a file that Redis knows nothing of; whatever holds waits for its gate.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+
+from orchestration import Agent, ContextBudget, RunLimits, ToolContext, tool
+from orchestration.ports import Model
+from schemas.message import AssistantMessage, Text, ToolCall, UserMessage
+from schemas.model import ModelReply, ModelRequest, Stop, Usage
+from tests.faults.journal import Journal
+from tests.faults.plan import Plan
+from workers import providers
+
+if "faults" not in providers.names():
+    providers.register("faults", "tests.faults.fault_agents:connect")
+
+journal = Journal.from_environment()
+
+
+class PlannedModel:
+    """Calls what the plan says, turn by turn, then answers. Deterministic: the conversation alone decides."""
+
+    name = "faults"
+
+    def complete(self, request: ModelRequest) -> ModelReply:
+        """See `ports.Model`."""
+        messages = request.messages
+        began = max(n for n, message in enumerate(messages) if isinstance(message, UserMessage))
+        user = messages[began]
+        plan = Plan.read(user.text if isinstance(user, UserMessage) else "")
+        turn = sum(isinstance(message, AssistantMessage) for message in messages[began:])
+        self._befall(*plan.model.get(turn, ("", "")))
+        usage = Usage(input_tokens=len(messages), output_tokens=1)
+        if turn >= len(plan.turns):
+            done = Text(text=f"done after {turn} turns")
+            return ModelReply(parts=(done,), stop=Stop.END, usage=usage, model=request.model)
+        calls = tuple(
+            ToolCall(id=f"call_{n}", name=name, raw_arguments=f'{{"word": "{word}"}}')
+            for n, (name, word) in enumerate(plan.turns[turn])
+        )
+        return ModelReply(parts=calls, stop=Stop.TOOLS, usage=usage, model=request.model)
+
+    def count(self, request: ModelRequest) -> int | None:
+        """Nothing to count."""
+        return None
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def _befall(self, fate: str, word: str) -> None:
+        if fate:
+            first = not journal.of(word, "model")
+            journal.write("model", word)
+            if fate == "hold":
+                journal.await_gate(word)
+            elif fate == "die_once" and first:
+                os.kill(os.getpid(), signal.SIGKILL)
+            journal.write("replied", word)
+
+
+def connect(_: object) -> Model:
+    """For the registry of providers."""
+    return PlannedModel()
+
+
+@tool(idempotent=True)
+def note(context: ToolContext, word: str) -> str:
+    """Leave a mark."""
+    journal.write("began", word, context)
+    return f"noted {word}"
+
+
+@tool(idempotent=True, timeout_s=60)
+def hold(context: ToolContext, word: str) -> str:
+    """Take as long as the gate is closed; may be repeated."""
+    return _hold(context, word)
+
+
+@tool(timeout_s=60)
+def hold_once(context: ToolContext, word: str) -> str:
+    """Take as long as the gate is closed; must not be repeated."""
+    return _hold(context, word)
+
+
+def _hold(context: ToolContext, word: str) -> str:
+    journal.write("began", word, context)
+    journal.await_gate(word)
+    journal.write("ended", word, context)
+    return f"held {word}"
+
+
+@tool(idempotent=True)
+def die(context: ToolContext, word: str) -> str:
+    """Take the process along."""
+    journal.write("began", word, context)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return "unreachable"
+
+
+@tool(timeout_s=0.5)
+def spin(context: ToolContext, word: str) -> str:
+    """Never come back, in Python; ends with the test, so that the machine is not kept busy."""
+    journal.write("began", word, context)
+    give_up = time.monotonic() + 20
+    while not journal.is_open(word) and time.monotonic() < give_up:
+        pass
+    return "late"
+
+
+@tool(timeout_s=0.5)
+def sleep_in_c(context: ToolContext, word: str) -> str:
+    """Not come back from a library call that lets others run."""
+    journal.write("began", word, context)
+    time.sleep(6)
+    return "late"
+
+
+@tool(idempotent=True, timeout_s=0.5)
+def seize(context: ToolContext, word: str) -> str:
+    """Not come back from a library call that holds the interpreter's lock: nothing else of the process runs."""
+    journal.write("began", word, context)
+    ctypes.PyDLL(None).sleep(60)
+    return "late"
+
+
+TOOLS = [note, hold, hold_once, die, spin, sleep_in_c, seize]
+POLICIES = {"limits": RunLimits(max_steps=20), "context_budget": ContextBudget(max_tokens=100_000)}
+fault = Agent("fault", "faults:planned", "You follow the plan.", TOOLS, **POLICIES)
+elsewhere = Agent("elsewhere", "faults:planned", "You follow the plan.", [note], **POLICIES)

@@ -1,0 +1,73 @@
+"""What tools and models did, told by themselves into a file; and the gates that hold them until a test opens them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestration import ToolContext
+
+VARIABLE = "FAULTS_FOLDER"
+LONGEST_HOLD_S = 60.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One event."""
+
+    event: str
+    """`began` and `ended` of a tool; `model` and `replied` of a model call."""
+    word: str
+    pid: int
+    key: str
+    attempt: int
+
+
+class Journal:
+    """Lines are appended in one write each, so processes don't mix theirs and a killed one leaves no half."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / "journal.jsonl"
+
+    @classmethod
+    def from_environment(cls) -> Journal:
+        """That of the worker's own crew."""
+        return cls(Path(os.environ[VARIABLE]))
+
+    def write(self, event: str, word: str, context: ToolContext | None = None) -> None:
+        """Note an event."""
+        key, attempt = (context.idempotency_key, context.attempt) if context else ("", 0)
+        line = {"event": event, "word": word, "pid": os.getpid(), "key": key, "attempt": attempt}
+        with self._path.open("ab", buffering=0) as file:
+            file.write(json.dumps(line).encode() + b"\n")
+
+    def lines(self) -> list[Line]:
+        """Everything so far, in order."""
+        if not self._path.exists():
+            return []
+        return [Line(**json.loads(line)) for line in self._path.read_text().splitlines()]
+
+    def of(self, word: str, event: str = "began") -> list[Line]:
+        """The lines of one word and one event."""
+        return [line for line in self.lines() if line.word == word and line.event == event]
+
+    def open_gate(self, *words: str) -> None:
+        """Let go what holds under these words, now and later."""
+        for word in words:
+            (self.folder / f"{word}.open").touch()
+
+    def is_open(self, word: str) -> bool:
+        """Was the gate opened?"""
+        return (self.folder / f"{word}.open").exists()
+
+    def await_gate(self, word: str) -> None:
+        """Wait until it is. A gate that nobody opens is a mistake in the test, and ends by itself."""
+        give_up = time.monotonic() + LONGEST_HOLD_S
+        while not self.is_open(word):
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"nobody opened the gate {word!r} within {LONGEST_HOLD_S:g} s")
+            time.sleep(0.01)

@@ -1,0 +1,53 @@
+"""A downstream that is down makes dead letters; mended, each resumes at its step, and the transcript is as if nothing had been."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from schemas.job import JobStatus
+from tests.tickets.ledger import Ledger
+from tests.tickets.record import tickets
+from tests.tickets.stage import Stage
+
+CHOSEN = slice(0, 50, 5)
+
+
+def test_replay_resumes_exactly_at_the_step_that_failed(tmp_path: Path, data_dir: Path) -> None:
+    """Ten tickets on both wires: every dead letter is replayed once, no earlier step repeats, transcripts equal the record."""
+    down = tmp_path / "down"
+    env = {"TICKETS_RETRIES": "1", "TICKETS_DOWN_FILE": str(down), "TICKETS_TOOL_MS": "50"}
+    with Stage(tmp_path, prefix="replay", env=env, latency_ms=20) as stage:
+        stage.start_workers([("model,maintenance", "threads", 16), ("tools", "prefork", 2)])
+        client = stage.client()
+        stage.play(tickets()[CHOSEN])
+        _wait(lambda: client.operations.counters().get("steps.tool", 0) >= 20, "twenty tool calls")
+        down.touch()
+        # A session that ends on a tool-less turn has none of its calls refused: the others all stop at their next call.
+        _wait(lambda: len(client.dead_letters.list()) >= 5 and not stage.under_way_any(), "dead letters")
+        letters = client.dead_letters.list()
+        before = {letter.session_id: Ledger(stage.ledgers, letter.session_id).entries() for letter in letters}
+        assert {letter.failure.kind for letter in letters} == {"tool_error"}
+        assert all(len(letter.tries) == 2 for letter in letters), "one retry was allowed, and both tries are kept"
+        down.unlink()
+        for letter in letters:
+            assert client.dead_letters.replay(letter.job_id)
+            assert not client.dead_letters.replay(letter.job_id), "a second replay is a no-op"
+        stage.wait(90)
+        report = stage.check()
+        for letter in letters:
+            job = client.jobs.show(letter.job_id)
+            assert job.status is JobStatus.COMPLETED
+            entries = Ledger(stage.ledgers, letter.session_id).entries()
+            assert entries[: len(before[letter.session_id])] == before[letter.session_id]
+            assert all(entry.effect for entry in entries), "no call reached the downstream a second time"
+            turns = [record.step for record in client.jobs.trace(letter.job_id) if record.outcome == "continue"]
+            assert len(turns) == len(set(turns)), "no step was repeated"
+    assert report.clean, report
+
+
+def _wait(predicate: object, what: str) -> None:
+    give_up = time.monotonic() + 60
+    while not predicate():  # type: ignore[operator]
+        assert time.monotonic() < give_up, f"waited 60 s for {what}"
+        time.sleep(0.05)

@@ -1,0 +1,208 @@
+"""RedisStore on its server: what only a real one shows. Threads that race, servers that forget, memory that is full."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis as redis_py
+
+from orchestration.errors import StoreUnavailable
+from orchestration.keyspace import Keyspace
+from orchestration.ports import Claim, Verdict
+from orchestration.store import Operations, RedisStore
+from orchestration.store.logcache import COMPRESS_ABOVE_BYTES
+from schemas.job import JobStatus
+from schemas.message import ToolMessage
+from schemas.step import Priority, StepRef
+from tests.contract.store_bench import ending_of, redis_bench, results_of, trace_of, turn_of
+from tests.properties.two_stores import Recorder, new_job
+from workers.embedded import EmbeddedServer
+
+
+@pytest.fixture
+def bench(redis, prefix):
+    return redis_bench(redis, prefix)
+
+
+def at_once(count, work):
+    """Let `count` threads do it in the same moment; their answers."""
+    start = threading.Barrier(count)
+
+    def run(number):
+        start.wait(5)
+        return work(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
+
+
+def test_of_many_workers_one_gets_the_step(bench):
+    """Eight claims in one moment, ten times: one claim, seven times busy."""
+    for number in range(10):
+        ref = new_job(f"job-{number}", f"s-{number}").ref
+        bench.store.enqueue(new_job(f"job-{number}", f"s-{number}"))
+        answers = at_once(8, lambda n, ref=ref: bench.store.claim(ref, f"w{n}"))
+        assert sum(isinstance(answer, Claim) for answer in answers) == 1
+        assert answers.count(Verdict.BUSY) == 7
+
+
+def test_results_that_come_in_one_moment_owe_the_next_turn_once(bench):
+    """Six calls of one turn finish together, and one of them brings on the model."""
+    _, calls = bench.to_calls(6)
+    claims = [bench.claim(ref) for ref in calls]
+    bench.published()
+    assert all(at_once(6, lambda n: bench.store.commit_results(claims[n], results_of(claims[n]))))
+    assert bench.published() == ["job-1/2"]
+
+
+def test_the_same_job_enqueued_in_one_moment_is_one_job(bench):
+    """Six producers with one idempotency key and six sessions: one is accepted."""
+    answers = at_once(6, lambda n: bench.store.enqueue(new_job("job-1", f"s-{n}")))
+    assert sorted(answers) == [False] * 5 + [True]
+    home = bench.store.job("job-1").session_id
+    assert isinstance(bench.take(new_job("job-1", home).ref), Claim)
+
+
+def test_scripts_come_back_when_the_server_forgets_them(bench, redis):
+    """A restart or a SCRIPT FLUSH costs one round trip more; a pipeline of scripts, too."""
+    claim = bench.begin()
+    redis.script_flush()
+    assert bench.store.commit_turn(claim, turn_of(claim)) is True
+    redis.script_flush()
+    assert bench.sweep() == []
+
+
+def test_a_conversation_is_fetched_once_and_then_grows(bench, redis):
+    """The second claim of a worker brings only what it does not hold yet; another worker gets the same conversation."""
+    claim = bench.begin()
+    for turn in range(2, 6):
+        bench.store.commit_turn(claim, turn_of(claim))
+        before = redis.info("stats")["total_net_output_bytes"]
+        claim = bench.claim(claim.ref.model_turn(turn))
+        fetched_bytes = redis.info("stats")["total_net_output_bytes"] - before
+        assert len(claim.log) == turn
+    assert fetched_bytes < claim.log_bytes + 4_000
+    other = RedisStore(redis, bench.store.keys, Recorder())
+    assert other.claim(claim.ref, claim.nonce).log == claim.log
+
+
+def test_a_copy_of_a_conversation_that_the_server_lost_is_not_used(bench, redis):
+    """A server that crashed may have lost its last writes: then its word counts, not the memory of a worker."""
+    claim = bench.begin()
+    bench.store.commit_turn(claim, turn_of(claim))
+    claim = bench.claim(claim.ref.model_turn(2))
+    log_key = bench.store.keys.log("s1")
+    redis.rpop(log_key)
+    assert len(bench.store.claim(claim.ref, claim.nonce).log) == 1
+    redis.rpush(log_key, '{"role":"note","group":2,"text":"another history"}')
+    assert bench.store.claim(claim.ref, claim.nonce).log[1].text == "another history"
+
+
+def test_a_copy_that_is_evicted_while_a_claim_is_under_way_is_completed(bench):
+    """The cache may let go of a session at any moment; the claim that began with it still sees every message."""
+    claim = bench.begin()
+    bench.store.commit_turn(claim, turn_of(claim))
+    call, bench.store.scripts.call = bench.store.scripts.call, None
+
+    def call_and_evict(*args, **options):
+        bench.store._cache.forget("s1")
+        return call(*args, **options)
+
+    bench.store.scripts.call = call_and_evict
+    assert len(bench.claim(claim.ref.model_turn(2)).log) == 2
+
+
+def test_long_messages_are_stored_small_and_read_back_whole(bench, redis):
+    """A long transcript compresses; what the model reads is what the tool said, byte for byte."""
+    _, (call,) = bench.to_calls(1)
+    claim = bench.claim(call)
+    said = "row \u2028 é 🙂\n" * 5_000
+    commit = results_of(claim)
+    message = commit.messages[0].model_copy(update={"content": said})
+    bench.store.commit_results(claim, type(commit)(commit.refs, (message,), commit.traces))
+    assert len(redis.lindex(bench.store.keys.log("s1"), -1)) < COMPRESS_ABOVE_BYTES
+    log = bench.claim(call.model_turn(2)).log
+    assert [message.content for message in log if isinstance(message, ToolMessage)] == [said]
+
+
+class HandOff(Recorder):
+    """A dispatcher whose queues lie beside the state."""
+
+    def __init__(self, prefix):
+        super().__init__()
+        self.prefix = prefix
+
+    def hand_off(self, priority: Priority):
+        return f"{self.prefix}.model", f"{self.prefix}.tools"
+
+    def message(self, ref: StepRef):
+        return f"{ref.job_id}/{ref.step}".encode()
+
+
+def test_a_commit_hands_the_next_message_to_the_queue_itself(redis, prefix):
+    """In the same script: no worker can die between the truth and the hint."""
+    keys, dispatcher = Keyspace(prefix), HandOff(prefix)
+    store = RedisStore(redis, keys, dispatcher)
+    operations = Operations(redis, keys, dispatcher)
+    store.enqueue(new_job("job-1", "s1"))
+    claim = store.claim(new_job("job-1", "s1").ref, "w1")
+    store.commit_turn(claim, turn_of(claim, 3, inline=1))
+    assert redis.lrange(f"{prefix}.tools", 0, -1) == [b"job-1/1.2", b"job-1/1.1"]
+    for number in (1, 2):
+        call = store.claim(claim.ref.call(number), f"w{number}")
+        store.commit_results(call, results_of(call))
+    store.commit_results(claim, results_of(claim, claim.ref.call(0)))
+    assert redis.lrange(f"{prefix}.model", 0, -1) == [b"job-1/2", b"job-1/1"]
+    assert dispatcher.refs == []
+    last = store.claim(claim.ref.model_turn(2), "w3")
+    store.enqueue(new_job("job-2", "s1"))
+    store.finish(last, ending_of(last, JobStatus.COMPLETED), trace_of(last))
+    assert [f"{ref.job_id}/{ref.step}" for ref in dispatcher.refs] == ["job-2/1"]
+    assert operations.jobs(status=JobStatus.QUEUED)[0].job_id == "job-2"
+
+
+def test_listings_and_counters_cover_all_partitions(bench):
+    """Newest first, by status, by agent; counters summed over the fleet."""
+    for number in range(20):
+        bench.store.enqueue(new_job(f"job-{number}", f"s-{number}", agent="clerk" if number % 2 else "judge"))
+    bench.to_dead_letter("job-x", session_id="s-x")
+    jobs = bench.operations.jobs(limit=100)
+    assert {job.job_id for job in jobs} == {f"job-{number}" for number in range(20)} | {"job-x"}
+    assert [job.created_ms for job in jobs] == sorted((job.created_ms for job in jobs), reverse=True)
+    assert len(bench.operations.jobs(limit=3)) == 3
+    assert len(bench.operations.jobs(agent="judge")) == 10
+    assert [job.job_id for job in bench.operations.jobs(status=JobStatus.DEAD_LETTERED)] == ["job-x"]
+    assert bench.operations.counters() == {"jobs.enqueued": 21, "jobs.dead_lettered": 1}
+
+
+def test_a_server_that_is_away_is_said_to_be_and_what_was_claimed_can_be_committed_after(tmp_path):
+    """Nothing is recorded while it is gone; a commit that meets a restart waits for it and succeeds."""
+    with EmbeddedServer(tmp_path) as server:
+        client = redis_py.Redis.from_url(server.url, socket_timeout=2, socket_connect_timeout=1)
+        bench = redis_bench(client, "mw")
+        claim = bench.begin()
+        server.kill()
+        with pytest.raises(StoreUnavailable, match="nothing was recorded"):
+            bench.store.claim(claim.ref, "w9")
+        back = threading.Thread(target=server.restart)
+        back.start()
+        assert bench.store.commit_turn(claim, turn_of(claim)) is True
+        back.join()
+        client.close()
+
+
+def test_a_server_out_of_memory_takes_nothing_half(tmp_path):
+    """A script is refused whole, before its first write; when there is room again, the same commit succeeds."""
+    with EmbeddedServer(tmp_path, append_only=None) as server:
+        client = redis_py.Redis.from_url(server.url, socket_timeout=2)
+        bench = redis_bench(client, "mw")
+        claim = bench.begin()
+        client.config_set("maxmemory", 1)
+        with pytest.raises(StoreUnavailable, match="memory"):
+            bench.store.claim(claim.ref, "w9")
+        client.config_set("maxmemory", 0)
+        assert bench.store.commit_turn(claim, turn_of(claim)) is True
+        assert len(bench.operations.messages("s1")) == 2
+        client.close()

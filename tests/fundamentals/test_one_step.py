@@ -1,0 +1,179 @@
+"""How Midwatch works, in the smallest pieces: an agent, a tool, a job, and what happens when something goes wrong.
+
+Nothing here needs a server, a network or a key. `run_inline` runs the real step machine in this process, and a
+`ScriptedModel` says what a model would say.
+"""
+
+from __future__ import annotations
+
+from orchestration import Agent, Escalation, RetryConfig, ToolContext, ToolError, tool
+from orchestration.testing import InlineFleet, ScriptedModel, call, run_inline
+from schemas.failure import FailureKind
+from schemas.job import JobStatus
+from schemas.message import ToolCall, ToolMessage
+
+ORDERS = {"A-17": "shipped on Monday"}
+
+
+@tool(idempotent=True)
+def look_up(order: str) -> str:
+    """Find out where an order is.
+
+    Args:
+        order: its number, as in A-17.
+    """
+    if order not in ORDERS:
+        raise ToolError(f"there is no order {order}")
+    return ORDERS[order]
+
+
+clerk = Agent("clerk", "claude-sonnet-4-6", "You answer questions about orders.", tools=[look_up])
+
+
+def test_a_job_from_input_to_output():
+    """An agent is a name, a pinned model, a prompt and tools. A job is one input for it.
+
+    The model is asked once per turn. Here it first asks for a tool; then, with the tool's result before it, it answers in
+    words: that is the job's output.
+    """
+    script = ScriptedModel([call("look_up", order="A-17"), "It was shipped on Monday."])
+
+    result = run_inline(clerk, "Where is my order A-17?", model=script)
+
+    assert result.status is JobStatus.COMPLETED
+    assert result.output == "It was shipped on Monday."
+    assert result.steps == 2
+    first, second = script.requests
+    assert [message.role for message in first.messages] == ["user"]
+    assert [message.role for message in second.messages] == ["user", "assistant", "tool"]
+    assert second.messages[-1].content == "shipped on Monday"
+
+
+def test_a_call_that_breaks_its_schema_never_runs():
+    """Arguments are checked before anything happens. The model is told what was expected, what came, and tries again.
+
+    The schema was made from the function's type hints and docstring; `JSONSchemaValidator` takes one of your own.
+    """
+    script = ScriptedModel(
+        [
+            call("look_up", number="A-17"),
+            ToolCall(id="call_2", name="look_up", raw_arguments='{"order": "A-1'),
+            call("look_up", order="A-17"),
+            "It was shipped on Monday.",
+        ]
+    )
+
+    result = run_inline(clerk, "Where is my order A-17?", model=script)
+
+    assert result.status is JobStatus.COMPLETED
+    answers = [message for message in script.requests[-1].messages if isinstance(message, ToolMessage)]
+    assert [answer.is_error for answer in answers] == [True, True, False]
+    assert "order" in answers[0].content
+    assert "cut off" in answers[1].content
+
+
+def test_a_tool_tells_the_model_what_is_wrong_with_its_request():
+    """`raise ToolError`: an answer, not a fault. It is never retried, and the model can do something about it."""
+    script = ScriptedModel([call("look_up", order="Z-9"), "I can't find the order Z-9."])
+
+    run_inline(clerk, "Where is Z-9?", model=script)
+
+    assert script.requests[-1].messages[-1].content == "Error: there is no order Z-9"
+
+
+def test_what_time_cures_is_tried_again():
+    """A provider that is overloaded: the step is put back with a growing, jittered wait, and no worker waits for it."""
+    script = ScriptedModel([FailureKind.OVERLOADED, FailureKind.RATE_LIMITED, "Good evening."])
+    fleet = InlineFleet(clerk, model=script)
+    job_id = fleet.enqueue(clerk, "Hello?")
+
+    assert fleet.run(job_id).output == "Good evening."
+    assert [record.outcome for record in fleet.trace(job_id)] == ["defer", "defer", "complete"]
+    assert fleet.store.job(job_id).retries == 2
+
+
+def test_what_time_does_not_cure_is_a_dead_letter():
+    """A wrong key: no retry helps. The step is kept with all it needs, a person is told why, and the session waits.
+
+    When the key is mended, the job is replayed: it goes on at the step that died, and what was done is not done again.
+    """
+    script = ScriptedModel([call("look_up", order="A-17"), FailureKind.AUTH_ERROR, "It was shipped on Monday."])
+    fleet = InlineFleet(clerk, model=script)
+    job_id = fleet.enqueue(clerk, "Where is my order A-17?")
+
+    result = fleet.run(job_id)
+    assert result.status is JobStatus.DEAD_LETTERED
+    assert result.failure.kind is FailureKind.AUTH_ERROR
+    letter = fleet.operations.dead_letter(job_id)
+    assert (letter.step, letter.agent) == ("2", "clerk")
+
+    assert fleet.operations.replay(job_id)
+    assert fleet.run(job_id).output == "It was shipped on Monday."
+    assert not fleet.operations.replay(job_id), "a second replay does nothing"
+    assert [record.step for record in fleet.trace(job_id)] == ["1", "1.0", "2", "2"]
+
+
+refunds: list[tuple[str, str]] = []
+
+
+@tool
+def refund(order: str, context: ToolContext) -> str:
+    """Pay an order back."""
+    refunds.append((order, context.idempotency_key))
+    return "paid back"
+
+
+def test_a_human_decides_on_what_matters():
+    """A tool that needs approval parks the job. No worker waits meanwhile; the decision lets the call run, once."""
+    careful = Agent(
+        "cashier",
+        "claude-sonnet-4-6",
+        "You pay back.",
+        tools=[refund],
+        escalation=[Escalation(when="tool_approval", tools=("refund",))],
+    )
+    fleet = InlineFleet(careful, model=ScriptedModel([call("refund", order="A-17"), "Your money is on its way."]))
+    job_id = fleet.enqueue(careful, "I want my money back.")
+
+    assert fleet.run(job_id).status is JobStatus.PARKED
+    assert refunds == []
+    fleet.operations.decide(job_id, approve=True)
+
+    assert fleet.run(job_id).output == "Your money is on its way."
+    ((order, key),) = refunds
+    assert order == "A-17"
+    assert key.startswith("mw-"), "the same for every try at this call: hand it to whoever moves the money"
+
+
+def test_a_conversation_outlives_its_jobs():
+    """Jobs of one session run one after the other, and each sees what was said before."""
+    script = ScriptedModel([call("look_up", order="A-17"), "It was shipped on Monday.", "No, still on its way."])
+    fleet = InlineFleet(clerk, model=script)
+    first = fleet.enqueue(clerk, "Where is A-17?", session_id="ada")
+    second = fleet.enqueue(clerk, "Has it arrived?", session_id="ada")
+
+    assert fleet.run(second).output == "No, still on its way."
+    assert fleet.store.job(first).status is JobStatus.COMPLETED
+    assert [message.role for message in script.requests[-1].messages] == [
+        "user", "assistant", "tool", "assistant", "user",
+    ]  # fmt: skip
+
+
+def test_retries_are_a_policy():
+    """What is tried again, how often, how soon: `RetryConfig`, for an agent or for one tool that may be repeated."""
+    tries: list[str] = []
+
+    @tool(idempotent=True, retry=RetryConfig(max_retries=2, retry_on=["tool_error"]))
+    def ask_warehouse(order: str, context: ToolContext) -> str:
+        """Ask the warehouse."""
+        tries.append(context.idempotency_key)
+        if len(tries) < 3:
+            raise ConnectionResetError("the warehouse hung up")
+        return "on shelf 9"
+
+    agent = Agent("clerk", "claude-sonnet-4-6", "You help.", tools=[ask_warehouse])
+    result = run_inline(agent, "Is it there?", model=ScriptedModel([call("ask_warehouse", order="A-17"), "Yes."]))
+
+    assert result.output == "Yes."
+    assert len(tries) == 3
+    assert len(set(tries)) == 1, "every try has the same idempotency key"

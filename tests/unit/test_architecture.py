@@ -1,0 +1,67 @@
+"""The shape of the house: sizes, words at the door, what an import costs. (The layers are import-linter's.)"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("schemas", "orchestration", "workers")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+MAX_LINES = 250
+BANNED = {"utils", "util", "common", "helpers", "helper", "manager", "base", "core", "misc"}
+DEBTS: dict[str, int] = {"orchestration/ports.py": 275, "orchestration/store/redis_store.py": 285}
+"""Modules over the limit, with the size they may not exceed: visible, and only ever shorter."""
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_holds_one_concept_and_says_which(path):
+    """At most 250 lines, a docstring first, a name that tells what is in it."""
+    source = path.read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= DEBTS.get(name_of(path), MAX_LINES), "split it by concept"
+    assert ast.get_docstring(ast.parse(source)), "begin with what the module is for"
+    assert path.stem not in BANNED, "name it after what is in it"
+
+
+def test_debts_are_real():
+    """A module that was mended leaves the list."""
+    for name, lines in DEBTS.items():
+        assert (ROOT / name).exists(), f"{name} is gone"
+        now = len((ROOT / name).read_text(encoding="utf-8").splitlines())
+        assert MAX_LINES < now > lines - 20, f"{name} has {now} lines now: lower its debt, or strike it off"
+
+
+def test_no_folder_of_tests_shadows_a_layer():
+    """And none is a package: files are imported by their path."""
+    tests = ROOT / "tests"
+    assert not list(tests.rglob("__init__.py"))
+    assert not {folder.name for folder in tests.iterdir() if folder.is_dir()} & set(PACKAGES)
+
+
+@pytest.mark.parametrize(
+    ("statement", "forbidden"),
+    [
+        ("import orchestration", {"celery", "kombu", "anthropic", "openai", "flower", "click"}),
+        ("import orchestration.testing", {"celery", "kombu", "anthropic", "openai", "flower", "click"}),
+        (
+            "import schemas.job",
+            {"redis", "celery", "kombu", "anthropic", "openai", "jsonschema", "structlog", "orchestration"},
+        ),
+        ("import workers.app", {"anthropic", "openai", "flower"}),
+    ],
+)
+def test_an_import_loads_no_more_than_it_needs(statement, forbidden):
+    """A producer's process stays small: no broker, no SDK, unless something of them is used."""
+    show = "import sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"{statement}; {show}"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert not forbidden & set(loaded.stdout.split())

@@ -1,0 +1,84 @@
+"""A job as it is made: ids, limits, input. What is refused is refused here, with a word of what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestration import Agent, RunLimits
+from orchestration.errors import ConfigError
+from orchestration.jobs import keyed_job_id, new_id, new_job
+from schemas.contract import MAX_INPUT_BYTES
+from schemas.job import SessionPolicy
+
+AGENT = Agent(
+    "clerk", "scripted:m-1", "You help.", limits=RunLimits(max_steps=7, session_timeout_s=1.5, on_busy="reject")
+)
+
+
+def test_limits_become_absolute_numbers():
+    """What the agent says when the job is made holds for the job."""
+    job = new_job(AGENT, "hi")
+    assert (job.agent, job.agent_version, job.max_steps, job.timeout_ms) == ("clerk", AGENT.version, 7, 1_500)
+    assert job.on_busy is SessionPolicy.REJECT
+
+
+def test_by_name_alone_the_version_is_left_open():
+    """A worker that has the agent fills it in."""
+    assert new_job("clerk", "hi").agent_version == ""
+
+
+def test_a_job_without_a_session_gets_its_own():
+    """One that can be told from its id."""
+    job = new_job(AGENT, "hi")
+    assert job.session_id == job.job_id.replace("job-", "session-")
+
+
+def test_ids_are_uuids_that_sort_by_time():
+    """Version 7, variant 2 (RFC 9562)."""
+    ids = [new_id("job") for _ in range(500)]
+    assert len(set(ids)) == 500
+    digits = ids[0].removeprefix("job-")
+    assert (len(digits), digits[12]) == (32, "7")
+    assert digits[16] in "89ab"
+    assert ids[0][:15] <= ids[-1][:15]
+
+
+def test_a_key_gives_the_same_job_id_for_the_same_agent_and_tenant():
+    """And another one for any other."""
+    ids = {keyed_job_id("clerk", None, "k"), keyed_job_id("clerk", "t", "k"), keyed_job_id("clerk2", None, "k")}
+    assert len(ids) == 3
+    assert new_job(AGENT, "hi", idempotency_key="k").job_id == new_job("clerk", "other", idempotency_key="k").job_id
+    assert keyed_job_id("a", "b", "c") != keyed_job_id("ab", "", "c")
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "{tag}", "a/b", "a|b", "x" * 129, "-a", "é", "a\n"])
+@pytest.mark.parametrize("what", ["session_id", "tenant", "idempotency_key", "job_id"])
+def test_an_id_that_could_break_a_key_is_refused(what, bad):
+    """Braces are hash tags on a cluster, a bar parts the members of an index."""
+    if what == "job_id" and not bad:
+        return  # no id asked for
+    with pytest.raises(ConfigError, match=what):
+        new_job(AGENT, "hi", **{what: bad})
+
+
+def test_an_unknown_priority_is_refused():
+    """With those that there are."""
+    with pytest.raises(ConfigError, match="high, normal, low"):
+        new_job(AGENT, "hi", priority="urgent")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "expected text"),
+        ("  \n", "expected text"),
+        (None, "NoneType"),
+        ("\ud800", "surrogate"),
+        ("é" * 600_000, "1,200,000"),
+    ],
+)
+def test_an_input_that_no_model_could_read_is_refused(text, says):
+    """Empty, no text, not encodable, too long; a megabyte is still taken."""
+    with pytest.raises(ConfigError, match=says):
+        new_job(AGENT, text)
+    assert new_job(AGENT, "x" * MAX_INPUT_BYTES)

@@ -1,0 +1,77 @@
+"""The agents of a process: found by name, loaded from modules."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from orchestration import Agent
+from orchestration.errors import ConfigError, UnknownAgent
+from orchestration.registry import Registry, load
+
+
+def agent(name="clerk", prompt="You help.", **fields):
+    return Agent(name, "scripted:m-1", prompt, **fields)
+
+
+def test_an_agent_is_found_by_name_and_its_children_with_it():
+    """However deep they are."""
+    scout = agent("scout")
+    chief = agent("chief", children=[agent("captain", children=[scout])])
+    registry = Registry([chief])
+    assert {one.name for one in registry} == {"chief", "captain", "scout"}
+    assert registry.find("scout") is scout
+    assert "scout" in registry
+
+
+def test_an_unknown_agent_is_refused_with_the_nearest_name():
+    """And with what to set."""
+    with pytest.raises(UnknownAgent, match=r"did you mean 'clerk'\?.*MIDWATCH_AGENTS"):
+        Registry([agent()]).find("clark")
+    with pytest.raises(UnknownAgent, match="loaded: none"):
+        Registry().find("clerk")
+
+
+def test_two_different_agents_of_one_name_are_refused_when_they_are_loaded():
+    """The same one twice is fine: modules import each other's agents."""
+    registry = Registry([agent(), agent()])
+    with pytest.raises(ConfigError, match="two different agents are named 'clerk'"):
+        registry.add(agent(prompt="You don't."))
+
+
+MODULE = """
+from orchestration import Agent
+clerk = Agent("clerk", "scripted:m-1", "You help.")
+crew = [clerk, Agent("scout", "scripted:m-1", "You scout.")]
+nothing = 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module with agents in the working directory."""
+    (tmp_path / "my_crew.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield "my_crew"
+    sys.modules.pop("my_crew", None)
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [("my_crew", {"clerk", "scout"}), ("my_crew:clerk", {"clerk"}), (" my_crew:crew ", {"clerk", "scout"})],
+)
+def test_agents_are_loaded_from_a_module_of_the_working_directory(module, spec, names):
+    """All of a module, one by name, or a list of them."""
+    assert {one.name for one in load([spec])} == names
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [("my_crew:nothing", "holds no Agent"), ("my_crew:missing", "holds no Agent"), ("no_such_module", "can't import")],
+)
+def test_a_spec_that_leads_nowhere_ends_the_boot(module, spec, says):
+    """With the spec in the message."""
+    with pytest.raises(ConfigError, match=says):
+        load([spec])

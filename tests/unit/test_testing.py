@@ -1,0 +1,110 @@
+"""The tools for authors of agents: a script fails when it should, time moves by hand, real models stay out of reach."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestration import Agent, RetryConfig, realmodels
+from orchestration.errors import ConfigError, ModelError
+from orchestration.testing import ManualClock, ScriptedModel, call, forbid_real_models, run_inline
+from schemas.failure import FailureKind
+from schemas.job import JobStatus
+from schemas.message import ToolCall, UserMessage
+from schemas.model import ModelRequest, Stop
+
+AGENT = Agent("clerk", "scripted:m-1", "You help.")
+REQUEST = ModelRequest(model="m-1", system="s", messages=(UserMessage(group=1, text="hi"),))
+
+
+def test_a_script_is_played_line_by_line():
+    """Words, calls, both, a function of the request, a failure."""
+    model = ScriptedModel(
+        ["one", call("f", a=1), ["two", call("g")], lambda request: request.messages[0].text, FailureKind.OVERLOADED]
+    )
+    assert model.complete(REQUEST).text == "one"
+    reply = model.complete(REQUEST)
+    assert (reply.stop, reply.tool_calls[0].name, reply.tool_calls[0].raw_arguments) == (Stop.TOOLS, "f", '{"a": 1}')
+    assert len(model.complete(REQUEST).parts) == 2
+    assert model.complete(REQUEST).text == "hi"
+    with pytest.raises(ModelError, match="overloaded"):
+        model.complete(REQUEST)
+    model.assert_done()
+    assert model.requests == [REQUEST] * 5
+
+
+def test_a_call_that_was_written_by_hand_goes_out_as_it_is():
+    """Broken arguments, an id that repeats."""
+    odd = ToolCall(id="x", name="f", raw_arguments='{"a": ')
+    assert ScriptedModel([odd]).complete(REQUEST).tool_calls == (odd,)
+
+
+def test_an_unexpected_call_fails_the_test():
+    """Even though the step machine would make a dead letter of it."""
+    with pytest.raises(AssertionError, match="model call 1 was not expected"):
+        run_inline(AGENT, "hi", model=ScriptedModel([]))
+
+
+def test_a_reply_that_was_never_asked_for_fails_the_test():
+    """The job ended before the script did."""
+    with pytest.raises(AssertionError, match="1 of 2 replies were never asked for; next: 'two'"):
+        run_inline(AGENT, "hi", model=ScriptedModel(["one", "two"]))
+    with pytest.raises(AssertionError, match="never asked for"), ScriptedModel(["one"]):
+        pass
+
+
+def test_an_assertion_in_a_reply_reaches_the_test():
+    """A script may look at what the model would have seen."""
+
+    def expects_more(request):
+        raise AssertionError("no order in the window")
+
+    with pytest.raises(AssertionError, match="no order"):
+        run_inline(AGENT, "hi", model=ScriptedModel([expects_more]))
+    with pytest.raises(AssertionError, match="no order"):
+        run_inline(AGENT, "hi", model=expects_more)
+
+
+def test_an_error_in_the_block_is_not_hidden_by_the_unplayed_script():
+    """The first thing that went wrong is what is shown."""
+    with pytest.raises(ZeroDivisionError), ScriptedModel(["one"]):
+        1 / 0  # noqa: B018 - the point is that it raises
+
+
+def test_one_script_may_serve_several_jobs_in_its_block():
+    """It is checked at the end of the block, and not after each job."""
+    with ScriptedModel(["one", "two"]) as model:
+        assert run_inline(AGENT, "hi", model=model).output == "one"
+        assert run_inline(AGENT, "hi", model=model).output == "two"
+
+
+def test_waiting_takes_no_time():
+    """Three retries of up to an hour, in a moment; the clock says how long it would have been."""
+    clock = ManualClock()
+    began_ms = clock.monotonic_ms()
+    agent = Agent(
+        "clerk", "scripted:m-1", "You help.", retry_config=RetryConfig(base_s=600, cap_s=3_600, jitter="none")
+    )
+    result = run_inline(agent, "hi", model=ScriptedModel([FailureKind.OVERLOADED] * 2 + ["ok"]), clock=clock)
+    assert result.status is JobStatus.COMPLETED
+    assert clock.monotonic_ms() - began_ms == 1_800_000
+
+
+def test_time_does_not_go_back():
+    """A clock that does is a mistake of the test."""
+    clock = ManualClock(5)
+    clock.sleep_ms(3)
+    assert clock.monotonic_ms() == 8
+    with pytest.raises(ValueError, match="got -1"):
+        clock.advance(-1)
+
+
+def test_real_models_can_be_forbidden():
+    """For a block; blocks nest, and each of them holds."""
+    realmodels.check("anthropic")
+    with forbid_real_models(allow=("openai-compatible",)):
+        realmodels.check("openai-compatible")
+        with pytest.raises(ConfigError, match="'anthropic' was about to be called"):
+            realmodels.check("anthropic")
+        with forbid_real_models(), pytest.raises(ConfigError):
+            realmodels.check("openai-compatible")
+    realmodels.check("anthropic")

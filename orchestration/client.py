@@ -127,7 +127,9 @@ class Client:
             parent=self._parent(parent),
         )
         accepted = self.store.enqueue(job, on_interrupt=self.operations.cancel)
-        home = job.session_id if accepted else self.operations.job(job.job_id).session_id
+        # The first enqueue of a key decides the session, also one that was refused, or that loses the race behind it.
+        sure = accepted and idempotency_key is None
+        home = job.session_id if sure else self.operations.job(job.job_id).session_id
         return JobHandle(self, job.job_id, home, accepted=accepted)
 
     def _parent(self, handle: JobHandle | None) -> Parent | None:

@@ -32,7 +32,9 @@ def assemble(agent: Agent, claim: Claim) -> ModelRequest:
     if claim.log_bytes > room_bytes:
         if budget.on_overflow in ("fail", "escalate"):
             tokens = math.ceil((claim.log_bytes + fixed_bytes) / BYTES_PER_TOKEN)
-            detail = f"about {tokens} tokens, of {budget.max_tokens} with {budget.reserve_output} reserved for the answer"
+            detail = (
+                f"about {tokens} tokens, of {budget.max_tokens} with {budget.reserve_output} reserved for the answer"
+            )
             raise ModelError(Failure(kind=FailureKind.CONTEXT_OVERFLOW, detail=detail))
         messages = trim_oldest(claim.log, room_bytes)
     # Every part was validated when it was made: to do it again would cost more with every turn.

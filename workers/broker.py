@@ -44,7 +44,11 @@ def read_message(raw: bytes) -> dict[str, Any]:
     return dict(message)
 
 
-class Channel(kombu_redis.Channel):  # type: ignore[misc]
+_Channel: Any = kombu_redis.Channel
+"""Untyped: the stubs know a part of it only."""
+
+
+class Channel(_Channel):  # type: ignore[misc]
     """A channel that survives what it is sent, and acknowledges only what it keeps account of."""
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
@@ -80,7 +84,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             self._flush_brpop_reauth()
 
 
-class Transport(kombu_redis.Transport):  # type: ignore[misc]
+class Transport(kombu_redis.Transport):
     """kombu's Redis transport over our channel."""
 
     Channel = Channel

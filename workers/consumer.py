@@ -11,14 +11,17 @@ from workers import poison
 from workers.steward import StewardStep
 from workers.wakeup import WakeupStep
 
+_Consumer: Any = CeleryConsumer
+"""Untyped: the stubs know a part of it only."""
 
-class Consumer(CeleryConsumer):
+
+class Consumer(_Consumer):  # type: ignore[misc]
     """Also starts the steward, as a boot step of every worker."""
 
-    class Blueprint(CeleryConsumer.Blueprint):
+    class Blueprint(_Consumer.Blueprint):  # type: ignore[misc]
         """Celery's own steps and ours."""
 
-        default_steps = (*CeleryConsumer.Blueprint.default_steps, WakeupStep, StewardStep)
+        default_steps = (*_Consumer.Blueprint.default_steps, WakeupStep, StewardStep)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """The body can't be decoded."""

@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     events: bool = Field(
         True, description="Send Celery and job events, for Flower's rows. Costs about half a worker's CPU at full load."
     )
-    lease_ms: int = Field(4_000, ge=500, le=600_000, description="How long a claim holds without renewal.")
+    lease_ms: int = Field(3_000, ge=500, le=600_000, description="How long a claim holds without renewal.")
     sweep_ms: int = Field(500, ge=50, description="How often a steward looks for due steps.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_format: str = Field("json", pattern="^(json|console)$", description="json, or console for people.")

@@ -76,7 +76,7 @@ class Steward:
             self._stop.wait(wait_ms * random.uniform(0.9, 1.1) / 1000)
 
 
-class StewardStep(bootsteps.StartStopStep):  # type: ignore[misc]
+class StewardStep(bootsteps.StartStopStep):
     """Starts and stops the steward with the worker. A thread, not a timer: a solo pool blocks the worker's loop."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)

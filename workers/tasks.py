@@ -1,4 +1,4 @@
-"""The Celery tasks: decode, run. Names and arguments are a wire contract (`schemas/wire/`), whatever this module is called."""
+"""The Celery tasks: decode, run. Names and arguments are a wire contract (`schemas/wire/`), whatever this module's name."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from orchestration.errors import ConfigError, Refused, StoreUnavailable
+from orchestration.errors import ConfigError, Refused, StoreUnavailable, UnknownAgent
 from orchestration.jobs import new_job
-from orchestration.registry import UnknownAgent
 from schemas.job import StartEnvelope
 from schemas.step import StepRef
 from workers import poison

@@ -12,7 +12,7 @@ from workers.settings import Settings
 
 def configure(settings: Settings) -> None:
     """One line per event on stderr, from structlog and from the standard library alike."""
-    shared = [
+    shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

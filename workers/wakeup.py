@@ -13,7 +13,7 @@ from typing import Any
 from celery import bootsteps
 
 
-class WakeupStep(bootsteps.StartStopStep):  # type: ignore[misc]
+class WakeupStep(bootsteps.StartStopStep):
     """A pipe in the event loop, written to at the end of every task of a threads pool."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)

@@ -54,7 +54,10 @@ class Wire:
         kind = ref.kind
         priority = PRIORITIES[ref.priority]
         task_id = f"{ref.job_id}.{ref.step}"
-        arguments = f'{{"v":1,"job_id":"{ref.job_id}","session_id":"{ref.session_id}","step":"{ref.step}","priority":"{ref.priority.value}"}}'
+        arguments = (
+            f'{{"v":1,"job_id":"{ref.job_id}","session_id":"{ref.session_id}","step":"{ref.step}",'
+            f'"priority":"{ref.priority.value}"}}'
+        )
         body = json.dumps(f'[[],{arguments},{{"callbacks":null,"errbacks":null,"chain":null,"chord":null}}]')
         shown = f"{{'job_id': '{ref.job_id}', 'step': '{ref.step}'}}"
         return (

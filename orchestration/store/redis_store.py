@@ -27,7 +27,7 @@ from schemas.message import ToolCall
 from schemas.step import Defer, Park, StepKind, StepRef
 from schemas.trace import TraceRecord
 
-LEASE_MS = 4_000
+LEASE_MS = 3_000
 """How long a claim holds without renewal: a worker that dies delays its step by this at the most."""
 
 MAX_LOSSES = 3
@@ -261,14 +261,14 @@ class RedisStore:
             raw = self.client.lrange(self.keys.trace(ref.session_id, ref.job_id), 0, -1)
         except UNAVAILABLE as error:
             raise unavailable(error) from error
-        return [TraceRecord.model_validate_json(record) for record in raw]  # type: ignore[union-attr]
+        return [TraceRecord.model_validate_json(record) for record in raw]
 
     def put_result(self, session_id: str, handle: str, body: bytes) -> None:
         """See `ports.Store.put_result`."""
         key = self.keys.results(session_id)
         try:
             pipe = self.client.pipeline(transaction=True)
-            pipe.hset(key, handle, body)  # type: ignore[arg-type]
+            pipe.hset(key, handle, body)
             pipe.expire(key, KEPT_S)
             pipe.hset(self.keys.session(session_id), "flags", "results")
             pipe.execute()

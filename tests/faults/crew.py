@@ -82,11 +82,15 @@ class Crew:
 
     def results(self, job: JobHandle) -> list[ToolMessage]:
         """What the model was told, in the order of the conversation."""
-        return [message for message in self.client.sessions.messages(job.session_id) if isinstance(message, ToolMessage)]
+        return [
+            message for message in self.client.sessions.messages(job.session_id) if isinstance(message, ToolMessage)
+        ]
 
     def began(self, word: str, times: int = 1, timeout_s: float = 20) -> int:
         """Wait until a tool began with this word so many times; the process it began in last."""
-        lines = until(lambda: found if len(found := self.journal.of(word)) >= times else None, timeout_s, f"{word!r} to begin")
+        lines = until(
+            lambda: found if len(found := self.journal.of(word)) >= times else None, timeout_s, f"{word!r} to begin"
+        )
         return lines[-1].pid
 
 

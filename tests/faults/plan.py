@@ -33,4 +33,6 @@ class Plan:
 
 def calls(*one_each: Call, **model: tuple[str, str]) -> str:
     """The input of a job that makes these calls, one a turn. `at0=("hold", "word")` is what befalls the model in turn 0."""
-    return str(Plan([[call] for call in one_each], {int(name.removeprefix("at")): fate for name, fate in model.items()}))
+    return str(
+        Plan([[call] for call in one_each], {int(name.removeprefix("at")): fate for name, fate in model.items()})
+    )

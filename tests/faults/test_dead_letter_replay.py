@@ -1,4 +1,4 @@
-"""A downstream that is down makes dead letters; mended, each resumes at its step, and the transcript is as if nothing had been."""
+"""A downstream that is down makes dead letters; mended, each resumes at its step, as if nothing had been."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ clerk = Agent("clerk", "claude-sonnet-4-6", "You answer questions about orders."
 def test_a_job_from_input_to_output():
     """An agent is a name, a pinned model, a prompt and tools. A job is one input for it.
 
-    The model is asked once per turn. Here it first asks for a tool; then, with the tool's result before it, it answers in
+    The model is asked once per turn. Here it first asks for a tool; then, with the result before it, it answers in
     words: that is the job's output.
     """
     script = ScriptedModel([call("look_up", order="A-17"), "It was shipped on Monday."])

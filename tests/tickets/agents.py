@@ -41,7 +41,9 @@ def recorded_tool(schema: dict[str, Any]) -> Tool:
         time.sleep(TOOL_MS / 2000)
         canonical = canonical_json(arguments)
         key = f"{time.time_ns()}" if KEYLESS else context.idempotency_key
-        occurrence = Ledger(Path(os.environ["TICKETS_LEDGER"]), context.session_id).apply(key, schema["name"], canonical)
+        occurrence = Ledger(Path(os.environ["TICKETS_LEDGER"]), context.session_id).apply(
+            key, schema["name"], canonical
+        )
         time.sleep(TOOL_MS / 2000)
         recorded = results(int(context.session_id.rpartition("-")[2]))[schema["name"], canonical]
         return recorded[min(occurrence, len(recorded) - 1)]

@@ -18,7 +18,9 @@ from tests.tickets.stage import Stage
 from workers.dispatch import RedisDispatcher
 from workers.redisconn import connect_redis
 
-IDS = re.compile(rb'job_id[\\"]+:[\\" ]+([^"\\]+)[\\"]+,[\\" ]+session_id[\\"]+:[\\" ]+([^"\\]+)[\\"]+,[\\" ]+step[\\"]+:[\\" ]+([0-9.]+)')
+IDS = re.compile(
+    rb'job_id[\\"]+:[\\" ]+([^"\\]+)[\\"]+,[\\" ]+session_id[\\"]+:[\\" ]+([^"\\]+)[\\"]+,[\\" ]+step[\\"]+:[\\" ]+([0-9.]+)'
+)
 
 
 class Chaos:

@@ -126,7 +126,12 @@ def expected(ticket: Ticket, *, exact_arguments: bool) -> list[dict[str, Any]]:
                 out.append({"role": "assistant", "content": message.get("content") or None, "calls": calls})
             case "tool":
                 out.append(
-                    {"role": "tool", "content": message["content"], "id": message["tool_call_id"], "name": message["name"]}
+                    {
+                        "role": "tool",
+                        "content": message["content"],
+                        "id": message["tool_call_id"],
+                        "name": message["name"],
+                    }
                 )
             case role:
                 out.append({"role": role, "content": message["content"]})

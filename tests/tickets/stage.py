@@ -74,13 +74,15 @@ class Stage:
             **(env or {}),
         }
         self.fleet = Fleet(self.env, folder / "logs")
+        python = [sys.executable, "-m", "workers.simulator"]
         model = self.fleet.start(
             "model-server",
-            [sys.executable, "-m", "workers.simulator", "--port", "0", "--transcript", str(transcript)]
-            + ["--latency-ms", str(latency_ms)],
+            [*python, "--port", "0", "--transcript", str(transcript), "--latency-ms", str(latency_ms)],
         )
         wait_ready(model, '"url"')
-        url = json.loads(next(line for line in (folder / "logs" / "model-server.log").read_text().splitlines() if '"url"' in line))["url"]
+        url = json.loads(
+            next(line for line in (folder / "logs" / "model-server.log").read_text().splitlines() if '"url"' in line)
+        )["url"]
         self.env |= {"ANTHROPIC_BASE_URL": url, "OPENAI_BASE_URL": f"{url}/v1"}
         self.workers: list[Member] = []
         self._handles: dict[str, list[JobHandle]] = {}
@@ -100,7 +102,9 @@ class Stage:
         """Start one worker for each (queues, pool, concurrency) and wait until they consume."""
         for queues, pool, concurrency in kinds:
             name = f"worker-{len(self.workers)}"
-            self.workers.append(self.fleet.start(name, worker_argv(queues, pool, concurrency, name), {**self.env, **(env or {})}))
+            self.workers.append(
+                self.fleet.start(name, worker_argv(queues, pool, concurrency, name), {**self.env, **(env or {})})
+            )
         for worker in self.workers:
             wait_ready(worker, "ready", timeout_s=60)
 

@@ -23,7 +23,7 @@ def _edit(script: str, old: str, new: str) -> None:
 
 def lease() -> None:
     """A step that someone else holds may be claimed all the same."""
-    _edit("claim", "if interrupted and row.till > now then return { 'busy', row.till - now } end", "")
+    _edit("claim", "if lost and row.till > now then return { 'busy', row.till - now } end", "")
 
 
 def fence() -> None:

@@ -87,7 +87,9 @@ class FleetRun:
             samples = self._await(reading, workers)
             took_s = time.monotonic() - started_s
             after = self._read(reading, workers)
-            result = self._result(client, reading, took_s, before, after, growth(samples, self.jobs * self.steps_per_job))
+            result = self._result(
+                client, reading, took_s, before, after, growth(samples, self.jobs * self.steps_per_job)
+            )
             reading.flushdb()
         return result
 
@@ -117,10 +119,7 @@ class FleetRun:
 
     def _read(self, reading: redis.Redis, workers: list[Member]) -> tuple[float, float, int, int]:
         rows = reading.info("commandstats")
-        trips = sum(
-            int(rows.get(f"cmdstat_{name}", {}).get("calls", 0))
-            for name in ("evalsha",)
-        )
+        trips = sum(int(rows.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("evalsha",))
         worker_cpu = sum(cpu_s(worker.pid) for worker in workers)
         return worker_cpu, cpu_s(self.server.pid), redis_commands(reading, but=("info", "hget")), trips
 

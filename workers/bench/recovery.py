@@ -1,4 +1,4 @@
-"""`midwatch bench recovery`: all workers killed -9 in mid-run and started again at once; how soon every step in flight goes on."""
+"""`midwatch bench recovery`: all workers killed -9 in mid-run and restarted at once; how soon does every step go on?"""
 
 from __future__ import annotations
 
@@ -77,15 +77,15 @@ def _in_flight(client: Client) -> dict[str, list[str]]:
     store = client.store
     found: dict[str, list[str]] = {}
     for job in client.jobs.list(limit=10_000, status="running"):
-        rows = store.client.hgetall(store.keys.steps(job.session_id, job.job_id))
-        started = [step.decode() for step, row in rows.items() if row.startswith(b"started|")]  # type: ignore[union-attr]
+        rows: Any = store.client.hgetall(store.keys.steps(job.session_id, job.job_id))
+        started = [step.decode() for step, row in rows.items() if row.startswith(b"started|")]
         if started:
             found[job.job_id] = started
     return found
 
 
 def _server_ms(client: Client) -> int:
-    seconds, micros = client.store.client.time()  # type: ignore[misc]
+    seconds, micros = client.store.client.time()
     return int(seconds) * 1_000 + int(micros) // 1_000
 
 

@@ -139,7 +139,7 @@ def _play(
             killer.join()
     account.seconds = round(time.monotonic() - started, 1)
     jobs = {job.job_id: job for job in client.jobs.list(limit=len(handles) + 10)}
-    return account, {id: result_of(jobs[h.id]) if h.id in jobs else None for id, h in handles.items()}
+    return account, {ticket: result_of(jobs[h.id]) if h.id in jobs else None for ticket, h in handles.items()}
 
 
 def _watch(client: Client, handles: dict[str, JobHandle], account: Account, screen: Screen, started: float) -> None:
@@ -161,7 +161,7 @@ def _watch(client: Client, handles: dict[str, JobHandle], account: Account, scre
 
 
 def _kill_workers(stage: Stage, account: Account, over: threading.Event) -> None:
-    """kill -9 a whole worker, main process and children, every few seconds. The fleet starts it anew."""
+    """Kill -9 a whole worker, main process and children, every few seconds. The fleet starts it anew."""
     rng = random.Random(SEED)
     while not over.wait(KILL_EVERY_S):
         worker = rng.choice([worker for worker in stage.workers if worker.alive] or stage.workers)

@@ -1,0 +1,115 @@
+"""The agents of the functional tests, as workers load them: `MIDWATCH_AGENTS=tests.functional.fleet_agents`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from orchestration import Agent, ContextBudget, Escalation, RetryConfig, RunLimits
+from tests.functional import fleet_tools as tools
+
+WIRES = {
+    "anthropic": "claude-sonnet-4-6",
+    "responses": "gpt-5-2025-08-07",
+    "chat": "openai-compatible:house-model-1",
+}
+"""One pinned model for each wire that the model server speaks."""
+
+CLAUDE = WIRES["anthropic"]
+
+PATIENT = RetryConfig(
+    max_retries=3,
+    base_s=0.02,
+    cap_s=0.1,
+    retry_on=("rate_limited", "overloaded", "provider_error", "timeout", "connection", "tool_error"),
+)
+IMPATIENT = RetryConfig(max_retries=0, retry_on=())
+
+
+def agent(name: str, model: str = CLAUDE, *offered: Any, **policies: Any) -> Agent:
+    """An agent with quick retries."""
+    policies.setdefault("retry_config", PATIENT)
+    return Agent(name, model, "You work in a library. Be brief.", offered, **policies)
+
+
+# Sessions
+plain = agent("plain")
+rejecting = agent("rejecting", limits=RunLimits(on_busy="reject"))
+interrupting = agent("interrupting", limits=RunLimits(on_busy="interrupt"))
+
+# Tools: the same workshop on each wire
+WORKSHOP = (
+    tools.add, tools.greet, tools.ping, tools.peek, tools.flicker, tools.who, tools.meet, tools.find_order,
+    tools.unsteady, tools.unrepeatable, tools.vital, tools.report, tools.measure, tools.drowse, tools.drowse_once,
+    tools.search, tools.long_haul, tools.nest,
+)  # fmt: skip
+workshops = {wire: agent(f"workshop-{wire}", model, *WORKSHOP) for wire, model in WIRES.items()}
+WORKSHOPS = list(workshops.values())
+telling = agent("telling", CLAUDE, tools.unsteady, retry_config=IMPATIENT)
+strict = agent(
+    "strict", CLAUDE, tools.unsteady, retry_config=RetryConfig(max_retries=0, retry_on=(), fail_hard_on=("tool_error",))
+)
+
+# Limits
+three_steps = agent("three-steps", CLAUDE, tools.add, limits=RunLimits(max_steps=3))
+brief = agent("brief", CLAUDE, tools.long_haul, limits=RunLimits(session_timeout_s=0.5))
+two_calls = agent("two-calls", CLAUDE, tools.add, tools.ping, limits=RunLimits(max_tool_calls=2))
+one_search = agent("one-search", CLAUDE, tools.search, tools.add, limits=RunLimits(max_tool_calls={"search": 1}))
+frugal = agent("frugal", CLAUDE, tools.add, limits=RunLimits(max_input_tokens=1_500))
+terse = agent("terse", CLAUDE, tools.add, limits=RunLimits(max_output_tokens=20))
+hurried = agent(
+    "hurried",
+    CLAUDE,
+    limits=RunLimits(call_timeout_s=0.4),
+    retry_config=RetryConfig(max_retries=1, base_s=0.02, cap_s=0.02, retry_on=("timeout",)),
+)
+
+
+def narrow(name: str, model: str, on_overflow: Literal["trim_oldest", "fail", "escalate"]) -> Agent:
+    """An agent whose window holds a few results and no more."""
+    budget = ContextBudget(max_tokens=2_400, reserve_output=300, on_overflow=on_overflow)
+    return agent(name, model, tools.report, tools.add, context_budget=budget)
+
+
+trimming = {wire: narrow(f"trimming-{wire}", model, "trim_oldest") for wire, model in WIRES.items()}
+TRIMMING = list(trimming.values())
+unbending = narrow("unbending", CLAUDE, "fail")
+
+
+class Verdict(BaseModel):
+    """What the agent `pydantic-verdict` must answer."""
+
+    order: str = Field(pattern="^W[0-9]+$")
+    refund: bool
+
+
+verdict = agent("pydantic-verdict", output_schema=Verdict)
+plain_verdict = agent(
+    "dict-verdict",
+    WIRES["responses"],
+    output_schema={
+        "type": "object",
+        "properties": {"order": {"type": "string"}, "cents": {"type": "integer", "minimum": 0}},
+        "required": ["order", "cents"],
+        "additionalProperties": False,
+    },
+)
+
+# Children
+scribe = agent("scribe", CLAUDE, tools.add, tools.long_haul, tools.meet)
+head = agent("head", CLAUDE, tools.add, children=[scribe])
+chief = agent("chief", CLAUDE, scribe.as_tool("Writes things down."), head.as_tool("Runs the reading room."))
+only_child = agent("only-child", CLAUDE, children=[scribe], limits=RunLimits(max_children=1))
+lowest = agent("lowest", CLAUDE, children=[scribe], limits=RunLimits(max_depth=1))
+middle = agent("middle", CLAUDE, children=[lowest])
+
+# Approvals
+desk = agent("desk", CLAUDE, tools.wipe, tools.pay, tools.add, tools.gamble)
+escalating = agent(
+    "escalating",
+    WIRES["responses"],
+    tools.ship,
+    tools.add,
+    escalation=[Escalation(when="tool_approval", tools=("ship",))],
+)

@@ -1,0 +1,129 @@
+"""A real fleet for one test module: worker processes, a model server in this process, and a part for it to play.
+
+The model is played line by line: `stage.cast([...])` gives a text, and whoever is sent that text as a user's input is
+answered with those lines, over HTTP, through the vendors' own SDKs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from orchestration import client as client_module
+from orchestration.client import Client
+from orchestration.handle import JobHandle
+from schemas.job import Job
+from schemas.message import ToolMessage
+from tests.functional import fleet_marks
+from workers.dispatch import client_of
+from workers.fleet import Fleet, wait_ready, worker_argv
+from workers.settings import Settings
+from workers.simulator import Conversation, ModelServer, Say, Turn, UnexpectedCall, Use
+
+Line = str | Say | Use | Callable[[Conversation], Say | Use]
+ROOT = Path(__file__).parents[2]
+
+MODEL_AND_TOOLS = (("model,maintenance", "threads", 12), ("tools", "threads", 12))
+
+
+def use(*calls: tuple[str, Mapping[str, object] | str]) -> Use:
+    """The model calls these tools."""
+    return Use(list(calls))
+
+
+class Stage:
+    """A fleet, its producer's client, and the model that its agents talk to."""
+
+    def __init__(self, client: Client, model: ModelServer, fleet: Fleet, parts: Parts) -> None:
+        self.client = client
+        self.model = model
+        self.fleet = fleet
+        self._parts = parts
+
+    def cast(self, lines: Sequence[Line], text: str | None = None) -> str:
+        """A user's input that is answered with these lines, one for each model turn after it."""
+        return self._parts.add(lines, text)
+
+    def heard(self, text: str) -> list[Conversation]:
+        """What the model was shown, each time it was asked to answer this input."""
+        return self._parts.heard[text]
+
+    def job(self, handle: JobHandle) -> Job:
+        """All that is known of a job."""
+        return self.client.jobs.show(handle.id)
+
+    def results(self, handle: JobHandle) -> list[ToolMessage]:
+        """The tool results of the job's session, in the order they were committed."""
+        said = self.client.sessions.messages(handle.session_id)
+        return [message for message in said if isinstance(message, ToolMessage)]
+
+
+class Parts:
+    """The rule set behind the model server: what to say to whom, and what was heard."""
+
+    def __init__(self) -> None:
+        self.heard: dict[str, list[Conversation]] = {}
+        self._lines: dict[str, Sequence[Line]] = {}
+        self._numbers = itertools.count(1)
+
+    def add(self, lines: Sequence[Line], text: str | None) -> str:
+        text = text or f"Question {next(self._numbers)}, please."
+        self._lines[text] = lines
+        self.heard[text] = []
+        return text
+
+    def __call__(self, conversation: Conversation) -> Say | Use:
+        text = conversation.last_user
+        if text not in self._lines:
+            return Say(f"You said: {text[:80]}")
+        self.heard[text].append(conversation)
+        turn = sum(spoken.role == "assistant" for spoken in conversation.since_user)
+        lines = self._lines[text]
+        if turn >= len(lines):
+            raise UnexpectedCall(f"{text!r} has {len(lines)} lines, and turn {turn + 1} was asked for")
+        line = lines[turn]
+        return line(conversation) if callable(line) else Say(line) if isinstance(line, str) else line
+
+
+def told(conversation: Conversation) -> list[Turn]:
+    """The tool results that the model was shown since the user spoke."""
+    return [turn for turn in conversation.since_user if turn.role == "tool"]
+
+
+@contextmanager
+def fleet_on_stage(
+    redis_url: str,
+    prefix: str,
+    folder: Path,
+    kinds: Sequence[tuple[str, str, int]] = MODEL_AND_TOOLS,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Stage]:
+    """Start it all, with this process as a producer of that fleet, and stop it all; no model call may be unexpected."""
+    parts = Parts()
+    (folder / "marks").mkdir()
+    with ModelServer(parts) as model, pytest.MonkeyPatch.context() as environment:
+        shared = {
+            "MIDWATCH_REDIS_URL": redis_url,
+            "MIDWATCH_PREFIX": prefix,
+            "MIDWATCH_EVENTS": "false",
+            "MIDWATCH_SWEEP_MS": "60",
+            "MIDWATCH_AGENTS": "tests.functional.fleet_agents",
+            "PYTHONPATH": str(ROOT),
+            fleet_marks.FOLDER: str(folder / "marks"),
+            **model.environment(),
+            **(env or {}),
+        }
+        for name, value in shared.items():
+            environment.setenv(name, value)
+        environment.setattr(client_module, "_clients", {})
+        with Fleet(shared, folder / "logs") as fleet:
+            for number, (queues, pool, concurrency) in enumerate(kinds):
+                fleet.start(f"worker-{number}", worker_argv(queues, pool, concurrency, f"worker-{number}"))
+            for member in fleet.members:
+                wait_ready(member, "ready", timeout_s=60)
+            yield Stage(client_of(Settings()), model, fleet, parts)
+        assert model.stats().unexpected == 0, "the model was asked for more turns than its part has lines"

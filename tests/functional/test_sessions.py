@@ -1,0 +1,189 @@
+"""Sessions on a real fleet: one job at a time, in order; who may wait, push in, or is refused; what a dead letter holds."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from orchestration.errors import SessionBusy
+from schemas.job import JobStatus
+from schemas.model import Stop
+from tests.functional.fleet_agents import interrupting, plain, rejecting, scribe
+from tests.functional.fleet_marks import marks
+from tests.functional.fleet_stage import fleet_on_stage, use
+from workers.simulator import Say
+
+TWO_OF_EACH = (("model,maintenance", "threads", 6), ("model,tools", "threads", 6), ("tools", "threads", 6))
+
+
+@pytest.fixture(scope="module")
+def stage(server, lend_prefix, tmp_path_factory):
+    """Three workers, so that a session's jobs are served by whoever is free."""
+    with (
+        lend_prefix() as prefix,
+        fleet_on_stage(server.url, prefix, tmp_path_factory.mktemp("sessions"), TWO_OF_EACH) as stage,
+    ):
+        yield stage
+
+
+def haul(stage):
+    """An input that keeps its job under way until the job is cancelled."""
+    return stage.cast([use(("long_haul", {}))])
+
+
+def begun(handle, wait_for):
+    """Wait until the tool of such a job runs."""
+    wait_for(lambda: marks(f"haul-{handle.id}"), 8, "the tool to begin")
+
+
+def at_once(count, work):
+    """Let `count` threads do it in the same moment; their answers."""
+    start = threading.Barrier(count)
+
+    def run(number):
+        start.wait(5)
+        return work(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
+
+
+def test_jobs_of_one_session_run_one_after_another_in_order(stage):
+    """Twelve jobs at once, four sessions, three workers: each job sees exactly what was said before it."""
+    handles = {s: [stage.client.enqueue("plain", f"{s} {n}", session_id=f"line-{s}") for n in range(3)] for s in "abcd"}
+    for session, jobs in handles.items():
+        results = [handle.result(10) for handle in jobs]
+        assert [result.output for result in results] == [f"You said: {session} {n}" for n in range(3)]
+        said = [message.text for message in stage.client.sessions.messages(f"line-{session}")]
+        assert said == [text for n in range(3) for text in (f"{session} {n}", f"You said: {session} {n}")]
+        times = [(stage.job(handle).started_ms, stage.job(handle).finished_ms) for handle in jobs]
+        assert all(ended <= began for (_, ended), (began, _) in zip(times, times[1:], strict=False))
+
+
+def test_a_session_without_a_name_gets_one_of_its_own(stage):
+    """Two jobs without a session share nothing, and each can be followed up in its own."""
+    first, second = plain.enqueue("one"), plain.enqueue("two")
+    assert first.session_id != second.session_id
+    assert first.result(10).session_id == first.session_id
+    third = plain.enqueue("three", session_id=first.session_id)
+    assert third.result(10).output == "You said: three"
+    assert [m.text for m in stage.client.sessions.messages(first.session_id) if m.role == "user"] == ["one", "three"]
+
+
+def test_a_rejecting_agent_refuses_a_busy_session_and_takes_a_free_one(stage, wait_for):
+    """`on_busy="reject"`: SessionBusy names the job that is in the way; nothing is recorded; later it is welcome."""
+    busy = scribe.enqueue(haul(stage), session_id="rejected")
+    begun(busy, wait_for)
+    with pytest.raises(SessionBusy, match=rf"session 'rejected' runs job '{busy.id}'.*on_busy='enqueue'"):
+        rejecting.enqueue("now", session_id="rejected")
+    assert busy.cancel()
+    assert busy.result(10).status is JobStatus.CANCELLED
+    assert rejecting.run("now", session_id="rejected", timeout_s=10).output == "You said: now"
+
+
+def test_a_refused_job_can_be_enqueued_again_with_its_key(stage, wait_for):
+    """A refusal records no job: the same key is accepted later, and the handle says in which session the job lies."""
+    busy = scribe.enqueue(haul(stage), session_id="key-refused")
+    begun(busy, wait_for)
+    with pytest.raises(SessionBusy):
+        rejecting.enqueue("now", session_id="key-refused", idempotency_key="refused-once")
+    busy.cancel()
+    busy.result(10)
+    handle = rejecting.enqueue("now", session_id="elsewhere", idempotency_key="refused-once")
+    assert handle.accepted
+    assert handle.session_id == stage.job(handle).session_id
+    assert handle.result(10).output == "You said: now"
+
+
+def test_an_interrupting_job_cancels_the_running_one_and_goes_before_the_others(stage, wait_for):
+    """`on_busy="interrupt"`: the running job ends cancelled, its open call is answered, those in line wait longer."""
+    running = scribe.enqueue(haul(stage), session_id="interrupted")
+    begun(running, wait_for)
+    waiting = plain.enqueue("in line", session_id="interrupted")
+    urgent = interrupting.enqueue("urgent", session_id="interrupted")
+    assert running.result(10).status is JobStatus.CANCELLED
+    assert urgent.result(10).output == "You said: urgent"
+    assert waiting.result(10).output == "You said: in line"
+    assert stage.job(urgent).finished_ms <= stage.job(waiting).started_ms
+    (unanswered,) = stage.results(running)
+    assert unanswered.is_error
+    assert "ended around it (cancelled)" in unanswered.content
+    assert marks(f"haul-{running.id}") == ["begun", "told"]
+
+
+def test_the_same_key_twice_is_the_same_job(stage):
+    """The second enqueue gets the first one's job, whatever input or session it names; another agent's key is another."""
+    first = plain.enqueue("pay the bill", idempotency_key="bill-7")
+    again = plain.enqueue("pay the bill", idempotency_key="bill-7", session_id="elsewhere")
+    assert (first.accepted, again.accepted) == (True, False)
+    assert (again.id, again.session_id) == (first.id, first.session_id)
+    assert again.result(10).output == "You said: pay the bill"
+    late = stage.client.enqueue("plain", "pay the bill", idempotency_key="bill-7")
+    assert (late.id, late.accepted) == (first.id, False)
+    other = rejecting.enqueue("pay the bill", idempotency_key="bill-7")
+    assert other.accepted
+    assert other.id != first.id
+    assert other.result(10).status is JobStatus.COMPLETED
+
+
+@pytest.mark.parametrize("sessions", ["none", "one", "different"])
+def test_the_same_key_from_many_producers_at_once_is_one_job(stage, sessions):
+    """Eight threads, one key: one is accepted, all hold the same job in the same session, the model is asked once."""
+    text = stage.cast(["Paid."])
+
+    def enqueue(number):
+        session = {"none": None, "one": "race-one", "different": f"race-{number}"}[sessions]
+        return plain.enqueue(text, idempotency_key=f"race-{sessions}", session_id=session)
+
+    handles = at_once(8, enqueue)
+    assert [handle.accepted for handle in handles].count(True) == 1
+    assert len({handle.id for handle in handles}) == 1
+    assert {handle.session_id for handle in handles} == {stage.job(handles[0]).session_id}
+    assert handles[0].result(10).output == "Paid."
+    assert len(stage.heard(text)) == 1
+
+
+def test_a_dead_letter_holds_its_session_until_it_is_replayed(stage):
+    """What was to come after a failed job does not run over its head; a replay finishes it, then the next one runs."""
+    answers = iter([Say("", stop=Stop.REFUSAL), Say("Well then.")])
+    text = stage.cast([lambda conversation: next(answers)])
+    first = plain.enqueue(text, session_id="held")
+    behind = plain.enqueue("next", session_id="held")
+    result = first.result(10)
+    assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "refused")
+    assert behind.status() is JobStatus.QUEUED
+    letter = stage.client.dead_letters.show(first.id)
+    assert (letter.step, letter.failure.kind, len(letter.tries)) == ("1", "refused", 1)
+    assert stage.client.dead_letters.replay(first.id)
+    assert not stage.client.dead_letters.replay(first.id)
+    assert first.result(10).output == "Well then."
+    assert behind.result(10).output == "You said: next"
+    assert [m.text for m in stage.client.sessions.messages("held")] == [text, "Well then.", "next", "You said: next"]
+
+
+def test_a_discarded_dead_letter_gives_its_session_back(stage):
+    """Discarding is final: the job stays dead, can't be replayed, and the next one runs."""
+    first = plain.enqueue(stage.cast([Say("", stop=Stop.REFUSAL)]), session_id="given-up")
+    behind = plain.enqueue("next", session_id="given-up")
+    assert first.result(10).status is JobStatus.DEAD_LETTERED
+    assert stage.client.dead_letters.discard(first.id)
+    assert not stage.client.dead_letters.discard(first.id)
+    assert not stage.client.dead_letters.replay(first.id)
+    assert behind.result(10).output == "You said: next"
+    assert first.status() is JobStatus.DEAD_LETTERED
+
+
+def test_a_job_in_line_can_be_cancelled_and_the_others_move_up(stage, wait_for):
+    """A job that waits for its session ends at once, and never reaches the model."""
+    running = scribe.enqueue(haul(stage), session_id="line")
+    begun(running, wait_for)
+    text = stage.cast(["never said"])
+    waiting, last = plain.enqueue(text, session_id="line"), plain.enqueue("last", session_id="line")
+    assert waiting.cancel()
+    assert not waiting.cancel()
+    assert waiting.result(5).status is JobStatus.CANCELLED
+    running.cancel()
+    assert last.result(10).output == "You said: last"
+    assert stage.heard(text) == []

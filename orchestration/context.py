@@ -10,7 +10,7 @@ from orchestration.errors import ModelError
 from orchestration.ports import Claim
 from orchestration.results import READ_RESULT
 from schemas.failure import Failure, FailureKind
-from schemas.message import Message
+from schemas.message import Message, UserMessage
 from schemas.model import ModelRequest
 
 BYTES_PER_TOKEN = 2.5
@@ -51,19 +51,28 @@ def assemble(agent: Agent, claim: Claim) -> ModelRequest:
 
 
 def trim_oldest(messages: Sequence[Message], room_bytes: float) -> list[Message]:
-    """The newest whole groups that fit, behind the first user message, which says what it is about. Never splits a group."""
+    """The newest whole groups that fit. Never splits a group.
+
+    Two messages stay whatever has to go: the first, which says what the session is about, and the user's latest, which
+    is being answered: without it the model would answer an earlier question once more.
+    """
     first, rest = list(messages[:1]), list(messages[1:])
-    used = sum(len(message.model_dump_json()) for message in first)
+    asked = [message for message in rest if isinstance(message, UserMessage)][-1:]
+    used = _size_bytes(first) + _size_bytes(asked)
     kept: list[Message] = []
     while rest:
         group = rest[-1].group
         start = len(rest)
         while start and rest[start - 1].group == group:
             start -= 1
-        size = sum(len(message.model_dump_json()) for message in rest[start:])
+        size = 0 if rest[start:] == asked else _size_bytes(rest[start:])
         if kept and used + size > room_bytes:
-            break
+            return [*first, *(message for message in asked if message in rest), *kept]
         kept = rest[start:] + kept
         used += size
         del rest[start:]
     return first + kept
+
+
+def _size_bytes(messages: Sequence[Message]) -> int:
+    return sum(len(message.model_dump_json()) for message in messages)

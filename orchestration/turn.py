@@ -9,7 +9,7 @@ from itertools import takewhile
 from orchestration.agent import Agent
 from orchestration.ports import CallRow, Claim
 from orchestration.results import READ_RESULT
-from orchestration.tools import RefusedCall, Tool
+from orchestration.tools import CheckedCall, RefusedCall, Tool
 from orchestration.validation import JSONSchemaValidator, explain
 from schemas.contract import JsonObject
 from schemas.failure import Failure, FailureKind
@@ -104,8 +104,7 @@ def _sort_call(agent: Agent, claim: Claim, turn: Turn, ordinal: int, call: ToolC
 
 def needs_approval(agent: Agent, tool: Tool, arguments: JsonObject) -> bool:
     """Does a human decide on this call? By the tool's own word, or the agent's escalation."""
-    own = tool.requires_approval(arguments) if callable(tool.requires_approval) else tool.requires_approval
-    return bool(own) or agent.asks_human("tool_approval", tool.name)
+    return tool.needs_approval(arguments) or agent.asks_human("tool_approval", tool.name)
 
 
 def _over_limit(agent: Agent, claim: Claim, turn: Turn, tool: Tool) -> str:
@@ -116,15 +115,8 @@ def _over_limit(agent: Agent, claim: Claim, turn: Turn, tool: Tool) -> str:
     if len(turn.calls) >= MAX_CALLS_PER_TURN:
         return f"Not run: at most {MAX_CALLS_PER_TURN} calls in one turn. Make the others in the next turn."
     if isinstance(limit, dict) and tool.name in limit:
-        of_this_job = takewhile(lambda message: not isinstance(message, UserMessage), reversed(claim.log))
-        before = sum(
-            call.name == tool.name
-            for message in of_this_job
-            if isinstance(message, AssistantMessage)
-            for call in message.tool_calls
-        )
         now = sum(row.call.name == tool.name for row in turn.calls)
-        if before + now >= limit[tool.name]:
+        if _made_before(agent, claim, tool) + now >= limit[tool.name]:
             return (
                 f"Not run: {tool.name} may be called {limit[tool.name]} times and has been. Finish with what you have."
             )
@@ -133,6 +125,13 @@ def _over_limit(agent: Agent, claim: Claim, turn: Turn, tool: Tool) -> str:
     if tool.child is not None and claim.job.depth >= agent.limits.max_depth:
         return f"Not run: jobs may be nested {agent.limits.max_depth} deep, and this one is."
     return ""
+
+
+def _made_before(agent: Agent, claim: Claim, tool: Tool) -> int:
+    """Calls of this tool in earlier turns of the job. One whose arguments were refused did not run: its correction may."""
+    of_this_job = takewhile(lambda message: not isinstance(message, UserMessage), reversed(claim.log))
+    calls = (call for said in of_this_job if isinstance(said, AssistantMessage) for call in said.tool_calls)
+    return sum(call.name == tool.name and isinstance(agent.toolbox.check(call), CheckedCall) for call in calls)
 
 
 def _refuse(turn: Turn, ordinal: int, call: ToolCall, kind: str, message: str) -> None:

@@ -6,43 +6,15 @@ and is lost; the next worker is ended by the next such item.
 
 from __future__ import annotations
 
-import base64
 from queue import Empty
 from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
 
-from schemas.contract import MAX_ENVELOPE_BYTES, check_depth
 from workers import poison
-
-
-class Unreadable(ValueError):
-    """Raised when a raw item can't be a message."""
-
-
-def read_message(raw: bytes) -> dict[str, Any]:
-    """A raw list item as kombu's message, checked before anything recurses into it.
-
-    Raises:
-        Unreadable: says why.
-
-    """
-    if len(raw) > MAX_ENVELOPE_BYTES:
-        raise Unreadable(f"{len(raw):,} bytes, at most {MAX_ENVELOPE_BYTES:,}: messages carry ids, not content")
-    try:
-        check_depth(raw)
-        message = loads(bytes_to_str(raw))
-        properties, headers, body = message["properties"], message["headers"], message["body"]
-        properties["delivery_tag"], properties["delivery_info"]["routing_key"]
-        check_depth(base64.b64decode(body) if properties.get("body_encoding") == "base64" else body)
-        headers.get("task")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise Unreadable(f"not a task message: {type(error).__name__}: {str(error)[:200]}") from error
-    return dict(message)
-
+from workers.wire_reading import Unreadable, read_message
 
 _Channel: Any = kombu_redis.Channel
 """Untyped: the stubs know a part of it only."""
@@ -73,7 +45,7 @@ class Channel(_Channel):  # type: ignore[misc]
             queue = bytes_to_str(reply[0]).rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(queue)
             try:
-                message = read_message(reply[1])
+                message = read_message(reply[1], queue)
             except Unreadable as error:
                 poison.record(queue, reply[1], str(error))
                 raise Empty from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from celery.worker.consumer import Consumer as CeleryConsumer
@@ -10,6 +11,9 @@ from kombu.utils.encoding import safe_repr
 from workers import poison
 from workers.steward import StewardStep
 from workers.wakeup import WakeupStep
+
+ODD_CONTENT = (TypeError, LookupError, ValueError, AttributeError, OverflowError, RecursionError)
+"""What code raises that trusted what it was sent. Never a lost connection."""
 
 _Consumer: Any = CeleryConsumer
 """Untyped: the stubs know a part of it only."""
@@ -22,6 +26,18 @@ class Consumer(_Consumer):  # type: ignore[misc]
         """Celery's own steps and ours."""
 
         default_steps = (*_Consumer.Blueprint.default_steps, WakeupStep, StewardStep)
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
+        """Celery's own, which raises into the event loop at odd content that `wire_reading` has not seen: other brokers'."""
+        handle = super().create_task_handler(*args, **options)
+
+        def on_message(message: Any) -> None:
+            try:
+                handle(message)
+            except ODD_CONTENT as error:
+                self._poison(message, f"invalid task message: {type(error).__name__}: {str(error)[:200]}")
+
+        return on_message
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """The body can't be decoded."""

@@ -22,7 +22,7 @@ from tests.functional import fleet_marks
 from workers.dispatch import client_of
 from workers.fleet import Fleet, wait_ready, worker_argv
 from workers.settings import Settings
-from workers.simulator import Conversation, ModelServer, Say, Turn, UnexpectedCall, Use
+from workers.simulator import Conversation, ModelServer, Say, UnexpectedCall, Use
 
 Line = str | Say | Use | Callable[[Conversation], Say | Use]
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ class Stage:
         self._parts = parts
 
     def cast(self, lines: Sequence[Line], text: str | None = None) -> str:
-        """A user's input that is answered with these lines, one for each model turn after it."""
+        """A user's input that is answered with these lines, one after the other. A repeated request gets the same line."""
         return self._parts.add(lines, text)
 
     def heard(self, text: str) -> list[Conversation]:
@@ -68,30 +68,42 @@ class Parts:
     def __init__(self) -> None:
         self.heard: dict[str, list[Conversation]] = {}
         self._lines: dict[str, Sequence[Line]] = {}
+        self._turns: dict[str, int] = {}
         self._numbers = itertools.count(1)
 
     def add(self, lines: Sequence[Line], text: str | None) -> str:
         text = text or f"Question {next(self._numbers)}, please."
         self._lines[text] = lines
         self.heard[text] = []
+        self._turns[text] = -1
         return text
 
     def __call__(self, conversation: Conversation) -> Say | Use:
         text = conversation.last_user
         if text not in self._lines:
             return Say(f"You said: {text[:80]}")
-        self.heard[text].append(conversation)
-        turn = sum(spoken.role == "assistant" for spoken in conversation.since_user)
-        lines = self._lines[text]
+        heard = self.heard[text]
+        # Counted here: an empty answer and a trimmed window don't show in the request.
+        self._turns[text] += not heard or heard[-1].turns != conversation.turns
+        heard.append(conversation)
+        lines, turn = self._lines[text], self._turns[text]
         if turn >= len(lines):
             raise UnexpectedCall(f"{text!r} has {len(lines)} lines, and turn {turn + 1} was asked for")
         line = lines[turn]
         return line(conversation) if callable(line) else Say(line) if isinstance(line, str) else line
 
 
-def told(conversation: Conversation) -> list[Turn]:
-    """The tool results that the model was shown since the user spoke."""
-    return [turn for turn in conversation.since_user if turn.role == "tool"]
+def told(conversation: Conversation) -> list[str]:
+    """The tool results that the model was shown since the user spoke, without what marks an error on a wire."""
+    return [turn.text.removeprefix("ERROR: ") for turn in conversation.since_user if turn.role == "tool"]
+
+
+def note(conversation: Conversation) -> str:
+    """What the runtime, not the user, said to the model last."""
+    last = conversation.last
+    assert last is not None
+    assert last.role == "note"
+    return last.text.removeprefix("<reminder>").removesuffix("</reminder>")
 
 
 @contextmanager

@@ -80,7 +80,7 @@ class Agent:
         if not isinstance(system_prompt, str) or not system_prompt.strip():
             raise ConfigError(f"agent {name!r}: expected a system_prompt with text in it, got {system_prompt!r}")
         self.system_prompt = system_prompt
-        self.children = tuple(children)
+        self.children = tuple(_agent(self.name, child) for child in children)
         self.tools = tuple(tools) + tuple(
             child.as_tool(f"Hand a task over to {child.name}.")
             for child in children
@@ -95,7 +95,8 @@ class Agent:
         self.output_schema = _output_schema(self.name, output_schema)
         self.output_validator = _output_validator(self.name, self.output_schema)
         self.goal = _policy(goal, GoalContract, "goal") if goal is not None else None
-        self.escalation = tuple(escalation)
+        self.escalation = tuple(_policy(rule, Escalation, "escalation") for rule in escalation)
+        _check_tool_names(self)
         self.fallback_models = tuple(_model(self.name, fallback, self.model_policy) for fallback in fallback_models)
         self.version = self._digest()
         self.fixed_bytes = len(self.system.encode()) + sum(len(spec.model_dump_json()) for spec in self.toolbox.specs)
@@ -190,6 +191,25 @@ def _policy(value: P | None, kind: type[P], name: str) -> P:
     if not isinstance(value, kind):
         raise ConfigError(f"{name}: expected a {kind.__name__}, got {value!r}")
     return value
+
+
+def _agent(name: str, child: object) -> Agent:
+    if not isinstance(child, Agent):
+        raise ConfigError(f"agent {name!r}: children: expected agents, got {child!r:.200}")
+    return child
+
+
+def _check_tool_names(agent: Agent) -> None:
+    """A rule about a tool that isn't there would be a rule that never holds: a typo must not take an approval away."""
+    ceilings = agent.limits.max_tool_calls
+    named = [("limits.max_tool_calls", name) for name in (ceilings if isinstance(ceilings, dict) else ())]
+    named += [(f"escalation {rule.when}", name) for rule in agent.escalation for name in rule.tools]
+    there = [tool.name for tool in agent.tools]
+    for where, name in named:
+        if name not in there:
+            close = difflib.get_close_matches(name, there, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"its tools: {', '.join(there) or 'none'}"
+            raise ConfigError(f"agent {agent.name!r}: {where} names {name!r}, which is no tool of it; {hint}")
 
 
 def _model(agent: str, name: str, policy: ModelPolicy) -> ModelName:

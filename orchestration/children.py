@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 from orchestration.agent import Agent
 from orchestration.errors import LeaseLost, NotFound
 from orchestration.jobs import new_job
+from orchestration.ports import Store
 from orchestration.tools import Tool
 from schemas.contract import JsonObject
 from schemas.job import Job, JobStatus, Parent
-from schemas.step import Continue, Outcome, StepRef
+from schemas.step import Continue, Outcome, StepKind, StepRef
 
 if TYPE_CHECKING:
     from orchestration.toolstep import ToolStep
 
-POLL_MS = 15_000
+POLL_MS = 5_000
 """How often a waiting parent looks by itself. The child's end wakes it at once; this finds a lost wake-up."""
 
 
@@ -49,6 +50,16 @@ def step(tool_step: ToolStep, tool: Tool, arguments: JsonObject) -> Outcome:
         return _wait(tool_step)
     content, is_error = _report(child)
     return tool_step.answer(content, is_error)
+
+
+def orphaned(store: Store, job: Job) -> bool:
+    """Was the job that asked for this one cancelled, or did it run out of time? A dead one may be replayed, and still asks."""
+    if job.parent is None or job.parent.kind is not StepKind.TOOL:
+        return False
+    try:
+        return store.job(job.parent.job_id).status in (JobStatus.CANCELLED, JobStatus.TIMED_OUT)
+    except NotFound:
+        return False
 
 
 def _wait(tool_step: ToolStep) -> Outcome:

@@ -72,6 +72,25 @@ class DeadLetters:
         return self._client.operations.discard(job_id)
 
 
+class Approvals:
+    """`client.approvals`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def list(self, *, limit: int = 1_000) -> Sequence[Job]:
+        """Jobs that wait for a human, the newest first; `waiting` says for what."""
+        return self._client.operations.jobs(limit=limit, status=JobStatus.PARKED)
+
+    def approve(self, job_id: str, step: str | None = None) -> bool:
+        """Let a parked call run. False: somebody decided before."""
+        return self._client.operations.decide(job_id, step, approve=True)
+
+    def reject(self, job_id: str, reason: str = "", step: str | None = None) -> bool:
+        """Refuse a parked call; the model is told why. False: somebody decided before."""
+        return self._client.operations.decide(job_id, step, approve=False, reason=reason)
+
+
 class Sessions:
     """`client.sessions`."""
 
@@ -96,6 +115,7 @@ class Client:
     def __post_init__(self) -> None:
         self.jobs = Jobs(self)
         self.dead_letters = DeadLetters(self)
+        self.approvals = Approvals(self)
         self.sessions = Sessions(self)
 
     def enqueue(

@@ -10,12 +10,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestration.agent import Agent
 from orchestration.errors import ConfigError
-from schemas.contract import MAX_INPUT_BYTES, Id
+from schemas.contract import MAX_INPUT_BYTES, Id, Name
 from schemas.job import NewJob, Parent, SessionPolicy
 from schemas.policy import RunLimits
 from schemas.step import Priority
 
 _ID: TypeAdapter[str] = TypeAdapter(Id)
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 def new_id(kind: str) -> str:
@@ -38,6 +39,16 @@ def checked_id(value: str, what: str) -> str:
     except ValidationError as error:
         raise ConfigError(
             f"{what}={value!r}: expected 1 to 128 letters, digits or . _ : @ -, beginning with a letter or digit"
+        ) from error
+
+
+def checked_agent(name: str) -> str:
+    """The name of an agent that this process need not have loaded. Raises ConfigError."""
+    try:
+        return _NAME.validate_python(name)
+    except ValidationError as error:
+        raise ConfigError(
+            f"agent name {name!r:.100}: expected a letter or _, then letters, digits, _ or -, at most 64"
         ) from error
 
 
@@ -78,8 +89,8 @@ def new_job(
     """
     if priority not in set(Priority):
         raise ConfigError(f"priority={priority!r}: expected one of {', '.join(Priority)}")
-    name = agent if isinstance(agent, str) else agent.name
-    limits = RunLimits() if isinstance(agent, str) else agent.limits
+    name = agent.name if isinstance(agent, Agent) else checked_agent(agent)
+    limits = agent.limits if isinstance(agent, Agent) else RunLimits()
     if tenant is not None:
         checked_id(tenant, "tenant")
     if job_id is None and idempotency_key is not None:
@@ -91,7 +102,7 @@ def new_job(
     return NewJob(
         job_id=job_id,
         agent=name,
-        agent_version="" if isinstance(agent, str) else agent.version,
+        agent_version=agent.version if isinstance(agent, Agent) else "",
         session_id=session_id,
         input=checked_input(input),
         tenant=tenant,

@@ -15,6 +15,9 @@ PARTITIONS = 16
 KEPT_S = 7 * 24 * 3600
 """How long a session and its jobs are kept after their last step."""
 
+HELD_S = 90 * 24 * 3600
+"""How long they are kept while a dead letter or a parked call waits for a human; the job listing reaches as far back."""
+
 
 @dataclass(frozen=True)
 class Key:
@@ -74,7 +77,7 @@ class Keyspace:
             "{prefix}:{p}:jobs",
             "ZSET",
             "job -> ms of its creation: the listing",
-            "kept: older entries are trimmed on enqueue",
+            "held: older entries are trimmed on enqueue",
         ),
         Key("{prefix}:{p}:dead", "ZSET", "job -> ms of its dead letter", "none: entries leave by replay or discard"),
         Key("{prefix}:{p}:letters", "HASH", "job -> DeadLetterRecord", "none: entries leave by replay or discard"),

@@ -40,6 +40,7 @@ class LeaseKeeper:
         self._holds: dict[tuple[str, str, int], Hold] = {}
         self._lock = threading.Lock()
         self._pid = 0
+        self._away = False
 
     @contextmanager
     def hold(self, claim: Claim, at_most_ms: int) -> Iterator[Hold]:
@@ -69,20 +70,23 @@ class LeaseKeeper:
             self._clock.sleep_ms(self._period_ms // 2)
             now = self._clock.monotonic_ms()
             for hold in list(self._holds.values()):
-                if hold.renew_at_ms <= now < hold.until_ms and not hold.lost:
-                    self._renew_one(hold, now)
+                if hold.renew_at_ms <= now < hold.until_ms and not hold.lost and not self._renew_one(hold, now):
+                    break
 
-    def _renew_one(self, hold: Hold, now: int) -> None:
+    def _renew_one(self, hold: Hold, now: int) -> bool:
+        """False: the store is away, so the others need not ask either. All ask again next time; the fence decides in the end."""
         try:
             answer = self._renew(hold.claim)
-        except StoreUnavailable as error:  # tried again at the next turn; the fence decides in the end
-            log.warning(
-                "lease.renewal_failed", step=hold.claim.ref.step, job_id=hold.claim.ref.job_id, error=str(error)[:200]
-            )
-            return
+        except StoreUnavailable as error:
+            if not self._away:  # one line for an outage, not one for every hold and quarter of a lease
+                log.warning("lease.renewal_failed", holds=len(self._holds), error=str(error)[:200])
+            self._away = True
+            return False
         except Exception:
             log.exception("lease.renewal_broke", job_id=hold.claim.ref.job_id)
-            return
+            return True
+        self._away = False
         hold.renew_at_ms = now + self._period_ms
         hold.cancelled = hold.cancelled or answer is None
         hold.lost = answer is False
+        return True

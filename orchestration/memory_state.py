@@ -45,6 +45,8 @@ class JobState:
     rows: dict[str, Row] = field(default_factory=dict)
     trace: list[TraceRecord] = field(default_factory=list)
     fence: int = 0
+    committed: tuple[str, int] = ("", 0)
+    """The last model turn that was committed: step and fence."""
     cancel: bool = False
     discarded: bool = False
 

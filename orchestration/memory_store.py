@@ -76,9 +76,11 @@ class MemoryStore:
     def commit_turn(self, claim: Claim, commit: TurnCommit) -> bool | None:
         """See `ports.Store.commit_turn`."""
         state, ref = self.state, claim.ref
-        if state.held(claim) is None:
-            return False
         job = state.jobs[ref.job_id]
+        if state.held(claim) is None:  # sent again, because its reply was lost?
+            again = job.committed == (ref.step, claim.fence)
+            return again and (None if job.cancel else True)
+        job.committed = (ref.step, claim.fence)
         session, record = state.session(job), job.record
         session.log += commit.messages
         session.groups = claim.group

@@ -12,6 +12,7 @@ import structlog
 
 from orchestration import context, endings, retry, turn
 from orchestration.agent import Agent
+from orchestration.children import orphaned
 from orchestration.errors import LeaseLost, ModelError, StoreUnavailable, UnknownAgent
 from orchestration.leases import LeaseKeeper
 from orchestration.ports import Claim, Clock, Ending, Gate, Model, Store, TurnCommit, Verdict
@@ -69,7 +70,12 @@ class Attempt:
     def __init__(self, runner: StepRunner, claim: Claim) -> None:
         self.r = runner
         self.claim = claim
-        self.began_ms = runner.clock.monotonic_ms()
+        self.begin(claim.now_ms)
+
+    def begin(self, now_ms: int) -> None:
+        """The work begins now, which is `now_ms` on the server."""
+        self.started_ms = now_ms
+        self.began_ms = self.r.clock.monotonic_ms()
 
     def run(self) -> Outcome:
         """Never raises for what the step did; only for a store that is away."""
@@ -106,6 +112,9 @@ class Attempt:
                 max_steps=agent.limits.max_steps,
                 timeout_ms=int(agent.limits.session_timeout_s * 1000),
             )
+        if orphaned(store, claim.job):
+            self.claim = replace(claim, ending="cancelled")
+            return self.dead(Failure(kind=FailureKind.CANCELLED, detail="the job that asked for this one is over"))
         if spent := endings.over_budget(agent, claim):
             return self.dead(spent)
         try:
@@ -200,7 +209,7 @@ class Attempt:
 
     def now_ms(self) -> int:
         """The server's time of the claim plus what has passed here since: no clock of this machine in it."""
-        return self.claim.now_ms + self.r.clock.monotonic_ms() - self.began_ms
+        return self.started_ms + self.r.clock.monotonic_ms() - self.began_ms
 
     def trace(
         self,
@@ -217,9 +226,10 @@ class Attempt:
         return TraceRecord(
             step=claim.ref.step,
             kind=claim.ref.kind,
+            group=claim.group,
             attempt=claim.attempt,
             outcome=word or outcome.kind,
-            started_ms=claim.now_ms,
+            started_ms=self.started_ms,
             ended_ms=self.now_ms(),
             worker=self.r.worker,
             reason=reason,

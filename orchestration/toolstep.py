@@ -51,8 +51,7 @@ class ToolStep:
             return self.answer(checked.message, is_error=True, effect="none")
         tool, arguments = checked.tool, checked.arguments
         if self.claim.verdict.startswith("rejected:"):
-            reason = self.claim.verdict.partition(":")[2] or "no reason given"
-            return self.answer(f"A human rejected this call: {reason}", is_error=True, effect="none")
+            return self.rejected()
         if not self.claim.verdict and needs_approval(self.agent, tool, arguments):
             return self.park(Park(question=f"May {tool.name} run?", reason="tool_approval"))
         if tool.child is not None:
@@ -142,6 +141,13 @@ class ToolStep:
         failure = Failure(kind=FailureKind.UNKNOWN_EFFECT, detail=f"{tool.name} had begun when its worker vanished")
         return self.answer(UNKNOWN_EFFECT, is_error=True, effect="unknown", failure=failure)
 
+    def rejected(self) -> Outcome:
+        """A human said no: to the call, or to running it again when nobody knows what came of it."""
+        reason = self.claim.verdict.partition(":")[2] or "no reason given"
+        if self.claim.interrupted:
+            return self.answer(f"{UNKNOWN_EFFECT} A human decided so: {reason}", is_error=True, effect="unknown")
+        return self.answer(f"A human rejected this call: {reason}", is_error=True, effect="none")
+
     def park(self, park: Park) -> Outcome:
         """Put the call aside for a human."""
         trace = self.a.trace(park, reason=park.reason)
@@ -220,14 +226,14 @@ class InlineCall(ToolStep):
     def __init__(self, step: ToolStep, row: CallRow) -> None:
         from orchestration.step import Attempt
 
+        self.turn = step.a
         claim = replace(step.claim, ref=step.claim.ref.call(row.ordinal), attempt=0, call=row.call)
-        attempt = Attempt(step.a.r, claim)
-        attempt.began_ms = step.a.began_ms
-        super().__init__(attempt, step.agent)
+        super().__init__(Attempt(step.a.r, claim), step.agent)
 
     def execute_inline(self, tool: Tool, arguments: JsonObject, hold: Hold) -> tuple[ToolMessage, TraceRecord] | None:
         """The result to commit, or None when the call was put back or ended the job."""
         outcome = Continue()
+        self.a.begin(self.turn.now_ms())
         try:
             content, is_error, handle = self.call(tool, arguments, hold)
         except ToolError as error:

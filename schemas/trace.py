@@ -16,6 +16,8 @@ class TraceRecord(Contract):
     v: Literal[1] = 1
     step: str
     kind: StepKind
+    group: int | None = None
+    """The group of the session's messages that this step added to."""
     attempt: int
     outcome: str
     """continue, complete, defer, park, dead_letter, or the ending forced on the job (cancelled, timed_out)."""

@@ -17,7 +17,8 @@ def make_app(current: Settings) -> Celery:
     """The app of one fleet."""
     broker.install()
     redis_broker = current.broker.startswith(("redis://", "rediss://"))
-    app = Celery("midwatch", broker=current.broker, include=["workers.tasks"])
+    # A producer may have a Celery app of its own, and its shared tasks go to the app that is current: not to ours.
+    app = Celery("midwatch", broker=current.broker, include=["workers.tasks"], set_as_current=False)
     app.conf.update(
         # A message is a hint, the state in Redis is the truth. On Redis it is not acknowledged at all: that halves the
         # broker's commands, and with no unacked messages there is no visibility timeout to run a step twice. What dies

@@ -9,6 +9,7 @@ from __future__ import annotations
 from queue import Empty
 from typing import Any
 
+import redis
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
@@ -37,6 +38,10 @@ class Channel(_Channel):  # type: ignore[misc]
         try:
             try:
                 reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
+            except redis.ResponseError as error:
+                # A failover: this server is a replica now ("UNBLOCKED", "READONLY"). Stock kombu lets it end the worker.
+                self.client.connection.disconnect()
+                raise redis.ConnectionError(str(error)) from error
             except self.connection_errors:
                 self.client.connection.disconnect()
                 raise
@@ -60,6 +65,8 @@ class Transport(kombu_redis.Transport):
     """kombu's Redis transport over our channel."""
 
     Channel = Channel
+    connection_errors = (*kombu_redis.Transport.connection_errors, redis.ReadOnlyError, redis.OutOfMemoryError)
+    """Time cures these two as well: a worker that (re)connects to a replica or a full server waits, it does not end."""
 
 
 def install() -> None:

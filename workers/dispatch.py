@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import redis
@@ -16,6 +17,8 @@ from workers.redisconn import connect_redis
 from workers.wire import PRIORITIES, QUEUES, TASKS, Wire, envelope, queue_key
 
 if TYPE_CHECKING:
+    from celery import Celery
+
     from workers.settings import Settings
 
 
@@ -57,6 +60,14 @@ class CeleryDispatcher:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
+    @cached_property
+    def _app(self) -> Celery:
+        """The process's own app where it is of the same fleet, as in a worker; an app for these addresses elsewhere."""
+        from workers import app as process
+        from workers.settings import settings as of_process
+
+        return process.app if self._settings == of_process() else process.make_app(self._settings)
+
     def hand_off(self, priority: Priority) -> tuple[str, str] | None:
         """Never."""
         return None
@@ -67,8 +78,7 @@ class CeleryDispatcher:
 
     def publish(self, refs: Sequence[StepRef]) -> None:
         """See `ports.Dispatcher.publish`."""
-        from workers.app import app
-
+        app = self._app
         with app.producer_pool.acquire(block=True, timeout=5) as producer:
             for ref in refs:
                 try:

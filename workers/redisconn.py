@@ -8,16 +8,17 @@ from redis.retry import Retry
 
 
 def connect_redis(url: str, *, max_connections: int = 256) -> redis.Redis:
-    """A client that answers or fails within seconds.
+    """A client that answers or fails within five seconds.
 
     One retry, for a connection that the server closed while it lay in the pool: every script of ours may be sent twice.
+    None after a timeout: a frozen server would cost it twice.
     """
     return redis.Redis.from_url(
         url,
-        socket_timeout=5.0,
+        socket_timeout=4.0,
         socket_connect_timeout=2.0,
         socket_keepalive=True,
         max_connections=max_connections,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), retries=1),
+        retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 1, supported_errors=(redis.ConnectionError,)),
         client_name="midwatch",
     )

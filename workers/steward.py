@@ -10,6 +10,7 @@ import structlog
 from celery import bootsteps
 
 from orchestration.errors import StoreUnavailable
+from orchestration.store.scripts import UNAVAILABLE
 from schemas.step import Priority
 from workers.runtime import Runtime, runtime
 from workers.wire import queue_key
@@ -21,12 +22,16 @@ PATIENCE_MS = 2_000
 STALE_MS = 60_000
 """The same while its queue is not empty: then it most likely waits its turn, and a second message would only add to the queue."""
 
+SETTLE_MS = 2_000
+"""At least so long nothing is released after an outage: a commit that waits for the server asks once a second."""
+
 
 class Steward:
     """One thread. Any number of stewards may run in a fleet: each entry is handed to one of them."""
 
-    def __init__(self, current: Runtime) -> None:
+    def __init__(self, current: Runtime, *, after_outage: bool = False) -> None:
         self._runtime = current
+        self._after_outage = after_outage
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="midwatch-steward", daemon=True)
 
@@ -61,19 +66,29 @@ class Steward:
         return not any(lengths[:half]), not any(lengths[half:])
 
     def _work(self) -> None:
-        period_ms = self._runtime.settings.sweep_ms
         while not self._stop.is_set():
-            wait_ms = period_ms
+            wait_ms = self._runtime.settings.sweep_ms
             try:
-                soonest = self.sweep()
-                if 0 <= soonest < period_ms:
-                    wait_ms = max(20, soonest)
-            except (StoreUnavailable, ConnectionError, TimeoutError) as error:
-                log.warning("steward.store_unavailable", error=str(error)[:200])
+                wait_ms = self._turn()
+            except (StoreUnavailable, *UNAVAILABLE) as error:
+                if not self._after_outage:
+                    log.warning("steward.store_unavailable", error=str(error)[:200])
+                self._after_outage = True
             except Exception:
                 log.exception("steward.broke")
             # Jitter keeps the stewards of a fleet from asking in one breath.
             self._stop.wait(wait_ms * random.uniform(0.9, 1.1) / 1000)
+
+    def _turn(self) -> int:
+        """Sweep. Returns the ms until the next turn."""
+        settings = self._runtime.settings
+        if self._after_outage:
+            # Leases ran out because they could not be renewed. Who has finished work in hand comes first, or it is done twice.
+            self._runtime.client.operations.sweep(patience_ms=0, stale_ms=0, idle=(False, False), limit=0)
+            self._after_outage = False
+            return max(settings.lease_ms, SETTLE_MS)
+        soonest = self.sweep()
+        return max(20, soonest) if 0 <= soonest < settings.sweep_ms else settings.sweep_ms
 
 
 class StewardStep(bootsteps.StartStopStep):
@@ -84,10 +99,12 @@ class StewardStep(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         super().__init__(consumer, **kwargs)
         self.steward: Steward | None = None
+        self._started = False
 
     def start(self, consumer: Any) -> None:
         """With the consumer."""
-        self.steward = Steward(runtime())
+        self.steward = Steward(runtime(), after_outage=self._started)
+        self._started = True
         self.steward.start()
 
     def stop(self, consumer: Any) -> None:

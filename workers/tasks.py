@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 from typing import Any
 
 import structlog
 from pydantic import ValidationError
 
+from orchestration.client import Client
 from orchestration.errors import ConfigError, Refused, StoreUnavailable, UnknownAgent
 from orchestration.jobs import new_job
-from schemas.job import StartEnvelope
+from schemas.job import NewJob, StartEnvelope
 from schemas.step import StepRef
 from workers import poison
 from workers.app import app
 from workers.runtime import runtime
+
+START_PATIENCE_S = 60.0
+"""How long a job of another language's producer waits for a server that is away or full: its message is here, and the
+producer was told that it is taken. A step's message needs no patience: the step itself is still owed."""
 
 log = structlog.get_logger("midwatch.tasks")
 
@@ -42,15 +49,29 @@ def start(*args: Any, **envelope: Any) -> None:
         job = new_job(
             agent,
             wanted.input,
-            job_id=wanted.job_id,
+            job_id=None if wanted.idempotency_key else wanted.job_id,  # the key names the job, as for any producer
             session_id=wanted.session_id,
+            idempotency_key=wanted.idempotency_key,
             priority=wanted.priority,
             tenant=wanted.tenant,
             traceparent=wanted.traceparent,
         )
-        current.client.store.enqueue(job, on_interrupt=current.client.operations.cancel)
-    except (ValidationError, ConfigError, Refused, UnknownAgent) as error:
-        poison.record("model", json.dumps(given, default=repr), f"midwatch.start: {_why(error)}")
+        _enqueue(current.client, job)
+    except (ValidationError, ConfigError, Refused, UnknownAgent, StoreUnavailable) as error:
+        poison.record(_queue("model"), json.dumps(given, default=repr), f"midwatch.start: {_why(error)}")
+
+
+def _enqueue(client: Client, job: NewJob) -> None:
+    give_up = time.monotonic() + START_PATIENCE_S
+    while True:
+        try:
+            client.store.enqueue(job, on_interrupt=client.operations.cancel)
+            return
+        except StoreUnavailable as error:
+            if time.monotonic() >= give_up:
+                raise
+            log.warning("start.store_unavailable", job_id=job.job_id, error=str(error)[:300])
+        time.sleep(random.uniform(0.5, 1.0))
 
 
 def _step(queue: str, args: tuple[Any, ...], envelope: dict[str, Any]) -> None:
@@ -62,7 +83,7 @@ def _step(queue: str, args: tuple[Any, ...], envelope: dict[str, Any]) -> None:
             )
         ref = StepRef.model_validate(envelope)
     except (ValidationError, ValueError) as error:
-        poison.record(queue, json.dumps([list(args), envelope], default=repr), _why(error))
+        poison.record(_queue(queue), json.dumps([list(args), envelope], default=repr), _why(error))
         return
     try:
         outcome = runtime().runner.run(ref)
@@ -70,6 +91,10 @@ def _step(queue: str, args: tuple[Any, ...], envelope: dict[str, Any]) -> None:
         log.warning("step.store_unavailable", job_id=ref.job_id, step=ref.step, error=str(error)[:300])
         return
     log.debug("step.done", job_id=ref.job_id, step=ref.step, outcome=getattr(outcome, "kind", outcome))
+
+
+def _queue(name: str) -> str:
+    return runtime().client.operations.keys.queue(name)
 
 
 def _why(error: Exception) -> str:

@@ -82,10 +82,10 @@ def read_message(raw: bytes, queue: str) -> Json:
     }
 
 
-def _object(value: Any, name: str) -> Json:
-    found = value.get(name) if isinstance(value, dict) else None
+def _object(frame: Any, name: str) -> Json:
+    found = frame.get(name) if isinstance(frame, dict) else None
     if not isinstance(found, dict):
-        raise Unreadable(f"not a task message: expected {name} in a JSON object, got {type(found or value).__name__}")
+        raise Unreadable(f"not a task message: expected an object with {name}, got {_kind(frame)} with {_kind(found)}")
     return found
 
 
@@ -93,8 +93,12 @@ def _word(holder: Json, name: str) -> str:
     """An id or a name: it becomes a key of dictionaries, and part of logs."""
     value = holder.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= 255 or not value.isprintable():
-        raise Unreadable(f"not a task message: expected {name} as a short text, got {type(value).__name__}")
+        raise Unreadable(f"not a task message: expected {name} as a short text, got {_kind(value)}")
     return value
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
 def _refuse(frame: Json, headers: Json) -> None:
@@ -112,7 +116,7 @@ def _body(body: Any, encoding: Any) -> str:
     """The body as JSON text, of which Celery makes positional and keyword arguments without asking."""
     try:
         if not isinstance(body, str) or encoding not in (None, "utf-8", "base64"):
-            raise Unreadable(f"undecodable: expected text, plain or in base64, got {type(body).__name__}")
+            raise Unreadable(f"undecodable: expected text, plain or in base64, got {_kind(body)} in {encoding!r:.30}")
         text = base64.b64decode(body, validate=True).decode() if encoding == "base64" else body
         check_depth(text)
         # kombu's JSON makes dates, decimals and UUIDs of marked objects, and takes four times as long.

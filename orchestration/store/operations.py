@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import redis
+import structlog
 
-from orchestration.errors import NotFound, Refused
+from orchestration.children import child_id
+from orchestration.errors import NotFound, Refused, StoreUnavailable
 from orchestration.keyspace import PARTITIONS, Keyspace
 from orchestration.ports import Dispatcher
 from orchestration.store.logcache import LogCache
@@ -18,6 +20,8 @@ from schemas.job import Job, JobStatus
 from schemas.message import Message
 from schemas.step import StepKind, StepRef
 from schemas.trace import TraceRecord
+
+log = structlog.get_logger("midwatch.operations")
 
 DISCARDED = "This call was not made: its job was given up."
 
@@ -101,7 +105,10 @@ class Operations:
         return total
 
     def cancel(self, job_id: str) -> bool:
-        """Cancel a job. False: it had ended already. A job under way ends at its next claim; nothing of it starts any more."""
+        """Cancel a job and its children. False: it had ended already.
+
+        A job under way ends at its next claim; nothing of it starts any more.
+        """
         ref = self._ref(job_id)
         reply = self._script("cancel", ref, (job_id, ref.session_id, member_base(ref)))
         match reply[0]:
@@ -109,6 +116,7 @@ class Operations:
                 self._hand_on(ref, reply[1])
             case b"marked":
                 self._publish_steps(ref, reply[1:])
+                self._cancel_children(ref, reply[1:])
             case _:
                 return False
         return True
@@ -147,7 +155,7 @@ class Operations:
         queue = 13 if ref.kind is StepKind.MODEL else 14
         if not self._script("resolve", ref, (step, member(ref), verdict, "", queue)):
             return False
-        self._dispatcher.publish((ref,))
+        self._announce((ref,))
         return True
 
     def sweep(
@@ -210,9 +218,22 @@ class Operations:
         return self._scripts.call(name, step_keys(self.keys, ref), args, patience_ms=1_000)
 
     def _publish_steps(self, ref: StepRef, steps: Iterable[bytes]) -> None:
-        self._dispatcher.publish([ref.model_copy(update={"step": step.decode()}) for step in steps])
+        self._announce([ref.model_copy(update={"step": step.decode()}) for step in steps])
+
+    def _cancel_children(self, ref: StepRef, steps: Iterable[bytes]) -> None:
+        """Nobody waits for their answers any more. One that was missed here ends at its next turn: `children.orphaned`."""
+        calls = [ref.model_copy(update={"step": step.decode()}) for step in steps]
+        for child in self._jobs([child_id(call) for call in calls if call.kind is StepKind.TOOL]):
+            self.cancel(child.job_id)
+
+    def _announce(self, refs: Sequence[StepRef]) -> None:
+        """Publish what a script has just owed. When that fails a steward does it: the verb itself has been recorded."""
+        try:
+            self._dispatcher.publish(refs)
+        except StoreUnavailable as error:
+            log.warning("publish.failed", steps=len(refs), error=str(error))
 
     def _hand_on(self, ref: StepRef, entry: bytes) -> None:
         heir = following(ref, entry)
         if heir:
-            self._dispatcher.publish((heir,))
+            self._announce((heir,))

@@ -10,7 +10,7 @@ import redis
 import structlog
 
 from orchestration.errors import NotFound, SessionBusy, StoreUnavailable
-from orchestration.keyspace import KEPT_S, Keyspace
+from orchestration.keyspace import HELD_S, KEPT_S, Keyspace
 from orchestration.ports import (
     Claim,
     Dispatcher,
@@ -70,6 +70,7 @@ class RedisStore:
             case b"exists":
                 return False
             case b"busy":
+                self.client.delete(self.keys.job_pointer(job.job_id))  # a job that was refused binds its id to no session
                 raise SessionBusy(
                     f"session {home!r} runs job {reply[1].decode()!r} and the agent's policy is on_busy='reject'; "
                     "wait for it, cancel it, or use on_busy='enqueue'"
@@ -85,7 +86,7 @@ class RedisStore:
         """The session a job id belongs to: the first enqueue decides, so one id never becomes two jobs."""
         pointer = self.keys.job_pointer(job.job_id)
         try:
-            known = self.client.set(pointer, job.session_id, nx=True, get=True, ex=4 * KEPT_S)
+            known = self.client.set(pointer, job.session_id, nx=True, get=True, ex=HELD_S + KEPT_S)
         except UNAVAILABLE as error:
             raise unavailable(error) from error
         return known.decode() if isinstance(known, bytes) else job.session_id

@@ -14,7 +14,7 @@ import redis
 from redis import exceptions as redis_errors
 
 from orchestration.errors import StoreUnavailable
-from orchestration.keyspace import KEPT_S
+from orchestration.keyspace import HELD_S, KEPT_S
 
 Arg = str | bytes | int
 
@@ -35,7 +35,7 @@ def source(name: str) -> str:
     text = (folder / f"{name}.lua").read_text()
     if name == "sweep":
         return f"#!lua\n{text}"
-    return f"#!lua\nlocal KEPT_S = {KEPT_S}\n{(folder / 'prelude.lua').read_text()}\n{text}"
+    return f"#!lua\nlocal KEPT_S, HELD_S = {KEPT_S}, {HELD_S}\n{(folder / 'prelude.lua').read_text()}\n{text}"
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestration.errors import NotFound, Refused
@@ -147,11 +149,12 @@ def test_whoever_lost_the_step_commits_nothing(bench):
 
 
 def test_a_commit_is_made_once(bench):
-    """Its second sending, after a lost reply, finds the step over."""
+    """Its second sending, after a lost reply, changes nothing and says so: what it started inline is still its own."""
     claim = bench.begin()
     assert bench.store.commit_turn(claim, turn_of(claim)) is True
-    assert bench.store.commit_turn(claim, turn_of(claim)) is False
+    assert bench.store.commit_turn(claim, turn_of(claim)) is True
     assert len(bench.store.trace(claim.ref)) == 1
+    assert bench.store.commit_turn(replace(claim, fence=claim.fence + 1), turn_of(claim)) is False
 
 
 def test_a_lease_is_prolonged_while_it_is_held(bench):

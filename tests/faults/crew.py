@@ -54,7 +54,8 @@ class Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.fleet.stop(timeout_s=5)
+        self.fleet.stop(timeout_s=0)  # they are killed: how workers end in order is a test of its own
+        self.client.store.client.close()
 
     def start(self, name: str, pool: str, slots: int, queues: str = "model,tools", **env: str) -> Member:
         """Start a worker without waiting for it; see `ready`."""
@@ -66,9 +67,9 @@ class Crew:
         ready(member)
         return member
 
-    def enqueue(self, plan: str, **options: Any) -> JobHandle:
-        """A job of the agent `fault`."""
-        return self.client.enqueue("fault", plan, **options)
+    def enqueue(self, plan: str, agent: str = "fault", **options: Any) -> JobHandle:
+        """A job that follows a plan."""
+        return self.client.enqueue(agent, plan, **options)
 
     def queued(self, queue: str) -> int:
         """Messages that nobody has taken."""

@@ -90,6 +90,18 @@ def hold_once(context: ToolContext, word: str) -> str:
     return _hold(context, word)
 
 
+@tool(idempotent=True, timeout_s=60, inline=True)
+def hold_inline(context: ToolContext, word: str) -> str:
+    """Take as long as the gate is closed, in the model turn's own task; may be repeated."""
+    return _hold(context, word)
+
+
+@tool(timeout_s=60, inline=True)
+def hold_inline_once(context: ToolContext, word: str) -> str:
+    """Take as long as the gate is closed, in the model turn's own task; must not be repeated."""
+    return _hold(context, word)
+
+
 def _hold(context: ToolContext, word: str) -> str:
     journal.write("began", word, context)
     journal.await_gate(word)
@@ -131,7 +143,9 @@ def seize(context: ToolContext, word: str) -> str:
     return "late"
 
 
-TOOLS = [note, hold, hold_once, die, spin, sleep_in_c, seize]
+TOOLS = [note, hold, hold_once, hold_inline, hold_inline_once, die, spin, sleep_in_c]
 POLICIES = {"limits": RunLimits(max_steps=20), "context_budget": ContextBudget(max_tokens=100_000)}
 fault = Agent("fault", "faults:planned", "You follow the plan.", TOOLS, **POLICIES)
+seizing = Agent("seizing", "faults:planned", "You follow the plan.", [note, seize], **POLICIES)
+"""Alone in its worker, so that the pool's time limit, which follows from the longest tool there, comes in reach of a test."""
 elsewhere = Agent("elsewhere", "faults:planned", "You follow the plan.", [note], **POLICIES)

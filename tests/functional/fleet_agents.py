@@ -97,15 +97,17 @@ plain_verdict = agent(
 )
 
 # Children
-scribe = agent("scribe", CLAUDE, tools.add, tools.long_haul, tools.meet)
+scribe = agent("scribe", CLAUDE, tools.add, tools.long_haul, tools.idle)
 head = agent("head", CLAUDE, tools.add, children=[scribe])
 chief = agent("chief", CLAUDE, scribe.as_tool("Writes things down."), head.as_tool("Runs the reading room."))
 only_child = agent("only-child", CLAUDE, children=[scribe], limits=RunLimits(max_children=1))
 lowest = agent("lowest", CLAUDE, children=[scribe], limits=RunLimits(max_depth=1))
 middle = agent("middle", CLAUDE, children=[lowest])
+hasty = agent("hasty", CLAUDE, tools.stall, children=[scribe], limits=RunLimits(session_timeout_s=0.8))
 
 # Approvals
 desk = agent("desk", CLAUDE, tools.wipe, tools.pay, tools.add, tools.gamble)
+soon = agent("soon", CLAUDE, tools.wipe, limits=RunLimits(session_timeout_s=0.7))
 escalating = agent(
     "escalating",
     WIRES["responses"],

@@ -80,6 +80,8 @@ class Parts:
 
     def __call__(self, conversation: Conversation) -> Say | Use:
         text = conversation.last_user
+        if text not in self._lines:  # a client may send two user messages on end as one
+            text = text.rpartition("\n\n")[2]
         if text not in self._lines:
             return Say(f"You said: {text[:80]}")
         heard = self.heard[text]

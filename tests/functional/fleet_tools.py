@@ -109,11 +109,15 @@ def vital(context: ToolContext) -> str:
     return "the vault is open"
 
 
+def numbered_lines(size_bytes: int) -> str:
+    """A text in which every place can be told from every other."""
+    return "".join(f"line {number:08d}\n" for number in range(size_bytes // 14 + 1))[:size_bytes]
+
+
 @tool(max_result_tokens=200)
 def report(size_bytes: int) -> str:
     """Return a long text of numbered lines."""
-    line = "line {:08d}\n"
-    return "".join(line.format(number) for number in range(size_bytes // 14 + 1))[:size_bytes]
+    return numbered_lines(size_bytes)
 
 
 @tool
@@ -167,6 +171,20 @@ def long_haul(context: ToolContext) -> str:
     seen = until(context.cancelled)
     mark(f"haul-{context.job_id}", "told" if seen else "never told")
     return "given up"
+
+
+@tool
+def idle(seconds: float) -> str:
+    """Take its time."""
+    until(lambda: False, seconds)
+    return "rested"
+
+
+@tool(idempotent=True)
+def stall(seconds: float) -> str:
+    """Take its time, and fail."""
+    until(lambda: False, seconds)
+    raise ConnectionError("the line is dead")
 
 
 @tool

@@ -241,7 +241,7 @@ def test_the_question_being_answered_is_never_trimmed(stage, wire):
     text = stage.cast([*[use(("report", {"size_bytes": 440 + n})) for n in range(10)], "Done."])
     handle = trimming[wire].enqueue(text, session_id=f"long-{wire}")
     assert handle.result(15).output == "Done."
-    assert all(conversation.last_user == text for conversation in stage.heard(text))
+    assert all(conversation.last_user.endswith(text) for conversation in stage.heard(text))
     assert len(told(stage.heard(text)[-1])) < 10
 
 

@@ -70,8 +70,8 @@ def test_a_provider_that_breaks_its_promise_is_a_dead_letter_and_not_a_lost_work
     assert gate.open == []
 
 
-def test_an_approval_rule_that_raises_is_a_dead_letter_too():
-    """The tool does not run."""
+def test_an_approval_rule_that_raises_asks_the_human():
+    """The tool does not run before somebody has looked."""
     did = []
 
     @tool(requires_approval=lambda arguments: arguments["amount"] > 3)
@@ -83,7 +83,7 @@ def test_an_approval_rule_that_raises_is_a_dead_letter_too():
     agent = Agent("clerk", "scripted:m-1", "You help.", tools=[refund])
     fleet = InlineFleet(model=ScriptedModel([call("refund", order="A")]))
     result = fleet.run(fleet.enqueue(agent, "hi"))
-    assert (result.status, result.failure.kind, did) == (JobStatus.DEAD_LETTERED, FailureKind.INTERNAL, [])
+    assert (result.status, result.failure, did) == (JobStatus.PARKED, None, [])
 
 
 def test_a_store_that_is_away_is_the_one_thing_that_is_raised():

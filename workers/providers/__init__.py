@@ -12,6 +12,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Protocol, cast
 
+from orchestration import realmodels
 from orchestration.errors import ConfigError
 from orchestration.ports import Model
 from workers.providers.credentials import Credentials
@@ -71,6 +72,7 @@ def load(provider: str, credentials: Credentials | None = None) -> Provider:
         ModelError: a key is missing (`auth_error`; the detail names the variable).
 
     """
+    realmodels.check(provider)
     if provider not in REGISTRY:
         close_names = get_close_matches(provider, REGISTRY, n=1)
         hint = f"; did you mean {close_names[0]!r}?" if close_names else ""

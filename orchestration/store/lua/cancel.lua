@@ -22,5 +22,5 @@ for _, step in ipairs(rows()) do
     out[#out + 1] = step
   end
 end
-keep()
+keep_new()
 return out

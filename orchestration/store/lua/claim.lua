@@ -44,8 +44,8 @@ if not again then
   redis.call('HSET', J, 'fence', fence)
 end
 
-local groups = tonumber(s[2] or '0')
-if status == 'queued' then
+local groups, activated = tonumber(s[2] or '0'), status == 'queued'
+if activated then
   groups = groups + 1
   local timeout = redis.call('HGET', J, 'timeout_ms')
   f[3] = string.format('%d', now + timeout)
@@ -67,7 +67,7 @@ redis.call('ZADD', DUE, now + ARGV[4], ARGV[6])
 if is_model and ending == '' then redis.call('HSET', J, 'turn', step) end
 if status ~= 'parked' then redis.call('HDEL', J, 'waiting') end
 if row.state == 'parked' then redis.call('HINCRBY', J, 'parked', -1) end
-keep()
+if activated then keep_new() else keep() end
 
 local call, entries, from = '', {}, 0
 if is_model then

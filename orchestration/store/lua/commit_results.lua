@@ -20,6 +20,6 @@ redis.call('HINCRBY', COUNTERS, 'steps.tool', applied)
 if redis.call('HINCRBY', J, 'open', -applied) > 0 then return { applied, 0 } end
 local at = 3 + n * 4
 write_row(ARGV[at], 'pending', '0', 0, 0, 0, '', '')
-redis.call('EXPIRE', R, KEPT_S) -- it was emptied, and so deleted
+redis.call('EXPIRE', R, KEPT_S, 'NX') -- it was emptied, and so deleted
 owe(now, ARGV[at + 1], 13, ARGV[at + 2])
 return { applied, 1 }

@@ -4,7 +4,11 @@
 --       then: next step, its member, its message|''
 -- Output: 1 committed | 0 lost | 2 committed, but the job was cancelled meanwhile: run nothing of it
 local step, fence, group = ARGV[1], ARGV[2], ARGV[4]
-if not held(step, fence) then return 0 end
+if not held(step, fence) then
+  -- Sent again, because its reply was lost? Then it is done, and its inline calls are ours to run.
+  if redis.call('HGET', J, 'committed') ~= step .. '|' .. fence then return 0 end
+  return redis.call('HEXISTS', J, 'cancel') == 1 and 2 or 1
+end
 local now = clock()
 local at = 16
 local messages = tonumber(ARGV[at])
@@ -37,12 +41,12 @@ for i = 0, calls - 1 do
   end
 end
 at = at + 1 + calls * 5
-redis.call('HSET', J, 'open', calls)
+redis.call('HSET', J, 'open', calls, 'committed', step .. '|' .. fence)
 if calls == 0 then
   write_row(ARGV[at], 'pending', '0', 0, 0, 0, '', '')
   owe(now, ARGV[at + 1], 13, ARGV[at + 2])
 end
 -- The claim prolonged the life of all keys, but this one was emptied (and so deleted) and this one may be new.
-redis.call('EXPIRE', R, KEPT_S)
-redis.call('EXPIRE', T, KEPT_S)
+redis.call('EXPIRE', R, KEPT_S, 'NX')
+redis.call('EXPIRE', T, KEPT_S, 'NX')
 return redis.call('HEXISTS', J, 'cancel') == 1 and 2 or 1

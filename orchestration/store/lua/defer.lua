@@ -11,7 +11,7 @@ write_row(step, 'pending', row.fence, due, attempt, losses, mark(row), row.verdi
 settle_member(ARGV[3])
 redis.call('ZADD', DUE, due, ARGV[3])
 redis.call('RPUSH', T, ARGV[6])
-redis.call('EXPIRE', T, KEPT_S) -- it may be new
+redis.call('EXPIRE', T, KEPT_S, 'NX') -- it may be new
 if redis.call('HGET', J, 'status') == 'running' then
   redis.call('HSET', J, 'waiting', '{"step":"' .. step .. '","reason":' .. ARGV[7] .. ',"until_ms":'
     .. string.format('%d', due) .. ',"attempt":' .. attempt .. '}')

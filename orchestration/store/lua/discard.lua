@@ -9,5 +9,5 @@ redis.call('HSET', J, 'discarded', '1')
 redis.call('ZREM', DEAD, ARGV[1])
 redis.call('HDEL', LETTERS, ARGV[1])
 redis.call('HINCRBY', COUNTERS, 'letters.discarded', 1)
-keep()
+keep_new()
 return { 'discarded', hand_over(clock(), ARGV[2]) }

@@ -24,7 +24,11 @@ if status == 'dead_lettered' then
   settle_member(ARGV[3] .. step)
   redis.call('ZADD', DEAD, now, ARGV[4])
   redis.call('HSET', LETTERS, ARGV[4], ARGV[16])
-  keep()
+  for _, gone in ipairs(redis.call('ZRANGEBYSCORE', DEAD, '-inf', now - HELD_S * 1000)) do
+    redis.call('ZREM', DEAD, gone)
+    redis.call('HDEL', LETTERS, gone)
+  end
+  hold()
   return { 1, '' }
 end
 if before == 'dead_lettered' then
@@ -33,5 +37,5 @@ if before == 'dead_lettered' then
 end
 repair(ARGV[17], ARGV[3])
 local following = hand_over(now, ARGV[5])
-keep()
+keep_new()
 return { 1, following }

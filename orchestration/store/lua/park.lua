@@ -12,12 +12,13 @@ if state == 'parked' then
   if redis.call('HGET', J, 'status') ~= 'dead_lettered' then
     redis.call('HSET', J, 'status', 'parked', 'waiting', ARGV[7])
   end
-  redis.call('HINCRBY', J, 'parked', 1)
+  if redis.call('HINCRBY', J, 'parked', 1) == 1 then redis.call('HSET', J, 'parked_ms', string.format('%d', clock())) end
 else
   local look = clock() + ARGV[5]
   write_row(step, 'waiting', row.fence, look, row.attempt, 0, '', row.verdict)
   redis.call('ZADD', DUE, look, ARGV[3])
 end
 if ARGV[6] ~= '' then redis.call('RPUSH', T, ARGV[6]) end
-keep()
+keep_new()
+if state == 'parked' then hold() end
 return 1

@@ -13,7 +13,7 @@
 -- A row is `state|fence|until_ms|attempt|losses|nonce|verdict`: until_ms is the end of the lease when started, else when it is due.
 -- A nonce that begins with `!` says that the step had begun under an earlier claim whose worker vanished: an effect may have
 -- happened. It outlives a lost reply, a deferral and a dead letter; a human's decision or a result ends it.
--- KEPT_S, how long a session outlives its last write, is set in the line above this text.
+-- KEPT_S, how long a session outlives its last write, and HELD_S, how long one that waits for a human, are set above this text.
 -- Time is the server's. Scripts read and decide first and write last, so an error leaves no half decision.
 
 local J, R, S, L, T = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -65,9 +65,22 @@ local function settle_member(member)
   redis.call('ZREM', OWED, member)
 end
 
--- Each step begins with this (in its claim), and each wait or ending: the keys of a job and its session live on for KEPT_S.
+-- Every claim prolongs the life of the job's and the session's keys. GT: never shorter than what a hold has given them.
 local function keep()
-  for i = 1, 5 do redis.call('EXPIRE', KEYS[i], KEPT_S) end
+  for i = 1, 5 do redis.call('EXPIRE', KEYS[i], KEPT_S, 'GT') end
+end
+
+-- The same where keys may be new: GT takes a key without a time to live for immortal.
+local function keep_new()
+  for i = 1, 5 do redis.call('EXPIRE', KEYS[i], KEPT_S, 'NX') end
+  keep()
+end
+
+-- A dead letter and a parked call wait for a human: they, and the session they hold, are kept longer.
+local function hold()
+  for i = 1, 5 do redis.call('EXPIRE', KEYS[i], HELD_S) end
+  redis.call('EXPIRE', WAITING, HELD_S)
+  redis.call('EXPIRE', S .. ':results', HELD_S)
 end
 
 local function add_usage(first)

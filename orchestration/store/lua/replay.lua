@@ -26,5 +26,5 @@ redis.call('HDEL', J, 'failure', 'finished_ms', 'cancel')
 redis.call('ZREM', DEAD, ARGV[1])
 redis.call('HDEL', LETTERS, ARGV[1])
 redis.call('HINCRBY', COUNTERS, 'letters.replayed', 1)
-keep()
+keep_new()
 return out

@@ -7,11 +7,13 @@ if not row or row.state ~= 'parked' or redis.call('HGET', J, 'status') ~= 'parke
 write_row(step, 'pending', row.fence, 0, row.attempt, row.losses, '', ARGV[3])
 redis.call('HDEL', R, step .. ':why')
 if redis.call('HINCRBY', J, 'parked', -1) == 0 then
-  redis.call('HSET', J, 'status', 'running')
+  -- The time a human took is not the job's: its deadline moves on by it.
+  local f = redis.call('HMGET', J, 'deadline_ms', 'parked_ms')
+  redis.call('HSET', J, 'status', 'running', 'deadline_ms', string.format('%d', f[1] + clock() - f[2]))
   redis.call('HDEL', J, 'waiting')
 else
   show_parked()
 end
-keep()
+keep_new()
 owe(clock(), ARGV[2], tonumber(ARGV[5]), ARGV[4])
 return 1

@@ -1,0 +1,146 @@
+"""The hand-written wire format against the installed kombu and Celery: same message, same list, taken slot by slot, in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as redis_py
+
+from schemas.step import Priority, StepRef
+from tests.faults.crew import Crew, until
+from tests.faults.plan import calls
+from workers.embedded import EmbeddedServer
+from workers.wire import Wire, queue_key
+
+PUBLISH = """
+import sys
+from orchestration.store.records import ref_of
+from workers.dispatch import client_of
+from workers.settings import settings
+
+client_of(settings()).operations.publish([ref_of(member) for member in sys.argv[1:]])
+"""
+REFS = [
+    StepRef(job_id="job-1", session_id="session.1:a@b_c", step=step, priority=priority)
+    for step in ("3", "3.1")
+    for priority in Priority
+]
+POOLS = [("threads", 2), ("prefork", 2), ("solo", 1)]
+
+
+def publish(server: EmbeddedServer, prefix: str, hand_off: bool, refs: list[StepRef]) -> None:
+    """Publish from a process of its own, as a producer that reads its settings does."""
+    members = [f"{ref.priority}|{ref.session_id}|{ref.job_id}|{ref.step}" for ref in refs]
+    given = {"MIDWATCH_REDIS_URL": server.url, "MIDWATCH_PREFIX": prefix, "MIDWATCH_HAND_OFF": str(hand_off).lower()}
+    subprocess.run([sys.executable, "-c", PUBLISH, *members], env={**os.environ, **given}, check=True, timeout=60)
+
+
+def queue_of(prefix: str, ref: StepRef) -> str:
+    """The list that a step's message lies in."""
+    return queue_key(f"{prefix}.{'tools' if '.' in ref.step else 'model'}", ref.priority)
+
+
+def opened(raw: bytes) -> dict[str, Any]:
+    """A message with its body decoded."""
+    message: dict[str, Any] = json.loads(raw)
+    plain = message["properties"].pop("body_encoding", None) != "base64"
+    message["body"] = json.loads(message["body"] if plain else b64decode(message["body"]))
+    return message
+
+
+def test_the_message_is_the_one_celery_would_have_pushed(
+    server: EmbeddedServer, prefix: str, redis: redis_py.Redis
+) -> None:
+    """Through `Wire` and through Celery's producer: the same lists, the same body, the same headers but for their origin."""
+    publish(server, prefix, hand_off=False, refs=REFS)
+    theirs = {ref: [opened(raw) for raw in redis.lrange(queue_of(prefix, ref), 0, -1)] for ref in REFS}  # type: ignore[union-attr]
+    for ref in REFS:
+        ours, (celerys,) = opened(Wire(prefix).message(ref)), theirs[ref]
+        assert ours.keys() == celerys.keys()
+        for name in ("body", "content-type", "content-encoding"):
+            assert ours[name] == celerys[name], name
+        assert ours["headers"].keys() == celerys["headers"].keys()
+        different = {name for name, value in ours["headers"].items() if value != celerys["headers"][name]}
+        assert different <= {"origin", "ignore_result"}, "Celery leaves ignore_result to the worker's setting, which is true"
+        properties = ours["properties"]
+        assert properties.keys() <= celerys["properties"].keys()
+        different = {name for name, value in properties.items() if value != celerys["properties"][name]}
+        assert different <= {"delivery_tag", "reply_to"}, "we await no reply"
+
+
+def test_delivery_tags_differ(prefix: str) -> None:
+    """kombu keeps account of messages by their tag: no two of a process have the same."""
+    wire = Wire(prefix)
+    tags = {opened(wire.message(ref))["properties"]["delivery_tag"] for ref in REFS * 10}
+    assert len(tags) == 10 * len(REFS)
+
+
+@pytest.fixture(scope="module")
+def crew(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory, lend_prefix: Any) -> Iterator[Crew]:
+    """A fleet without workers; each test starts the one it needs."""
+    with lend_prefix() as prefix, Crew(tmp_path_factory.mktemp("wire"), server, prefix) as made:
+        yield made
+
+
+@pytest.mark.parametrize(("pool", "slots"), POOLS)
+def test_a_worker_takes_no_more_than_it_has_slots_for(crew: Crew, pool: str, slots: int) -> None:
+    """What lies in a worker's memory dies with it and starves the others: the rest stays in the queue, for whoever is free.
+
+    Nothing is acknowledged either: `unacked` is never written, so no visibility timeout runs a step twice.
+    """
+    words = [f"{pool}{n}" for n in range(slots + 4)]
+    worker = crew.worker(pool, pool, slots)
+    jobs = [crew.enqueue(calls(("hold", word))) for word in words]
+    until(lambda: len(begun(crew, words)) == slots, 20, "every slot to be busy")
+    until(lambda: crew.queued("tools") + crew.queued("model") == 4, 20, "the others to wait in the queues")
+    settled = time.monotonic() + 0.5
+    while time.monotonic() < settled:
+        assert crew.queued("tools") + crew.queued("model") >= 3
+        assert len(begun(crew, words)) == slots
+        assert not crew.client.store.client.exists("unacked", "unacked_index")
+        time.sleep(0.05)
+    crew.journal.open_gate(*words)
+    for job in jobs:
+        assert job.result(30).output == "done after 1 turns"
+    assert not crew.client.store.client.exists("unacked", "unacked_index")
+    assert worker.terminate()
+
+
+def begun(crew: Crew, words: list[str]) -> list[str]:
+    """Which of them began."""
+    return [word for word in words if crew.journal.of(word)]
+
+
+def test_high_priority_is_served_before_low(crew: Crew) -> None:
+    """Behind a busy slot, what came last and matters most goes first: one list a priority, looked at in order."""
+    worker = crew.worker("order", "solo", 1)
+    gatekeeper = crew.enqueue(calls(("hold", "gate")))
+    crew.began("gate")
+    jobs = [crew.enqueue(calls(("note", priority)), priority=priority) for priority in ("low", "normal", "high")]
+    until(lambda: crew.queued("model") == 3, 5, "all three to wait")
+    crew.journal.open_gate("gate")
+    for job in (gatekeeper, *jobs):
+        job.result(20)
+    noted = [line.word for line in crew.journal.lines() if line.event == "began"]
+    assert noted[-3:] == ["high", "normal", "low"]
+    assert worker.terminate()
+
+
+def test_a_message_of_celerys_own_producer_is_run(crew: Crew, tmp_path: Path) -> None:
+    """What `MIDWATCH_HAND_OFF=false` publishes, a worker takes like any other."""
+    job = crew.enqueue(calls(("note", "celery")))
+    first = queue_of(crew.prefix, StepRef(job_id=job.id, session_id=job.session_id, step="1"))
+    assert crew.client.store.client.delete(first) == 1, "no worker runs: the message that came with the job lies there"
+    publish(crew.server, crew.prefix, hand_off=False, refs=[crew.client.operations.first_step(job.job())])
+    worker = crew.worker("taker", "threads", 1, MIDWATCH_HAND_OFF="false")
+    assert job.result(20).output == "done after 1 turns"
+    assert worker.terminate()

@@ -1,0 +1,113 @@
+"""Poison: no message can end a worker or a pool's child; each is kept with its reason, and the next good job is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from orchestration.handle import JobHandle
+from schemas.step import StepRef
+from tests.faults.crew import Crew, children, ready, until
+from tests.faults.plan import calls
+from tests.faults.poison_letters import GOOD_START, LETTERS, Letter, start
+from workers.embedded import EmbeddedServer
+from workers.fleet import Member
+
+POOLS = ("threads", "prefork")
+
+
+@pytest.fixture(scope="module")
+def crews(
+    server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory, lend_prefix: Any
+) -> Iterator[dict[str, tuple[Crew, Member]]]:
+    """One fleet for each pool, each of one worker that nobody restarts."""
+    with lend_prefix() as first, lend_prefix() as second:
+        made = {
+            pool: Crew(tmp_path_factory.mktemp(pool), server, prefix)
+            for pool, prefix in zip(POOLS, (first, second), strict=True)
+        }
+        workers = {pool: crew.start(pool, pool, 2) for pool, crew in made.items()}
+        try:
+            ready(*workers.values())
+            yield {pool: (made[pool], workers[pool]) for pool in POOLS}
+        finally:
+            for crew in made.values():
+                crew.__exit__()
+
+
+@pytest.fixture(params=POOLS)
+def crew(request: pytest.FixtureRequest, crews: dict[str, tuple[Crew, Member]]) -> Iterator[Crew]:
+    """A fleet whose worker, and every child of it, must be the same process after the test, and serve a good job."""
+    made, worker = crews[request.param]
+    before = (worker.pid, children(worker))
+    yield made
+    job = made.enqueue(calls(("note", "good")))
+    assert job.result(20).output == "done after 1 turns"
+    assert worker.alive, worker.said
+    assert (worker.pid, children(worker)) == before
+
+
+def send(crew: Crew, raw: bytes, queue: str = "model") -> None:
+    """Put it where workers take their messages from."""
+    crew.client.store.client.lpush(crew.client.operations.keys.queue(queue), raw)
+
+
+@pytest.mark.parametrize("letter", LETTERS, ids=lambda letter: letter.name)
+def test_a_poisonous_message_is_kept_with_its_reason(crew: Crew, letter: Letter) -> None:
+    """Whatever is wrong with it: its record says why, holds its beginning, and the worker goes on."""
+    known = {record.poison_id for record in crew.client.operations.poison()}
+    send(crew, letter.raw)
+    if letter.reason is None:
+        until(lambda: not crew.queued("model"), 10, "the message to be taken")
+        return
+    records = until(lambda: [r for r in crew.client.operations.poison() if r.poison_id not in known], 10, "a record")
+    assert [letter.reason in record.reason for record in records] == [True], records[0].reason
+    assert records[0].queue == crew.client.operations.keys.queue("model")
+    assert records[0].body or not letter.raw
+    assert len(records[0].body) <= 4_000
+
+
+def test_a_forged_step_of_a_real_job_changes_nothing(crew: Crew) -> None:
+    """Steps that are over, not there yet or of another session find nothing to do, and are no poison."""
+    job = crew.enqueue(calls(("note", "real"), ("hold", "real-gate")))
+    crew.began("real-gate")
+    before = len(crew.client.operations.poison(1_000))
+    forged = [
+        StepRef(job_id=job.id, session_id=session, step=step)
+        for session in (job.session_id, "session-of-another")
+        for step in ("1", "1.0", "2", "2.0", "2.7", "3", "999999")
+    ]
+    crew.client.operations.publish(forged)
+    until(lambda: not crew.queued("model") and not crew.queued("tools"), 10, "the forged messages to be taken")
+    crew.journal.open_gate("real-gate")
+    assert job.result(20).output == "done after 2 turns"
+    assert [message.content for message in crew.results(job)] == ["noted real", "held real-gate"]
+    assert len(crew.client.operations.poison(1_000)) == before
+
+
+def test_a_start_in_order_is_a_job(crew: Crew) -> None:
+    """The same envelope without a fault, sent three times: one job."""
+    plan = calls(("note", "started"))
+    for _ in range(3):
+        send(crew, start(**{**GOOD_START, "input": plan}))
+    job = until(lambda: [job for job in crew.client.jobs.list(limit=100) if job.job_id == "job-started"], 10, "the job")
+    assert JobHandle(crew.client, job[0].job_id, job[0].session_id).result(20).output == "done after 1 turns"
+    assert len(crew.journal.of("started")) == 1
+
+
+def test_a_flood_of_garbage_costs_neither_memory_nor_the_queue(crew: Crew, crews: dict[str, tuple[Crew, Member]]) -> None:
+    """At most 1,000 records are kept, each of 4,000 bytes; a good job behind 1,200 letters is done all the same."""
+    worker = next(worker for made, worker in crews.values() if made is crew)
+    before_bytes = psutil.Process(worker.pid).memory_info().rss
+    pipe = crew.client.store.client.pipeline(transaction=False)
+    for _ in range(1_200):
+        pipe.lpush(crew.client.operations.keys.queue("model"), b"x" * 20_000)
+    pipe.execute()
+    assert crew.enqueue(calls(("note", "behind"))).result(30).output == "done after 1 turns"
+    until(lambda: not crew.queued("model"), 20, "the flood to be over")
+    assert crew.client.store.client.llen(crew.client.operations.keys.poison()) == 1_000
+    assert max(len(record.body) for record in crew.client.operations.poison(1_000)) == 4_000
+    assert psutil.Process(worker.pid).memory_info().rss - before_bytes < 50_000_000

@@ -1,0 +1,242 @@
+"""Workers that die, freeze, hang or are told to end: no step is lost, none acts twice, and what kills is found out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestration.toolstep import UNKNOWN_EFFECT
+from schemas.failure import FailureKind
+from schemas.job import JobStatus
+from schemas.message import AssistantMessage
+from tests.faults.crew import Crew, children, ready, until
+from tests.faults.plan import Plan, calls
+from workers.embedded import EmbeddedServer
+from workers.wire import queue_key
+
+POOLS = ("threads", "prefork")
+
+
+@pytest.fixture
+def crew(server: EmbeddedServer, prefix: str, tmp_path: Path) -> Iterator[Crew]:
+    """A fleet without workers; each test starts what it kills."""
+    with Crew(tmp_path, server, prefix) as made:
+        yield made
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_tool_that_kills_its_worker_is_a_dead_letter_after_three_deliveries(crew: Crew, pool: str) -> None:
+    """Three times and no more; the letter says what happened, and the jobs beside it come to their ends."""
+    ready(crew.start("model", "threads", 4, "model"), crew.start("tools", pool, 2, "tools"))
+    crew.fleet.watch()
+    deadly = crew.enqueue(calls(("note", "before"), ("die", "deadly")))
+    others = [crew.enqueue(calls(("note", f"a{n}"), ("note", f"b{n}"))) for n in range(10)]
+    result = deadly.result(60)
+    assert (result.status, result.failure and result.failure.kind) == (JobStatus.DEAD_LETTERED, FailureKind.WORKER_LOST)
+    assert len(crew.journal.of("deadly")) == 3
+    letter = crew.client.dead_letters.show(deadly.id)
+    assert (letter.step, letter.tool, letter.failure.kind) == ("2.0", "die", FailureKind.WORKER_LOST)
+    assert "3 times" in letter.failure.detail
+    assert letter.tries[-1].failure == letter.failure
+    assert {other.result(30).output for other in others} == {"done after 2 turns"}
+    assert [message.content for message in crew.results(deadly)] == ["noted before"], "its conversation waits for a replay"
+
+
+@pytest.mark.parametrize("killed", ["child", "group"])
+def test_a_worker_killed_in_mid_tool(crew: Crew, killed: str) -> None:
+    """What may be repeated runs again under the same key; what must not is told to the model as unknown, and ran once."""
+    ready(crew.start("model", "threads", 4, "model"), tools := crew.start("tools", "prefork", 2, "tools"))
+    crew.fleet.watch()
+    again, once = crew.enqueue(calls(("hold", "again"))), crew.enqueue(calls(("hold_once", "once")))
+    pids = {crew.began("again"), crew.began("once")}
+    assert pids == children(tools)
+    if killed == "group":
+        tools.kill_group()
+    else:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+    crew.began("again", times=2)
+    crew.journal.open_gate("again", "once")
+    assert again.result(30).output == once.result(30).output == "done after 1 turns"
+    assert [message.content for message in crew.results(again)] == ["held again"]
+    assert [message.content for message in crew.results(once)] == [UNKNOWN_EFFECT]
+    assert len({line.key for line in crew.journal.of("again")}) == 1
+    assert len(crew.journal.of("once")) == 1
+    assert [record.effect for record in crew.client.jobs.trace(once.id) if record.tool] == ["unknown"]
+
+
+def test_a_worker_killed_in_an_inline_tool(crew: Crew) -> None:
+    """The same inside a model turn's own task: the turn stands, its calls go on as steps of their own."""
+    worker = crew.worker("all", "threads", 4)
+    crew.fleet.watch()
+    turn = [("hold_inline", "first"), ("hold_inline_once", "second"), ("hold_inline", "never-begun")]
+    job = crew.enqueue(str(Plan([turn])))
+    crew.began("first")
+    crew.journal.open_gate("first")
+    crew.began("second")
+    worker.kill_group()
+    crew.journal.open_gate("second", "never-begun")
+    assert job.result(40).output == "done after 1 turns"
+    assert [message.content for message in crew.results(job)] == ["held first", UNKNOWN_EFFECT, "held never-begun"]
+    assert len(crew.journal.of("second")) == 1
+    assert len({line.key for line in crew.journal.of("first")}) == 1
+    assert assistant_turns(crew, job.session_id) == 2
+
+
+def assistant_turns(crew: Crew, session_id: str) -> int:
+    """How often the model's word stands in the log."""
+    return sum(isinstance(message, AssistantMessage) for message in crew.client.sessions.messages(session_id))
+
+
+def test_a_worker_killed_between_the_models_reply_and_the_commit(crew: Crew) -> None:
+    """The model is asked again, and one reply of the two stands in the log and in the usage."""
+    crew.worker("all", "threads", 2)
+    crew.fleet.watch()
+    job = crew.enqueue(calls(("note", "word"), at1=("die_once", "reply")))
+    result = job.result(30)
+    assert result.output == "done after 1 turns"
+    assert [len(crew.journal.of("reply", event)) for event in ("model", "replied")] == [2, 1]
+    assert assistant_turns(crew, job.session_id) == 2
+    assert result.usage.output_tokens == 2, "the call whose reply was lost is not in the usage: nobody knows what it used"
+
+
+def test_a_frozen_worker_commits_nothing_after_someone_else_did(crew: Crew) -> None:
+    """SIGSTOP beyond the lease, in a tool and in a model call; another finishes; SIGCONT: refused, one result in the log."""
+    sleeper = crew.worker("sleeper", "threads", 4)
+    in_tool = crew.enqueue(calls(("hold", "tool"), ("note", "after")))
+    in_model = crew.enqueue(calls(("note", "before"), at1=("hold", "model")))
+    crew.began("tool")
+    until(lambda: crew.journal.of("model", "model"), 10, "the model call to begin")
+    sleeper.freeze()
+    crew.worker("other", "threads", 4)
+    crew.began("tool", times=2)
+    until(lambda: len(crew.journal.of("model", "model")) == 2, 20, "the model to be asked again")
+    crew.journal.open_gate("tool", "model")
+    assert in_tool.result(20).output == "done after 2 turns"
+    assert in_model.result(20).output == "done after 1 turns"
+    sleeper.thaw()
+    until(lambda: sleeper.log_path.read_text().count("lease.lost") == 2, 20, "both of its commits to be refused")
+    assert [message.content for message in crew.results(in_tool)] == ["held tool", "noted after"]
+    assert [message.content for message in crew.results(in_model)] == ["noted before"]
+    assert assistant_turns(crew, in_model.session_id) == 2
+    assert len({line.key for line in crew.journal.of("tool")}) == 1
+    assert sleeper.alive
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_sigterm_drains(crew: Crew, pool: str) -> None:
+    """Running steps finish and are committed, nothing new begins, the exit code is 0; what waited is done by the next worker."""
+    worker = crew.worker("first", pool, 2)
+    in_tool = crew.enqueue(calls(("hold_once", "tool"), ("note", "after")))
+    crew.began("tool")
+    in_model = crew.enqueue(calls(("note", "after-model"), at0=("hold", "model")))
+    until(lambda: crew.journal.of("model", "model"), 10, "the model call to begin")
+    waiting = [crew.enqueue(calls(("note", f"waits{n}"))) for n in range(5)]
+    asked_s = time.monotonic()
+    worker.ask_to_end()
+    until(lambda: worker.has_said("Warm shutdown"), 5, "the signal to be heard")
+    assert worker.alive, "it waits for its running steps"
+    crew.journal.open_gate("tool", "model")
+    assert worker.await_end(15), worker.said
+    assert worker.exit_code == 0
+    assert time.monotonic() - asked_s < 10
+    assert [message.content for message in crew.results(in_tool)] == ["held tool"], "committed before it ended"
+    assert len(crew.journal.of("model", "replied")) == 1
+    assert not [line for line in crew.journal.lines() if line.word.startswith(("after", "waits"))]
+    crew.worker("second", pool, 2)
+    ends = [job.result(30).output for job in (in_tool, in_model, *waiting)]
+    assert ends == ["done after 2 turns", *["done after 1 turns"] * 6]
+    assert len(crew.journal.of("tool")) == len(crew.journal.of("model", "model")) == 1, "nothing was done twice"
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("how", ["spin", "sleep_in_c"])
+def test_a_tool_that_hangs_ends_as_a_timeout(crew: Crew, pool: str, how: str) -> None:
+    """Told to the model after its own limit, not run again; the worker and its children go on."""
+    worker = crew.worker("worker", pool, 2)
+    before = children(worker)
+    job = crew.enqueue(calls((how, "hang"), ("note", "after")))
+    assert job.result(20).output == "done after 2 turns"
+    crew.journal.open_gate("hang")
+    said = crew.results(job)[0]
+    assert said.is_error
+    assert f"{how} was not done after 0.5 s" in said.content
+    assert len(crew.journal.of("hang")) == 1
+    assert [record.effect for record in crew.client.jobs.trace(job.id) if record.tool == how] == ["unknown"]
+    assert (worker.alive, children(worker)) == (True, before)
+
+
+def test_a_tool_that_seizes_the_interpreter_is_a_dead_letter(crew: Crew) -> None:
+    """A library call that never lets go of the interpreter's lock stops its child, renewals and all: found out by the lease."""
+    worker = crew.worker("worker", "prefork", 4, MIDWATCH_AGENTS="tests.faults.fault_agents:seizing")
+    job = crew.enqueue(calls(("seize", "stuck")), agent="seizing")
+    result = job.result(30)
+    assert (result.status, result.failure and result.failure.kind) == (JobStatus.DEAD_LETTERED, FailureKind.WORKER_LOST)
+    assert len(crew.journal.of("stuck")) == 3
+    assert crew.enqueue(calls(("note", "beside")), agent="seizing").result(20).output == "done after 1 turns"
+    assert worker.alive
+
+
+@pytest.mark.slow
+def test_the_time_limit_frees_a_seized_child(crew: Crew) -> None:
+    """What does not heed its own limit is killed by the pool's, half a minute later, and its slot works again."""
+    worker = crew.worker("worker", "prefork", 1, "tools", MIDWATCH_AGENTS="tests.faults.fault_agents:seizing")
+    crew.worker("model", "threads", 1, "model", MIDWATCH_AGENTS="tests.faults.fault_agents:seizing")
+    before = children(worker)
+    stuck = crew.enqueue(calls(("seize", "stuck")), agent="seizing")
+    crew.began("stuck")
+    beside = crew.enqueue(calls(("note", "beside")), agent="seizing")
+    until(lambda: children(worker) != before, 60, "the child to be killed")
+    assert beside.result(60).output == "done after 1 turns"
+    assert stuck.job().status in (JobStatus.RUNNING, JobStatus.DEAD_LETTERED)
+
+
+def test_a_worker_that_has_not_loaded_the_agent_leaves_it_to_one_that_has(crew: Crew) -> None:
+    """As in a rolling deployment: deferred with its reason, and done when the new worker is there."""
+    old = crew.worker("old", "threads", 2, MIDWATCH_AGENTS="tests.faults.fault_agents:fault")
+    job = crew.enqueue(calls(("note", "new")), agent="elsewhere")
+    waiting = until(lambda: job.job().waiting, 10, "the job to be deferred")
+    assert "elsewhere" in waiting.reason
+    crew.worker("new", "threads", 2)
+    assert old.terminate()
+    assert job.result(20).output == "done after 1 turns"
+
+
+def test_the_same_message_three_times(crew: Crew) -> None:
+    """Beside the running step, after it, and in between: it runs once, and nothing of it is left."""
+    crew.worker("worker", "threads", 8)
+    job = crew.enqueue(calls(("hold_once", "once"), at0=("hold", "model")))
+    first = crew.client.operations.first_step(job.job())
+    until(lambda: crew.journal.of("model", "model"), 10, "the model call to begin")
+    publish_thrice(crew, first)
+    crew.journal.open_gate("model")
+    crew.began("once")
+    publish_thrice(crew, first, first.call(0))
+    crew.journal.open_gate("once")
+    assert job.result(20).output == "done after 1 turns"
+    publish_thrice(crew, first, first.call(0), first.model_turn(2))
+    assert [len(crew.journal.of(*what)) for what in (("model", "model"), ("once", "began"))] == [1, 1]
+    assert [message.content for message in crew.results(job)] == ["held once"]
+    assert assistant_turns(crew, job.session_id) == 2
+
+
+def publish_thrice(crew: Crew, *refs: Any) -> None:
+    """Deliver messages again, and wait until they were taken."""
+    crew.client.operations.publish(refs * 3)
+    until(lambda: not crew.queued("model") + crew.queued("tools"), 10, "the duplicates to be taken")
+    crew.enqueue(calls(("note", "behind"))).result(10)
+
+
+def test_a_message_that_died_with_its_worker_costs_seconds(crew: Crew) -> None:
+    """Popped and gone before its step was claimed: a steward finds the step owed and its queue empty, and publishes it again."""
+    job = crew.enqueue(calls(("note", "late")))
+    ref = crew.client.operations.first_step(job.job())
+    assert crew.client.store.client.delete(queue_key(crew.client.operations.keys.queue("model"), ref.priority)) == 1
+    crew.worker("worker", "threads", 2)
+    assert job.result(10).output == "done after 1 turns"

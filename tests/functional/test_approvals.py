@@ -1,0 +1,185 @@
+"""A human decides: calls are parked without holding a worker, and run exactly once, or not at all, by the first decision."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from orchestration import Escalation
+from orchestration.errors import ConfigError, JobTimeout, Refused
+from schemas.job import JobStatus
+from tests.functional.fleet_agents import CLAUDE, agent, desk, escalating, plain, soon
+from tests.functional.fleet_marks import marks, until
+from tests.functional.fleet_stage import fleet_on_stage, told, use
+from tests.functional.fleet_tools import ship
+
+SLOTS = 2
+ONE_SMALL_WORKER = (("model,tools", "threads", SLOTS),)
+
+
+@pytest.fixture(scope="module")
+def stage(server, lend_prefix, tmp_path_factory):
+    """One worker with two slots: a parked job that held one would show."""
+    folder = tmp_path_factory.mktemp("approvals")
+    with lend_prefix() as prefix, fleet_on_stage(server.url, prefix, folder, ONE_SMALL_WORKER) as stage:
+        yield stage
+
+
+def parked(stage, agent, *calls, lines=("Done.",)):
+    """A job that waits for a human, and its input."""
+    text = stage.cast([use(*calls), *lines])
+    handle = agent.enqueue(text)
+    assert handle.result(10).status is JobStatus.PARKED
+    return handle, text
+
+
+def test_a_call_that_needs_approval_is_parked_and_runs_once_when_approved(stage):
+    """`result()` returns at once with `parked`; the listing says what is asked; approved, it goes on by itself."""
+    handle, text = parked(stage, desk, ("wipe", {"target": "disk"}))
+    job = stage.job(handle)
+    assert (job.waiting.step, job.waiting.reason) == ("1.0", "tool_approval: May wipe run?")
+    assert [one.job_id for one in stage.client.approvals.list()] == [handle.id]
+    assert marks(f"wipe-{handle.id}") == []
+    assert handle.approve() is True
+    assert handle.result(10).output == "Done."
+    assert told(stage.heard(text)[1]) == ["wiped disk"]
+    assert marks(f"wipe-{handle.id}") == ["disk"]
+    assert [record.outcome for record in handle.events()] == ["continue", "park", "continue", "complete"]
+
+
+def test_a_rejected_call_does_not_run_and_the_model_is_told_why(stage):
+    """The reason is passed on, in an error result; the job goes on."""
+    handle, text = parked(stage, desk, ("wipe", {"target": "archive"}), lines=("I kept it.",))
+    assert handle.reject("the archive | is needed") is True
+    assert handle.result(10).output == "I kept it."
+    (said,) = told(stage.heard(text)[1])
+    assert said.startswith("A human rejected this call: the archive")
+    assert marks(f"wipe-{handle.id}") == []
+
+
+def test_a_rule_decides_which_calls_need_approval(stage):
+    """`requires_approval=callable` sees the arguments: the small amount is paid at once, the large one waits."""
+    handle, text = parked(stage, desk, ("pay", {"amount": 5}), ("pay", {"amount": 5_000}))
+    assert marks(f"pay-{handle.id}") == [5]
+    assert stage.job(handle).waiting.step == "1.1"
+    handle.approve()
+    assert handle.result(10).output == "Done."
+    assert told(stage.heard(text)[1]) == ["paid 5", "paid 5000"]
+
+
+def test_a_rule_that_is_broken_asks_the_human(stage):
+    """A bug in the rule must neither run the call nor end the job."""
+    handle, _ = parked(stage, desk, ("gamble", {}))
+    assert marks(f"gamble-{handle.id}") == []
+    handle.reject("mend the rule")
+    assert handle.result(10).output == "Done."
+
+
+def test_an_escalation_asks_for_the_agents_own_reasons(stage):
+    """`Escalation("tool_approval", tools=[...])` parks a tool that asks for nothing itself, inline or not; no other tool."""
+    handle, text = parked(stage, escalating, ("add", {"a": 1, "b": 1}), ("ship", {"parcel": "P1"}))
+    assert marks(f"ship-{handle.id}") == []
+    handle.approve()
+    assert handle.result(10).output == "Done."
+    assert told(stage.heard(text)[1]) == ["2", "shipped P1"]
+    assert marks(f"ship-{handle.id}") == ["P1"]
+
+
+def test_several_parked_calls_are_decided_one_by_one(stage, wait_for):
+    """The job stays parked until the last decision; each call gets its own."""
+    handle, text = parked(stage, desk, ("wipe", {"target": "a"}), ("wipe", {"target": "b"}), ("wipe", {"target": "c"}))
+    wait_for(lambda: sum(record.outcome == "park" for record in handle.events()) == 3, 5, "all calls to be parked")
+    assert handle.approve("1.2")
+    assert handle.reject("keep b", "1.1")
+    assert handle.status() is JobStatus.PARKED
+    assert stage.job(handle).waiting.step == "1.0"
+    assert handle.approve()
+    assert handle.result(10).output == "Done."
+    assert told(stage.heard(text)[1]) == ["wiped a", "A human rejected this call: keep b", "wiped c"]
+    assert sorted(marks(f"wipe-{handle.id}")) == ["a", "c"]
+
+
+def test_a_decision_is_made_once(stage):
+    """Approving again, or deciding about a job that is not parked, is refused in words."""
+    handle, _ = parked(stage, desk, ("wipe", {"target": "once"}))
+    assert handle.approve() is True
+    assert handle.result(10).status is JobStatus.COMPLETED
+    with pytest.raises(Refused, match=rf"job '{handle.id}' is completed, not parked"):
+        handle.approve()
+    with pytest.raises(Refused, match="nothing to decide"):
+        handle.reject("too late")
+    assert marks(f"wipe-{handle.id}") == ["once"]
+
+
+def test_of_two_decisions_at_once_one_wins(stage):
+    """Twenty times approve against reject: exactly one is True, and what happens is what that one said."""
+    pairs = [parked(stage, desk, ("wipe", {"target": "race"}))[0] for _ in range(20)]
+    for handle in pairs:
+        start, won = threading.Barrier(2), {}
+
+        def decide(word, act, start=start, won=won):
+            start.wait(5)
+            try:
+                won[word] = act()
+            except Refused:
+                won[word] = False
+
+        threads = [
+            threading.Thread(target=decide, args=("approve", handle.approve)),
+            threading.Thread(target=decide, args=("reject", handle.reject)),
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(5)
+        assert sorted(won.values()) == [False, True]
+        assert handle.result(10).output == "Done."
+        assert marks(f"wipe-{handle.id}") == (["race"] if won["approve"] else [])
+
+
+def test_parked_jobs_hold_no_worker(stage):
+    """More parked jobs than the worker has slots, and a new job runs at once."""
+    waiting = [parked(stage, desk, ("wipe", {"target": f"{n}"}))[0] for n in range(SLOTS + 3)]
+    assert plain.run("still there?", timeout_s=5).output == "You said: still there?"
+    for handle in waiting:
+        handle.reject()
+    assert {handle.result(10).output for handle in waiting} == {"Done."}
+
+
+def test_a_parked_job_can_be_cancelled(stage, wait_for):
+    """The call is answered, not run; the session is free again."""
+    text = stage.cast([use(("wipe", {"target": "gone"}))])
+    handle = desk.enqueue(text, session_id="parked-cancelled")
+    assert handle.result(10).status is JobStatus.PARKED
+    assert handle.cancel()
+    assert wait_for(lambda: (job := stage.job(handle)).status.ended and job, 5, "its end").status is JobStatus.CANCELLED
+    assert marks(f"wipe-{handle.id}") == []
+    assert plain.run("next", session_id="parked-cancelled", timeout_s=10).output == "You said: next"
+
+
+def test_a_session_waits_behind_a_parked_job(stage):
+    """What comes next must not run ahead of the decision."""
+    handle = desk.enqueue(stage.cast([use(("wipe", {"target": "x"})), "Done."]), session_id="behind")
+    assert handle.result(10).status is JobStatus.PARKED
+    behind = plain.enqueue("next", session_id="behind")
+    with pytest.raises(JobTimeout, match=rf"job {behind.id} is queued after 0.3 s; it goes on"):
+        behind.result(0.3)
+    handle.approve()
+    assert behind.result(10).output == "You said: next"
+
+
+def test_the_time_a_human_takes_is_not_the_jobs(stage):
+    """`session_timeout_s` is about the fleet's work: a decision that comes later is carried out all the same."""
+    handle, _ = parked(stage, soon, ("wipe", {"target": "late"}))
+    started_ms = stage.job(handle).started_ms
+    assert until(lambda: stage.client.operations.client.time()[0] * 1000 > started_ms + 1_700)
+    handle.approve()
+    assert handle.result(10).output == "Done."
+    assert marks(f"wipe-{handle.id}") == ["late"]
+
+
+def test_an_approval_rule_for_a_tool_that_does_not_exist_is_refused_at_construction():
+    """A typo must not take the approval away."""
+    with pytest.raises(ConfigError, match=r"escalation tool_approval names 'shipp'.*did you mean 'ship'\?"):
+        agent("typo", CLAUDE, ship, escalation=[Escalation(when="tool_approval", tools=("shipp",))])

@@ -1,0 +1,117 @@
+"""Without hand-off: steps go through Celery's own publishing, on one server, on another database, on another server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from orchestration import connect
+from orchestration.keyspace import PARTITIONS
+from schemas.job import JobStatus
+from tests.functional.fleet_agents import desk, head, plain, workshops
+from tests.functional.fleet_marks import marks
+from tests.functional.fleet_stage import ROOT, fleet_on_stage, told, use
+from workers.dispatch import client_of
+from workers.embedded import EmbeddedServer
+from workers.settings import Settings
+
+BROKERS = ("hand-off off", "another database", "another server")
+
+
+@pytest.fixture(scope="module", params=BROKERS)
+def stage(request, server, lend_prefix, tmp_path_factory, connect_redis):
+    """A fleet for each way of publishing."""
+    folder = tmp_path_factory.mktemp("broker")
+    elsewhere = EmbeddedServer(append_only=None) if request.param == "another server" else None
+    broker_url = {
+        "hand-off off": None,
+        "another database": f"{server.url.removesuffix('0')}1",
+        "another server": elsewhere.url if elsewhere else None,
+    }[request.param]
+    env = {"MIDWATCH_BROKER_URL": broker_url} if broker_url else {"MIDWATCH_HAND_OFF": "false"}
+    with lend_prefix() as prefix, fleet_on_stage(server.url, prefix, folder, env=env) as stage:
+        stage.broker = connect_redis(broker_url or server.url)
+        yield stage
+    if request.param == "another database":
+        stage.broker.flushdb()
+    if elsewhere:
+        elsewhere.stop()
+
+
+WORKSHOP = workshops["anthropic"]
+
+
+def test_a_short_job_runs(stage):
+    """Enqueued, published through Celery, done."""
+    assert plain.run("hello", timeout_s=10).output == "You said: hello"
+
+
+def test_by_name_and_with_an_address_instead_of_the_environment(stage, server, monkeypatch):
+    """`connect(redis_url, broker_url)` publishes where it was told to, whatever the environment says."""
+    for name in ("MIDWATCH_REDIS_URL", "MIDWATCH_BROKER_URL"):
+        monkeypatch.delenv(name, raising=False)
+    kwargs = stage.broker.connection_pool.connection_kwargs
+    broker_url = f"redis://127.0.0.1:{kwargs['port']}/{kwargs['db']}"
+    handle = connect(redis_url=server.url, broker_url=broker_url).enqueue("plain", "hello")
+    assert handle.result(5).output == "You said: hello"
+
+
+def test_a_parallel_fan_out_fans_in_once(stage):
+    """Five calls beside each other, one model turn after them, results in call order."""
+    text = stage.cast([use(*[("meet", {"number": n, "of": 5}) for n in range(1, 6)]), "Done."])
+    handle = WORKSHOP.enqueue(text)
+    assert handle.result(15).output == "Done."
+    assert told(stage.heard(text)[1]) == [f"call {n} of 5" for n in range(1, 6)]
+    assert len(stage.heard(text)) == 2
+
+
+def test_a_deferred_retry_is_released_by_a_steward(stage):
+    """A tool fails twice and is tried again with the same key."""
+    text = stage.cast([use(("unsteady", {"failures": 2})), "Done."])
+    handle = WORKSHOP.enqueue(text)
+    assert handle.result(15).output == "Done."
+    assert told(stage.heard(text)[1]) == ["answered at try 3"]
+    assert len(marks(f"unsteady-{handle.id}")) == 3
+
+
+def test_sessions_children_and_approvals_go_the_same_way(stage):
+    """Whatever publishes a step: the next job of a session, a child and its parent, a decision, a cancel."""
+    first, second = (plain.enqueue(f"turn {n}", session_id="celery") for n in (1, 2))
+    assert (first.result(10).output, second.result(10).output) == ("You said: turn 1", "You said: turn 2")
+    task = stage.cast(["Written."])
+    assert head.run(stage.cast([use(("scribe", {"input": task})), "Done."]), timeout_s=10).output == "Done."
+    parked = desk.enqueue(stage.cast([use(("wipe", {"target": "x"})), "Done."]))
+    assert parked.result(10).status is JobStatus.PARKED
+    assert parked.approve()
+    assert parked.result(10).output == "Done."
+    hauling = WORKSHOP.enqueue(stage.cast([use(("long_haul", {}))]))
+    hauling.cancel()
+    assert hauling.result(10).status is JobStatus.CANCELLED
+
+
+WEB_APPLICATION = """
+from celery import Celery, current_app
+web = Celery("web")
+from tests.functional.fleet_agents import plain
+handle = plain.enqueue("hello")
+assert current_app.main == "web", current_app
+print(handle.id)
+"""
+
+
+def test_a_producers_own_celery_app_stays_the_current_one(stage):
+    """A web application with a Celery app of its own publishes its tasks where it always did."""
+    ran = subprocess.run([sys.executable, "-c", WEB_APPLICATION], capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert ran.returncode == 0, ran.stderr
+    assert stage.client.jobs.get(ran.stdout.strip()).result(10).output == "You said: hello"
+
+
+def test_a_broker_that_is_away_costs_no_job(server, lend_prefix):
+    """The job is recorded and its step owed, so enqueue succeeds: a steward publishes it when the broker is back."""
+    with lend_prefix() as prefix:
+        away = client_of(Settings(redis_url=server.url, broker_url="redis://127.0.0.1:1/0", prefix=prefix))
+        handle = away.enqueue("plain", "hello")
+        assert handle.status() is JobStatus.QUEUED
+        assert sum(away.store.client.zcard(away.operations.keys.index(p, "owed")) for p in range(PARTITIONS)) == 1

@@ -1,0 +1,142 @@
+"""An agent as a tool: a child job in the same lineage, whose answer, or failure, is the tool's result."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.job import JobStatus
+from schemas.model import Stop
+from tests.functional.fleet_agents import chief, hasty, head
+from tests.functional.fleet_marks import marks
+from tests.functional.fleet_stage import fleet_on_stage, told, use
+from workers.simulator import Say
+
+
+@pytest.fixture(scope="module")
+def stage(server, lend_prefix, tmp_path_factory):
+    """Two workers that do both, so that parents and children meet on either."""
+    both = (("model,tools", "threads", 6), ("model,tools", "threads", 6))
+    with lend_prefix() as prefix, fleet_on_stage(server.url, prefix, tmp_path_factory.mktemp("children"), both) as stage:
+        yield stage
+
+
+def family(stage, handle):
+    """All jobs of a job's lineage, the oldest first."""
+    root_id = stage.job(handle).root_id
+    return sorted((job for job in stage.client.jobs.list() if job.root_id == root_id), key=lambda job: job.created_ms)
+
+
+def test_a_child_completes_and_its_answer_is_the_result(stage):
+    """The child sees the task and nothing else; the parent's model sees the answer; both are in one lineage."""
+    task = stage.cast([use(("add", {"a": 2, "b": 2})), "It is four."])
+    text = stage.cast([use(("scribe", {"input": task})), "Four, says the scribe."])
+    handle = head.enqueue(text, tenant="acme", priority="high")
+    assert handle.result(10).output == "Four, says the scribe."
+    assert told(stage.heard(text)[1]) == ["It is four."]
+    assert [turn.text for turn in stage.heard(task)[0].turns] == [task]
+    parent, child = family(stage, handle)
+    assert (parent.job_id, parent.depth, parent.parent) == (handle.id, 0, None)
+    assert (child.agent, child.status, child.depth, child.root_id) == ("scribe", JobStatus.COMPLETED, 1, handle.id)
+    assert (child.parent.job_id, child.parent.step) == (handle.id, "1.0")
+    assert (child.tenant, child.priority) == ("acme", "high")
+    assert child.session_id != parent.session_id
+    assert parent.children == 1
+
+
+def test_grandchildren_belong_to_the_root(stage):
+    """Root, parent and depth are recorded at each level."""
+    leaf = stage.cast(["Written."])
+    middle = stage.cast([use(("scribe", {"input": leaf})), "Read."])
+    text = stage.cast([use(("head", {"input": middle})), "Done."])
+    handle = chief.enqueue(text)
+    assert handle.result(15).output == "Done."
+    jobs = family(stage, handle)
+    assert [(job.agent, job.depth) for job in jobs] == [("chief", 0), ("head", 1), ("scribe", 2)]
+    assert {job.root_id for job in jobs} == {handle.id}
+    assert jobs[2].parent.job_id == jobs[1].job_id
+
+
+def test_two_children_run_beside_each_other(stage):
+    """Each waits for the other in a tool: one after the other they would never end."""
+    tasks = [
+        stage.cast([use(("scribe", {"input": stage.cast([f"Part {n}."])})), lambda seen: Say(told(seen)[0])]) for n in (1, 2)
+    ]
+    text = stage.cast([use(*(("head", {"input": task}) for task in tasks)), "Both."])
+    handle = chief.enqueue(text)
+    assert handle.result(15).output == "Both."
+    assert told(stage.heard(text)[1]) == ["Part 1.", "Part 2."]
+    assert len(family(stage, handle)) == 5
+    records = [record for record in handle.events() if record.tool]
+    assert sorted(record.step for record in records) == ["1.0", "1.1"]
+
+
+def test_a_child_that_fails_is_told_to_the_parents_model(stage):
+    """The parent's model learns why, and that repeating won't help; the child is a dead letter of its own."""
+    task = stage.cast([Say("No.", stop=Stop.REFUSAL)])
+    text = stage.cast([use(("scribe", {"input": task})), "Then not."])
+    handle = head.enqueue(text)
+    assert handle.result(10).output == "Then not."
+    (said,) = told(stage.heard(text)[1])
+    assert said.startswith("Error: the child agent scribe did not finish (refused: the model refused to answer).")
+    assert "do not just repeat the call" in said
+    _, child = family(stage, handle)
+    assert child.status is JobStatus.DEAD_LETTERED
+    assert stage.client.dead_letters.show(child.job_id).agent == "scribe"
+
+
+def test_a_child_works_beside_tools_of_the_same_turn(stage):
+    """The turn fans in when the child and the tool are done, in call order."""
+    task = stage.cast(["Noted."])
+    text = stage.cast([use(("scribe", {"input": task}), ("add", {"a": 1, "b": 1})), "Done."])
+    handle = head.enqueue(text)
+    assert handle.result(10).output == "Done."
+    assert told(stage.heard(text)[1]) == ["Noted.", "2"]
+
+
+def test_a_child_without_a_task_is_refused_like_any_invalid_call(stage):
+    """No child is started."""
+    text = stage.cast([use(("scribe", {"input": ""}), ("scribe", {"task": "write"})), "Done."])
+    handle = head.enqueue(text)
+    assert handle.result(10).output == "Done."
+    assert all(said.startswith("scribe was not run") for said in told(stage.heard(text)[1]))
+    assert len(family(stage, handle)) == 1
+
+
+def test_a_cancelled_parent_takes_its_children_along(stage, wait_for):
+    """Nobody waits for the child's answer any more: it ends cancelled, and so do its own children."""
+    leaf = stage.cast([use(("long_haul", {}))])
+    middle = stage.cast([use(("scribe", {"input": leaf}))])
+    handle = chief.enqueue(stage.cast([use(("head", {"input": middle}))]))
+    jobs = wait_for(lambda: len(found := family(stage, handle)) == 3 and found, 10, "the grandchild")
+    wait_for(lambda: marks(f"haul-{jobs[2].job_id}"), 10, "the grandchild's tool to begin")
+    assert handle.cancel()
+    assert handle.result(5).status is JobStatus.CANCELLED
+    ended = wait_for(
+        lambda: all(job.status.ended for job in family(stage, handle)) and family(stage, handle), 8, "the lineage to end"
+    )
+    assert [job.status for job in ended] == [JobStatus.CANCELLED] * 3
+    assert marks(f"haul-{jobs[2].job_id}") == ["begun", "told"]
+
+
+def test_a_cancelled_child_is_told_to_the_parents_model(stage, wait_for):
+    """Cancelling a child is not cancelling its parent."""
+    task = stage.cast([use(("long_haul", {}))])
+    text = stage.cast([use(("scribe", {"input": task})), "Without the scribe, then."])
+    handle = head.enqueue(text)
+    jobs = wait_for(lambda: len(found := family(stage, handle)) == 2 and found, 10, "the child")
+    wait_for(lambda: marks(f"haul-{jobs[1].job_id}"), 10, "the child's tool to begin")
+    assert stage.client.jobs.cancel(jobs[1].job_id)
+    assert handle.result(10).output == "Without the scribe, then."
+    assert "did not finish (cancelled" in told(stage.heard(text)[1])[0]
+
+
+def test_the_children_of_a_job_that_ran_out_of_time_end_at_their_next_turn(stage, wait_for):
+    """Nobody is left to answer to: no further model call is paid for."""
+    task = stage.cast([use(("idle", {"seconds": 1.4})), "never"])
+    text = stage.cast([use(("scribe", {"input": task}), ("stall", {"seconds": 1.0})), "never"])
+    handle = hasty.enqueue(text)
+    assert handle.result(10).status is JobStatus.TIMED_OUT
+    child = wait_for(lambda: (found := family(stage, handle)[1]).status.ended and found, 10, "the child to end")
+    assert child.status is JobStatus.CANCELLED
+    assert child.failure.detail == "the job that asked for this one is over"
+    assert len(stage.heard(task)) == 1

@@ -1,0 +1,325 @@
+"""Producers: with the agent's code, by name alone, or in another language; and what they see of their jobs."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from celery import Celery
+from kombu import Connection, Queue
+
+from orchestration import connect
+from orchestration.errors import ConfigError, JobTimeout, NotFound, StoreUnavailable
+from schemas.contract import MAX_INPUT_BYTES
+from schemas.job import JobStatus
+from tests.functional.fleet_agents import plain, scribe, three_steps
+from tests.functional.fleet_marks import marks
+from tests.functional.fleet_stage import fleet_on_stage, use
+
+ONE_SLOT = (("model,tools", "threads", 1),)
+
+
+@pytest.fixture(scope="module")
+def stage(server, lend_prefix, tmp_path_factory):
+    """One worker with one slot: what is served first shows."""
+    with lend_prefix() as prefix, fleet_on_stage(server.url, prefix, tmp_path_factory.mktemp("jobs"), ONE_SLOT) as stage:
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def foreign(server, stage):
+    """A Celery app that knows nothing of Midwatch but the broker's address."""
+    app = Celery("somebody-else", broker=server.url, set_as_current=False)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def occupied(stage, wait_for):
+    """A job that holds the only slot; cancel it to let the others through."""
+    handle = scribe.enqueue(stage.cast([use(("long_haul", {}))]))
+    wait_for(lambda: marks(f"haul-{handle.id}"), 8, "the tool to begin")
+    yield handle
+    handle.cancel()
+
+
+# With the code, and without
+
+
+def test_run_waits_and_returns_the_result(stage):
+    """`agent.run`: output, steps, usage; the cost of a model without a known price is not made up."""
+    text = stage.cast([use(("add", {"a": 1, "b": 2})), "Three."])
+    result = three_steps.run(text, session_id="run-1", timeout_s=10)
+    assert (result.status, result.output, result.steps) == (JobStatus.COMPLETED, "Three.", 2)
+    assert (result.session_id, result.failure) == ("run-1", None)
+    assert result.usage.input_tokens > 0
+    assert result.usage.output_tokens > 0
+    assert result.usage.reported
+    assert result.cost_usd is None or result.cost_usd > 0
+
+
+def test_a_producer_without_the_code_enqueues_by_name(stage):
+    """The worker applies the agent's own limits and version: three steps, although the producer could not know."""
+    client = connect()
+    text = stage.cast([use(("add", {"a": n, "b": n})) for n in range(4)])
+    handle = client.enqueue("three-steps", text, session_id="by-name", tenant="acme")
+    result = handle.result(10)
+    assert (result.status, result.steps) == (JobStatus.DEAD_LETTERED, 3)
+    assert result.failure.detail.startswith("step_limit: 3 ")
+    job = client.jobs.show(handle.id)
+    assert (job.max_steps, job.agent_version, job.tenant) == (3, three_steps.version, "acme")
+    assert client.jobs.get(handle.id).result(1) == result
+
+
+def test_connect_takes_an_address(stage, server):
+    """A producer may name the server instead of having it in its environment."""
+    handle = connect(redis_url=server.url).enqueue("plain", "hello")
+    assert handle.result(10).output == "You said: hello"
+
+
+def test_an_agent_that_no_worker_has_is_waited_for_and_said(stage, wait_for):
+    """A rolling deployment may bring it: the job waits, and the listing says for what, with the nearest name."""
+    handle = stage.client.enqueue("plian", "hello")
+    job = wait_for(lambda: (job := stage.job(handle)).waiting and job, 10, "the job to be put back")
+    assert "no agent 'plian' is loaded here; did you mean 'plain'?" in job.waiting.reason
+    assert "MIDWATCH_AGENTS" in job.waiting.reason
+    assert handle.cancel()
+    assert handle.result(10).status is JobStatus.CANCELLED
+
+
+def test_a_job_may_be_enqueued_into_the_lineage_of_another(stage):
+    """`parent=`: the root and the depth are recorded; the parent does not wait for it."""
+    root = plain.enqueue("root")
+    assert root.result(10).status is JobStatus.COMPLETED
+    caused = plain.enqueue("caused by it", parent=root)
+    assert caused.result(10).status is JobStatus.COMPLETED
+    job = stage.job(caused)
+    assert (job.root_id, job.depth) == (root.id, 1)
+
+
+# In another language
+
+
+def envelope(text, **more):
+    """The one argument of `midwatch.start`."""
+    return {"v": 1, "job_id": more.pop("job_id"), "agent": "plain", "session_id": "foreign", "input": text, **more}
+
+
+def send(app, stage, one):
+    """As any Celery producer sends a task."""
+    app.send_task("midwatch.start", args=[one], queue=f"{stage.client.operations.keys.prefix}.model")
+
+
+def started(stage, job_id, wait_for):
+    """The job's handle, once a worker has made a job of the message."""
+
+    def look():
+        try:
+            return stage.client.jobs.get(job_id)
+        except NotFound:
+            return None
+
+    return wait_for(look, 10, f"job {job_id}")
+
+
+def test_a_foreign_celery_producer_starts_a_job(stage, foreign, wait_for):
+    """A plain Celery message with the wire's envelope: all of it arrives, and a second delivery changes nothing."""
+    text = stage.cast(["Received."])
+    one = envelope(text, job_id="job-foreign-1", tenant="acme", priority="low", traceparent="00-ab-cd-01")
+    send(foreign, stage, one)
+    send(foreign, stage, one)
+    handle = started(stage, "job-foreign-1", wait_for)
+    assert handle.result(10).output == "Received."
+    job = stage.job(handle)
+    assert (job.agent, job.session_id, job.tenant) == ("plain", "foreign", "acme")
+    assert (job.priority, job.traceparent, job.agent_version) == ("low", "00-ab-cd-01", plain.version)
+    assert plain.run("after it", session_id="foreign", timeout_s=10).output == "You said: after it"
+    assert len(stage.heard(text)) == 1
+
+
+def test_a_producer_without_celery_starts_a_job(stage, server, wait_for):
+    """The same as a bare kombu message, which is what a library of another language writes."""
+    text = stage.cast(["Received, too."])
+    name = f"{stage.client.operations.keys.prefix}.model"
+    body = [[envelope(text, job_id="job-foreign-2")], {}, {}]
+    with Connection(server.url) as connection:
+        connection.Producer(serializer="json").publish(
+            body, routing_key=name, declare=[Queue(name, routing_key=name)], headers={"task": "midwatch.start", "id": "t2"}
+        )
+    assert started(stage, "job-foreign-2", wait_for).result(10).output == "Received, too."
+
+
+def test_a_foreign_producers_idempotency_key_is_anybodys(stage, foreign, wait_for):
+    """Same key, same job: whether it is enqueued here, by name, or by a message with an id of its own."""
+    text = stage.cast(["Once."])
+    first = stage.client.enqueue("plain", text, idempotency_key="foreign-key")
+    assert first.result(10).output == "Once."
+    send(foreign, stage, envelope(text, job_id="job-foreign-3", idempotency_key="foreign-key"))
+    send(foreign, stage, envelope("the last one", job_id="job-foreign-4"))
+    started(stage, "job-foreign-4", wait_for).result(10)
+    with pytest.raises(NotFound):
+        stage.client.jobs.show("job-foreign-3")
+    assert len(stage.heard(text)) == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        ({"agent": "no such name!"}, "agent"),
+        ({"session_id": "{a}"}, "session_id"),
+        ({"input": ""}, "input"),
+        ({"input": "   "}, "input"),
+        ({"v": 2}, "v: "),
+        ({"priority": "urgent"}, "priority"),
+        ({"sesion_id": "typo"}, "sesion_id"),
+    ],
+)
+def test_a_wrong_envelope_is_kept_as_poison_with_its_reason(stage, foreign, wait_for, spoil, reason):
+    """Nobody waits for an answer there, so it is kept where operators look, and the worker goes on."""
+    before = len(stage.client.operations.poison())
+    send(foreign, stage, envelope("hello", job_id="job-spoiled") | spoil)
+    records = wait_for(
+        lambda: len(found := stage.client.operations.poison()) > before and found, 10, "the message to be kept"
+    )
+    assert records[0].reason.startswith("midwatch.start: ")
+    assert reason in records[0].reason
+    assert json.loads(records[0].body)["job_id"] == "job-spoiled"
+
+
+# Priority
+
+
+def test_the_more_urgent_job_is_served_first(stage, occupied):
+    """With one slot, and jobs waiting: high, then normal, then low, whatever came first."""
+    jobs = {(priority, n): plain.enqueue(f"{priority} {n}", priority=priority) for n in (1, 2) for priority in
+            ("low", "normal", "high")}  # fmt: skip
+    occupied.cancel()
+    assert {handle.result(15).status for handle in jobs.values()} == {JobStatus.COMPLETED}
+    order = sorted(jobs, key=lambda key: stage.job(jobs[key]).started_ms)
+    assert [priority for priority, _ in order] == ["high", "high", "normal", "normal", "low", "low"]
+    assert stage.job(jobs["low", 1]).priority == "low"
+
+
+# What a producer sees
+
+
+def test_status_and_timeout_while_a_job_waits(stage, occupied):
+    """A result that is not there in time is no failure of the job: the error says where it stands."""
+    handle = plain.enqueue("patience")
+    assert handle.status() is JobStatus.QUEUED
+    with pytest.raises(JobTimeout, match=rf"job {handle.id} is queued after 0.2 s; it goes on, ask again with result"):
+        handle.result(0.2)
+    with pytest.raises(TimeoutError):
+        plain.run("patience, too", timeout_s=0.05)
+    occupied.cancel()
+    assert handle.result(10).output == "You said: patience"
+
+
+def test_a_queued_job_that_is_cancelled_never_reaches_the_model(stage, occupied):
+    """Before its first step it ends at once."""
+    text = stage.cast(["never"])
+    handle = plain.enqueue(text)
+    assert handle.cancel()
+    assert handle.result(1).status is JobStatus.CANCELLED
+    assert (handle.result(1).steps, handle.result(1).output) == (0, None)
+    occupied.cancel()
+    assert plain.run("after it", timeout_s=10).output == "You said: after it"
+    assert stage.heard(text) == []
+
+
+def test_events_follow_a_job_to_its_end(stage, occupied):
+    """`events(follow=True)` yields each step as it is committed, and ends with the job; without, what there is now."""
+    text = stage.cast([use(("add", {"a": 1, "b": 1}), ("add", {"a": 2, "b": 2})), "Done."])
+    handle = three_steps.enqueue(text)
+    assert list(handle.events()) == []
+    seen = []
+    follower = threading.Thread(target=lambda: seen.extend(handle.events(follow=True)), daemon=True)
+    follower.start()
+    occupied.cancel()
+    assert handle.result(15).output == "Done."
+    follower.join(5)
+    assert not follower.is_alive()
+    assert seen == list(handle.events())
+    assert [(record.step, record.outcome) for record in seen][0::3] == [("1", "continue"), ("2", "complete")]
+    assert sorted(record.step for record in seen) == ["1", "1.0", "1.1", "2"]
+    assert all(record.ended_ms >= record.started_ms for record in seen)
+
+
+def test_listing_jobs(stage):
+    """The newest first, by status and by agent."""
+    first, second = plain.enqueue("first"), plain.enqueue("second")
+    assert second.result(10).status is JobStatus.COMPLETED
+    assert first.result(10).status is JobStatus.COMPLETED
+    assert [job.job_id for job in stage.client.jobs.list(limit=2)] == [second.id, first.id]
+    assert {job.agent for job in stage.client.jobs.list(agent="three-steps")} == {"three-steps"}
+    assert {job.status for job in stage.client.jobs.list(status="dead_lettered")} == {JobStatus.DEAD_LETTERED}
+
+
+def test_what_does_not_exist_is_said_to_be_missing(stage):
+    """NotFound names the id, and where to look."""
+    with pytest.raises(NotFound, match=r"no job 'job-nowhere'.*midwatch jobs list"):
+        stage.client.jobs.get("job-nowhere")
+    with pytest.raises(NotFound, match="no session 'nowhere'"):
+        stage.client.sessions.messages("nowhere")
+    done = plain.enqueue("fine")
+    done.result(10)
+    with pytest.raises(NotFound, match=rf"job '{done.id}' has no dead letter: it is completed"):
+        stage.client.dead_letters.show(done.id)
+
+
+# Bad inputs
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", "input: expected text"),
+        ("  \n", "input: expected text"),
+        (None, "input: expected text, got NoneType"),
+        (7, "input: expected text, got int"),
+        ("x" * (MAX_INPUT_BYTES + 1), r"input: 1,000,001 bytes, at most 1,000,000; store the document"),
+        ("half \ud800 a pair", "a lone surrogate stands at position 5"),
+    ],
+    ids=["empty", "blank", "none", "number", "too long", "lone surrogate"],
+)
+def test_an_input_that_is_no_text_is_refused(stage, given, said):
+    """At once, in words; nothing is recorded."""
+    before = stage.client.operations.counters()["jobs.enqueued"]
+    with pytest.raises(ConfigError, match=said) as caught:
+        plain.enqueue(given)
+    assert len(str(caught.value)) < 300
+    assert stage.client.operations.counters()["jobs.enqueued"] == before
+
+
+@pytest.mark.parametrize("what", ["session_id", "idempotency_key", "tenant"])
+@pytest.mark.parametrize("bad", ["", "a b", "{slot}", "a|b", "x" * 129, "é", ".hidden", "new\nline", 7])
+def test_an_id_that_could_break_a_key_is_refused(stage, what, bad):
+    """Ids become parts of Redis keys: the error names the argument and the rule."""
+    with pytest.raises(ConfigError, match=f"{what}=.*expected 1 to 128 letters, digits or") as caught:
+        plain.enqueue("hello", **{what: bad})
+    assert len(str(caught.value)) < 300
+
+
+def test_a_priority_and_an_agent_that_do_not_exist_are_refused(stage):
+    """With what there is to choose from."""
+    with pytest.raises(ConfigError, match="priority='urgent': expected one of high, normal, low"):
+        plain.enqueue("hello", priority="urgent")
+    with pytest.raises(ConfigError, match="agent name 'no such name!': expected a letter or _"):
+        stage.client.enqueue("no such name!", "hello")
+
+
+def test_a_server_that_is_away_is_said_within_seconds():
+    """StoreUnavailable: nothing was recorded, and which setting to look at."""
+    client = connect(redis_url="redis://127.0.0.1:1/0")
+    with pytest.raises(StoreUnavailable, match=r"nothing was recorded.*MIDWATCH_REDIS_URL"):
+        client.enqueue("plain", "hello")
+
+
+def test_large_inputs_and_odd_texts_arrive_whole(stage):
+    """Long ones, and every character that JSON, Lua or a shell might trip over."""
+    odd = "quote \" backslash \\ null \x00 line \u2028 emoji 🙂 {\"json\": [1]} %s ${x} é"
+    text = stage.cast(["Read."], odd)
+    assert plain.run(text, timeout_s=10).output == "Read."
+    long = "y" * 200_000
+    assert plain.run(stage.cast(["Read that, too."], long), timeout_s=10).output == "Read that, too."

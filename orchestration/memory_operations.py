@@ -45,8 +45,10 @@ class MemoryOperations:
         return self.state.letters[job_id]
 
     def cancel(self, job_id: str) -> bool:
-        """Cancel a job. False: it had ended already. A job under way ends at its next claim."""
+        """Cancel a job. False: it had ended already. A job under way ends at its next claim; a dead letter is given up."""
         job = self.state.job(job_id)
+        if job.record.status is JobStatus.DEAD_LETTERED:
+            return self.discard(job_id)
         if job.record.status.ended:
             return False
         if job.record.status is not JobStatus.QUEUED:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 GRACE_MS = 5_000
 """How long beyond a tool's own timeout its lease is renewed: time to commit what it returned."""
 
+EFFECT_UNKNOWN = "unknown_effect"
+"""Reason of a park, and what the verdict of a human who says no to it begins with."""
+
 UNKNOWN_EFFECT = (
     "The outcome of this call is unknown: the worker that ran it vanished before it could report. "
     "It was not run again. Check whether it took effect before you repeat it."
@@ -137,15 +140,17 @@ class ToolStep:
             question = (
                 f"{tool.name} had begun when its worker vanished. Approve to run it again, reject to go on without."
             )
-            return self.park(Park(question=question, reason="unknown_effect"))
+            return self.park(Park(question=question, reason=EFFECT_UNKNOWN))
         failure = Failure(kind=FailureKind.UNKNOWN_EFFECT, detail=f"{tool.name} had begun when its worker vanished")
         return self.answer(UNKNOWN_EFFECT, is_error=True, effect="unknown", failure=failure)
 
     def rejected(self) -> Outcome:
         """A human said no: to the call, or to running it again when nobody knows what came of it."""
-        reason = self.claim.verdict.partition(":")[2] or "no reason given"
-        if self.claim.interrupted:
-            return self.answer(f"{UNKNOWN_EFFECT} A human decided so: {reason}", is_error=True, effect="unknown")
+        reason = self.claim.verdict.partition(":")[2]
+        if reason.startswith(EFFECT_UNKNOWN):
+            why = reason.removeprefix(EFFECT_UNKNOWN)
+            return self.answer(f"{UNKNOWN_EFFECT} A human decided so. {why}".strip(), is_error=True, effect="unknown")
+        reason = reason or "no reason given"
         return self.answer(f"A human rejected this call: {reason}", is_error=True, effect="none")
 
     def park(self, park: Park) -> Outcome:

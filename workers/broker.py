@@ -15,6 +15,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 
 from workers import poison
+from workers.redisconn import Parser
 from workers.wire_reading import Unreadable, read_message
 
 _Channel: Any = kombu_redis.Channel
@@ -34,14 +35,13 @@ class Channel(_Channel):  # type: ignore[misc]
         if delivery_tag in self.qos._delivered:
             super().basic_reject(delivery_tag, requeue)
 
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        return {**super()._connparams(asynchronous), "parser_class": Parser}
+
     def _brpop_read(self, **options: Any) -> bool:
         try:
             try:
                 reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
-            except redis.ResponseError as error:
-                # A failover: this server is a replica now ("UNBLOCKED", "READONLY"). Stock kombu lets it end the worker.
-                self.client.connection.disconnect()
-                raise redis.ConnectionError(str(error)) from error
             except self.connection_errors:
                 self.client.connection.disconnect()
                 raise
@@ -66,7 +66,8 @@ class Transport(kombu_redis.Transport):
 
     Channel = Channel
     connection_errors = (*kombu_redis.Transport.connection_errors, redis.ReadOnlyError, redis.OutOfMemoryError)
-    """Time cures these two as well: a worker that (re)connects to a replica or a full server waits, it does not end."""
+    """Time cures these two as well: a worker whose server becomes a replica, or is full, connects again until it is cured.
+    Stock kombu lets them end it."""
 
 
 def install() -> None:

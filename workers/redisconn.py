@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.connection import DefaultParser
 from redis.retry import Retry
+
+_Parser: Any = DefaultParser
+"""Untyped: the stubs know it as a variable."""
+
+
+class Parser(_Parser):  # type: ignore[misc]
+    """Tells by its class that a server refuses writes for now; redis-py knows only two of the reasons by theirs.
+
+    A full disk (MISCONF), too few replicas, a script that does not end, a failover that ended a blocking command.
+    """
+
+    EXCEPTION_CLASSES: ClassVar[dict[str, Any]] = {
+        **_Parser.EXCEPTION_CLASSES,
+        **dict.fromkeys(("MISCONF", "NOREPLICAS", "BUSY", "UNBLOCKED"), redis.ReadOnlyError),
+    }
 
 
 def connect_redis(url: str, *, max_connections: int = 256) -> redis.Redis:
@@ -21,4 +39,5 @@ def connect_redis(url: str, *, max_connections: int = 256) -> redis.Redis:
         max_connections=max_connections,
         retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 1, supported_errors=(redis.ConnectionError,)),
         client_name="midwatch",
+        parser_class=Parser,
     )

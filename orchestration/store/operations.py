@@ -107,7 +107,7 @@ class Operations:
     def cancel(self, job_id: str) -> bool:
         """Cancel a job and its children. False: it had ended already.
 
-        A job under way ends at its next claim; nothing of it starts any more.
+        A job under way ends at its next claim; nothing of it starts any more. A dead letter is given up: its session goes on.
         """
         ref = self._ref(job_id)
         reply = self._script("cancel", ref, (job_id, ref.session_id, member_base(ref)))
@@ -117,6 +117,8 @@ class Operations:
             case b"marked":
                 self._publish_steps(ref, reply[1:])
                 self._cancel_children(ref, reply[1:])
+            case b"ended" if reply[1] == b"dead_lettered":
+                return self.discard(job_id)
             case _:
                 return False
         return True
@@ -151,7 +153,9 @@ class Operations:
         if job.status is not JobStatus.PARKED or step is None:
             raise Refused(f"job {job_id!r} is {job.status}, not parked: there is nothing to decide")
         ref = self._ref(job_id).model_copy(update={"step": step})
-        verdict = "approved" if approve else f"rejected:{reason.replace('|', '/')[:500]}"
+        about_effect = job.waiting is not None and job.waiting.reason.startswith("unknown_effect")
+        why = ("unknown_effect " if about_effect else "") + reason.replace("|", "/")[:500]
+        verdict = "approved" if approve else f"rejected:{why}"
         queue = 13 if ref.kind is StepKind.MODEL else 14
         if not self._script("resolve", ref, (step, member(ref), verdict, "", queue)):
             return False

@@ -155,9 +155,9 @@ class RedisStore:
             owed.append(following_turn)
         args += [following_turn.step, member(following_turn), "" if commit.calls else self._message(following_turn)]
         reply = self._call("commit_turn", ref, args, patience_ms=COMMIT_PATIENCE_MS)
-        if reply:
+        if reply in (1, 2):
             self._published(owed)
-        return (False, True, None)[reply]
+        return (False, True, None, True, None)[reply]
 
     def commit_results(self, claim: Claim, commit: ResultCommit) -> bool:
         """See `ports.Store.commit_results`."""

@@ -27,6 +27,9 @@ UNAVAILABLE = (
 )
 """What a server says, or fails to say, when it can't take a write. Time cures all of them."""
 
+LOADS = 3
+"""How often a script is loaded for one call: between loading and calling it someone may flush them again."""
+
 
 @cache
 def source(name: str) -> str:
@@ -73,26 +76,30 @@ class Scripts:
 
     def _once(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
         command = ("EVALSHA", _digest(name), len(keys), *keys, *args)
-        try:
-            return self._execute(*command)
-        except redis_errors.NoScriptError:
-            self.client.script_load(source(name))
-            return self._execute(*command)
+        for _ in range(LOADS):
+            try:
+                return self._execute(*command)
+            except redis_errors.NoScriptError:
+                self.client.script_load(source(name))
+        return self._execute(*command)
 
     def pipeline(self, calls: Sequence[tuple[str, Sequence[str], Sequence[Arg]]]) -> list[Any]:
         """Run several scripts in one round trip (no transaction: each is atomic by itself). Errors come back as values."""
-        for attempt in (0, 1):
+        replies: list[Any] = [redis_errors.NoScriptError()] * len(calls)
+        for _ in range(1 + LOADS):
+            missing = [n for n, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
+            if not missing:
+                break
             pipe: Any = self.client.pipeline(transaction=False)
-            for name, keys, args in calls:
+            for name, keys, args in (calls[n] for n in missing):
                 pipe.execute_command("EVALSHA", _digest(name), len(keys), *keys, *args)
             try:
-                replies: list[Any] = pipe.execute(raise_on_error=False)
+                for n, reply in zip(missing, pipe.execute(raise_on_error=False), strict=True):
+                    replies[n] = reply  # those that ran are not run again: what they answered is said only once
+                for name in {calls[n][0] for n in missing if isinstance(replies[n], redis_errors.NoScriptError)}:
+                    self.client.script_load(source(name))
             except UNAVAILABLE as error:
                 raise unavailable(error) from error
-            if attempt or not any(isinstance(reply, redis_errors.NoScriptError) for reply in replies):
-                return replies
-            for name in {name for name, _, _ in calls}:
-                self.client.script_load(source(name))
         return replies
 
 

@@ -49,7 +49,7 @@ def queue_of(prefix: str, ref: StepRef) -> str:
     return queue_key(f"{prefix}.{'tools' if '.' in ref.step else 'model'}", ref.priority)
 
 
-def opened(raw: bytes) -> dict[str, Any]:
+def opened(raw: bytes | str) -> dict[str, Any]:
     """A message with its body decoded."""
     message: dict[str, Any] = json.loads(raw)
     plain = message["properties"].pop("body_encoding", None) != "base64"
@@ -62,7 +62,7 @@ def test_the_message_is_the_one_celery_would_have_pushed(
 ) -> None:
     """Through `Wire` and through Celery's producer: the same lists, the same body, the same headers but for their origin."""
     publish(server, prefix, hand_off=False, refs=REFS)
-    theirs = {ref: [opened(raw) for raw in redis.lrange(queue_of(prefix, ref), 0, -1)] for ref in REFS}  # type: ignore[union-attr]
+    theirs = {ref: [opened(raw) for raw in redis.lrange(queue_of(prefix, ref), 0, -1)] for ref in REFS}
     for ref in REFS:
         ours, (celerys,) = opened(Wire(prefix).message(ref)), theirs[ref]
         assert ours.keys() == celerys.keys()
@@ -70,7 +70,9 @@ def test_the_message_is_the_one_celery_would_have_pushed(
             assert ours[name] == celerys[name], name
         assert ours["headers"].keys() == celerys["headers"].keys()
         different = {name for name, value in ours["headers"].items() if value != celerys["headers"][name]}
-        assert different <= {"origin", "ignore_result"}, "Celery leaves ignore_result to the worker's setting, which is true"
+        assert different <= {"origin", "ignore_result"}, (
+            "Celery leaves ignore_result to the worker's setting, which is true"
+        )
         properties = ours["properties"]
         assert properties.keys() <= celerys["properties"].keys()
         different = {name for name, value in properties.items() if value != celerys["properties"][name]}

@@ -74,7 +74,7 @@ class Crew:
     def queued(self, queue: str) -> int:
         """Messages that nobody has taken."""
         name = self.client.operations.keys.queue(queue)
-        return sum(int(self.client.store.client.llen(queue_key(name, priority))) for priority in Priority)  # type: ignore[arg-type]
+        return sum(int(self.client.store.client.llen(queue_key(name, priority))) for priority in Priority)
 
     def row(self, job: JobHandle, step: str) -> list[str]:
         """State, fence, end of the lease, attempt, losses, ... of a step; empty when it is over."""
@@ -89,10 +89,8 @@ class Crew:
 
     def began(self, word: str, times: int = 1, timeout_s: float = 20) -> int:
         """Wait until a tool began with this word so many times; the process it began in last."""
-        lines = until(
-            lambda: found if len(found := self.journal.of(word)) >= times else None, timeout_s, f"{word!r} to begin"
-        )
-        return lines[-1].pid
+        until(lambda: len(self.journal.of(word)) >= times, timeout_s, f"{word!r} to begin")
+        return self.journal.of(word)[-1].pid
 
 
 def ready(*members: Member) -> None:

@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import time
+from typing import Any
 
 from orchestration import Agent, ContextBudget, RunLimits, ToolContext, tool
 from orchestration.ports import Model
@@ -139,13 +140,20 @@ def sleep_in_c(context: ToolContext, word: str) -> str:
 def seize(context: ToolContext, word: str) -> str:
     """Not come back from a library call that holds the interpreter's lock: nothing else of the process runs."""
     journal.write("began", word, context)
-    ctypes.PyDLL(None).sleep(60)
+    ctypes.PyDLL(None).sleep(100)
     return "late"
 
 
+@tool(idempotent=True, timeout_s=0.5)
+def quick_note(context: ToolContext, word: str) -> str:
+    """Leave a mark, and take no time."""
+    journal.write("began", word, context)
+    return f"noted {word}"
+
+
 TOOLS = [note, hold, hold_once, hold_inline, hold_inline_once, die, spin, sleep_in_c]
-POLICIES = {"limits": RunLimits(max_steps=20), "context_budget": ContextBudget(max_tokens=100_000)}
+POLICIES: dict[str, Any] = {"limits": RunLimits(max_steps=20), "context_budget": ContextBudget(max_tokens=100_000)}
 fault = Agent("fault", "faults:planned", "You follow the plan.", TOOLS, **POLICIES)
-seizing = Agent("seizing", "faults:planned", "You follow the plan.", [note, seize], **POLICIES)
+seizing = Agent("seizing", "faults:planned", "You follow the plan.", [quick_note, seize], **POLICIES)
 """Alone in its worker, so that the pool's time limit, which follows from the longest tool there, comes in reach of a test."""
 elsewhere = Agent("elsewhere", "faults:planned", "You follow the plan.", [note], **POLICIES)

@@ -82,7 +82,12 @@ LETTERS = [
     Letter("an argument nested 990 deep", frame(body=f"[[], {{}}, {DEEP}]"), "nested deeper"),
     Letter(
         "a body nested 990 deep in base64",
-        altered(lambda m: (m.update(body=base64.b64encode(DEEP.encode()).decode()), m["properties"].update(body_encoding="base64"))),
+        altered(
+            lambda m: (
+                m.update(body=base64.b64encode(DEEP.encode()).decode()),
+                m["properties"].update(body_encoding="base64"),
+            )
+        ),
         "nested deeper",
     ),
     Letter("3 MB", frame(body="x" * 3_000_000), "at most 2,000,000"),
@@ -102,7 +107,11 @@ LETTERS = [
     Letter("a body of an object", frame(body='{"args": [], "kwargs": {}}'), SHAPE),
     Letter("a body of one argument", frame(body="[1]"), SHAPE),
     Letter("keyword arguments that are a text", frame(body='[[], "abc", {}]'), SHAPE),
-    Letter("keyword arguments of kombu's own types", frame(body='[[], {"__type__": "decimal", "__value__": "1"}, {}]'), SHAPE),
+    Letter(
+        "keyword arguments of kombu's own types",
+        frame(body='[[], {"__type__": "decimal", "__value__": "1"}, {}]'),
+        SHAPE,
+    ),
     Letter("a broken date of kombu's", arguments(job_id={"__type__": "datetime", "__value__": "never"}), NO_BODY),
     Letter("pickle", frame(content__type="application/x-python-serialize", content__encoding="binary"), "content type"),
     Letter("YAML", frame(content__type="application/x-yaml"), "content type"),
@@ -118,9 +127,17 @@ LETTERS = [
     Letter("a version of tomorrow", arguments(v=2, job_id="j", session_id="s", step="1"), "version 2"),
     Letter("a step that is none", arguments(job_id="j", session_id="s", step="1.2.3"), "step: "),
     Letter("an id that breaks out of its key", arguments(job_id="a}b{c", session_id="s", step="1"), "job_id: "),
-    Letter("a start without an agent", start(v=1, job_id="j", session_id="s", input="x"), "midwatch.start: agent: Field required"),
+    Letter(
+        "a start without an agent",
+        start(v=1, job_id="j", session_id="s", input="x"),
+        "midwatch.start: agent: Field required",
+    ),
     Letter("a start with no input", start(**{**GOOD_START, "input": ""}), "midwatch.start: input"),
-    Letter("a start with a key of ours in its id", start(**{**GOOD_START, "job_id": "mw:{mw00}:due"}), "midwatch.start: job_id"),
+    Letter(
+        "a start with a key of ours in its id",
+        start(**{**GOOD_START, "job_id": "mw:{mw00}:due"}),
+        "midwatch.start: job_id",
+    ),
     Letter("a start of a version of tomorrow", start(**{**GOOD_START, "v": 2}), "midwatch.start: v"),
     Letter("a step of a job that does not exist", altered(lambda message: None), None),
     Letter("time limits that kill at once", headers(timelimit=[-1, -1]), None),

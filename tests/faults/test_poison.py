@@ -98,7 +98,9 @@ def test_a_start_in_order_is_a_job(crew: Crew) -> None:
     assert len(crew.journal.of("started")) == 1
 
 
-def test_a_flood_of_garbage_costs_neither_memory_nor_the_queue(crew: Crew, crews: dict[str, tuple[Crew, Member]]) -> None:
+def test_a_flood_of_garbage_costs_neither_memory_nor_the_queue(
+    crew: Crew, crews: dict[str, tuple[Crew, Member]]
+) -> None:
     """At most 1,000 records are kept, each of 4,000 bytes; a good job behind 1,200 letters is done all the same."""
     worker = next(worker for made, worker in crews.values() if made is crew)
     before_bytes = psutil.Process(worker.pid).memory_info().rss

@@ -45,7 +45,9 @@ def test_a_tool_that_kills_its_worker_is_a_dead_letter_after_three_deliveries(cr
     assert "3 times" in letter.failure.detail
     assert letter.tries[-1].failure == letter.failure
     assert {other.result(30).output for other in others} == {"done after 2 turns"}
-    assert [message.content for message in crew.results(deadly)] == ["noted before"], "its conversation waits for a replay"
+    assert [message.content for message in crew.results(deadly)] == ["noted before"], (
+        "its conversation waits for a replay"
+    )
 
 
 @pytest.mark.parametrize("killed", ["child", "group"])
@@ -103,7 +105,9 @@ def test_a_worker_killed_between_the_models_reply_and_the_commit(crew: Crew) -> 
     assert result.output == "done after 1 turns"
     assert [len(crew.journal.of("reply", event)) for event in ("model", "replied")] == [2, 1]
     assert assistant_turns(crew, job.session_id) == 2
-    assert result.usage.output_tokens == 2, "the call whose reply was lost is not in the usage: nobody knows what it used"
+    assert result.usage.output_tokens == 2, (
+        "the call whose reply was lost is not in the usage: nobody knows what it used"
+    )
 
 
 def test_a_frozen_worker_commits_nothing_after_someone_else_did(crew: Crew) -> None:
@@ -179,7 +183,7 @@ def test_a_tool_that_seizes_the_interpreter_is_a_dead_letter(crew: Crew) -> None
     result = job.result(30)
     assert (result.status, result.failure and result.failure.kind) == (JobStatus.DEAD_LETTERED, FailureKind.WORKER_LOST)
     assert len(crew.journal.of("stuck")) == 3
-    assert crew.enqueue(calls(("note", "beside")), agent="seizing").result(20).output == "done after 1 turns"
+    assert crew.enqueue(calls(("quick_note", "beside")), agent="seizing").result(20).output == "done after 1 turns"
     assert worker.alive
 
 
@@ -191,7 +195,7 @@ def test_the_time_limit_frees_a_seized_child(crew: Crew) -> None:
     before = children(worker)
     stuck = crew.enqueue(calls(("seize", "stuck")), agent="seizing")
     crew.began("stuck")
-    beside = crew.enqueue(calls(("note", "beside")), agent="seizing")
+    beside = crew.enqueue(calls(("quick_note", "beside")), agent="seizing")
     until(lambda: children(worker) != before, 60, "the child to be killed")
     assert beside.result(60).output == "done after 1 turns"
     assert stuck.job().status in (JobStatus.RUNNING, JobStatus.DEAD_LETTERED)
@@ -201,8 +205,7 @@ def test_a_worker_that_has_not_loaded_the_agent_leaves_it_to_one_that_has(crew: 
     """As in a rolling deployment: deferred with its reason, and done when the new worker is there."""
     old = crew.worker("old", "threads", 2, MIDWATCH_AGENTS="tests.faults.fault_agents:fault")
     job = crew.enqueue(calls(("note", "new")), agent="elsewhere")
-    waiting = until(lambda: job.job().waiting, 10, "the job to be deferred")
-    assert "elsewhere" in waiting.reason
+    assert "elsewhere" in until(lambda: (waiting := job.job().waiting) and waiting.reason, 10, "the job to be deferred")
     crew.worker("new", "threads", 2)
     assert old.terminate()
     assert job.result(20).output == "done after 1 turns"

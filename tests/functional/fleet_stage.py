@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestration import client as client_module
+from orchestration import connect
 from orchestration.client import Client
 from orchestration.handle import JobHandle
 from schemas.job import Job
@@ -43,6 +44,18 @@ class Stage:
         self.model = model
         self.fleet = fleet
         self._parts = parts
+        self._producers = [client]
+
+    def connect(self, redis_url: str | None = None, broker_url: str | None = None) -> Client:
+        """What `orchestration.connect` gives, closed with the stage."""
+        client = connect(redis_url, broker_url)
+        self._producers.append(client)
+        return client
+
+    def close(self) -> None:
+        """Close what the producers of this process have open: a client lives as long as its process otherwise."""
+        for client in [*self._producers, *client_module._clients.values()]:
+            close(client)
 
     def cast(self, lines: Sequence[Line], text: str | None = None) -> str:
         """A user's input that is answered with these lines, one after the other. A repeated request gets the same line."""
@@ -60,6 +73,15 @@ class Stage:
         """The tool results of the job's session, in the order they were committed."""
         said = self.client.sessions.messages(handle.session_id)
         return [message for message in said if isinstance(message, ToolMessage)]
+
+
+def close(client: Client) -> None:
+    """Close a producer's connections, to the state and, where it has any, to the broker."""
+    client.operations.client.close()
+    app = vars(client.store._dispatcher).get("_app")
+    if app is not None:
+        app.producer_pool.force_close_all()
+        app.pool.force_close_all()
 
 
 class Parts:

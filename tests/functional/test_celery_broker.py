@@ -7,12 +7,11 @@ import sys
 
 import pytest
 
-from orchestration import connect
 from orchestration.keyspace import PARTITIONS
 from schemas.job import JobStatus
 from tests.functional.fleet_agents import desk, head, plain, workshops
 from tests.functional.fleet_marks import marks
-from tests.functional.fleet_stage import ROOT, fleet_on_stage, told, use
+from tests.functional.fleet_stage import ROOT, close, fleet_on_stage, told, use
 from workers.dispatch import client_of
 from workers.embedded import EmbeddedServer
 from workers.settings import Settings
@@ -54,7 +53,7 @@ def test_by_name_and_with_an_address_instead_of_the_environment(stage, server, m
         monkeypatch.delenv(name, raising=False)
     kwargs = stage.broker.connection_pool.connection_kwargs
     broker_url = f"redis://127.0.0.1:{kwargs['port']}/{kwargs['db']}"
-    handle = connect(redis_url=server.url, broker_url=broker_url).enqueue("plain", "hello")
+    handle = stage.connect(redis_url=server.url, broker_url=broker_url).enqueue("plain", "hello")
     assert handle.result(5).output == "You said: hello"
 
 
@@ -115,3 +114,4 @@ def test_a_broker_that_is_away_costs_no_job(server, lend_prefix):
         handle = away.enqueue("plain", "hello")
         assert handle.status() is JobStatus.QUEUED
         assert sum(away.store.client.zcard(away.operations.keys.index(p, "owed")) for p in range(PARTITIONS)) == 1
+        close(away)

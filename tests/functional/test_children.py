@@ -16,7 +16,10 @@ from workers.simulator import Say
 def stage(server, lend_prefix, tmp_path_factory):
     """Two workers that do both, so that parents and children meet on either."""
     both = (("model,tools", "threads", 6), ("model,tools", "threads", 6))
-    with lend_prefix() as prefix, fleet_on_stage(server.url, prefix, tmp_path_factory.mktemp("children"), both) as stage:
+    with (
+        lend_prefix() as prefix,
+        fleet_on_stage(server.url, prefix, tmp_path_factory.mktemp("children"), both) as stage,
+    ):
         yield stage
 
 
@@ -59,7 +62,8 @@ def test_grandchildren_belong_to_the_root(stage):
 def test_two_children_run_beside_each_other(stage):
     """Each waits for the other in a tool: one after the other they would never end."""
     tasks = [
-        stage.cast([use(("scribe", {"input": stage.cast([f"Part {n}."])})), lambda seen: Say(told(seen)[0])]) for n in (1, 2)
+        stage.cast([use(("scribe", {"input": stage.cast([f"Part {n}."])})), lambda seen: Say(told(seen)[0])])
+        for n in (1, 2)
     ]
     text = stage.cast([use(*(("head", {"input": task}) for task in tasks)), "Both."])
     handle = chief.enqueue(text)
@@ -112,7 +116,9 @@ def test_a_cancelled_parent_takes_its_children_along(stage, wait_for):
     assert handle.cancel()
     assert handle.result(5).status is JobStatus.CANCELLED
     ended = wait_for(
-        lambda: all(job.status.ended for job in family(stage, handle)) and family(stage, handle), 8, "the lineage to end"
+        lambda: all(job.status.ended for job in family(stage, handle)) and family(stage, handle),
+        8,
+        "the lineage to end",
     )
     assert [job.status for job in ended] == [JobStatus.CANCELLED] * 3
     assert marks(f"haul-{jobs[2].job_id}") == ["begun", "told"]

@@ -6,10 +6,14 @@ import json
 
 import pytest
 
+from orchestration import RunLimits
+from orchestration.errors import ConfigError
 from orchestration.turn import MAX_REPAIRS
 from schemas.job import JobStatus
 from schemas.model import Stop
 from tests.functional.fleet_agents import (
+    CLAUDE,
+    agent,
     brief,
     frugal,
     hurried,
@@ -28,6 +32,7 @@ from tests.functional.fleet_agents import (
 )
 from tests.functional.fleet_marks import marks
 from tests.functional.fleet_stage import fleet_on_stage, note, told, use
+from tests.functional.fleet_tools import search
 from workers.simulator import Faults, Say
 
 WIRES = list(trimming)
@@ -74,7 +79,9 @@ def test_the_last_allowed_turn_may_be_the_answer(stage):
 
 def test_a_job_that_takes_too_long_is_timed_out_and_frees_its_session(stage):
     """After `session_timeout_s` nothing of the job starts any more; it is no dead letter; the next job runs."""
-    text = stage.cast([use(("report", {})), use(("report", {})), "never"])  # an unknown tool: each turn costs a round trip
+    text = stage.cast(
+        [use(("report", {})), use(("report", {})), "never"]
+    )  # an unknown tool: each turn costs a round trip
     stage.model.use(Faults(slow=1.0, slow_ms=400))
     try:
         handle = brief.enqueue(text, session_id="brief")
@@ -162,6 +169,12 @@ def test_the_ceilings_of_a_job_begin_anew_with_the_next_one_of_the_session(stage
         handle = one_search.enqueue(stage.cast([search, "Done."]), session_id="two-jobs")
         assert handle.result(10).output == "Done."
         assert len(marks(f"search-{handle.id}")) == 1
+
+
+def test_a_ceiling_for_a_tool_that_does_not_exist_is_refused_at_construction():
+    """A typo must not take the ceiling away."""
+    with pytest.raises(ConfigError, match=r"limits.max_tool_calls names 'serch'.*did you mean 'search'\?"):
+        agent("typo", CLAUDE, search, limits=RunLimits(max_tool_calls={"serch": 1}))
 
 
 def test_no_model_call_after_max_input_tokens_are_used(stage):
@@ -270,11 +283,11 @@ def test_an_answer_that_breaks_its_schema_is_repaired_after_one_note(stage):
     assert all(word in said for word in ("/order", "/refund", "JSON only"))
 
 
-@pytest.mark.parametrize("agent", [verdict, plain_verdict], ids=lambda agent: agent.name)
-def test_an_answer_that_stays_wrong_makes_a_dead_letter(stage, agent):
+@pytest.mark.parametrize("judge", [verdict, plain_verdict], ids=lambda judge: judge.name)
+def test_an_answer_that_stays_wrong_makes_a_dead_letter(stage, judge):
     """After so many notes the job ends `output_invalid`; what was said is paid for, so it is in the usage."""
     text = stage.cast(["It was W1."] * (MAX_REPAIRS + 1))
-    handle = agent.enqueue(text)
+    handle = judge.enqueue(text)
     result = handle.result(10)
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "output_invalid")
     assert f"sent back {MAX_REPAIRS} times" in result.failure.detail

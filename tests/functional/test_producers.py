@@ -9,7 +9,6 @@ import pytest
 from celery import Celery
 from kombu import Connection, Queue
 
-from orchestration import connect
 from orchestration.errors import ConfigError, JobTimeout, NotFound, StoreUnavailable
 from schemas.contract import MAX_INPUT_BYTES
 from schemas.job import JobStatus
@@ -23,7 +22,10 @@ ONE_SLOT = (("model,tools", "threads", 1),)
 @pytest.fixture(scope="module")
 def stage(server, lend_prefix, tmp_path_factory):
     """One worker with one slot: what is served first shows."""
-    with lend_prefix() as prefix, fleet_on_stage(server.url, prefix, tmp_path_factory.mktemp("jobs"), ONE_SLOT) as stage:
+    with (
+        lend_prefix() as prefix,
+        fleet_on_stage(server.url, prefix, tmp_path_factory.mktemp("jobs"), ONE_SLOT) as stage,
+    ):
         yield stage
 
 
@@ -61,7 +63,7 @@ def test_run_waits_and_returns_the_result(stage):
 
 def test_a_producer_without_the_code_enqueues_by_name(stage):
     """The worker applies the agent's own limits and version: three steps, although the producer could not know."""
-    client = connect()
+    client = stage.connect()
     text = stage.cast([use(("add", {"a": n, "b": n})) for n in range(4)])
     handle = client.enqueue("three-steps", text, session_id="by-name", tenant="acme")
     result = handle.result(10)
@@ -74,7 +76,7 @@ def test_a_producer_without_the_code_enqueues_by_name(stage):
 
 def test_connect_takes_an_address(stage, server):
     """A producer may name the server instead of having it in its environment."""
-    handle = connect(redis_url=server.url).enqueue("plain", "hello")
+    handle = stage.connect(redis_url=server.url).enqueue("plain", "hello")
     assert handle.result(10).output == "You said: hello"
 
 
@@ -145,7 +147,10 @@ def test_a_producer_without_celery_starts_a_job(stage, server, wait_for):
     body = [[envelope(text, job_id="job-foreign-2")], {}, {}]
     with Connection(server.url) as connection:
         connection.Producer(serializer="json").publish(
-            body, routing_key=name, declare=[Queue(name, routing_key=name)], headers={"task": "midwatch.start", "id": "t2"}
+            body,
+            routing_key=name,
+            declare=[Queue(name, routing_key=name)],
+            headers={"task": "midwatch.start", "id": "t2"},
         )
     assert started(stage, "job-foreign-2", wait_for).result(10).output == "Received, too."
 
@@ -309,16 +314,16 @@ def test_a_priority_and_an_agent_that_do_not_exist_are_refused(stage):
         stage.client.enqueue("no such name!", "hello")
 
 
-def test_a_server_that_is_away_is_said_within_seconds():
+def test_a_server_that_is_away_is_said_within_seconds(stage):
     """StoreUnavailable: nothing was recorded, and which setting to look at."""
-    client = connect(redis_url="redis://127.0.0.1:1/0")
+    client = stage.connect(redis_url="redis://127.0.0.1:1/0")
     with pytest.raises(StoreUnavailable, match=r"nothing was recorded.*MIDWATCH_REDIS_URL"):
         client.enqueue("plain", "hello")
 
 
 def test_large_inputs_and_odd_texts_arrive_whole(stage):
     """Long ones, and every character that JSON, Lua or a shell might trip over."""
-    odd = "quote \" backslash \\ null \x00 line \u2028 emoji 🙂 {\"json\": [1]} %s ${x} é"
+    odd = 'quote " backslash \\ null \x00 line \u2028 emoji 🙂 {"json": [1]} %s ${x} é'
     text = stage.cast(["Read."], odd)
     assert plain.run(text, timeout_s=10).output == "Read."
     long = "y" * 200_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_jobs_of_one_session_run_one_after_another_in_order(stage):
         said = [message.text for message in stage.client.sessions.messages(f"line-{session}")]
         assert said == [text for n in range(3) for text in (f"{session} {n}", f"You said: {session} {n}")]
         times = [(stage.job(handle).started_ms, stage.job(handle).finished_ms) for handle in jobs]
-        assert all(ended <= began for (_, ended), (began, _) in zip(times, times[1:], strict=False))
+        assert all(ended <= began for (_, ended), (began, _) in pairwise(times))
 
 
 def test_a_session_without_a_name_gets_one_of_its_own(stage):

@@ -15,11 +15,14 @@ from tests.functional.fleet_stage import fleet_on_stage, told, use
 from tests.functional.fleet_tools import numbered_lines
 from workers.simulator import Faults, Say, Use
 
+AS_IN_PRODUCTION = (("model,maintenance", "threads", 12), ("tools", "prefork", 6))
+
 
 @pytest.fixture(scope="module")
 def stage(server, lend_prefix, tmp_path_factory):
-    """A model worker and a tools worker."""
-    with lend_prefix() as prefix, fleet_on_stage(server.url, prefix, tmp_path_factory.mktemp("tools")) as stage:
+    """Model calls in threads, tools in processes of their own."""
+    folder = tmp_path_factory.mktemp("tools")
+    with lend_prefix() as prefix, fleet_on_stage(server.url, prefix, folder, AS_IN_PRODUCTION) as stage:
         yield stage
 
 
@@ -48,7 +51,12 @@ def answered(stage, agent, *calls, lines=("Done.",)):
 def test_sync_coroutine_inline_and_default_arguments_on_every_wire(stage, workshop):
     """One turn with each kind of tool: every call is answered, in call order, on all three wires."""
     said, handle = answered(
-        stage, workshop, ("peek", {"place": "attic"}), ("greet", {"name": "Ada"}), ("add", {"a": 2, "b": 3}), ("ping", "")
+        stage,
+        workshop,
+        ("peek", {"place": "attic"}),
+        ("greet", {"name": "Ada"}),
+        ("add", {"a": 2, "b": 3}),
+        ("ping", ""),
     )
     assert said == ["attic: nothing new", "Good evening, Ada.", "5", "pong"]
     records = [record for record in handle.events() if record.tool]
@@ -296,7 +304,6 @@ def test_a_long_result_is_shortened_and_read_on_page_by_page(stage, workshop):
 
 def test_five_megabytes_cost_the_window_no_more_than_five_kilobytes(stage):
     """The whole is kept beside the session, and any place in it can be read."""
-
 
     def read_middle(conversation):
         found = re.search(r'handle="([^"]+)"', told(conversation)[0])

@@ -95,8 +95,9 @@ def test_children_are_offered_as_tools():
 
 def test_an_escalation_asks_for_all_tools_or_for_those_it_names():
     """Nobody is asked for anything else."""
-    careful = agent(escalation=[Escalation(when="tool_approval", tools=("refund",)), Escalation(when="unknown_effect")])
-    assert careful.asks_human("tool_approval", "refund")
-    assert not careful.asks_human("tool_approval", "look_up")
+    rules = [Escalation(when="tool_approval", tools=("look_up",)), Escalation(when="unknown_effect")]
+    careful = agent(tools=[look_up], escalation=rules)
+    assert careful.asks_human("tool_approval", "look_up")
+    assert not careful.asks_human("tool_approval", "refund")
     assert careful.asks_human("unknown_effect", "anything")
     assert not careful.asks_human("drift")

@@ -122,6 +122,14 @@ def test_settings_exist(path):
     assert named <= known, f"unknown: {', '.join(sorted(named - known))}"
 
 
+@pytest.mark.parametrize("path", [path for path in PAGES if path.name not in GENERATED], ids=name_of)
+def test_files_that_are_named_exist(path):
+    """A path of the repository in a sentence is one that can be opened."""
+    roots = "schemas|orchestration|workers|tests|docs|examples|compose"
+    for named in re.findall(rf"`((?:{roots})/[\w./-]*)`", path.read_text(encoding="utf-8")):
+        assert (ROOT / named).exists() or named in AWAITED or "NNNN" in named, named
+
+
 def logged_events() -> set[str]:
     """The first argument of every `log.<level>("noun.verb", …)` in the code."""
     found = set()

@@ -2,12 +2,13 @@
 -- ARGV: 1 step  2 fence  3 member  4 group  5 lease_ms  6..11 usage  12 tool calls  13 invalid calls  14 children  15 trace
 --       16 n messages, then n messages;  then m calls, then m x (step, started 0|1, call JSON, member, message|'')
 --       then: next step, its member, its message|''
--- Output: 1 committed | 0 lost | 2 committed, but the job was cancelled meanwhile: run nothing of it
+-- Output: 0 lost | 1 committed | 2 committed, but the job was cancelled meanwhile: run nothing of it
+--         3, 4 the same: it had been committed already
 local step, fence, group = ARGV[1], ARGV[2], ARGV[4]
 if not held(step, fence) then
   -- Sent again, because its reply was lost? Then it is done, and its inline calls are ours to run.
   if redis.call('HGET', J, 'committed') ~= step .. '|' .. fence then return 0 end
-  return redis.call('HEXISTS', J, 'cancel') == 1 and 2 or 1
+  return redis.call('HEXISTS', J, 'cancel') == 1 and 4 or 3
 end
 local now = clock()
 local at = 16

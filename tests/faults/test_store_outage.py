@@ -1,0 +1,244 @@
+"""Redis that dies, freezes, fills up, turns replica or loses its last seconds: no finished work is lost or done again."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from orchestration.client import Client
+from orchestration.errors import StoreUnavailable
+from orchestration.handle import JobHandle
+from orchestration.jobs import new_job
+from orchestration.ports import Claim, TurnCommit
+from orchestration.store.logcache import decode, encode
+from schemas.message import AssistantMessage, NoteMessage, Text
+from schemas.model import Usage
+from schemas.step import Continue, StepKind, StepRef
+from schemas.trace import TraceRecord
+from tests.faults.crew import Crew, children, until
+from tests.faults.plan import calls
+from tests.faults.poison_letters import GOOD_START, start
+from workers.dispatch import client_of
+from workers.embedded import EmbeddedServer
+from workers.fleet import Member
+from workers.settings import Settings
+
+LONG_S, SHORT_S = 5.0, 2.5
+"""Both longer than a lease."""
+REFUSED_WITHIN_S = 5.0
+
+
+@dataclass(frozen=True)
+class Outage:
+    """One way for a server to be away, and how it comes back."""
+
+    begin: Callable[[EmbeddedServer, Crew], object]
+    end: Callable[[EmbeddedServer, Crew], object]
+    lasts_s: float = SHORT_S
+
+
+def command(*words: str) -> Callable[[EmbeddedServer, Crew], object]:
+    """Something that the server itself is told."""
+    return lambda server, crew: crew.client.store.client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+
+def fill_disk(server: EmbeddedServer, crew: Crew) -> None:
+    """A snapshot can't be written (something lies where it must go), and the server takes no more writes."""
+    (server.directory / "dump.rdb").mkdir()
+    client = crew.client.store.client
+    client.config_set("save", "3600 1000000")
+    client.bgsave()
+    until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", 10, "the snapshot to fail")
+
+
+def free_disk(server: EmbeddedServer, crew: Crew) -> None:
+    """The next snapshot succeeds."""
+    (server.directory / "dump.rdb").rmdir()
+    crew.client.store.client.bgsave()
+    crew.client.store.client.config_set("save", "")
+
+
+OUTAGES = {
+    "killed": Outage(lambda server, crew: server.kill(), lambda server, crew: server.restart(), LONG_S),
+    "frozen": Outage(lambda server, crew: server.freeze(), lambda server, crew: server.thaw(), LONG_S),
+    "full": Outage(command("CONFIG", "SET", "maxmemory", "1mb"), command("CONFIG", "SET", "maxmemory", "0")),
+    "replica": Outage(command("REPLICAOF", "127.0.0.1", "1"), command("REPLICAOF", "NO", "ONE")),
+    "without replicas": Outage(
+        command("CONFIG", "SET", "min-replicas-to-write", "1"), command("CONFIG", "SET", "min-replicas-to-write", "0")
+    ),
+    "disk full": Outage(fill_disk, free_disk),
+}
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Crew, Member]]:
+    """One server with an append-only file and one worker, who must outlive every outage of this file."""
+    folder = tmp_path_factory.mktemp("outage")
+    with EmbeddedServer(folder / "server") as server, Crew(folder, server, "outage") as crew:
+        yield crew, crew.worker("worker", "prefork", 4)
+
+
+@pytest.mark.parametrize("kind", OUTAGES)
+def test_work_under_way_outlives_an_outage(stage: tuple[Crew, Member], kind: str) -> None:
+    """A model call and two tools finish while the server is away for longer than their leases: committed later, not repeated.
+
+    A producer is refused within five seconds, not left waiting; the worker is the same process after it, and goes on.
+    """
+    crew, worker = stage
+    before = (worker.pid, children(worker))
+    words = [f"{kind.replace(' ', '-')}-{what}" for what in ("model", "again", "once")]
+    jobs = [
+        crew.enqueue(calls(("note", f"{kind}-a"), at0=("hold", words[0]))),
+        crew.enqueue(calls(("hold", words[1]), ("note", f"{kind}-b"))),
+        crew.enqueue(calls(("hold_once", words[2]), ("note", f"{kind}-c"))),
+    ]
+    until(lambda: crew.journal.of(words[0], "model"), 20, "the model call to begin")
+    crew.began(words[1])
+    crew.began(words[2])
+    outage = OUTAGES[kind]
+    outage.begin(crew.server, crew)
+    back_s = time.monotonic() + outage.lasts_s
+    try:
+        crew.journal.open_gate(*words)
+        refused_s = time_of_refusal(crew)
+        until(lambda: all(crew.journal.of(word, event) for word, event in finished(words)), 10, "the work to be done")
+        time.sleep(max(0.0, back_s - time.monotonic()))
+    finally:
+        outage.end(crew.server, crew)
+    assert refused_s < REFUSED_WITHIN_S
+    assert [job.result(40).output for job in jobs] == ["done after 1 turns", *["done after 2 turns"] * 2]
+    if kind != "frozen":  # a frozen server wakes with a sweep in its socket that was sent before it froze
+        assert [len(crew.journal.of(word, event)) for word, event in finished(words)] == [1, 1, 1]
+    assert [message.content for message in crew.results(jobs[1])] == [f"held {words[1]}", f"noted {kind}-b"]
+    assert len(crew.results(jobs[2])) == 2
+    assert (worker.pid, children(worker)) == before
+    assert worker.alive
+
+
+def finished(words: list[str]) -> list[tuple[str, str]]:
+    """The events that tell that the three are done."""
+    return list(zip(words, ("replied", "ended", "ended"), strict=True))
+
+
+def time_of_refusal(crew: Crew) -> float:
+    """Seconds until a producer is told that the store is away."""
+    asked_s = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        crew.enqueue(calls(("note", "refused")))
+    return time.monotonic() - asked_s
+
+
+def test_a_start_taken_by_a_full_server_is_a_job_when_there_is_room_again(stage: tuple[Crew, Member]) -> None:
+    """A message from another language's producer was taken off the queue: nobody else has it, so the worker keeps at it."""
+    crew, worker = stage
+    store = crew.client.store.client
+    envelope = {**GOOD_START, "job_id": "job-afar", "session_id": "session-afar", "input": calls(("note", "from-afar"))}
+    worker.freeze()  # so that it takes the message before the server is full, and looks at it after
+    store.lpush(crew.client.operations.keys.queue("model"), start(**envelope))
+    store.config_set("maxmemory", "1mb")
+    try:
+        worker.thaw()
+        until(lambda: worker.has_said("start.store_unavailable"), 10, "the enqueue to be refused")
+    finally:
+        store.config_set("maxmemory", "0")
+    until(lambda: crew.journal.of("from-afar"), 20, "the job to be done")
+    assert JobHandle(crew.client, "job-afar", "session-afar").result(20).output == "done after 1 turns"
+
+
+def test_a_forgotten_script_is_not_noticed(stage: tuple[Crew, Member]) -> None:
+    """SCRIPT FLUSH all the while: every job completes, and no step is tried again."""
+    crew, worker = stage
+    over = threading.Event()
+
+    def flush() -> None:
+        while not over.wait(0.01):
+            crew.client.store.client.script_flush()
+
+    thread = threading.Thread(target=flush)
+    thread.start()
+    try:
+        jobs = [crew.enqueue(calls(*[("note", f"flushed{n}-{turn}") for turn in range(5)])) for n in range(10)]
+        assert {job.result(40).output for job in jobs} == {"done after 5 turns"}
+    finally:
+        over.set()
+        thread.join()
+    assert [len(crew.journal.of(f"flushed{n}-{turn}")) for n in range(10) for turn in range(5)] == [1] * 50
+    assert not worker.has_said("step.broke")
+
+
+def test_a_server_that_lost_its_last_seconds_is_believed(tmp_path: Path) -> None:
+    """A crash takes back what the append-only file had not got: workers who know more go on from what the server knows.
+
+    Staged with the file itself: kept at the second turn, put back at the fourth. The worker holds the longer conversation and
+    the later fences; the turns are done again, and the log has each once.
+    """
+    with EmbeddedServer(tmp_path / "server", append_only="always") as server, Crew(tmp_path, server, "back") as crew:
+        worker = crew.worker("worker", "threads", 4)
+        crew.worker("other", "threads", 4)
+        plan = calls(
+            ("note", "one"), ("hold", "early"), ("note", "two"), ("note", "three"), ("hold", "late"), ("note", "four")
+        )
+        job = crew.enqueue(plan)
+        crew.began("early")
+        kept = tmp_path / "kept"
+        shutil.copytree(tmp_path / "server" / "appendonlydir", kept)
+        crew.journal.open_gate("early")
+        crew.began("late")
+        server.kill()
+        shutil.rmtree(tmp_path / "server" / "appendonlydir")
+        shutil.copytree(kept, tmp_path / "server" / "appendonlydir")
+        crew.journal.open_gate("late")
+        server.restart()
+        assert job.result(40).output == "done after 6 turns"
+        said = [message.content for message in crew.results(job)]
+        assert said == ["noted one", "held early", "noted two", "noted three", "held late", "noted four"]
+        assert len(crew.journal.of("one")) == 1, "what the server kept is not done again"
+        assert len({line.key for line in crew.journal.of("early")}) == 1
+        assert len(crew.journal.of("two")) == 2, "what it lost is"
+        assert worker.alive
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3])
+@pytest.mark.parametrize("regrown", [0, 1, 2, 3, 4])
+def test_a_claim_brings_what_the_server_has(server: EmbeddedServer, prefix: str, lost: int, regrown: int) -> None:
+    """A worker's copy of the log may be shorter, longer, or as long and different: the next claim is the server's log."""
+    client = client_of(Settings(redis_url=server.url, prefix=prefix))
+    store, job = client.store, new_job("fault", "hello")
+    store.enqueue(job)
+    for turn in (1, 2, 3):
+        answer(client, job.ref.model_turn(turn), f"said {turn}")
+    log = client.operations.keys.log(job.session_id)
+    assert [len(claimed(client, job.ref.model_turn(4)).log), store.client.llen(log)] == [4, 4]
+    for _ in range(lost):
+        store.client.rpop(log)
+    for n in range(regrown):
+        store.client.rpush(log, encode(NoteMessage(group=2, text=f"after the crash {n}")))
+    store.client.hset(client.operations.keys.steps(job.session_id, job.job_id), "4", "pending|0|0|0|0||")
+    claim = claimed(client, job.ref.model_turn(4))
+    truth = [decode(entry) for entry in store.client.lrange(log, 0, -1) if isinstance(entry, bytes)]
+    assert list(claim.log) == [message for message, _ in truth]
+    assert claim.log_bytes == sum(size_bytes for _, size_bytes in truth)
+
+
+def claimed(client: Client, ref: StepRef) -> Claim:
+    """A claim that is given."""
+    claim = client.store.claim(ref, f"nonce-{time.monotonic_ns()}")
+    assert isinstance(claim, Claim), claim
+    return claim
+
+
+def answer(client: Client, ref: StepRef, text: str) -> None:
+    """One turn that calls nothing and is asked again."""
+    claim = claimed(client, ref)
+    said = AssistantMessage(group=claim.group, parts=(Text(text=text),), provider="faults", model="planned")
+    trace = TraceRecord(
+        step=ref.step, kind=StepKind.MODEL, attempt=0, outcome=Continue().kind, started_ms=0, ended_ms=0, worker="test"
+    )
+    commit = TurnCommit(messages=(said,), calls=(), usage=Usage(), trace=trace)
+    assert client.store.commit_turn(claim, commit)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from orchestration.agent import Agent
+from orchestration.commits import Claim
 from orchestration.errors import ModelError
-from orchestration.ports import Claim
 from orchestration.results import READ_RESULT
 from schemas.failure import Failure, FailureKind
 from schemas.message import Message, UserMessage
@@ -48,6 +48,11 @@ def assemble(agent: Agent, claim: Claim) -> ModelRequest:
         output_schema=agent.output_schema,
         cache_key=claim.ref.session_id,
     )
+
+
+def estimated_tokens(claim: Claim) -> int:
+    """A first estimate of what a call reads, for admission."""
+    return int(claim.log_bytes / BYTES_PER_TOKEN) + 1
 
 
 def trim_oldest(messages: Sequence[Message], room_bytes: float) -> list[Message]:

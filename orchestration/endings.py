@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestration.agent import Agent
-from orchestration.ports import Claim, Ending
+from orchestration.commits import Claim, Ending
 from schemas.deadletter import DeadLetterRecord, Try
 from schemas.failure import Failure, FailureKind
 from schemas.job import JobStatus

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from orchestration.admission import OpenGate
 from orchestration.agent import Agent
+from orchestration.commits import Claim
 from orchestration.errors import ConfigError, ModelError
 from orchestration.handle import result_of
 from orchestration.jobs import new_job
@@ -16,7 +17,7 @@ from orchestration.leases import Hold, LeaseKeeper
 from orchestration.manual_clock import ManualClock
 from orchestration.memory_operations import MemoryOperations
 from orchestration.memory_store import MemoryStore
-from orchestration.ports import Claim, Gate, Model
+from orchestration.ports import Gate, Model
 from orchestration.registry import Registry
 from orchestration.step import StepRunner
 from schemas.job import JobResult, JobStatus

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 
 import structlog
 
+from orchestration.commits import Claim
 from orchestration.errors import StoreUnavailable
-from orchestration.ports import Claim, Clock
+from orchestration.ports import Clock
 
 log = structlog.get_logger("midwatch.leases")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from orchestration.commits import Claim, RowState, Verdict
 from orchestration.memory_state import JobState, MemoryState, Row
-from orchestration.ports import Claim, RowState, Verdict
 from orchestration.store.redis_store import MAX_LOSSES
 from schemas.job import JobStatus
 from schemas.message import UserMessage

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from orchestration.commits import RowState
 from orchestration.errors import NotFound, Refused
 from orchestration.memory_state import JobState
 from orchestration.memory_store import MemoryStore
-from orchestration.ports import RowState
 from orchestration.store.operations import DISCARDED
 from schemas.deadletter import DeadLetterRecord
 from schemas.job import Job, JobStatus

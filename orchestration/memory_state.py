@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from orchestration.commits import Claim, RowState
 from orchestration.errors import NotFound
-from orchestration.ports import Claim, Clock, RowState
+from orchestration.ports import Clock
 from schemas.deadletter import DeadLetterRecord
 from schemas.job import Job, JobStatus, NewJob, Waiting
 from schemas.message import Message, ToolCall, ToolMessage

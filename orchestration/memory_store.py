@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from orchestration.commits import Claim, Ending, ResultCommit, RowState, TurnCommit, Verdict
 from orchestration.errors import SessionBusy
 from orchestration.memory_begin import begin
 from orchestration.memory_state import JobState, MemoryState, Row, SessionState
-from orchestration.ports import Claim, Clock, Ending, ResultCommit, RowState, TurnCommit, Verdict
+from orchestration.ports import Clock
 from orchestration.store.redis_store import LEASE_MS
 from schemas.job import Job, JobStatus, NewJob, SessionPolicy, Waiting
 from schemas.step import Defer, Park, StepRef

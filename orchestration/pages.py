@@ -17,7 +17,8 @@ from schemas.message import ToolCall, ToolMessage
 from schemas.tools import ToolSpec
 
 if TYPE_CHECKING:
-    from orchestration.ports import Claim, Store
+    from orchestration.commits import Claim
+    from orchestration.ports import Store
     from schemas.model import ModelReply
 
 PAGE_CHARS = 8_000

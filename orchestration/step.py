@@ -13,9 +13,11 @@ import structlog
 from orchestration import context, endings, retry, turn
 from orchestration.agent import Agent
 from orchestration.children import orphaned
+from orchestration.commits import Claim, Ending, TurnCommit, Verdict
 from orchestration.errors import LeaseLost, ModelError, StoreUnavailable, UnknownAgent
+from orchestration.inlinecalls import run_inline
 from orchestration.leases import LeaseKeeper
-from orchestration.ports import Claim, Clock, Ending, Gate, Model, Store, TurnCommit, Verdict
+from orchestration.ports import Clock, Gate, Model, Store
 from orchestration.registry import Registry
 from orchestration.results import answer_page
 from orchestration.toolstep import ToolStep
@@ -121,7 +123,7 @@ class Attempt:
             request = context.assemble(agent, claim)
             downstream = str(agent.model)
             refusal = self.r.gate.admit(
-                claim.ref, downstream, input_tokens=request_tokens(claim), output_tokens=request.max_output_tokens
+                claim.ref, downstream, input_tokens=context.estimated_tokens(claim), output_tokens=request.max_output_tokens
             )
             if refusal:
                 return self.deferred(refusal)
@@ -174,7 +176,7 @@ class Attempt:
             raise LeaseLost
         self.r.observe(claim, trace, outcome)
         if read.inline and done:
-            ToolStep(self, agent).run_inline(read.inline)
+            run_inline(self, agent, read.inline)
         return outcome
 
     def failed(self, config: RetryConfig, failure: Failure, reply: ModelReply | None = None) -> Outcome:
@@ -242,8 +244,3 @@ class Attempt:
             invalid=invalid,
             failure=failure,
         )
-
-
-def request_tokens(claim: Claim) -> int:
-    """A first estimate of what a call reads, for admission."""
-    return int(claim.log_bytes / context.BYTES_PER_TOKEN) + 1

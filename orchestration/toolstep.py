@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestration import children
 from orchestration.agent import Agent
+from orchestration.commits import ResultCommit
 from orchestration.errors import LeaseLost, ToolError, ToolFailed
 from orchestration.leases import Hold
-from orchestration.ports import CallRow, ResultCommit
 from orchestration.results import bound, new_handle
 from orchestration.toolrun import run_tool
 from orchestration.tools import CheckedCall, RefusedCall, Tool, ToolContext, idempotency_key
@@ -38,7 +35,7 @@ UNKNOWN_EFFECT = (
 
 
 class ToolStep:
-    """Runs the call of one tool step, or the inline calls of one model turn."""
+    """Runs the call of one tool step."""
 
     def __init__(self, attempt: Attempt, agent: Agent) -> None:
         self.a = attempt
@@ -196,58 +193,3 @@ class ToolStep:
         )
         trace = self.a.trace(outcome, failure=failure)
         return message, trace.model_copy(update={"effect": effect})
-
-    def run_inline(self, calls: Sequence[tuple[CallRow, Tool, JsonObject]]) -> None:
-        """The quick calls of a turn, one after the other in the turn's own task; results go in one commit.
-
-        A call that must be tried again is put back as a task of its own.
-        """
-        refs, messages, traces = [], [], []
-        at_most_ms = int(1000 * sum(tool.timeout_s for _, tool, _ in calls)) + GRACE_MS
-        ones = [(InlineCall(self, row), tool, arguments) for row, tool, arguments in calls]
-        with ExitStack() as holds:
-            # The turn's own row went with its commit; each call has a row and a lease, also while it waits its turn.
-            held = [holds.enter_context(self.a.r.leases.hold(one.claim, at_most_ms)) for one, _, _ in ones]
-            for (one, tool, arguments), hold in zip(ones, held, strict=True):
-                if hold.lost or hold.cancelled:
-                    continue
-                result = one.execute_inline(tool, arguments, hold)
-                if result:
-                    refs.append(one.claim.ref)
-                    messages.append(result[0])
-                    traces.append(result[1])
-        if not refs:
-            return
-        commit = ResultCommit(refs=tuple(refs), messages=tuple(messages), traces=tuple(traces))
-        if not self.a.r.store.commit_results(self.claim, commit):
-            raise LeaseLost
-        for trace in traces:
-            self.a.r.observe(self.claim, trace, Continue())
-
-
-class InlineCall(ToolStep):
-    """One inline call: the tool step's own rules, under the model turn's claim."""
-
-    def __init__(self, step: ToolStep, row: CallRow) -> None:
-        from orchestration.step import Attempt
-
-        self.turn = step.a
-        claim = replace(step.claim, ref=step.claim.ref.call(row.ordinal), attempt=0, call=row.call)
-        super().__init__(Attempt(step.a.r, claim), step.agent)
-
-    def execute_inline(self, tool: Tool, arguments: JsonObject, hold: Hold) -> tuple[ToolMessage, TraceRecord] | None:
-        """The result to commit, or None when the call was put back or ended the job."""
-        outcome = Continue()
-        self.a.begin(self.turn.now_ms())
-        try:
-            content, is_error, handle = self.call(tool, arguments, hold)
-        except ToolError as error:
-            return self.result(f"Error: {error}", True, None, "done", None, outcome)
-        except ToolFailed as error:
-            config = tool.retry or self.agent.retry_config
-            hard = error.failure.kind in config.fail_hard_on
-            if hard or (error.failure.kind in config.retry_on and tool.idempotent):
-                self.failed(tool, error.failure)
-                return None
-            return self.result(f"Error: {error.failure.detail}", True, None, "done", error.failure, outcome)
-        return self.result(content, is_error, handle, "done", None, outcome)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 from orchestration.agent import Agent
-from orchestration.ports import CallRow, Claim
+from orchestration.commits import CallRow, Claim
 from orchestration.results import READ_RESULT
 from orchestration.tools import CheckedCall, RefusedCall, Tool
 from orchestration.validation import JSONSchemaValidator, explain

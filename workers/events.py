@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from celery import _state, signals
 
-from orchestration.ports import Claim
+from orchestration.commits import Claim
 from schemas.step import Complete, Defer, Outcome
 from schemas.trace import TraceRecord
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 
-from orchestration.ports import LogMark
+from orchestration.commits import LogMark
 from schemas.message import MESSAGE, Message, ToolMessage
 
 COMPRESS_ABOVE_BYTES = 4_096

@@ -9,20 +9,15 @@ from typing import Any
 import redis
 import structlog
 
-from orchestration.errors import NotFound, SessionBusy, StoreUnavailable
+from orchestration.commits import Claim, Ending, ResultCommit, TurnCommit, Verdict
+from orchestration.errors import SessionBusy, StoreUnavailable
 from orchestration.keyspace import HELD_S, KEPT_S, Keyspace
-from orchestration.ports import (
-    Claim,
-    Dispatcher,
-    Ending,
-    ResultCommit,
-    TurnCommit,
-    Verdict,
-)
+from orchestration.ports import Dispatcher
 from orchestration.store.logcache import LogCache, encode
 from orchestration.store.records import fields, following, job_of, member, member_base, spec, step_keys, usage_args
 from orchestration.store.scripts import UNAVAILABLE, Arg, Scripts, unavailable
-from schemas.job import Job, NewJob, SessionPolicy
+from orchestration.store.shelf import Shelf
+from schemas.job import NewJob, SessionPolicy
 from schemas.message import ToolCall
 from schemas.step import Defer, Park, StepKind, StepRef
 from schemas.trace import TraceRecord
@@ -39,14 +34,13 @@ COMMIT_PATIENCE_MS = 60_000
 log = structlog.get_logger("midwatch.store")
 
 
-class RedisStore:
+class RedisStore(Shelf):
     """See `ports.Store` for the promises. Thread-safe; one per process."""
 
     def __init__(
         self, client: redis.Redis, keys: Keyspace, dispatcher: Dispatcher, *, lease_ms: int = LEASE_MS
     ) -> None:
-        self.client = client
-        self.keys = keys
+        super().__init__(client, keys)
         self.scripts = Scripts(client)
         self.lease_ms = lease_ms
         self._dispatcher = dispatcher
@@ -70,7 +64,9 @@ class RedisStore:
             case b"exists":
                 return False
             case b"busy":
-                self.client.delete(self.keys.job_pointer(job.job_id))  # a job that was refused binds its id to no session
+                self.client.delete(
+                    self.keys.job_pointer(job.job_id)
+                )  # a job that was refused binds its id to no session
                 raise SessionBusy(
                     f"session {home!r} runs job {reply[1].decode()!r} and the agent's policy is on_busy='reject'; "
                     "wait for it, cancel it, or use on_busy='enqueue'"
@@ -237,48 +233,3 @@ class RedisStore:
             self._dispatcher.publish(refs)
         except StoreUnavailable as error:  # recorded as owed: a steward publishes it
             log.warning("publish.failed", steps=len(refs), error=str(error))
-
-    def job(self, job_id: str) -> Job:
-        """See `ports.Store.job`."""
-        return job_of(job_id, self._read_job(job_id))
-
-    def _read_job(self, job_id: str) -> dict[str, str]:
-        try:
-            session_id = self.client.get(self.keys.job_pointer(job_id))
-            flat = (
-                self.client.hgetall(self.keys.job(session_id.decode(), job_id)) if isinstance(session_id, bytes) else {}
-            )
-        except UNAVAILABLE as error:
-            raise unavailable(error) from error
-        if not flat:
-            raise NotFound(
-                f"no job {job_id!r}: it was never enqueued here, or its retention of {KEPT_S // 86_400} days is over"
-            )
-        return {key.decode(): value.decode() for key, value in flat.items()}  # type: ignore[union-attr]
-
-    def trace(self, ref: StepRef) -> list[TraceRecord]:
-        """See `ports.Store.trace`."""
-        try:
-            raw = self.client.lrange(self.keys.trace(ref.session_id, ref.job_id), 0, -1)
-        except UNAVAILABLE as error:
-            raise unavailable(error) from error
-        return [TraceRecord.model_validate_json(record) for record in raw]
-
-    def put_result(self, session_id: str, handle: str, body: bytes) -> None:
-        """See `ports.Store.put_result`."""
-        key = self.keys.results(session_id)
-        try:
-            pipe = self.client.pipeline(transaction=True)
-            pipe.hset(key, handle, body)
-            pipe.expire(key, KEPT_S)
-            pipe.hset(self.keys.session(session_id), "flags", "results")
-            pipe.execute()
-        except UNAVAILABLE as error:
-            raise unavailable(error) from error
-
-    def get_result(self, session_id: str, handle: str) -> bytes | None:
-        """See `ports.Store.get_result`."""
-        try:
-            return self.client.hget(self.keys.results(session_id), handle)  # type: ignore[return-value]
-        except UNAVAILABLE as error:
-            raise unavailable(error) from error

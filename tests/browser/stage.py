@@ -16,9 +16,9 @@ from typing import Self
 
 from orchestration import endings
 from orchestration.client import Client
+from orchestration.commits import CallRow, Claim, Ending, ResultCommit, TurnCommit
 from orchestration.jobs import new_id
 from orchestration.keyspace import KEPT_S
-from orchestration.ports import CallRow, Claim, Ending, ResultCommit, TurnCommit
 from schemas.deadletter import PoisonRecord
 from schemas.failure import Failure, FailureKind
 from schemas.job import JobStatus

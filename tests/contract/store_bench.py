@@ -7,10 +7,11 @@ from typing import Any
 
 import redis as redis_py
 
+from orchestration.commits import CallRow, Claim, Ending, ResultCommit, TurnCommit, Verdict
 from orchestration.keyspace import Keyspace
 from orchestration.memory_operations import MemoryOperations
 from orchestration.memory_store import MemoryStore
-from orchestration.ports import CallRow, Claim, Ending, ResultCommit, Store, TurnCommit, Verdict
+from orchestration.ports import Store
 from orchestration.store import Operations, RedisStore
 from schemas.deadletter import DeadLetterRecord
 from schemas.failure import Failure, FailureKind

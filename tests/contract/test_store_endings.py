@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from orchestration.commits import Claim, Verdict
 from orchestration.errors import NotFound, Refused, SessionBusy
-from orchestration.ports import Verdict
 from schemas.job import JobStatus, Parent, SessionPolicy
 from schemas.message import ToolMessage
 from schemas.step import StepRef
@@ -207,8 +207,16 @@ def test_a_dead_letter_is_kept_and_holds_its_session(bench):
     assert (letter.step, letter.failure) == ("1", FAILURE)
     assert bench.operations.dead_letters() == [letter]
     assert bench.take(claim.ref) is Verdict.GONE
-    assert bench.operations.cancel("job-1") is False
     assert bench.store.job("job-1").failure == FAILURE
+
+
+def test_cancelling_a_dead_letter_gives_it_up(bench):
+    """Who cancels it wants the session back: the next job's turn has come."""
+    bench.to_dead_letter()
+    bench.store.enqueue(new_job("job-2", "s1"))
+    assert bench.operations.cancel("job-1") is True
+    assert isinstance(bench.take(new_job("job-2", "s1").ref), Claim)
+    assert bench.operations.dead_letters() == []
 
 
 def test_a_replay_resumes_at_the_step_that_died(bench):

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from orchestration.commits import Claim, Verdict
 from orchestration.errors import NotFound, Refused
-from orchestration.ports import Claim, Verdict
 from schemas.job import JobStatus, Parent
 from schemas.message import ToolMessage, UserMessage
 from schemas.model import Usage

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from orchestration.client import Client
+from orchestration.commits import Claim, TurnCommit
 from orchestration.errors import StoreUnavailable
 from orchestration.handle import JobHandle
 from orchestration.jobs import new_job
-from orchestration.ports import Claim, TurnCommit
 from orchestration.store.logcache import decode, encode
 from schemas.message import AssistantMessage, NoteMessage, Text
 from schemas.model import Usage

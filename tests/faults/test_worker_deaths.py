@@ -205,7 +205,7 @@ def test_a_worker_that_has_not_loaded_the_agent_leaves_it_to_one_that_has(crew: 
     """As in a rolling deployment: deferred with its reason, and done when the new worker is there."""
     old = crew.worker("old", "threads", 2, MIDWATCH_AGENTS="tests.faults.fault_agents:fault")
     job = crew.enqueue(calls(("note", "new")), agent="elsewhere")
-    assert "elsewhere" in until(lambda: (waiting := job.job().waiting) and waiting.reason, 10, "the job to be deferred")
+    until(lambda: (waiting := job.job().waiting) and "elsewhere" in waiting.reason, 10, "the job to be deferred")
     crew.worker("new", "threads", 2)
     assert old.terminate()
     assert job.result(20).output == "done after 1 turns"

@@ -9,7 +9,7 @@ import pytest
 
 from orchestration import endings
 from orchestration.client import Client
-from orchestration.ports import CallRow, Claim, TurnCommit
+from orchestration.commits import CallRow, Claim, TurnCommit
 from schemas.deadletter import PoisonRecord
 from schemas.failure import Failure
 from schemas.job import JobStatus

@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from orchestration.ports import Claim
+from orchestration.commits import Claim
 from schemas.step import Defer
 from schemas.trace import TraceRecord
 from workers.dispatch import client_of

@@ -253,9 +253,10 @@ def test_events_follow_a_job_to_its_end(stage, occupied):
 
 def test_listing_jobs(stage):
     """The newest first, by status and by agent."""
-    first, second = plain.enqueue("first"), plain.enqueue("second")
-    assert second.result(10).status is JobStatus.COMPLETED
+    first = plain.enqueue("first")
     assert first.result(10).status is JobStatus.COMPLETED
+    second = plain.enqueue("second")
+    assert second.result(10).status is JobStatus.COMPLETED
     assert [job.job_id for job in stage.client.jobs.list(limit=2)] == [second.id, first.id]
     assert {job.agent for job in stage.client.jobs.list(agent="three-steps")} == {"three-steps"}
     assert {job.status for job in stage.client.jobs.list(status="dead_lettered")} == {JobStatus.DEAD_LETTERED}

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis as redis_py
 
+from orchestration.commits import Claim, Verdict
 from orchestration.errors import StoreUnavailable
 from orchestration.keyspace import Keyspace
-from orchestration.ports import Claim, Verdict
 from orchestration.store import Operations, RedisStore
 from orchestration.store.logcache import COMPRESS_ABOVE_BYTES
 from schemas.job import JobStatus

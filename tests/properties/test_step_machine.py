@@ -19,8 +19,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from orchestration.commits import CallRow, Claim, Ending, ResultCommit, RowState, TurnCommit, Verdict
 from orchestration.memory_state import JobState
-from orchestration.ports import CallRow, Claim, Ending, ResultCommit, RowState, TurnCommit, Verdict
 from schemas.deadletter import DeadLetterRecord
 from schemas.failure import Failure, FailureKind
 from schemas.job import JobStatus, SessionPolicy

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
+from orchestration.commits import Claim
 from orchestration.keyspace import Keyspace, partition
 from orchestration.memory_operations import MemoryOperations
 from orchestration.memory_state import Row
 from orchestration.memory_store import MemoryStore
-from orchestration.ports import Claim
 from orchestration.store import Operations, RedisStore
 from orchestration.store.logcache import LogCache
 from orchestration.store.records import job_of, member, ref_of, step_keys

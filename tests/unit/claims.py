@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestration.ports import Claim
+from orchestration.commits import Claim
 from schemas.job import Job, JobStatus
 from schemas.message import AssistantMessage, Message, NoteMessage, Text, ToolCall, ToolMessage, UserMessage
 from schemas.model import ModelReply, Stop, Usage

@@ -14,7 +14,7 @@ PACKAGES = ("schemas", "orchestration", "workers")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MAX_LINES = 250
 BANNED = {"utils", "util", "common", "helpers", "helper", "manager", "base", "core", "misc"}
-DEBTS: dict[str, int] = {"orchestration/ports.py": 275, "orchestration/store/redis_store.py": 285}
+DEBTS: dict[str, int] = {}
 """Modules over the limit, with the size they may not exceed: visible, and only ever shorter."""
 
 

@@ -41,10 +41,8 @@ def listing(current: Settings) -> list[dict[str, str]]:
     found = []
     for name, field in type(current).model_fields.items():
         variable = source_of(name)
-        if variable in os.environ:
-            origin = "environment"
-        else:
-            origin = FILE if name in in_file or variable in in_file else "default"
+        filed = FILE if name in in_file or variable in in_file else "default"
+        origin = "environment" if variable in os.environ else filed
         found.append(
             {
                 "name": name,

@@ -123,7 +123,10 @@ class Attempt:
             request = context.assemble(agent, claim)
             downstream = str(agent.model)
             refusal = self.r.gate.admit(
-                claim.ref, downstream, input_tokens=context.estimated_tokens(claim), output_tokens=request.max_output_tokens
+                claim.ref,
+                downstream,
+                input_tokens=context.estimated_tokens(claim),
+                output_tokens=request.max_output_tokens,
             )
             if refusal:
                 return self.deferred(refusal)

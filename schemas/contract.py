@@ -13,8 +13,9 @@ WIRE_VERSION = 1
 MAX_INPUT_BYTES = 1_000_000
 """Largest job input. A longer document belongs in a tool's downstream, not in a prompt."""
 
-MAX_ENVELOPE_BYTES = 2_000_000
-"""Largest Celery message body that is looked at. Messages carry ids, so only `midwatch.start` comes near it."""
+MAX_ENVELOPE_BYTES = 8_500_000
+"""Largest Celery message that is looked at. Messages carry ids; only `midwatch.start` carries an input, and the largest input
+may grow eightfold on its way (every byte escaped as `\\u0000`, then base64)."""
 
 MAX_DEPTH = 64
 """Deepest nesting accepted anywhere. At 990 levels one argument kills Celery worker after worker (RecursionError while

@@ -90,7 +90,7 @@ LETTERS = [
         ),
         "nested deeper",
     ),
-    Letter("3 MB", frame(body="x" * 3_000_000), "at most 2,000,000"),
+    Letter("9 MB", frame(body="x" * 9_000_000), "at most 8,500,000"),
     Letter("an unknown task", headers(task="midwatch.nope"), "unknown task 'midwatch.nope'"),
     Letter("a task that is a list", headers(task=["midwatch.model"]), NO_MESSAGE),
     Letter("no task", without("headers", "task"), NO_MESSAGE),

@@ -27,7 +27,9 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def python(code: str, *path: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run code with these folders first on the import path, away from the checkout."""
     insert = f"import sys; sys.path[:0] = {[str(folder) for folder in path]!r}; "
-    return subprocess.run([sys.executable, "-P", "-c", insert + code], cwd=cwd, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-P", "-c", insert + code], cwd=cwd, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_what_is_not_python_is_in_it(unpacked: Path) -> None:

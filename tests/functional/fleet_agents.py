@@ -50,6 +50,9 @@ telling = agent("telling", CLAUDE, tools.unsteady, retry_config=IMPATIENT)
 strict = agent(
     "strict", CLAUDE, tools.unsteady, retry_config=RetryConfig(max_retries=0, retry_on=(), fail_hard_on=("tool_error",))
 )
+unhurried = agent(
+    "unhurried", CLAUDE, tools.unsteady, retry_config=RetryConfig(base_s=60, jitter="none", retry_on=("tool_error",))
+)
 
 # Limits
 three_steps = agent("three-steps", CLAUDE, tools.add, limits=RunLimits(max_steps=3))

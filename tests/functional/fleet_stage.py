@@ -161,5 +161,7 @@ def fleet_on_stage(
                 fleet.start(f"worker-{number}", worker_argv(queues, pool, concurrency, f"worker-{number}"))
             for member in fleet.members:
                 wait_ready(member, "ready", timeout_s=60)
-            yield Stage(client_of(Settings()), model, fleet, parts)
+            stage = Stage(client_of(Settings()), model, fleet, parts)
+            yield stage
+            stage.close()
         assert model.stats().unexpected == 0, "the model was asked for more turns than its part has lines"

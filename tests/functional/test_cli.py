@@ -181,13 +181,16 @@ def test_what_does_not_exist_is_3(run):
 
 
 def test_a_job_is_cancelled_once(run, client):
-    """A second cancel is fine; a job that ended otherwise refuses."""
+    """A second cancel is fine; a dead letter is given up, once."""
     _, out, _ = run("submit", "desk", "x")
     assert run("jobs", "cancel", out.strip())[0] == 0
     code, _, err = run("jobs", "cancel", out.strip())
     assert code == 0
     assert "had ended already: cancelled" in err
-    assert run("jobs", "cancel", dead(client))[0] == 4
+    letter = dead(client)
+    assert run("jobs", "cancel", letter)[0] == 0
+    assert client.dead_letters.list() == []
+    assert run("jobs", "cancel", letter)[0] == 4
 
 
 def test_tail_prints_a_line_per_step_and_ends_with_the_job(run, client):

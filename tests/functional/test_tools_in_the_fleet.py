@@ -9,7 +9,7 @@ import pytest
 
 from orchestration.errors import RunInsideTool
 from schemas.job import JobStatus
-from tests.functional.fleet_agents import WIRES, plain, strict, telling, workshops
+from tests.functional.fleet_agents import WIRES, plain, strict, telling, unhurried, workshops
 from tests.functional.fleet_marks import marks, open_gate
 from tests.functional.fleet_stage import fleet_on_stage, told, use
 from tests.functional.fleet_tools import numbered_lines
@@ -377,3 +377,31 @@ def test_nothing_starts_after_a_cancel_during_the_model_call(stage):
     assert all("ended around it (cancelled)" in message.content for message in stage.results(handle))
     assert len(stage.heard(text)) == 1
     assert plain.run("go on", session_id="cancelled-early", timeout_s=10).output == "You said: go on"
+
+
+def test_a_job_that_waits_for_its_retry_is_cancelled_at_once(stage, wait_for):
+    """Nobody waits a minute for the end of a job that nobody wants."""
+    text = stage.cast([use(("unsteady", {"failures": 1})), "never"])
+    handle = unhurried.enqueue(text)
+    job = wait_for(lambda: (job := stage.job(handle)).waiting and job, 8, "the call to be put back")
+    assert job.waiting.reason == "tool_error: ConnectionError: the order system does not answer"
+    assert 50_000 < job.waiting.until_ms - job.created_ms < 65_000
+    assert handle.cancel()
+    assert handle.result(3).status is JobStatus.CANCELLED
+    assert len(marks(f"unsteady-{handle.id}")) == 1
+
+
+# Sessions and wires
+
+
+def test_a_session_goes_on_with_an_agent_on_another_wire(stage):
+    """A conversation with tool calls in it is understood by every vendor, in whatever order they take it up."""
+    for number, wire in enumerate([*WIRES, *reversed(WIRES)], 1):
+        text = stage.cast([use(("add", {"a": number, "b": 0}), ("nothing", {})), f"Answer {number}."])
+        handle = workshops[wire].enqueue(text, session_id="all-wires")
+        assert handle.result(10).output == f"Answer {number}."
+        last = stage.heard(text)[-1]
+        assert [result.text for result in last.results("add")] == [str(n) for n in range(1, number + 1)]
+        assert [turn.text for turn in last.turns if turn.role == "assistant" and turn.text] == [
+            f"Answer {n}." for n in range(1, number)
+        ]

@@ -14,6 +14,7 @@ from orchestration.leases import Hold
 from orchestration.tools import Tool
 from orchestration.toolstep import GRACE_MS, ToolStep
 from schemas.contract import JsonObject
+from schemas.failure import FailureKind
 from schemas.message import ToolMessage
 from schemas.step import Continue
 from schemas.trace import TraceRecord
@@ -72,5 +73,6 @@ class InlineCall(ToolStep):
             if hard or (error.failure.kind in config.retry_on and tool.idempotent):
                 self.failed(tool, error.failure)
                 return None
-            return self.result(f"Error: {error.failure.detail}", True, None, "done", error.failure, outcome)
+            effect = "unknown" if error.failure.kind is FailureKind.TIMEOUT else "done"
+            return self.result(f"Error: {error.failure.detail}", True, None, effect, error.failure, outcome)
         return self.result(content, is_error, handle, "done", None, outcome)

@@ -41,7 +41,7 @@ interrupting = agent("interrupting", limits=RunLimits(on_busy="interrupt"))
 # Tools: the same workshop on each wire
 WORKSHOP = (
     tools.add, tools.greet, tools.ping, tools.peek, tools.flicker, tools.who, tools.meet, tools.find_order,
-    tools.unsteady, tools.unrepeatable, tools.vital, tools.report, tools.measure, tools.drowse, tools.drowse_once,
+    tools.unsteady, tools.unrepeatable, tools.vital, tools.report, tools.measure, tools.drowse, tools.nod, tools.drowse_once,
     tools.search, tools.long_haul, tools.nest,
 )  # fmt: skip
 workshops = {wire: agent(f"workshop-{wire}", model, *WORKSHOP) for wire, model in WIRES.items()}

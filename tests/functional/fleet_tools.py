@@ -134,6 +134,13 @@ def drowse(context: ToolContext) -> str:
     return "too late"
 
 
+@tool(timeout_s=0.1, inline=True)
+def nod() -> str:
+    """Take longer than it may, within the model step."""
+    until(lambda: False, 0.3)
+    return "too late"
+
+
 @tool(timeout_s=0.2, idempotent=True, retry=RetryConfig(max_retries=1, base_s=0.05, cap_s=0.05, retry_on=("timeout",)))
 async def drowse_once(context: ToolContext) -> str:
     """Take longer than it may at the first try, in a coroutine."""

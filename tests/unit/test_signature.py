@@ -158,7 +158,7 @@ def test_the_context_is_never_in_the_schema() -> None:
         (Annotated[str, AfterValidator(lowercase)], "abc", "abc"),
         (Colour | None, None, None),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],
 )
 def test_what_json_has_no_value_for_is_converted(annotation: Any, given: object, becomes: object) -> None:
     """Models, dataclasses, enums, dates and the like arrive as themselves."""
@@ -176,7 +176,7 @@ def test_what_json_has_no_value_for_is_converted(annotation: Any, given: object,
     "annotation",
     [str, int, float, bool, None, Any, object, dict, list, list[str], dict[str, int], Literal["a", 1], str | None, Row,
      Annotated[str, "words"], Annotated[int, Field(ge=1)], Annotated[str, Field(pattern="a")], list[Row], Tree],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],
 )  # fmt: skip
 def test_plain_json_is_handed_over_untouched(annotation: Any) -> None:
     """No coercion and no copy: the function gets the very object that was validated."""

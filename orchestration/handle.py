@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from orchestration.errors import JobTimeout
+from orchestration.errors import JobTimeout, RunInsideTool
+from orchestration.toolrun import inside_tool
 from schemas.job import Job, JobResult, JobStatus
 from schemas.trace import TraceRecord
 
@@ -43,8 +44,14 @@ class JobHandle:
 
         Raises:
             JobTimeout: `timeout_s` ran out; the job goes on.
+            RunInsideTool: called inside a tool.
 
         """
+        if inside_tool():
+            raise RunInsideTool(
+                "a tool can't wait for a job: its worker would wait for the fleet it is part of. "
+                "Offer the other agent as a tool instead: tools=[other.as_tool('what it does')]"
+            )
         give_up = None if timeout_s is None else time.monotonic() + timeout_s
         pause_s = POLL_FIRST_S
         while True:

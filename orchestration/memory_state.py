@@ -114,6 +114,8 @@ class MemoryState:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.jobs: dict[str, JobState] = {}
+        self.homes: dict[str, str] = {}
+        """Job -> session: the first enqueue decides, even a refused one, so one id never becomes two jobs."""
         self.sessions: dict[str, SessionState] = {}
         self.due: dict[StepRef, int] = {}
         self.owed: dict[StepRef, int] = {}

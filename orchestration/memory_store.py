@@ -40,7 +40,9 @@ class MemoryStore:
         """See `ports.Store.enqueue`. `on_interrupt` is called with the job that an `interrupt` policy is to cancel."""
         if job.job_id in self.state.jobs:
             return False
-        session = self.state.sessions.setdefault(job.session_id, SessionState())
+        home = self.state.homes.setdefault(job.job_id, job.session_id)
+        job = job.model_copy(update={"session_id": home})
+        session = self.state.sessions.setdefault(home, SessionState())
         active = session.active
         if active and job.on_busy is SessionPolicy.REJECT:
             raise SessionBusy(f"session {job.session_id!r} runs job {active!r} and the policy is on_busy='reject'")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal
 
 from orchestration.errors import ConfigError
@@ -71,6 +72,9 @@ class ModelName:
             if pattern.match(name):
                 return cls(provider, name)
         provider, colon, model = name.partition(":")
+        close = get_close_matches(provider, PROVIDERS, 1, 0.8)
+        if colon and close and provider not in PROVIDERS:
+            raise ConfigError(f"model {name!r:.120}: no provider {provider!r}; did you mean {close[0]!r}?")
         if colon and model and _PROVIDER.fullmatch(provider):
             return cls(provider, model)
         raise ConfigError(

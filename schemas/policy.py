@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -28,7 +29,31 @@ NEVER_RETRIED = (
 """Kinds that no configuration may retry: time doesn't cure them, and a repeat does harm."""
 
 
-class RetryConfig(Contract):
+Count = Annotated[int, Field(ge=0)]
+
+
+class Policy(Contract):
+    """Base of what users write by hand: the first fields may be positional, and a misspelt keyword is named."""
+
+    if not TYPE_CHECKING:  # type checkers see the fields as keywords
+
+        def __init__(self, *values: object, **fields: object) -> None:
+            known = list(type(self).model_fields)
+            if len(values) > len(known):
+                raise ValueError(f"{type(self).__name__} takes at most {len(known)} values, got {len(values)}")
+            for name, value in zip(known, values, strict=False):
+                if name in fields:
+                    raise ValueError(f"{type(self).__name__} got {name} twice: by place and by name")
+                fields[name] = value
+            for name in fields:
+                if name not in known:
+                    close = get_close_matches(name, known, 1)
+                    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+                    raise ValueError(f"{type(self).__name__} got an unknown keyword {name!r}; {hint}")
+            super().__init__(**fields)
+
+
+class RetryConfig(Policy):
     """What is tried again, how often, how soon.
 
     The wait before try *n* (from 1) is drawn from `U(0, min(cap_s, base_s * backoff_factor ** (n - 1)))` ("full jitter",
@@ -64,7 +89,7 @@ class RetryConfig(Contract):
         return self
 
 
-class ContextBudget(Contract):
+class ContextBudget(Policy):
     """How many tokens one call may hold, and what makes the window fit. Everything sent counts, and the reserved output too."""
 
     max_tokens: int = Field(ge=1_000)
@@ -89,14 +114,14 @@ class ContextBudget(Contract):
         return self
 
 
-class RunLimits(Contract):
+class RunLimits(Policy):
     """Hard ceilings of one job. They hold under redelivery: the claim enforces them, not the worker."""
 
     max_steps: int = Field(default=50, ge=1, le=100_000)
     """Model turns."""
     session_timeout_s: float = Field(default=2_700.0, gt=0)
     """From the job's first step to its end."""
-    max_tool_calls: int | dict[str, int] | None = None
+    max_tool_calls: Count | dict[str, Count] | None = None
     max_input_tokens: int | None = Field(default=None, ge=1)
     max_output_tokens: int | None = Field(default=None, ge=1)
     max_cost_usd: float | None = Field(default=None, gt=0)
@@ -108,7 +133,7 @@ class RunLimits(Contract):
     """What a new job does when its session is busy: wait its turn, be rejected, or interrupt the running one."""
 
 
-class ModelPolicy(Contract):
+class ModelPolicy(Policy):
     """What a change of the model behind the name means."""
 
     allow_alias: bool = False
@@ -116,7 +141,7 @@ class ModelPolicy(Contract):
     on_version_change: Literal["finish", "adopt", "park"] = "finish"
 
 
-class Escalation(Contract):
+class Escalation(Policy):
     """When a human is asked, and what happens if none answers."""
 
     when: Literal[
@@ -129,7 +154,7 @@ class Escalation(Contract):
     on_expiry: Literal["reject", "dead_letter", "approve"] = "reject"
 
 
-class GoalContract(Contract):
+class GoalContract(Policy):
     """What the job is for. It survives every compaction verbatim."""
 
     objective: str = Field(min_length=1)

@@ -32,8 +32,12 @@ def crew(server: EmbeddedServer, prefix: str, tmp_path: Path) -> Iterator[Crew]:
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_tool_that_kills_its_worker_is_a_dead_letter_after_three_deliveries(crew: Crew, pool: str) -> None:
-    """Three times and no more; the letter says what happened, and the jobs beside it come to their ends."""
-    ready(crew.start("model", "threads", 4, "model"), crew.start("tools", pool, 2, "tools"))
+    """Three times and no more; the letter says what happened, and the jobs beside it come to their ends.
+
+    One thread only: what shares a process with a killer dies with it each time, and three deaths are three deaths.
+    """
+    slots = 2 if pool == "prefork" else 1
+    ready(crew.start("model", "threads", 4, "model"), crew.start("tools", pool, slots, "tools"))
     crew.fleet.watch()
     deadly = crew.enqueue(calls(("note", "before"), ("die", "deadly")))
     others = [crew.enqueue(calls(("note", f"a{n}"), ("note", f"b{n}"))) for n in range(10)]

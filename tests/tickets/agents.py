@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ if os.environ.get("TICKETS_WITHOUT"):
 TOOL_MS = float(os.environ.get("TICKETS_TOOL_MS", "0"))
 KEYLESS = os.environ.get("TICKETS_KEYLESS") == "1"
 """The negative control: the downstream is given no stable key, so nothing but luck keeps an effect single."""
+CRASH_FILE = os.environ.get("TICKETS_CRASH_FILE", "")
+"""The worker that finds this file missing makes it and dies: once, after the effect and before its commit."""
 DOWN_FILE = os.environ.get("TICKETS_DOWN_FILE", "")
 """While this file exists, the downstream is down: every call fails."""
 
@@ -44,6 +47,9 @@ def recorded_tool(schema: dict[str, Any]) -> Tool:
         occurrence = Ledger(Path(os.environ["TICKETS_LEDGER"]), context.session_id).apply(
             key, schema["name"], canonical
         )
+        if CRASH_FILE and not Path(CRASH_FILE).exists():
+            Path(CRASH_FILE).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(TOOL_MS / 2000)
         recorded = results(int(context.session_id.rpartition("-")[2]))[schema["name"], canonical]
         return recorded[min(occurrence, len(recorded) - 1)]

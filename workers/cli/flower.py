@@ -18,7 +18,7 @@ from workers.cli.environment import read_settings
 def flower(port: int, address: str, flower_arguments: tuple[str, ...]) -> None:
     """Serve Flower, with Midwatch's pages in it.
 
-    Overview, jobs with their waterfalls, limits, approvals, dead letters. Flower's own options may follow.
+    Jobs with their waterfalls, and dead letters to replay, beside Flower's own pages. Flower's own options may follow.
     """
     read_settings()
     from workers.flower.launch import run

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test check format fast faults browser bench wheel clean docs
+.PHONY: help demo dev test check format fast faults docs wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -37,7 +37,7 @@ format: $(STAMP) ## Format and sort imports
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-fast: $(STAMP) ## Tests without processes: seconds
+fast: $(STAMP) ## The quick tests: a minute
 	@$(BIN)/pytest -q tests/unit tests/fundamentals tests/properties $(ARGS)
 
 faults: $(STAMP) ## The long fault runs (minutes)

@@ -103,8 +103,8 @@ def test_jobs_of_a_session_run_one_after_the_other_in_order(bench):
 
 def test_sessions_do_not_wait_for_each_other(bench):
     """Two sessions, two jobs under way."""
-    bench.begin("job-1", "s1")
-    bench.begin("job-2", "s2")
+    claims = [bench.begin("job-1", "s1"), bench.begin("job-2", "s2")]
+    assert [claim.job.status for claim in claims] == [JobStatus.RUNNING, JobStatus.RUNNING]
 
 
 def test_a_busy_session_can_reject(bench):

@@ -10,6 +10,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Protocol
 
+from orchestration.admission.board import Board
 from orchestration.agent import Agent
 from orchestration.errors import ConfigError, NotFound
 from orchestration.handle import JobHandle
@@ -117,6 +118,7 @@ class Client:
         self.dead_letters = DeadLetters(self)
         self.approvals = Approvals(self)
         self.sessions = Sessions(self)
+        self.gate = Board(self.store.client, self.operations.keys)
 
     def enqueue(
         self,

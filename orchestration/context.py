@@ -50,9 +50,9 @@ def assemble(agent: Agent, claim: Claim) -> ModelRequest:
     )
 
 
-def estimated_tokens(claim: Claim) -> int:
-    """A first estimate of what a call reads, for admission."""
-    return int(claim.log_bytes / BYTES_PER_TOKEN) + 1
+def estimated_tokens(agent: Agent, claim: Claim) -> int:
+    """What a call reads, at most: for admission."""
+    return min(agent.context_budget.max_tokens, int((claim.log_bytes + agent.fixed_bytes) / BYTES_PER_TOKEN) + 1)
 
 
 def trim_oldest(messages: Sequence[Message], room_bytes: float) -> list[Message]:

@@ -17,6 +17,8 @@ MidwatchError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from schemas.failure import Failure
 
 
@@ -59,9 +61,13 @@ class StoreUnavailable(MidwatchError, ConnectionError):
 class ModelError(MidwatchError):
     """Raised by a provider. Picklable; holds neither key nor prompt nor the SDK's own exception."""
 
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure)
+    def __init__(self, failure: Failure, ratelimit: Mapping[str, str] | None = None, sent: bool = True) -> None:
+        super().__init__(failure, ratelimit, sent)
         self.failure = failure
+        self.ratelimit = ratelimit or {}
+        """The provider's rate-limit headers, for the coordinator."""
+        self.sent = sent
+        """False: the provider never saw the call, so it costs nothing."""
 
     def __str__(self) -> str:
         return f"{self.failure.kind}: {self.failure.detail}"

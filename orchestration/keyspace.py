@@ -82,6 +82,60 @@ class Keyspace:
         Key("{prefix}:{p}:dead", "ZSET", "job -> ms of its dead letter", "none: entries leave by replay or discard"),
         Key("{prefix}:{p}:letters", "HASH", "job -> DeadLetterRecord", "none: entries leave by replay or discard"),
         Key("{prefix}:{p}:counters", "HASH", "counters of the fleet, by name", "none: bounded by the set of names"),
+        Key(
+            "{prefix}:{gate}:at:{downstream}",
+            "HASH",
+            "limits and state of a downstream: buckets, pause, breaker, budgets",
+            "none: one for each downstream",
+        ),
+        Key(
+            "{prefix}:{gate}:at:{downstream}:calls",
+            "HASH",
+            "call -> its record: waiting, woken, live",
+            "none: entries leave with their call",
+        ),
+        Key(
+            "{prefix}:{gate}:at:{downstream}:high",
+            "ZSET",
+            "call -> virtual start: the line of priority high",
+            "none: entries leave when they are woken",
+        ),
+        Key(
+            "{prefix}:{gate}:at:{downstream}:rest",
+            "ZSET",
+            "the same for the other priorities",
+            "none: entries leave when they are woken",
+        ),
+        Key(
+            "{prefix}:{gate}:at:{downstream}:retry",
+            "ZSET",
+            "the same for retries",
+            "none: entries leave when they are woken",
+        ),
+        Key(
+            "{prefix}:{gate}:at:{downstream}:flows",
+            "HASH",
+            "tenant|priority -> virtual finish",
+            "none: deleted when the lines are empty",
+        ),
+        Key(
+            "{prefix}:{gate}:at:{downstream}:expiry",
+            "ZSET",
+            "call -> us when its record is over",
+            "none: entries leave with their call",
+        ),
+        Key(
+            "{prefix}:{gate}:index",
+            "ZSET",
+            "downstream -> ms when a steward looks at its lines",
+            "none: one entry for each downstream",
+        ),
+        Key(
+            "{prefix}:{gate}:lineage:{root}",
+            "HASH",
+            "calls, retries and tokens of a root job and all it caused",
+            "kept",
+        ),
         Key("{prefix}:poison", "LIST", "PoisonRecords, newest first, at most 1,000", "kept"),
         Key(
             "{prefix}.model, .tools, .maintenance (+ priority)",
@@ -133,6 +187,27 @@ class Keyspace:
     def index(self, p: int, name: str) -> str:
         """A partition's `due`, `owed`, `jobs`, `dead`, `letters` or `counters`."""
         return f"{self._tag(p)}:{name}"
+
+    def _gate(self, name: str) -> str:
+        """All of the coordinator's keys lie in one slot: a decision changes a downstream and a lineage at once."""
+        return f"{self.prefix}:{{{self.prefix}gate}}:{name}"
+
+    def downstream(self, name: str) -> list[str]:
+        """The keys of one downstream and the index, in the order that the coordinator's scripts take them."""
+        home = self._gate(f"at:{name}")
+        return [
+            home,
+            *(f"{home}:{part}" for part in ("calls", "high", "rest", "retry", "flows", "expiry")),
+            self.gate_index(),
+        ]
+
+    def gate_index(self) -> str:
+        """ZSET of the downstreams."""
+        return self._gate("index")
+
+    def lineage(self, root_id: str) -> str:
+        """HASH of a lineage."""
+        return self._gate(f"lineage:{root_id}")
 
     def poison(self) -> str:
         """LIST of PoisonRecords."""

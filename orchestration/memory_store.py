@@ -147,16 +147,17 @@ class MemoryStore:
         if row is None:
             return False
         job = self.state.jobs[ref.job_id]
-        row.state, row.nonce, row.until_ms = RowState.PENDING, "", self.state.now_ms + defer.after_ms
+        due_ms = self.state.now_ms + defer.after_ms
+        row.state, row.nonce, row.until_ms = RowState.PENDING, "", 0 if defer.wakes else due_ms
         if defer.counts_as_attempt:
             row.attempt, row.losses = row.attempt + 1, 0
             job.update(retries=job.record.retries + 1)
             self.state.counters["steps.retried"] += 1
         self.state.settle(ref)
-        self.state.due[ref] = row.until_ms
+        self.state.due[ref] = due_ms
         job.trace.append(trace)
         if job.record.status is JobStatus.RUNNING:
-            waiting = Waiting(step=ref.step, reason=defer.reason, until_ms=row.until_ms, attempt=row.attempt)
+            waiting = Waiting(step=ref.step, reason=defer.reason, until_ms=due_ms, attempt=row.attempt)
             job.update(waiting=waiting)
         return True
 

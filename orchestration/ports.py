@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from orchestration.admission.call import Call, Report, Settlement
 from orchestration.commits import Claim, Ending, ResultCommit, TurnCommit, Verdict
 from schemas.failure import Failure
 from schemas.job import Job, NewJob
-from schemas.model import ModelReply, ModelRequest, Usage
+from schemas.model import ModelReply, ModelRequest
 from schemas.step import Defer, Park, Priority, StepRef
 from schemas.trace import TraceRecord
 
@@ -34,14 +35,19 @@ class Model(Protocol):
 
 
 class Gate(Protocol):
-    """Admission: may this call start now? The coordinator implements it; `OpenGate` admits everything."""
+    """Admission: may this call start now? `RedisGate` is the coordinator; `OpenGate` admits everything."""
 
-    def admit(self, ref: StepRef, downstream: str, *, input_tokens: int, output_tokens: int) -> Defer | None:
-        """None admits. A Defer with `counts_as_attempt=False` puts the step back until its time."""
+    def admit(self, call: Call) -> Defer | Failure | None:
+        """None: admitted, settle it. A Defer (never an attempt): not now. A Failure: time does not cure it.
+
+        Raises:
+            StoreUnavailable: nobody can say. The call must not be made.
+
+        """
         ...
 
-    def settle(self, ref: StepRef, downstream: str, *, usage: Usage | None, failure: Failure | None) -> None:
-        """Tell what became of an admitted call: its usage, or its failure, or neither (it was never sent)."""
+    def settle(self, call: Call, report: Report) -> Settlement:
+        """Tell what became of an admitted call, whatever became of it. A second report of the same call counts nothing."""
         ...
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 
+from orchestration.admission.call import Settlement
 from schemas.failure import Failure
 from schemas.policy import NEVER_RETRIED, RetryConfig
 from schemas.step import DeadLetter, Defer
+
+UNSETTLED = Settlement()
 
 
 def backoff_ms(config: RetryConfig, attempt: int, rng: random.Random) -> int:
@@ -15,17 +18,21 @@ def backoff_ms(config: RetryConfig, attempt: int, rng: random.Random) -> int:
     return int(1000 * (rng.uniform(0, ceiling_s) if config.jitter == "full" else ceiling_s))
 
 
-def decide(config: RetryConfig, failure: Failure, attempt: int, rng: random.Random) -> Defer | DeadLetter:
-    """`attempt` counts the failures before this one.
+def decide(
+    config: RetryConfig, failure: Failure, attempt: int, rng: random.Random, settled: Settlement = UNSETTLED
+) -> Defer | DeadLetter:
+    """`attempt` counts the failures before this one that were the call's own: a 429 and a lost probe are not.
 
     A `Retry-After` is a floor, and jitter comes on top of it: obeying it to the millisecond would wake every throttled
-    sibling at once.
+    sibling at once. So is the time until the downstream takes calls again, as the coordinator says.
     """
     retriable = failure.kind in config.retry_on and failure.kind not in NEVER_RETRIED
-    if not retriable or attempt >= config.max_retries:
+    if not retriable or (attempt >= config.max_retries and not settled.free):
         return DeadLetter(failure=failure)
     wait_ms = backoff_ms(config, attempt, rng)
     if failure.retry_after_ms is not None:
         wait_ms += failure.retry_after_ms
     reason = f"{failure.kind}: {failure.detail}"[:200]
-    return Defer(after_ms=wait_ms, reason=reason, counts_as_attempt=True, failure=failure)
+    return Defer(
+        after_ms=max(wait_ms, settled.closed_ms), reason=reason, counts_as_attempt=not settled.free, failure=failure
+    )

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from orchestration import context, endings, retry, turn
+from orchestration.admission.call import Call, Report, Settlement
 from orchestration.agent import Agent
 from orchestration.children import orphaned
 from orchestration.commits import Claim, Ending, TurnCommit, Verdict
 from orchestration.errors import LeaseLost, ModelError, StoreUnavailable, UnknownAgent
+from orchestration.gatedcalls import model_call
 from orchestration.inlinecalls import run_inline
 from orchestration.leases import LeaseKeeper
 from orchestration.ports import Clock, Gate, Model, Store
@@ -72,6 +74,7 @@ class Attempt:
     def __init__(self, runner: StepRunner, claim: Claim) -> None:
         self.r = runner
         self.claim = claim
+        self.settled = Settlement()
         self.begin(claim.now_ms)
 
     def begin(self, now_ms: int) -> None:
@@ -121,34 +124,36 @@ class Attempt:
             return self.dead(spent)
         try:
             request = context.assemble(agent, claim)
-            downstream = str(agent.model)
-            refusal = self.r.gate.admit(
-                claim.ref,
-                downstream,
-                input_tokens=context.estimated_tokens(claim),
-                output_tokens=request.max_output_tokens,
-            )
-            if refusal:
-                return self.deferred(refusal)
-            with self.r.leases.hold(claim, int(request.timeout_s * 1000) + 5_000):
-                reply = self.ask(agent, request, downstream)
         except ModelError as error:
             return self.failed(agent.retry_config, error.failure)
+        call = model_call(agent, claim, request)
+        if refusal := self.r.gate.admit(call):
+            return self.refused(refusal)
+        with self.r.leases.hold(claim, call.lasts_ms):
+            reply = self.ask(agent, request, call)
+        if isinstance(reply, Failure):
+            return self.failed(agent.retry_config, reply)
         return self.commit(agent, reply)
 
-    def ask(self, agent: Agent, request: ModelRequest, downstream: str) -> ModelReply:
+    def ask(self, agent: Agent, request: ModelRequest, call: Call) -> ModelReply | Failure:
         """The call itself, settled with the coordinator whatever comes of it."""
         try:
             reply = self.r.model(agent.model.provider).complete(request)
         except ModelError as error:
-            self.r.gate.settle(self.claim.ref, downstream, usage=None, failure=error.failure)
-            raise
+            self.settled = self.r.gate.settle(
+                call, Report(failure=error.failure, sent=error.sent, headers=error.ratelimit)
+            )
+            return error.failure
         except Exception as error:  # a provider broke its promise: what it reserved must not stay reserved
             failure = Failure(kind=FailureKind.INTERNAL, detail=type(error).__name__)
-            self.r.gate.settle(self.claim.ref, downstream, usage=None, failure=failure)
+            self.r.gate.settle(call, Report(failure=failure))
             raise
-        self.r.gate.settle(self.claim.ref, downstream, usage=reply.usage, failure=None)
+        self.r.gate.settle(call, Report(usage=reply.usage, headers=reply.ratelimit or {}, latency_ms=reply.latency_ms))
         return reply
+
+    def refused(self, refusal: Defer | Failure) -> Outcome:
+        """The coordinator did not admit the call: for now, or for good."""
+        return self.deferred(refusal) if isinstance(refusal, Defer) else self.dead(refusal)
 
     def commit(self, agent: Agent, reply: ModelReply) -> Outcome:
         """Make the reply the truth, then run what it called inline."""
@@ -184,7 +189,7 @@ class Attempt:
 
     def failed(self, config: RetryConfig, failure: Failure, reply: ModelReply | None = None) -> Outcome:
         """Put it back with a wait, or make it a dead letter."""
-        decision = retry.decide(config, failure, self.claim.attempt, self.r.rng)
+        decision = retry.decide(config, failure, self.claim.attempt, self.r.rng, self.settled)
         return self.deferred(decision) if isinstance(decision, Defer) else self.dead(failure, reply)
 
     def deferred(self, defer: Defer) -> Outcome:

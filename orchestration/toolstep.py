@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestration import children
+from orchestration.admission.call import Call, Report
 from orchestration.agent import Agent
 from orchestration.commits import ResultCommit
 from orchestration.errors import LeaseLost, ToolError, ToolFailed
+from orchestration.gatedcalls import tool_call
 from orchestration.leases import Hold
 from orchestration.results import bound, new_handle
 from orchestration.toolrun import run_tool
@@ -41,6 +43,8 @@ class ToolStep:
         self.a = attempt
         self.agent = agent
         self.claim = attempt.claim
+        self.asked: Call | None = None
+        """What the coordinator admitted, for a tool with a downstream."""
 
     def run(self) -> Outcome:
         """The step in its own task."""
@@ -58,9 +62,9 @@ class ToolStep:
             return children.step(self, tool, arguments)
         if self.claim.interrupted and not tool.idempotent:  # an approval is for one try; after a decision it is not set
             return self.unknown(tool)
-        downstream = tool.downstream
-        if downstream and (refusal := self.a.r.gate.admit(self.claim.ref, downstream, input_tokens=0, output_tokens=0)):
-            return self.a.deferred(refusal)
+        self.asked = tool_call(tool, self.claim)
+        if self.asked and (refusal := self.a.r.gate.admit(self.asked)):
+            return self.a.refused(refusal)
         with self.a.r.leases.hold(self.claim, int(tool.timeout_s * 1000) + GRACE_MS) as hold:
             outcome = self.execute(checked, hold)
             if hold.lost:
@@ -73,12 +77,12 @@ class ToolStep:
         try:
             content = self.call(tool, checked.arguments, hold)
         except ToolError as error:
-            self.settle(tool, None)
+            self.settle(None)
             return self.answer(f"Error: {error}", is_error=True)
         except ToolFailed as error:
-            self.settle(tool, error.failure)
+            self.settle(error.failure)
             return self.failed(tool, error.failure)
-        self.settle(tool, None)
+        self.settle(None)
         return self.answer(*content)
 
     def call(self, tool: Tool, arguments: JsonObject, hold: Hold) -> tuple[str, bool, str | None]:
@@ -121,15 +125,17 @@ class ToolStep:
         config = tool.retry or self.agent.retry_config
         if failure.kind in config.fail_hard_on:
             return self.a.dead(failure)
-        if failure.kind in config.retry_on and tool.idempotent:
+        not_run = failure.kind is FailureKind.RATE_LIMITED  # it was refused: repeating it can do no harm
+        if failure.kind in config.retry_on and (tool.idempotent or not_run):
             return self.a.failed(config, failure)
         effect = "unknown" if failure.kind is FailureKind.TIMEOUT else "done"
         return self.answer(f"Error: {failure.detail}", is_error=True, effect=effect, failure=failure)
 
-    def settle(self, tool: Tool, failure: Failure | None) -> None:
+    def settle(self, failure: Failure | None) -> None:
         """Tell the coordinator, when the tool has a downstream."""
-        if tool.downstream:
-            self.a.r.gate.settle(self.claim.ref, tool.downstream, usage=None, failure=failure)
+        if self.asked:
+            latency_ms = self.a.now_ms() - self.a.started_ms
+            self.a.settled = self.a.r.gate.settle(self.asked, Report(failure=failure, latency_ms=latency_ms))
 
     def unknown(self, tool: Tool) -> Outcome:
         """It had begun, and nobody knows what came of it: a human decides, or the model is told."""

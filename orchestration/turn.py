@@ -95,7 +95,8 @@ def _sort_call(agent: Agent, claim: Claim, turn: Turn, ordinal: int, call: ToolC
         _refuse(turn, ordinal, call, "limit", over)
         return
     turn.children += tool.child is not None
-    inline = tool.inline and tool.child is None and not needs_approval(agent, tool, checked.arguments)
+    own_task = tool.child or tool.downstream or needs_approval(agent, tool, checked.arguments)  # each of them may wait
+    inline = tool.inline and not own_task
     row = CallRow(ordinal=ordinal, call=call, started=inline)
     turn.calls.append(row)
     if inline:

@@ -87,6 +87,8 @@ class Defer(Contract):
     reason: str
     counts_as_attempt: bool
     failure: Failure | None = None
+    wakes: bool = False
+    """It waits in a downstream's line: the coordinator brings it back, and `after_ms` is only for when that fails."""
 
 
 class Park(Contract):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 
-from orchestration.admission import OpenGate
+from orchestration.admission.redis_gate import RedisGate
 from orchestration.client import Client
 from orchestration.leases import LeaseKeeper
 from orchestration.ports import Model
@@ -48,7 +48,13 @@ class Runtime:
             store=self.client.store,
             agents=self.agents,
             model=models(settings),
-            gate=OpenGate(),
+            gate=RedisGate(
+                self.client.store.client,
+                self.client.operations.keys,
+                settings.limits,
+                settings.limits_version,
+                sleep_ms=clock.sleep_ms,
+            ),
             leases=self.leases,
             clock=clock,
             worker=self.worker,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
@@ -13,6 +14,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from schemas.limits import Limits
 
 
 class Settings(BaseSettings):
@@ -43,6 +46,10 @@ class Settings(BaseSettings):
     sweep_ms: int = Field(500, ge=50, description="How often a steward looks for due steps.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_format: str = Field("json", pattern="^(json|console)$", description="json, or console for people.")
+
+    limits: dict[str, Limits] = Field(
+        {}, description="Limits of each downstream, by name or pattern: a table `[limits.NAME]` each in midwatch.toml."
+    )
 
     anthropic_api_key: SecretStr | None = Field(
         None, validation_alias="ANTHROPIC_API_KEY", description="Anthropic's key."
@@ -75,6 +82,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Initialiser, environment, `midwatch.toml`."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def limits_version(self) -> int:
+        """When the limits were written, in ms since the epoch: the newest wins, be it a file or `midwatch gate set`."""
+        file = Path(str(self.model_config["toml_file"]))
+        return file.stat().st_mtime_ns // 1_000_000 if file.is_file() else 0
 
     @property
     def broker(self) -> str:

@@ -45,13 +45,15 @@ class Steward:
         self._thread.join(timeout=2)
 
     def sweep(self) -> int:
-        """Publish what is due. Returns the ms until the next entry is due, or -1."""
-        operations = self._runtime.client.operations
-        refs, soonest = operations.sweep(patience_ms=PATIENCE_MS, stale_ms=STALE_MS, idle=self._idle())
+        """Publish what is due, and what the coordinator lets go. Returns the ms until there is more, or -1."""
+        client = self._runtime.client
+        refs, soonest = client.operations.sweep(patience_ms=PATIENCE_MS, stale_ms=STALE_MS, idle=self._idle())
+        admitted, more = client.gate.release()
+        refs += client.operations.wake(admitted)
         if refs:
-            operations.publish(refs)
+            client.operations.publish(refs)
             log.info("steward.published", steps=len(refs))
-        return soonest
+        return min((ms for ms in (soonest, more) if ms >= 0), default=-1)
 
     def _idle(self) -> tuple[bool, bool]:
         """Are the model and tools queues empty? Always said to be not, where the broker can't be asked."""

@@ -1,18 +1,19 @@
-"""OpenGate: admits everything. What stands where the coordinator will."""
+"""OpenGate: admits everything. For tests without a server, and for what has no limits."""
 
 from __future__ import annotations
 
+from orchestration.admission.call import Call, Report, Settlement
 from schemas.failure import Failure
-from schemas.model import Usage
-from schemas.step import Defer, StepRef
+from schemas.step import Defer
 
 
 class OpenGate:
     """`ports.Gate` without limits."""
 
-    def admit(self, ref: StepRef, downstream: str, *, input_tokens: int, output_tokens: int) -> Defer | None:
+    def admit(self, call: Call) -> Defer | Failure | None:
         """Always."""
         return None
 
-    def settle(self, ref: StepRef, downstream: str, *, usage: Usage | None, failure: Failure | None) -> None:
+    def settle(self, call: Call, report: Report) -> Settlement:
         """Nothing was reserved."""
+        return Settlement()

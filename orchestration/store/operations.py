@@ -10,7 +10,7 @@ import structlog
 
 from orchestration.children import child_id
 from orchestration.errors import NotFound, Refused, StoreUnavailable
-from orchestration.keyspace import PARTITIONS, Keyspace
+from orchestration.keyspace import PARTITIONS, Keyspace, partition
 from orchestration.ports import Dispatcher
 from orchestration.store.logcache import LogCache
 from orchestration.store.records import following, job_of, member, member_base, ref_of, step_keys
@@ -177,6 +177,21 @@ class Operations:
             if reply[0] >= 0:
                 soonest = reply[0] if soonest < 0 else min(soonest, reply[0])
         return refs, soonest
+
+    def wake(self, refs: Sequence[StepRef]) -> list[StepRef]:
+        """Owe steps that the coordinator woke; those to publish. One that does not wait any more is left alone."""
+        homes: dict[int, list[str]] = {}
+        for ref in refs:
+            homes.setdefault(partition(ref.session_id), []).append(member(ref))
+        calls = [
+            ("wake", (self.keys.index(p, "due"), self.keys.index(p, "owed")), members) for p, members in homes.items()
+        ]
+        woken: list[StepRef] = []
+        for reply in self._scripts.pipeline(calls):
+            if isinstance(reply, Exception):
+                raise unavailable(reply) from reply
+            woken += map(ref_of, reply)
+        return woken
 
     def publish(self, refs: Sequence[StepRef]) -> None:
         """Bring owed steps to workers. Raises StoreUnavailable."""

@@ -176,7 +176,7 @@ class RedisStore(Shelf):
         """See `ports.Store.defer`."""
         args = (
             claim.ref.step, claim.fence, member(claim.ref), defer.after_ms, int(defer.counts_as_attempt),
-            trace.model_dump_json(exclude_none=True), json.dumps(defer.reason),
+            trace.model_dump_json(exclude_none=True), json.dumps(defer.reason), int(defer.wakes),
         )  # fmt: skip
         return bool(self._call("defer", claim.ref, args, hand_off=False, patience_ms=COMMIT_PATIENCE_MS))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -31,26 +32,40 @@ LOADS = 3
 """How often a script is loaded for one call: between loading and calling it someone may flush them again."""
 
 
-@cache
-def source(name: str) -> str:
-    """Text of a script. The shebang makes the server refuse it whole, before line 1, when it is out of memory."""
-    folder = files("orchestration.store") / "lua"
-    text = (folder / f"{name}.lua").read_text()
-    if name == "sweep":
-        return f"#!lua\n{text}"
-    return f"#!lua\nlocal KEPT_S, HELD_S = {KEPT_S}, {HELD_S}\n{(folder / 'prelude.lua').read_text()}\n{text}"
+@dataclass(frozen=True)
+class Library:
+    """A folder of scripts that share a prelude."""
+
+    package: str
+    """Whose folder `lua` holds them."""
+    header: str = ""
+    bare: tuple[str, ...] = ()
+    """Scripts with keys of their own, which do without the prelude."""
+
+    @cache  # noqa: B019 (libraries are few, and live as long as the process)
+    def source(self, name: str) -> str:
+        """Text of a script. The shebang makes the server refuse it whole, before line 1, when it is out of memory."""
+        folder = files(self.package) / "lua"
+        text = (folder / f"{name}.lua").read_text()
+        if name in self.bare:
+            return f"#!lua\n{text}"
+        return f"#!lua\n{self.header}{(folder / 'prelude.lua').read_text()}\n{text}"
+
+    @cache  # noqa: B019
+    def digest(self, name: str) -> str:
+        """What the server knows the script by."""
+        return sha1(self.source(name).encode(), usedforsecurity=False).hexdigest()
 
 
-@cache
-def _digest(name: str) -> str:
-    return sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+STEP_MACHINE = Library("orchestration.store", f"local KEPT_S, HELD_S = {KEPT_S}, {HELD_S}\n", bare=("sweep", "wake"))
 
 
 class Scripts:
-    """Calls scripts on one client."""
+    """Calls the scripts of one library on one client."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, library: Library = STEP_MACHINE) -> None:
         self.client = client
+        self._library = library
         self._execute: Callable[..., Any] = client.execute_command
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Arg], *, patience_ms: int = 0) -> Any:
@@ -75,12 +90,12 @@ class Scripts:
             pause_s = min(1.0, pause_s * 2)
 
     def _once(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
-        command = ("EVALSHA", _digest(name), len(keys), *keys, *args)
+        command = ("EVALSHA", self._library.digest(name), len(keys), *keys, *args)
         for _ in range(LOADS):
             try:
                 return self._execute(*command)
             except redis_errors.NoScriptError:
-                self.client.script_load(source(name))
+                self.client.script_load(self._library.source(name))
         return self._execute(*command)
 
     def pipeline(self, calls: Sequence[tuple[str, Sequence[str], Sequence[Arg]]]) -> list[Any]:
@@ -92,12 +107,12 @@ class Scripts:
                 break
             pipe: Any = self.client.pipeline(transaction=False)
             for name, keys, args in (calls[n] for n in missing):
-                pipe.execute_command("EVALSHA", _digest(name), len(keys), *keys, *args)
+                pipe.execute_command("EVALSHA", self._library.digest(name), len(keys), *keys, *args)
             try:
                 for n, reply in zip(missing, pipe.execute(raise_on_error=False), strict=True):
                     replies[n] = reply  # those that ran are not run again: what they answered is said only once
                 for name in {calls[n][0] for n in missing if isinstance(replies[n], redis_errors.NoScriptError)}:
-                    self.client.script_load(source(name))
+                    self.client.script_load(self._library.source(name))
             except UNAVAILABLE as error:
                 raise unavailable(error) from error
         return replies

@@ -1,0 +1,22 @@
+-- An operator's hand.
+-- ARGV: 1 pause | resume | open | close | block | unblock  2 ms  3 reason
+-- Output: 1 | {'unconfigured'}
+local now = clock()
+local c, s = load()
+if not c then return { 'unconfigured' } end
+s = s or fresh(c, now)
+local f = refill(c, s, now)
+local op, ms = ARGV[1], tonumber(ARGV[2])
+if op == 'pause' then pause(c, s, now, now + ms * MS, f)
+elseif op == 'resume' then
+  if s.pu > now then s.pu, s.ft = 0, now end
+elseif op == 'open' then
+  open_breaker(c, s, now, 0.5)
+  s.cu, s.ft = now + ms * MS, now + ms * MS
+elseif op == 'close' then close_breaker(c, s, now)
+elseif op == 'block' then s.bu, s.br = now + ms * MS, string.sub(ARGV[3], 1, 200)
+elseif op == 'unblock' then s.bu, s.br = 0, ''
+else return redis.error_reply('ERR unknown operation ' .. op) end
+schedule(s, now, 0)
+save(s)
+return 1

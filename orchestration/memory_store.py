@@ -45,6 +45,7 @@ class MemoryStore:
         session = self.state.sessions.setdefault(home, SessionState())
         active = session.active
         if active and job.on_busy is SessionPolicy.REJECT:
+            del self.state.homes[job.job_id]  # a job that was refused binds its id to no session
             raise SessionBusy(f"session {job.session_id!r} runs job {active!r} and the policy is on_busy='reject'")
         state = JobState.of(job, self.state.now_ms)
         self.state.jobs[job.job_id] = state

@@ -11,6 +11,7 @@ import structlog
 
 from orchestration.admission.call import Call, Report, Settlement
 from orchestration.admission.configuration import configuration, defaults
+from orchestration.admission.functions import FunctionLibrary
 from orchestration.admission.headers import Figures, read
 from orchestration.admission.names import resolve
 from orchestration.errors import StoreUnavailable
@@ -24,7 +25,7 @@ from schemas.step import Defer, StepRef
 
 log = structlog.get_logger("midwatch.gate")
 
-COORDINATOR = Library("orchestration.admission", bare=("due",))
+COORDINATOR = FunctionLibrary("orchestration.admission", bare=("due",))
 
 HOLD_MS = 200
 """A shorter wait is spent in the worker: it costs less than to give the step back and claim it again."""

@@ -34,7 +34,7 @@ LOADS = 3
 
 @dataclass(frozen=True)
 class Library:
-    """A folder of scripts that share a prelude."""
+    """A folder of scripts that share a prelude, each called by the digest of its text."""
 
     package: str
     """Whose folder `lua` holds them."""
@@ -45,16 +45,28 @@ class Library:
     @cache  # noqa: B019 (libraries are few, and live as long as the process)
     def source(self, name: str) -> str:
         """Text of a script. The shebang makes the server refuse it whole, before line 1, when it is out of memory."""
-        folder = files(self.package) / "lua"
-        text = (folder / f"{name}.lua").read_text()
         if name in self.bare:
-            return f"#!lua\n{text}"
-        return f"#!lua\n{self.header}{(folder / 'prelude.lua').read_text()}\n{text}"
+            return f"#!lua\n{self.read(name)}"
+        prelude = self.read("prelude")
+        begin = "bind(KEYS)" if "local function bind(" in prelude else ""
+        return f"#!lua\n{self.header}{prelude}\n{begin}\n{self.read(name)}"
+
+    def read(self, name: str) -> str:
+        """A file of the folder."""
+        return (files(self.package) / "lua" / f"{name}.lua").read_text()
 
     @cache  # noqa: B019
-    def digest(self, name: str) -> str:
-        """What the server knows the script by."""
-        return sha1(self.source(name).encode(), usedforsecurity=False).hexdigest()
+    def command(self, name: str) -> tuple[str, str]:
+        """How the server is asked for the script."""
+        return "EVALSHA", sha1(self.source(name).encode(), usedforsecurity=False).hexdigest()
+
+    def unknown(self, reply: object) -> bool:
+        """Does the reply say that the server does not know the script (any more)?"""
+        return isinstance(reply, redis_errors.NoScriptError)
+
+    def load(self, client: redis.Redis, name: str) -> None:
+        """Teach it to the server."""
+        client.script_load(self.source(name))
 
 
 STEP_MACHINE = Library("orchestration.store", f"local KEPT_S, HELD_S = {KEPT_S}, {HELD_S}\n", bare=("sweep", "wake"))
@@ -90,29 +102,32 @@ class Scripts:
             pause_s = min(1.0, pause_s * 2)
 
     def _once(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
-        command = ("EVALSHA", self._library.digest(name), len(keys), *keys, *args)
+        command = (*self._library.command(name), len(keys), *keys, *args)
         for _ in range(LOADS):
             try:
                 return self._execute(*command)
-            except redis_errors.NoScriptError:
-                self.client.script_load(self._library.source(name))
+            except redis_errors.ResponseError as error:
+                if not self._library.unknown(error):
+                    raise
+                self._library.load(self.client, name)
         return self._execute(*command)
 
     def pipeline(self, calls: Sequence[tuple[str, Sequence[str], Sequence[Arg]]]) -> list[Any]:
         """Run several scripts in one round trip (no transaction: each is atomic by itself). Errors come back as values."""
-        replies: list[Any] = [redis_errors.NoScriptError()] * len(calls)
+        replies: list[Any] = [None] * len(calls)
+        missing = list(range(len(calls)))
         for _ in range(1 + LOADS):
-            missing = [n for n, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
             if not missing:
                 break
             pipe: Any = self.client.pipeline(transaction=False)
             for name, keys, args in (calls[n] for n in missing):
-                pipe.execute_command("EVALSHA", self._library.digest(name), len(keys), *keys, *args)
+                pipe.execute_command(*self._library.command(name), len(keys), *keys, *args)
             try:
                 for n, reply in zip(missing, pipe.execute(raise_on_error=False), strict=True):
                     replies[n] = reply  # those that ran are not run again: what they answered is said only once
-                for name in {calls[n][0] for n in missing if isinstance(replies[n], redis_errors.NoScriptError)}:
-                    self.client.script_load(self._library.source(name))
+                missing = [n for n in missing if self._library.unknown(replies[n])]
+                for name in {calls[n][0] for n in missing}:
+                    self._library.load(self.client, name)
             except UNAVAILABLE as error:
                 raise unavailable(error) from error
         return replies

@@ -16,22 +16,25 @@ local input = math.max(0, ARGV[6] - (c.count_cached and 0 or ARGV[7]))
 local output = tonumber(ARGV[8])
 if c.reserve_output == 'none' then output = 0
 elseif c.reserve_output == 'expected' and s.p9 > 0 then output = math.min(output, math.ceil(s.p9)) end
-local need = { q = 1, i = input, o = output, t = input + output }
+local need = needs(input, output)
 
 local function deny(ms, reason)
-  if rec and rec.s == 'k' then promise(s, rec.need, -1) end
+  if rec and rec.s == 'k' then promise(s, need_of(rec), -1) end
   if rec and rec.s ~= 'l' then
-    if rec.lane then redis.call('ZREM', LANES[rec.lane], id) end
+    if rec.lane then leave_line(s, rec.lane, id) end
     drop_record(id)
   end
-  s.nd = s.nd + 1
+  count('denied')
   save(s)
   return { 'deny', math.ceil(ms), reason }
 end
 
 -- Asked again by the same claim: its reply was lost. By another one: the worker of the earlier one is dead.
 if rec and rec.s == 'l' then
-  if rec.fe == fence then return { 'admit', math.ceil(math.max(0, rec.at - now) / MS), 'dup' } end
+  if rec.fe == fence then
+    save(s) -- what was over may have been cleared away above
+    return { 'admit', math.ceil(math.max(0, (rec.at or now) - now) / MS), 'dup' }
+  end
   lose(s, rec)
   drop_record(id)
   rec = nil
@@ -44,8 +47,12 @@ for _, r in ipairs(RESOURCES) do
 end
 
 -- One retry budget for a root job and all it caused: beyond soft a retry is paced, one each refill_ms; beyond hard it is denied.
+-- The lineage is read only when it can say no: for a retry, or when it may have a token limit.
 local L = KEYS[9]
-local v = redis.call('HMGET', L, 'n', 'u', 't', 'ri', 'ro', 'ui', 'uo', 'bi', 'bo')
+local v = {}
+if retry or ARGV[19] ~= '0' or ARGV[20] ~= '0' then
+  v = redis.call('HMGET', L, 'n', 'u', 't', 'ri', 'ro', 'ui', 'uo', 'bi', 'bo')
+end
 local paid = rec and rec.y == try
 local book = retry and not paid
 if book then
@@ -57,13 +64,14 @@ if book then
     redis.call('HINCRBY', L, 'u', 1)
     redis.call('HSETNX', L, 't', string.format('%.0f', now))
     redis.call('PEXPIRE', L, ARGV[18])
-    write_record(id, { s = 'p', m = member, y = try, at = at }, at + PAID_MS * MS)
-    s.nw = s.nw + 1
+    write_record(s, id, { s = 'p', m = member, y = try, at = at }, at + PAID_MS * MS)
+    count('waited')
     save(s)
     return { 'wait', math.ceil((at - now) / MS), 'lineage_paced', 0 }
   end
 end
 if rec and rec.s == 'p' and rec.at > now + 5 * MS and paid then
+  save(s)
   return { 'wait', math.ceil((rec.at - now) / MS), 'lineage_paced', 0 }
 end
 
@@ -78,21 +86,23 @@ if bound then
   if over_i then return deny(0, 'lineage_input_tokens: ' .. ui .. ' ' .. reserve_i .. ' ' .. bi) end
   if over_o then return deny(0, 'lineage_output_tokens: ' .. uo .. ' ' .. reserve_o .. ' ' .. bo) end
   if (bi > 0 and ui + ri + reserve_i > bi) or (bo > 0 and uo + ro + reserve_o > bo) then
-    s.nw = s.nw + 1 -- others are in flight, and may give back what they don't use
+    count('waited') -- others are in flight, and may give back what they don't use
     save(s)
     return { 'wait', 1000, 'lineage_tokens', 0 }
   end
 end
 
 local function charge_lineage()
-  if book or not retry then redis.call('HINCRBY', L, book and 'u' or 'n', 1) end
-  if not v[3] then redis.call('HSET', L, 't', string.format('%.0f', now)) end
+  local n = (book or not retry) and redis.call('HINCRBY', L, book and 'u' or 'n', 1) or 1
+  if n % 8 == 1 then -- not every time: its life is days
+    redis.call('HSETNX', L, 't', string.format('%.0f', now))
+    redis.call('PEXPIRE', L, ARGV[18])
+  end
   if bound then
     redis.call('HINCRBYFLOAT', L, 'ri', reserve_i)
     redis.call('HINCRBYFLOAT', L, 'ro', reserve_o)
     redis.call('HSET', L, 'bi', string.format('%.0f', bi), 'bo', string.format('%.0f', bo))
   end
-  redis.call('PEXPIRE', L, ARGV[18])
 end
 
 local high = ARGV[11] == 'high'
@@ -103,7 +113,7 @@ local headroom = high and 0 or c.headroom
 -- queueing, Goyal et al. 1996): a flow's next call starts when its last one would have finished at the flow's share.
 local function wait(us, reason)
   local tag = rec and rec.tag
-  if rec and rec.s == 'k' then promise(s, rec.need, -1) end
+  if rec and rec.s == 'k' then promise(s, need_of(rec), -1) end
   if not tag then
     local cost = 0
     for _, r in ipairs(RESOURCES) do
@@ -111,7 +121,9 @@ local function wait(us, reason)
       if l > 0 then cost = math.max(cost, need[r] / l * MINUTE) end
     end
     if cost == 0 then cost = 1000 end
-    local flow, weight = ARGV[12] .. '|' .. ARGV[11], (c.priorities[ARGV[11]] or 1) * (c.tenants[ARGV[12]] or 1)
+    local weights = cmsgpack.unpack(redis.call('HGET', STATE, 'weights'))
+    local flow = ARGV[12] .. '|' .. ARGV[11]
+    local weight = (weights.priorities[ARGV[11]] or 1) * (weights.tenants[ARGV[12]] or 1)
     tag = math.max(s.v, tonumber(redis.call('HGET', FLOWS, flow) or 0))
     redis.call('HSET', FLOWS, flow, string.format('%.0f', tag + cost / weight))
   end
@@ -120,11 +132,11 @@ local function wait(us, reason)
     redis.call('HSETNX', L, 't', string.format('%.0f', now))
     redis.call('PEXPIRE', L, ARGV[18])
   end
-  write_record(id, { s = 'w', m = member, y = try, need = need, tag = tag, lane = lane, hr = headroom, w = reason })
-  redis.call('ZADD', LANES[lane], tag, id)
+  write_record(s, id, { s = 'w', m = member, y = try, i = input, o = output, tag = tag, lane = lane, hr = headroom, w = reason })
+  enter_line(s, lane, tag, id)
   local due = tonumber(redis.call('ZSCORE', INDEX, s.name) or NEVER)
   if due * MS > now + us then schedule(s, now, us) end
-  s.nw = s.nw + 1
+  count('waited')
   save(s)
   return { 'wait', math.ceil(us / MS), reason, 1 }
 end
@@ -135,13 +147,13 @@ if s.cb == OPEN then return wait(s.cu - now, 'open') end
 local woken = rec and rec.s == 'k'
 local probe = false
 if s.cb == HALF_OPEN then
-  local room = #s.pl + (woken and 0 or s.wn) < c.probes and (s.pk > 0 or s.pa <= now)
+  local room = #(s.pl or {}) + (woken and 0 or s.wn) < c.probes and (s.pk > 0 or s.pa <= now)
   if not room then return wait(math.max(50 * MS, s.pa - now), 'half_open') end
   probe = true
 end
 
 -- Behind those who wait, except in a higher lane; a retry behind everybody. Who waits already keeps his place.
-if not woken then
+if not woken and s.nq > 0 then
   local ahead = redis.call('ZCARD', HIGH)
   if lane ~= 'h' then ahead = ahead + redis.call('ZCARD', REST) end
   if lane == 'r' then ahead = ahead + redis.call('ZCARD', RETRY) end
@@ -152,36 +164,39 @@ if retry and not probe and sick(c, s, now) and s.rb < 1 then
 end
 local hold = 0
 if not probe then
-  if woken then promise(s, rec.need, -1) end
+  if woken then promise(s, need_of(rec), -1) end
   local us = lack(c, s, f, need, headroom)
   if us > 0 then
     if us > ARGV[9] * MS then
-      if woken then promise(s, rec.need, 1) end
+      if woken then promise(s, need_of(rec), 1) end
       return wait(us, 'rate')
     end
     hold = us
   end
 elseif woken then
-  promise(s, rec.need, -1)
+  promise(s, need_of(rec), -1)
 end
 
 -- Admitted: all writes from here on.
-if rec and rec.lane then redis.call('ZREM', LANES[rec.lane], id) end
+if rec and rec.lane then leave_line(s, rec.lane, id) end
 if rec and rec.tag then s.v = math.max(s.v, rec.tag) end
 charge_lineage()
 take(s, need, 1)
 s.na, s.live = s.na + 1, s.live + 1
 if retry then
-  s.nr = s.nr + 1
+  count('retried')
   if not probe and sick(c, s, now) then s.rb = math.max(0, s.rb - 1) end
 end
 if probe then
   local patience = math.max(c.probe_min_ms, math.min(c.probe_max_ms, 3 * s.la)) * MS
+  s.pl = s.pl or {}
   s.pl[#s.pl + 1] = now + patience
   s.pa = now + patience / c.probes
 end
-local live = { s = 'l', m = member, y = try, fe = fence, need = need, g = s.g, p = probe, at = now + hold,
-               li = reserve_i, lo = reserve_o, root = bound and L or nil }
-write_record(id, live, now + hold + ARGV[10] * MS)
+local live = { s = 'l', fe = fence, i = input, o = output, g = s.g }
+if probe then live.p = true end
+if hold > 0 then live.at = now + hold end
+if bound then live.root, live.li, live.lo = L, reserve_i, reserve_o end
+write_record(s, id, live, now + hold + ARGV[10] * MS)
 save(s)
 return { 'admit', math.ceil(hold / MS), probe and 'probe' or '' }

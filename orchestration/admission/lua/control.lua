@@ -13,8 +13,9 @@ elseif op == 'resume' then
 elseif op == 'open' then
   open_breaker(c, s, now, 0.5)
   s.cu, s.ft = now + ms * MS, now + ms * MS
-elseif op == 'close' then close_breaker(c, s, now)
-elseif op == 'block' then s.bu, s.br = now + ms * MS, string.sub(ARGV[3], 1, 200)
+elseif op == 'close' then
+  if s.cb ~= CLOSED then close_breaker(c, s, now) end -- closing a closed one would only slow it down
+elseif op == 'block' then s.bu, s.br = now + ms * MS, short(ARGV[3])
 elseif op == 'unblock' then s.bu, s.br = 0, ''
 else return redis.error_reply('ERR unknown operation ' .. op) end
 schedule(s, now, 0)

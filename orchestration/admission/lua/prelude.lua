@@ -1,7 +1,7 @@
--- Shared by every script of the coordinator; each script is this text followed by its own.
+-- Shared by every function of the coordinator's library: it is made of this text and one function for each of the other files.
 --
 -- KEYS are the same for all of them, and all in one slot, for a decision changes a downstream and a lineage at once:
---   1 state  HASH  cfg, st (MessagePack)           5 retry   ZSET  waiting retries    -> virtual start
+--   1 state  HASH  cfg, st (MessagePack), json     5 retry   ZSET  waiting retries    -> virtual start
 --   2 calls  HASH  call -> record (MessagePack)    6 flows   HASH  tenant|priority -> virtual finish
 --   3 high   ZSET  waiting, priority high          7 expiry  ZSET  call -> us when its record is over
 --   4 rest   ZSET  waiting, other priorities       8 index   ZSET  downstream -> ms when there is something to release
@@ -13,23 +13,43 @@
 -- Time is the server's, in microseconds. Jitter is a hash: the server reseeds math.random alike on every call.
 -- Scripts read and decide first and write last, with commands that can't fail on the types they have read.
 
-local STATE, CALLS, HIGH, REST, RETRY = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local FLOWS, EXPIRY, INDEX = KEYS[6], KEYS[7], KEYS[8]
+local STATE, CALLS, HIGH, REST, RETRY, FLOWS, EXPIRY, INDEX, LANES
 local MS, MINUTE = 1000, 60000000
 local CLOSED, OPEN, HALF_OPEN = 0, 1, 2
 local PAID_MS = 86400000 -- how long a place and a paid retry are remembered
+local LOOK_MS = 60000 -- how often a steward clears up where nobody waits and nobody calls: what dead workers reserved returns
+local NO_EXPIRY = 9e15
 local NEVER = 4102444800000 -- the year 2100, in ms: nothing waits
 local RESOURCES = { 'q', 'i', 'o', 't' } -- requests, input tokens, output tokens, input and output on one axis
+
+-- Every function of the library begins with this.
+local function bind(keys)
+  STATE, CALLS, HIGH, REST, RETRY, FLOWS, EXPIRY, INDEX = unpack(keys, 1, 8)
+  LANES = { h = HIGH, n = REST, r = RETRY }
+end
 
 local function clock()
   local t = redis.call('TIME')
   return t[1] * 1000000 + t[2]
 end
 
+-- A configuration is unpacked once and kept while its bytes are the same: this is a fifth of a decision (measured).
+local kept, n_kept = {}, 0
+
+local function configured(raw)
+  local known = kept[STATE]
+  if known and known.raw == raw then return known.c end
+  if not known then n_kept = n_kept + 1 end
+  if n_kept > 1000 then kept, n_kept = {}, 1 end
+  local c = cmsgpack.unpack(raw)
+  kept[STATE] = { raw = raw, c = c }
+  return c
+end
+
 local function load()
   local v = redis.call('HMGET', STATE, 'cfg', 'st')
   if not v[1] then return nil end
-  return cmsgpack.unpack(v[1]), v[2] and cmsgpack.unpack(v[2]) or nil
+  return configured(v[1]), v[2] and cmsgpack.unpack(v[2]) or nil
 end
 
 -- A new or lost downstream starts with one burst and a low rate.
@@ -37,19 +57,23 @@ local function fresh(c, now)
   local lv = {}
   for _, r in ipairs(RESOURCES) do lv[r] = c[r] * c.burst_ms / 60000 end
   lv.q = math.max(1, lv.q)
-  return { name = c.name, ts = now, lv = lv, wk = { q = 0, i = 0, o = 0, t = 0 }, wn = 0, v = 0,
-           lim = {}, f = c.cold, th = 1, ft = now, fc = 0, pu = 0, bu = 0, br = '',
-           cb = CLOSED, cu = 0, ck = 0, g = 0, cf = 0, pl = {}, pa = 0, pk = 0,
+  return { name = c.name, ts = now, lv = lv, wn = 0, v = 0, f = c.cold, th = 1, ft = now, fc = 0, pu = 0, bu = 0, br = '',
+           cb = CLOSED, cu = 0, ck = 0, g = 0, cf = 0, pa = 0, pk = 0, nx = NO_EXPIRY, nq = 0,
            ws = now, wo = 0, wf = 0, po = 0, pf = 0, lf = 0, rb = c.retry_cap * c.cold, la = 0, p9 = 0,
-           na = 0, nr = 0, nw = 0, nd = 0, no = 0, nf = 0, nt = 0, nl = 0, live = 0 }
+           na = 0, no = 0, live = 0 }
 end
 
+-- Three tables of the state are nil while there is nothing in them, which is nearly always: wk what is promised to the woken,
+-- lim the limits learned, pl the deadlines of probes.
 local function save(s) redis.call('HSET', STATE, 'st', cmsgpack.pack(s)) end
+
+-- Events that are rare are counted beside the state, not in it.
+local function count(event) redis.call('HINCRBY', STATE, event, 1) end
 
 -- The limit in force: the operator's, else the one the provider's headers name, else one guessed from its 429s; 0: none.
 local function limit(c, s, r)
   if c[r] > 0 then return c[r] end
-  return s.lim[r] or 0
+  return s.lim and s.lim[r] or 0
 end
 
 local function depth(c, s, r)
@@ -70,7 +94,7 @@ local function refill(c, s, now)
   if now < s.ts then -- a failover to a server whose clock is behind: carry every moment over
     local d = s.ts - now
     for _, k in ipairs({ 'ts', 'ft', 'fc', 'pu', 'bu', 'cu', 'pa', 'ws', 'lf' }) do s[k] = math.max(0, s[k] - d) end
-    for n, at in ipairs(s.pl) do s.pl[n] = at - d end
+    for n, at in ipairs(s.pl or {}) do s.pl[n] = at - d end
   end
   local f = factor(c, s, now)
   local from = math.max(s.ts, s.pu, s.cb ~= CLOSED and s.cu or 0) -- what is shut saves nothing up
@@ -78,7 +102,8 @@ local function refill(c, s, now)
     local mean = (factor(c, s, from) + f) / 2 * (now - from) / MINUTE
     for _, r in ipairs(RESOURCES) do
       local l = limit(c, s, r)
-      if l > 0 then s.lv[r] = math.min(depth(c, s, r), s.lv[r] + l * mean) end
+      -- Without a limit nothing is owed, or the first one set or learned would wait for all calls ever made to be paid off.
+      s.lv[r] = l > 0 and math.min(depth(c, s, r), s.lv[r] + l * mean) or 0
     end
     if s.guess and c.q == 0 then s.lim.q = s.lim.q * (1 + 0.1 * (now - from) / MINUTE) end
   end
@@ -90,9 +115,15 @@ local function refill(c, s, now)
     if now - s.ws < 2 * c.window_ms * MS then s.po, s.pf = s.wo, s.wf else s.po, s.pf = 0, 0 end
     s.wo, s.wf, s.ws = 0, 0, now
   end
-  while s.pl[1] and s.pl[1] <= now do table.remove(s.pl, 1) end -- lost or slow probes make room for others
-  if s.cb == OPEN and s.cu <= now then s.cb, s.pl, s.pk, s.pa = HALF_OPEN, {}, 0, 0 end
+  while s.pl and s.pl[1] and s.pl[1] <= now do table.remove(s.pl, 1) end -- lost or slow probes make room for others
+  if s.cb == OPEN and s.cu <= now then s.cb, s.pl, s.pk, s.pa = HALF_OPEN, nil, 0, 0 end
   return f
+end
+
+-- At most 200 bytes, cut between characters: half of one can't be decoded.
+local function short(text)
+  if #text <= 200 then return text end
+  return (string.gsub(string.sub(text, 1, 200), '[\192-\255][\128-\191]*$', ''))
 end
 
 local function empty_buckets(s)
@@ -107,13 +138,13 @@ end
 local function open_breaker(c, s, now, j)
   local ms = math.min(c.open_max_ms, c.open_ms * 2 ^ math.min(s.ck, 10))
   s.cb, s.cu, s.ck, s.g = OPEN, now + ms * MS * (0.75 + 0.5 * j), s.ck + 1, s.g + 1
-  s.pl, s.pk, s.pa, s.cf = {}, 0, 0, 0
+  s.pl, s.pk, s.pa, s.cf = nil, 0, 0, 0
   s.f, s.th, s.ft = c.f_min, 1, s.cu
   empty_buckets(s)
 end
 
 local function close_breaker(c, s, now)
-  s.cb, s.ck, s.cf, s.pl, s.pk = CLOSED, 0, 0, {}, 0
+  s.cb, s.ck, s.cf, s.pl, s.pk = CLOSED, 0, 0, nil, 0
   s.wo, s.wf, s.po, s.pf, s.ws = 0, 0, 0, 0, now
   s.f, s.th, s.ft = c.f_min, 1, now
   empty_buckets(s)
@@ -142,10 +173,10 @@ local function lack(c, s, f, need, headroom)
     if l > 0 and need[r] > 0 then
       local d = depth(c, s, r)
       local want = math.min(need[r], d * (1 - headroom)) + headroom * d
-      most = math.max(most, (want - (s.lv[r] - s.wk[r])) / (l * f) * MINUTE)
+      most = math.max(most, (want - (s.lv[r] - (s.wk and s.wk[r] or 0))) / (l * f) * MINUTE)
     end
   end
-  return most
+  return most < 1 and 0 or most -- below a microsecond it is a rounding, which no waiting would end
 end
 
 local function take(s, need, sign)
@@ -154,18 +185,29 @@ end
 
 local function promise(s, need, sign)
   s.wn = math.max(0, s.wn + sign)
-  for _, r in ipairs(RESOURCES) do s.wk[r] = math.max(0, s.wk[r] + sign * need[r]) end
-  if s.wn == 0 then s.wk = { q = 0, i = 0, o = 0, t = 0 } end -- no rest of a rounding stays behind
+  local wk = s.wk or { q = 0, i = 0, o = 0, t = 0 }
+  for _, r in ipairs(RESOURCES) do wk[r] = math.max(0, wk[r] + sign * need[r]) end
+  s.wk = s.wn > 0 and wk or nil -- no rest of a rounding stays behind
 end
+
+local function needs(i, o) return { q = 1, i = i, o = o, t = i + o } end
 
 local function record(id)
   local raw = redis.call('HGET', CALLS, id)
   return raw and cmsgpack.unpack(raw) or nil
 end
 
-local function write_record(id, rec, over)
+-- What a record needs of each resource: it keeps input and output only.
+local function need_of(rec) return needs(rec.i, rec.o) end
+
+local function write_record(s, id, rec, over)
   redis.call('HSET', CALLS, id, cmsgpack.pack(rec))
-  if over then redis.call('ZADD', EXPIRY, over, id) else redis.call('ZREM', EXPIRY, id) end
+  if over then
+    redis.call('ZADD', EXPIRY, over, id)
+    s.nx = math.min(s.nx, over)
+  else
+    redis.call('ZREM', EXPIRY, id)
+  end
 end
 
 local function drop_record(id)
@@ -173,35 +215,45 @@ local function drop_record(id)
   redis.call('ZREM', EXPIRY, id)
 end
 
-local LANES = { h = HIGH, n = REST, r = RETRY }
+local function enter_line(s, lane, tag, id) s.nq = s.nq + redis.call('ZADD', LANES[lane], tag, id) end
+
+local function leave_line(s, lane, id) s.nq = math.max(0, s.nq - redis.call('ZREM', LANES[lane], id)) end
+
+-- Move what a call reserved of its lineage's tokens to what the lineage has used.
+local function spend(rec, input, output)
+  redis.call('HINCRBYFLOAT', rec.root, 'ri', -rec.li)
+  redis.call('HINCRBYFLOAT', rec.root, 'ro', -rec.lo)
+  redis.call('HINCRBYFLOAT', rec.root, 'ui', input)
+  redis.call('HINCRBYFLOAT', rec.root, 'uo', output)
+end
 
 -- A live call that nobody will settle: its worker is dead. What it reserved stays charged, for it may have been made.
 local function lose(s, rec)
-  s.nl, s.live = s.nl + 1, math.max(0, s.live - 1)
+  s.live = math.max(0, s.live - 1)
+  count('lost')
   if rec.root then
-    redis.call('HINCRBYFLOAT', rec.root, 'ri', -rec.li)
-    redis.call('HINCRBYFLOAT', rec.root, 'ro', -rec.lo)
-    redis.call('HINCRBYFLOAT', rec.root, 'ui', rec.li)
-    redis.call('HINCRBYFLOAT', rec.root, 'uo', rec.lo)
+    spend(rec, rec.li, rec.lo)
   end
 end
 
 -- Records whose time is over.
 local function expire(s, now)
+  if s.nx > now then return end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', EXPIRY, '-inf', now, 'LIMIT', 0, 50)) do
     local rec = record(id)
     if rec and rec.s == 'l' then lose(s, rec) end
     if rec and rec.s == 'k' then -- its worker is slow, or its job over: it keeps its place, but holds nobody up
-      promise(s, rec.need, -1)
+      promise(s, need_of(rec), -1)
       rec.s, rec.at = 'p', now
-      write_record(id, rec, now + PAID_MS * MS)
+      write_record(s, id, rec, now + PAID_MS * MS)
     else
       drop_record(id)
     end
   end
+  s.nx = tonumber(redis.call('ZRANGE', EXPIRY, 0, 0, 'WITHSCORES')[2] or NO_EXPIRY)
 end
 
 -- ms from now until the steward should look again
 local function schedule(s, now, us)
-  redis.call('ZADD', INDEX, us and math.floor((now + math.max(0, us)) / MS) or NEVER, s.name)
+  redis.call('ZADD', INDEX, math.floor((now + math.max(0, us)) / MS), s.name)
 end

@@ -3,7 +3,8 @@
 -- Output: {ms until there may be more, or -1, member...}
 local now = clock()
 local c, s = load()
-if not c or not s then return { -1 } end
+if not c then return { -1 } end
+s = s or fresh(c, now)
 expire(s, now)
 local f = refill(c, s, now)
 local most, woken, next_us = tonumber(ARGV[1]), 0, nil
@@ -25,13 +26,13 @@ local function heads()
 end
 
 local function wake(head, rec, state)
-  redis.call('ZREM', LANES[head.lane], head.id)
+  leave_line(s, head.lane, head.id)
   rec.s, rec.at = state, now
   if state == 'k' then
-    promise(s, rec.need, 1)
+    promise(s, need_of(rec), 1)
     s.v = math.max(s.v, head.tag)
   end
-  write_record(head.id, rec, now + (state == 'k' and tonumber(ARGV[2]) or PAID_MS) * MS)
+  write_record(s, head.id, rec, now + (state == 'k' and tonumber(ARGV[2]) or PAID_MS) * MS)
   out[#out + 1] = rec.m
   woken = woken + 1
 end
@@ -42,10 +43,10 @@ local function fits(head, rec)
   if s.pu > now then return s.pu - now end
   if s.cb == OPEN then return s.cu - now end
   if s.cb == HALF_OPEN then
-    if #s.pl + s.wn >= c.probes then return 100 * MS end
+    if #(s.pl or {}) + s.wn >= c.probes then return 100 * MS end
     return s.pk > 0 and 0 or math.max(0, s.pa - now)
   end
-  return lack(c, s, f, rec.need, rec.hr)
+  return lack(c, s, f, need_of(rec), rec.hr)
 end
 
 while woken < most do
@@ -54,7 +55,7 @@ while woken < most do
   for n, head in ipairs(found) do
     local rec = record(head.id)
     if not rec or rec.s ~= 'w' then
-      redis.call('ZREM', LANES[head.lane], head.id)
+      leave_line(s, head.lane, head.id)
       went = true
       break
     end
@@ -71,11 +72,12 @@ while woken < most do
   if not went then break end
 end
 if woken >= most then next_us = 0 end
-if redis.call('ZCARD', HIGH) + redis.call('ZCARD', REST) + redis.call('ZCARD', RETRY) == 0 then
+s.nq = redis.call('ZCARD', HIGH) + redis.call('ZCARD', REST) + redis.call('ZCARD', RETRY)
+if s.nq == 0 then
   redis.call('DEL', FLOWS)
   next_us = nil
 end
-schedule(s, now, next_us)
+schedule(s, now, next_us or LOOK_MS * MS)
 save(s)
 if next_us then out[1] = math.ceil(next_us / MS) end
 return out

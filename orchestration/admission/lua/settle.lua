@@ -20,14 +20,14 @@ if rec then
   s.live = math.max(0, s.live - 1)
   local in_used, cached, out_used = number(4), number(5) or 0, number(6)
   if outcome == 'unsent' then
-    take(s, rec.need, -1)
+    take(s, need_of(rec), -1)
     in_used, out_used, cached = 0, 0, 0
   elseif outcome == 'throttled' or outcome == 'blocked' then -- a refused call costs no tokens
     in_used, out_used, cached = 0, 0, 0
-    take(s, { q = 0, i = rec.need.i, o = rec.need.o, t = rec.need.t }, -1)
+    take(s, { q = 0, i = rec.i, o = rec.o, t = rec.i + rec.o }, -1)
   elseif in_used and out_used then
     local counted = math.max(0, in_used - (c.count_cached and 0 or cached))
-    local back_i, back_o = rec.need.i - counted, rec.need.o - out_used
+    local back_i, back_o = rec.i - counted, rec.o - out_used
     if c.reserve_output == 'max_tokens' then back_o = 0 end -- charged by what was asked for, used or not
     take(s, { q = 0, i = back_i, o = back_o, t = back_i + back_o }, -1) -- a level may go below 0: a debt
   end -- not known: it is charged as reserved
@@ -35,24 +35,21 @@ if rec then
     local l = limit(c, s, r)
     if l > 0 then s.lv[r] = math.max(-l, math.min(depth(c, s, r), s.lv[r])) end -- no debt beyond a minute, no loan
   end
-  if rec.root then
-    redis.call('HINCRBYFLOAT', rec.root, 'ri', -rec.li)
-    redis.call('HINCRBYFLOAT', rec.root, 'ro', -rec.lo)
-    redis.call('HINCRBYFLOAT', rec.root, 'ui', in_used or rec.li)
-    redis.call('HINCRBYFLOAT', rec.root, 'uo', out_used or rec.lo)
-  end
+  if rec.root then spend(rec, in_used or rec.li, out_used or rec.lo) end
   if outcome == 'ok' and out_used then -- a running 90th percentile: up in nine steps, down in one
     if s.p9 == 0 then s.p9 = math.max(out_used, 1)
     elseif out_used > s.p9 then s.p9 = s.p9 * 1.09
     else s.p9 = math.max(1, s.p9 * 0.99) end
   end
-  if outcome == 'ok' then s.la = s.la == 0 and ARGV[8] or s.la * 0.9 + ARGV[8] * 0.1 end
+  if outcome == 'ok' then s.la = s.la == 0 and tonumber(ARGV[8]) or s.la * 0.9 + ARGV[8] * 0.1 end
 end
 
 -- The provider's own view wins: its limits where the operator named none, and what is left when it is less than we think.
-for n, r in ipairs(RESOURCES) do
+for n, r in ipairs(rec and RESOURCES or {}) do
   local named, left = number(12 + n), number(8 + n)
   if named and named > 0 then
+    if limit(c, s, r) == 0 then s.lv[r] = 0 end -- what was taken before it had a limit is no debt
+    s.lim = s.lim or {}
     s.lim[r] = named
     if r == 'q' then s.guess = nil end
   end
@@ -60,7 +57,7 @@ for n, r in ipairs(RESOURCES) do
 end
 
 if rec then
-  if probe then table.remove(s.pl, 1) end
+  if probe and s.pl then table.remove(s.pl, 1) end
   if outcome == 'ok' then
     s.no, s.wo, s.cf = s.no + 1, s.wo + 1, 0
     s.rb = math.min(c.retry_cap, s.rb + c.retry_ratio)
@@ -69,15 +66,17 @@ if rec then
       if s.pk >= c.probe_ok then close_breaker(c, s, now) end
     end
   elseif outcome == 'throttled' then
-    s.nt = s.nt + 1
+    count('throttled')
     if limit(c, s, 'q') == 0 then -- an unknown limit: guessed from what was let through lately
+      s.lim = s.lim or {}
       s.lim.q = math.max(6, (s.wo + s.po + s.wf + s.pf) * MINUTE / math.max(1000 * MS, now - s.ws + (s.po + s.pf > 0 and c.window_ms * MS or 0)))
       s.guess = true
       s.lv.q = 0
     end
     -- A burst of 429s is one signal: one cut per gap. A 5xx cuts nothing: it comes whatever the rate (simulated).
     local th = f
-    if now - s.fc >= c.cut_gap_ms * MS then
+    -- One that comes while nobody is admitted was sent before the pause: the same signal once more.
+    if s.pu <= now and now - s.fc >= c.cut_gap_ms * MS then
       th, s.fc = math.max(c.f_min, f * c.cut), now
       s.f, s.th, s.ft = th, th, now
     else
@@ -85,7 +84,8 @@ if rec then
     end
     pause(c, s, now, now + math.min(c.pause_max_ms, math.max(number(7) or 0, c.throttle_pause_ms)) * MS, th)
   elseif outcome == 'failed' then
-    s.nf, s.lf = s.nf + 1, now
+    count('failed')
+    s.lf = now
     if (number(7) or 0) > 0 then pause(c, s, now, now + math.min(c.pause_max_ms, number(7)) * MS, f) end
     if rec.g == s.g then -- news of an older generation is no news: 512 timeouts of one outage trip the breaker once
       s.wf, s.cf = s.wf + 1, s.cf + 1
@@ -94,7 +94,7 @@ if rec then
       if probe or (s.cb == CLOSED and broken) then open_breaker(c, s, now, jitter(id, now)) end
     end
   elseif outcome == 'blocked' then
-    s.bu, s.br = math.max(s.bu, now + ARGV[18] * MS), string.sub(ARGV[17], 1, 200)
+    s.bu, s.br = math.max(s.bu, now + ARGV[18] * MS), short(ARGV[17])
     schedule(s, now, 0) -- those who wait are told
   end
   drop_record(id)

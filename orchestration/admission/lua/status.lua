@@ -9,6 +9,8 @@ for _, r in ipairs(RESOURCES) do
   local l = limit(c, s, r)
   if l > 0 then levels[r], limits[r], depths[r] = s.lv[r], l, depth(c, s, r) end
 end
+local counts = redis.call('HMGET', STATE, 'retried', 'waited', 'denied', 'failed', 'throttled', 'lost')
+local function counted(n) return tonumber(counts[n] or 0) end
 local names = { [CLOSED] = 'closed', [OPEN] = 'open', [HALF_OPEN] = 'half_open' }
 return cjson.encode({
   name = c.name, version = c.version, limits = limits, levels = levels, depths = depths, guessed = s.guess or false,
@@ -16,6 +18,6 @@ return cjson.encode({
   paused_ms = math.max(0, s.pu - now) / MS, paused_until_ms = s.pu > now and math.floor(s.pu / MS) or 0,
   blocked_ms = math.max(0, s.bu - now) / MS, blocked_reason = s.bu > now and s.br or '',
   waiting = { high = redis.call('ZCARD', HIGH), rest = redis.call('ZCARD', REST), retry = redis.call('ZCARD', RETRY) },
-  woken = s.wn, live = s.live, probes = #s.pl, retries_left = s.rb, sick = sick(c, s, now),
-  expected_output = s.p9, latency_ms = s.la, admitted = s.na, retried = s.nr, waited = s.nw, denied = s.nd,
-  ok = s.no, failed = s.nf, throttled = s.nt, lost = s.nl, window_ok = s.wo + s.po, window_failed = s.wf + s.pf })
+  woken = s.wn, live = s.live, probes = #(s.pl or {}), retries_left = s.rb, sick = sick(c, s, now),
+  expected_output = s.p9, latency_ms = s.la, admitted = s.na, ok = s.no, retried = counted(1), waited = counted(2), denied = counted(3), failed = counted(4),
+  throttled = counted(5), lost = counted(6), window_ok = s.wo + s.po, window_failed = s.wf + s.pf })

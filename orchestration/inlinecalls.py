@@ -12,9 +12,8 @@ from orchestration.commits import CallRow, ResultCommit
 from orchestration.errors import LeaseLost, ToolError, ToolFailed
 from orchestration.leases import Hold
 from orchestration.tools import Tool
-from orchestration.toolstep import GRACE_MS, ToolStep
+from orchestration.toolstep import EFFECT_OPEN, GRACE_MS, ToolStep
 from schemas.contract import JsonObject
-from schemas.failure import FailureKind
 from schemas.message import ToolMessage
 from schemas.step import Continue
 from schemas.trace import TraceRecord
@@ -73,6 +72,6 @@ class InlineCall(ToolStep):
             if hard or (error.failure.kind in config.retry_on and tool.idempotent):
                 self.failed(tool, error.failure)
                 return None
-            effect = "unknown" if error.failure.kind is FailureKind.TIMEOUT else "done"
+            effect = "unknown" if error.failure.kind in EFFECT_OPEN else "done"
             return self.result(f"Error: {error.failure.detail}", True, None, effect, error.failure, outcome)
         return self.result(content, is_error, handle, "done", None, outcome)

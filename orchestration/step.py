@@ -23,6 +23,7 @@ from orchestration.ports import Clock, Gate, Model, Store
 from orchestration.registry import Registry
 from orchestration.results import answer_page
 from orchestration.toolstep import ToolStep
+from orchestration.tracing import record
 from schemas.failure import Failure, FailureKind
 from schemas.job import JobStatus
 from schemas.model import ModelReply, ModelRequest
@@ -232,23 +233,7 @@ class Attempt:
         word: str = "",
     ) -> TraceRecord:
         """This attempt's record."""
-        claim = self.claim
-        return TraceRecord(
-            step=claim.ref.step,
-            kind=claim.ref.kind,
-            group=claim.group,
-            attempt=claim.attempt,
-            outcome=word or outcome.kind,
-            started_ms=self.started_ms,
-            ended_ms=self.now_ms(),
-            worker=self.r.worker,
-            reason=reason,
-            model=reply.model if reply else None,
-            stop=reply.stop.value if reply else None,
-            usage=reply.usage if reply else None,
-            request_id=reply.request_id if reply else None,
-            tools=tuple(call.name for call in reply.tool_calls) if reply else (),
-            tool=claim.call.name if claim.call else None,
-            invalid=invalid,
-            failure=failure,
-        )
+        return record(
+            self.claim, outcome, reply, failure=failure, reason=reason, invalid=invalid, word=word, worker=self.r.worker,
+            span_ms=(self.started_ms, self.now_ms()),
+        )  # fmt: skip

@@ -18,6 +18,7 @@ from orchestration.errors import ConfigError, ToolError, ToolFailed
 from orchestration.problems import explain
 from orchestration.results import render
 from orchestration.toolcontext import ToolContext
+from orchestration.toolfailures import tool_failure
 from orchestration.toolloop import run_on_loop
 from orchestration.toolthreads import Call, Overrun, run_in_thread
 from schemas.contract import JsonObject
@@ -52,7 +53,8 @@ def run_tool(tool: Tool, arguments: JsonObject, context: ToolContext | None = No
 
     Raises:
         ToolError: raised by the tool, on purpose: the model is told.
-        ToolFailed: tool_error (it raised), timeout, or format_error (of its result, or of an argument).
+        ToolFailed: it raised (a kind by `toolfailures`, or as its own `ToolFailed` says), ran out of time, or has a
+            result or an argument of the wrong form (format_error).
 
     """
     values = _values(tool, arguments, context)
@@ -70,7 +72,7 @@ def run_tool(tool: Tool, arguments: JsonObject, context: ToolContext | None = No
     if isinstance(error, ToolFailed):
         raise error
     if error is not None:
-        raise ToolFailed(Failure(kind=FailureKind.TOOL_ERROR, detail=_detail(error))) from error
+        raise ToolFailed(tool_failure(error, _detail(error))) from error
     return ToolOutcome(call.value or "")
 
 

@@ -30,6 +30,9 @@ GRACE_MS = 5_000
 EFFECT_UNKNOWN = "unknown_effect"
 """Reason of a park, and what the verdict of a human who says no to it begins with."""
 
+EFFECT_OPEN = (FailureKind.TIMEOUT, FailureKind.CONNECTION, FailureKind.PROVIDER_ERROR)
+"""After these nobody knows whether the downstream did what it was asked."""
+
 UNKNOWN_EFFECT = (
     "The outcome of this call is unknown: the worker that ran it vanished before it could report. "
     "It was not run again. Check whether it took effect before you repeat it."
@@ -125,10 +128,9 @@ class ToolStep:
         config = tool.retry or self.agent.retry_config
         if failure.kind in config.fail_hard_on:
             return self.a.dead(failure)
-        not_run = failure.kind is FailureKind.RATE_LIMITED  # it was refused: repeating it can do no harm
-        if failure.kind in config.retry_on and (tool.idempotent or not_run):
+        if failure.kind in config.retry_on and tool.idempotent:
             return self.a.failed(config, failure)
-        effect = "unknown" if failure.kind is FailureKind.TIMEOUT else "done"
+        effect = "unknown" if failure.kind in EFFECT_OPEN else "done"
         return self.answer(f"Error: {failure.detail}", is_error=True, effect=effect, failure=failure)
 
     def settle(self, failure: Failure | None) -> None:

@@ -24,9 +24,7 @@ class FunctionLibrary(Library):
     @cache  # noqa: B019 (there is one)
     def source(self, name: str) -> str:
         """Text of the whole library, whichever function is named."""
-        functions = (
-            f"local function {each}(KEYS, ARGV)\nbind(KEYS)\n{self.read(each)}\nend\n" for each in FUNCTIONS
-        )
+        functions = (f"local function {each}(KEYS, ARGV)\nbind(KEYS)\n{self.read(each)}\nend\n" for each in FUNCTIONS)
         bare = (f"local function {each}(KEYS, ARGV)\n{self.read(each)}\nend\n" for each in self.bare)
         return f"{self.header}{self.read('prelude')}\n{''.join(functions)}{''.join(bare)}"
 
@@ -42,9 +40,7 @@ class FunctionLibrary(Library):
     def load(self, client: redis.Redis, name: str) -> None:
         """Teach the library to the server. Another process may have been faster, or be loading it now."""
         named = self._named(name)
-        register = "".join(
-            f"redis.register_function('{named}_{each}', {each})\n" for each in (*FUNCTIONS, *self.bare)
-        )
+        register = "".join(f"redis.register_function('{named}_{each}', {each})\n" for each in (*FUNCTIONS, *self.bare))
         client.function_load(f"#!lua name={named}\n{self.source(name)}\n{register}", replace=True)
 
     @cache  # noqa: B019

@@ -60,7 +60,6 @@ OUTCOMES = {
     FailureKind.PROVIDER_ERROR: "failed",
     FailureKind.TIMEOUT: "failed",
     FailureKind.CONNECTION: "failed",
-    FailureKind.TOOL_ERROR: "failed",
     FailureKind.QUOTA_EXHAUSTED: "blocked",
 }
 """Any other kind is the caller's own error: the downstream is well."""
@@ -179,13 +178,13 @@ def _explained(why: str, numbers: list[str]) -> str:
 
 
 def _outcome(report: Report) -> str:
-    if not report.sent:
-        return "unsent"
-    return "ok" if report.failure is None else OUTCOMES.get(report.failure.kind, "caller")
+    """A call that was refused a connection cost nothing, and is the downstream's failure all the same."""
+    outcome = "ok" if report.failure is None else OUTCOMES.get(report.failure.kind, "caller")
+    return outcome if report.sent or outcome == "failed" else "unsent"
 
 
 def _settle_args(call: Call, report: Report) -> tuple[Arg, ...]:
-    usage, failure = _believed(call, report.usage), report.failure
+    usage, failure = _believed(call, report.usage) if report.sent else Usage(), report.failure
     figures: Figures = read(report.headers)
     return (
         _id(call.claim.ref), call.claim.fence, _outcome(report),

@@ -69,7 +69,7 @@ def test_redirects_are_refused(side: Side) -> None:
 
 @pytest.mark.parametrize("name", providers.names())
 def test_a_server_that_is_not_there(name: str) -> None:
-    """A refused connection is a connection failure."""
+    """A refused connection is a connection failure, and the call was certainly not sent."""
     with ProviderServer() as gone:
         url = gone.url
     model = providers.load(name, credentials(url))
@@ -77,15 +77,17 @@ def test_a_server_that_is_not_there(name: str) -> None:
         model.complete(ask())
     providers.close()
     assert caught.value.failure.kind is FailureKind.CONNECTION
+    assert (caught.value.sent, caught.value.ratelimit) == (False, {})
 
 
 @pytest.mark.parametrize(
     "cut", [b"", b"HTTP/1.1 200 OK\r\ncontent-le", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"]
 )
 def test_connection_cut(side: Side, cut: bytes) -> None:
-    """A connection that ends before, inside or after the headers is a connection failure, after one request."""
+    """A connection that ends before, inside or after the headers fails after one request, which may have counted."""
     side.vendor.will(raw(cut))
     with pytest.raises(ModelError) as caught:
         side.model.complete(ask())
     assert caught.value.failure.kind is FailureKind.CONNECTION
+    assert caught.value.sent
     assert len(side.vendor.seen) == 1

@@ -40,10 +40,11 @@ def side(request: pytest.FixtureRequest) -> Iterator[Side]:
 def test_a_stalling_server(side: Side, stall: str) -> None:
     """Silence and drips of every kind end at the deadline, as a timeout that names it."""
     begun = time.monotonic()
-    failure = side.failure(STALLS[stall], ask(timeout_s=TIMEOUT_S))
+    error = side.error(STALLS[stall], ask(timeout_s=TIMEOUT_S))
     assert time.monotonic() - begun < TIMEOUT_S + SLACK_S
-    assert failure.kind is FailureKind.TIMEOUT
-    assert "within 0.25 s" in failure.detail
+    assert error.failure.kind is FailureKind.TIMEOUT
+    assert "within 0.25 s" in error.failure.detail
+    assert error.sent
 
 
 def test_the_next_call_is_not_affected(side: Side) -> None:
@@ -65,6 +66,7 @@ def test_a_server_that_does_not_read() -> None:
         assert time.monotonic() - begun < TIMEOUT_S + 1.0
         providers.close()
     assert caught.value.failure.kind is FailureKind.TIMEOUT
+    assert caught.value.sent  # in part
 
 
 def test_a_tls_handshake_that_never_ends() -> None:
@@ -78,6 +80,7 @@ def test_a_tls_handshake_that_never_ends() -> None:
         assert time.monotonic() - begun < TIMEOUT_S + SLACK_S
         providers.close()
     assert caught.value.failure.kind is FailureKind.TIMEOUT
+    assert not caught.value.sent
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, -1.0, 0.000001])

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from orchestration.errors import ModelError
 from schemas.failure import FailureKind
-from tests.contract.provider_requests import ask
+from schemas.message import UserMessage
+from tests.contract.provider_requests import ask, assistant, call
 from tests.contract.provider_server import reply
 from tests.contract.provider_side import Side, beside_vendor
 from workers import providers
@@ -56,7 +58,11 @@ CODED = [
     (429, "rate_limit_exceeded", "Rate limit reached: Limit 30000, Used 29000, Requested 1500.",
      FailureKind.RATE_LIMITED),
     (429, "insufficient_quota", "You exceeded your current quota", FailureKind.QUOTA_EXHAUSTED),
+    (429, "rate_limit_error", "This request would exceed your organization's rate limit of 50 requests per minute.",
+     FailureKind.RATE_LIMITED),
     (400, "billing_error", "unpaid", FailureKind.QUOTA_EXHAUSTED),
+    (400, "billing_hard_limit_reached", "Billing hard limit has been reached.", FailureKind.QUOTA_EXHAUSTED),
+    (429, "billing_not_active", "Your account is not active.", FailureKind.QUOTA_EXHAUSTED),
     (400, "invalid_request_error", "You have reached your specified API usage limits. You will regain access on ...",
      FailureKind.QUOTA_EXHAUSTED),
     (400, "invalid_request_error", "Your credit balance is too low to access the API.", FailureKind.QUOTA_EXHAUSTED),
@@ -64,6 +70,10 @@ CODED = [
     (400, "content_filter", "The response was filtered", FailureKind.REFUSED),
     (400, "invalid_prompt", "flagged as potentially violating our usage policy", FailureKind.REFUSED),
     (500, "overloaded_error", "Overloaded", FailureKind.OVERLOADED),
+    (529, "overloaded_error", "Overloaded", FailureKind.OVERLOADED),
+    (503, "slow_down", "Slow down: your traffic rose too fast.", FailureKind.OVERLOADED),
+    (500, "api_error", "Internal server error", FailureKind.PROVIDER_ERROR),
+    (502, "server_error", "Bad gateway", FailureKind.PROVIDER_ERROR),
     (400, "invalid_request_error", "tools.0.custom.input_schema: bad", FailureKind.FORMAT_ERROR),
 ]  # fmt: skip
 
@@ -91,6 +101,48 @@ def test_code_and_message(side: Side, status: int, code: str, message: str, kind
     assert failure.kind is kind
     assert failure.detail.startswith(f"{side.name}: {status} {code}")
     assert len(failure.detail) <= 300
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("enforced_spend_limit_reached", FailureKind.QUOTA_EXHAUSTED),
+        ("contract_spend_limit_reached", FailureKind.QUOTA_EXHAUSTED),
+        ("ramp_limit_exceeded", FailureKind.RATE_LIMITED),
+    ],
+)
+def test_a_code_in_the_details(side: Side, code: str, kind: FailureKind) -> None:
+    """Anthropic's spend caps have the status and type of a rate limit: only the error's details tell them apart."""
+    error = {"type": "rate_limit_error", "message": "Limit reached.", "details": {"error_code": code}}
+    assert side.failure(reply(429, {"type": "error", "error": error})).kind is kind
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 429, 500, 503, 529])
+def test_a_failure_carries_the_rate_limit_headers(side: Side, status: int) -> None:
+    """Whatever the vendor answers, what its headers say of its limits reaches the coordinator, names in lower case."""
+    shouted = {name.title(): value for name, value in side.wire.rate_headers.items()}
+    error = side.error(reply(status, {"error": {"message": "no"}}, {**shouted, "x-other": "1"}))
+    assert error.ratelimit == side.wire.rate_headers
+    assert error.failure.retry_after_ms == 3_000
+    assert error.sent
+
+
+def test_an_error_inside_a_good_status_names_no_wait(side: Side) -> None:
+    """Then the limit that is used up says when to come back, as with a 429."""
+    exhausted = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1.5s"}
+    failure = side.failure(reply(200, {"error": {"code": 429, "message": "slow"}}, exhausted))
+    assert (failure.kind, failure.retry_after_ms) == (FailureKind.RATE_LIMITED, 1_500)
+
+
+def test_a_request_that_can_not_be_built_is_not_sent(side: Side) -> None:
+    """A call without a result, or half a character: our own error, and nothing for the coordinator to charge."""
+    unanswered = ask(UserMessage(group=1, text="hi"), assistant(2, call()), UserMessage(group=3, text="well?"))
+    for request in (unanswered, ask(UserMessage(group=1, text="\ud800"))):
+        with pytest.raises(ModelError) as caught:
+            side.model.complete(request)
+        assert caught.value.failure.kind is FailureKind.INTERNAL
+        assert not caught.value.sent
+    assert side.vendor.seen == []
 
 
 def test_error_inside_a_good_status(side: Side) -> None:

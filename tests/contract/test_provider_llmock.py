@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from llmock.pytest_plugin import LLMock
 
+from orchestration.admission.headers import read
 from orchestration.errors import ModelError
 from schemas.failure import FailureKind
 from schemas.message import UserMessage
@@ -90,13 +91,15 @@ def test_context_overflow(model: Provider, llmock: LLMock) -> None:
 
 
 def test_real_rate_limit(model: Provider, llmock: LLMock) -> None:
-    """A bucket that runs dry answers with the true wait, and its headers come along while it lasts."""
+    """A bucket that runs dry answers with the true wait; its headers come along with success and failure alike."""
     llmock.limits(rpm=1)
     assert any("remaining" in header for header in model.complete(ask(tools=())).ratelimit or {})
     with pytest.raises(ModelError) as caught:
         model.complete(ask(tools=()))
     assert caught.value.failure.kind is FailureKind.RATE_LIMITED
     assert (caught.value.failure.retry_after_ms or 0) > 1_000
+    assert read(caught.value.ratelimit).remaining[0] == 0
+    assert read(caught.value.ratelimit).limits[0] == 1
 
 
 def test_slow_server(model: Provider, llmock: LLMock) -> None:

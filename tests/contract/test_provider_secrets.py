@@ -90,6 +90,7 @@ def test_a_key_that_is_no_header(side: Side) -> None:
     with pytest.raises(ModelError) as caught:
         model.complete(ask())
     assert caught.value.failure.kind is FailureKind.INTERNAL
+    assert not caught.value.sent
     assert "SECRET" not in str(caught.value)
     assert side.vendor.seen == []
 

@@ -27,7 +27,7 @@ def test_replay_resumes_exactly_at_the_step_that_failed(tmp_path: Path, data_dir
         _wait(lambda: len(client.dead_letters.list()) >= 5 and not stage.under_way_any(), "dead letters")
         letters = client.dead_letters.list()
         before = {letter.session_id: Ledger(stage.ledgers, letter.session_id).entries() for letter in letters}
-        assert {letter.failure.kind for letter in letters} == {"tool_error"}
+        assert {letter.failure.kind for letter in letters} == {"connection"}
         assert all(len(letter.tries) == 2 for letter in letters), "one retry was allowed, and both tries are kept"
         down.unlink()
         for letter in letters:

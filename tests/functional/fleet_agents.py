@@ -48,10 +48,10 @@ workshops = {wire: agent(f"workshop-{wire}", model, *WORKSHOP) for wire, model i
 WORKSHOPS = list(workshops.values())
 telling = agent("telling", CLAUDE, tools.unsteady, retry_config=IMPATIENT)
 strict = agent(
-    "strict", CLAUDE, tools.unsteady, retry_config=RetryConfig(max_retries=0, retry_on=(), fail_hard_on=("tool_error",))
+    "strict", CLAUDE, tools.unsteady, retry_config=RetryConfig(max_retries=0, retry_on=(), fail_hard_on=("connection",))
 )
 unhurried = agent(
-    "unhurried", CLAUDE, tools.unsteady, retry_config=RetryConfig(base_s=60, jitter="none", retry_on=("tool_error",))
+    "unhurried", CLAUDE, tools.unsteady, retry_config=RetryConfig(base_s=60, jitter="none", retry_on=("connection",))
 )
 
 # Limits

@@ -111,7 +111,7 @@ def test_what_a_tool_says_of_its_request_is_told_to_the_model(stage, workshop):
 
 
 def test_a_repeatable_tool_is_tried_again_with_the_same_key(stage):
-    """`tool_error` in retry_on: the model sees the answer of the third try and nothing of the two before."""
+    """`connection` in retry_on: the model sees the answer of the third try and nothing of the two before."""
     said, handle = answered(stage, CLAUDE, ("unsteady", {"failures": 2}))
     assert said == ["answered at try 3"]
     attempts, keys = zip(*marks(f"unsteady-{handle.id}"), strict=True)
@@ -138,7 +138,7 @@ def test_retries_that_run_out_make_a_dead_letter_that_can_be_replayed(stage):
     text = stage.cast([use(("unsteady", {"failures": 4})), "Done."])
     handle = CLAUDE.enqueue(text)
     result = handle.result(10)
-    assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "tool_error")
+    assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "connection")
     letter = stage.client.dead_letters.show(handle.id)
     assert (letter.step, letter.tool, [one.attempt for one in letter.tries]) == ("1.0", "unsteady", [0, 1, 2, 3])
     assert stage.client.dead_letters.replay(handle.id)
@@ -148,14 +148,14 @@ def test_retries_that_run_out_make_a_dead_letter_that_can_be_replayed(stage):
 
 
 def test_a_tool_that_must_not_be_repeated_is_run_once_and_the_model_is_told(stage):
-    """Even with `tool_error` in the agent's retry_on: a second try might pay twice."""
+    """Even with `connection` in the agent's retry_on: a second try might pay twice."""
     said, handle = answered(stage, CLAUDE, ("unrepeatable", {}))
     assert said == ["Error: ConnectionError: the payment system does not answer"]
     assert marks(f"unrepeatable-{handle.id}") == [0]
 
 
 def test_a_kind_in_neither_list_is_told_to_the_model(stage):
-    """The agent says nothing about `tool_error`: no retry, no dead letter, the model decides."""
+    """The agent says nothing about `connection`: no retry, no dead letter, the model decides."""
     said, handle = answered(stage, telling, ("unsteady", {"failures": 1}))
     assert said == ["Error: ConnectionError: the order system does not answer"]
     assert len(marks(f"unsteady-{handle.id}")) == 1
@@ -165,7 +165,7 @@ def test_fail_hard_ends_the_job_at_the_first_failure(stage):
     """By the agent's word; the letter names the tool and the failure."""
     handle = strict.enqueue(stage.cast([use(("unsteady", {"failures": 1})), "Done."]))
     result = handle.result(10)
-    assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "tool_error")
+    assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "connection")
     assert len(marks(f"unsteady-{handle.id}")) == 1
     assert stage.client.dead_letters.show(handle.id).tool == "unsteady"
 
@@ -387,7 +387,7 @@ def test_a_job_that_waits_for_its_retry_is_cancelled_at_once(stage, wait_for):
     text = stage.cast([use(("unsteady", {"failures": 1})), "never"])
     handle = unhurried.enqueue(text)
     job = wait_for(lambda: (job := stage.job(handle)).waiting and job, 8, "the call to be put back")
-    assert job.waiting.reason == "tool_error: ConnectionError: the order system does not answer"
+    assert job.waiting.reason == "connection: ConnectionError: the order system does not answer"
     assert 50_000 < job.waiting.until_ms - job.created_ms < 65_000
     assert handle.cancel()
     assert handle.result(3).status is JobStatus.CANCELLED

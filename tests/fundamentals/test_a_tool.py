@@ -125,7 +125,11 @@ def test_a_tool_may_answer_that_the_request_was_wrong() -> None:
 
 
 def test_whatever_else_goes_wrong_is_a_failure_as_data() -> None:
-    """A kind that the retry policy knows, and a sentence; the traceback stays out of the conversation."""
+    """A kind that the retry policy knows, and a sentence; the traceback stays out of the conversation.
+
+    What an exception says of a service (it refused the connection, it answered 429) becomes that kind; anything else is
+    `tool_error`.
+    """
 
     @tool("flaky", "Fails.", JSONSchemaValidator({"type": "object"}))
     def flaky() -> str:
@@ -133,7 +137,7 @@ def test_whatever_else_goes_wrong_is_a_failure_as_data() -> None:
 
     with pytest.raises(ToolFailed) as failed:
         run_tool(flaky, {})
-    assert failed.value.failure.kind == "tool_error"
+    assert failed.value.failure.kind == "connection"
     assert failed.value.failure.detail == "ConnectionError: the shop does not answer"
 
 

@@ -163,7 +163,7 @@ def test_retries_are_a_policy():
     """What is tried again, how often, how soon: `RetryConfig`, for an agent or for one tool that may be repeated."""
     tries: list[str] = []
 
-    @tool(idempotent=True, retry=RetryConfig(max_retries=2, retry_on=["tool_error"]))
+    @tool(idempotent=True, retry=RetryConfig(max_retries=2, retry_on=["connection"]))
     def ask_warehouse(order: str, context: ToolContext) -> str:
         """Ask the warehouse."""
         tries.append(context.idempotency_key)

@@ -44,6 +44,20 @@ def test_every_setting_tells_where_it_comes_from(monkeypatch, tmp_path, capsys):
     assert all(each["description"] for each in found.values())
 
 
+def test_limits_are_shown_as_they_may_be_set(monkeypatch, tmp_path, capsys):
+    """Of each downstream what was said, as JSON; the environment wins over the file limit by limit."""
+    (tmp_path / "midwatch.toml").write_text(
+        '[limits."anthropic:claude-*"]\nrpm = 50\n[limits.jira]\nrpm = 60\ntpm = 9\n'
+    )
+    monkeypatch.setenv("MIDWATCH_LIMITS", '{"jira": {"rpm": 5}}')
+    shown = listed(capsys)["MIDWATCH_LIMITS"]
+    assert json.loads(shown["value"]) == {
+        "jira": {"requests_per_minute": 5, "tokens_per_minute": 9},
+        "anthropic:claude-*": {"requests_per_minute": 50},
+    }
+    assert shown["from"] == "environment"
+
+
 def test_secrets_are_said_to_be_there_and_not_shown(monkeypatch, capsys):
     """Keys are `set`, passwords in addresses are stars, in the table and in JSON."""
     monkeypatch.setenv("ANTHROPIC_API_KEY", SECRET)
@@ -79,6 +93,9 @@ def test_a_password_in_an_address_is_hidden(url, shown):
         ("MIDWATCH_LEASE_MS", "1", "MIDWATCH_LEASE_MS: should be greater than or equal to 500"),
         ("MIDWATCH_REDIS_URL", "localhost:6379", "MIDWATCH_REDIS_URL: expected redis://HOST:PORT/DB"),
         ("MIDWATCH_REDIS_URL", "redis://h:port/0", "MIDWATCH_REDIS_URL: 'redis://h:port/0' is no URL"),
+        ("MIDWATCH_LIMITS", '{"jira": {"rpm": 60}', "MIDWATCH_LIMITS: not valid JSON: Expecting"),
+        ("MIDWATCH_LIMITS", '{"jira": {"rmp": 60}}', "MIDWATCH_LIMITS.jira: unknown limit 'rmp'; did you mean 'rpm'?"),
+        ("MIDWATCH_LIMITS", '{"jira": {"rpm": -1}}', "MIDWATCH_LIMITS.jira.rpm: should be greater than 0, got -1"),
     ],
 )
 def test_a_bad_variable_is_one_line(monkeypatch, capsys, variable, value, said):
@@ -97,6 +114,9 @@ def test_a_bad_variable_is_one_line(monkeypatch, capsys, variable, value, said):
         ("colour = 1", "midwatch.toml: unknown setting 'colour'; expected one of: agents, anthropic_api_key, "),
         ('prefix = "a b"', "midwatch.toml: prefix: should match"),
         ('prefix = "a', "midwatch.toml: not valid TOML"),
+        ("[limits.jira]\nburst = 5", "midwatch.toml: limits.jira: unknown limit 'burst'; did you mean 'burst_s'?"),
+        ('[limits."a:b"]\nrpm = "x"', 'midwatch.toml: limits."a:b".rpm: should be a valid number'),
+        ("[limits.jira]\nopen_s = 20", "midwatch.toml: limits.jira: open_max_s=10.0 is below open_s=20.0; raise it"),
     ],
 )
 def test_a_bad_file_is_one_line(tmp_path, capsys, text, said):

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestration.waithints import MAX_WAIT_MS, duration_ms, exhausted_reset_ms, retry_after_ms
 from schemas.failure import FailureKind
 from workers.providers.scrub import ECHO_CHARS, MAX_DETAIL_CHARS, scrub
 from workers.providers.vendor_error import VendorError
-from workers.providers.wait_hints import MAX_WAIT_MS, duration_ms, exhausted_reset_ms, retry_after_ms
 
 
 @pytest.mark.parametrize(

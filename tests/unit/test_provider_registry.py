@@ -47,6 +47,7 @@ def test_a_missing_variable_is_named(name: str, variable: str) -> None:
         with pytest.raises(ModelError, match=f"{name}: expected {variable} to be set") as caught:
             providers.load(name, Credentials())
         assert caught.value.failure.kind is FailureKind.AUTH_ERROR
+        assert not caught.value.sent
 
 
 @pytest.mark.parametrize("name", providers.names())

@@ -12,8 +12,8 @@ from jsonschema import Draft202012Validator
 from orchestration.errors import ConfigError
 from schemas.model import Stop, Usage
 from workers.simulator.brain import SPOILED_ID, Call, Conversation, ToolOffer, Turn
-from workers.simulator.faults import ALTERING, REFUSING, SPOILING, Fault, Faults, chance
-from workers.simulator.ratelimit import RequestBucket
+from workers.simulator.faults import ALTERING, MISREPORTING, REFUSING, SPOILING, Fault, Faults, chance
+from workers.simulator.ratelimit import Bucket, RateLimit
 from workers.simulator.spoil import spoil
 from workers.simulator.wires.wire import RefusalKind, Reply
 
@@ -29,6 +29,7 @@ def test_every_fault_is_a_field_and_every_refusal_has_words() -> None:
     assert set(Fault) <= set(Faults.model_fields)
     assert {RefusalKind(fault) for fault in REFUSING} < set(RefusalKind)
     assert SPOILING < ALTERING
+    assert MISREPORTING < ALTERING
     assert REFUSING.isdisjoint(ALTERING)
 
 
@@ -57,6 +58,9 @@ def test_a_chaos_string_sets_probabilities_settings_and_scripts() -> None:
         ("reste@3", r"at_request\.3: .*'reset'"),
         ("rate_limited=0.6,overloaded=0.6", "must not exceed 1 together, got 1.2"),
         ('{"drip_ms": 0}', "drip_ms: .*greater"),
+        ("outage=overloaded", "outage and outage_s belong together"),
+        ("outage_s=60", "outage and outage_s belong together"),
+        ("outage=slow,outage_s=60", "outage: expected one of auth_error, .*, got slow"),
         ("{", "chaos: "),
     ],
 )
@@ -161,7 +165,7 @@ def test_a_repeated_id_is_that_of_an_earlier_call() -> None:
 
 def test_the_bucket_says_when_there_is_room() -> None:
     """A full bucket gives its capacity at once; then the wait is the time until one request has dripped in."""
-    bucket = RequestBucket.full(per_minute=60, capacity=2, now_s=0.0)
+    bucket = Bucket.full(per_minute=60, capacity=2, now_s=0.0)
     assert [bucket.withdraw(0.0), bucket.withdraw(0.0)] == [0.0, 0.0]
     assert bucket.withdraw(0.25) == pytest.approx(0.75)
     assert bucket.withdraw(1.0) == 0.0
@@ -169,3 +173,93 @@ def test_the_bucket_says_when_there_is_room() -> None:
     assert bucket.state().reset_s == pytest.approx(2.0)
     assert bucket.withdraw(1_000.0) == 0.0
     assert bucket.state().remaining == 1
+
+
+def test_a_bucket_of_tokens_is_taken_from_in_bulk() -> None:
+    """What is more than the bucket holds needs it full and leaves a debt; more than a minute's limit never fits."""
+    bucket = Bucket.full(per_minute=6_000, capacity=1_000, now_s=0.0)
+    assert bucket.withdraw(0.0, 3_000) == 0.0
+    assert bucket.state("tokens").remaining == 0
+    assert bucket.withdraw(0.0, 500) == pytest.approx(25.0)
+    assert bucket.withdraw(25.0, 500) == 0.0
+    assert bucket.withdraw(25.0, 6_001) == float("inf")
+
+
+def limit(**faults: Any) -> RateLimit:
+    return RateLimit(Faults.model_validate(faults), 0.0)
+
+
+def test_a_request_is_let_in_by_all_limits_or_charged_by_none() -> None:
+    """The limit that it has to wait for longest is named; the others keep what they hold."""
+    both = limit(requests_per_minute=60, burst=2, input_tokens_per_minute=6_000, burst_s=1)
+    assert both.admit(0.0, fresh=100) is None
+    short = both.admit(0.0, fresh=100)
+    assert short is not None
+    assert (short.of, short.limit, short.needed, short.wait_s) == ("input-tokens", 6_000, 100, pytest.approx(1.0))
+    assert {of: state.remaining for of, state in both.states().items()} == {"requests": 1, "input-tokens": 0}
+    assert both.admit(1.0, fresh=100) is None
+
+
+def test_output_tokens_are_charged_when_they_are_written() -> None:
+    """As at Anthropic: any rest lets a request in, and a long answer leaves a debt that the next one waits for."""
+    written = limit(output_tokens_per_minute=600, burst_s=1)
+    assert written.admit(0.0, at_most=8_000) is None
+    written.wrote(110)
+    short = written.admit(0.0)
+    assert short is not None
+    assert (short.of, short.wait_s) == ("output-tokens", pytest.approx(10.1))
+    assert written.admit(10.2) is None
+
+
+def test_one_axis_of_tokens_counts_what_is_more() -> None:
+    """As at OpenAI: the input, or the output that was asked for; a request above the limit is refused for ever."""
+    axis = limit(tokens_per_minute=1_000)
+    assert axis.admit(0.0, read=100, at_most=600) is None
+    short = axis.admit(0.0, read=500, at_most=100)
+    assert short is not None
+    assert (short.used, short.needed, short.wait_s) == (600, 500, pytest.approx(6.0))
+    never = axis.admit(60.0, at_most=1_001)
+    assert never is not None
+    assert never.refusal("m").retry_after_s is None
+
+
+def test_refused_requests_may_count() -> None:
+    """With `refused_count` whoever goes on asking gets nothing: the debt grows, down to a minute's."""
+    fair, harsh = limit(requests_per_minute=60, burst=1), limit(requests_per_minute=60, burst=1, refused_count=True)
+    for at_s in range(3):
+        assert fair.admit(float(at_s)) is None
+        harsh.admit(float(at_s))
+        fair.admit(float(at_s))
+        harsh.admit(float(at_s))
+    assert harsh.admit(3.0) is not None
+    for _ in range(200):
+        harsh.admit(3.0)
+    assert harsh.admit(63.9) is not None
+    assert harsh.admit(200.0) is None
+
+
+def test_no_limit_lets_everything_in() -> None:
+    """Then nothing is counted and no header is sent."""
+    none = limit()
+    assert none.admit(0.0, fresh=10**9) is None
+    assert none.states() == {}
+    assert not none.counts_tokens
+
+
+def test_an_outage_has_a_beginning_and_an_end() -> None:
+    """From `outage_after_s` after the faults were set, for `outage_s`."""
+    faults = Faults.parse("outage=overloaded,outage_s=60,outage_after_s=10")
+    assert [faults.outage_left_s(since_s) for since_s in (0, 9.9, 10, 40, 70, 1_000)] == [0, 0, 60, 30, 0, 0]
+    assert Faults().outage_left_s(0) == 0
+
+
+def test_absurd_usage_takes_every_form() -> None:
+    """Over the seeds: nothing, below zero, a trillion, fifty times what it was; never the truth."""
+    true = replace(reply_with(), usage=Usage(input_tokens=100, output_tokens=7))
+    seen = set()
+    for seed in range(40):
+        spoiled = spoil(Fault.ABSURD_USAGE, true, conversation(), seed)
+        assert spoiled is not None
+        assert spoiled.usage is not None
+        seen.add((spoiled.usage.input_tokens, spoiled.usage.output_tokens))
+    assert seen == {(0, 0), (-100, -7), (10**12, 10**12), (5_000, 350)}

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 import pytest
 
 from orchestration import Agent, Escalation, RetryConfig, RunLimits, ToolContext, ToolError, tool
+from orchestration.admission import Call, Report, Settlement
 from orchestration.errors import StoreUnavailable
 from orchestration.testing import InlineFleet, ScriptedModel, call
 from orchestration.toolstep import UNKNOWN_EFFECT
 from schemas.failure import Failure, FailureKind
 from schemas.job import JobStatus
 from schemas.message import ToolMessage
-from schemas.model import Usage
 from schemas.step import Defer
 
 
@@ -231,23 +231,30 @@ def test_an_inline_call_that_may_be_repeated_is_put_back_as_a_task_of_its_own():
 
 
 class Admissions:
-    """A gate that remembers what it let in, and refuses as often as it is told."""
+    """A gate that remembers what it let in and what it was told of it, and refuses as often as it is told to."""
 
-    def __init__(self, refuse=0):
-        self.open: list[str] = []
+    def __init__(self, refuse=0, denial=None, settlement=None):
+        self.open: list[Call] = []
         self.seen: list[str] = []
+        self.reports: list[Report] = []
         self.refuse = refuse
+        self.denial: Failure | None = denial
+        self.settlement = settlement or Settlement()
 
-    def admit(self, ref, downstream, *, input_tokens, output_tokens):
+    def admit(self, call):
+        if self.denial:
+            return self.denial
         if self.refuse:
             self.refuse -= 1
             return Defer(after_ms=500, reason="busy", counts_as_attempt=False)
-        self.open.append(downstream)
-        self.seen.append(downstream)
+        self.open.append(call)
+        self.seen.append(call.downstream)
         return None
 
-    def settle(self, ref, downstream, *, usage: Usage | None, failure: Failure | None):
-        self.open.remove(downstream)
+    def settle(self, call, report):
+        self.open.remove(call)
+        self.reports.append(report)
+        return self.settlement if report.failure else Settlement()
 
 
 def test_a_refusal_by_admission_is_no_attempt():
@@ -276,6 +283,27 @@ def test_whatever_was_admitted_is_settled(ends):
     fleet.run(fleet.enqueue(agent, "hi"))
     assert gate.seen == ["scripted:m-1", "shop", "scripted:m-1", "scripted:m-1"]
     assert gate.open == []
+    assert [bool(report.usage) for report in gate.reports] == [True, False, False, True]
+    assert gate.reports[2].failure.kind is FailureKind.OVERLOADED
+
+
+def test_a_denial_by_admission_is_a_dead_letter_with_its_reason():
+    """A budget that is used up, a spend cap: no waiting cures it, and the model is not asked."""
+    denial = Failure(kind=FailureKind.BUDGET_EXCEEDED, detail="lineage_retry_budget: 11 retries on 1 calls")
+    fleet = InlineFleet(model=ScriptedModel([]), gate=Admissions(denial=denial))
+    result = fleet.run(fleet.enqueue(Ledger().agent(), "hi"))
+    assert (result.status, result.failure) == (JobStatus.DEAD_LETTERED, denial)
+
+
+def test_a_failure_that_is_the_downstreams_news_is_no_attempt_and_waits_until_it_opens():
+    """A 429, a lost probe: tried again however few retries there are, not before the coordinator says so."""
+    gate = Admissions(settlement=Settlement(closed_ms=20_000, why="paused", free=True))
+    fleet = InlineFleet(model=ScriptedModel([FailureKind.RATE_LIMITED, "hi"]), gate=gate)
+    job_id = fleet.enqueue(Ledger().agent(retry_config=RetryConfig(max_retries=0)), "hi")
+    before_ms = fleet.clock.monotonic_ms()
+    assert fleet.run(job_id).status is JobStatus.COMPLETED
+    assert fleet.store.job(job_id).retries == 0
+    assert fleet.clock.monotonic_ms() - before_ms >= 20_000
 
 
 def test_tokens_of_a_reply_that_was_not_acceptable_are_paid_for_all_the_same():

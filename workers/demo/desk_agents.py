@@ -22,7 +22,7 @@ from workers.demo.desk import Desk, ServiceFaults
 TicketId = Annotated[str, Field(pattern=r"^T-\d{4,5}$", description="Ticket number, such as T-0042.")]
 OrderId = Annotated[str, Field(pattern=r"^O-\d{6}$", description="Order number, such as O-100423.")]
 
-AGAIN = RetryConfig(max_retries=4, base_s=0.2, cap_s=3.0, retry_on=(FailureKind.TOOL_ERROR, FailureKind.TIMEOUT))
+AGAIN = RetryConfig(max_retries=4, base_s=0.2, cap_s=3.0, retry_on=(FailureKind.CONNECTION, FailureKind.TIMEOUT))
 """A service that is down for a moment is asked again, with the same key: whatever it did before counts once."""
 
 PROMPT = """\

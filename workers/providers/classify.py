@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Protocol, cast
 
+from orchestration.waithints import exhausted_reset_ms, retry_after_ms
 from schemas.failure import Failure, FailureKind
-from workers.providers import wait_hints
 from workers.providers.read_json import BadReply, ErrorReply
 from workers.providers.scrub import scrub
 from workers.providers.turns import Unsendable
@@ -49,23 +49,38 @@ CLASSES: dict[str, FailureKind] = {
 }
 """Class name -> kind, for exceptions without a response. The nearest ancestor that is listed counts."""
 
+NEVER_SENT = frozenset(
+    {
+        "Unsendable",
+        "ConnectError",  # refused, unreachable, no such name, no TLS
+        "ConnectTimeout",
+        "PoolTimeout",
+        "ProxyError",  # the proxy would not open the tunnel
+        "UnsupportedProtocol",
+        "InvalidURL",
+        "LocalProtocolError",  # of a request whose body is bytes: its headers can't be written
+    }
+)
+"""Classes of errors that end a call before its first byte is written. Any other may come after it."""
+
 
 class _Response(Protocol):
     """The part of an HTTP response that is looked at."""
 
     status_code: int
-    headers: Mapping[str, str]
     content: bytes
 
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What must not be quoted, and what a person wants to know about a call that ran out of time."""
+    """What is known of a call beside its error: what must not be quoted, and how long it might take."""
 
     provider: str
     timeout_s: float
     secrets: tuple[str, ...] = field(default=(), repr=False)
     said: str = field(default="", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Of the response, when one came: an error, or a 200 that was no answer."""
 
 
 def failure(error: BaseException, call: Circumstances) -> Failure:
@@ -98,6 +113,11 @@ def class_kind(error: BaseException) -> FailureKind:
     return kinds[-1] if kinds else FailureKind.INTERNAL
 
 
+def never_sent(error: BaseException) -> bool:
+    """True when the call certainly never reached the provider, which has then not counted it either."""
+    return any(cls.__name__ in NEVER_SENT for link in _chain(error) for cls in type(link).__mro__)
+
+
 def known_class(error: BaseException) -> str | None:
     """The nearest of an exception's classes that is listed."""
     return next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in CLASSES), None)
@@ -105,7 +125,7 @@ def known_class(error: BaseException) -> str | None:
 
 def _of_body(body: object, call: Circumstances) -> Failure:
     said = VendorError.read(body)
-    return _failure(said.kind(200), _detail(said, said.status or 200), call, retry_after_ms=said.retry_after_ms)
+    return _failure(said.kind(200), _detail(said, said.status or 200), call, said.retry_after_ms)
 
 
 def _of_response(response: _Response, call: Circumstances) -> Failure:
@@ -113,15 +133,9 @@ def _of_response(response: _Response, call: Circumstances) -> Failure:
         body: object = json.loads(response.content)
     except (ValueError, RecursionError):
         body = None
-    headers, status = response.headers, response.status_code
     said = VendorError.read(body)
-    kind = said.kind(status)
-    wait_ms = wait_hints.retry_after_ms(headers)
-    if wait_ms is None:
-        wait_ms = said.retry_after_ms
-    if wait_ms is None and kind is FailureKind.RATE_LIMITED:
-        wait_ms = wait_hints.exhausted_reset_ms(headers)
-    return _failure(kind, _detail(said, status), call, request_id=request_id(headers), retry_after_ms=wait_ms)
+    status = response.status_code
+    return _failure(said.kind(status), _detail(said, status), call, said.retry_after_ms)
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
@@ -135,16 +149,15 @@ def _detail(said: VendorError, status: int) -> str:
     return " ".join(part for part in (str(status), codes, said.message or "(no message)") if part)
 
 
-def _failure(
-    kind: FailureKind,
-    detail: str,
-    call: Circumstances,
-    *,
-    request_id: str | None = None,
-    retry_after_ms: int | None = None,
-) -> Failure:
+def _failure(kind: FailureKind, detail: str, call: Circumstances, said_ms: int | None = None) -> Failure:
+    """`said_ms` is a wait that the body asks for; a header's word counts more, a limit's reset time less."""
+    wait_ms = retry_after_ms(call.headers)
+    if wait_ms is None:
+        wait_ms = said_ms
+    if wait_ms is None and kind is FailureKind.RATE_LIMITED:
+        wait_ms = exhausted_reset_ms(call.headers)
     text = scrub(f"{call.provider}: {detail}", secrets=call.secrets, said=call.said)
-    return Failure(kind=kind, detail=text, retry_after_ms=retry_after_ms, request_id=request_id)
+    return Failure(kind=kind, detail=text, retry_after_ms=wait_ms, request_id=request_id(call.headers))
 
 
 def _text(error: BaseException) -> str:

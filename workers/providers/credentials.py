@@ -47,4 +47,4 @@ class Credentials:
         if value:
             return value
         detail = f"{provider}: expected {VARIABLES[name]} to be set, found nothing; set it where the workers run"
-        raise ModelError(Failure(kind=FailureKind.AUTH_ERROR, detail=detail))
+        raise ModelError(Failure(kind=FailureKind.AUTH_ERROR, detail=detail), sent=False)

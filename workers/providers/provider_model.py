@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestration.errors import ModelError
+from orchestration.waithints import ratelimit
 from schemas.contract import JsonObject
-from schemas.failure import Failure
 from schemas.model import ModelReply, ModelRequest
 from workers.providers import deadline
-from workers.providers.classify import Circumstances, failure, request_id
+from workers.providers.classify import Circumstances, failure, never_sent, request_id
 from workers.providers.dialect import Dialect
 from workers.providers.read_json import misshapen, read_object
 from workers.providers.scrub import said_in
 from workers.providers.token_usage import MAX_TOKENS
-from workers.providers.wait_hints import ratelimit, retry_after_ms
+from workers.providers.turns import Unsendable
 
 if TYPE_CHECKING:
     import httpx2
@@ -34,6 +34,8 @@ COUNT_TIMEOUT_S = 15.0
 
 NO_COUNTER = frozenset({404, 405, 501})
 """Statuses by which a server behind another base URL says that it has no counter."""
+
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,13 @@ class ProviderModel:
         """Make one call, without retrying.
 
         Raises:
-            ModelError: whatever went wrong, classified. Nothing else leaves this method.
+            ModelError: whatever went wrong, classified, with the response's rate-limit headers when one came. Nothing
+                else leaves this method.
 
         """
         outcome = self._attempt(request)
-        if isinstance(outcome, Failure):
-            raise ModelError(outcome)
+        if isinstance(outcome, ModelError):
+            raise outcome
         return outcome
 
     def count(self, request: ModelRequest) -> int | None:
@@ -74,24 +77,19 @@ class ProviderModel:
 
         """
         outcome = self._count(request, min(request.timeout_s, COUNT_TIMEOUT_S))
-        if isinstance(outcome, Failure):
-            raise ModelError(outcome)
+        if isinstance(outcome, ModelError):
+            raise outcome
         return outcome
 
     def close(self) -> None:
         """Close every connection. The object is not used afterwards."""
         self._connection.close()
 
-    def _post(self, path: str, body: JsonObject, timeout_s: float) -> httpx2.Response:
-        content = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-        with deadline.within(timeout_s):
-            return self._connection.post(path, content, timeout_s)
-
-    # Failures are returned up to here and raised outside of any handler: an exception raised inside one would carry
-    # the SDK's exception as its context, and with it the key and the prompt.
-    def _attempt(self, request: ModelRequest) -> ModelReply | Failure:
+    # Errors are returned up to here and raised outside of any handler: an exception raised inside one would carry the
+    # SDK's exception as its context, and with it the key and the prompt.
+    def _attempt(self, request: ModelRequest) -> ModelReply | ModelError:
         begun = time.monotonic()
-        headers: Mapping[str, str] = {}
+        headers = _NO_HEADERS
         try:
             response = self._post(self._dialect.path, self._dialect.request(request), request.timeout_s)
             headers = response.headers
@@ -107,26 +105,41 @@ class ProviderModel:
                 ratelimit=ratelimit(headers) or None,
             )
         except Exception as error:
-            failed = self._failure(error, request, request.timeout_s)
-        if not headers:
-            return failed
-        # The response came, and was no answer: what its headers say belongs to the failure.
-        wait_ms = failed.retry_after_ms if failed.retry_after_ms is not None else retry_after_ms(headers)
-        return failed.model_copy(update={"request_id": request_id(headers), "retry_after_ms": wait_ms})
+            return self._error(error, request, request.timeout_s, headers)
 
-    def _count(self, request: ModelRequest, timeout_s: float) -> int | Failure | None:
+    def _count(self, request: ModelRequest, timeout_s: float) -> int | ModelError | None:
         if self._dialect.count_path is None:
             return None
+        headers = _NO_HEADERS
         try:
             response = self._post(self._dialect.count_path, self._dialect.count_request(request), timeout_s)
+            headers = response.headers
             return _counted(_object(response))
         except Exception as error:
             if getattr(getattr(error, "response", None), "status_code", 0) in NO_COUNTER:
                 return None
-            return self._failure(error, request, timeout_s)
+            return self._error(error, request, timeout_s, headers)
 
-    def _failure(self, error: Exception, request: ModelRequest, timeout_s: float) -> Failure:
-        return failure(error, Circumstances(self.name, timeout_s, self._connection.secrets, said_in(request)))
+    def _post(self, path: str, body: JsonObject, timeout_s: float) -> httpx2.Response:
+        content = _bytes(body)
+        with deadline.within(timeout_s):
+            return self._connection.post(path, content, timeout_s)
+
+    def _error(
+        self, error: Exception, request: ModelRequest, timeout_s: float, headers: Mapping[str, str]
+    ) -> ModelError:
+        """`headers` are those of a good status that was no answer; the SDK's error has those of a bad one."""
+        headers = getattr(getattr(error, "response", None), "headers", headers)
+        call = Circumstances(self.name, timeout_s, self._connection.secrets, said_in(request), headers)
+        return ModelError(failure(error, call), ratelimit(headers), sent=not never_sent(error))
+
+
+def _bytes(body: JsonObject) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except (ValueError, RecursionError):  # UnicodeEncodeError is one
+        detail = "the request is no JSON: it holds NaN, Infinity or half a character, or nests too deep"
+        raise Unsendable(detail) from None
 
 
 def _object(response: httpx2.Response) -> JsonObject:

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from orchestration.waithints import duration_ms
 from schemas.failure import FailureKind
-from workers.providers.wait_hints import duration_ms
 
 OVERFLOW, RATE, QUOTA = FailureKind.CONTEXT_OVERFLOW, FailureKind.RATE_LIMITED, FailureKind.QUOTA_EXHAUSTED
 AUTH, REFUSED, FORMAT = FailureKind.AUTH_ERROR, FailureKind.REFUSED, FailureKind.FORMAT_ERROR

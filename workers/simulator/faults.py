@@ -28,6 +28,7 @@ class Fault(StrEnum):
     PROVIDER_ERROR = "provider_error"
     CONTEXT_OVERFLOW = "context_overflow"
     QUOTA_EXHAUSTED = "quota_exhausted"
+    SPEND_CAP = "spend_cap"
     AUTH_ERROR = "auth_error"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     HANG = "hang"
@@ -38,6 +39,7 @@ class Fault(StrEnum):
     HTML = "html"
     CONTENT_NULL = "content_null"
     NO_USAGE = "no_usage"
+    ABSURD_USAGE = "absurd_usage"
     STOP_NULL = "stop_null"
     REPEATED_ID = "repeated_id"
     EMPTY_ID = "empty_id"
@@ -50,8 +52,14 @@ class Fault(StrEnum):
 REFUSING = frozenset(list(Fault)[: list(Fault).index(Fault.HANG)])
 """Faults that are a refusal: no answer is asked for."""
 
+MISREPORTING = frozenset({Fault.NO_USAGE, Fault.ABSURD_USAGE})
+"""Faults after which an answer does not say what it cost."""
+
 ALTERING = frozenset(list(Fault)[list(Fault).index(Fault.CONTENT_NULL) :])
 """Faults that change the answer; the others happen on its way."""
+
+OUTAGES = REFUSING | {Fault.HANG, Fault.RESET, Fault.HTML}
+"""Faults that may be all there is for a time: no answer of the model comes through."""
 
 SPOILING = frozenset({Fault.MALFORMED_ARGUMENTS, Fault.INVALID_ARGUMENTS, Fault.UNKNOWN_TOOL, Fault.CUT_OFF})
 """Faults after which the model has to be asked for the same turn again, with one more turn in the history."""
@@ -76,6 +84,8 @@ class Faults(Contract):
     """400: the prompt is too long, in each vendor's wording."""
     quota_exhausted: Probability = 0.0
     """429 that no waiting cures: spend limit reached, quota used up."""
+    spend_cap: Probability = 0.0
+    """400 that no waiting cures: the limit that the customer set himself is reached."""
     auth_error: Probability = 0.0
     """401."""
     payload_too_large: Probability = 0.0
@@ -95,7 +105,9 @@ class Faults(Contract):
     content_null: Probability = 0.0
     """200 whose content is null."""
     no_usage: Probability = 0.0
-    """200 without usage."""
+    """200 without usage. The journal has it."""
+    absurd_usage: Probability = 0.0
+    """200 whose usage can't be true: nothing, below zero, a trillion, fifty times what it was. The journal has the truth."""
     stop_null: Probability = 0.0
     """200 whose stop reason is null."""
     repeated_id: Probability = 0.0
@@ -122,15 +134,34 @@ class Faults(Contract):
     spoil_positional: bool = False
     """Spoil tool calls also where answers go by position (script, transcript), which then answer the turn again."""
 
+    outage: Fault | None = None
+    """What becomes of every request for a time, from `outage_after_s` after these faults were set, for `outage_s`."""
+    outage_s: float = Field(default=0.0, ge=0)
+    outage_after_s: float = Field(default=0.0, ge=0)
+
     retry_after_s: float = Field(default=1.0, ge=0)
+    """Of a 429 on demand. That of the rate limit and of an outage is the true one."""
+    overloaded_retry_after_s: float | None = Field(default=None, ge=0)
+    """Of a 529 or 503 on demand; None: it names no wait, as is usual."""
     slow_ms: int = Field(default=2_000, ge=0)
     drip_ms: int = Field(default=50, ge=1)
     hang_s: float = Field(default=600.0, gt=0)
     context_window_tokens: int | None = Field(default=None, gt=0)
     """Larger prompts are refused as an overflow."""
     requests_per_minute: int | None = Field(default=None, gt=0)
-    """A token bucket that holds a minute's requests (or `burst`): beyond it, 429 with the true Retry-After."""
+    """A bucket, as each of these limits: beyond it, 429 with the true Retry-After, and headers that tell its state."""
+    input_tokens_per_minute: int | None = Field(default=None, gt=0)
+    """Without those read from the prompt cache, as Anthropic counts."""
+    output_tokens_per_minute: int | None = Field(default=None, gt=0)
+    """Those that were written, as Anthropic counts: a request is let in on any rest, and may leave a debt."""
+    tokens_per_minute: int | None = Field(default=None, gt=0)
+    """As OpenAI counts: the input or the output that was asked for at most, whichever is more."""
+    burst_s: float = Field(default=60.0, gt=0)
+    """What a bucket holds, in seconds of its limit."""
     burst: int | None = Field(default=None, gt=0)
+    """The same for requests, in requests."""
+    refused_count: bool = False
+    """A request that the limit refuses uses it up, too, as at OpenAI."""
     answers_as: str | None = None
     """The model that replies name instead of the one asked for: a silent model update."""
 
@@ -139,6 +170,14 @@ class Faults(Contract):
         total = sum(getattr(self, fault) for fault in Fault)
         if total > 1 + 1e-9:
             raise ValueError(f"the probabilities of all faults must not exceed 1 together, got {total:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _outage_is_one(self) -> Self:
+        if self.outage is not None and self.outage not in OUTAGES:
+            raise ValueError(f"outage: expected one of {', '.join(sorted(OUTAGES))}, got {self.outage}")
+        if (self.outage is None) != (self.outage_s == 0):
+            raise ValueError("outage and outage_s belong together: which fault, and for how long")
         return self
 
     @classmethod
@@ -156,6 +195,11 @@ class Faults(Contract):
             raise ConfigError(f"chaos: {where or 'together'}: {problem['msg']}{_hint(where)}") from error
         except ValueError as error:
             raise ConfigError(f"chaos: {error}") from error
+
+    def outage_left_s(self, since_s: float) -> float:
+        """How long the outage goes on, `since_s` after these faults were set; 0 when there is none then."""
+        begun_s = since_s - self.outage_after_s
+        return max(0.0, self.outage_s - begun_s) if begun_s >= 0 else 0.0
 
     def scripted(self, request: int, turn: int, attempt: int) -> Fault | None:
         """The fault that a script asks for."""

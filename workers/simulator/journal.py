@@ -34,7 +34,7 @@ class Entry(Contract):
     fault: str | None = None
     latency_ms: int = 0
     usage: Usage | None = None
-    """What the answer cost; None for a refusal."""
+    """What the answer cost, whatever it says itself; None for a refusal."""
 
 
 class Stats(Contract):

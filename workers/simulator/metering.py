@@ -46,8 +46,11 @@ class Meter:
         """Input tokens of a request."""
         return sum(tokens(len(piece)) for piece in pieces(conversation))
 
-    def read(self, prompt: Prompt) -> Usage:
-        """Usage of reading the prompt: the longest remembered prefix is cached, and what is asked for is remembered."""
+    def read(self, prompt: Prompt, *, remember: bool = True) -> Usage:
+        """Usage of reading the prompt: the longest remembered prefix is cached, and what is asked for is remembered.
+
+        `remember=False` only looks, for a request that may be refused yet.
+        """
         total = cached = written = 0
         marks = prompt.breakpoints
         last = max(marks, default=-1) if marks is not None else len(prompt.conversation.turns)
@@ -62,9 +65,11 @@ class Meter:
             prefix = running.digest()
             if prefix in self._seen:
                 cached = total
-                self._seen.move_to_end(prefix)
+                if remember:
+                    self._seen.move_to_end(prefix)
             if marks is None or number in marks:
-                self._seen[prefix] = None
+                if remember:
+                    self._seen[prefix] = None
                 written = total - cached if marks is not None else 0
         while len(self._seen) > REMEMBERED_PREFIXES:
             self._seen.popitem(last=False)

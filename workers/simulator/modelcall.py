@@ -17,14 +17,14 @@ from schemas.contract import JsonObject
 from schemas.model import Stop, Usage
 from workers.simulator.brain import Answer, Brain, Call, Conversation, UnexpectedCall, Use
 from workers.simulator.delivery import WEB_PAGE, HttpAnswer, deliver
-from workers.simulator.faults import ALTERING, REFUSING, SPOILING, Fault, Faults, chance
+from workers.simulator.faults import ALTERING, MISREPORTING, REFUSING, SPOILING, Fault, Faults, chance
 from workers.simulator.journal import Entry, Journal
 from workers.simulator.metering import Meter, spoken
-from workers.simulator.ratelimit import RequestBucket
+from workers.simulator.ratelimit import RateLimit
 from workers.simulator.spoil import exhausted, spoil
 from workers.simulator.wires.jsontext import dump, encoded
 from workers.simulator.wires.reading import read
-from workers.simulator.wires.wire import BadRequest, Prompt, RateState, Refusal, RefusalKind, Reply, Wire
+from workers.simulator.wires.wire import BadRequest, Prompt, Refusal, RefusalKind, Reply, Wire
 
 REMEMBERED_TURNS = 200_000
 USUAL_WINDOW_TOKENS = 200_000
@@ -65,9 +65,9 @@ class ModelCalls:
         self.use(faults)
 
     def use(self, faults: Faults) -> None:
-        """From the next request on, these faults. A rate limit begins with a full bucket."""
-        rate = faults.requests_per_minute
-        self._bucket = RequestBucket.full(rate, faults.burst or rate, time.monotonic()) if rate else None
+        """From the next request on, these faults. A limit begins with a full bucket."""
+        self._set_s = time.monotonic()
+        self._limit = RateLimit(faults, self._set_s)
         self.faults = faults
 
     async def handle(self, request: HTTPServerRequest, wire: Wire) -> None:
@@ -109,12 +109,9 @@ class ModelCalls:
             prompt = read(wire, body)
         except BadRequest as problem:
             return Plan(self._refusal(n, wire, Refusal(RefusalKind.INVALID_REQUEST, str(problem))))
-        conversation = prompt.conversation
-        key, turn = conversation.key, conversation.turn
-        if self._bucket and (wait_s := self._bucket.withdraw(time.monotonic())):
-            limited, rate = RefusalKind.RATE_LIMITED, self._bucket.per_minute
-            refusal = Refusal(limited, model=conversation.model, limit=rate, retry_after_s=math.ceil(wait_s))
-            return Plan(self._refusal(n, wire, refusal), key, turn)
+        key, turn = prompt.conversation.key, prompt.conversation.turn
+        if plan := self._shut(n, wire, prompt):
+            return replace(plan, conversation=key, turn=turn)
         tries = self._tried(key, turn)
         fault = self.faults.scripted(n, turn, tries.attempts) or self.faults.drawn(
             key, turn, tries.attempts, tries.faulted
@@ -122,6 +119,24 @@ class ModelCalls:
         plan = self._answered(n, wire, prompt, fault, tries.attempts)
         tries.faulted += plan.fault is not None
         return plan
+
+    def _shut(self, n: int, wire: Wire, prompt: Prompt) -> Plan | None:
+        """The plan for a request that is not looked at: there is an outage, or a limit is reached."""
+        now_s, outage = time.monotonic(), self.faults.outage
+        left_s = self.faults.outage_left_s(now_s - self._set_s)
+        if outage and left_s:
+            refusal = self._refused(prompt.conversation, outage) if outage in REFUSING else None
+            if refusal and refusal.kind is RefusalKind.RATE_LIMITED:
+                refusal = replace(refusal, retry_after_s=math.ceil(left_s))
+            return Plan(self._refusal(n, wire, refusal) if refusal else WEB_PAGE, fault=outage)
+        read = self.meter.read(prompt, remember=False) if self._limit.counts_tokens else Usage()
+        short = self._limit.admit(
+            now_s,
+            fresh=read.input_tokens - read.cached_tokens,
+            read=read.input_tokens,
+            at_most=prompt.conversation.max_output_tokens or 0,
+        )
+        return Plan(self._refusal(n, wire, short.refusal(prompt.conversation.model))) if short else None
 
     def _tried(self, key: str, turn: int) -> Tries:
         """The record of this turn, with this attempt counted. The oldest are forgotten when there are too many."""
@@ -143,10 +158,12 @@ class ModelCalls:
         except Exception as error:  # a user's brain may have bugs: say where, and go on serving
             unexpected = Refusal(RefusalKind.UNEXPECTED, _excuse(self.brain, error))
             return replace(plan, answer=self._refusal(n, wire, unexpected), fault=None, unexpected=True)
+        usage = reply.usage
         if fault in ALTERING:
             spoiled = self._spoiled(fault, reply, conversation)
             fault, reply = (fault, spoiled) if spoiled else (None, reply)
-        usage = reply.usage
+            usage = usage if fault in MISREPORTING else reply.usage
+        self._limit.wrote(usage.output_tokens if usage else 0)
         http = WEB_PAGE if fault is Fault.HTML else self._http(n, wire, 200, wire.reply(reply, int(time.time())))
         return replace(plan, answer=http, fault=fault, usage=usage, delay_ms=self._delay_ms(plan, fault))
 
@@ -162,6 +179,8 @@ class ModelCalls:
         if kind is RefusalKind.RATE_LIMITED:
             limit = self.faults.requests_per_minute or 60
             return Refusal(kind, model=conversation.model, limit=limit, retry_after_s=self.faults.retry_after_s)
+        if kind is RefusalKind.OVERLOADED:
+            return Refusal(kind, model=conversation.model, retry_after_s=self.faults.overloaded_retry_after_s)
         tokens = self.meter.count(conversation) if kind is RefusalKind.CONTEXT_OVERFLOW else 0
         limit = window or max(1, min(USUAL_WINDOW_TOKENS, tokens - 1))
         return Refusal(kind, model=conversation.model, tokens=tokens, limit=limit)
@@ -203,8 +222,11 @@ class ModelCalls:
         return answer
 
     def _http(self, n: int, wire: Wire, status: int, body: JsonObject) -> HttpAnswer:
-        rate: RateState | None = self._bucket.state() if self._bucket else None
-        return HttpAnswer(status, wire.headers(_request_id(n), rate, datetime.now(UTC)), encoded(body))
+        states = self._limit.states()
+        requests = states.pop("requests", None)
+        return HttpAnswer(
+            status, wire.headers(_request_id(n), requests, datetime.now(UTC), states.values()), encoded(body)
+        )
 
 
 def _request_id(n: int) -> str:

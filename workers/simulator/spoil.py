@@ -27,6 +27,10 @@ def spoil(fault: Fault, reply: Reply, conversation: Conversation, seed: int) -> 
         return replace(reply, has_content=False, calls=(), stop=Stop.END)
     if fault is Fault.NO_USAGE:
         return replace(reply, usage=None)
+    if fault is Fault.ABSURD_USAGE:
+        return replace(
+            reply, usage=_absurd(reply.usage or Usage(), chance(seed, conversation.key, conversation.turn, fault))
+        )
     if fault is Fault.STOP_NULL:
         return replace(reply, stop=None)
     if not reply.calls:
@@ -57,6 +61,14 @@ def exhausted(usage: Usage | None, conversation: Conversation) -> Usage | None:
     if usage is None or conversation.max_output_tokens is None:
         return usage
     return usage.model_copy(update={"output_tokens": conversation.max_output_tokens})
+
+
+def _absurd(usage: Usage, luck: float) -> Usage:
+    """Figures that real servers have sent, or that a broken counter would."""
+    read, written = usage.input_tokens, usage.output_tokens
+    figures = ((0, 0), (-read, -written), (10**12, 10**12), (50 * read, 50 * written))
+    input_tokens, output_tokens = figures[int(luck * len(figures))]
+    return Usage(input_tokens=input_tokens, output_tokens=output_tokens)
 
 
 def _spoiled(fault: Fault, call: Call, conversation: Conversation, luck: float) -> Call | None:

@@ -86,6 +86,11 @@ if bound then
   if over_i then return deny(0, 'lineage_input_tokens: ' .. ui .. ' ' .. reserve_i .. ' ' .. bi) end
   if over_o then return deny(0, 'lineage_output_tokens: ' .. uo .. ' ' .. reserve_o .. ' ' .. bo) end
   if (bi > 0 and ui + ri + reserve_i > bi) or (bo > 0 and uo + ro + reserve_o > bo) then
+    if rec and rec.s == 'k' then -- it keeps its place, and holds nobody up meanwhile
+      promise(s, need_of(rec), -1)
+      rec.s, rec.at = 'p', now
+      write_record(s, id, rec, now + PAID_MS * MS)
+    end
     count('waited') -- others are in flight, and may give back what they don't use
     save(s)
     return { 'wait', 1000, 'lineage_tokens', 0 }
@@ -133,6 +138,7 @@ local function wait(us, reason)
     redis.call('PEXPIRE', L, ARGV[18])
   end
   write_record(s, id, { s = 'w', m = member, y = try, i = input, o = output, tag = tag, lane = lane, hr = headroom, w = reason })
+  if rec and rec.lane and rec.lane ~= lane then leave_line(s, rec.lane, id) end -- it waited as a first try
   enter_line(s, lane, tag, id)
   local due = tonumber(redis.call('ZSCORE', INDEX, s.name) or NEVER)
   if due * MS > now + us then schedule(s, now, us) end

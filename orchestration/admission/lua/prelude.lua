@@ -17,7 +17,7 @@ local STATE, CALLS, HIGH, REST, RETRY, FLOWS, EXPIRY, INDEX, LANES
 local MS, MINUTE = 1000, 60000000
 local CLOSED, OPEN, HALF_OPEN = 0, 1, 2
 local PAID_MS = 86400000 -- how long a place and a paid retry are remembered
-local LOOK_MS = 60000 -- how often a steward clears up where nobody waits and nobody calls: what dead workers reserved returns
+local LOOK_MS = 60000 -- how often a steward looks where nobody waits
 local NO_EXPIRY = 9e15
 local NEVER = 4102444800000 -- the year 2100, in ms: nothing waits
 local RESOURCES = { 'q', 'i', 'o', 't' } -- requests, input tokens, output tokens, input and output on one axis

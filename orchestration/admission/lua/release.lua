@@ -59,6 +59,8 @@ while woken < most do
       went = true
       break
     end
+    -- It may have joined before outputs were known: held to all that they may write, calls would go one by one.
+    if c.reserve_output == 'expected' and s.p9 > 0 then rec.o = math.min(rec.o, math.ceil(s.p9)) end
     if n == 1 or head.lane == 'h' then
       local us = fits(head, rec)
       if us <= 0 then
@@ -77,7 +79,7 @@ if s.nq == 0 then
   redis.call('DEL', FLOWS)
   next_us = nil
 end
-schedule(s, now, next_us or LOOK_MS * MS)
+schedule(s, now, next_us or math.min(LOOK_MS * MS, s.nx - now)) -- what dead workers reserved returns, though nobody calls
 save(s)
 if next_us then out[1] = math.ceil(next_us / MS) end
 return out

@@ -22,7 +22,7 @@ if rec then
   if outcome == 'unsent' then
     take(s, need_of(rec), -1)
     in_used, out_used, cached = 0, 0, 0
-  elseif outcome == 'throttled' or outcome == 'blocked' then -- a refused call costs no tokens
+  elseif outcome == 'throttled' or outcome == 'blocked' or (outcome == 'caller' and not in_used) then -- a refused call costs no tokens
     in_used, out_used, cached = 0, 0, 0
     take(s, { q = 0, i = rec.i, o = rec.o, t = rec.i + rec.o }, -1)
   elseif in_used and out_used then
@@ -35,6 +35,7 @@ if rec then
     local l = limit(c, s, r)
     if l > 0 then s.lv[r] = math.max(-l, math.min(depth(c, s, r), s.lv[r])) end -- no debt beyond a minute, no loan
   end
+  if s.nq > 0 then schedule(s, now, 0) end -- what comes back may let somebody go, long before what was reserved would
   if rec.root then spend(rec, in_used or rec.li, out_used or rec.lo) end
   if outcome == 'ok' and out_used then -- a running 90th percentile: up in nine steps, down in one
     if s.p9 == 0 then s.p9 = math.max(out_used, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from schemas.contract import JsonObject
@@ -27,7 +28,7 @@ ERRORS: dict[RefusalKind, tuple[int, str, str]] = {
     RefusalKind.RATE_LIMITED: (
         429,
         "rate_limit_error",
-        "This request would exceed your organization's rate limit of {limit} requests per minute.",
+        "This request would exceed your organization's rate limit of {limit} {of} per minute.",
     ),
     RefusalKind.OVERLOADED: (529, "overloaded_error", "Overloaded"),
     RefusalKind.PROVIDER_ERROR: (500, "api_error", "Internal server error"),
@@ -40,6 +41,11 @@ ERRORS: dict[RefusalKind, tuple[int, str, str]] = {
         429,
         "rate_limit_error",
         "Your organization has reached the monthly spend limit of its tier.",
+    ),
+    RefusalKind.SPEND_CAP: (
+        400,
+        "invalid_request_error",
+        "You have reached your specified API usage limits. You will regain access on 2099-01-01 at 00:00 UTC.",
     ),
     RefusalKind.AUTH_ERROR: (401, "authentication_error", "invalid x-api-key"),
     RefusalKind.PAYLOAD_TOO_LARGE: (413, "request_too_large", "Request exceeds the maximum size"),
@@ -119,7 +125,9 @@ class AnthropicMessages:
     def refuse(self, refusal: Refusal, request_id: str) -> tuple[int, JsonObject]:
         """Status and body of a refusal."""
         status, kind, wording = ERRORS[refusal.kind]
-        message = wording.format(limit=refusal.limit, tokens=refusal.tokens, detail=refusal.detail)
+        message = wording.format(
+            limit=refusal.limit, of=refusal.of.replace("-", " "), tokens=refusal.tokens, detail=refusal.detail
+        )
         error: JsonObject = {"type": kind, "message": message}
         if refusal.kind is RefusalKind.QUOTA_EXHAUSTED:
             error["details"] = {"error_code": "enforced_spend_limit_reached"}
@@ -129,15 +137,17 @@ class AnthropicMessages:
         """The body of a token count."""
         return {"input_tokens": input_tokens}
 
-    def headers(self, request_id: str, rate: RateState | None, now: datetime) -> dict[str, str]:
-        """Request id, and the limit's state; this vendor tells moments, in RFC 3339."""
+    def headers(
+        self, request_id: str, rate: RateState | None, now: datetime, tokens: Iterable[RateState] = ()
+    ) -> dict[str, str]:
+        """Request id, and the limits' state; this vendor tells moments, in RFC 3339."""
         headers = {"request-id": request_id}
-        if rate:
-            reset = (now + timedelta(seconds=rate.reset_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for state in (*([rate] if rate else []), *tokens):
+            reset = (now + timedelta(seconds=state.reset_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
             headers |= {
-                "anthropic-ratelimit-requests-limit": str(rate.limit),
-                "anthropic-ratelimit-requests-remaining": str(rate.remaining),
-                "anthropic-ratelimit-requests-reset": reset,
+                f"anthropic-ratelimit-{state.of}-limit": str(state.limit),
+                f"anthropic-ratelimit-{state.of}-remaining": str(state.remaining),
+                f"anthropic-ratelimit-{state.of}-reset": reset,
             }
         return headers
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from schemas.contract import JsonObject
@@ -110,9 +110,11 @@ class OpenAIChat:
         """Never called: the endpoint has no counter."""
         raise NotImplementedError("Chat Completions has no endpoint that counts tokens")
 
-    def headers(self, request_id: str, rate: RateState | None, now: datetime) -> dict[str, str]:
-        """Request id, and the limit's state."""
-        return openai_errors.headers(request_id, rate)
+    def headers(
+        self, request_id: str, rate: RateState | None, now: datetime, tokens: Iterable[RateState] = ()
+    ) -> dict[str, str]:
+        """Request id, and the limits' state."""
+        return openai_errors.headers(request_id, rate, tokens)
 
 
 def _entries(message: JsonObject, where: str) -> Sequence[Turn | Result]:

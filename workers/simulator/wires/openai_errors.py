@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from schemas.contract import JsonObject
 from workers.simulator.brain import Turn
@@ -14,8 +14,8 @@ ERRORS: dict[RefusalKind, tuple[int, str, str | None, str]] = {
         429,
         "requests",
         "rate_limit_exceeded",
-        "Rate limit reached for {model} on requests per min (RPM): Limit {limit}, Used {limit}, Requested 1. "
-        "Please try again in {retry_after_s}s.",
+        "Rate limit reached for {model} on {axis} per min ({short}): Limit {limit}, Used {used}, Requested {needed}. "
+        "{advice}",
     ),
     RefusalKind.OVERLOADED: (
         503,
@@ -29,6 +29,12 @@ ERRORS: dict[RefusalKind, tuple[int, str, str | None, str]] = {
         "insufficient_quota",
         "insufficient_quota",
         "You exceeded your current quota, please check your plan and billing details.",
+    ),
+    RefusalKind.SPEND_CAP: (
+        400,
+        "invalid_request_error",
+        "billing_hard_limit_reached",
+        "Billing hard limit has been reached.",
     ),
     RefusalKind.AUTH_ERROR: (401, "invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
     RefusalKind.PAYLOAD_TOO_LARGE: (413, "invalid_request_error", None, "Request entity too large"),
@@ -44,25 +50,35 @@ def refuse(refusal: Refusal, overflow: str, param: str) -> tuple[int, JsonObject
     status, kind, code, wording = ERRORS.get(
         refusal.kind, (400, "invalid_request_error", "context_length_exceeded", overflow)
     )
+    axis = refusal.of.replace("-", " ")
+    advice = "The input or output tokens must be reduced in order to run successfully."
+    if refusal.retry_after_s is not None:
+        advice = f"Please try again in {refusal.retry_after_s:g}s."
     message = wording.format(
         model=refusal.model,
+        axis=axis,
+        short="RPM" if axis == "requests" else "TPM",
         limit=refusal.limit,
+        used=refusal.limit if refusal.used is None else refusal.used,
+        needed=refusal.needed,
+        advice=advice,
         tokens=refusal.tokens,
-        retry_after_s=f"{refusal.retry_after_s or 0:g}",
         detail=refusal.detail,
     )
+    if refusal.kind is RefusalKind.RATE_LIMITED and axis != "requests":
+        kind = "tokens"
     named = param if refusal.kind is RefusalKind.CONTEXT_OVERFLOW else None
     return status, {"error": {"message": message, "type": kind, "param": named, "code": code}}
 
 
-def headers(request_id: str, rate: RateState | None) -> dict[str, str]:
-    """Request id, and the limit's state; this vendor tells durations, like `1s` and `6m0s`."""
+def headers(request_id: str, rate: RateState | None, tokens: Iterable[RateState]) -> dict[str, str]:
+    """Request id, and the limits' state; this vendor tells durations, like `1s` and `6m0s`, and has one axis of tokens."""
     told = {"x-request-id": request_id, "openai-version": "2020-10-01"}
-    if rate:
+    for state in (*([rate] if rate else []), *(state for state in tokens if state.of == "tokens")):
         told |= {
-            "x-ratelimit-limit-requests": str(rate.limit),
-            "x-ratelimit-remaining-requests": str(rate.remaining),
-            "x-ratelimit-reset-requests": duration(rate.reset_s),
+            f"x-ratelimit-limit-{state.of}": str(state.limit),
+            f"x-ratelimit-remaining-{state.of}": str(state.remaining),
+            f"x-ratelimit-reset-{state.of}": duration(state.reset_s),
         }
     return told
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from schemas.contract import JsonObject
@@ -91,9 +92,11 @@ class OpenAIResponses:
         """The body of a token count."""
         return {"object": "response.input_tokens", "input_tokens": input_tokens}
 
-    def headers(self, request_id: str, rate: RateState | None, now: datetime) -> dict[str, str]:
-        """Request id, and the limit's state."""
-        return openai_errors.headers(request_id, rate)
+    def headers(
+        self, request_id: str, rate: RateState | None, now: datetime, tokens: Iterable[RateState] = ()
+    ) -> dict[str, str]:
+        """Request id, and the limits' state."""
+        return openai_errors.headers(request_id, rate, tokens)
 
 
 def _history(items: object, system: list[str]) -> list[Turn | Result]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -24,6 +25,7 @@ class RefusalKind(StrEnum):
     PROVIDER_ERROR = "provider_error"
     CONTEXT_OVERFLOW = "context_overflow"
     QUOTA_EXHAUSTED = "quota_exhausted"
+    SPEND_CAP = "spend_cap"
     AUTH_ERROR = "auth_error"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     INVALID_REQUEST = "invalid_request"
@@ -42,17 +44,23 @@ class Refusal:
     model: str = ""
     tokens: int = 0
     limit: int = 0
+    of: str = "requests"
+    """What the limit counts: requests, input-tokens, output-tokens, tokens."""
+    used: int | None = None
+    """How much of it; None: all."""
+    needed: int = 1
     retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RateState:
-    """What the rate-limit headers tell."""
+    """What the rate-limit headers tell of one limit."""
 
     limit: int
     remaining: int
     reset_s: float
     """Until the bucket is full again."""
+    of: str = "requests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,8 @@ class Wire(Protocol):
         """The body of a token count."""
         ...
 
-    def headers(self, request_id: str, rate: RateState | None, now: datetime) -> dict[str, str]:
-        """The vendor's headers on every answer: the request id and, when there is a limit, its state."""
+    def headers(
+        self, request_id: str, rate: RateState | None, now: datetime, tokens: Iterable[RateState] = ()
+    ) -> dict[str, str]:
+        """The vendor's headers on every answer: the request id, and the state of the limits of requests and of tokens."""
         ...

@@ -1,4 +1,7 @@
-"""What a provider's headers say about limits: the wait it asks for, and its rate-limit figures."""
+"""What the headers of a response say about limits: the wait that is asked for, and the rate-limit figures.
+
+Headers are handed in with names in lower case, or as a mapping that does not mind.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,91 @@
+"""Find, in any text, the pieces that could be facts: `(label, piece)`, in order. JSON is walked, other text is tokenized.
+
+Linear in the text, whatever it is: every pattern is bounded and none is nested, because tools return hostile text too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+MAX_PIECE_CHARS = 300
+"""Longer pieces are no identifiers; signed URLs and cursors stay below it."""
+
+MAX_SCALAR_CHARS = 80
+"""A JSON string up to here is taken whole: a name, a title, a key. A longer one is read as text."""
+
+MAX_NESTED = 4
+"""JSON inside a JSON string, inside a JSON string (tool servers do that), is opened so often."""
+
+MAX_LABEL_CHARS = 40
+
+_RUN = re.compile(r"[^\s\"'`<>()\[\]{},;|=*\\]{2,2000}")
+_NAME = re.compile(
+    r"(?<![\w-])[^\W\d_a-z][\w'’.&-]{1,30}(?: (?:[^\W\d_a-z][\w'’.&-]{0,30}|of|de|van|von|der|the|and|&|\d{1,4}(?!\w))){1,5}"
+)
+_QUOTED = re.compile(r"\"([^\"\\\n]{2,60})\"|`([^`\n]{2,60})`|(?<!\w)'([^'\\\n]{2,60})'(?!\w)")
+_LABELLED = re.compile(r"(?<![\w-])([A-Za-z_][\w-]{1,30}|[A-Z][a-z]{1,15} (?:ID|Id|[Nn]umber|[Nn]ame|[Cc]ode))\"?'?\s?[:=]\s?\"?'?([\w#$./@:+-]{2,80})")
+_LABEL = re.compile(r"[A-Za-z_][\w .-]{0,39}")
+_EDGES = ".,:;!?…·-–—_&"
+
+Piece = tuple[str, str]
+
+
+def pieces(text: str) -> Iterator[Piece]:
+    """Every `(label, piece)` of the text; the label is the JSON key it stands under, or the word before its colon."""
+    yield from _of_text("", text, MAX_NESTED)
+
+
+def _of_text(label: str, text: str, depth: int) -> Iterator[Piece]:
+    start = text[:64].lstrip()[:1]
+    if depth and start in ("{", "[") and len(text) > 2:
+        try:
+            value = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+        except (ValueError, RecursionError):
+            pass
+        else:
+            yield from _of_json(label, value, depth - 1)
+            return
+    yield from _tokens(text)
+
+
+def _of_json(label: str, value: object, depth: int) -> Iterator[Piece]:
+    """Depth first, in the order of the text, without recursion (the parser's own limit bounds the nesting)."""
+    todo: list[tuple[str, object]] = [(label, value)]
+    while todo:
+        label, value = todo.pop()
+        if isinstance(value, dict):
+            inner = [(_label(key), one) for key, one in value.items()]
+            yield from (("", key) for key in value if any(map(str.isdigit, key[:MAX_PIECE_CHARS])))
+            todo.extend(reversed(inner))
+        elif isinstance(value, list):
+            todo.extend((label, one) for one in reversed(value))
+        elif isinstance(value, str):
+            if len(value) <= MAX_SCALAR_CHARS and "\n" not in value and value[:1] not in ("{", "["):
+                yield label, value.strip()
+            elif len(value) <= MAX_PIECE_CHARS and " " not in value and value[:1] not in ("{", "["):
+                yield label, value.strip()
+            else:
+                yield from _of_text(label, value, depth)
+
+
+def _tokens(text: str) -> Iterator[Piece]:
+    for found in _LABELLED.finditer(text):
+        yield _label(found[1]), found[2].strip(_EDGES)
+    for quoted in _QUOTED.finditer(text):
+        yield "", (quoted[1] or quoted[2] or quoted[3]).strip()
+    for name in _NAME.finditer(text):
+        yield "", name[0].strip(_EDGES)
+    for run in _RUN.finditer(text):
+        piece = run[0].strip(_EDGES)
+        yield "", piece
+        head, colon, tail = piece.partition(":")
+        if colon and tail and not tail.startswith("/"):  # `name:value`, `file:line`
+            yield "", head.strip(_EDGES)
+            yield "", tail.strip(_EDGES)
+
+
+def _label(key: str) -> str:
+    """A key as a label, or none: a key that is prose is somebody's text, not a field's name."""
+    return key if len(key) <= MAX_LABEL_CHARS and _LABEL.fullmatch(key) else ""

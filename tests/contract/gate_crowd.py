@@ -1,0 +1,200 @@
+"""A fleet in simulated time at one real gate: calls that ask, wait in line, are woken by a steward, last, fail, come again."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+
+from orchestration import retry
+from orchestration.admission.call import Call, Report
+from schemas.failure import Failure, FailureKind
+from schemas.model import Usage
+from schemas.policy import RetryConfig
+from schemas.step import Defer, StepRef
+from tests.contract.gate_bench import GateBench
+
+SWEEP_S = 0.5
+"""How often a steward looks, when it does not know better; as in a real worker."""
+
+PATIENT = RetryConfig(
+    max_retries=100, base_s=1.0, cap_s=10.0,
+    retry_on=[FailureKind.RATE_LIMITED, FailureKind.OVERLOADED, FailureKind.TIMEOUT],
+)  # fmt: skip
+"""Gives no call up by itself: what ends is ended by the coordinator."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a provider makes of a call that it was sent."""
+
+    report: Report
+    after_s: float = 1.0
+
+    @classmethod
+    def good(cls, tokens: int = 10, output: int = 10, after_s: float = 1.0) -> Answer:
+        """It is answered."""
+        usage = Usage(input_tokens=tokens, output_tokens=output)
+        return cls(Report(usage=usage, latency_ms=int(after_s * 1_000)), after_s)
+
+    @classmethod
+    def bad(cls, kind: FailureKind, *, retry_after_s: float | None = None, after_s: float = 0.1) -> Answer:
+        """It is not."""
+        wait_ms = None if retry_after_s is None else int(retry_after_s * 1_000)
+        return cls(Report(failure=Failure(kind=kind, detail="", retry_after_ms=wait_ms)), after_s)
+
+
+Provider = Callable[[Call, float], Answer]
+"""Given a call and the second it was sent at."""
+
+
+@dataclass
+class Crowd:
+    """Events in the order of their time; the bench's clock is moved from one to the next, so a minute takes no minute."""
+
+    bench: GateBench
+    provider: Provider = lambda call, at_s: Answer.good()
+    slots: int = 1_000_000
+    """Calls that the fleet's workers can make at once."""
+    config: RetryConfig = PATIENT
+    sent: list[tuple[float, Call]] = field(default_factory=list)
+    """Every call that reached the provider, with the second at which it did."""
+    done: list[tuple[float, Call]] = field(default_factory=list)
+    ended: list[Failure] = field(default_factory=list)
+    """Of calls that became dead letters."""
+    words: Counter[str] = field(default_factory=Counter)
+    """How often the gate answered what."""
+
+    def __post_init__(self) -> None:
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+        self._start_us = self.bench.time.us
+        self._in_line: dict[StepRef, Call] = {}
+        self._ready: deque[Call] = deque()
+        self._busy = 0
+        self._look_s: float | None = None
+        self._rng = random.Random(7)
+
+    @property
+    def now_s(self) -> float:
+        """Seconds since the crowd came."""
+        return (self.bench.time.us - self._start_us) / 1e6
+
+    def at(self, second: float, act: Callable[[], None]) -> None:
+        """Do something then."""
+        heapq.heappush(self._events, (second, next(self._order), act))
+
+    def submit(self, *calls: Call, at_s: float = 0.0) -> None:
+        """Steps that come to the workers then."""
+        for call in calls:
+            self.at(at_s, lambda call=call: self._arrive(call))  # type: ignore[misc]
+
+    def run(self, until_s: float) -> None:
+        """Until then, or until nothing more would happen."""
+        while self._events and self._events[0][0] <= until_s:
+            second, _, act = heapq.heappop(self._events)
+            self.bench.time.move_to(max(self._start_us + second * 1e6, self.bench.time.us))
+            act()
+        if self._events:
+            self.bench.time.move_to(self._start_us + until_s * 1e6)
+
+    def per_second(self, since_s: float = 0.0) -> list[int]:
+        """How many calls reached the provider in each second since then."""
+        times = [at_s for at_s, _ in self.sent if at_s >= since_s]
+        seconds = Counter(int(at_s - since_s) for at_s in times)
+        return [seconds[n] for n in range(max(seconds, default=-1) + 1)]
+
+    def _arrive(self, call: Call) -> None:
+        self._ready.append(call)
+        self._work()
+
+    def _work(self) -> None:
+        while self._ready and self._busy < self.slots:
+            self._ask(self._ready.popleft())
+
+    def _ask(self, call: Call) -> None:
+        answer = self.bench.gate.admit(call)
+        if answer is None:
+            self.words["admitted"] += 1
+            self._busy += 1
+            self.at(self.now_s + self.bench.held_ms[-1] / 1_000, lambda: self._send(call))
+        elif isinstance(answer, Failure):
+            self.words[answer.kind.value] += 1
+            self.ended.append(answer)
+        else:
+            self.words[answer.reason.rpartition(": ")[2].partition(",")[0]] += 1
+            self._wait(call, answer)
+
+    def _wait(self, call: Call, defer: Defer) -> None:
+        ref = call.claim.ref
+        if defer.wakes:
+            self._in_line[ref] = call
+            self._look(self.now_s + SWEEP_S)
+        else:
+            self.at(self.now_s + defer.after_ms / 1_000, lambda: self._arrive(self.bench.claimed_again(call)))
+
+    def _send(self, call: Call) -> None:
+        self.sent.append((self.now_s, call))
+        answer = self.provider(call, self.now_s)
+        self.at(self.now_s + answer.after_s, lambda: self._settle(call, answer.report))
+
+    def _settle(self, call: Call, report: Report) -> None:
+        settled = self.bench.gate.settle(call, report)
+        self._busy -= 1
+        if report.failure is None:
+            self.done.append((self.now_s, call))
+        else:
+            decision = retry.decide(self.config, report.failure, call.claim.attempt, self._rng, settled)
+            if isinstance(decision, Defer):
+                again = self.bench.claimed_again(call, failed=decision.counts_as_attempt)
+                self.at(self.now_s + decision.after_ms / 1_000, lambda: self._arrive(again))
+            else:
+                self.ended.append(report.failure)
+        self._work()
+
+    def _look(self, second: float) -> None:
+        """A steward looks then, or earlier when it already will."""
+        if self._look_s is None or second < self._look_s:
+            self._look_s = second
+            self.at(second, lambda: self._release(second))
+
+    def _release(self, planned_s: float) -> None:
+        if self._look_s != planned_s:
+            return  # it looked earlier
+        self._look_s = None
+        refs, more_ms = self.bench.board.release()
+        for ref in refs:
+            if call := self._in_line.pop(ref, None):
+                self._ready.append(self.bench.claimed_again(call))
+        if self._in_line:
+            self._look(self.now_s + (SWEEP_S if more_ms < 0 else min(SWEEP_S, max(more_ms, 1) / 1_000)))
+        self._work()
+
+
+@dataclass
+class Bucket:
+    """A provider's own limit, in requests: what it does not let through is a 429."""
+
+    per_minute: float
+    depth: float
+    retry_after_s: float | None = None
+    lasts_s: float = 1.0
+    refused: int = 0
+    _level: float = field(init=False)
+    _at_s: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self._level = self.depth
+
+    def __call__(self, call: Call, at_s: float) -> Answer:
+        """See `Provider`."""
+        self._level = min(self.depth, self._level + (at_s - self._at_s) * self.per_minute / 60)
+        self._at_s = at_s
+        if self._level > 1 - 1e-6:
+            self._level -= 1
+            return Answer.good(after_s=self.lasts_s)
+        self.refused += 1
+        return Answer.bad(FailureKind.RATE_LIMITED, retry_after_s=self.retry_after_s)

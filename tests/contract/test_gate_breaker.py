@@ -1,0 +1,239 @@
+"""The circuit breaker of a downstream: what opens it, what never does, and how the fleet finds out that it is well again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis as redis_py
+
+from orchestration.keyspace import Key
+from schemas.failure import FailureKind
+from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits, said
+from tests.contract.gate_crowd import Answer, Crowd
+
+Make = Callable[..., GateBench]
+JITTER = 0.25
+"""Of the time that a breaker stays open: a fleet of fleets must not probe in one breath."""
+
+
+@pytest.fixture
+def extra_keys() -> tuple[Key, ...]:
+    return (CLOCK_KEY,)
+
+
+@pytest.fixture
+def bench(redis: redis_py.Redis, prefix: str) -> Make:
+    def made(**fields: object) -> GateBench:
+        bench = GateBench(redis, prefix, {SHOP: limits(**{"rpm": 60_000, **fields})})
+        bench.warm()
+        return bench
+
+    return made
+
+
+def lose(gate: GateBench, count: int, kind: FailureKind = FailureKind.OVERLOADED) -> None:
+    """So many calls fail."""
+    calls = [gate.call(f"lost-{gate.time.us}-{n}") for n in range(count)]
+    gate.admitted(*calls)
+    for call in calls:
+        gate.fails(call, kind)
+
+
+def until_half_open(gate: GateBench) -> None:
+    """The time it stays open passes."""
+    gate.time.move_to(gate.time.us + gate.status().open_ms * 1_000 + 1)
+
+
+# --- what opens it
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        FailureKind.OVERLOADED,
+        FailureKind.PROVIDER_ERROR,
+        FailureKind.TIMEOUT,
+        FailureKind.CONNECTION,
+        FailureKind.TOOL_ERROR,
+    ],
+)
+def test_failures_in_a_row_open_it(bench: Make, kind: FailureKind) -> None:
+    """Eight, and no sooner; then nobody is admitted, and the failures' own retries know how long."""
+    gate = bench()
+    lose(gate, 7, kind)
+    call, waiting = gate.call("eighth"), gate.call("waiting")
+    gate.admitted(call)
+    assert gate.status().breaker == "closed"
+    settled = gate.fails(call, kind)
+    assert (settled.why, gate.status().breaker) == ("open", "open")
+    assert 2_000 * (1 - JITTER) <= settled.closed_ms <= 2_000 * (1 + JITTER) + 1
+    assert gate.ask(waiting) == "open"
+
+
+@pytest.mark.parametrize(("good", "bad", "state"), [(5, 5, "open"), (6, 4, "closed"), (4, 5, "closed")])
+def test_a_share_of_failures_opens_it(bench: Make, good: int, bad: int, state: str) -> None:
+    """Half of at least ten; less is no outage, and fewer are no evidence."""
+    gate = bench()
+    for n in range(good):
+        call = gate.call(f"good-{n}")
+        gate.admitted(call)
+        gate.ok(call, 10, 10)
+    lose(gate, bad)
+    assert gate.status().breaker == state
+
+
+def test_old_failures_are_forgotten(bench: Make) -> None:
+    """The window is seconds: what was lost a minute ago is no reason to shut it now."""
+    gate = bench(failures_in_a_row=100)
+    lose(gate, 9)
+    gate.time.pass_s(60)
+    lose(gate, 9)
+    assert gate.status().breaker == "closed"
+
+
+def test_a_429_never_opens_it(bench: Make) -> None:
+    """Who says so is well; a hundred in a row pause the downstream, and that is all. Not in a probe's answer either."""
+    gate = bench(open_s=1)
+    lose(gate, 100, FailureKind.RATE_LIMITED)
+    assert (gate.status().breaker, gate.status().throttled) == ("closed", 100)
+    gate.time.pass_s(30)
+    lose(gate, 8)
+    until_half_open(gate)
+    probe = gate.call("probe")
+    gate.admitted(probe)
+    settled = gate.fails(probe, FailureKind.RATE_LIMITED)
+    assert (settled.why, settled.free, gate.status().breaker) == ("paused", True, "half_open")
+
+
+def test_the_failures_of_one_outage_are_one_trip(bench: Make) -> None:
+    """Five hundred calls were in flight when it opened; that they time out later, in a probe's time even, is no news."""
+    gate = bench()
+    old = [gate.call(f"old-{n}") for n in range(500)]
+    gate.admitted(*old)
+    lose(gate, 8)
+    open_ms = gate.status().open_ms
+    for call in old[:250]:
+        gate.fails(call, FailureKind.TIMEOUT)
+    assert gate.status().open_ms == open_ms
+    until_half_open(gate)
+    probe = gate.call("probe")
+    gate.admitted(probe)
+    for call in old[250:]:
+        assert not gate.fails(call, FailureKind.TIMEOUT).free
+    assert gate.status().breaker == "half_open"
+    gate.ok(probe, 10, 10)
+    assert gate.status().breaker == "half_open"
+
+
+# --- half open
+
+
+def test_few_probe_however_many_ask_at_once(bench: Make, redis: redis_py.Redis) -> None:
+    """Forty threads with clients of their own: one call goes, and after its success three at a time, over the whole fleet."""
+    gate = bench()
+    lose(gate, 8)
+    until_half_open(gate)
+    gates = [gate.another_gate({SHOP: limits(rpm=60_000)}) for _ in range(40)]
+
+    def rush(name: str) -> list[object]:
+        calls = [gate.call(f"{name}-{n}") for n in range(40)]
+        with ThreadPoolExecutor(40) as pool:
+            answers = list(pool.map(lambda each: said(each[0].admit(each[1])), zip(gates, calls, strict=True)))
+        assert set(answers) <= {"admitted", "half_open", "queued"}, Counter(answers)
+        return [call for call, answer in zip(calls, answers, strict=True) if answer == "admitted"]
+
+    first = rush("first")
+    assert len(first) == 1
+    assert gate.status().probes == 1
+    gate.ok(first[0], 10, 10)  # type: ignore[arg-type]
+    woken: list[str] = []
+    for _ in range(5):
+        woken += [ref.job_id for ref in gate.board.release()[0]]
+    assert len(woken) == 3
+    probes = [gate.call(job) for job in woken]
+    assert [gate.ask(call) for call in probes] == ["admitted"] * 3
+    assert (rush("second"), gate.board.release()[0]) == ([], [])
+    for call in probes[:2]:
+        gate.ok(call, 10, 10)
+    assert gate.status().breaker == "closed"
+
+
+def test_when_its_probes_succeed_it_closes_and_goes_on_slowly(bench: Make) -> None:
+    """Three; then a tenth of the rate, rising: what waited does not come all at once."""
+    gate = bench(rpm=6_000, ramp_s=5)
+    lose(gate, 8)
+    until_half_open(gate)
+    for n in range(3):
+        probe = gate.call(f"probe-{n}")
+        gate.admitted(probe)
+        gate.ok(probe, 10, 10)
+    assert gate.status().breaker == "closed"
+    assert gate.status().rate_factor == pytest.approx(0.1)
+    assert gate.status().levels["requests"] <= 0
+    gate.time.pass_s(5)
+    assert gate.status().rate_factor == 1.0
+
+
+def test_a_failed_probe_opens_it_again_and_for_longer(bench: Make) -> None:
+    """Twice as long each time, up to ten seconds; the probe's failure costs its call no attempt."""
+    gate = bench()
+    lose(gate, 8)
+    opened_ms = [gate.status().open_ms]
+    for n in range(5):
+        until_half_open(gate)
+        probe = gate.call(f"probe-{n}")
+        gate.admitted(probe)
+        assert gate.fails(probe).free
+        opened_ms.append(gate.status().open_ms)
+    for ms, planned in zip(opened_ms, (2_000, 4_000, 8_000, 10_000, 10_000, 10_000), strict=True):
+        assert planned * (1 - JITTER) <= ms <= planned * (1 + JITTER)
+
+
+def test_a_probe_that_is_never_heard_of_makes_room_for_another(bench: Make) -> None:
+    """Its worker died, or the downstream hangs: seconds later the next one is sent, so that recovery is not a hang late."""
+    gate = bench()
+    lose(gate, 8)
+    until_half_open(gate)
+    gate.admitted(gate.call("silent"))
+    other = gate.call("other")
+    assert gate.ask(other) == "half_open"
+    gate.time.pass_s(2)
+    assert len(gate.board.release()[0]) == 1
+    gate.admitted(gate.claimed_again(other))
+
+
+def test_an_outage_costs_few_calls_and_loses_none(bench: Make) -> None:
+    """A minute of 529s over 600 calls: what was in flight, then a probe now and then; nothing ends, and all are done after it."""
+    gate = bench(rpm=600)
+
+    def provider(call: object, at_s: float) -> Answer:
+        return Answer.bad(FailureKind.OVERLOADED, after_s=0.3) if 10 <= at_s < 70 else Answer.good(after_s=3)
+
+    crowd = Crowd(gate, provider, slots=64)
+    crowd.submit(*(gate.call(f"j{n}") for n in range(600)))
+    crowd.run(180)
+    assert (len(crowd.done), crowd.ended) == (600, [])
+    seconds = crowd.per_second()
+    assert sum(seconds[15:70]) <= 3 * 55 / 10, "probes"
+    assert len(crowd.sent) <= 1.08 * 600
+    assert max(seconds[70:]) <= 10, "no recovery peak"
+
+
+# --- an operator's hand
+
+
+def test_an_operator_opens_and_closes_it(bench: Make) -> None:
+    """Open for as long as he says, then it probes; closed at once, and slowly."""
+    gate = bench()
+    gate.board.open(SHOP, 30)
+    assert gate.ask(gate.call("a")) == "open"
+    assert gate.status().open_ms == 30_000
+    gate.board.close(SHOP)
+    assert gate.status().breaker == "closed"
+    assert gate.status().rate_factor == pytest.approx(0.1)
+    gate.board.open(SHOP, 30)
+    gate.time.pass_s(30.001)
+    assert gate.status().breaker == "half_open"

@@ -1,0 +1,232 @@
+"""Budgets: retries of a lineage, retries of a downstream that loses calls, tokens of a lineage: what they pace and deny."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import redis as redis_py
+
+from orchestration.admission.call import Call
+from orchestration.keyspace import Key
+from schemas.failure import Failure, FailureKind
+from schemas.step import Defer
+from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
+from tests.contract.gate_crowd import Answer, Crowd
+
+Make = Callable[..., GateBench]
+
+
+@pytest.fixture
+def extra_keys() -> tuple[Key, ...]:
+    return (CLOCK_KEY,)
+
+
+@pytest.fixture
+def bench(redis: redis_py.Redis, prefix: str) -> Make:
+    def made(**fields: object) -> GateBench:
+        bench = GateBench(redis, prefix, {SHOP: limits(**{"failures_in_a_row": 1_000, "min_calls": 1_000, **fields})})
+        bench.warm()
+        return bench
+
+    return made
+
+
+def failed(gate: GateBench, *calls: Call) -> list[Call]:
+    """All are admitted and fail; the claims of their retries."""
+    gate.admitted(*calls)
+    for call in calls:
+        gate.fails(call)
+    return [gate.claimed_again(call, failed=True) for call in calls]
+
+
+# --- retries of a lineage
+
+
+def test_beyond_the_first_few_each_retry_of_a_lineage_has_its_own_time(bench: Make) -> None:
+    """Ten children fail together: seven retries go at once (5 + a fifth of the calls), the others a second apart."""
+    gate = bench()
+    retries = failed(gate, *(gate.call(f"child-{n}", root="root") for n in range(10)))
+    gate.admitted(*retries[:7])
+    waits_ms = []
+    for call in retries[7:]:
+        answer = gate.gate.admit(call)
+        assert isinstance(answer, Defer)
+        assert "lineage_paced" in answer.reason
+        assert (answer.counts_as_attempt, answer.wakes) == (False, False)
+        waits_ms.append(answer.after_ms)
+    assert waits_ms == [1_000, 2_000, 3_000]
+
+
+def test_a_paced_retry_goes_at_its_time_and_pays_once(bench: Make) -> None:
+    """Who asks earlier is told the rest of the same time."""
+    gate = bench()
+    retries = failed(gate, *(gate.call(f"child-{n}", root="root") for n in range(10)))
+    gate.admitted(*retries[:7])
+    assert gate.ask(retries[7]) == "lineage_paced"
+    gate.time.pass_s(0.4)
+    early = gate.gate.admit(gate.claimed_again(retries[7]))
+    assert isinstance(early, Defer)
+    assert early.after_ms == 600
+    gate.time.pass_s(0.6)
+    gate.admitted(gate.claimed_again(retries[7]))
+    assert (gate.lineage("root")["n"], gate.lineage("root")["u"]) == (10, 8)
+
+
+def test_beyond_its_budget_a_lineage_makes_no_retry(bench: Make) -> None:
+    """A dead letter with its reason; other lineages go on."""
+    gate = bench()
+    call = gate.call("a")
+    for _ in range(12):
+        [call] = failed(gate, call)
+        gate.time.pass_s(60)
+    answer = gate.gate.admit(call)
+    assert isinstance(answer, Failure)
+    assert answer.kind is FailureKind.BUDGET_EXCEEDED
+    assert "lineage_retry_budget" in answer.detail
+    assert "11 retries on 1 calls" in answer.detail
+    other = gate.call("b")
+    [again] = failed(gate, other)
+    gate.admitted(again)
+
+
+@pytest.mark.parametrize("kind", [FailureKind.OVERLOADED, FailureKind.TIMEOUT, FailureKind.RATE_LIMITED])
+@pytest.mark.parametrize("children", [0, 8])
+def test_n_calls_are_made_at_most_2n_and_10_times(bench: Make, kind: FailureKind, children: int) -> None:
+    """A downstream that never answers well, and a policy that never gives up: the lineage's budget ends it."""
+    gate = bench()
+    crowd = Crowd(gate, lambda call, at_s: Answer.bad(kind))
+    crowd.submit(gate.call("root"), *(gate.call(f"child-{n}", root="root") for n in range(children)))
+    crowd.run(3_600)
+    n = 1 + children
+    assert len(crowd.ended) == n
+    assert {failure.kind for failure in crowd.ended} == {FailureKind.BUDGET_EXCEEDED}
+    assert n < len(crowd.sent) <= 2 * n + 10
+
+
+def test_a_vanished_worker_is_a_retry_of_the_lineage(bench: Make) -> None:
+    """What kills its worker each time is bounded like what fails each time."""
+    gate = bench()
+    call = gate.call("a")
+    for _ in range(12):
+        gate.admitted(call)
+        gate.time.pass_s(60)
+        call = gate.claimed_again(call, lost=True)
+    assert gate.ask(call) == "budget_exceeded"
+
+
+def test_a_retry_that_waits_for_a_limit_pays_once(bench: Make) -> None:
+    """In line, woken, late, in line again: one retry of the lineage, whatever came between."""
+    gate = bench(rpm=60)
+    call = gate.call("a")
+    [retry] = failed(gate, call)
+    assert gate.ask(retry) == "rate"
+    for _ in range(3):
+        gate.time.pass_s(1)
+        assert len(gate.board.release()[0]) == 1
+        gate.time.pass_s(31)  # its message waits for a free worker longer than its right of way
+        gate.board.release()
+        gate.board.pause(SHOP, 1)
+        assert gate.ask(gate.claimed_again(retry)) == "paused"
+        gate.time.pass_s(60)
+    gate.board.release()
+    gate.admitted(gate.claimed_again(retry))
+    assert gate.lineage("a")["u"] == 1
+
+
+# --- retries of a downstream
+
+
+def lose_every(gate: GateBench, nth: int, count: int) -> list[Call]:
+    """Calls of which every nth is lost; the claims of the retries."""
+    calls = [gate.call(f"j{n}-{gate.time.us}") for n in range(count)]
+    gate.admitted(*calls)
+    lost = calls[::nth]
+    for call in calls:
+        _ = gate.fails(call) if call in lost else gate.ok(call, 10, 10)
+    return [gate.claimed_again(call, failed=True) for call in lost]
+
+
+def test_a_downstream_that_loses_calls_gets_few_retries(bench: Make) -> None:
+    """While a tenth or more of its calls fail: what was saved up, one for ten successes, one in two seconds; the others wait."""
+    gate = bench(min_calls=10, retry_ratio=0.1)
+    retries = lose_every(gate, 4, 200)
+    assert gate.status().sick
+    answers = [gate.ask(call) for call in retries]
+    went = answers.count("admitted")
+    assert 20 <= went <= 24, "20 is the most that is saved up"
+    assert set(answers[went:]) <= {"retry_budget", "queued"}
+    assert gate.status().waiting["retry"] == 50 - went
+    assert gate.ask(gate.call("first-attempt")) == "admitted", "it is retries that wait"
+
+
+def test_a_downstream_that_is_well_gets_every_retry(bench: Make) -> None:
+    """A share of failures below a tenth, or a loss that is seconds old: nothing binds."""
+    gate = bench(min_calls=10)
+    assert {gate.ask(call) for call in lose_every(gate, 20, 600)} == {"admitted"}
+    retries = lose_every(gate, 4, 200)
+    gate.time.pass_s(2.1)
+    assert {gate.ask(call) for call in retries} == {"admitted"}
+
+
+# --- tokens of a lineage
+
+
+def bound(gate: GateBench, job: str, tokens: int, output: int, *, root: str = "root", **fields: int) -> Call:
+    """A call of a lineage with a budget."""
+    return gate.call(job, tokens, output, root=root, **fields)  # type: ignore[arg-type]
+
+
+def test_parallel_calls_of_a_lineage_can_not_overshoot_its_tokens(bench: Make) -> None:
+    """Reserved, not checked: what is in flight counts as if it had been used; who does not fit waits for what comes back."""
+    gate = bench()
+    root = bound(gate, "root", 100, 50, lineage_input_tokens=1_000, lineage_output_tokens=200)
+    gate.admitted(root)
+    gate.ok(root, 100, 50)
+    children = [bound(gate, f"child-{n}", 300, 40) for n in range(4)]
+    gate.admitted(*children[:3])
+    assert gate.ask(children[3]) == "lineage_tokens"
+    gate.ok(children[0], 100, 10)
+    assert gate.ask(children[3]) == "lineage_tokens", "200 came back, 300 are needed"
+    gate.ok(children[1], 100, 10)
+    last = gate.claimed_again(children[3])
+    gate.admitted(last)
+    for call in (children[2], last):
+        gate.ok(call, 200, 10)
+    lineage = gate.lineage("root")
+    assert [lineage[name] for name in ("ui", "uo", "ri", "ro")] == [700, 90, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "output", "said"), [(901, 10, "lineage_input_tokens"), (10, 151, "lineage_output_tokens")]
+)
+def test_what_can_not_fit_any_more_is_denied(bench: Make, tokens: int, output: int, said: str) -> None:
+    """No waiting cures it: a dead letter that names the limit, what was used and what was asked for."""
+    gate = bench()
+    root = bound(gate, "root", 100, 50, lineage_input_tokens=1_000, lineage_output_tokens=200)
+    gate.admitted(root)
+    gate.ok(root, 100, 50)
+    answer = gate.gate.admit(bound(gate, "child", tokens, output))
+    assert isinstance(answer, Failure)
+    assert answer.kind is FailureKind.BUDGET_EXCEEDED
+    for part in (said, "tokens used", str(max(tokens, output))):
+        assert part in answer.detail
+
+
+def test_a_lineage_without_a_budget_is_not_bound(bench: Make) -> None:
+    """Nought is any number, and a child says what its root said."""
+    gate = bench()
+    gate.admitted(bound(gate, "root", 10**9, 10**9, lineage_input_tokens=0, lineage_output_tokens=0))
+    gate.admitted(bound(gate, "child", 10**9, 10**9))
+
+
+def test_a_call_whose_answer_was_lost_is_charged_to_its_lineage(bench: Make) -> None:
+    """A timeout may have been read and written; a 429 and what was never sent were not."""
+    gate = bench()
+    for n, (kind, sent) in enumerate([("timeout", True), ("rate_limited", True), ("connection", False)]):
+        call = bound(gate, f"j{n}", 100, 10, lineage_input_tokens=1_000, lineage_output_tokens=200)
+        gate.admitted(call)
+        gate.fails(call, FailureKind(kind), sent=sent)
+        gate.time.pass_s(60)
+        lineage = gate.lineage("root")
+        assert [lineage[name] for name in ("ui", "uo", "ri", "ro")] == [100, 10, 0, 0]

@@ -1,0 +1,379 @@
+"""What the coordinator makes of what a downstream says: a 429 and its Retry-After, headers, spend caps, silence, a new server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import redis as redis_py
+
+from orchestration.admission.call import Report, Settlement
+from orchestration.errors import ConfigError, NotFound
+from orchestration.keyspace import Key
+from schemas.failure import Failure, FailureKind
+from schemas.model import Usage
+from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits, said
+from tests.contract.gate_crowd import Answer, Bucket, Crowd
+
+Make = Callable[..., GateBench]
+THROTTLED = FailureKind.RATE_LIMITED
+
+
+@pytest.fixture
+def extra_keys() -> tuple[Key, ...]:
+    return (CLOCK_KEY,)
+
+
+@pytest.fixture
+def bench(redis: redis_py.Redis, prefix: str) -> Make:
+    def made(*, warm: bool = True, **fields: object) -> GateBench:
+        bench = GateBench(redis, prefix, {SHOP: limits(**fields)})
+        if warm:
+            bench.warm()
+        return bench
+
+    return made
+
+
+# --- a 429
+
+
+def test_retry_after_pauses_the_fleet_and_nobody_goes_before_it_is_over(bench: Make) -> None:
+    """One worker is told, all obey: those who ask, those who wait, and those who were woken a moment ago."""
+    gate = bench(rpm=60)
+    throttled, waiting = gate.call("a"), gate.call("b")
+    gate.admitted(throttled)
+    gate.ask(waiting)
+    gate.time.pass_s(1)
+    assert len(gate.board.release()[0]) == 1
+    assert gate.fails(throttled, THROTTLED, retry_after_s=20) == Settlement(20_000, "paused", free=True)
+    woken = gate.claimed_again(waiting)
+    other = gate.another_gate({SHOP: limits(rpm=60)})
+    assert [gate.ask(woken), said(other.admit(gate.call("c")))] == ["paused", "paused"]
+    gate.time.pass_s(19.99)
+    assert gate.ask(gate.call("d")) == "paused"
+    assert gate.board.release() == ([], 10)
+    assert gate.status().paused_ms == 10
+
+
+def test_after_a_pause_waiters_are_let_go_one_by_one_and_slowly_at_first(bench: Make) -> None:
+    """No burst was saved up: at T the bucket is empty, the rate low, and no second sees more than the limit."""
+    gate = bench(rpm=600)
+
+    def provider(call: object, at_s: float) -> Answer:
+        return Answer.bad(THROTTLED, retry_after_s=20) if at_s < 1 else Answer.good()
+
+    crowd = Crowd(gate, provider)
+    crowd.submit(*(gate.call(f"j{n}") for n in range(100)))
+    crowd.run(60)
+    paused_s = 0.1 + 20
+    again = [at_s for at_s, _ in crowd.sent if at_s > 1]
+    assert min(again) > paused_s, "the first answer came at 0.1 s and said 20 s"
+    seconds = crowd.per_second(paused_s)
+    assert len(crowd.done) == 100
+    assert max(seconds) <= 10
+    assert seconds[0] <= 3, "slow start"
+    assert sum(seconds[5:9]) >= 30, "and then it goes on"
+    assert crowd.ended == []
+
+
+def test_without_a_retry_after_a_429_pauses_for_a_second(bench: Make) -> None:
+    """Something must change; a second is short enough to be no loss."""
+    gate = bench(rpm=600)
+    call = gate.call("a")
+    gate.admitted(call)
+    assert gate.fails(call, THROTTLED).closed_ms == 1_000
+
+
+def test_an_absurd_retry_after_is_cut(bench: Make) -> None:
+    """A year is a mistake; a quarter of an hour is believed."""
+    gate = bench(rpm=600)
+    call = gate.call("a")
+    gate.admitted(call)
+    assert gate.fails(call, THROTTLED, retry_after_s=31_536_000).closed_ms == 900_000
+
+
+def test_a_shorter_retry_after_does_not_end_a_longer_one(bench: Make) -> None:
+    """The last word is the longest, not the last."""
+    gate = bench(rpm=600)
+    calls = [gate.call(f"j{n}") for n in range(3)]
+    gate.admitted(*calls)
+    for call, wait_s in zip(calls, (10, 60, 1), strict=True):
+        gate.fails(call, THROTTLED, retry_after_s=wait_s)
+    assert gate.status().paused_ms == 60_000
+
+
+@pytest.mark.parametrize("spread_s", [0.0, 0.02, 0.2], ids=["at once", "within a second", "over six seconds"])
+def test_a_burst_of_429s_is_one_signal(bench: Make, spread_s: float) -> None:
+    """Thirty calls in flight are refused: the rate is cut once, however long their answers trickle in."""
+    gate = bench(rpm=6_000, cut=0.7, recover_s=600)
+    calls = [gate.call(f"j{n}") for n in range(30)]
+    gate.admitted(*calls)
+    for call in calls:
+        gate.fails(call, THROTTLED, retry_after_s=10)
+        gate.time.pass_s(spread_s)
+    gate.time.move_to(gate.time.us + gate.status().paused_ms * 1_000 + 10e6)
+    assert gate.status().rate_factor == pytest.approx(0.7, abs=0.02)
+
+
+def test_the_rate_climbs_back_after_a_cut(bench: Make) -> None:
+    """Additively: from 0.7 to the whole in three tenths of `recover_s`; each further 429 cuts again, but never to nothing."""
+    gate = bench(rpm=6_000, recover_s=60)
+    factors = []
+    for n in range(12):
+        call = gate.call(f"j{n}")
+        gate.admitted(call)
+        gate.fails(call, THROTTLED)
+        gate.time.pass_s(2)
+        factors.append(gate.status().rate_factor)
+    assert factors[0] == pytest.approx(0.7 + 0.9 / 60, abs=0.02)
+    assert factors == sorted(factors, reverse=True)
+    assert factors[-1] >= 0.1
+    gate.time.pass_s(60)
+    assert gate.status().rate_factor == 1.0
+
+
+@pytest.mark.parametrize("kind", [FailureKind.OVERLOADED, FailureKind.PROVIDER_ERROR, FailureKind.TIMEOUT])
+def test_a_5xx_cuts_nothing(bench: Make, kind: FailureKind) -> None:
+    """It comes whatever the rate: cutting for it pins a provider that loses every tenth call at its lowest rate."""
+    gate = bench(rpm=6_000)
+    for n in range(40):
+        call = gate.call(f"j{n}")
+        gate.admitted(call)
+        _ = gate.fails(call, kind) if n % 4 == 0 else gate.ok(call, 10, 10)
+    assert (gate.status().rate_factor, gate.status().paused_ms, gate.status().breaker) == (1.0, 0, "closed")
+
+
+def test_a_5xx_with_a_retry_after_pauses_too(bench: Make) -> None:
+    """Whoever names a time is taken at his word."""
+    gate = bench(rpm=600)
+    call = gate.call("a")
+    gate.admitted(call)
+    assert gate.fails(call, FailureKind.OVERLOADED, retry_after_s=7) == Settlement(7_000, "paused", free=False)
+
+
+# --- limits that nobody named
+
+
+ANTHROPIC = {
+    "anthropic-ratelimit-requests-limit": "120",
+    "anthropic-ratelimit-input-tokens-limit": "60000",
+    "anthropic-ratelimit-output-tokens-limit": "6000",
+}
+OPENAI = {"x-ratelimit-limit-requests": "120", "x-ratelimit-limit-tokens": "90000"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "learned"),
+    [
+        (ANTHROPIC, {"requests": 120, "input_tokens": 60_000, "output_tokens": 6_000}),
+        (OPENAI, {"requests": 120, "tokens": 90_000}),
+    ],
+    ids=["anthropic", "openai"],
+)
+def test_limits_are_learned_from_headers(bench: Make, headers: dict[str, str], learned: dict[str, float]) -> None:
+    """Of the answer or of a failure; what was used before there was a limit is no debt."""
+    gate = bench()
+    calls = [gate.call(f"j{n}", 400, 80) for n in range(100)]
+    gate.admitted(*calls)
+    gate.gate.settle(calls[0], Report(usage=Usage(input_tokens=400, output_tokens=10), headers=headers))
+    assert gate.status().limits == learned
+    assert min(gate.status().levels.values()) >= 0
+    gate.time.pass_s(2)
+    gate.admitted(gate.call("next", 400, 80))
+
+
+def test_an_operators_limit_wins_over_a_header(bench: Make) -> None:
+    """He may have reasons: other users of the same key, a bill."""
+    gate = bench(rpm=60)
+    call = gate.call("a")
+    gate.admitted(call)
+    gate.gate.settle(call, Report(usage=Usage(input_tokens=1, output_tokens=1), headers=OPENAI))
+    assert gate.status().limits == {"requests": 60, "tokens": 90_000}
+
+
+@pytest.mark.parametrize(
+    ("left", "level"), [("2", 2), ("99", 9), ("0", 0), ("-5", 9), ("many", 9), ("1e9", 9), ("", 9)]
+)
+def test_what_is_left_by_the_provider_counts_when_it_is_less(bench: Make, left: str, level: float) -> None:
+    """Somebody else uses the key, too. A figure that is none is as if it had not been said."""
+    gate = bench(rpm=600)
+    call = gate.call("a")
+    gate.admitted(call)
+    headers = {"x-ratelimit-remaining-requests": left}
+    gate.gate.settle(call, Report(usage=Usage(input_tokens=1, output_tokens=1), headers=headers))
+    assert gate.status().levels["requests"] == level
+
+
+@pytest.mark.parametrize("slots", [4, 16])
+def test_an_unknown_limit_is_guessed_from_its_429s(bench: Make, slots: int) -> None:
+    """Nobody named it: found out by the fleet itself, with few refusals, and most of what it allows is used."""
+    gate = bench()
+    provider = Bucket(120, depth=2)
+    crowd = Crowd(gate, provider, slots=slots)
+    crowd.submit(*(gate.call(f"j{n}") for n in range(800)))
+    crowd.run(300)
+    assert gate.status().guessed
+    assert len(crowd.done) >= 0.7 * 600
+    assert provider.refused <= 0.05 * len(crowd.sent)
+
+
+# --- a spend cap
+
+
+def test_a_spend_cap_blocks_the_downstream_for_the_whole_fleet(bench: Make) -> None:
+    """One failed call is enough: with its reason, visible, never tried again; those who wait are told; unblock lifts it."""
+    gate = bench(rpm=60)
+    spent, waiting = gate.call("a"), gate.call("b")
+    gate.admitted(spent)
+    gate.ask(waiting)
+    gate.board.release()
+    failure = Failure(kind=FailureKind.QUOTA_EXHAUSTED, detail="insufficient_quota: the credit is used up")
+    assert gate.gate.settle(spent, Report(failure=failure)).why == "blocked"
+    assert gate.status().blocked_reason == "insufficient_quota: the credit is used up"
+    assert [ref.job_id for ref in gate.board.release()[0]] == ["b"], "who waits is told at once"
+    for call in (gate.claimed_again(waiting), gate.call("c")):
+        answer = gate.another_gate({SHOP: limits(rpm=60)}).admit(call)
+        assert isinstance(answer, Failure)
+        assert answer.kind is FailureKind.QUOTA_EXHAUSTED
+        assert "insufficient_quota: the credit is used up" in answer.detail
+        assert f"midwatch gate unblock {SHOP}" in answer.detail
+    assert gate.status().waiters == 0
+    gate.board.unblock(SHOP)
+    gate.time.pass_s(1)
+    gate.admitted(gate.call("d"))
+
+
+def test_a_block_ends_by_itself_in_time(bench: Make) -> None:
+    """After an hour somebody may look whether the month is over."""
+    gate = bench(rpm=60)
+    call = gate.call("a")
+    gate.admitted(call)
+    gate.fails(call, FailureKind.QUOTA_EXHAUSTED)
+    gate.time.pass_s(3_601)
+    gate.admitted(gate.call("b"))
+
+
+@pytest.mark.parametrize("kind", [FailureKind.AUTH_ERROR, FailureKind.FORMAT_ERROR, FailureKind.REFUSED])
+def test_the_callers_own_error_is_no_news_of_the_downstream(bench: Make, kind: FailureKind) -> None:
+    """A hundred bad requests open no breaker and pause nobody."""
+    gate = bench(rpm=6_000)
+    for n in range(100):
+        call = gate.call(f"j{n}")
+        gate.admitted(call)
+        assert gate.fails(call, kind) == Settlement()
+        gate.time.pass_s(0.01)
+    assert (gate.status().breaker, gate.status().failed) == ("closed", 0)
+
+
+# --- clocks and servers
+
+
+def test_a_clock_that_jumps_back_an_hour_does_no_harm(bench: Make) -> None:
+    """A failover to a server whose clock is behind: nothing is refilled twice, a pause lasts as long as it would have."""
+    gate = bench(rpm=60)
+    throttled = gate.call("a")
+    gate.admitted(throttled)
+    gate.fails(throttled, THROTTLED, retry_after_s=20)
+    waiting = gate.call("b")
+    assert gate.ask(waiting) == "paused"
+    gate.time.pass_s(5 - 3_600)
+    assert gate.ask(gate.call("c")) == "paused"
+    assert gate.status().paused_ms == pytest.approx(20_000, abs=1)
+    gate.time.pass_s(20)
+    assert gate.status().levels["requests"] <= 0
+    woken: list[str] = []
+    for _ in range(40):
+        gate.time.pass_s(0.25)
+        woken += [ref.job_id for ref in gate.board.release()[0]]
+    assert woken[0] == "b"
+    gate.admitted(gate.claimed_again(waiting))
+
+
+def test_a_clock_that_jumps_ahead_refills_one_bucket_at_most(bench: Make) -> None:
+    """An hour ahead is a full bucket, not an hour's worth."""
+    gate = bench(rpm=600)
+    gate.admitted(*(gate.call(f"j{n}") for n in range(10)))
+    gate.time.pass_s(3_600)
+    assert gate.status().levels["requests"] == 10
+
+
+def test_a_wiped_server_starts_slowly_and_with_the_limits_of_the_workers(bench: Make, redis: redis_py.Redis) -> None:
+    """A failover without data must not be sixty calls at once: one burst, then a fifth of the rate, rising."""
+    gate = bench(rpm=600)
+    gate.admitted(gate.call("before"))
+    redis.delete(*gate.keys.downstream(SHOP)[:-1])
+    redis.zrem(gate.keys.gate_index(), SHOP)
+    crowd = Crowd(gate)
+    crowd.submit(*(gate.call(f"j{n}") for n in range(100)))
+    crowd.run(20)
+    assert gate.board.limits(SHOP).requests_per_minute == 600
+    seconds = crowd.per_second()
+    assert seconds[0] <= 10 + 4
+    assert seconds[1] < seconds[5] <= 10
+
+
+# --- an operator's hand
+
+
+def test_a_limit_that_is_set_counts_at_once_for_everybody(bench: Make) -> None:
+    """For those who wait, too; no worker is started again."""
+    gate = bench(rpm=6)
+    gate.admitted(gate.call("a"))
+    waiting = gate.call("b")
+    assert gate.ask(waiting) == "rate"
+    gate.board.release()
+    gate.board.set(SHOP, rpm=600)
+    gate.time.pass_s(0.2)
+    assert [ref.job_id for ref in gate.board.release()[0]] == ["b"]
+    gate.admitted(gate.claimed_again(waiting))
+    assert gate.board.limits(SHOP).requests_per_minute == 600
+
+
+def test_the_newest_limits_win(bench: Make) -> None:
+    """A worker with an older file changes nothing; one with a newer file does; an operator is newer than any file so far."""
+    gate = bench(rpm=60)
+    gate.board.set(SHOP, rpm=120)
+    set_ms = gate.time.us // 1_000
+    gate.another_gate({SHOP: limits(rpm=30)}, version=set_ms - 1).admit(gate.call("a"))
+    assert gate.status().limits == {"requests": 120}
+    gate.another_gate({SHOP: limits(rpm=240)}, version=set_ms + 1).admit(gate.call("b"))
+    assert gate.status().limits == {"requests": 240}
+    gate.another_gate({}).admit(gate.call("c"))
+    assert gate.status().limits == {"requests": 240}, "who names none changes none"
+
+
+def test_a_limit_that_is_set_keeps_the_others_and_none_takes_one_away(bench: Make) -> None:
+    """`gate set` changes what it names."""
+    gate = bench(rpm=60, itpm=1_000)
+    assert gate.board.set(SHOP, burst_s=2.0, itpm=None) == limits(rpm=60, burst_s=2.0)
+    assert gate.status().limits == {"requests": 60}
+    assert gate.status().depths == {"requests": 2}
+
+
+@pytest.mark.parametrize("change", [{"rpm": 0}, {"rpm": float("nan")}, {"speed": 3}, {"cut": 1.0}, {"open_s": 99}])
+def test_a_limit_that_makes_no_sense_is_refused(bench: Make, change: dict[str, float]) -> None:
+    """With what was wrong and what there is; nothing changed."""
+    gate = bench(rpm=60)
+    before = gate.status()
+    with pytest.raises(ConfigError, match="requests_per_minute"):
+        gate.board.set(SHOP, **change)
+    assert gate.status() == before
+
+
+def test_an_operator_pauses_resumes_blocks_and_unblocks(bench: Make) -> None:
+    """And what nobody has called yet is not found, with what is known."""
+    gate = bench(rpm=600)
+    gate.board.pause(SHOP, 60)
+    assert gate.ask(gate.call("a")) == "paused"
+    gate.board.resume(SHOP)
+    gate.time.pass_s(1)
+    gate.board.release()
+    gate.admitted(gate.call("b"))
+    gate.board.block(SHOP, "the invoice is open")
+    assert gate.ask(gate.call("c")) == "quota_exhausted"
+    gate.board.unblock(SHOP)
+    gate.time.pass_s(1)
+    gate.admitted(gate.call("d"))
+    with pytest.raises(NotFound, match=SHOP):
+        gate.board.pause("stop", 60)

@@ -1,0 +1,261 @@
+"""Waiting in line: who is woken next, whose share is how large, and what becomes of those who never come."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+
+import pytest
+import redis as redis_py
+
+from orchestration.admission.board import AT_MOST, Board
+from orchestration.admission.call import Call
+from orchestration.admission.redis_gate import WAKE_MS
+from orchestration.keyspace import Key
+from schemas.step import Priority
+from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
+from tests.contract.gate_crowd import Answer, Crowd
+
+Make = Callable[..., GateBench]
+HIGH, NORMAL, LOW = Priority.HIGH, Priority.NORMAL, Priority.LOW
+
+
+@pytest.fixture
+def extra_keys() -> tuple[Key, ...]:
+    return (CLOCK_KEY,)
+
+
+@pytest.fixture
+def bench(redis: redis_py.Redis, prefix: str) -> Make:
+    def made(**fields: object) -> GateBench:
+        bench = GateBench(redis, prefix, {SHOP: limits(**fields)})
+        bench.warm()
+        return bench
+
+    return made
+
+
+def queue(gate: GateBench, *jobs: str, **fields: object) -> list[Call]:
+    """Calls that must wait, in this order."""
+    calls = [gate.call(job, **fields) for job in jobs]  # type: ignore[arg-type]
+    assert {gate.ask(call) for call in calls} <= {"rate", "queued"}
+    return calls
+
+
+def released(gate: GateBench) -> list[str]:
+    """Jobs that a steward wakes now."""
+    return [ref.job_id for ref in gate.board.release()[0]]
+
+
+def drained(gate: GateBench, seconds: int, step_s: float = 1.0) -> list[str]:
+    """Jobs in the order in which they go, when each comes as soon as it is woken."""
+    went: list[str] = []
+    for _ in range(int(seconds / step_s)):
+        gate.time.pass_s(step_s)
+        for ref in gate.board.release()[0]:
+            gate.admitted(gate.call(ref.job_id))
+            went.append(ref.job_id)
+    return went
+
+
+# --- order
+
+
+def test_one_flow_goes_in_the_order_in_which_it_came(bench: Make) -> None:
+    """First come, first served; and a newcomer does not pass those who wait, whether there are tokens or not."""
+    gate = bench(rpm=60)
+    gate.admitted(gate.call("now"))
+    queue(gate, *(f"j{n}" for n in range(10)))
+    gate.time.pass_s(1)
+    assert gate.ask(gate.call("newcomer")) == "queued"
+    assert drained(gate, 11) == [*(f"j{n}" for n in range(10)), "newcomer"]
+
+
+def test_who_was_woken_has_the_right_of_way(bench: Make) -> None:
+    """Its message is on its way to a worker: what is meant for it is not given to one who happens to ask."""
+    gate = bench(rpm=60)
+    gate.admitted(gate.call("now"))
+    [call] = queue(gate, "woken")
+    gate.time.pass_s(1)
+    assert released(gate) == ["woken"]
+    gate.time.pass_s(0.5)
+    assert gate.ask(gate.call("newcomer")) == "rate"
+    gate.admitted(gate.claimed_again(call))
+
+
+def test_a_large_call_is_not_starved_by_small_ones(bench: Make) -> None:
+    """Whose turn it is, for him the bucket fills up; the small ones stand behind him."""
+    gate = bench(itpm=60_000)
+    gate.admitted(gate.call("now", 1_000))
+    queue(gate, "large", tokens=5_000)
+    queue(gate, *(f"small-{n}" for n in range(5)), tokens=10)
+    gate.time.pass_s(0.9)
+    assert released(gate) == []
+    gate.time.pass_s(0.1)
+    assert released(gate) == ["large"]
+
+
+def test_a_step_in_line_is_woken_once_by_however_many_stewards(bench: Make, redis: redis_py.Redis) -> None:
+    """Every worker has one; they look at the same moment."""
+    gate = bench(rpm=60_000)
+    gate.board.pause(SHOP, 1)
+    calls = [gate.call(f"j{n}") for n in range(300)]
+    assert {gate.ask(call) for call in calls} == {"paused"}
+    gate.board.close(SHOP)
+    gate.time.pass_s(120)
+    boards = [Board(redis, gate.keys, gate.library) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda board: board.release(), boards))
+    jobs = [ref.job_id for refs, _ in replies for ref in refs]
+    assert len(jobs) == len(set(jobs)) == 300
+    assert max(len(refs) for refs, _ in replies) <= AT_MOST
+
+
+# --- shares
+
+
+def shares(gate: GateBench, crowds: Mapping[str, Sequence[Call]], seconds: float) -> dict[str, float]:
+    """Of what was sent while everybody had something in line."""
+    crowd = Crowd(gate)
+    crowd.submit(*chain.from_iterable(zip(*crowds.values(), strict=True)))
+    crowd.run(seconds)
+    names = Counter(call.claim.ref.job_id.rpartition("-")[0] for at_s, call in crowd.sent if at_s > 1)
+    assert all(names[name] < len(calls) for name, calls in crowds.items()), "it should have lasted"
+    return {name: count / names.total() for name, count in names.items()}
+
+
+def test_tenants_share_by_weight(bench: Make) -> None:
+    """One that weighs three gets three times what one gets that weighs one, over a long line, within a tenth."""
+    gate = bench(rpm=600, tenant_weights={"gold": 3.0})
+    found = shares(
+        gate, {name: [gate.call(f"{name}-{n}", tenant=name) for n in range(300)] for name in ("gold", "plain")}, 30
+    )
+    assert found["gold"] == pytest.approx(0.75, rel=0.1)
+    assert found["plain"] == pytest.approx(0.25, rel=0.1)
+
+
+def test_priorities_share_by_weight(bench: Make) -> None:
+    """High to normal to low as four to two to one: nobody starves."""
+    gate = bench(rpm=600)
+    crowds = {p.value: [gate.call(f"{p.value}-{n}", priority=p) for n in range(200)] for p in Priority}
+    found = shares(gate, crowds, 25)
+    for priority, weight in ((HIGH, 4), (NORMAL, 2), (LOW, 1)):
+        assert found[priority.value] == pytest.approx(weight / 7, rel=0.1)
+
+
+def test_it_is_tokens_that_are_shared_and_not_calls(bench: Make) -> None:
+    """A tenant whose calls are four times as large gets a quarter as many."""
+    gate = bench(itpm=60_000, reserve_output="none")
+    sizes = {"large": 400, "small": 100}
+    crowds = {
+        name: [gate.call(f"{name}-{n}", tokens, tenant=name) for n in range(200)] for name, tokens in sizes.items()
+    }
+    crowd = Crowd(gate, lambda call, at_s: Answer.good(call.input_tokens, 1))
+    crowd.submit(*chain.from_iterable(zip(*crowds.values(), strict=True)))
+    crowd.run(25)
+    tokens = Counter[str]()
+    for at_s, call in crowd.sent:
+        tokens[call.claim.job.tenant or ""] += call.input_tokens if at_s > 1 else 0
+    assert tokens["large"] / tokens.total() == pytest.approx(0.5, rel=0.1)
+
+
+def waits(gate: GateBench, flood: int) -> list[float]:
+    """Of eight tenants with a call a second each, at four fifths of the limit; beside one that brings a flood at once."""
+    crowd = Crowd(gate, slots=10_000)
+    crowd.submit(*(gate.call(f"flood-{n}", tenant="flood") for n in range(flood)))
+    arrived: dict[str, float] = {}
+    for second in range(1, 31):
+        for tenant in range(8):
+            job = f"light-{tenant}-{second}"
+            arrived[job] = float(second)
+            crowd.submit(gate.call(job, tenant=f"light-{tenant}"), at_s=second)
+    crowd.run(60)
+    waited = {call.claim.ref.job_id: at_s for at_s, call in crowd.sent if call.claim.ref.job_id in arrived}
+    assert set(waited) == set(arrived), "none of them waits for the end of the flood"
+    return sorted(at_s - arrived[job] for job, at_s in waited.items())
+
+
+def test_a_flood_of_one_tenant_is_hardly_felt_by_the_others(bench: Make) -> None:
+    """The wait that nineteen of twenty stay below grows by less than half."""
+    calm, flooded = waits(bench(rpm=600, burst_s=0.1), 0), waits(bench(rpm=600, burst_s=0.1), 1_000)
+    p95 = int(0.95 * len(calm))
+    assert calm[p95] > 0.5, "they wait for each other already"
+    assert flooded[p95] <= 1.5 * calm[p95]
+
+
+# --- head-room
+
+
+def test_interactive_calls_keep_head_room(bench: Make) -> None:
+    """The others leave a fifth of the bucket: who is waited for by a human goes at once, while the line is long."""
+    gate = bench(rpm=600, headroom=0.2)
+    gate.admitted(*(gate.call(f"j{n}") for n in range(10)))
+    queue(gate, *(f"batch-{n}" for n in range(60)))
+    assert 30 <= len(drained(gate, 4, 0.1)) <= 40
+    assert gate.status().waiters >= 20
+    gate.held_ms.clear()
+    gate.admitted(gate.call("human-1", priority=HIGH), gate.call("human-2", priority=HIGH))
+    assert gate.held_ms[-2:] == [0, 0]
+
+
+def test_interactive_calls_wait_only_behind_each_other(bench: Make) -> None:
+    """Also when the head-room is used up: they stand in a line of their own, which is served by its greater weight."""
+    gate = bench(rpm=60)
+    gate.admitted(gate.call("now"))
+    queue(gate, *(f"batch-{n}" for n in range(20)))
+    queue(gate, "human", priority=HIGH)
+    gate.time.pass_s(1)
+    first = released(gate)
+    gate.admitted(gate.call(first[0]))
+    gate.time.pass_s(1)
+    assert "human" in [*first, *released(gate)]
+
+
+# --- those who never come
+
+
+def test_a_woken_call_that_nobody_claims_holds_nobody_up_for_long(bench: Make) -> None:
+    """After half a minute the next one goes; and should it come after all, it has kept its place and what it paid."""
+    gate = bench(rpm=60)
+    gate.admitted(gate.call("now"))
+    [late, *_] = queue(gate, "late", *(f"j{n}" for n in range(5)))
+    gate.time.pass_s(1)
+    assert released(gate) == ["late"]
+    gate.time.pass_s(WAKE_MS / 1_000)
+    assert released(gate) == ["j0"]
+    gate.admitted(gate.call("j0"))
+    assert gate.ask(gate.claimed_again(late)) == "queued"
+    gate.time.pass_s(1)
+    assert released(gate) == ["late"], "before the others, who came after it"
+    gate.admitted(gate.claimed_again(late))
+    assert gate.lineage("late")["n"] == 1
+
+
+def test_woken_calls_that_come_late_do_not_pile_up_beyond_the_bucket(bench: Make) -> None:
+    """Workers stall for half an hour: what was woken meanwhile goes at the limit's rate, not all at once."""
+    gate = bench(rpm=60)
+    gate.admitted(gate.call("now"))
+    calls = {call.claim.ref.job_id: call for call in queue(gate, *(f"j{n}" for n in range(30)))}
+    woken: list[str] = []
+    for _ in range(60):
+        gate.time.pass_s(30)
+        woken += released(gate)
+    assert len(woken) == 30
+    gate.held_ms.clear()
+    answers = Counter(gate.ask(gate.claimed_again(calls[job])) for job in woken)
+    assert answers["admitted"] <= 2
+
+
+def test_an_empty_line_leaves_nothing_behind(bench: Make, redis: redis_py.Redis) -> None:
+    """Neither shares of tenants that are gone nor records of calls that are over: keys do not grow with use."""
+    gate = bench(rpm=600)
+    crowd = Crowd(gate)
+    crowd.submit(*(gate.call(f"j{n}", tenant=f"t{n}") for n in range(100)))
+    crowd.run(60)
+    assert len(crowd.done) == 100
+    gate.time.pass_s(120)
+    gate.board.release()
+    kept = [name for name in gate.keys.downstream(SHOP) if redis.exists(name)]
+    assert kept == [gate.keys.downstream(SHOP)[0], gate.keys.gate_index()]

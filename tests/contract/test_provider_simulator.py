@@ -1,0 +1,90 @@
+"""What every provider makes of the model server's refusals: the kind that the coordinator acts on, and its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from orchestration.admission.headers import read
+from orchestration.errors import ModelError
+from schemas.failure import FailureKind
+from tests.contract.provider_requests import ask, credentials
+from workers import providers
+from workers.providers import Provider
+from workers.simulator import Fault, Faults, ModelServer, Say
+
+REFUSALS = {
+    Fault.RATE_LIMITED: FailureKind.RATE_LIMITED,
+    Fault.OVERLOADED: FailureKind.OVERLOADED,
+    Fault.PROVIDER_ERROR: FailureKind.PROVIDER_ERROR,
+    Fault.QUOTA_EXHAUSTED: FailureKind.QUOTA_EXHAUSTED,
+    Fault.SPEND_CAP: FailureKind.QUOTA_EXHAUSTED,
+    Fault.AUTH_ERROR: FailureKind.AUTH_ERROR,
+    Fault.CONTEXT_OVERFLOW: FailureKind.CONTEXT_OVERFLOW,
+    Fault.PAYLOAD_TOO_LARGE: FailureKind.CONTEXT_OVERFLOW,
+}
+
+
+@pytest.fixture
+def server() -> Iterator[ModelServer]:
+    with ModelServer(lambda _: Say("ok")) as server:
+        yield server
+
+
+SIMULATED = [name for name in providers.names() if name != "gemini"]
+"""The model server does not answer at Gemini's path; its wire is that of openai-compatible."""
+
+
+@pytest.fixture(params=SIMULATED)
+def model(request: pytest.FixtureRequest, server: ModelServer) -> Iterator[Provider]:
+    yield providers.load(request.param, credentials(server.url))
+    providers.close()
+
+
+def error(model: Provider) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        model.complete(ask(max_output_tokens=50))
+    return caught.value
+
+
+@pytest.mark.parametrize(("fault", "kind"), REFUSALS.items())
+def test_refusals(model: Provider, server: ModelServer, fault: Fault, kind: FailureKind) -> None:
+    """Spend caps apart from rate limits apart from an overload, with the vendor's headers, after one request."""
+    server.use(Faults.model_validate({fault: 1.0, "once": False, "requests_per_minute": 600, "retry_after_s": 7}))
+    caught = error(model)
+    assert caught.failure.kind is kind
+    assert caught.sent
+    assert read(caught.ratelimit).limits[0] == 600
+    assert read(caught.ratelimit).remaining[0] == 599
+    assert caught.failure.retry_after_ms == (7_000 if kind is FailureKind.RATE_LIMITED else None)
+    assert len(server.journal()) == 1
+
+
+def test_a_token_limit(model: Provider, server: ModelServer) -> None:
+    """A 429 of tokens is a rate limit like one of requests; success and failure tell how the limit stands."""
+    axis = 1 if model.name == "anthropic" else 3
+    limit = "input_tokens_per_minute" if axis == 1 else "tokens_per_minute"
+    server.use(Faults.model_validate({limit: 120}))
+    told = read(model.complete(ask(max_output_tokens=50)).ratelimit or {})
+    assert told.limits[axis] == 120
+    caught = error(model)
+    assert caught.failure.kind is FailureKind.RATE_LIMITED
+    assert 0 < (caught.failure.retry_after_ms or 0) <= 60_000
+    assert (read(caught.ratelimit).remaining[axis] or 0) < 120
+
+
+def test_an_overload_that_names_a_wait(model: Provider, server: ModelServer) -> None:
+    """Then the wait is kept: the coordinator pauses for it."""
+    server.use(Faults(overloaded=1.0, overloaded_retry_after_s=4))
+    assert error(model).failure.retry_after_ms == 4_000
+
+
+def test_usage_that_can_not_be_true(model: Provider, server: ModelServer) -> None:
+    """No call fails for it, and what is believed is never below zero or beyond reason."""
+    for seed in range(8):
+        server.use(Faults(absurd_usage=1.0, once=False, seed=seed))
+        usage = model.complete(ask(tools=())).usage
+        true = server.journal()[-1].usage
+        assert true is not None
+        assert not usage.reported or usage.input_tokens == 50 * true.input_tokens

@@ -1,0 +1,73 @@
+"""docs/coordinator.md against the code: every limit with its default, every constant, every reason that a step may meet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from orchestration.admission import configuration, redis_gate
+from schemas.limits import Limits
+from workers.cli.assignments import names
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "coordinator.md").read_text(encoding="utf-8")
+SCRIPTS = {path.stem: path.read_text() for path in (ROOT / "orchestration" / "admission" / "lua").glob("*.lua")}
+
+
+def rows(*cells: str) -> list[tuple[str, ...]]:
+    """Cells of the rows of the table that begins with these titles."""
+    title = re.escape(f"| {' | '.join(cells)} |")
+    table = re.search(rf"^{title}\n\|[-|]+\|\n((?:\|.*\|\n)+)", PAGE, re.MULTILINE)
+    assert table, f"no table {cells}"
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in table[1].splitlines()]
+
+
+def default(field: str) -> str:
+    """As the page writes it."""
+    value = Limits.model_fields[field].default
+    if isinstance(value, Mapping):
+        return ", ".join(f"{part} {weight:g}" for part, weight in value.items()) or "none"
+    return {None: "none", True: "true"}.get(value) or (f"{value:g}" if isinstance(value, (int, float)) else value)
+
+
+def test_every_limit_is_listed_with_its_default():
+    """And every name that it may be written by."""
+    listed = {cell: value for cell, value, _ in rows("limit", "default", "is")}
+    known = names()
+    assert {name for cell in listed for name in re.findall(r"`(\w+)`", cell)} == set(known)
+    for cell, value in listed.items():
+        assert value == default(known[cell.split("`")[1]]), cell
+
+
+@pytest.mark.parametrize("cell", [cell for cell, *_ in rows("constant", "is", "because")])
+def test_the_constants_are_those_of_the_code(cell):
+    """With their values."""
+    for name, said in re.findall(r"`(\w+)`([^`]*)", cell):
+        value = configuration.CONSTANTS.get(name, getattr(redis_gate, name, None))
+        values = value if isinstance(value, tuple) else (value,)
+        assert said.strip(" ,").split(", ") == [str(each) for each in values], name
+
+
+def test_no_constant_is_kept_back():
+    """Each that the scripts are given, and each of the gate."""
+    gate = {name for name, value in vars(redis_gate).items() if name.isupper() and isinstance(value, (int, tuple))}
+    constants = " ".join(cell for cell, *_ in rows("constant", "is", "because"))
+    assert set(re.findall(r"`(\w+)`", constants)) == set(configuration.CONSTANTS) | gate
+
+
+def test_every_reason_to_wait_is_explained():
+    """Whatever the script may answer with `wait`."""
+    script = SCRIPTS["admit"]
+    said = set(re.findall(r"return wait\([^\n]*'(\w+)'\)", script)) | set(
+        re.findall(r"\{ 'wait', [^\n]*'(\w+)',", script)
+    )
+    assert said == {cell.strip("`") for cell, *_ in rows("reason", "waits for", "if it lasts")}
+
+
+def test_every_denial_is_named():
+    """Whatever the script may answer with `deny`."""
+    for reason in re.findall(r"deny\([^\n]*'(\w+): ", SCRIPTS["admit"]):
+        assert f"`{reason}`" in PAGE

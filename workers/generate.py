@@ -91,7 +91,8 @@ def keyspace_page() -> str:
         "",
         "`{prefix}` is `MIDWATCH_PREFIX`. `{p}` is the session's partition with its hash tag, such as `{mw07}`: one of "
         f"{PARTITIONS}, by `crc32(session id) % {PARTITIONS}`. All keys of a session and of its jobs lie in one "
-        "partition, so every script that touches them is legal on Redis Cluster.",
+        "partition, so every script that touches them is legal on Redis Cluster. `{gate}` is the coordinator's own tag, "
+        "such as `{mwgate}`: a decision of it changes a downstream and a lineage at once.",
         "",
         f"*kept* is {KEPT_S // 86_400} days after the last write. A key that lives for ever says why.",
         "",

@@ -43,6 +43,12 @@ def defaults(name: str) -> Limits:
     return RESERVES.get(name.partition(":")[0], Limits())
 
 
+def over_defaults(name: str, limits: Limits) -> Limits:
+    """What an operator wrote, and his provider's way to count in all that he left open."""
+    said = limits.model_dump(exclude_unset=True)
+    return Limits.model_validate({**defaults(name).model_dump(exclude_unset=True), **said})
+
+
 def configuration(name: str, limits: Limits, version: int | None) -> str:
     """The JSON that `configure.lua` takes; `version` is None for an operator's change: it is newer than all before."""
     return json.dumps(

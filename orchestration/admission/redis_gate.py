@@ -10,7 +10,7 @@ import redis
 import structlog
 
 from orchestration.admission.call import Call, Report, Settlement
-from orchestration.admission.configuration import configuration, defaults
+from orchestration.admission.configuration import configuration, defaults, over_defaults
 from orchestration.admission.functions import FunctionLibrary
 from orchestration.admission.headers import Figures, read
 from orchestration.admission.names import resolve
@@ -113,8 +113,9 @@ class RedisGate:
 
     def configure(self, name: str) -> None:
         """Make the downstream known with the limits of this process; newer ones stay."""
-        limits, explicit = self.limits.get(name), name in self.limits
-        json = configuration(name, limits or defaults(name), self.version if explicit else 0)
+        explicit = name in self.limits
+        limits = over_defaults(name, self.limits[name]) if explicit else defaults(name)
+        json = configuration(name, limits, self.version if explicit else 0)
         self._scripts.call("configure", self._keys(name), (json, 0 if explicit else 1))
         self._configured.add(name)
 
@@ -178,13 +179,15 @@ def _explained(why: str, numbers: list[str]) -> str:
 
 
 def _outcome(report: Report) -> str:
-    """A call that was refused a connection cost nothing, and is the downstream's failure all the same."""
+    """A call that found no connection cost nothing, and is the downstream's failure all the same: `unreached`."""
     outcome = "ok" if report.failure is None else OUTCOMES.get(report.failure.kind, "caller")
-    return outcome if report.sent or outcome == "failed" else "unsent"
+    if report.sent:
+        return outcome
+    return "unreached" if outcome == "failed" else "unsent"
 
 
 def _settle_args(call: Call, report: Report) -> tuple[Arg, ...]:
-    usage, failure = _believed(call, report.usage) if report.sent else Usage(), report.failure
+    usage, failure = _believed(call, report.usage), report.failure
     figures: Figures = read(report.headers)
     return (
         _id(call.claim.ref), call.claim.fence, _outcome(report),
@@ -202,10 +205,10 @@ def _tokens(usage: Usage | None) -> tuple[Arg, Arg, Arg]:
 def _believed(call: Call, usage: Usage | None) -> Usage | None:
     """Usage that can be true, else None: the call is charged as it was reserved.
 
-    An answer without input, or with ten times what was sent, is a server's mistake; the sum must not hang on it.
+    An answer without input or output, or with ten times what was sent, is a server's mistake; the sum must not hang on it.
     """
     if usage is None or not usage.reported:
         return None
     most_in, most_out = 10 * call.input_tokens + 10_000, 2 * call.output_tokens + 10_000
-    sound = 0 < usage.input_tokens <= most_in and 0 <= usage.output_tokens <= most_out
+    sound = 0 < usage.input_tokens <= most_in and 0 < usage.output_tokens <= most_out
     return usage if sound and 0 <= usage.cached_tokens <= usage.input_tokens else None

@@ -27,6 +27,7 @@ _NAME = re.compile(
 _QUOTED = re.compile(r"\"([^\"\\\n]{2,60})\"|`([^`\n]{2,60})`|(?<!\w)'([^'\\\n]{2,60})'(?!\w)")
 _LABELLED = re.compile(r"(?<![\w-])([A-Za-z_][\w-]{1,30}|[A-Z][a-z]{1,15} (?:ID|Id|[Nn]umber|[Nn]ame|[Cc]ode))\"?'?\s?[:=]\s?\"?'?([\w#$./@:+-]{2,80})")
 _LABEL = re.compile(r"[A-Za-z_][\w .-]{0,39}")
+_UNSAYABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _EDGES = ".,:;!?…·-–—_&"
 
 Piece = tuple[str, str]
@@ -57,7 +58,7 @@ def _of_json(label: str, value: object, depth: int) -> Iterator[Piece]:
         label, value = todo.pop()
         if isinstance(value, dict):
             inner = [(_label(key), one) for key, one in value.items()]
-            yield from (("", key) for key in value if any(map(str.isdigit, key[:MAX_PIECE_CHARS])))
+            yield from ((label, key) for key in value if any(map(str.isdigit, key[:MAX_PIECE_CHARS])))
             todo.extend(reversed(inner))
         elif isinstance(value, list):
             todo.extend((label, one) for one in reversed(value))
@@ -84,6 +85,11 @@ def _tokens(text: str) -> Iterator[Piece]:
         if colon and tail and not tail.startswith("/"):  # `name:value`, `file:line`
             yield "", head.strip(_EDGES)
             yield "", tail.strip(_EDGES)
+
+
+def clean(text: str) -> str:
+    """On one line, without control characters and halves of surrogate pairs: safe to store, to send and to quote."""
+    return " ".join(_UNSAYABLE.sub(" ", text).split())
 
 
 def _label(key: str) -> str:

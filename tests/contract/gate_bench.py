@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis as redis_py
 
@@ -14,7 +14,6 @@ from orchestration.admission.call import Call, Report, Settlement
 from orchestration.admission.redis_gate import COORDINATOR, RedisGate
 from orchestration.commits import Claim
 from orchestration.keyspace import Key, Keyspace
-from orchestration.store.scripts import Library
 from schemas.failure import Failure, FailureKind
 from schemas.job import Job, JobStatus
 from schemas.limits import DownstreamStatus, Limits
@@ -27,21 +26,31 @@ SHOP = "shop"
 CLOCK_KEY = Key("{prefix}:clock", "STRING", "the time of a test, in us", "none: deleted with the test's prefix")
 
 NEW_YEAR_2026_US = 1_767_225_600_000_000
+PRELUDE = "local function clock()"
 SERVER_TIME = "redis.call('TIME')"
+TEST_TIME = "{{ 0, redis.call('GET', string.match({}, '^[^:]*') .. ':clock') }}"
+
+if TYPE_CHECKING:
+    from orchestration.store.scripts import Library as Shipped
+else:
+    Shipped = type(COORDINATOR)
 
 
 @dataclass(frozen=True)
-class OnTestTime(Library):
-    """A library whose scripts read the time of a key instead of the server's. All else of them is as it is shipped."""
+class OnTestTime(Shipped):
+    """The coordinator's library, reading the time of a key beside its own instead of the server's; all else is as shipped."""
 
-    clock_key: str = ""
-
-    @cache  # noqa: B019 (a test has one)
+    @cache  # noqa: B019 (there is one)
     def source(self, name: str) -> str:
         """See `Library.source`."""
-        text = super().source(name)
+        text: str = super().source(name)
         assert SERVER_TIME in text, f"{name}.lua takes the time from somewhere else"
-        return text.replace(SERVER_TIME, f"{{ 0, redis.call('GET', '{self.clock_key}') }}")
+        if PRELUDE in text:
+            text = text.replace(SERVER_TIME, TEST_TIME.format("STATE"), 1)
+        return text.replace(SERVER_TIME, TEST_TIME.format("KEYS[1]"))
+
+
+ON_TEST_TIME = OnTestTime(**{part.name: getattr(COORDINATOR, part.name) for part in fields(COORDINATOR)})
 
 
 class TestTime:
@@ -77,9 +86,7 @@ class GateBench:
         self.client = client
         self.keys = Keyspace(prefix)
         self.time = TestTime(client, f"{prefix}:clock")
-        self.library = OnTestTime(
-            COORDINATOR.package, COORDINATOR.header, COORDINATOR.bare, clock_key=f"{prefix}:clock"
-        )
+        self.library = ON_TEST_TIME
         self.held_ms: list[int] = []
         """Waits that were short enough to be slept in the worker."""
         self.gate = self.another_gate(at, version)

@@ -153,14 +153,25 @@ def test_what_was_not_used_comes_back(bench: Make) -> None:
 
 
 def test_a_call_that_was_never_sent_costs_nothing(bench: Make) -> None:
-    """No route, no connection, no key: the downstream never saw it."""
+    """No key, a request that can't be built: the downstream never saw it, and nothing is known of it."""
     gate = bench(rpm=600, itpm=60_000, otpm=6_000)
+    call = gate.call("a", 400, 80)
+    before = gate.status().levels
+    gate.admitted(call)
+    gate.fails(call, FailureKind.AUTH_ERROR, sent=False)
+    assert gate.status().levels == before
+    assert (gate.status().live, gate.status().failed) == (0, 0)
+
+
+def test_a_call_that_was_refused_a_connection_costs_no_tokens(bench: Make) -> None:
+    """Nothing was read; but that nobody answered is a failure of the downstream, and its breaker hears of it."""
+    gate = bench(itpm=60_000, otpm=6_000)
     call = gate.call("a", 400, 80)
     before = gate.status().levels
     gate.admitted(call)
     gate.fails(call, FailureKind.CONNECTION, sent=False)
     assert gate.status().levels == before
-    assert (gate.status().live, gate.status().failed) == (0, 0)
+    assert (gate.status().live, gate.status().failed) == (0, 1)
 
 
 def test_a_refused_call_costs_a_request_and_no_tokens(bench: Make) -> None:

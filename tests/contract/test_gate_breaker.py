@@ -57,7 +57,6 @@ def until_half_open(gate: GateBench) -> None:
         FailureKind.PROVIDER_ERROR,
         FailureKind.TIMEOUT,
         FailureKind.CONNECTION,
-        FailureKind.TOOL_ERROR,
     ],
 )
 def test_failures_in_a_row_open_it(bench: Make, kind: FailureKind) -> None:

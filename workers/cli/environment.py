@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
@@ -42,6 +43,7 @@ def read_settings() -> Settings:
     from tomllib import TOMLDecodeError
 
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from workers.settings import settings
 
@@ -49,6 +51,8 @@ def read_settings() -> Settings:
         current = settings()
     except ValidationError as error:
         raise BadSetting(_problem(error)) from error
+    except SettingsError as error:
+        raise BadSetting(_not_json(error)) from error
     except TOMLDecodeError as error:
         raise BadSetting(f"{FILE}: not valid TOML: {error}") from error
     except UnicodeDecodeError as error:
@@ -107,25 +111,47 @@ def _problem(error: ValidationError) -> str:
     key = str(problem["loc"][0]) if problem["loc"] else ""
     by_source = {source_of(name): name for name in Settings.model_fields}
     name = by_source.get(key, key)
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
         return f"{FILE}: unknown setting {key!r}{_hint(key, Settings.model_fields)}"
     if name not in Settings.model_fields:
         return f"settings: {problem['msg']}"
     source = source_of(name)
     where = source if source in os.environ else f"{FILE}: {name}"
+    if len(problem["loc"]) > 1:
+        return _inside(where, problem)
     secret = "Secret" in str(Settings.model_fields[name].annotation)
     got = "" if secret else f", got {without_password(str(problem['input']))!r}"
     about = (Settings.model_fields[name].description or "").rstrip(".")
     return f"{where}: {_expected(problem['msg'])}{got} ({about})"
 
 
+def _inside(where: str, problem: Any) -> str:
+    """A problem within a table, such as a limit of one downstream."""
+    from workers.cli.assignments import names
+
+    *path, last = (str(part) for part in problem["loc"][1:] if part != "[key]")
+    where = ".".join([where, *(part if part.isidentifier() else json.dumps(part) for part in path)])
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown limit {last!r}{_hint(last, names(), 0.6)}"
+    last = last if last.isidentifier() else json.dumps(last)
+    got = "" if isinstance(problem["input"], dict) else f", got {problem['input']!r}"
+    return f"{where}.{last}: {_expected(problem['msg'])}{got}"
+
+
+def _not_json(error: Exception) -> str:
+    """A variable that holds a table, which is written as JSON in the environment."""
+    found = re.search(r'field "(\w+)"', str(error))
+    where = source_of(found[1]) if found else "settings"
+    return f'{where}: not valid JSON: {error.__cause__}; expected such as {{"jira": {{"rpm": 60}}}}'
+
+
 def _expected(message: str) -> str:
     """Pydantic's message in the words of ours."""
-    return re.sub(r"^(Input|String) should ", "should ", message)
+    return re.sub(r"^Value error, ", "", re.sub(r"^(Input|String) should ", "should ", message))
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), 1, 0.7)
+def _hint(name: str, known: Iterable[str], cutoff: float = 0.7) -> str:
+    near = difflib.get_close_matches(name, list(known), 1, cutoff)
     return f"; did you mean {near[0]!r}?" if near else f"; expected one of: {', '.join(sorted(known))}"
 
 

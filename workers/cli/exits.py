@@ -31,7 +31,7 @@ MEANING = {
     Exit.FAILED: "The operation failed, or a check found something: a job that was waited for ended otherwise than "
     "completed, `doctor` found something unsafe.",
     Exit.USAGE: "The command line, a setting or an agent's declaration is wrong.",
-    Exit.NOT_FOUND: "No such job, dead letter or session, or its retention is over.",
+    Exit.NOT_FOUND: "No such job, dead letter, session or downstream, or its retention is over.",
     Exit.REFUSED: "Understood and refused: the session is busy, the job is not parked, it has ended already.",
     Exit.UNREACHABLE: "Redis can't be reached, or does not take the command.",
     Exit.WAIT_TIMED_OUT: "`--wait` ran out of time. The job goes on.",

@@ -23,6 +23,7 @@ COMMANDS = {
     "Attend": {
         "dlq": Lazy("workers.cli.dlq:dlq", "List, show, replay and discard dead letters."),
         "approvals": Lazy("workers.cli.approvals:approvals", "Decide what was parked for a human."),
+        "gate": Lazy("workers.cli.gate:gate", "See and steer what goes to each downstream."),
     },
     "Look after": {
         "settings": Lazy("workers.cli.settings:settings", "List every setting, its value, and where it comes from."),

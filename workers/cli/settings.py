@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +12,14 @@ import click
 
 from workers.cli import options
 from workers.cli.environment import FILE, mistyped, read_settings, source_of, without_password
-from workers.cli.output import print_json, say
+from workers.cli.output import print_json, printable, say
 from workers.cli.tables import Column, print_table
 
 if TYPE_CHECKING:
     from workers.settings import Settings
+
+VALUE_COLUMNS = 40
+"""What a terminal shows of a value; `--json` has all of it."""
 
 
 @click.command()
@@ -29,7 +34,8 @@ def settings(as_json: bool) -> None:
         print_json({"settings": found})
     else:
         columns = [Column("SETTING"), Column("VALUE"), Column("FROM", kind="spare"), Column("DESCRIPTION", kind="long")]
-        rows = [(each["variable"], each["value"], each["from"], each["description"]) for each in found]
+        width = VALUE_COLUMNS if sys.stdout.isatty() else None
+        rows = [(e["variable"], printable(e["value"], width), e["from"], e["description"]) for e in found]
         print_table(columns, rows, empty="")
     for problem in mistyped():
         say(f"warning: {problem}")
@@ -65,6 +71,9 @@ def shown(value: object) -> str:
         return "set"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, dict):
+        limits = {name: each.model_dump(mode="json", exclude_unset=True) for name, each in value.items()}
+        return json.dumps(limits) if limits else "none"
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     return without_password(str(value))

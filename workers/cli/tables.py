@@ -13,9 +13,11 @@ from workers.cli.output import printable, printable_lines, say
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table as RichTable
     from rich.text import Text
 
 STYLES = {
+    "blocked": "red",
     "cancelled": "magenta",
     "complete": "green",
     "completed": "green",
@@ -23,11 +25,15 @@ STYLES = {
     "dead_lettered": "red",
     "defer": "yellow",
     "fail": "red",
+    "half_open": "yellow",
     "ok": "green",
+    "open": "red",
     "park": "yellow",
     "parked": "yellow",
+    "paused": "yellow",
     "queued": "dim",
     "running": "cyan",
+    "slowed": "cyan",
     "timed_out": "magenta",
     "warn": "yellow",
 }
@@ -139,15 +145,21 @@ def _line(
 
 def print_card(fields: Sequence[tuple[str, str]]) -> None:
     """Print one thing as names and values, a line each; empty values are left out."""
-    shown = [(name, value) for name, value in fields if value]
-    if not sys.stdout.isatty():
-        for name, value in shown:
-            click.echo(f"{name}\t{printable(value)}")
+    if sys.stdout.isatty():
+        console().print(card(fields))
         return
+    for name, value in fields:
+        if value:
+            click.echo(f"{name}\t{printable(value)}")
+
+
+def card(fields: Sequence[tuple[str, str]]) -> RichTable:
+    """The card as it is drawn on a terminal."""
     from rich.table import Table
     from rich.text import Text
 
-    card = Table.grid(padding=(0, 2, 0, 0))
-    for name, value in shown:
-        card.add_row(Text(name, "dim"), Text(printable_lines(value), STYLES.get(value, "")))
-    console().print(card)
+    drawn = Table.grid(padding=(0, 2, 0, 0))
+    for name, value in fields:
+        if value:
+            drawn.add_row(Text(name, "dim"), Text(printable_lines(value), STYLES.get(value, "")))
+    return drawn

@@ -4,6 +4,8 @@
 --       19, 20 input and output tokens that the whole lineage may use ('' = as said before, 0 = any number)
 -- Output: {'admit', ms to hold, reason} | {'wait', ms, reason, queued 0|1} | {'deny', ms, reason} | {'unconfigured'}
 local id, member, try, retry, fence = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1', ARGV[5]
+local refused = wrong(ARGV, 6, 10, true) or wrong(ARGV, 18, 18, true) or wrong(ARGV, 19, 20)
+if refused then return refused end
 local now = clock()
 local c, s = load()
 if not c then return { 'unconfigured' } end

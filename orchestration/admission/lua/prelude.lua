@@ -46,6 +46,16 @@ local function configured(raw)
   return c
 end
 
+-- What is no number, negative or NaN is found out before anything is written: an error half-way would leave half a decision.
+local function wrong(argv, first, last, needed)
+  for n = first, last do
+    local v = tonumber(argv[n])
+    if not (v and v >= 0 and v < 1e18) and (needed or argv[n] ~= '') then
+      return redis.error_reply('ERR argument ' .. n .. ': expected a number of at least 0, got ' .. string.sub(argv[n], 1, 40))
+    end
+  end
+end
+
 local function load()
   local v = redis.call('HMGET', STATE, 'cfg', 'st')
   if not v[1] then return nil end

@@ -1,10 +1,14 @@
 -- What became of an admitted call. Counts once: a second report of the same call changes nothing.
--- ARGV: 1 call  2 fence  3 outcome: ok | throttled | failed | caller | unsent | blocked
+-- ARGV: 1 call  2 fence  3 outcome: ok | throttled | failed | unreached (failed, and never seen) | caller | unsent | blocked
 --       4 input used  5 of it cached  6 output used ('' = not known)  7 retry_after_ms  8 latency_ms
 --       9-12 remaining q i o t ('' = not said)  13-16 limit q i o t  17 reason of a block  18 block_ms
 -- Output: {known 0|1, ms until this downstream takes calls again, why, free 0|1}
 --         free: this failure is the downstream's news, not one of the call's own attempts
 local id, outcome = ARGV[1], ARGV[3]
+local seen = outcome ~= 'unsent' and outcome ~= 'unreached'
+if outcome == 'unreached' then outcome = 'failed' end
+local refused = wrong(ARGV, 4, 6) or wrong(ARGV, 7, 8, true) or wrong(ARGV, 9, 16) or wrong(ARGV, 18, 18, true)
+if refused then return refused end
 local now = clock()
 local c, s = load()
 if not c or not s then return { 0, 0, '', 0 } end
@@ -19,7 +23,7 @@ local probe = rec and rec.p and rec.g == s.g and s.cb == HALF_OPEN
 if rec then
   s.live = math.max(0, s.live - 1)
   local in_used, cached, out_used = number(4), number(5) or 0, number(6)
-  if outcome == 'unsent' then
+  if not seen then
     take(s, need_of(rec), -1)
     in_used, out_used, cached = 0, 0, 0
   elseif outcome == 'throttled' or outcome == 'blocked' or (outcome == 'caller' and not in_used) then -- a refused call costs no tokens

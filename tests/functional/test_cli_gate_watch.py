@@ -1,0 +1,103 @@
+"""`midwatch gate status --watch`: on a real terminal, through an outage, and as lines for a program."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from orchestration.client import Client
+from workers.cli import main
+from workers.dispatch import connect
+from workers.embedded import EmbeddedServer
+from workers.settings import settings
+
+
+@pytest.fixture
+def client(prefix) -> Client:
+    """An operator's client of this test's fleet."""
+    settings.cache_clear()
+    made = connect()
+    yield made
+    made.store.client.close()
+    settings.cache_clear()
+
+
+class Screen:
+    """A process of `midwatch` on a terminal of 100 columns, and what it has drawn so far."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._pid, self._terminal = pty.fork()
+        if self._pid == 0:
+            os.environ |= {"COLUMNS": "100", "LINES": "30", "TERM": "xterm"}
+            os.execv(sys.executable, [sys.executable, "-m", "workers.cli", *arguments])
+        self.drawn = ""
+
+    def wait_for(self, pattern: str, timeout_s: float = 20) -> None:
+        """Read until it is drawn; then forget what was."""
+        deadline_s = time.monotonic() + timeout_s
+        while not re.search(pattern, self.drawn):
+            left_s = deadline_s - time.monotonic()
+            ready, _, _ = select.select([self._terminal], [], [], max(0, left_s))
+            assert ready, f"not drawn within {timeout_s} s: {pattern}; but {self.drawn[-2_000:]!r}"
+            self.drawn += os.read(self._terminal, 65_536).decode("utf-8", "replace")
+        self.drawn = ""
+
+    def interrupt(self) -> int:
+        """Ctrl-C; returns the exit code."""
+        os.kill(self._pid, signal.SIGINT)
+        code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        os.close(self._terminal)
+        return code
+
+
+def test_watching_shows_changes_until_ctrl_c(client):
+    """The same table, drawn again: a pause appears in it within seconds; so in the card of one downstream."""
+    client.gate.set("jira", rpm=60)
+    table, card = Screen("gate", "status", "--watch"), Screen("gate", "status", "jira", "--watch")
+    table.wait_for(r"jira.*slowed")
+    card.wait_for(r"state.*slowed")
+    client.gate.pause("jira", 600)
+    table.wait_for("paused until")
+    card.wait_for("midwatch gate resume jira")
+    assert (table.interrupt(), card.interrupt()) == (130, 130)
+
+
+def test_watching_survives_an_outage(prefix, monkeypatch):
+    """Who watches an incident is not thrown out by it: the last frame stays, with a word, and goes on afterwards."""
+    with EmbeddedServer() as server:
+        monkeypatch.setenv("MIDWATCH_REDIS_URL", server.url)
+        settings.cache_clear()
+        client = connect()
+        client.gate.set("jira", rpm=60)
+        screen = Screen("gate", "status", "--watch")
+        screen.wait_for("jira")
+        server.kill()
+        screen.wait_for("Redis does not answer")
+        server.restart()
+        client.gate.block("jira", "after the outage")
+        screen.wait_for("after the outage")
+        assert screen.interrupt() == 130
+        client.store.client.close()
+    settings.cache_clear()
+
+
+def test_watching_without_a_terminal_is_lines_of_json_or_2(client, capsys):
+    """A program gets a document each second; a table into a file is refused with what to do."""
+    client.gate.set("jira", rpm=60)
+    assert main(["gate", "status", "--watch"]) == 2
+    assert "add --json" in capsys.readouterr().err
+    argv = [sys.executable, "-m", "workers.cli", "gate", "status", "--watch", "--json"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        lines = [json.loads(process.stdout.readline()) for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    assert [line["downstreams"][0]["name"] for line in lines] == ["jira", "jira"]

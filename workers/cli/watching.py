@@ -1,0 +1,49 @@
+"""`--watch`: look again every second until Ctrl-C, on a terminal or as lines of JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from workers.cli.output import print_json_line
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+EVERY_S = 1.0
+
+
+def print_lines(look: Callable[[], object]) -> None:
+    """A line of JSON each time. Ends with the first error, as a program would have it."""
+    while True:
+        print_json_line(look())
+        time.sleep(EVERY_S)
+
+
+def draw(look: Callable[[], RenderableType]) -> None:
+    """Draw each time in the same place.
+
+    An outage in the middle does not end it, for that is when people watch: the last frame stays, with a word below.
+
+    Raises:
+        StoreUnavailable, RedisError: at the first look.
+
+    """
+    from redis.exceptions import RedisError
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    from orchestration.errors import StoreUnavailable
+    from workers.cli.tables import console
+
+    frame = look()
+    with Live(frame, console=console(), auto_refresh=False) as live:
+        while True:
+            time.sleep(EVERY_S)
+            try:
+                frame = look()
+                live.update(frame, refresh=True)
+            except (StoreUnavailable, RedisError):
+                live.update(Group(frame, Text("Redis does not answer; so it stood before", "red")), refresh=True)

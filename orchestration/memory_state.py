@@ -115,7 +115,7 @@ class MemoryState:
         self.clock = clock
         self.jobs: dict[str, JobState] = {}
         self.homes: dict[str, str] = {}
-        """Job -> session: the first enqueue decides, even a refused one, so one id never becomes two jobs."""
+        """Job -> session: the first enqueue that is not refused decides, so one id never becomes two jobs."""
         self.sessions: dict[str, SessionState] = {}
         self.due: dict[StepRef, int] = {}
         self.owed: dict[StepRef, int] = {}

@@ -14,6 +14,10 @@ MAX_WORDS = 6
 """More words are prose: what a tool says in prose is paged by `recall`, never carried along as a fact."""
 
 
+DAY_CHARS = 10
+"""Of an ISO date. With a time behind it, it is mostly a server's stamp: its day is kept as a date of its own."""
+
+
 class Kind(IntEnum):
     """What a value looks like; the number is what it is worth, since a longer list than room needs an order."""
 
@@ -38,6 +42,8 @@ class Fact:
     source: str
     untrusted: bool
     used: bool = False
+    whole: bool = False
+    """It was a whole field, not a word of some text."""
 
 
 _DATE = re.compile(
@@ -81,7 +87,7 @@ def kind_of(value: str, whole: bool) -> Kind | None:
     if _CODE.fullmatch(value):
         return Kind.CODE
     if _JOINED.fullmatch(value):
-        return Kind.CODE
+        return Kind.CODE if whole or "-" not in value else Kind.WORD
     if whole:
         return Kind.WORD if value.islower() else Kind.NAME
     return None
@@ -99,7 +105,7 @@ def _identifies(value: str) -> bool:
 
 def _with_digits(value: str, whole: bool) -> Kind | None:
     if _DATE.fullmatch(value):
-        return Kind.DATE
+        return Kind.DATE if len(value) <= DAY_CHARS else Kind.AMOUNT
     if _AMOUNT.fullmatch(value):
         digits = sum(map(str.isdigit, value))
         if digits >= 3:
@@ -107,8 +113,9 @@ def _with_digits(value: str, whole: bool) -> Kind | None:
         return Kind.WORD if whole or value[0] in "$€£¥" or value[-1] in "%$€£¥" else None
     if " " in value:
         return Kind.NAME if value.count(" ") < MAX_WORDS else None
-    if not _LETTER.search(value) and sum(map(str.isdigit, value)) < 3:
-        return None
+    if not _LETTER.search(value) and not value.startswith("#"):  # `1/19`, `3-1`, a phone number
+        digits = sum(map(str.isdigit, value))
+        return Kind.ID if digits >= 7 else Kind.AMOUNT if digits >= 2 else None
     return Kind.ID
 
 
@@ -127,10 +134,14 @@ def facts_of(messages: Sequence[Message]) -> Iterator[Fact]:
 
 def _facts(text: str, group: int, source: str, *, untrusted: bool, used: bool = False) -> Iterator[Fact]:
     seen: set[str] = set()
-    for label, value in pieces(text):
+    for label, value, whole in pieces(text):
         if value in seen:
             continue
         seen.add(value)
-        kind = kind_of(value, whole=bool(label))
-        if kind is not None:
-            yield Fact(value, kind, label, group, source, untrusted, used)
+        kind = kind_of(value, whole)
+        if kind is None:
+            continue
+        if kind is Kind.AMOUNT and value[4:5] == "-" and (day := value[:DAY_CHARS]) not in seen and _DATE.fullmatch(day):
+            seen.add(day)
+            yield Fact(day, Kind.DATE, label, group, source, untrusted, used and whole, whole)
+        yield Fact(value, kind, label, group, source, untrusted, used and whole, whole)

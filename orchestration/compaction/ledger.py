@@ -24,7 +24,11 @@ huge table can't push everything else out."""
 MIN_ID_DIGITS = 5
 """Shorter whole numbers are amounts, years, counts."""
 
+LOOSE = (Kind.CODE, Kind.NAME, Kind.WORD)
+"""Kinds that a word of a text is easily taken for; as a whole field they are what they seem."""
+
 _LETTERS = re.compile(r"[^\W\d_]+")
+_RUNS = re.compile(r"[^\W_]+")
 _DIGITS = re.compile(r"\d+")
 
 
@@ -50,7 +54,7 @@ def absorb(
 
     """
     here = list(facts_of(live))
-    present = {fact.value for fact in here} | {value for _, value in pieces(pinned)}
+    present = {fact.value for fact in here} | {value for _, value, _ in pieces(pinned)}
     stored = list(_stored(memory.facts))
     fresh = list(facts_of(messages))
     wanted = _wanted(fact for facts in (stored, fresh, here) for fact in facts if fact.used)
@@ -96,7 +100,7 @@ def _stored(entries: Iterable[Facts]) -> Iterable[Fact]:
         said = not entry.untrusted and entry.label in SAID
         for value in entry.items:
             kind = Kind.SAID if said else kind_of(value, whole=True) or Kind.WORD
-            yield Fact(value, kind, entry.label, entry.group, entry.source, entry.untrusted, entry.used)
+            yield Fact(value, kind, entry.label, entry.group, entry.source, entry.untrusted, entry.used, bool(entry.label))
 
 
 def _merge(facts: Iterable[Fact], present: set[str]) -> list[Fact]:
@@ -117,11 +121,12 @@ def _merge(facts: Iterable[Fact], present: set[str]) -> list[Fact]:
 
 
 def _wanted(used: Iterable[Fact]) -> Wanted:
-    labels, shapes = set(), set()
+    labels: set[str] = set()
+    shapes: set[str] = set()
     for fact in used:
         labels.add(_stem(fact.label))
-        shapes.add(_shape_of(fact))
-    return Wanted(frozenset(labels - {""}), frozenset(shapes - {"", "a"}))
+        shapes.update(_shapes(fact))
+    return Wanted(frozenset(labels - {""}), frozenset(shapes))
 
 
 def _stem(label: str) -> str:
@@ -129,20 +134,22 @@ def _stem(label: str) -> str:
     return label.casefold().replace("_", "").replace("-", "").replace(" ", "").removesuffix("s")
 
 
-def _shape_of(fact: Fact) -> str:
-    if fact.kind is Kind.WORD or (fact.kind is Kind.AMOUNT and not fact.value.isdecimal()):
-        return ""
-    return _shape(fact.value)
+def _shapes(fact: Fact) -> tuple[str, ...]:
+    """What the value has in common with its like.
 
-
-def _shape(value: str) -> str:
-    """`#W2378156` and `#W6390527` are of one shape: runs of letters and of digits, and what is between them.
-
-    A number is of a shape only by its length: ten digits here and there are ids of one kind, three say nothing.
+    By classes of characters (`#W2378156` and `#W63` are `#a9`), and, for what holds digits, by lengths (every UUID is `8-4-4-4-12`).
+    Plain words are alike in nothing. Whole numbers are only by their length: ten digits here and there are ids of one kind,
+    three say nothing; and decimal numbers not at all.
     """
+    value = fact.value
+    if fact.kind in (Kind.WORD, Kind.NAME) or (fact.kind is Kind.AMOUNT and not value.isdecimal()):
+        return ()
     if value.isdecimal():
-        return str(len(value)) if len(value) >= MIN_ID_DIGITS else ""
-    return _DIGITS.sub("9", _LETTERS.sub("a", value))
+        return (str(len(value)),) if len(value) >= MIN_ID_DIGITS else ()
+    classes = _DIGITS.sub("9", _LETTERS.sub("a", value))
+    if classes == "a" or fact.kind is Kind.DATE or len(value) < MIN_ID_DIGITS or "9" not in classes:
+        return (classes,) if classes != "a" else ()
+    return classes, _RUNS.sub(lambda run: str(len(run[0])), value)
 
 
 def _by_worth(facts: list[Fact], wanted: Wanted) -> list[Fact]:
@@ -158,13 +165,14 @@ def _by_worth(facts: list[Fact], wanted: Wanted) -> list[Fact]:
 
 def _worth(fact: Fact, wanted: Wanted, nth: int) -> int:
     worth = 2 * fact.kind
+    if not fact.whole and fact.kind in LOOSE:
+        worth -= 3
     if fact.used:
         worth += 4
     if not fact.untrusted:
-        worth += 3
+        worth += 3 if fact.whole or fact.source == "user" else 1
     if fact.label and _stem(fact.label) in wanted.labels:
         worth += 5
-    if _shape_of(fact) in wanted.shapes:
+    if any(shape in wanted.shapes for shape in _shapes(fact)):
         worth += 4
-    worth -= len(fact.value) // 80
-    return worth - (nth // CROWD).bit_length()
+    return worth - len(fact.value) // 80 - (nth // CROWD).bit_length()

@@ -1,4 +1,4 @@
-"""Find, in any text, the pieces that could be facts: `(label, piece)`, in order. JSON is walked, other text is tokenized.
+"""Find, in any text, the pieces that could be facts: label and value, in order. JSON is walked, other text is tokenized.
 
 Linear in the text, whatever it is: every pattern is bounded and none is nested, because tools return hostile text too.
 """
@@ -20,21 +20,25 @@ MAX_NESTED = 4
 
 MAX_LABEL_CHARS = 40
 
-_RUN = re.compile(r"[^\s\"'`<>()\[\]{},;|=*\\]{2,2000}")
+_RUN = re.compile(r"[^\s\"'`<>()\[\]{},;|=\\]{2,2000}")
 _NAME = re.compile(
-    r"(?<![\w-])[^\W\d_a-z][\w'’.&-]{1,30}(?: (?:[^\W\d_a-z][\w'’.&-]{0,30}|of|de|van|von|der|the|and|&|\d{1,4}(?!\w))){1,5}"
+    r"(?<![\w-])[^\W\d_a-z][\w'’.&-]{1,30}(?: (?:(?:of|de|van|von|der|the|and|&) )?(?:[^\W\d_a-z][\w'’.&-]{0,30}|\d{1,4}(?!\w))){1,4}"
 )
 _QUOTED = re.compile(r"\"([^\"\\\n]{2,60})\"|`([^`\n]{2,60})`|(?<!\w)'([^'\\\n]{2,60})'(?!\w)")
-_LABELLED = re.compile(r"(?<![\w-])([A-Za-z_][\w-]{1,30}|[A-Z][a-z]{1,15} (?:ID|Id|[Nn]umber|[Nn]ame|[Cc]ode))\"?'?\s?[:=]\s?\"?'?([\w#$./@:+-]{2,80})")
+_LABELLED = re.compile(
+    r"(?<![\w-])([A-Za-z_][\w-]{1,30}|[A-Z][a-z]{1,15} (?:ID|Id|[Nn]umber|[Nn]ame|[Cc]ode))[\"']?(?:: |:(?=[\"'#])|=)[\"']?([\w#$./@:+-]{2,80})"
+)
 _LABEL = re.compile(r"[A-Za-z_][\w .-]{0,39}")
+_SPACE = re.compile(r"\s")
 _UNSAYABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_EDGES = ".,:;!?…·-–—_&"
+_EDGES = ".,:;!?…·-–—_&*"
 
-Piece = tuple[str, str]
+Piece = tuple[str, str, bool]
+"""Label, value, and whether the value is a whole field; else it is a token of some text."""
 
 
 def pieces(text: str) -> Iterator[Piece]:
-    """Every `(label, piece)` of the text; the label is the JSON key it stands under, or the word before its colon."""
+    """Every piece of the text; its label is the JSON key it stands under, or the word before its colon."""
     yield from _of_text("", text, MAX_NESTED)
 
 
@@ -56,35 +60,39 @@ def _of_json(label: str, value: object, depth: int) -> Iterator[Piece]:
     todo: list[tuple[str, object]] = [(label, value)]
     while todo:
         label, value = todo.pop()
-        if isinstance(value, dict):
-            inner = [(_label(key), one) for key, one in value.items()]
-            yield from ((label, key) for key in value if any(map(str.isdigit, key[:MAX_PIECE_CHARS])))
-            todo.extend(reversed(inner))
-        elif isinstance(value, list):
-            todo.extend((label, one) for one in reversed(value))
-        elif isinstance(value, str):
-            if len(value) <= MAX_SCALAR_CHARS and "\n" not in value and value[:1] not in ("{", "["):
-                yield label, value.strip()
-            elif len(value) <= MAX_PIECE_CHARS and " " not in value and value[:1] not in ("{", "["):
-                yield label, value.strip()
+        if isinstance(value, str):
+            if _is_scalar(value):
+                yield label, value.strip(), True
             else:
                 yield from _of_text(label, value, depth)
+        elif isinstance(value, dict):
+            yield from ((label, key, True) for key in value if any(map(str.isdigit, key[:MAX_PIECE_CHARS])))
+            todo.extend([(_label(key), one) for key, one in value.items()][::-1])
+        elif isinstance(value, list):
+            todo.extend((label, one) for one in reversed(value))
+
+
+def _is_scalar(value: str) -> bool:
+    if value[:1] in ("{", "["):
+        return False
+    size = len(value)
+    return (size <= MAX_SCALAR_CHARS and "\n" not in value) or (size <= MAX_PIECE_CHARS and not _SPACE.search(value))
 
 
 def _tokens(text: str) -> Iterator[Piece]:
     for found in _LABELLED.finditer(text):
-        yield _label(found[1]), found[2].strip(_EDGES)
+        yield _label(found[1]), found[2].strip(_EDGES), False
     for quoted in _QUOTED.finditer(text):
-        yield "", (quoted[1] or quoted[2] or quoted[3]).strip()
+        yield "", (quoted[1] or quoted[2] or quoted[3]).strip(), False
     for name in _NAME.finditer(text):
-        yield "", name[0].strip(_EDGES)
-    for run in _RUN.finditer(text):
-        piece = run[0].strip(_EDGES)
-        yield "", piece
+        yield "", name[0].strip(_EDGES), False
+    for run in dict.fromkeys(_RUN.findall(text)):
+        piece = run.strip(_EDGES)
+        yield "", piece, False
         head, colon, tail = piece.partition(":")
-        if colon and tail and not tail.startswith("/"):  # `name:value`, `file:line`
-            yield "", head.strip(_EDGES)
-            yield "", tail.strip(_EDGES)
+        if colon and tail and head[0].isalpha() and not tail.startswith("/"):  # `name:value`, `file:line`
+            yield "", head.strip(_EDGES), False
+            yield "", tail.strip(_EDGES), False
 
 
 def clean(text: str) -> str:

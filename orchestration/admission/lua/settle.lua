@@ -39,8 +39,8 @@ if rec then
     local l = limit(c, s, r)
     if l > 0 then s.lv[r] = math.max(-l, math.min(depth(c, s, r), s.lv[r])) end -- no debt beyond a minute, no loan
   end
-  if s.nq > 0 then schedule(s, now, 0) end -- what comes back may let somebody go, long before what was reserved would
   if rec.root then spend(rec, in_used or rec.li, out_used or rec.lo) end
+  if s.nq > 0 then schedule(s, now, 0) end -- what comes back may let somebody go, long before what was reserved would
   if outcome == 'ok' and out_used then -- a running 90th percentile: up in nine steps, down in one
     if s.p9 == 0 then s.p9 = math.max(out_used, 1)
     elseif out_used > s.p9 then s.p9 = s.p9 * 1.09

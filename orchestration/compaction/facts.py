@@ -15,7 +15,8 @@ MAX_WORDS = 6
 
 
 DAY_CHARS = 10
-"""Of an ISO date. With a time behind it, it is mostly a server's stamp: its day is kept as a date of its own."""
+"""Of an ISO date. Where a time stands behind it, the day is kept as a date of its own, and a fraction of a second says that
+a server stamped it: worth no more than an amount."""
 
 
 class Kind(IntEnum):
@@ -105,7 +106,7 @@ def _identifies(value: str) -> bool:
 
 def _with_digits(value: str, whole: bool) -> Kind | None:
     if _DATE.fullmatch(value):
-        return Kind.DATE if len(value) <= DAY_CHARS else Kind.AMOUNT
+        return Kind.AMOUNT if "." in value[DAY_CHARS:] else Kind.DATE
     if _AMOUNT.fullmatch(value):
         digits = sum(map(str.isdigit, value))
         if digits >= 3:
@@ -141,7 +142,7 @@ def _facts(text: str, group: int, source: str, *, untrusted: bool, used: bool = 
         kind = kind_of(value, whole)
         if kind is None:
             continue
-        if kind is Kind.AMOUNT and value[4:5] == "-" and (day := value[:DAY_CHARS]) not in seen and _DATE.fullmatch(day):
+        if len(value) > DAY_CHARS and value[4:5] == "-" and (day := value[:DAY_CHARS]) not in seen and _DATE.fullmatch(day):
             seen.add(day)
-            yield Fact(day, Kind.DATE, label, group, source, untrusted, used and whole, whole)
-        yield Fact(value, kind, label, group, source, untrusted, used and whole, whole)
+            yield Fact(day, Kind.DATE, label, group, source, untrusted, used, whole)
+        yield Fact(value, kind, label, group, source, untrusted, used, whole)

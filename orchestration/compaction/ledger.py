@@ -167,7 +167,7 @@ def _worth(fact: Fact, wanted: Wanted, nth: int) -> int:
     worth = 2 * fact.kind
     if not fact.whole and fact.kind in LOOSE:
         worth -= 3
-    if fact.used:
+    if fact.used and fact.whole:
         worth += 4
     if not fact.untrusted:
         worth += 3 if fact.whole or fact.source == "user" else 1

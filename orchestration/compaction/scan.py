@@ -26,7 +26,7 @@ _NAME = re.compile(
 )
 _QUOTED = re.compile(r"\"([^\"\\\n]{2,60})\"|`([^`\n]{2,60})`|(?<!\w)'([^'\\\n]{2,60})'(?!\w)")
 _LABELLED = re.compile(
-    r"(?<![\w-])([A-Za-z_][\w-]{1,30}|[A-Z][a-z]{1,15} (?:ID|Id|[Nn]umber|[Nn]ame|[Cc]ode))[\"']?(?:: |:(?=[\"'#])|=)[\"']?([\w#$./@:+-]{2,80})"
+    r"(?<![\w-])([A-Za-z_][\w-]{1,30}|[A-Z][a-z]{1,15} (?:ID|Id|[Nn]umber|[Nn]ame|[Cc]ode))(?:[\"']:|: |:(?=[\"'#])|=) ?[\"']?([\w#$./@:+-]{2,80})"
 )
 _LABEL = re.compile(r"[A-Za-z_][\w .-]{0,39}")
 _SPACE = re.compile(r"\s")

@@ -23,12 +23,13 @@ from schemas.step import Defer, Priority, StepRef
 SHOP = "shop"
 """The downstream of most tests: nothing is known of it but what a test says."""
 
-CLOCK_KEY = Key("{prefix}:clock", "STRING", "the time of a test, in us", "none: deleted with the test's prefix")
+CLOCK_KEY = Key("{prefix}:{gate}:clock", "STRING", "the time of a test, in us", "none: deleted with the test's prefix")
 
 NEW_YEAR_2026_US = 1_767_225_600_000_000
 PRELUDE = "local function clock()"
 SERVER_TIME = "redis.call('TIME')"
-TEST_TIME = "{{ 0, redis.call('GET', string.match({}, '^[^:]*') .. ':clock') }}"
+TEST_TIME = "{{ 0, redis.call('GET', string.match({}, '^.-}}') .. ':clock') }}"
+"""Beside the coordinator's own keys, in their slot: so that it is legal on a cluster, too."""
 
 if TYPE_CHECKING:
     from orchestration.store.scripts import Library as Shipped
@@ -85,7 +86,7 @@ class GateBench:
     def __init__(self, client: redis_py.Redis, prefix: str, at: Mapping[str, Limits], *, version: int = 1) -> None:
         self.client = client
         self.keys = Keyspace(prefix)
-        self.time = TestTime(client, f"{prefix}:clock")
+        self.time = TestTime(client, self.keys.gate_index().replace(":index", ":clock"))
         self.library = ON_TEST_TIME
         self.held_ms: list[int] = []
         """Waits that were short enough to be slept in the worker."""
@@ -96,6 +97,12 @@ class GateBench:
     def another_gate(self, at: Mapping[str, Limits], version: int = 1) -> RedisGate:
         """Of another worker process, with limits of its own."""
         return RedisGate(self.client, self.keys, at, version, sleep_ms=self.held_ms.append, library=self.library)
+
+    def wipe(self, name: str = SHOP) -> None:
+        """The server loses all that it knew of it."""
+        *own, index = self.keys.downstream(name)
+        self.client.delete(*own)
+        self.client.zrem(index, name)
 
     def warm(self, name: str = SHOP) -> None:
         """A downstream that was called before: at its full rate, with full buckets."""

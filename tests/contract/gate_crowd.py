@@ -17,6 +17,7 @@ from schemas.policy import RetryConfig
 from schemas.step import Defer, StepRef
 from tests.contract.gate_bench import GateBench
 
+LEASE_S = 3.0
 SWEEP_S = 0.5
 """How often a steward looks, when it does not know better; as in a real worker."""
 
@@ -60,6 +61,8 @@ class Crowd:
     slots: int = 1_000_000
     """Calls that the fleet's workers can make at once."""
     config: RetryConfig = PATIENT
+    dies: Callable[[], bool] = lambda: False
+    """Does the worker die with this answer in its hands? Its step is claimed again when its lease has run out."""
     sent: list[tuple[float, Call]] = field(default_factory=list)
     """Every call that reached the provider, with the second at which it did."""
     done: list[tuple[float, Call]] = field(default_factory=list)
@@ -142,6 +145,10 @@ class Crowd:
         self.at(self.now_s + answer.after_s, lambda: self._settle(call, answer.report))
 
     def _settle(self, call: Call, report: Report) -> None:
+        if self.dies():
+            self._busy -= 1
+            self.submit(self.bench.claimed_again(call, lost=True), at_s=self.now_s + LEASE_S)
+            return self._work()
         settled = self.bench.gate.settle(call, report)
         self._busy -= 1
         if report.failure is None:
@@ -153,7 +160,7 @@ class Crowd:
                 self.at(self.now_s + decision.after_ms / 1_000, lambda: self._arrive(again))
             else:
                 self.ended.append(report.failure)
-        self._work()
+        return self._work()
 
     def _look(self, second: float) -> None:
         """A steward looks then, or earlier when it already will."""

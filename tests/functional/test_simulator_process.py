@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,6 +124,20 @@ def test_control_endpoints() -> None:
         assert "secret" not in json.dumps(journal)
         assert len(ask(server, "GET", "/__midwatch__/journal?after=1")[1]["entries"]) == 1
         assert ask(server, "GET", "/__midwatch__/stats")[1]["by_fault"] == {"overloaded": 1}
+
+
+def test_an_outage_can_be_ordered_while_running() -> None:
+    """Its time begins with the order; limits that are given along hold after it."""
+    order = {"outage": "overloaded", "outage_s": 0.3, "requests_per_minute": 1}
+    with ModelServer(lambda _: Say("hello")) as server:
+        assert ask(server, "POST", "/__midwatch__/faults", {"outage": "overloaded"})[0] == 400
+        status, faults = ask(server, "POST", "/__midwatch__/faults", order)
+        assert (status, faults["outage"], faults["outage_s"]) == (200, "overloaded", 0.3)
+        begun_s = time.monotonic()
+        while ask(server, "POST", "/v1/chat/completions", chat("hi"))[0] == 503:
+            assert time.monotonic() - begun_s < 10
+        assert time.monotonic() - begun_s > 0.2
+        assert ask(server, "POST", "/v1/chat/completions", chat("hi"))[0] == 429
 
 
 def test_wrong_control_requests_say_what_is_right() -> None:

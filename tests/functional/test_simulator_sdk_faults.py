@@ -102,6 +102,7 @@ def calls_of(reply: Any) -> list[tuple[str, str, Any]]:
         ("provider_error", "InternalServerError", "InternalServerError", "error"),
         ("context_overflow", "BadRequestError", "BadRequestError", r"prompt is too long|context window|context length"),
         ("quota_exhausted", "EnforcedSpendLimitReachedError", "RateLimitError", r"spend limit|quota"),
+        ("spend_cap", "BadRequestError", "BadRequestError", r"specified API usage limits|hard limit"),
         ("auth_error", "AuthenticationError", "AuthenticationError", r"api.key"),
         ("payload_too_large", "ContentTooLargeError", "APIStatusError", "large|maximum size"),
     ],
@@ -128,6 +129,20 @@ def test_rate_limited_says_when_to_come_back(ask: Ask) -> None:
         with pytest.raises((anthropic.RateLimitError, openai.RateLimitError)) as caught:
             ask(server)
         assert caught.value.response.headers["retry-after"] == "7"
+
+
+@every_wire
+def test_overloaded_may_say_when_to_come_back(ask: Ask) -> None:
+    """A 529 (503 at OpenAI) names no wait, unless it is told to."""
+    errors = (anthropic.InternalServerError, openai.InternalServerError)
+    with ModelServer(faults=always("overloaded")) as server:
+        with pytest.raises(errors) as caught:
+            ask(server)
+        assert "retry-after" not in caught.value.response.headers
+        server.use(always("overloaded", overloaded_retry_after_s=4))
+        with pytest.raises(errors) as caught:
+            ask(server)
+        assert caught.value.response.headers["retry-after"] == "4"
 
 
 def test_overflow_and_quota_carry_the_codes_that_clients_branch_on() -> None:
@@ -281,6 +296,95 @@ def test_the_rate_limit_tells_the_truth(ask: Ask) -> None:
             assert headers["x-ratelimit-limit-requests"] == "2"
             assert headers["x-ratelimit-reset-requests"].endswith("s")
         assert server.journal()[-1].fault is None
+
+
+@every_wire
+def test_token_limits_tell_the_truth(ask: Ask) -> None:
+    """Each vendor's own limit: used up by the first call, told in its headers, and in a 429 that names it."""
+    mine = {"input_tokens_per_minute": 200} if ask is ask_anthropic else {"tokens_per_minute": 200}
+    with ModelServer(lambda _: Say("ok"), faults=Faults.model_validate(mine)) as server:
+        ask(server, "x" * 320)
+        with pytest.raises((anthropic.RateLimitError, openai.RateLimitError), match=r"tokens per min") as caught:
+            ask(server, "y" * 320)
+    headers = caught.value.response.headers
+    assert 1 <= int(headers["retry-after"]) <= 60
+    if ask is ask_anthropic:
+        assert headers["anthropic-ratelimit-input-tokens-limit"] == "200"
+        assert int(headers["anthropic-ratelimit-input-tokens-remaining"]) < 100
+    else:
+        assert headers["x-ratelimit-limit-tokens"] == "200"
+        assert int(headers["x-ratelimit-remaining-tokens"]) < 100
+
+
+def test_input_from_the_prompt_cache_is_not_limited() -> None:
+    """As at Anthropic: the same long prompt again costs only what is new of it."""
+    system: Any = [{"type": "text", "text": "rule " * 2_000, "cache_control": {"type": "ephemeral"}}]
+    with ModelServer(lambda _: Say("ok"), faults=Faults(input_tokens_per_minute=3_000)) as server:
+        sdk = anthropic_sdk().with_options(base_url=server.url)
+        for text in ("one", "two", "three"):
+            message: Any = {"role": "user", "content": text}
+            sdk.messages.create(model="claude-sonnet-4-6", max_tokens=9, messages=[message], system=system)
+        read = [entry.usage.input_tokens for entry in server.journal() if entry.usage]
+    assert sum(read) > 7_000
+
+
+def test_output_limit_is_charged_with_what_was_written() -> None:
+    """A long answer uses the limit up, whatever `max_tokens` says; the next call is told to wait for it."""
+    with ModelServer(lambda _: Say("x" * 800), faults=Faults(output_tokens_per_minute=60)) as server:
+        ask_anthropic(server)
+        with pytest.raises(anthropic.RateLimitError, match="60 output tokens per minute") as caught:
+            ask_anthropic(server)
+    assert 130 < int(caught.value.response.headers["retry-after"]) <= 141
+
+
+@every_wire
+def test_an_outage_ends_by_itself(ask: Ask) -> None:
+    """Every call fails until the time is over, whatever limits and chance say; then the server is well."""
+    faults = Faults(outage=Fault.OVERLOADED, outage_s=0.4, requests_per_minute=1)
+    with ModelServer(lambda _: Say("ok"), faults=faults) as server:
+        for _ in range(3):
+            with pytest.raises((anthropic.InternalServerError, openai.InternalServerError)):
+                ask(server)
+        server.use(faults.model_copy(update={"outage_s": 0.001}))
+        ask(server)
+        assert [entry.fault for entry in server.journal()] == ["overloaded"] * 3 + [None]
+
+
+def test_an_outage_of_429s_names_its_end() -> None:
+    """Retry-After is what is left of it, and may be obeyed."""
+    with ModelServer(faults=Faults(outage=Fault.RATE_LIMITED, outage_s=20)) as server:
+        with pytest.raises(openai.RateLimitError) as caught:
+            ask_chat(server)
+        assert caught.value.response.headers["retry-after"] == "20"
+
+
+@pytest.mark.parametrize("outage", [Fault.HANG, Fault.RESET])
+def test_an_outage_may_be_silent(outage: Fault) -> None:
+    """Nothing comes, or the connection breaks, for every call."""
+    with ModelServer(faults=Faults(outage=outage, outage_s=60)) as server:
+        for _ in range(2):
+            with pytest.raises(openai.APIConnectionError):
+                ask_chat(server, timeout_s=0.2)
+        stats = server.wait_until(lambda stats: stats.in_flight == 0)
+        assert stats.by_fault == {outage: 2}
+
+
+@every_wire
+@pytest.mark.parametrize("fault", ["no_usage", "absurd_usage"])
+def test_the_journal_knows_what_an_answer_cost(ask: Ask, fault: str) -> None:
+    """Whatever the answer says of it: a budget can be checked at the server."""
+    with ModelServer(lambda _: Say("ok"), faults=always(fault)) as server:
+        spoiled = ask(server)
+        server.use(Faults())
+        ask(server)
+        lied, true = (entry.usage for entry in server.journal())
+    assert lied == true
+    assert true is not None
+    assert true.input_tokens > 0
+    if fault == "absurd_usage":
+        usage = spoiled.usage
+        told = usage.prompt_tokens if ask is ask_chat else usage.input_tokens
+        assert told != true.input_tokens
 
 
 def outcomes(entries: list[Entry]) -> dict[tuple[str, int, int], str | None]:

@@ -12,6 +12,10 @@ from workers.cli.output import print_json, say
 from workers.cli.tables import Column, print_card, print_table
 
 
+PROSE = ("decides", "verdict")
+"""Fields of rows that are too long for a table; `--json` has them."""
+
+
 @click.group(cls=InOrder)
 def bench() -> None:
     """Measure this machine."""
@@ -51,13 +55,61 @@ def recovery(jobs: int, kills: int, processes: int, as_json: bool) -> None:
     show(run(jobs=jobs, kills=kills, processes=processes, say=say), as_json=as_json)
 
 
-def show(figures: dict[str, Any], *, as_json: bool) -> None:
-    """Print figures: one document, or a table of the rows with the rest below."""
+@bench.command("admission")
+@click.option("--processes", metavar="N,N,...", default="1,4,16", show_default=True, help="Client processes at once.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.1, 60), metavar="S", default=2.0, show_default=True, help="Of each row."
+)
+@click.option(
+    "--rounds", type=click.IntRange(1, 20), metavar="N", default=3, show_default=True, help="Figures are their medians."
+)
+@options.as_json
+def admission(processes: str, seconds: float, rounds: int, as_json: bool) -> None:
+    """Measure a decision of the coordinator, beside the rate limiters of PyPI (`pip install midwatch[bench]`)."""
+    from workers.bench.admission import run
+
+    show(run(processes=_counts(processes), seconds=seconds, rounds=rounds, say=say), as_json=as_json, across=True)
+
+
+@bench.command("judged")
+@click.option(
+    "--seconds", type=click.IntRange(10, 3_600), metavar="S", default=120, show_default=True, help="Of each fleet."
+)
+@click.option(
+    "--rpm", type=click.IntRange(6, 60_000), metavar="N", default=120, show_default=True, help="The server's limit."
+)
+@click.option("--only", multiple=True, metavar="FLEET", help="One of the fleets by its name; may be repeated.")
+@options.as_json
+def judged(seconds: int, rpm: int, only: tuple[str, ...], as_json: bool) -> None:
+    """Let an independent chaos server judge the fleet: llmock, its limits, its verdict. Exits with 1 on a shortfall."""
+    from workers.bench.judged import run
+
+    figures = run(seconds=seconds, rpm=rpm, only=only, say=say)
+    show(figures, as_json=as_json, across=True)
+    if figures["missed"]:
+        raise SystemExit(1)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    counts = tuple(int(part) for part in text.split(",") if part.strip().isdigit())
+    if not counts or not all(1 <= count <= 64 for count in counts):
+        raise click.UsageError(f"--processes {text!r}: expected numbers from 1 to 64, separated by commas")
+    return counts
+
+
+def show(figures: dict[str, Any], *, as_json: bool, across: bool = False) -> None:
+    """Print figures: one document, or a table of the rows with the rest below. `across`: a line for each row."""
     if as_json:
         print_json(figures)
         return
     found = figures.get("rows") or []
-    if found:
+    if found and across:
+        names = [name for name in found[0] if name not in PROSE]
+        columns = [
+            Column(name.replace("_", " ").upper(), "left" if n == 0 else "right") for n, name in enumerate(names)
+        ]
+        print_table(columns, [[_cell(row.get(name)) for name in names] for row in found], empty="")
+    elif found:
         print_table([Column("FIGURE"), *_titles(found)], _turned(found), empty="")
     print_card([(name.replace("_", " "), _cell(value)) for name, value in figures.items() if name != "rows"])
 

@@ -13,6 +13,9 @@ s = s or fresh(c, now)
 expire(s, now)
 local f = refill(c, s, now)
 local rec = record(id)
+local free = rec and (rec.s == 'f' or rec.fr) or nil -- its last try was refused, and did not count as one of its own
+retry = retry or free == true
+if rec and rec.s == 'f' then rec = nil end
 
 local input = math.max(0, ARGV[6] - (c.count_cached and 0 or ARGV[7]))
 local output = tonumber(ARGV[8])
@@ -66,7 +69,7 @@ if book then
     redis.call('HINCRBY', L, 'u', 1)
     redis.call('HSETNX', L, 't', string.format('%.0f', now))
     redis.call('PEXPIRE', L, ARGV[18])
-    write_record(s, id, { s = 'p', m = member, y = try, at = at }, at + PAID_MS * MS)
+    write_record(s, id, { s = 'p', m = member, y = try, at = at, fr = free }, at + PAID_MS * MS)
     count('waited')
     save(s)
     return { 'wait', math.ceil((at - now) / MS), 'lineage_paced', 0 }
@@ -139,7 +142,7 @@ local function wait(us, reason)
     redis.call('HSETNX', L, 't', string.format('%.0f', now))
     redis.call('PEXPIRE', L, ARGV[18])
   end
-  write_record(s, id, { s = 'w', m = member, y = try, i = input, o = output, tag = tag, lane = lane, hr = headroom, w = reason })
+  write_record(s, id, { s = 'w', m = member, y = try, i = input, o = output, tag = tag, lane = lane, hr = headroom, w = reason, fr = free })
   if rec and rec.lane and rec.lane ~= lane then leave_line(s, rec.lane, id) end -- it waited as a first try
   enter_line(s, lane, tag, id)
   local due = tonumber(redis.call('ZSCORE', INDEX, s.name) or NEVER)

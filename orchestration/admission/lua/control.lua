@@ -7,7 +7,7 @@ if not c then return { 'unconfigured' } end
 s = s or fresh(c, now)
 local f = refill(c, s, now)
 local op, ms = ARGV[1], tonumber(ARGV[2])
-if op == 'pause' then pause(c, s, now, now + ms * MS, f)
+if op == 'pause' then pause(c, s, now, now + ms * MS, f, 1)
 elseif op == 'resume' then
   if s.pu > now then s.pu, s.ft = 0, now end
 elseif op == 'open' then

@@ -161,11 +161,11 @@ local function close_breaker(c, s, now)
 end
 
 -- Nobody is admitted before `till`. The longer a provider is not called, the colder it is when it is called again.
-local function pause(c, s, now, till, th)
+local function pause(c, s, now, till, f, cut)
   if till <= s.pu then return end
   s.pu = till
-  s.th = math.max(c.f_min, th)
-  s.f, s.ft = s.th * math.max(c.f_min, 1 - (till - now) / (c.cold_after_ms * MS)), till
+  s.th = math.max(c.f_min, math.max(f, s.th) * cut) -- what was being climbed to was not tried yet: it is no slower for the pause
+  s.f, s.ft = math.min(f, s.th * math.max(c.f_min, 1 - (till - now) / (c.cold_after_ms * MS))), till
   empty_buckets(s)
 end
 

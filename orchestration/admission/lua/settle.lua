@@ -72,26 +72,28 @@ if rec then
     end
   elseif outcome == 'throttled' then
     count('throttled')
-    if limit(c, s, 'q') == 0 then -- an unknown limit: guessed from what was let through lately
+    -- A burst of 429s is one signal: one cut per gap. A 5xx cuts nothing: it comes whatever the rate (simulated).
+    -- One that comes while nobody is admitted was sent before the pause: the same signal once more.
+    local news = s.pu <= now and now - s.fc >= c.cut_gap_ms * MS
+    local span = math.max(1000 * MS, now - s.ws + (s.po + s.pf > 0 and c.window_ms * MS or 0))
+    local through = (s.wo + s.po + s.wf + s.pf) * MINUTE / span
+    local cut = news and c.cut or 1
+    if limit(c, s, 'q') == 0 then -- an unknown limit: guessed from what was sent lately, answered or not
       s.lim = s.lim or {}
-      s.lim.q = math.max(6, (s.wo + s.po + s.wf + s.pf) * MINUTE / math.max(1000 * MS, now - s.ws + (s.po + s.pf > 0 and c.window_ms * MS or 0)))
+      s.lim.q = math.max(6, through + (s.live + 1) * MINUTE / span)
       s.guess = true
       s.lv.q = 0
+    elseif s.guess and news then -- too much again: what was let through is the new guess, between the rate tried and its cut
+      s.lim.q = math.max(6, math.min(s.lim.q * f, math.max(through, s.lim.q * f * c.cut)))
+      f, cut = 1, 1
     end
-    -- A burst of 429s is one signal: one cut per gap. A 5xx cuts nothing: it comes whatever the rate (simulated).
-    local th = f
-    -- One that comes while nobody is admitted was sent before the pause: the same signal once more.
-    if s.pu <= now and now - s.fc >= c.cut_gap_ms * MS then
-      th, s.fc = math.max(c.f_min, f * c.cut), now
-      s.f, s.th, s.ft = th, th, now
-    else
-      th = s.th
-    end
-    pause(c, s, now, now + math.min(c.pause_max_ms, math.max(number(7) or 0, c.throttle_pause_ms)) * MS, th)
+    if news then s.fc = now end
+    local pause_ms = math.min(c.pause_max_ms, math.max(number(7) or 0, c.throttle_pause_ms))
+    pause(c, s, now, now + pause_ms * MS, f, cut)
   elseif outcome == 'failed' then
     count('failed')
     s.lf = now
-    if (number(7) or 0) > 0 then pause(c, s, now, now + math.min(c.pause_max_ms, number(7)) * MS, f) end
+    if (number(7) or 0) > 0 then pause(c, s, now, now + math.min(c.pause_max_ms, number(7)) * MS, f, 1) end
     if rec.g == s.g then -- news of an older generation is no news: 512 timeouts of one outage trip the breaker once
       s.wf, s.cf = s.wf + 1, s.cf + 1
       local bad, total = s.wf + s.pf, s.wo + s.wf + s.po + s.pf
@@ -103,6 +105,8 @@ if rec then
     schedule(s, now, 0) -- those who wait are told
   end
   drop_record(id)
+  -- What is tried again for free is a retry all the same: the lineage pays for it when it asks again.
+  if outcome == 'throttled' or (outcome == 'failed' and rec.p) then write_record(s, id, { s = 'f' }, now + PAID_MS * MS) end
 end
 
 local closed, why = 0, ''

@@ -1,0 +1,81 @@
+"""A fleet before a judge that somebody else wrote: `midwatch bench judged`, cut to seconds."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from orchestration.errors import ConfigError
+from workers.bench.judged import run, shortfalls
+from workers.bench.judged_trial import PROCESSES, THREADS, Contestant, Trial
+from workers.bench.llmock_run import Judge, Judgement
+from workers.fleet import Fleet
+
+RPM, SECONDS, LATENCY_MS = 240, 5, 50
+
+
+def judged(contestant: Contestant):
+    """What the judge says of a fleet that must not lose a job."""
+    trial = Trial(contestant, RPM, SECONDS, LATENCY_MS)
+    said, lost = trial.run()
+    assert lost == 0
+    assert said.answered == 2 * trial.jobs
+    return said
+
+
+def test_a_fleet_that_was_told_its_limits_is_refused_no_more_than_its_first_burst():
+    """Sixteen slots, one key, both vendors, a key whose minute others have spent: one second's worth of 429s at most.
+
+    Five seconds are mostly slow start; the share of 429s and the goodput of two minutes are the benchmark's.
+    """
+    said = judged(Contestant("limits set", {}, spent=True))
+    assert said.requests - said.answered <= 2 * RPM // 60
+    assert said.verdict == "passed"
+    assert said.most_attempts <= 4
+    assert said.of_limit > 0.3
+
+
+def test_a_fleet_that_was_told_nothing_learns_the_limit_from_the_first_answers():
+    """At most the calls that were in flight when the first answer came can be refused; then headers set the pace."""
+    said = judged(Contestant("nothing set", spent=True))
+    assert said.requests - said.answered <= PROCESSES * THREADS + 2 * RPM // 60
+    assert said.verdict == "passed"
+    assert said.most_attempts <= 4
+    assert said.of_limit > 0.3
+
+
+def test_a_shortfall_is_named_with_its_figure():
+    """Goodput counts the saved-up minute for a fleet that was told of it; naive figures fail every target."""
+    good = Judgement(720, 720, 0.0, 180.0, 1.0, 0.75, 1, "passed")
+    assert shortfalls(Contestant("limits set", {}), good, 0) == []
+    assert shortfalls(Contestant("burst too", {"burst_s": 60}), good, 0) == ["goodput 75.0%, expected 95%"]
+    bad = Judgement(365, 3_666, 0.846, 83.0, 0.9, 0.9, 12, "175 retry_storm")
+    assert shortfalls(Contestant("limits set", {}), bad, 155) == [
+        "155 jobs lost",
+        "goodput 90.0%, expected 95%",
+        "84.6% of requests throttled",
+        "12 attempts at a call",
+        "verdict: 175 retry_storm",
+    ]
+
+
+@pytest.mark.slow
+def test_the_judge_sees_a_storm_where_there_is_one():
+    """The same judge, slots and work: Celery's autoretry over the SDK's retries is refused more often than answered."""
+    said, _ = Trial(Contestant("naive", task="naive.autoretry", spent=True), RPM, 20, LATENCY_MS).run()
+    assert said.throttled_share > 0.5
+
+
+def test_an_unknown_contestant_is_named_with_those_there_are():
+    """Before anything is started."""
+    with pytest.raises(ConfigError, match=r"no contestant 'nobody'; there are: limits set, .*naive: Celery autoretry"):
+        run(only=["nobody"])
+
+
+def test_without_llmock_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It is a dependency of developers only."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with Fleet({}, tmp_path) as fleet, pytest.raises(ConfigError, match=r"not installed here: pip install .*\[dev\]"):
+        Judge(fleet, 120, 0)

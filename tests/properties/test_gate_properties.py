@@ -1,0 +1,371 @@
+"""The coordinator under any order of events: tokens are conserved, no window sees more than a bucket, nothing stays reserved."""
+
+from __future__ import annotations
+
+import ast
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from itertools import count
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import redis as redis_py
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+
+from orchestration.admission import redis_gate
+from orchestration.admission.call import Call, Report
+from orchestration.admission.redis_gate import HOLD_MS
+from orchestration.store.scripts import Scripts
+from schemas.failure import Failure, FailureKind
+from schemas.model import Usage
+from schemas.step import Defer, Priority, StepRef
+from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits, said
+from tests.contract.gate_crowd import Answer, Crowd
+from workers.embedded import EmbeddedServer
+
+FIGURES = {"requests": 600.0, "input_tokens": 60_000.0, "output_tokens": 6_000.0, "tokens": 66_000.0}
+"""A minute. The depths are a second's worth: 10, 1,000, 100, 1,100."""
+LARGEST = {"requests": 1, "input_tokens": 3_000, "output_tokens": 300, "tokens": 3_300}
+"""What one call may take: three times the depth."""
+NAMES = count()
+"""Of the downstreams that examples are about: none meets what another one left."""
+FAILURES = (FailureKind.OVERLOADED, FailureKind.TIMEOUT, FailureKind.RATE_LIMITED, FailureKind.FORMAT_ERROR)
+
+
+Place = tuple[redis_py.Redis, str]
+
+
+@pytest.fixture(scope="module")
+def place(
+    server: EmbeddedServer,
+    connect_redis: Callable[[str], redis_py.Redis],
+    lend_prefix: Callable[..., AbstractContextManager[str]],
+) -> Iterator[Place]:
+    """A client and a prefix for all examples; each makes a downstream of its own, which the clock's key is shared by."""
+    with lend_prefix(CLOCK_KEY) as prefix:
+        yield connect_redis(server.url), prefix
+
+
+class GateMachine(RuleBasedStateMachine):
+    """Calls of three lineages at one downstream. Each event says what it did to every bucket, to the token."""
+
+    client: ClassVar[redis_py.Redis]
+    prefix: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = f"m{next(NAMES)}"
+        at = limits(
+            rpm=FIGURES["requests"], itpm=FIGURES["input_tokens"], otpm=FIGURES["output_tokens"],
+            tpm=FIGURES["tokens"], reserve_output="expected", headroom=0.1, failures_in_a_row=10_000, min_calls=10_000,
+        )  # fmt: skip
+        self.bench = GateBench(self.client, self.prefix, {self.name: at})
+        self.bench.warm(self.name)
+        self.waiting: dict[StepRef, Call] = {}
+        self.woken: list[StepRef] = []
+        self.later: list[Call] = []
+        self.live: dict[StepRef, Call] = {}
+        self.taken: list[tuple[int, dict[str, float]]] = []
+        """When a call was let in, and what it took; or when it was settled, and what was given back: below zero."""
+        self.first, self.made = set[StepRef](), Counter[str]()
+        self.jobs = count()
+
+    # --- what happens
+
+    @rule(
+        tokens=st.integers(0, 3_000), output=st.integers(0, 300), root=st.integers(0, 2),
+        priority=st.sampled_from(Priority), tenant=st.sampled_from([None, "a", "b"]),
+    )  # fmt: skip
+    def call(self, tokens: int, output: int, root: int, priority: Priority, tenant: str | None) -> None:
+        """A new step asks."""
+        job = f"{self.name}-{next(self.jobs)}"
+        budget: dict[str, Any] = {"lineage_input_tokens": 20_000, "lineage_output_tokens": 0} if root == 0 else {}
+        self.ask(self.bench.call(
+            job, tokens, output, to=self.name, root=f"{self.name}-root-{root}", priority=priority, tenant=tenant,
+            lasts_s=30, **budget,
+        ))  # fmt: skip
+
+    @precondition(lambda self: self.woken)
+    @rule(data=st.data())
+    def come(self, data: st.DataObject) -> None:
+        """A step that was woken comes to a worker, now or after others."""
+        ref = self.woken.pop(data.draw(st.integers(0, len(self.woken) - 1)))
+        self.ask(self.bench.claimed_again(self.waiting.pop(ref)))
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def impatience(self, data: st.DataObject) -> None:
+        """A step that nobody woke comes by itself."""
+        ref = data.draw(st.sampled_from(list(self.waiting)))
+        self.woken = [other for other in self.woken if other != ref]
+        self.ask(self.bench.claimed_again(self.waiting.pop(ref)))
+
+    @precondition(lambda self: self.later)
+    @rule()
+    def retry(self) -> None:
+        """A step that failed, or that its lineage paced, asks again."""
+        self.ask(self.later.pop(0))
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data(), tokens=st.integers(1, 4_000), output=st.integers(1, 400), known=st.booleans())
+    def success(self, data: st.DataObject, tokens: int, output: int, known: bool) -> None:
+        """A call is answered; it used less or more than it reserved, or nobody knows."""
+        call = self.live.pop(data.draw(st.sampled_from(list(self.live))))
+        self.settle(call, Report(usage=Usage(input_tokens=tokens, output_tokens=output) if known else None))
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data(), kind=st.sampled_from(FAILURES), sent=st.booleans())
+    def failure(self, data: st.DataObject, kind: FailureKind, sent: bool) -> None:
+        """A call fails, or was never made."""
+        call = self.live.pop(data.draw(st.sampled_from(list(self.live))))
+        self.settle(call, Report(failure=Failure(kind=kind, detail=""), sent=sent))
+        self.later.append(self.bench.claimed_again(call, failed=kind is not FailureKind.RATE_LIMITED))
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data(), found_out=st.booleans())
+    def death(self, data: st.DataObject, found_out: bool) -> None:
+        """A worker dies with a call in its hands; its step is claimed again, or nobody ever asks."""
+        call = self.live.pop(data.draw(st.sampled_from(list(self.live))))
+        if found_out:
+            self.later.append(self.bench.claimed_again(call, lost=True))
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data())
+    def lost_reply(self, data: st.DataObject) -> None:
+        """The same question comes twice: the same answer, and nothing changes."""
+        call = data.draw(st.sampled_from(list(self.live.values())))
+        before = self.bench.status(self.name)
+        answer = self.bench.gate.admit(call)
+        if said(answer) == "admitted" and self.bench.status(self.name).admitted == before.admitted:
+            assert self.bench.status(self.name).levels == before.levels
+        else:  # so late that its reservation is over: it is another call
+            self.note(before.levels, call, answer)
+
+    @rule(seconds=st.one_of(st.floats(0.01, 2), st.floats(2, 100)))
+    def time(self, seconds: float) -> None:
+        """It passes; a steward looks."""
+        self.bench.time.pass_s(seconds)
+        refs, _ = self.bench.board.release()
+        self.woken += [ref for ref in refs if ref in self.waiting]
+
+    # --- what must be so
+
+    def ask(self, call: Call) -> None:
+        before = self.bench.status(self.name).levels
+        answer = self.bench.gate.admit(call)
+        if answer is None:
+            self.live[call.claim.ref] = call
+        elif isinstance(answer, Defer):
+            (self.waiting.__setitem__(call.claim.ref, call) if answer.wakes else self.later.append(call))
+        self.note(before, call, answer)
+
+    def note(self, before: dict[str, float], call: Call, answer: object) -> None:
+        """What the decision took: all of what the call needs when it goes, nothing when it does not."""
+        took = {name: level - self.bench.status(self.name).levels[name] for name, level in before.items()}
+        if answer is not None:
+            assert took == dict.fromkeys(FIGURES, 0)
+            return
+        need_in, need_out = took["input_tokens"], took["output_tokens"]
+        assert took["requests"] == pytest.approx(1)
+        assert need_in == pytest.approx(call.input_tokens)
+        assert -1e-6 <= need_out <= call.output_tokens + 1e-6
+        assert took["tokens"] == pytest.approx(need_in + need_out)
+        self.taken.append((self.bench.time.us, took))
+        root, ref = call.claim.job.root_id, call.claim.ref
+        self.first.add(ref)
+        self.made[root] += 1
+
+    def settle(self, call: Call, report: Report) -> None:
+        """What comes back is what was reserved less what was used; never more than fits, never a debt beyond a minute."""
+        before = self.bench.status(self.name).levels
+        self.bench.gate.settle(call, report)
+        after = self.bench.status(self.name).levels
+        assert all(-FIGURES[name] <= level <= FIGURES[name] / 60 for name, level in after.items())
+        self.taken.append((self.bench.time.us, {name: min(0, before[name] - level) for name, level in after.items()}))
+        settled = self.bench.status(self.name)
+        self.bench.gate.settle(call, report)
+        assert self.bench.status(self.name) == settled, "a second report changes nothing"
+
+    def teardown(self) -> None:
+        self.check_windows()
+        for call in list(self.live.values())[::2]:
+            self.bench.ok(call, 1, 1)
+        self.bench.time.pass_s(200)
+        for _ in range(50):
+            self.bench.board.release()
+            self.bench.time.pass_s(40)
+        status = self.bench.status(self.name)
+        assert (status.live, status.woken, status.waiters) == (0, 0, 0), "what was reserved came back"
+        for root in range(3):
+            lineage = self.bench.lineage(f"{self.name}-root-{root}")
+            assert (lineage.get("ri", 0), lineage.get("ro", 0)) == (0, 0)
+            assert lineage.get("ui", 0) >= 0
+        self.bench.wipe(self.name)
+
+    def check_windows(self) -> None:
+        """In any window: the depth, the rate for so long, and one call larger than the depth."""
+        for name, minute in FIGURES.items():
+            depth, slack = minute / 60, minute / 60_000 * HOLD_MS + 1e-3
+            most = depth + max(0, LARGEST[name] - depth) + slack
+            for start, (since_us, _) in enumerate(self.taken):
+                total = 0.0
+                for until_us, took in self.taken[start:]:
+                    total += took[name]
+                    assert total <= most + minute / 60e6 * (until_us - since_us), (name, since_us, until_us, total)
+
+
+def test_no_order_of_events_takes_more_than_the_buckets_hold(place: Place) -> None:
+    """Calls, waits, settlements that lie, dead workers, lost replies, pauses: conserved, bounded, and nothing left reserved."""
+
+    class Machine(GateMachine):
+        pass
+
+    Machine.client, Machine.prefix = place
+    run_state_machine_as_test(Machine, settings=settings(max_examples=30, stateful_step_count=40, deadline=None))
+
+
+# --- lineages
+
+RETRIED = (FailureKind.OVERLOADED, FailureKind.TIMEOUT)
+"""Failures of the downstream that count. A 429 belongs here as soon as it is a retry of its lineage."""
+
+
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    children=st.integers(0, 6),
+    fails=st.sampled_from([0.3, 0.9, 1.0]),
+    kinds=st.sets(st.sampled_from(RETRIED), min_size=1),
+    deaths=st.sampled_from([0.0, 0.2]),
+)
+def test_any_lineage_makes_at_most_2n_and_10_calls(
+    place: Place, seed: int, children: int, fails: float, kinds: set[FailureKind], deaths: float
+) -> None:
+    """Whatever fails and however often, workers included, under a policy that never gives up; every call ends one way."""
+    name = f"lineages-{next(NAMES)}"
+    gate = GateBench(*place, {name: limits(rpm=6_000, failures_in_a_row=10_000, min_calls=10_000)})
+    gate.warm(name)
+    rng, among = random.Random(seed), sorted(kinds)
+
+    def provider(call: Call, at_s: float) -> Answer:
+        return Answer.bad(rng.choice(among)) if rng.random() < fails else Answer.good()
+
+    crowd = Crowd(gate, provider, dies=lambda: rng.random() < deaths)
+    roots = [f"{name}-{n}" for n in range(2)]
+    for root in roots:
+        crowd.submit(gate.call(root, 10, 10, to=name))
+        crowd.submit(*(gate.call(f"{root}-{n}", 10, 10, root=root, to=name) for n in range(children)))
+    crowd.run(7_200)
+    n = 1 + children
+    made = Counter(call.claim.job.root_id for _, call in crowd.sent)
+    assert max(made.values()) <= 2 * n + 10
+    assert len(crowd.done) + len(crowd.ended) == 2 * n
+    assert gate.status(name).live == 0
+    for root in roots:
+        assert gate.lineage(root)["n"] == n
+    gate.wipe(name)
+
+
+# --- arguments and keys that are wrong
+
+
+NUMBERS = [("admit", n) for n in (6, 7, 8, 9, 10, 18, 19, 20)] + [("settle", n) for n in (*range(4, 17), 18)]
+"""Arguments that must be numbers, counted from 1 as the scripts do."""
+JUNK = ("nan", "-nan", "inf", "-inf", "-1", "1e400", "9" * 40, "x", "0x", " ", "1,5", b"\xff\x00")
+
+
+class Downstream:
+    """One with a live call of a lineage with a budget, and a call that waits."""
+
+    def __init__(self, client: redis_py.Redis, prefix: str, name: str) -> None:
+        self.name = name
+        self.bench = bench = GateBench(client, prefix, {name: limits(rpm=60, itpm=6_000, otpm=6_000)})
+        bench.warm(name)
+        self.scripts = Scripts(client, bench.library)
+        self.keys = [*bench.keys.downstream(name), bench.keys.lineage(f"{name}-live")]
+        live = bench.call(f"{name}-live", 5, 5, to=name, lineage_input_tokens=1_000, lineage_output_tokens=1_000)
+        bench.admitted(live)
+        assert bench.ask(bench.call(f"{name}-waits", 5, 5, to=name)) == "rate"
+        new = bench.call(f"{name}-new", 5, 5, root=f"{name}-live", attempt=1, to=name)
+        report = Report(usage=Usage(input_tokens=3, output_tokens=3), headers={"x-ratelimit-remaining-requests": "5"})
+        self.arguments: dict[str, list[Any]] = {
+            "admit": list(bench.gate._admit_args(new, name)),
+            "settle": list(redis_gate._settle_args(live, report)),
+            "release": [100, 30_000],
+        }
+
+    def dumps(self) -> list[object]:
+        """All that is stored of it."""
+        return [self.bench.client.dump(key) for key in self.keys]
+
+    def fails(self, script: str, arguments: list[Any]) -> None:
+        """The script ends with an error, and nothing is other than before."""
+        before = self.dumps()
+        with pytest.raises(redis_py.ResponseError):
+            self.scripts.call(script, self.keys, arguments)
+        assert self.dumps() == before
+
+
+@settings(max_examples=60)
+@given(where=st.sampled_from(NUMBERS), junk=st.sampled_from(JUNK))
+def test_an_argument_that_is_no_number_decides_nothing(place: Place, where: tuple[str, int], junk: str | bytes) -> None:
+    """A script that fails half-way would leave half a decision; one that takes NaN would leave a bucket that admits for ever."""
+    script, position = where
+    downstream = Downstream(*place, f"junk-{next(NAMES)}")
+    arguments = downstream.arguments[script]
+    arguments[position - 1] = junk
+    downstream.fails(script, arguments)
+    downstream.bench.wipe(downstream.name)
+
+
+@pytest.mark.parametrize(
+    ("script", "key"),
+    [*((script, key) for script in ("admit", "settle") for key in (0, 1, 8)), ("release", 0), ("release", 1)],
+)
+def test_a_key_of_another_type_decides_nothing(place: Place, script: str, key: int) -> None:
+    """Somebody else's key lies where ours should: an error, and nothing is other than before."""
+    downstream = Downstream(*place, f"wrong-{script}-{key}")
+    if script == "release":
+        downstream.bench.time.pass_s(2)
+        downstream.keys.pop()  # a steward is given no lineage
+    client, lost = downstream.bench.client, downstream.keys[key]
+    client.delete(lost)
+    client.lpush(lost, "not ours")
+    downstream.fails(script, downstream.arguments[script])
+    client.delete(lost)
+    downstream.bench.wipe(downstream.name)
+
+
+def test_a_call_that_errs_once_errs_for_nobody_else(place: Place) -> None:
+    """After all that junk the downstream decides as before."""
+    downstream = Downstream(*place, SHOP)
+    for script, position in NUMBERS:
+        arguments = list(downstream.arguments[script])
+        arguments[position - 1] = "nan"
+        downstream.fails(script, arguments)
+    downstream.scripts.call("settle", downstream.keys, downstream.arguments["settle"])
+    downstream.bench.time.pass_s(2)
+    assert len(downstream.bench.board.release()[0]) == 1
+    status = downstream.bench.status()
+    assert (status.live, status.ok, status.admitted) == (0, 1, 1)
+
+
+# --- clocks
+
+
+def test_no_clock_but_the_servers_decides() -> None:
+    """The gate and its board look at no clock of their machine: what is not imported can't be wrong by an hour."""
+    folder = Path(redis_gate.__file__).parent
+    for module in folder.rglob("*.py"):
+        named = {
+            name
+            for node in ast.walk(ast.parse(module.read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in [getattr(node, "module", None), *(alias.name for alias in node.names)]
+        }
+        assert not named & {"time", "datetime"}, module.name

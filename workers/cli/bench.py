@@ -11,7 +11,6 @@ from workers.cli.lazygroup import InOrder
 from workers.cli.output import print_json, say
 from workers.cli.tables import Column, print_card, print_table
 
-
 PROSE = ("decides", "verdict")
 """Fields of rows that are too long for a table; `--json` has them."""
 

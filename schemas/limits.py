@@ -14,6 +14,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(gt=0, le=1_000)]
 
 
+PRIORITY_WEIGHTS = {Priority.HIGH: 4.0, Priority.NORMAL: 2.0, Priority.LOW: 1.0}
+
+
 def _short(name: str, short: str) -> AliasChoices:
     return AliasChoices(name, short)
 
@@ -38,8 +41,8 @@ class Limits(Contract):
     """Does input that was read from the prompt cache count?"""
     headroom: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """The share of each bucket that only priority `high` may use."""
-    priority_weights: dict[Priority, Weight] = {Priority.HIGH: 4.0, Priority.NORMAL: 2.0, Priority.LOW: 1.0}
-    tenant_weights: dict[str, Weight] = {}
+    priority_weights: dict[Priority, Weight] = Field(default_factory=lambda: dict(PRIORITY_WEIGHTS))
+    tenant_weights: dict[str, Weight] = Field(default_factory=dict)
     """A tenant that is not named weighs 1."""
     fail_ratio: Share = 0.5
     """The breaker opens at this share of failed calls in the window, of at least `min_calls` ..."""

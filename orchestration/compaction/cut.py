@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestration.pages import PAGE_CHARS, READ_RESULT
 from schemas.contract import canonical_json
-from schemas.message import AssistantMessage, Message, Text, ToolCall, ToolMessage
+from schemas.message import AssistantMessage, Message, Part, Text, ToolCall, ToolMessage
 
 HEAD_SHARE = 0.7
 """Of what stays, the part taken from the beginning; the end often says how it went."""
@@ -24,7 +24,7 @@ class Cut:
 
     message: Message
     rest: str | None
-    """The whole text; None when nothing was cut."""
+    """The whole text; None when nothing was cut, or when the whole lies under the message's own handle already."""
 
 
 def cut(message: Message, room_bytes: int, handle: str) -> Cut:
@@ -40,18 +40,27 @@ def cut(message: Message, room_bytes: int, handle: str) -> Cut:
         if size_bytes <= room_bytes or chars == MIN_CHARS:
             break
         chars = max(MIN_CHARS, min(chars * 9 // 10, chars * room_bytes // size_bytes))
-    return Cut(shorter, whole)
+    kept_already = isinstance(message, ToolMessage) and message.handle is not None
+    return Cut(shorter, None if kept_already else whole)
 
 
-def head_and_tail(text: str, chars: int, handle: str) -> str:
-    """The text itself, or `chars` of it around a line that says where the rest is."""
+def head_and_tail(text: str, chars: int, handle: str, *, alone: bool = True) -> str:
+    """The text itself, or `chars` of it around a line that says where the rest is.
+
+    Args:
+        text: What may be too long.
+        chars: What may stay of it.
+        handle: Where the whole is kept.
+        alone: It is all that is kept there, so the reader can go on where the head ends.
+
+    """
     if len(text) <= chars:
         return sayable(text)
     head = int(chars * HEAD_SHARE)
     tail = chars - head
     note = (
         f"\n[{len(text) - chars} of {len(text)} characters are left out here. The whole is kept: read on with "
-        f'{READ_RESULT.name}(handle="{handle}", offset={head}, length={PAGE_CHARS})]\n'
+        f'{READ_RESULT.name}(handle="{handle}", offset={head if alone else 0}, length={PAGE_CHARS})]\n'
     )
     return sayable(text[:head]) + note + sayable(text[len(text) - tail :])
 
@@ -82,10 +91,10 @@ def _shortened(message: Message, chars: int, handle: str) -> Message:
         return message.model_copy(update={"text": head_and_tail(message.text, chars, handle)})
     spoken = [part for part in message.parts if isinstance(part, (Text, ToolCall))]
     each = max(MIN_CHARS, chars // max(1, len(spoken)))
-    parts = []
+    parts: list[Part] = []
     for part in message.parts:
         if isinstance(part, Text):
-            parts.append(part.model_copy(update={"text": head_and_tail(part.text, each, handle)}))
+            parts.append(part.model_copy(update={"text": head_and_tail(part.text, each, handle, alone=False)}))
         elif isinstance(part, ToolCall) and len(part.raw_arguments) > each:
             parts.append(part.model_copy(update={"raw_arguments": _arguments(part.raw_arguments, each, handle)}))
         else:
@@ -102,7 +111,8 @@ def _arguments(raw: str, chars: int, handle: str) -> str:
     if isinstance(value, dict):
         longest = max(MIN_CHARS, chars // max(1, len(value)))
         short = {
-            key: head_and_tail(one, longest, handle) if isinstance(one, str) else one for key, one in value.items()
+            key: head_and_tail(one, longest, handle, alone=False) if isinstance(one, str) else one
+            for key, one in value.items()
         }
         try:
             text = canonical_json(short)
@@ -110,4 +120,4 @@ def _arguments(raw: str, chars: int, handle: str) -> str:
             text = raw
         if len(text) <= max(chars, len(value) * (MIN_CHARS + 300)):
             return sayable(text)
-    return canonical_json({"cut": head_and_tail(raw, chars, handle)})
+    return canonical_json({"cut": head_and_tail(raw, chars, handle, alone=False)})

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from orchestration.compaction.facts import Fact, Kind
 from orchestration.compaction.scan import clean
+from orchestration.compaction.taint import marked
 from schemas.message import AssistantMessage, Message, UserMessage
 
 SAID = ("said", "decided")
@@ -29,16 +30,25 @@ _DECIDED = re.compile(
 
 
 def said_by(messages: Sequence[Message]) -> Iterator[Fact]:
-    """Short user texts whole (of long ones the beginning), and the assistant's sentences that decide something."""
+    """Short user texts whole (of long ones the beginning), and the assistant's sentences that decide something.
+
+    A sentence of the assistant that repeats a tool's words is left out: it would lend them its own standing.
+    """
     for message in messages:
         if isinstance(message, UserMessage):
             text = clean(message.text[:MAX_SENTENCE_CHARS])
             if text:
                 yield Fact(text, Kind.SAID, "said", message.group, "user", untrusted=False)
-        elif isinstance(message, AssistantMessage):
-            for sentence in sentences(message.text):
-                if _DECIDED.search(sentence):
-                    yield Fact(sentence, Kind.SAID, "decided", message.group, "assistant", untrusted=False)
+    decided = [
+        (message.group, sentence)
+        for message in messages
+        if isinstance(message, AssistantMessage)
+        for sentence in sentences(message.text)
+        if _DECIDED.search(sentence)
+    ]
+    for (group, sentence), shown in zip(decided, marked((one for _, one in decided), messages), strict=True):
+        if shown == sentence:
+            yield Fact(sentence, Kind.SAID, "decided", group, "assistant", untrusted=False)
 
 
 def sentences(text: str) -> Iterator[str]:

@@ -18,7 +18,13 @@ class Extractive:
     """Keeps what was said verbatim, or not at all. It writes no prose, so it can't make anything up."""
 
     def summarize(
-        self, memory: Memory, groups: Sequence[Message], room_bytes: int, *, live: Sequence[Message] = (), pinned: str = ""
+        self,
+        memory: Memory,
+        groups: Sequence[Message],
+        room_bytes: int,
+        *,
+        live: Sequence[Message] = (),
+        pinned: str = "",
     ) -> Memory:
         """The memory after `groups` left the window; rendered, it keeps to `room_bytes` (but for the bare note of 350 bytes).
 

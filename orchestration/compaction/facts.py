@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from orchestration.compaction.scan import MAX_PIECE_CHARS, pieces
+from orchestration.compaction.scan import MAX_PIECE_CHARS, clean, pieces
 from schemas.message import AssistantMessage, Message, ToolMessage, UserMessage
+
+MAX_ALIKE = 2_000
+"""Facts of one kind and field that one message may have; no ledger has room for more, and a table of 3 MB takes seconds."""
 
 MAX_WORDS = 6
 """More words are prose: what a tool says in prose is paged by `recall`, never carried along as a fact."""
@@ -24,10 +28,10 @@ class Kind(IntEnum):
 
     WORD = 1
     AMOUNT = 2
-    DATE = 3
     NAME = 4
     CODE = 5
-    ID = 6
+    DATE = 6
+    ID = 7
     SAID = 9
     """A decision, or what the user said, verbatim."""
 
@@ -48,10 +52,12 @@ class Fact:
 
 
 _DATE = re.compile(
-    r"\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?)?)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}|\d{4}/\d{1,2}/\d{1,2}"
-    r"|\d{1,2}:\d{2}(:\d{2})?"
+    r"\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?)?)?"
+    r"|\d{1,2}[./]\d{1,2}[./]\d{2,4}|\d{4}/\d{1,2}/\d{1,2}|\d{1,2}:\d{2}(:\d{2})?"
 )
-_AMOUNT = re.compile(r"[-+]?[$€£¥]?[-+]?\d{1,3}(,\d{3})+(\.\d{1,20})?%?|[-+]?[$€£¥]?[-+]?\d{1,40}([.]\d{1,20})?([eE][-+]?\d{1,3})?[%€£¥$]?")
+_AMOUNT = re.compile(
+    r"[-+]?[$€£¥]?[-+]?\d{1,3}(,\d{3})+(\.\d{1,20})?%?|[-+]?[$€£¥]?[-+]?\d{1,40}([.]\d{1,20})?([eE][-+]?\d{1,3})?[%€£¥$]?"
+)
 _DIGIT = re.compile(r"\d")
 _LETTER = re.compile(r"[^\W\d_]")
 _EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(\.[\w-]{1,63}){1,5}")
@@ -126,7 +132,7 @@ def facts_of(messages: Sequence[Message]) -> Iterator[Fact]:
         if isinstance(message, UserMessage):
             yield from _facts(message.text, message.group, "user", untrusted=False)
         elif isinstance(message, ToolMessage):
-            yield from _facts(message.content, message.group, message.tool, untrusted=True)
+            yield from _facts(message.content, message.group, clean(message.tool)[:64], untrusted=True)
         elif isinstance(message, AssistantMessage):
             yield from _facts(message.text, message.group, "assistant", untrusted=False)
             for call in message.tool_calls:
@@ -135,14 +141,21 @@ def facts_of(messages: Sequence[Message]) -> Iterator[Fact]:
 
 def _facts(text: str, group: int, source: str, *, untrusted: bool, used: bool = False) -> Iterator[Fact]:
     seen: set[str] = set()
+    alike: Counter[tuple[str, Kind]] = Counter()
     for label, value, whole in pieces(text):
         if value in seen:
             continue
         seen.add(value)
         kind = kind_of(value, whole)
-        if kind is None:
+        if kind is None or alike[label, kind] >= MAX_ALIKE:
             continue
-        if len(value) > DAY_CHARS and value[4:5] == "-" and (day := value[:DAY_CHARS]) not in seen and _DATE.fullmatch(day):
+        alike[label, kind] += 1
+        if (
+            len(value) > DAY_CHARS
+            and value[4:5] == "-"
+            and (day := value[:DAY_CHARS]) not in seen
+            and _DATE.fullmatch(day)
+        ):
             seen.add(day)
             yield Fact(day, Kind.DATE, label, group, source, untrusted, used, whole)
         yield Fact(value, kind, label, group, source, untrusted, used, whole)

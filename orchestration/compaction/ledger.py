@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from orchestration.compaction.decisions import SAID, SAID_SHARE, said_by
-from orchestration.compaction.facts import Fact, Kind, facts_of, kind_of
+from orchestration.compaction.facts import DAY_CHARS, Fact, Kind, facts_of, kind_of
 from orchestration.compaction.render import rendered_bytes
 from orchestration.compaction.scan import pieces
 from schemas.memory import Facts, Memory
@@ -17,17 +17,29 @@ from schemas.message import Message
 MIN_ITEM_BYTES = 4
 """No item with its separator is shorter: bounds how many can matter before any is rendered."""
 
-CROWD = 32
-"""As many alike facts (same place, same field, same kind) count in full; each doubling beyond costs a point, so that one
-huge table can't push everything else out."""
+CROWD = 24
+"""As many alike facts (same place, same field, same kind) count in full; each doubling beyond costs one point, or three
+when they resemble nothing the model has used, so that one huge table can't push everything else out."""
 
 MIN_ID_DIGITS = 5
 """Shorter whole numbers are amounts, years, counts."""
+
+FRESH_BITS = 4
+"""Facts of the newest 16 groups count in full; each doubling of the age costs two points."""
 
 LOOSE = (Kind.CODE, Kind.NAME, Kind.WORD)
 """Kinds that a word of a text is easily taken for; as a whole field they are what they seem."""
 
 _LETTERS = re.compile(r"[^\W\d_]+")
+_READABLE = re.compile(r"[/@]")
+"""Paths, addresses, URLs: people and models type them again."""
+
+_DIGEST = re.compile(r"[0-9a-f]{32}")
+"""Content digests: nobody types them again, unless somebody has."""
+
+EXACT_DIGITS = 6
+"""Decimals beyond it are a machine's; whoever uses the number rounds it first."""
+
 _RUNS = re.compile(r"[^\W_]+")
 _DIGITS = re.compile(r"\d+")
 
@@ -54,7 +66,9 @@ def absorb(
 
     """
     here = list(facts_of(live))
-    present = {fact.value for fact in here} | {value for _, value, _ in pieces(pinned)}
+    # A day is in the window when it stands there itself; as the head of a time stamp it is not found by who looks for it.
+    stamped = {fact.value[:DAY_CHARS] for fact in here if len(fact.value) > DAY_CHARS and fact.value[4:5] == "-"}
+    present = {fact.value for fact in here if fact.value not in stamped} | {value for _, value, _ in pieces(pinned)}
     stored = list(_stored(memory.facts))
     fresh = list(facts_of(messages))
     wanted = _wanted(fact for facts in (stored, fresh, here) for fact in facts if fact.used)
@@ -100,7 +114,9 @@ def _stored(entries: Iterable[Facts]) -> Iterable[Fact]:
         said = not entry.untrusted and entry.label in SAID
         for value in entry.items:
             kind = Kind.SAID if said else kind_of(value, whole=True) or Kind.WORD
-            yield Fact(value, kind, entry.label, entry.group, entry.source, entry.untrusted, entry.used, bool(entry.label))
+            yield Fact(
+                value, kind, entry.label, entry.group, entry.source, entry.untrusted, entry.used, bool(entry.label)
+            )
 
 
 def _merge(facts: Iterable[Fact], present: set[str]) -> list[Fact]:
@@ -112,12 +128,25 @@ def _merge(facts: Iterable[Fact], present: set[str]) -> list[Fact]:
         known = merged.get(fact.value)
         if known is None:
             merged[fact.value] = fact
-        elif (fact.used and not known.used) or (fact.label and not known.label):
-            kind = max(known.kind, fact.kind)
+        elif _adds(known, fact):
             merged[fact.value] = replace(
-                known, used=known.used or fact.used, label=known.label or fact.label, kind=kind
+                known,
+                used=known.used or fact.used,
+                label=known.label or fact.label,
+                kind=max(known.kind, fact.kind),
+                whole=known.whole or fact.whole,
             )
     return list(merged.values())
+
+
+def _adds(known: Fact, fact: Fact) -> bool:
+    """True when the second place where a value stands says something new of it."""
+    return (
+        (fact.used and not known.used)
+        or (fact.label != "" and not known.label)
+        or (fact.whole and not known.whole)
+        or fact.kind > known.kind
+    )
 
 
 def _wanted(used: Iterable[Fact]) -> Wanted:
@@ -137,7 +166,7 @@ def _stem(label: str) -> str:
 def _shapes(fact: Fact) -> tuple[str, ...]:
     """What the value has in common with its like.
 
-    By classes of characters (`#W2378156` and `#W63` are `#a9`), and, for what holds digits, by lengths (every UUID is `8-4-4-4-12`).
+    By classes of characters (`#W2378156` and `#W63` are `#a9`), and, for what holds digits, by lengths (a UUID is `8-4-4-4-12`).
     Plain words are alike in nothing. Whole numbers are only by their length: ten digits here and there are ids of one kind,
     three say nothing; and decimal numbers not at all.
     """
@@ -154,11 +183,13 @@ def _shapes(fact: Fact) -> tuple[str, ...]:
 
 def _by_worth(facts: list[Fact], wanted: Wanted) -> list[Fact]:
     crowd: Counter[tuple[int, str, str, Kind]] = Counter()
+    newest = max((fact.group for fact in facts), default=0)
     scored = []
     for place, fact in enumerate(facts):
         alike = (fact.group, fact.source, fact.label, fact.kind)
         crowd[alike] += 1
-        scored.append((_worth(fact, wanted, crowd[alike]), fact.group, -place, fact))
+        age = max(0, (newest - fact.group).bit_length() - FRESH_BITS)
+        scored.append((_worth(fact, wanted, crowd[alike]) - 2 * age, fact.group, -place, fact))
     scored.sort(key=lambda one: one[:3], reverse=True)
     return [fact for _, _, _, fact in scored]
 
@@ -167,12 +198,16 @@ def _worth(fact: Fact, wanted: Wanted, nth: int) -> int:
     worth = 2 * fact.kind
     if not fact.whole and fact.kind in LOOSE:
         worth -= 3
+    if fact.kind is Kind.AMOUNT and len(fact.value.rpartition(".")[2]) > EXACT_DIGITS:
+        worth -= 3
     if fact.used and fact.whole:
         worth += 4
     if not fact.untrusted:
         worth += 3 if fact.whole or fact.source == "user" else 1
-    if fact.label and _stem(fact.label) in wanted.labels:
-        worth += 5
-    if any(shape in wanted.shapes for shape in _shapes(fact)):
-        worth += 4
-    return worth - len(fact.value) // 80 - (nth // CROWD).bit_length()
+    if fact.kind is Kind.ID:
+        worth += 1 if _READABLE.search(fact.value) else -4 if _DIGEST.search(fact.value) else 0
+    named = fact.label != "" and _stem(fact.label) in wanted.labels
+    shaped = any(shape in wanted.shapes for shape in _shapes(fact))
+    worth += 5 * named + 4 * shaped
+    crowding = (nth // CROWD).bit_length()
+    return worth - len(fact.value) // 80 - (crowding if named or shaped else 3 * crowding)

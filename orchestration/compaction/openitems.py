@@ -28,7 +28,9 @@ def open_items(before: Sequence[str], messages: Sequence[Message]) -> list[str]:
         elif isinstance(message, AssistantMessage):
             if not message.tool_calls and message.text.strip():
                 items = [f"You asked: {one}" for one in sentences(message.text[-1_000:]) if one.endswith(("?", "？"))]
-            items += [f"You planned: {clean(one[:MAX_SENTENCE_CHARS])}" for one in _UNCHECKED.findall(message.text[:20_000])]
+            items += [
+                f"You planned: {clean(one[:MAX_SENTENCE_CHARS])}" for one in _UNCHECKED.findall(message.text[:20_000])
+            ]
     items += _without_result(messages)
     return marked(list(dict.fromkeys(items))[-MAX_ITEMS:], messages)
 

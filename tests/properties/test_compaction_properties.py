@@ -1,0 +1,119 @@
+"""Promises of compaction that hold for any conversation."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestration.compaction.cut import cut
+from orchestration.compaction.elide import elide
+from orchestration.compaction.extractive import Extractive
+from orchestration.compaction.ledger import absorb
+from orchestration.compaction.render import render, rendered_bytes
+from schemas.memory import Memory
+from schemas.message import AssistantMessage, Message, Text, ToolCall, ToolMessage, UserMessage
+
+BARE_BYTES = 400
+"""The note without anything in it."""
+
+WORDS = st.sampled_from(
+    [
+        "#W2378156",
+        "ann@example.org",
+        "/srv/a.csv",
+        "2026-01-02",
+        "1284.50",
+        "Ann Smith",
+        "x_y",
+        "decided to go.",
+        '{"id": "R-77"}',
+        "\ud800",
+        "\x00",
+        ", ",
+        " · ",
+        "?",
+        '"',
+        "- [ ] ship it\n",
+        "日本語の文章です",
+    ]
+)
+TOOLS = st.sampled_from(["look", "no such\ntool"])
+TEXT = st.one_of(
+    st.text(max_size=80), st.lists(WORDS, max_size=12).map(" ".join), st.lists(WORDS, max_size=4).map("".join)
+)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[Message]:
+    """Whole groups: users' turns, and assistants' with a result for each call."""
+    messages: list[Message] = []
+    for group in range(1, draw(st.integers(1, 7))):
+        if draw(st.booleans()):
+            messages.append(UserMessage(group=group, text=draw(TEXT)))
+            continue
+        arguments = draw(st.lists(TEXT, max_size=3))
+        calls = tuple(ToolCall(id="same", name="look", raw_arguments=one) for one in arguments)
+        messages.append(AssistantMessage(group=group, parts=(Text(text=draw(TEXT)), *calls), provider="p", model="m"))
+        messages += [
+            ToolMessage(
+                group=group, ordinal=n, call_id="same", tool=draw(TOOLS), content=draw(TEXT) * draw(st.integers(1, 300))
+            )
+            for n in range(len(calls))
+        ]
+    return messages
+
+
+@settings(deadline=None, max_examples=60)
+@given(conversations(), conversations(), st.integers(0, 5_000))
+def test_the_room_is_kept(first: list[Message], second: list[Message], room_bytes: int) -> None:
+    """Whatever was said, and however often it is compacted, the note keeps to its room and can be stored."""
+    memory = Extractive().summarize(Memory(), first, room_bytes)
+    memory = Extractive().summarize(memory, second, room_bytes, live=first)
+    assert rendered_bytes(memory) <= max(room_bytes, BARE_BYTES)
+    assert Memory.model_validate_json(memory.model_dump_json()) == memory
+
+
+@settings(deadline=None, max_examples=60)
+@given(conversations(), st.integers(0, 5_000))
+def test_the_same_messages_give_the_same_note(messages: list[Message], room_bytes: int) -> None:
+    """No clock, no chance, no order of a set."""
+    one, two = (Extractive().summarize(Memory(), messages, room_bytes) for _ in range(2))
+    assert render(one) == render(two)
+
+
+@settings(deadline=None, max_examples=60)
+@given(conversations())
+def test_absorbing_twice_is_absorbing_once(messages: list[Message]) -> None:
+    """A compaction that is tried again after a crash adds nothing."""
+    once = absorb(Memory(), messages, 100_000)
+    assert absorb(once, messages, 100_000) == once
+
+
+@settings(deadline=None, max_examples=60)
+@given(conversations(), st.integers(0, 50_000), st.integers(0, 8))
+def test_elision_splits_no_group(messages: list[Message], excess_bytes: int, newest_group: int) -> None:
+    """Every call keeps its result in its place; only old contents change, and only to less."""
+    elisions = elide(messages, excess_bytes, newest_group=newest_group, handle_for=lambda one: f"res-{one.group}")
+    for one in elisions:
+        before = messages[one.index]
+        assert one.original is before
+        assert isinstance(before, ToolMessage)
+        assert before.group < newest_group
+        assert (before.group, before.ordinal, before.call_id) == (
+            one.message.group,
+            one.message.ordinal,
+            one.message.call_id,
+        )
+        assert one.freed_bytes > 0
+        one.message.model_dump_json()
+
+
+@settings(deadline=None, max_examples=60)
+@given(conversations(), st.integers(2_500, 9_000))
+def test_a_cut_message_fits_its_room(messages: list[Message], room_bytes: int) -> None:
+    """Any one message can be brought within its room, and stays what it was."""
+    for message in messages:
+        done = cut(message, room_bytes, "res-cut").message
+        assert (done.role, done.group) == (message.role, message.group)
+        if done is not message:
+            assert len(done.model_dump_json().encode()) <= room_bytes

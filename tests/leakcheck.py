@@ -27,7 +27,8 @@ def expand(pattern: str, prefix: str) -> re.Pattern[str]:
 
     `{prefix}.a, .b (+ priority)` is a list of queues: each continues the same prefix, each with its priorities.
     """
-    filled = {"{prefix}": re.escape(prefix), "{p}": rf"\{{{re.escape(prefix)}\d\d\}}", "{gate}": rf"\{{{re.escape(prefix)}gate\}}"}
+    own = re.escape(prefix)
+    filled = {"{prefix}": own, "{p}": rf"\{{{own}\d\d\}}", "{gate}": rf"\{{{own}gate\}}"}
     plain, _, priorities = pattern.partition(" (+")
     regexes = []
     for name in plain.split(", "):

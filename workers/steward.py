@@ -48,8 +48,8 @@ class Steward:
         """Publish what is due, and what the coordinator lets go. Returns the ms until there is more, or -1."""
         client = self._runtime.client
         refs, soonest = client.operations.sweep(patience_ms=PATIENCE_MS, stale_ms=STALE_MS, idle=self._idle())
-        admitted, more = client.gate.release()
-        refs += client.operations.wake(admitted)
+        admitted, more = client.gate.release(client.operations.wake)
+        refs += admitted
         if refs:
             client.operations.publish(refs)
             log.info("steward.published", steps=len(refs))

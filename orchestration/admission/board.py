@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
 from pydantic import ValidationError
 
 from orchestration.admission.configuration import configuration, defaults
-from orchestration.admission.redis_gate import COORDINATOR, WAKE_MS
+from orchestration.admission.redis_gate import COORDINATOR, WAKE_MS, call_id
 from orchestration.errors import ConfigError, NotFound
 from orchestration.keyspace import Keyspace
 from orchestration.store.records import ref_of
@@ -104,8 +105,10 @@ class Board:
         """Lift a block, an operator's or a spend cap's. Raises NotFound."""
         self._control(name, "unblock")
 
-    def release(self) -> tuple[list[StepRef], int]:
-        """A steward's part: wake the steps that may start now, and say in how many ms there may be more (-1: none waits).
+    def release(self, wake: Callable[[Sequence[StepRef]], Sequence[StepRef]] = tuple) -> tuple[list[StepRef], int]:
+        """A steward's part: the steps that may start now, and in how many ms there may be more (-1: none waits).
+
+        `wake` makes them owed and says which of them still wait: a step that does not is taken out of its line.
 
         Raises StoreUnavailable.
         """
@@ -113,10 +116,16 @@ class Board:
         waits_ms = [wait_ms] if wait_ms >= 0 else []
         refs: list[StepRef] = []
         names = [name.decode() for name in due]
-        for reply in self._scripts.pipeline([("release", self._keys.downstream(n), (AT_MOST, WAKE_MS)) for n in names]):
+        calls = [("release", self._keys.downstream(name), (AT_MOST, WAKE_MS)) for name in names]
+        for name, reply in zip(names, self._scripts.pipeline(calls), strict=True):
             if isinstance(reply, Exception):
                 raise unavailable(reply) from reply
-            refs += map(ref_of, reply[1:])
+            released = [ref_of(member) for member in reply[1:]]
+            woken = wake(released) if released else ()
+            refs += woken
+            if gone := [call_id(ref) for ref in released if ref not in set(woken)]:
+                self._scripts.call("gone", self._keys.downstream(name), gone)
+                reply[0] = 0  # they made room
             waits_ms += [reply[0]] if reply[0] >= 0 else []
         return refs, min(waits_ms, default=-1)
 

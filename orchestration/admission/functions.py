@@ -14,7 +14,7 @@ from redis import exceptions as redis_errors
 
 from orchestration.store.scripts import Library
 
-FUNCTIONS = ("admit", "settle", "release", "configure", "control", "status")
+FUNCTIONS = ("admit", "settle", "release", "configure", "control", "status", "gone")
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ OUTCOMES = {
     FailureKind.TIMEOUT: "failed",
     FailureKind.CONNECTION: "failed",
     FailureKind.QUOTA_EXHAUSTED: "blocked",
+    FailureKind.INTERNAL: "unread",
 }
 """Any other kind is the caller's own error: the downstream is well."""
 
@@ -130,7 +131,7 @@ class RedisGate:
     def _admit_args(self, call: Call, name: str) -> tuple[Arg, ...]:
         claim, job = call.claim, call.claim.job
         return (
-            _id(call.claim.ref), member(claim.ref), f"{claim.attempt}.{claim.losses}",
+            call_id(call.claim.ref), member(claim.ref), f"{claim.attempt}.{claim.losses}",
             int(claim.attempt + claim.losses > 0), claim.fence,
             call.input_tokens, call.cached_tokens, call.output_tokens, HOLD_MS, call.lasts_ms + GRACE_MS,
             job.priority, job.tenant or "", *LINEAGE_SOFT, *LINEAGE_HARD, KEPT_S * 1_000,
@@ -138,7 +139,8 @@ class RedisGate:
         )  # fmt: skip
 
 
-def _id(ref: StepRef) -> str:
+def call_id(ref: StepRef) -> str:
+    """The name of a step's call in the scripts: a step makes one at a time."""
     return f"{ref.job_id}|{ref.step}"
 
 
@@ -190,7 +192,7 @@ def _settle_args(call: Call, report: Report) -> tuple[Arg, ...]:
     usage, failure = _believed(call, report.usage), report.failure
     figures: Figures = read(report.headers)
     return (
-        _id(call.claim.ref), call.claim.fence, _outcome(report),
+        call_id(call.claim.ref), call.claim.fence, _outcome(report),
         *_tokens(usage),
         _said((failure and failure.retry_after_ms) or 0), report.latency_ms,
         *map(_said, figures.remaining), *map(_said, figures.limits),

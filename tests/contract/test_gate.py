@@ -16,7 +16,7 @@ from schemas.step import Defer
 from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
 
 Make = Callable[..., GateBench]
-HOUR_S = 3_600.0
+FIGURES = ("requests", "input_tokens", "output_tokens")
 
 
 @pytest.fixture
@@ -177,13 +177,12 @@ def test_a_call_that_was_refused_a_connection_costs_no_tokens(bench: Make) -> No
 def test_a_refused_call_costs_a_request_and_no_tokens(bench: Make) -> None:
     """A 429 was counted by who refused it; nothing was read or written for it."""
     gate = bench(rpm=600, itpm=60_000, otpm=6_000)
-    call = gate.call("a", 400, 80)
-    gate.admitted(call, gate.call("b", 100, 20))
+    call = gate.call("a", 5_000, 800)
+    gate.admitted(call)
+    assert gate.status().levels == {"requests": 9, "input_tokens": -4_000, "output_tokens": -700}
     gate.fails(call, FailureKind.RATE_LIMITED)
-    levels = gate.status().levels
-    assert levels["requests"] <= 0
-    assert levels["input_tokens"] <= 0, "and nothing is saved up for the end of the pause"
-    assert gate.status().live == 1
+    assert gate.status().levels == dict.fromkeys(FIGURES, 0), "no debt, and nothing saved up for the end of the pause"
+    assert gate.status().live == 0
 
 
 USAGE = {

@@ -15,9 +15,6 @@ from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
 from tests.contract.gate_crowd import Answer, Crowd
 
 Make = Callable[..., GateBench]
-THROTTLED = pytest.param(
-    FailureKind.RATE_LIMITED, marks=pytest.mark.xfail(reason="a 429 is not yet a retry of its lineage", strict=True)
-)
 
 
 @pytest.fixture
@@ -93,7 +90,7 @@ def test_beyond_its_budget_a_lineage_makes_no_retry(bench: Make) -> None:
     gate.admitted(again)
 
 
-@pytest.mark.parametrize("kind", [FailureKind.OVERLOADED, FailureKind.TIMEOUT, THROTTLED])
+@pytest.mark.parametrize("kind", [FailureKind.OVERLOADED, FailureKind.TIMEOUT, FailureKind.RATE_LIMITED])
 @pytest.mark.parametrize("children", [0, 8])
 def test_n_calls_are_made_at_most_2n_and_10_times(bench: Make, kind: FailureKind, children: int) -> None:
     """A downstream that never answers well, and a policy that never gives up: the lineage's budget ends it."""
@@ -224,12 +221,22 @@ def test_a_lineage_without_a_budget_is_not_bound(bench: Make) -> None:
 
 
 def test_a_call_whose_answer_was_lost_is_charged_to_its_lineage(bench: Make) -> None:
-    """A timeout may have been read and written; a 429 and what was never sent were not."""
+    """A timeout may have been read and written; a 429, a bad request and what was never sent were not."""
     gate = bench()
-    for n, (kind, sent) in enumerate([("timeout", True), ("rate_limited", True), ("connection", False)]):
+    costless = [("rate_limited", True), ("auth_error", True), ("connection", False), ("auth_error", False)]
+    for n, (kind, sent) in enumerate([("timeout", True), *costless]):
         call = bound(gate, f"j{n}", 100, 10, lineage_input_tokens=1_000, lineage_output_tokens=200)
         gate.admitted(call)
         gate.fails(call, FailureKind(kind), sent=sent)
         gate.time.pass_s(60)
         lineage = gate.lineage("root")
         assert [lineage[name] for name in ("ui", "uo", "ri", "ro")] == [100, 10, 0, 0]
+
+
+def test_a_call_whose_answer_nobody_could_read_is_charged_to_its_lineage(bench: Make) -> None:
+    """A bug in reading it says nothing of whether it was made."""
+    gate = bench()
+    call = bound(gate, "a", 100, 10, lineage_input_tokens=1_000, lineage_output_tokens=200)
+    gate.admitted(call)
+    gate.fails(call, FailureKind.INTERNAL)
+    assert (gate.lineage("root")["ui"], gate.lineage("root")["uo"]) == (100, 10)

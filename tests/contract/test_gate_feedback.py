@@ -205,7 +205,6 @@ def test_what_is_left_by_the_provider_counts_when_it_is_less(bench: Make, left: 
     assert gate.status().levels["requests"] == level
 
 
-@pytest.mark.xfail(reason="the first guess forgets the calls in flight, and no later one corrects it", strict=True)
 @pytest.mark.parametrize("slots", [4, 16])
 def test_an_unknown_limit_is_guessed_from_its_429s(bench: Make, slots: int) -> None:
     """Nobody named it: found out by the fleet itself, with few refusals, and most of what it allows is used."""
@@ -215,8 +214,8 @@ def test_an_unknown_limit_is_guessed_from_its_429s(bench: Make, slots: int) -> N
     crowd.submit(*(gate.call(f"j{n}") for n in range(800)))
     crowd.run(300)
     assert gate.status().guessed
-    assert len(crowd.done) >= 0.7 * 600
-    assert provider.refused <= 0.05 * len(crowd.sent)
+    assert len(crowd.done) >= 0.8 * 600
+    assert provider.refused <= 0.08 * len(crowd.sent)
 
 
 # --- a spend cap

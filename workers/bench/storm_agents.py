@@ -15,19 +15,14 @@ from schemas.model import ModelReply, ModelRequest, Stop, Usage
 from workers import providers
 from workers.bench import storm_call
 
-DOWNSTREAM = "crm"
-"""What the tool declares."""
-MODEL = "anthropic:claude-sonnet-4-6"
-RETRIES_VARIABLE = "STORM_RETRIES"
-
 LIMITS = RunLimits(session_timeout_s=3_600)
-RETRY = RetryConfig(max_retries=int(os.environ.get(RETRIES_VARIABLE, "3")))
+RETRY = RetryConfig(max_retries=int(os.environ.get(storm_call.RETRIES_VARIABLE, "3")))
 
 if "storm" not in providers.names():
     providers.register("storm", "workers.bench.storm_agents:connect")
 
 
-@tool(downstream=DOWNSTREAM, idempotent=True, timeout_s=storm_call.TIMEOUT_S)
+@tool(downstream=storm_call.DOWNSTREAM, idempotent=True, timeout_s=storm_call.TIMEOUT_S)
 def ask(call: str) -> str:
     """Make one call to the downstream."""
     storm_call.make(call)
@@ -77,6 +72,6 @@ def agent(name: str, model: str, *children: Agent, tools: bool) -> Agent:
 
 tool_twig = agent("storm-tool-twig", "storm:twig", tools=True)
 tool_root = agent("storm-tool-root", "storm:root", tool_twig, tools=True)
-model_leaf = agent("storm-model-leaf", MODEL, tools=False)
-model_twig = agent("storm-model-twig", MODEL, model_leaf, tools=False)
-model_root = agent("storm-model-root", MODEL, model_twig, tools=False)
+model_leaf = agent("storm-model-leaf", storm_call.MODEL, tools=False)
+model_twig = agent("storm-model-twig", storm_call.MODEL, model_leaf, tools=False)
+model_root = agent("storm-model-root", storm_call.MODEL, model_twig, tools=False)

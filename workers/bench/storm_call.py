@@ -8,7 +8,12 @@ from collections.abc import Mapping
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
+DOWNSTREAM = "crm"
+"""What the tool of `storm_agents` declares."""
+MODEL = "anthropic:claude-sonnet-4-6"
+"""What its model agents ask."""
 URL_VARIABLE = "STORM_URL"
+RETRIES_VARIABLE = "STORM_RETRIES"
 FANOUT = 8
 LEVELS = 2
 CALLS = 1 + FANOUT + FANOUT**2

@@ -12,8 +12,7 @@ from typing import Any
 
 from orchestration.handle import JobHandle
 from schemas.job import JobStatus
-from workers.bench.storm_agents import DOWNSTREAM, MODEL, RETRIES_VARIABLE
-from workers.bench.storm_call import URL_VARIABLE
+from workers.bench.storm_call import DOWNSTREAM, MODEL, RETRIES_VARIABLE, URL_VARIABLE
 from workers.bench.storm_naive import play as play_naive
 from workers.bench.storm_plan import Calls, Scenario, Storm
 from workers.bench.storm_server import Downstream

@@ -12,14 +12,13 @@ from typing import Any
 
 from celery import Celery
 
-from workers.bench.storm_call import URL_VARIABLE, Refused, below, make
+from workers.bench.storm_call import RETRIES_VARIABLE, URL_VARIABLE, Refused, below, make
 from workers.bench.storm_plan import Storm
 from workers.bench.storm_server import Downstream
 from workers.embedded import EmbeddedServer
 from workers.fleet import Fleet, wait_ready
 
 REDIS_VARIABLE = "STORM_REDIS_URL"
-RETRIES_VARIABLE = "STORM_RETRIES"
 TASK = "storm.call"
 QUIET_S = 20.0
 """With bounded retries, a run is over when nothing has come for so long: three retries wait 1, 2 and 4 s at most."""
@@ -67,7 +66,7 @@ def play(storm: Storm, folder: Path, retries: int | None) -> dict[str, Any]:
             storm.start(downstream, lambda name: producer.send_task(TASK, (name,), ignore_result=True))
 
             def over() -> bool:
-                given_up = retries is not None and downstream.now_s() > downstream.last_s() + QUIET_S
+                given_up = retries is not None and downstream.quiet_s() > QUIET_S
                 return given_up or len(downstream.answered()) == storm.logical
 
             in_time = storm.await_end(downstream, over)

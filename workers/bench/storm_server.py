@@ -82,9 +82,11 @@ class Downstream:
         """The calls that were answered with 200."""
         return {arrival.call for arrival in list(self.arrivals) if arrival.status == 200}
 
-    def last_s(self) -> float:
-        """When the last request came; 0 when none did."""
-        return self.arrivals[-1].at_s if self.arrivals else 0.0
+    def quiet_s(self) -> float:
+        """For how long nothing has come; 0 while something is being answered."""
+        arrivals = list(self.arrivals)
+        under_way = any(arrival.status == 0 for arrival in arrivals)
+        return 0.0 if under_way else self.now_s() - (arrivals[-1].at_s if arrivals else 0.0)
 
     def _serve(self) -> None:
         loop, under_way = self._loop, set[asyncio.Task[None]]()

@@ -1,5 +1,6 @@
 -- What became of an admitted call. Counts once: a second report of the same call changes nothing.
 -- ARGV: 1 call  2 fence  3 outcome: ok | throttled | failed | unreached (failed, and never seen) | caller | unsent | blocked
+--         | unread (made, and nobody could read what came back: charged as reserved, no news)
 --       4 input used  5 of it cached  6 output used ('' = not known)  7 retry_after_ms  8 latency_ms
 --       9-12 remaining q i o t ('' = not said)  13-16 limit q i o t  17 reason of a block  18 block_ms
 -- Output: {known 0|1, ms until this downstream takes calls again, why, free 0|1}

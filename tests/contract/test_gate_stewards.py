@@ -1,0 +1,113 @@
+"""Coordinator and store together, as a steward sees them: steps in line are brought back, and those that are gone make room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import redis as redis_py
+
+from orchestration.client import Client
+from orchestration.commits import Claim
+from orchestration.keyspace import Key, partition
+from orchestration.store.records import member
+from schemas.job import JobStatus
+from schemas.step import Defer, StepRef
+from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
+from tests.contract.store_bench import ending_of, trace_of
+from tests.properties.two_stores import new_job
+from workers.dispatch import client_of
+from workers.embedded import EmbeddedServer
+from workers.settings import Settings
+from workers.steward import Steward
+
+
+@pytest.fixture
+def extra_keys() -> tuple[Key, ...]:
+    return (CLOCK_KEY,)
+
+
+class Fleet:
+    """A store, a gate on test time, a steward; workers by hand."""
+
+    def __init__(self, settings: Settings, redis: redis_py.Redis) -> None:
+        self.client: Client = client_of(settings)
+        self.bench = GateBench(redis, settings.prefix, {SHOP: limits(rpm=60)})
+        self.bench.warm()
+        self.client.gate = self.bench.board
+        self.steward = Steward(cast(Any, SimpleNamespace(client=self.client, settings=settings)))
+
+    def enqueue(self, name: str) -> StepRef:
+        """A job of its own session."""
+        job = new_job(name, f"s-{name}")
+        assert self.client.store.enqueue(job)
+        return job.ref
+
+    def claim(self, ref: StepRef) -> Claim:
+        """A worker takes the step."""
+        claim = self.client.store.claim(ref, f"nonce-{self.bench.time.us}-{ref.job_id}")
+        assert isinstance(claim, Claim), claim
+        return claim
+
+    def waits(self, name: str) -> StepRef:
+        """A job whose first call must wait in line."""
+        ref = self.enqueue(name)
+        claim = self.claim(ref)
+        answer = self.bench.gate.admit(self.call(claim))
+        assert isinstance(answer, Defer)
+        assert answer.wakes
+        assert self.client.store.defer(claim, answer, trace_of(claim, "defer"))
+        return ref
+
+    def call(self, claim: Claim) -> Any:
+        """What its step asks for."""
+        return self.bench.call(claim.ref.job_id).__class__(claim, SHOP, lasts_ms=60_000)
+
+    def owed(self, ref: StepRef) -> bool:
+        """Is the step published?"""
+        index = self.client.operations.keys.index(partition(ref.session_id), "owed")
+        return self.client.store.client.zscore(index, member(ref)) is not None
+
+    def sweep(self, seconds: float) -> None:
+        """Time passes, and the steward looks twice a second."""
+        for _ in range(int(2 * seconds)):
+            self.bench.time.pass_s(0.5)
+            for _ in range(100):
+                if self.steward.sweep() != 0:
+                    break
+
+
+@pytest.fixture
+def fleet(server: EmbeddedServer, redis: redis_py.Redis, prefix: str) -> Iterator[Fleet]:
+    made = Fleet(Settings(redis_url=server.url, prefix=prefix, limits={}), redis)
+    yield made
+    made.client.store.client.close()
+
+
+def test_a_step_in_line_is_published_when_it_may_start(fleet: Fleet) -> None:
+    """And claimed, and admitted; until then no message of it is on its way."""
+    fleet.bench.admitted(fleet.bench.call("now"))
+    ref = fleet.waits("waits")
+    fleet.sweep(0.5)
+    assert not fleet.owed(ref)
+    fleet.sweep(1)
+    assert fleet.owed(ref)
+    fleet.bench.admitted(fleet.call(fleet.claim(ref)))
+
+
+def test_cancelled_jobs_make_room_at_once(fleet: Fleet) -> None:
+    """Twenty in line are cancelled: the one behind them does not wait for each of them to be called and not to come."""
+    fleet.bench.admitted(fleet.bench.call("now"))
+    gone = [fleet.waits(f"gone-{n}") for n in range(20)]
+    last = fleet.waits("last")
+    for ref in gone:
+        assert fleet.client.jobs.cancel(ref.job_id)
+        claim = fleet.claim(ref)
+        assert claim.ending == "cancelled"
+        assert fleet.client.store.finish(claim, ending_of(claim, JobStatus.CANCELLED), trace_of(claim, "cancelled"))
+    fleet.sweep(5)
+    assert fleet.owed(last)
+    fleet.bench.admitted(fleet.call(fleet.claim(last)))
+    assert fleet.bench.status().woken == 0

@@ -1,0 +1,20 @@
+"""An agent whose model is asked over HTTP, for outages of Redis: `MIDWATCH_AGENTS=tests.faults.outage_agents`."""
+
+from __future__ import annotations
+
+from orchestration import Agent, RunLimits, tool
+
+
+@tool(idempotent=True)
+def log(entry: str) -> str:
+    """Write into the log."""
+    return f"written: {entry}"
+
+
+keeper = Agent(
+    "keeper",
+    "anthropic:claude-sonnet-4-6",
+    "Keep the log.",
+    [log],
+    limits=RunLimits(max_steps=12, call_timeout_s=3.0),  # short: what is never settled returns within half a minute
+)

@@ -1,0 +1,165 @@
+"""Redis away while calls are to be admitted: nothing is sent, producers are told at once, nothing promised is lost."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+
+from orchestration import Agent
+from orchestration.admission.call import Call, Report, Settlement
+from orchestration.admission.redis_gate import RedisGate
+from orchestration.errors import StoreUnavailable
+from orchestration.keyspace import Keyspace
+from orchestration.testing import InlineFleet, ScriptedModel
+from schemas.job import JobStatus
+from schemas.limits import Limits
+from schemas.model import Usage
+from tests.faults.crew import Crew, until
+from tests.faults.outage_agents import keeper
+from tests.unit.claims import claim_of
+from workers.embedded import EmbeddedServer
+from workers.redisconn import connect_redis
+from workers.simulator import Conversation, ModelServer, Say, Use
+
+MODEL = str(keeper.model)
+REFUSED_WITHIN_S = 5.0
+BACK_WITHIN_S = 60.0
+LASTS_S = 4.0
+"""Longer than a lease (1.5 s)."""
+ON_ITS_WAY_MS = 700
+"""A call that was admitted a moment before: at most 200 ms held in the worker, and the way to the server."""
+
+Do = Callable[[EmbeddedServer, redis_py.Redis], object]
+
+
+def is_full(server: EmbeddedServer, client: redis_py.Redis) -> None:
+    """No room for a single write."""
+    client.config_set("maxmemory", "1mb")
+
+
+def has_room(server: EmbeddedServer, client: redis_py.Redis) -> None:
+    """As before."""
+    client.config_set("maxmemory", "0")
+
+
+OUTAGES: dict[str, tuple[Do, Do]] = {
+    "killed": (lambda server, client: server.kill(), lambda server, client: server.restart()),
+    "frozen": (lambda server, client: server.freeze(), lambda server, client: server.thaw()),
+    "full": (is_full, has_room),
+}
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """One that may be killed, and keeps what it was told."""
+    with EmbeddedServer(tmp_path_factory.mktemp("outage") / "server", append_only="always") as server:
+        yield server
+
+
+# --- one process
+
+
+def the_agent() -> Agent:
+    """Asked without a server."""
+    return Agent("keeper", "scripted:m-1", "Keep the log.")
+
+
+@pytest.fixture
+def gate(own_server: EmbeddedServer) -> Iterator[RedisGate]:
+    """A worker's gate, over the connections of a worker."""
+    with connect_redis(own_server.url) as client:
+        client.flushall()
+        yield RedisGate(client, Keyspace("gate"), {"scripted:m-1": Limits(requests_per_minute=6_000)}, version=1)
+
+
+@pytest.mark.parametrize("kind", OUTAGES)
+def test_a_call_that_nobody_admitted_is_not_made(own_server: EmbeddedServer, gate: RedisGate, kind: str) -> None:
+    """The coordinator is away while the store is not: the step says so in time, stays owed, and is done when it is back."""
+    model = ScriptedModel(["Nothing in sight."])
+    fleet = InlineFleet(the_agent(), model=model, gate=gate)
+    job = fleet.enqueue(the_agent(), "Anything in sight?")
+    begin, end = OUTAGES[kind]
+    begin(own_server, gate.client)
+    try:
+        asked_s = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            fleet.runner.run(fleet.published.popleft())
+        assert time.monotonic() - asked_s < REFUSED_WITHIN_S
+        assert model.requests == []
+    finally:
+        end(own_server, gate.client)
+    fleet.clock.advance(fleet.store.lease_ms + 1)
+    assert fleet.run(job).status is JobStatus.COMPLETED
+    assert len(model.requests) == 1
+
+
+@pytest.mark.parametrize("kind", OUTAGES)
+def test_an_answer_is_kept_though_nobody_takes_its_settlement(
+    own_server: EmbeddedServer, gate: RedisGate, kind: str
+) -> None:
+    """The work in hand is worth more than its accounting, which comes right by itself."""
+    call = Call(claim_of("1"), "scripted:m-1", lasts_ms=100)
+    assert gate.admit(call) is None
+    begin, end = OUTAGES[kind]
+    begin(own_server, gate.client)
+    try:
+        asked_s = time.monotonic()
+        assert gate.settle(call, Report(usage=Usage(input_tokens=1, output_tokens=1))) == Settlement()
+        assert time.monotonic() - asked_s < REFUSED_WITHIN_S
+    finally:
+        end(own_server, gate.client)
+
+
+# --- a fleet
+
+
+def rules(conversation: Conversation) -> Say | Use:
+    """Three entries, then done."""
+    written = len(conversation.results("log"))
+    return Use([("log", {"entry": f"watch {written + 1}"})]) if written < 3 else Say("The log is kept.")
+
+
+@pytest.mark.parametrize("kind", OUTAGES)
+def test_a_fleet_sends_nothing_while_redis_is_away(own_server: EmbeddedServer, tmp_path: Path, kind: str) -> None:
+    """Twenty jobs under way, a limit, a line: no request but those already admitted, and all are done within a minute after it.
+
+    A producer is told within five seconds; what was acknowledged is there, and what was refused can be sent again, once.
+    """
+    limits = json.dumps({MODEL: {"rpm": 600}})
+    with (
+        ModelServer(rules, latency_ms=(50, 200)) as model,
+        Crew(
+            tmp_path, own_server, f"outage-{kind}", **model.environment(),
+            MIDWATCH_AGENTS="tests.faults.outage_agents", MIDWATCH_LIMITS=limits,
+        ) as crew,
+    ):  # fmt: skip
+        crew.worker("worker", "threads", 8)
+        jobs = [crew.enqueue(f"night {n}", agent="keeper") for n in range(20)]
+        until(lambda: model.stats().requests >= 12, 30, "the work to be under way")
+        begin, end = OUTAGES[kind]
+        begin(own_server, crew.client.store.client)
+        away_ms = time.time() * 1_000
+        try:
+            asked_s = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                crew.enqueue("night 20", agent="keeper", idempotency_key="the-last")
+            assert time.monotonic() - asked_s < REFUSED_WITHIN_S
+            time.sleep(max(0.0, LASTS_S - (time.monotonic() - asked_s)))
+        finally:
+            back_ms = time.time() * 1_000
+            end(own_server, crew.client.store.client)
+        healed_s = time.monotonic()
+        jobs += [crew.enqueue("night 20", agent="keeper", idempotency_key="the-last") for _ in range(2)]
+        results = [job.result(BACK_WITHIN_S) for job in jobs]
+        assert time.monotonic() - healed_s < BACK_WITHIN_S
+        assert {result.output for result in results} == {"The log is kept."}
+        assert jobs[-1].id == jobs[-2].id
+        sent = [entry.t_ms for entry in model.journal()]
+        assert not [t_ms for t_ms in sent if away_ms + ON_ITS_WAY_MS < t_ms < back_ms]
+        assert len(sent) >= 21 * 4
+        until(lambda: crew.client.gate.show(MODEL).live == 0, 60, "the reservations to return")

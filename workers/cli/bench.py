@@ -70,6 +70,58 @@ def admission(processes: str, seconds: float, rounds: int, as_json: bool) -> Non
     show(run(processes=_counts(processes), seconds=seconds, rounds=rounds, say=say), as_json=as_json, across=True)
 
 
+@bench.command("storm")
+@click.option("--simulate", is_flag=True, help="14,600 calls in simulated time, on the real scripts.")
+@click.option(
+    "--scenario",
+    "scenarios",
+    multiple=True,
+    metavar="NAME",
+    help="outage, random, double or retry_after; simulated: ample, tight, tight_charged, brownout, hang or partial.",
+)
+@click.option(
+    "--lineages",
+    type=click.IntRange(1, 5_000),
+    metavar="N",
+    help="Root jobs with 8 x 8 children; 40, or 500 lone calls.",
+)
+@click.option(
+    "--outage", type=click.FloatRange(1, 600), metavar="S", default=60.0, show_default=True, help="Of trouble."
+)
+@click.option(
+    "--limit", type=click.FloatRange(1, 10_000), metavar="N", default=40.0, show_default=True, help="Calls a second."
+)
+@click.option("--calls", type=click.Choice(["tool", "model"]), default="tool", show_default=True, help="What calls.")
+@click.option("--seeds", type=click.IntRange(1, 20), metavar="N", default=3, show_default=True, help="Of a simulation.")
+@click.option("--no-naive", is_flag=True, help="Leave Celery's own retrying out.")
+@options.as_json
+def storm(
+    simulate: bool, scenarios: tuple[str, ...], lineages: int | None, outage: float, limit: float, calls: Any, seeds: int,
+    no_naive: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Let a downstream fail under a fleet, beside Celery's own retrying; or simulate it for many more calls."""
+    if simulate:
+        from workers.bench.storm import COORDINATED, run_simulation
+
+        strategies = COORDINATED if no_naive else ()
+        show(
+            run_simulation(scenarios=scenarios, seeds=seeds, strategies=strategies, say=say),
+            as_json=as_json,
+            across=True,
+        )
+        return
+    from workers.bench.storm_fleet import run
+
+    if len(scenarios) > 1:
+        raise click.UsageError("--scenario: one at a time plays on a real fleet; more than one needs --simulate")
+    scenario: Any = scenarios[0] if scenarios else "outage"
+    many = lineages or (500 if scenario == "retry_after" else 40)
+    figures = run(
+        lineages=many, outage_s=outage, limit_per_s=limit, scenario=scenario, calls=calls, naive=not no_naive, say=say
+    )
+    show(figures, as_json=as_json)
+
+
 @bench.command("judged")
 @click.option(
     "--seconds", type=click.IntRange(10, 3_600), metavar="S", default=120, show_default=True, help="Of each fleet."

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal, get_args
 
 from orchestration.errors import ConfigError
 from orchestration.signature import Signature
@@ -25,6 +25,7 @@ MIN_RESULT_TOKENS = 100
 MAX_TIMEOUT_S = 86_400.0
 
 Approval = bool | Callable[[JsonObject], bool]
+Validation = Literal["enforce", "shadow"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,6 +52,8 @@ class Tool:
     retry: RetryConfig | None = None
     inline: bool = False
     """Quick and safe: runs in the model step's own task."""
+    validation: Validation = "enforce"
+    """`shadow`: a call that the schema refuses runs all the same, and is reported."""
     child: str | None = None
     """Name of an agent: the call is a child job."""
     signature: Signature = field(kw_only=True)
@@ -97,6 +100,7 @@ class Tool:
             "max_result_tokens": self.max_result_tokens,
             "retry": self.retry.model_dump(mode="json") if self.retry else None,
             "inline": self.inline,
+            "validation": self.validation,
             "child": self.child,
         }
         everything = canonical_json([self.name, self.description, self.validator.schema, policies])
@@ -147,6 +151,9 @@ def _check_numbers(given: Any) -> None:
 
 def _check_policy(given: Any) -> None:
     approval, retry = given.requires_approval, given.retry
+    if given.validation not in get_args(Validation):
+        known = " or ".join(map(repr, get_args(Validation)))
+        raise ConfigError(f"tool {given.name}: validation: expected {known}, got {given.validation!r:.100}")
     if not isinstance(approval, bool) and not callable(approval):
         raise ConfigError(f"tool {given.name}: requires_approval: expected True, False or a function, got {approval!r}")
     if retry is not None and not isinstance(retry, RetryConfig):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal, overload
 
-from orchestration.declaration import Approval, Tool
+from orchestration.declaration import Approval, Tool, Validation
 from orchestration.docstrings import read_docstring
 from orchestration.errors import ConfigError, RunInsideTool
 from orchestration.pages import READ_RESULT
@@ -53,6 +53,7 @@ def tool(
     max_result_tokens: int = 4_000,
     retry: RetryConfig | None = None,
     inline: bool = False,
+    validation: Validation = "enforce",
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
@@ -69,7 +70,7 @@ def tool(
         description: What the model chooses it by; the docstring's first paragraph by default.
         validator: Judges the arguments; made from the type hints and the docstring's `Args:` by default.
         **policies: `idempotent`, `timeout_s`, `downstream`, `requires_approval`, `max_result_tokens`, `retry`,
-            `inline`: see `Tool`.
+            `inline`, `validation`: see `Tool`.
 
     Raises:
         ConfigError: the declaration is incomplete or contradicts itself.
@@ -126,6 +127,8 @@ class CheckedCall:
 
     tool: Tool
     arguments: JsonObject
+    shadowed: str = ""
+    """Why the schema refuses them, when the tool is in shadow and the call runs all the same."""
 
 
 @dataclass(frozen=True)
@@ -173,12 +176,14 @@ class Toolbox:
             arguments = parse_arguments(call.raw_arguments, has_required=found.validator.has_required)
         except InvalidArguments as error:
             return RefusedCall("bad_json", f"{refused}{error}\n{properties_line(found.validator.schema)}")
-        problems = found.validator.problems(arguments)
+        problems, shadowed = found.validator.problems(arguments), ""
+        if problems and found.validation == "shadow":
+            problems, shadowed = (), explain(problems, found.validator.schema)
         if not problems:
             problems = (*found.signature.mismatch(arguments), *found.signature.convert(arguments)[1])
         if problems:
             return RefusedCall("schema", refused + explain(problems, found.validator.schema))
-        return CheckedCall(found, arguments)
+        return CheckedCall(found, arguments, shadowed)
 
     def _unknown(self, name: str) -> str:
         close = difflib.get_close_matches(name[:100], self._tools, 3, 0.5)

@@ -103,7 +103,7 @@ def storm(
     if simulate:
         from workers.bench.storm import COORDINATED, run_simulation
 
-        strategies = COORDINATED if no_naive else ()
+        strategies = tuple(COORDINATED) if no_naive else ()
         show(
             run_simulation(scenarios=scenarios, seeds=seeds, strategies=strategies, say=say),
             as_json=as_json,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import redis
@@ -107,22 +108,25 @@ class CoordinatedFleet:
 
         def wait(resume: Resume) -> None:
             self._asleep[job_id] = (number, resume)
-            self.simulation.after(defer.after_ms / 1_000, self._wake, job_id, number)
+            self.simulation.after(defer.after_ms / 1_000, self._time_out, job_id, number)
 
         yield wait
 
-    def _wake(self, job_id: str, number: int | None = None) -> None:
-        sleep = self._asleep.get(job_id)
-        if sleep and number in (None, sleep[0]):
-            del self._asleep[job_id]
-            sleep[1]()
+    def _time_out(self, job_id: str, number: int) -> None:
+        if self._asleep.get(job_id, (0,))[0] == number:
+            self._asleep.pop(job_id)[1]()
+
+    def _wake(self, refs: Sequence[StepRef]) -> list[StepRef]:
+        """Bring steps to workers; those that were asleep."""
+        woken = [ref for ref in refs if ref.job_id in self._asleep]
+        for ref in woken:
+            self._asleep.pop(ref.job_id)[1]()
+        return woken
 
     def _steward(self) -> Process[None]:
         """One thread of one worker; a fleet has many, so this is the slowest that it can be."""
         while True:
-            refs, more_ms = self.board.release()
-            for ref in refs:
-                self._wake(ref.job_id)
+            _, more_ms = self.board.release(self._wake)
             lowest, highest = TICK_MS
             yield (min(highest, max(lowest, more_ms)) if more_ms >= 0 else highest) / 1_000
 

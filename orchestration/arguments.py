@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import Counter
 from typing import Any, Literal
 
 from orchestration.errors import MidwatchError
@@ -94,7 +93,8 @@ def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
-    twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+    names = [name for name, _ in pairs]
+    twice = next(name for name in names if names.count(name) > 1)
     message = f"The property {_excerpt(twice)} is given more than once in one object; give it once."
     raise InvalidArguments("duplicate_key", message)
 

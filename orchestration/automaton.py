@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import TypeVar
 
 FEW = 4
@@ -117,33 +116,6 @@ class Automaton:
                 return True
             if any(self._follow[one].get(to, 0) > 1 for one in together for to in together):
                 return True
-        return False
-
-    def divisible(self, most: int) -> bool:
-        """True when two places can share one text in a number of ways that grows with it: `a*a*`.
-
-        Then some text leads from the first place to itself, from the first to the second, and from there to itself
-        (Weber and Seidl, "On the degree of ambiguity of finite automata", 1991): three readers find it.
-
-        Raises:
-            TooLarge: there are more than `most` positions.
-
-        """
-        if len(self._accepts) > most:
-            raise TooLarge
-        places = range(len(self._accepts))
-        return any(self._reaches((p, p, q), (p, q, q)) for p in places for q in places if p != q)
-
-    def _reaches(self, begin: tuple[int, int, int], end: tuple[int, int, int]) -> bool:
-        seen, todo = {begin}, [begin]
-        while todo:
-            one, two, three = todo.pop()
-            for triple in product(self._follow[one], self._follow[two], self._follow[three]):
-                if triple not in seen and frozenset.intersection(*(self._accepts[place] for place in triple)):
-                    if triple == end:
-                        return True
-                    seen.add(triple)
-                    todo.append(triple)
         return False
 
     def _pairs(self) -> dict[Pair, list[Pair]]:

@@ -17,10 +17,6 @@ MAX_PROBLEMS = 10
 MAX_SHOWN_CHARS = 200
 MAX_NAME_CHARS = 80
 MAX_LIST_CHARS = 300
-MAX_HINTS = 100
-"""Names that are compared to say "did you mean"."""
-MAX_CHOICES = MAX_LIST_CHARS
-"""Choices that could be listed at all: each takes a character."""
 
 
 @dataclass(frozen=True, order=True)
@@ -88,7 +84,7 @@ def describe(schema: object) -> str:
     if "const" in schema:
         return show(schema["const"])
     if isinstance(schema.get("enum"), list):
-        return "one of " + _some([show(choice) for choice in schema["enum"][:MAX_CHOICES]], of=len(schema["enum"]))
+        return "one of " + _some([show(choice) for choice in schema["enum"]])
     kind = schema.get("type")
     if isinstance(kind, str):
         return kind
@@ -134,10 +130,9 @@ def _unknown(where: str, error: ValidationError) -> Iterator[Problem]:
     schema: Any = error.schema if isinstance(error.schema, Mapping) else {}
     known = list(schema.get("properties", {}))
     came: Any = error.instance
-    properties = schema.get("properties", {})
-    extras = (name for name in came if name not in properties)
+    extras = [name for name in came if name not in known]
     for name in islice(extras, MAX_PROBLEMS):
-        close = _close(name, known)
+        close = difflib.get_close_matches(name, known, 1)
         hint = f", did you mean {close[0]!r}?" if close else (f", known are {_some(known)}" if known else "")
         yield Problem(
             f"{where}{pointer([name])}",
@@ -163,27 +158,21 @@ def _alternatives(where: str, keyword: str, error: ValidationError) -> Iterator[
 
 def _near(value: object, choices: object) -> str:
     words = [choice for choice in choices if isinstance(choice, str)] if isinstance(choices, list) else []
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > MAX_SHOWN_CHARS:
         return ""
-    lower = {word.lower(): word for word in words[:MAX_HINTS]}
-    close = _close(value.strip().lower(), list(lower))
+    lower = {word.lower(): word for word in words}
+    close = difflib.get_close_matches(value.strip().lower(), lower, 1)
     return f" (did you mean {show(lower[close[0]])}?)" if close else ""
 
 
-def _close(name: str, known: list[str]) -> list[str]:
-    """The nearest name there is, looked for among the first hundred: comparing takes quadratic time."""
-    return difflib.get_close_matches(name, known[:MAX_HINTS], 1) if len(name) <= MAX_NAME_CHARS else []
-
-
-def _some(words: list[str], between: str = ", ", of: int = 0) -> str:
-    """As many words as fit into 300 characters, then how many are left (`of` so many, when not all were handed in)."""
+def _some(words: list[str], between: str = ", ") -> str:
+    """As many words as fit into 300 characters, then how many are left."""
     kept: list[str] = []
     for word in words:
         if kept and sum(map(len, kept)) + len(word) > MAX_LIST_CHARS:
-            break
+            return f"{between.join(kept)} and {len(words) - len(kept)} more"
         kept.append(word)
-    left = max(len(words), of) - len(kept)
-    return between.join(kept) + (f" and {left} more" if left else "")
+    return between.join(kept)
 
 
 _EXPECTED: dict[str, Callable[[Any], str]] = {

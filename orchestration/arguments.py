@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from typing import Any, Literal
 
 from orchestration.errors import MidwatchError
@@ -93,8 +94,7 @@ def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
-    names = [name for name, _ in pairs]
-    twice = next(name for name in names if names.count(name) > 1)
+    twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
     message = f"The property {_excerpt(twice)} is given more than once in one object; give it once."
     raise InvalidArguments("duplicate_key", message)
 

@@ -6,8 +6,10 @@ or take one step in two ways, then the loop they went round has two readings of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count as counted
+from itertools import product
 from typing import TypeVar
 
 FEW = 4
@@ -16,6 +18,7 @@ FEW = 4
 MAX_POSITIONS = 1_000
 MAX_PAIRS = 20_000
 MAX_STEPS = 200_000
+MAX_TRIPLES = 50_000
 
 Pair = tuple[int, int]
 Node = TypeVar("Node", int, Pair)
@@ -116,6 +119,36 @@ class Automaton:
                 return True
             if any(self._follow[one].get(to, 0) > 1 for one in together for to in together):
                 return True
+        return False
+
+    def divisible(self, most: int) -> bool:
+        """True when two places can share one text in a number of ways that grows with it: `a*a*`.
+
+        Then some text leads from the first place to itself, from the first to the second, and from there to itself
+        (Weber and Seidl, "On the degree of ambiguity of finite automata", 1991): three readers find it.
+
+        Raises:
+            TooLarge: there are more than `most` positions, or it can't be told within bounds.
+
+        """
+        if len(self._accepts) > most:
+            raise TooLarge
+        places = range(len(self._accepts))
+        steps = counted()
+        return any(self._reaches((p, p, q), (p, q, q), steps) for p in places for q in places if p != q)
+
+    def _reaches(self, begin: tuple[int, int, int], end: tuple[int, int, int], steps: Iterator[int]) -> bool:
+        seen, todo = {begin}, [begin]
+        while todo:
+            one, two, three = todo.pop()
+            for triple in product(self._follow[one], self._follow[two], self._follow[three]):
+                if next(steps) > MAX_TRIPLES:
+                    raise TooLarge
+                if triple not in seen and frozenset.intersection(*(self._accepts[place] for place in triple)):
+                    if triple == end:
+                        return True
+                    seen.add(triple)
+                    todo.append(triple)
         return False
 
     def _pairs(self) -> dict[Pair, list[Pair]]:

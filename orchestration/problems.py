@@ -17,6 +17,10 @@ MAX_PROBLEMS = 10
 MAX_SHOWN_CHARS = 200
 MAX_NAME_CHARS = 80
 MAX_LIST_CHARS = 300
+MAX_HINTS = 100
+"""Names that are compared to say "did you mean"."""
+MAX_CHOICES = MAX_LIST_CHARS
+"""Choices that could be listed at all: each takes a character."""
 
 
 @dataclass(frozen=True, order=True)
@@ -84,7 +88,7 @@ def describe(schema: object) -> str:
     if "const" in schema:
         return show(schema["const"])
     if isinstance(schema.get("enum"), list):
-        return "one of " + _some([show(choice) for choice in schema["enum"]])
+        return "one of " + _some([show(choice) for choice in schema["enum"][:MAX_CHOICES]], of=len(schema["enum"]))
     kind = schema.get("type")
     if isinstance(kind, str):
         return kind
@@ -130,9 +134,10 @@ def _unknown(where: str, error: ValidationError) -> Iterator[Problem]:
     schema: Any = error.schema if isinstance(error.schema, Mapping) else {}
     known = list(schema.get("properties", {}))
     came: Any = error.instance
-    extras = [name for name in came if name not in known]
+    properties = schema.get("properties", {})
+    extras = (name for name in came if name not in properties)
     for name in islice(extras, MAX_PROBLEMS):
-        close = difflib.get_close_matches(name, known, 1)
+        close = _close(name, known)
         hint = f", did you mean {close[0]!r}?" if close else (f", known are {_some(known)}" if known else "")
         yield Problem(
             f"{where}{pointer([name])}",
@@ -152,27 +157,52 @@ def _alternatives(where: str, keyword: str, error: ValidationError) -> Iterator[
         for inner in meant[0]:
             yield from from_error(inner)
         return
+    marked = _marked(meant)
+    if marked is not None:
+        yield marked
+        return
     one_only = " (just one of them)" if keyword == "oneOf" and not branches else ""
     yield Problem(where, describe({keyword: error.validator_value}) + one_only, show(error.instance), keyword)
 
 
+def _marked(meant: list[list[ValidationError]]) -> Problem | None:
+    """Shapes told apart by one property (`"kind": {"const": ...}`): what it may say, when it says none of that."""
+    marks = [{tuple(one.absolute_path): one for one in found if one.validator in ("const", "enum")} for found in meant]
+    shared = set.intersection(*map(set, marks)) if marks else set()
+    if not shared:
+        return None
+    place = min(shared, key=len)
+    wrong = [found[place] for found in marks]
+    choices: list[Any] = []
+    for one in wrong:
+        wanted: Any = one.validator_value
+        choices += wanted if one.validator == "enum" else [wanted]
+    return Problem(pointer(place), describe({"enum": choices}), show(wrong[0].instance), "enum")
+
+
 def _near(value: object, choices: object) -> str:
     words = [choice for choice in choices if isinstance(choice, str)] if isinstance(choices, list) else []
-    if not isinstance(value, str) or len(value) > MAX_SHOWN_CHARS:
+    if not isinstance(value, str):
         return ""
-    lower = {word.lower(): word for word in words}
-    close = difflib.get_close_matches(value.strip().lower(), lower, 1)
+    lower = {word.lower(): word for word in words[:MAX_HINTS]}
+    close = _close(value.strip().lower(), list(lower))
     return f" (did you mean {show(lower[close[0]])}?)" if close else ""
 
 
-def _some(words: list[str], between: str = ", ") -> str:
-    """As many words as fit into 300 characters, then how many are left."""
+def _close(name: str, known: list[str]) -> list[str]:
+    """The nearest name there is, looked for among the first hundred: comparing takes quadratic time."""
+    return difflib.get_close_matches(name, known[:MAX_HINTS], 1) if len(name) <= MAX_NAME_CHARS else []
+
+
+def _some(words: list[str], between: str = ", ", of: int = 0) -> str:
+    """As many words as fit into 300 characters, then how many are left (`of` so many, when not all were handed in)."""
     kept: list[str] = []
     for word in words:
         if kept and sum(map(len, kept)) + len(word) > MAX_LIST_CHARS:
-            return f"{between.join(kept)} and {len(words) - len(kept)} more"
+            break
         kept.append(word)
-    return between.join(kept)
+    left = max(len(words), of) - len(kept)
+    return between.join(kept) + (f" and {left} more" if left else "")
 
 
 _EXPECTED: dict[str, Callable[[Any], str]] = {

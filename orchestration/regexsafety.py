@@ -5,7 +5,7 @@ A backtracking matcher that fails tries every way there is. If a loop can read t
 Weideman et al., "Analyzing Matching Time Behavior of Backtracking Regular Expression Matchers" (2016). So
 `^[a-z]+(-[a-z]+)*$` is accepted, although its quantifiers are nested, and `(a|aa)*` is refused, although they are not.
 
-Not judged: polynomial time (`.*.*x` is cubic). The length of what is matched bounds it.
+Not judged here: polynomial time (`.*.*x` is cubic). The length of what is matched bounds it (see `patterncost`).
 """
 
 from __future__ import annotations
@@ -35,24 +35,29 @@ _CATEGORIES = {
 }
 
 
+def parsed(pattern: str) -> Any:
+    """The parser's tree of a pattern. Raises what the parser raises."""
+    return _PARSER.parse(pattern)
+
+
 def hazard(pattern: str) -> str | None:
     """Why this pattern can't be used, in words; None when it can.
 
     Takes milliseconds; a pattern too large to be judged is refused.
     """
     try:
-        tree = _PARSER.parse(pattern)
+        tree = parsed(pattern)
     except (re.error, OverflowError, FutureWarning) as error:
         return f"it is not a regular expression of Python: {error}"
     except RecursionError:
         return _TOO_LARGE
     try:
-        return _AMBIGUOUS if _Reading(tree).ambiguous() else None
+        return _AMBIGUOUS if Reading(tree).ambiguous() else None
     except (TooLarge, RecursionError):
         return _TOO_LARGE
 
 
-class _Reading:
+class Reading:
     """Turns the loops of the parser's tree into an automaton. What is not repeated can't be ambiguous a second time."""
 
     def __init__(self, tree: Any) -> None:
@@ -64,6 +69,7 @@ class _Reading:
         self._sequence(tree)
 
     def ambiguous(self) -> bool:
+        """Can one of its loops read one text in two ways?"""
         return self.automaton.ambiguous()
 
     def _sequence(self, items: Any) -> Part:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from jsonschema import SchemaError
 from jsonschema.protocols import Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT7, DRAFT202012, SchemaResource
 
+from orchestration.effort import Effort
 from orchestration.errors import ConfigError
 from orchestration.keywords import DIALECTS, LATEST
-from orchestration.problems import pointer, show
+from orchestration.patterncost import pattern_cost
+from orchestration.problems import from_error, pointer, show
 from orchestration.regexsafety import hazard
 from schemas.contract import MAX_DEPTH, JsonObject
 
@@ -144,6 +146,8 @@ class _Walk:
             if not isinstance(contents, dict) or id(contents) in self.edges:
                 continue
             self._check_one(contents)
+            if "default" in contents:
+                self._check_default(contents, resolver)
             edges = self.edges[id(contents)] = [id(one) for one in _in_place(contents)]
             for keyword in ("$ref", "$dynamicRef"):
                 if keyword in contents:
@@ -162,6 +166,23 @@ class _Walk:
             if why:
                 advice = "rewrite it so that each repetition begins or ends with a character of its own"
                 raise ConfigError(f"schema: the pattern {show(pattern)} is refused: {why}; {advice}")
+            if isinstance(pattern, str):
+                pattern_cost(pattern)  # worked out here, not during the first call
+
+    def _check_default(self, contents: JsonObject, resolver: Any) -> None:
+        """What is left out must not become what would have been refused (`"type": "string", "default": null`)."""
+        default, judge = contents["default"], cast(Any, DIALECTS[self.dialect])(contents, registry=Registry())
+        try:
+            first = next(judge.evolve(_resolver=resolver, format_checker=Effort()).iter_errors(default), None)
+        except Exception:  # a reference that leads nowhere: it is found when its turn comes
+            return
+        if first is not None:
+            problem = next(from_error(first))
+            where = pointer(_path_to(self.root.contents, contents))
+            raise ConfigError(
+                f"schema {where}/default: expected {problem.expected}, got {problem.got}; mend the default, "
+                "let the schema allow it, or leave it out"
+            )
 
     def _resolve(self, resolver: Any, keyword: str, reference: object) -> Any:
         try:
@@ -171,6 +192,18 @@ class _Walk:
                 f"schema: {keyword} {show(reference)} does not lead to a place inside this schema; "
                 "only local references such as '#/$defs/name' are followed, nothing is ever fetched"
             ) from error
+
+
+def _path_to(root: object, wanted: object) -> list[object]:
+    """Where inside the schema a part stands."""
+    todo: list[tuple[list[object], object]] = [([], root)]
+    while todo:
+        path, value = todo.pop()
+        if value is wanted:
+            return path
+        steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        todo.extend(([*path, step], below) for step, below in steps)
+    return []
 
 
 def _in_place(contents: JsonObject) -> Iterator[JsonObject]:

@@ -135,7 +135,8 @@ class CheckedCall:
 class RefusedCall:
     """A call that must not run. `message` is the answer to the model."""
 
-    kind: Literal["unknown_tool", "bad_json", "schema"]
+    kind: Literal["unknown_tool", "bad_json", "cut_off", "schema"]
+    """`cut_off`: the text ends inside a value, which is a limit's fault rather than the model's."""
     message: str
 
 
@@ -175,7 +176,8 @@ class Toolbox:
         try:
             arguments = parse_arguments(call.raw_arguments, has_required=found.validator.has_required)
         except InvalidArguments as error:
-            return RefusedCall("bad_json", f"{refused}{error}\n{properties_line(found.validator.schema)}")
+            kind: Literal["cut_off", "bad_json"] = "cut_off" if error.kind == "cut_off" else "bad_json"
+            return RefusedCall(kind, f"{refused}{error}\n{properties_line(found.validator.schema)}")
         problems, shadowed = found.validator.problems(arguments), ""
         if problems and found.validation == "shadow":
             problems, shadowed = (), explain(problems, found.validator.schema)

@@ -10,10 +10,12 @@ import math
 from collections.abc import Iterator
 from copy import deepcopy
 from itertools import chain, islice
+from typing import Any
 
 from referencing import Registry
 
 from orchestration.arguments import InvalidArguments, parse_arguments
+from orchestration.effort import Effort, TooMuchEffort
 from orchestration.formats import FORMATS
 from orchestration.problems import MAX_PROBLEMS, Problem, explain, from_error, pointer, show
 from orchestration.schemacheck import checked_copy
@@ -23,6 +25,12 @@ __all__ = ["InvalidArguments", "JSONSchemaValidator", "Problem", "explain", "par
 
 MAX_ERRORS = 100
 """How many errors are looked at to find ten problems: a list of a million wrong items has a million."""
+
+MAX_FOUND = 3 * MAX_PROBLEMS
+"""How many problems are put into words: a hint looks through every name there is."""
+
+MAX_VALUES = 50_000
+"""Most items and properties that are looked at. The largest recorded call is 24 KB of text."""
 
 
 class JSONSchemaValidator:
@@ -44,7 +52,7 @@ class JSONSchemaValidator:
         """The schema as it was declared: a copy. Don't change it, make another validator."""
         own = deepcopy(self.schema)
         own.pop("$schema", None)  # with it, a `$ref` to "#" would fall back to the library's own class of the dialect
-        self._validator = dialect(own, registry=Registry(), format_checker=FORMATS)
+        self._validator: Any = dialect(own, registry=Registry(), format_checker=FORMATS)
         self.has_required = bool(self.problems({}))
         """`{}` is not enough: an empty text can't stand for the arguments."""
 
@@ -59,25 +67,34 @@ class JSONSchemaValidator:
         unfit = tuple(islice(_unfit(arguments), MAX_PROBLEMS))
         if unfit:
             return unfit
+        found: set[Problem] = set()
         try:
-            errors = self._validator.iter_errors(arguments)  # type: ignore[arg-type]  # any value is judged
-            found = set(chain.from_iterable(map(from_error, islice(errors, MAX_ERRORS))))
+            errors = self._validator.evolve(format_checker=Effort()).iter_errors(arguments)
+            for problem in islice(chain.from_iterable(map(from_error, islice(errors, MAX_ERRORS))), MAX_FOUND):
+                found.add(problem)
         except Exception as error:
             # RecursionError of a recursive schema, OverflowError of a format: whatever it is, the tool must not run.
-            return (
-                Problem(
-                    "", "a value that the schema can judge", f"{show(arguments)} ({type(error).__name__})", "schema"
-                ),
-            )
+            found = found or {_unjudged(arguments, error)}
         return tuple(sorted(found)[:MAX_PROBLEMS])
+
+
+def _unjudged(arguments: object, error: Exception) -> Problem:
+    if isinstance(error, TooMuchEffort):
+        return Problem("", "less in one call: judging this by the schema takes too long", show(arguments), "size")
+    return Problem("", "a value that the schema can judge", f"{show(arguments)} ({type(error).__name__})", "schema")
 
 
 def _unfit(arguments: object) -> Iterator[Problem]:
     """What is not JSON at all, or too much of it. Without recursion: too deep must not be found by falling in."""
     todo: list[tuple[tuple[object, ...], object]] = [((), arguments)]
+    left = MAX_VALUES
     while todo:
         path, value = todo.pop()
         if isinstance(value, (dict, list)):
+            left -= len(value)
+            if left < 0:
+                yield Problem("", f"at most {MAX_VALUES:,} values in one call", "more", "size")
+                return
             if len(path) >= MAX_DEPTH:
                 yield Problem(pointer(path), f"at most {MAX_DEPTH} levels of nesting", "more", "depth")
             elif isinstance(value, list):

@@ -17,7 +17,7 @@ from schemas.job import JobStatus
 from schemas.step import Defer, StepRef
 from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
 from tests.contract.store_bench import ending_of, trace_of
-from tests.properties.two_stores import new_job
+from tests.properties.two_stores import expire_in_redis, new_job
 from workers.dispatch import client_of
 from workers.embedded import EmbeddedServer
 from workers.settings import Settings
@@ -111,3 +111,15 @@ def test_cancelled_jobs_make_room_at_once(fleet: Fleet) -> None:
     assert fleet.owed(last)
     fleet.bench.admitted(fleet.call(fleet.claim(last)))
     assert fleet.bench.status().woken == 0
+
+
+def test_a_step_that_is_published_already_keeps_its_place(fleet: Fleet) -> None:
+    """It asked again by itself, and its message lies in a queue, when its turn comes: it is woken, not gone."""
+    fleet.bench.admitted(fleet.bench.call("now"))
+    first, second = fleet.waits("first"), fleet.waits("second")
+    expire_in_redis(fleet.client.store.client, fleet.client.operations.keys, first)
+    fleet.steward.sweep()
+    assert (fleet.owed(first), fleet.owed(second)) == (True, False)
+    fleet.sweep(1)
+    assert not fleet.owed(second)
+    fleet.bench.admitted(fleet.call(fleet.claim(first)))

@@ -56,7 +56,7 @@ def kill_in_mid_call(workers: list[Member], server: ModelServer, over: threading
     """Processes at random, while calls are under way: some of them between what they reserved and what they would settle."""
     rng = random.Random(11)
     for _ in range(KILLS):
-        until(lambda: over.is_set() or server.stats().in_flight >= 2, 60, "calls to be under way")
+        until(lambda: over.is_set() or server.stats().in_flight >= 4, 60, "calls to be under way")
         victims = [pid for worker in workers for pid in children(worker)]
         if over.is_set() or not victims:
             return
@@ -102,7 +102,7 @@ def test_a_lineage_never_uses_more_than_its_budget(
         assert (reserved_in, reserved_out) == (0, 0)
         assert truth.read <= MAX_INPUT_TOKENS
         assert truth.written <= MAX_OUTPUT_TOKENS
-        assert charged_in >= 0.8 * MAX_INPUT_TOKENS, "it was used to its end"
+        assert charged_in >= 0.75 * MAX_INPUT_TOKENS, "it was used to its end"
         if usage == "honest":
             assert truth.read >= 0.5 * MAX_INPUT_TOKENS, "and for what was read, but for those who died"
         letters = [letter.failure for letter in crew.client.dead_letters.list()]

@@ -78,8 +78,8 @@ class Node:
 
 
 @pytest.fixture(scope="module")
-def nodes(wait_for: Callable[..., object]) -> Iterator[list[Node]]:
-    """Three that have met."""
+def nodes(server: object, wait_for: Callable[..., object]) -> Iterator[list[Node]]:
+    """Three that have met. Where no embedded server can run, these can't either."""
     directory = Path(tempfile.mkdtemp(prefix="midwatch-"))
     started: list[Node] = []
     try:

@@ -96,7 +96,7 @@ def test_text_that_is_no_json_is_never_repaired() -> None:
     """A reply that was cut off must not become a call that nobody made."""
     call = called("cancel_order", '{"number": "W1002", "reason": "no_long')
     assert isinstance(call, RefusedCall)
-    assert call.kind == "bad_json"
+    assert call.kind == "cut_off"
     assert "cut off" in call.message
 
 

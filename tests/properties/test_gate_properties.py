@@ -19,12 +19,12 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from orchestration.admission import redis_gate
 from orchestration.admission.call import Call, Report
-from orchestration.admission.redis_gate import HOLD_MS
+from orchestration.admission.redis_gate import GRACE_MS, HOLD_MS
 from orchestration.store.scripts import Scripts
 from schemas.failure import Failure, FailureKind
 from schemas.model import Usage
 from schemas.step import Defer, Priority, StepRef
-from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits, said
+from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
 from tests.contract.gate_crowd import Answer, Crowd
 from workers.embedded import EmbeddedServer
 
@@ -72,7 +72,10 @@ class GateMachine(RuleBasedStateMachine):
         self.live: dict[StepRef, Call] = {}
         self.taken: list[tuple[int, dict[str, float]]] = []
         """When a call was let in, and what it took; or when it was settled, and what was given back: below zero."""
-        self.first, self.made = set[StepRef](), Counter[str]()
+        self.held: dict[StepRef, tuple[float, dict[str, float]]] = {}
+        """Until when a live call is believed in, and what it took."""
+        self.ghosts: list[Call] = []
+        """Claims whose worker was thought dead, while the step's next claim is at work."""
         self.jobs = count()
 
     # --- what happens
@@ -133,18 +136,33 @@ class GateMachine(RuleBasedStateMachine):
         call = self.live.pop(data.draw(st.sampled_from(list(self.live))))
         if found_out:
             self.later.append(self.bench.claimed_again(call, lost=True))
+            self.ghosts.append(call)
 
     @precondition(lambda self: self.live)
     @rule(data=st.data())
     def lost_reply(self, data: st.DataObject) -> None:
         """The same question comes twice: the same answer, and nothing changes."""
         call = data.draw(st.sampled_from(list(self.live.values())))
+        if self.is_over(call):
+            return  # so late that it would be another call
         before = self.bench.status(self.name)
-        answer = self.bench.gate.admit(call)
-        if said(answer) == "admitted" and self.bench.status(self.name).admitted == before.admitted:
-            assert self.bench.status(self.name).levels == before.levels
-        else:  # so late that its reservation is over: it is another call
-            self.note(before.levels, call, answer)
+        assert self.bench.ask(call) == "admitted"
+        assert self.bench.status(self.name).model_dump(exclude={"live", "lost"}) == before.model_dump(
+            exclude={"live", "lost"}  # others may have been over
+        )
+
+    @precondition(lambda self: self.ghosts)
+    @rule(data=st.data(), kind=st.sampled_from(FAILURES))
+    def late_report(self, data: st.DataObject, kind: FailureKind) -> None:
+        """A worker that was thought dead reports, while another one has its step: nobody listens."""
+        ghost = self.ghosts.pop(data.draw(st.integers(0, len(self.ghosts) - 1)))
+        heir = self.live.get(ghost.claim.ref)
+        if heir is None or self.is_over(heir):
+            return
+        before = self.bench.status(self.name)
+        self.bench.fails(ghost, kind)
+        after = self.bench.status(self.name)
+        assert (after.levels, after.failed, after.throttled) == (before.levels, before.failed, before.throttled)
 
     @rule(seconds=st.one_of(st.floats(0.01, 2), st.floats(2, 100)))
     def time(self, seconds: float) -> None:
@@ -176,20 +194,36 @@ class GateMachine(RuleBasedStateMachine):
         assert -1e-6 <= need_out <= call.output_tokens + 1e-6
         assert took["tokens"] == pytest.approx(need_in + need_out)
         self.taken.append((self.bench.time.us, took))
-        root, ref = call.claim.job.root_id, call.claim.ref
-        self.first.add(ref)
-        self.made[root] += 1
+        self.held[call.claim.ref] = (self.bench.time.us + call.lasts_ms * 1e3 + GRACE_MS * 1e3, took)
 
     def settle(self, call: Call, report: Report) -> None:
         """What comes back is what was reserved less what was used; never more than fits, never a debt beyond a minute."""
-        before = self.bench.status(self.name).levels
+        before, over = self.bench.status(self.name).levels, self.is_over(call)
         self.bench.gate.settle(call, report)
         after = self.bench.status(self.name).levels
+        if over or report.failure is None:
+            assert after == pytest.approx(before if over else self.expected(before, call, report.usage), abs=1e-3)
         assert all(-FIGURES[name] <= level <= FIGURES[name] / 60 for name, level in after.items())
         self.taken.append((self.bench.time.us, {name: min(0, before[name] - level) for name, level in after.items()}))
         settled = self.bench.status(self.name)
         self.bench.gate.settle(call, report)
         assert self.bench.status(self.name) == settled, "a second report changes nothing"
+
+    def expected(self, before: dict[str, float], call: Call, usage: Usage | None) -> dict[str, float]:
+        """The levels after a call that was answered: less what it used, not what it took; as it was where nobody knows."""
+        took = self.held[call.claim.ref][1]
+        used = took if usage is None else {
+            "requests": 1, "input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens,
+            "tokens": usage.input_tokens + usage.output_tokens,
+        }  # fmt: skip
+        return {
+            name: max(-minute, min(minute / 60, before[name] + took[name] - used[name]))
+            for name, minute in FIGURES.items()
+        }
+
+    def is_over(self, call: Call) -> bool:
+        """Was it given up meanwhile?"""
+        return self.bench.time.us >= self.held[call.claim.ref][0]
 
     def teardown(self) -> None:
         self.check_windows()

@@ -84,7 +84,8 @@ def test_who_decides_follows_the_tool_and_the_agent():
     ("call", "kind"),
     [
         (tool_call("look_upp", '{"order": "A"}'), "unknown_tool"),
-        (tool_call("look_up", '{"order": '), "bad_json"),
+        (tool_call("look_up", '{"order": '), "cut_off"),
+        (tool_call("look_up", "{'order': 'A'}"), "bad_json"),
         (tool_call("look_up", '{"ordr": "A"}'), "schema"),
         (tool_call("look_up", ""), "bad_json"),
     ],

@@ -114,6 +114,13 @@ def test_a_union_is_explained_by_the_alternative_that_was_meant() -> None:
     assert (problem.pointer, problem.keyword) == ("/x/id", "required")
 
 
+def test_shapes_told_apart_by_one_property_are_explained_by_it() -> None:
+    """`expected object; got {...}` would help nobody: what is wrong is the property that says which shape it is."""
+    shapes = [{"type": "object", "properties": {"kind": {"const": kind}}} for kind in ("page", "block")]
+    (problem,) = problems_of({"oneOf": shapes}, {"kind": "pge"})
+    assert str(problem) == '/x/kind: expected one of "page", "block"; got "pge"'
+
+
 @pytest.mark.parametrize(
     ("schema", "finding"),
     [

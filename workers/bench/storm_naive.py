@@ -51,7 +51,8 @@ def call(name: str) -> None:
 
 def play(storm: Storm, folder: Path, retries: int | None) -> dict[str, Any]:
     """Play a storm to workers of this app. Without a number of `retries` each task is retried until it succeeds."""
-    pool = ["--pool", "threads", "--concurrency", str(storm.threads)]
+    threads = storm.lineages if storm.lone else storm.threads  # workers share unevenly, and all are to be in flight
+    pool = ["--pool", "threads", "--concurrency", str(threads)]
     argv = [sys.executable, "-m", "celery", "-A", __name__, "worker", *pool]
     with EmbeddedServer(append_only="everysec") as server, Downstream(storm.course()) as downstream:
         env = {

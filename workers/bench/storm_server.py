@@ -54,6 +54,7 @@ class Downstream:
         self.course = course
         self.arrivals: list[Arrival] = []
         self._latency_s = latency_s
+        self._last_s = 0.0
         self._began_s = time.monotonic()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="storm-downstream", daemon=True)
@@ -83,10 +84,9 @@ class Downstream:
         return {arrival.call for arrival in list(self.arrivals) if arrival.status == 200}
 
     def quiet_s(self) -> float:
-        """For how long nothing has come; 0 while something is being answered."""
-        arrivals = list(self.arrivals)
-        under_way = any(arrival.status == 0 for arrival in arrivals)
-        return 0.0 if under_way else self.now_s() - (arrivals[-1].at_s if arrivals else 0.0)
+        """For how long nothing has come and nothing was answered; 0 while something is being answered."""
+        under_way = any(arrival.status == 0 for arrival in list(self.arrivals))
+        return 0.0 if under_way else self.now_s() - self._last_s
 
     def _serve(self) -> None:
         loop, under_way = self._loop, set[asyncio.Task[None]]()
@@ -125,7 +125,7 @@ class Downstream:
         status, headers, body = word(answer, len(self.arrivals))
         if answer.retry_after_s is not None:
             headers["Retry-After"] = str(answer.retry_after_s)
-        arrival.status = status
+        arrival.status, self._last_s = status, self.now_s()
         connection = cast(HTTP1Connection, request.connection)
         if connection.stream.closed():
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -120,6 +121,22 @@ def storm(
         lineages=many, outage_s=outage, limit_per_s=limit, scenario=scenario, calls=calls, naive=not no_naive, say=say
     )
     show(figures, as_json=as_json)
+
+
+@bench.command("validation")
+@click.option(
+    "--cases",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    metavar="FILE",
+    help='JSON lines: {"schema", "arguments": "the raw text", "valid"?}.',
+)
+@options.as_json
+def validation(cases: Path, as_json: bool) -> None:
+    """Judge recorded tool calls by their schemas as a worker would, beside plain `jsonschema.validate()`."""
+    from workers.bench.validation import run
+
+    show(run(cases, say=say), as_json=as_json)
 
 
 @bench.command("judged")

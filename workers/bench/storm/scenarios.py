@@ -49,6 +49,8 @@ class Scenario:
         return replace(self, load=load, provider=replace(self.provider, limit_per_s=self.provider.limit_per_s * share))
 
 
+_HANGS = ProviderModel(200, failing=FailureKind.TIMEOUT, fails_after_s=30)
+
 _ALL = (
     Scenario("ample", "529 for 60 s; the limit is no obstacle", ProviderModel(500)),
     Scenario("tight", "529 for 60 s; the work alone needs five minutes", ProviderModel(50)),
@@ -62,10 +64,11 @@ _ALL = (
         "529 for 60 s, then back from a tenth of the limit within a minute; refusals cost a little",
         ProviderModel(200, refusal_cost=0.2, warm_s=60, warm_from=0.1),
     ),
+    Scenario("hang", "no answer for 60 s: each call times out after 30 s", _HANGS),
     Scenario(
-        "hang",
-        "no answer for 60 s: each call times out after 30 s",
-        ProviderModel(200, failing=FailureKind.TIMEOUT, fails_after_s=30),
+        "hang_70",
+        "the same for 70 s, so that timeouts do not all end with the outage, as they do after 60 s",
+        replace(_HANGS, outage_until_s=100),
     ),
     Scenario("partial", "529 for 30 % of all calls for 60 s, whatever the rate", ProviderModel(200, share_failing=0.3)),
 )

@@ -1,0 +1,90 @@
+"""`midwatch bench validation`: one document of figures, and every line accounted for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from orchestration.errors import ConfigError
+from workers.bench.validation import run
+from workers.cli.program import program
+
+ORDER = {
+    "type": "object",
+    "properties": {"order": {"type": "string"}, "limit": {"type": "integer", "minimum": 1}},
+    "required": ["order"],
+    "additionalProperties": False,
+}
+SLOW = {"type": "object", "properties": {"x": {"pattern": "^(a+)+$"}}}
+
+CASES: list[tuple[Any, Any, str]] = [
+    ((ORDER, '{"order": "A-17"}'), True, "accepted"),
+    ((ORDER, '{"order": 17}'), False, "blocked"),
+    ((ORDER, '{"order": "A-17", "limit": 0}'), True, "blocked"),  # line 3: a wrong label
+    ((ORDER, ""), False, "blocked"),
+    (({"type": "object"}, ""), True, "accepted"),
+    ((ORDER, '{"order": "A", "order": "B"}'), False, "blocked"),
+    ((ORDER, '{"order": "A-17"}'), None, "accepted"),
+    ((ORDER, '{"order": "A-17"}'), False, "accepted"),  # line 8: a wrong label
+    ((SLOW, '{"x": "aaaa"}'), False, "blocked"),
+    ((SLOW, '{"x": "aaaa"}'), None, "error"),
+    ((SLOW, '{"x": "aaaa"}'), True, "error"),  # line 11: no worker would run it
+    ((ORDER, {"order": "decoded already"}), None, "error"),
+    ((ORDER, '{"order": "A-17"}'), "yes", "error"),
+]
+
+
+def lines() -> list[str]:
+    rows = []
+    for (schema, raw), valid, _ in CASES:
+        row = {"schema": schema, "arguments": raw} | ({} if valid is None else {"valid": valid})
+        rows.append(json.dumps(row))
+    return [*rows, "not json", "[]", '{"schema": {}}', "", json.dumps({"schema": 5, "arguments": "{}", "valid": False})]
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> Path:
+    path = tmp_path / "cases.jsonl"
+    path.write_text("\n".join(lines()) + "\n")
+    return path
+
+
+def test_every_line_is_counted_once_and_wrong_labels_are_named(cases: Path) -> None:
+    """Blocked, accepted and errors add up; a label that is not borne out is told by the number of its line."""
+    found = run(cases, lambda _: None)
+    endings = [ending for _, _, ending in CASES]
+    assert found["accepted"] == endings.count("accepted")
+    assert found["blocked"] == endings.count("blocked") + 1
+    assert found["errors"] == endings.count("error") + 3
+    assert found["cases"] == len(CASES) + 4
+    assert found["disagreements"] == [3, 8, 11]
+    assert found["schemas"] == 4
+
+
+def test_times_are_those_of_a_call_and_stand_beside_the_plain_way(cases: Path) -> None:
+    """Our time leaves out building the validator, once for each schema; the plain way builds it for each call."""
+    found = run(cases, lambda _: None)
+    assert 0 < found["p50_us"] <= found["p99_us"] <= 1_000 * found["max_ms"] + 1
+    assert found["baseline_cases"] == 8
+    assert found["p50_us"] < found["baseline_p50_us"] / 3
+
+
+def test_the_command_prints_one_document(cases: Path) -> None:
+    """As the acceptance programs read it: these fields, JSON, exit code 0."""
+    ended = CliRunner().invoke(program, ["bench", "validation", "--cases", str(cases), "--json"])
+    assert ended.exit_code == 0, ended.output
+    fields = {"cases", "blocked", "accepted", "errors", "max_ms", "p50_us", "p99_us", "disagreements"}
+    assert fields <= set(json.loads(ended.stdout))
+
+
+def test_a_file_without_cases_has_no_times(tmp_path: Path) -> None:
+    """Nothing to be measured is not zero; a file that isn't there is said."""
+    (tmp_path / "empty.jsonl").touch()
+    found = run(tmp_path / "empty.jsonl", lambda _: None)
+    assert (found["cases"], found["p50_us"], found["baseline_p50_us"]) == (0, None, None)
+    with pytest.raises(ConfigError, match=r"expected a file of JSON lines; No such file"):
+        run(tmp_path / "gone.jsonl", lambda _: None)

@@ -1,0 +1,154 @@
+"""The storm, simulated: the shipped coordinator in virtual time keeps its targets where naive retries do not.
+
+A fifth of the size that `midwatch bench storm --simulate` runs: 40 lineages, 2,920 logical calls, limits in proportion.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+
+from orchestration.errors import ConfigError
+from schemas.failure import FailureKind
+from workers.bench.storm import SCENARIOS, STRATEGIES, Figures, run_simulation, simulate
+from workers.bench.storm.provider import Provider, ProviderModel
+from workers.bench.storm.simulation import Process, Simulation, Slots
+from workers.bench.storm.targets import missed
+
+SHARE = 0.2
+SMALL = {name: scenario.scaled(SHARE) for name, scenario in SCENARIOS.items()}
+
+Run = Callable[[str, str], Figures]
+
+
+@pytest.fixture(scope="module")
+def run(server) -> Run:
+    """One run of a scenario under a strategy; what was run once is not run again."""
+
+    @cache
+    def once(scenario: str, strategy: str) -> Figures:
+        return simulate(SMALL[scenario], strategy, 0, server.url)
+
+    return once
+
+
+# The product
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_coordinated_fleet_keeps_its_targets(run: Run, name: str):
+    """Few calls, no peak above the limit, a drain in time, nothing lost, nothing twice: in every kind of outage."""
+    assert missed(SMALL[name], run(name, "midwatch")) == []
+
+
+@pytest.mark.parametrize("name", ["tight", "tight_charged", "brownout", "partial"])
+def test_a_limit_set_twice_too_high_costs_little(run: Run, name: str):
+    """The provider's 429s teach the fleet what the operator did not know."""
+    assert missed(SMALL[name], run(name, "midwatch-2x"), limit_is_right=False) == []
+
+
+def test_a_hang_is_left_behind_sooner_than_by_naive_retries(run: Run):
+    """Their calls that hang hold the workers after the provider is back; ours were never sent."""
+    naive = {run("hang_70", name).drain_s for name in STRATEGIES}
+    assert run("hang_70", "midwatch").drain_s < min(naive)
+
+
+def test_in_a_partial_failure_nobody_is_faster_with_as_few_calls(run: Run):
+    """Each attempt fails alike, so calls and drain are a trade: what was not asked in the outage must be asked after it.
+
+    The fleet stays near the least time that the rest can take, and every naive strategy as frugal as it is slower.
+    """
+    ours = run("partial", "midwatch")
+    assert ours.drain_s < ours.drain_least_s + 15
+    frugal = [
+        figures for name in STRATEGIES if (figures := run("partial", name)).per_completed < ours.per_completed + 0.05
+    ]
+    assert all(figures.drain_s > ours.drain_s for figures in frugal)
+
+
+def test_the_same_seed_gives_the_same_figures(server):
+    """Nothing in a run comes from this machine's clock or chance; another seed is another run."""
+    scenario = SCENARIOS["brownout"].scaled(0.05)
+    first, again, other = (simulate(scenario, "midwatch", seed, server.url) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+# What it is compared with
+
+
+def test_naive_retries_storm(run: Run):
+    """The simulator shows what it is for: without a coordinator the same load floods a tight limit, or loses its work."""
+    flood = run("tight", "celery-backoff-unlimited")
+    assert flood.amplification > 4
+    assert flood.recovery_peak > 4
+    assert run("tight", "celery-backoff").lost_lineages > SMALL["tight"].load.lineages * 0.9
+    assert run("ample", "aws-standard").lost_lineages > 0
+    assert run("tight", "exponential-6-nested").repeated > 0
+
+
+def test_where_refusals_cost_quota_jitter_alone_never_recovers(run: Run):
+    """An hour after the outage most of the work is still undone, though every call is retried until it works."""
+    stuck = run("tight_charged", "full-jitter-unlimited")
+    assert stuck.drain_s == float("inf")
+    assert stuck.lost_lineages > SMALL["tight_charged"].load.lineages / 2
+
+
+# The parts
+
+
+def test_a_provider_serves_its_limit_and_says_when_to_come_back():
+    """A bucket of one second; a refused call gets a Retry-After after which there is room."""
+    simulation = Simulation()
+    provider = Provider(ProviderModel(10, outage_from_s=1e9), simulation, random.Random(0))
+    answers = [provider.call() for _ in range(12)]
+    assert [answer.failure for answer in answers] == [None] * 10 + [FailureKind.RATE_LIMITED] * 2
+    simulation.after(float(answers[-1].retry_after_s or 0), lambda: None)
+    simulation.run(until_s=60)
+    assert provider.call().failure is None
+
+
+def test_slots_are_given_in_the_order_of_coming():
+    """As messages in a queue are; and a process that ends gives its result to who waits for it."""
+    simulation, slots, order = Simulation(), Slots(1), list[int]()
+
+    def work(number: int) -> Process[bool]:
+        yield slots.take
+        yield 1.0
+        order.append(number)
+        slots.give_back()
+        return number != 2
+
+    def all_of_them() -> Process[bool]:
+        return (yield from simulation.together([work(number) for number in range(4)]))
+
+    results = list[bool]()
+    simulation.start(all_of_them(), results.append)
+    simulation.run(until_s=60)
+    assert order == [0, 1, 2, 3]
+    assert results == [False]
+    assert simulation.now_s == 4.0
+
+
+def test_the_result_is_a_document():
+    """Rows with the figures by name, as JSON without a NaN; what came of each is said while it runs."""
+    said = list[str]()
+    result = run_simulation(scenarios=["hang"], seeds=2, strategies=["celery-backoff", "immediate-3"], say=said.append)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert [(row["scenario"], row["strategy"]) for row in result["rows"]] == [
+        ("hang", "celery-backoff"),
+        ("hang", "immediate-3"),
+    ]
+    assert all(row["lost_calls"] == 0 and 0 < row["drain_s"] < row["drain_bound_s"] for row in result["rows"])
+    assert said == ["hang: celery-backoff", "hang: immediate-3"]
+
+
+@pytest.mark.parametrize("wrong", [{"scenarios": ["tigth"]}, {"strategies": ["hope"]}])
+def test_a_name_that_is_not_known_is_answered_with_those_that_are(wrong: dict[str, list[str]]):
+    """Before anything is started."""
+    with pytest.raises(ConfigError, match=r"there are: (ample|midwatch), "):
+        run_simulation(**wrong)

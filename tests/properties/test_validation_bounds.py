@@ -1,0 +1,251 @@
+"""Any call is judged within 250 milliseconds of work, and judging it opens nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestration.effort import MAX_EFFORT, Effort, TooMuchEffort
+from orchestration.errors import ConfigError
+from orchestration.patterncost import pattern_cost
+from orchestration.tools import CheckedCall, Toolbox, tool
+from orchestration.validation import InvalidArguments, JSONSchemaValidator, explain, parse_arguments
+from schemas.message import ToolCall
+
+MAX_S = 0.25
+OPENED: list[str] = []
+_watching = False
+
+
+def _watch(event: str, _arguments: tuple[object, ...]) -> None:
+    if _watching and (event == "open" or event.partition(".")[0] in ("socket", "subprocess", "os", "urllib")):
+        OPENED.append(event)
+
+
+sys.addaudithook(_watch)
+
+
+def judged(schema: dict[str, Any], raw: str) -> tuple[str, float]:
+    """What the model is told ('' when the call may run), and the seconds of work that took. Opening anything fails."""
+    global _watching
+    validator = JSONSchemaValidator(schema)
+    OPENED.clear()
+    _watching = True
+    began = time.thread_time()
+    try:
+        problems = validator.problems(parse_arguments(raw, has_required=True))
+        said = explain(problems, validator.schema) if problems else ""
+    except InvalidArguments as error:
+        said = str(error)
+    finally:
+        took = time.thread_time() - began
+        _watching = False
+    assert not OPENED
+    return said, took
+
+
+def of(part: object, **more: object) -> dict[str, Any]:
+    return {"type": "object", "properties": {"x": part}, **more}
+
+
+def x(value: object) -> str:
+    return json.dumps({"x": value}, separators=(",", ":"))
+
+
+def many(count: int, name: str = "property") -> dict[str, Any]:
+    return {f"{name}_{n:05}": {"type": "string"} for n in range(count)}
+
+
+PRIME = 2**61 - 1
+"""Numbers that differ by it have one hash."""
+BLOCKS = [{"type": "object", "properties": {"k": {"const": n}}, "required": ["k"]} for n in range(20)]
+TREE = {"uniqueItems": True, "items": {"$ref": "#/$defs/tree"}}
+
+
+def nest(depth: int, leaf: object) -> Any:
+    for _ in range(depth):
+        leaf = [leaf]
+    return leaf
+
+
+BOMBS: dict[str, tuple[dict[str, Any], Callable[[], str]]] = {
+    "5,000 unique objects": (of({"uniqueItems": True}), lambda: x([{"a": n} for n in range(5_000)])),
+    "numbers of one hash": (of({"uniqueItems": True}), lambda: x([n * PRIME + 1 for n in range(15_000)])),
+    "unique all the way down": (of(TREE, **{"$defs": {"tree": TREE}}), lambda: x(nest(60, list(range(40_000))))),
+    "990 levels": (of({}), lambda: '{"x":' + "[" * 990 + "]" * 990 + "}"),
+    "990 objects, cut off": (of({}), lambda: '{"x":' * 990),
+    "NaN below a minimum": (of({"minimum": 0, "maximum": 1}), lambda: '{"x":NaN}'),
+    "a number of 5,000 digits": (of({"type": "integer"}), lambda: '{"x":' + "9" * 5_000 + "}"),
+    "1e400": (of({"type": "number"}), lambda: '{"x":1e400}'),
+    "300,000 numbers": (of({"items": {"type": "integer", "minimum": 0}}), lambda: x([1] * 300_000)),
+    "49,000 numbers": (of({"items": {"type": "integer", "minimum": 0}}), lambda: x([1] * 49_000)),
+    "49,000 wrong numbers": (of({"items": {"type": "string"}}), lambda: x([1] * 49_000)),
+    "49,000 of anything": (of({"items": {}}), lambda: x([1] * 49_000)),
+    "300,000 objects": (of({"items": {"properties": many(3_000)}}), lambda: x([{}] * 300_000)),
+    "49,000 objects": (of({"items": {"properties": many(3_000)}}), lambda: x([{}] * 49_000)),
+    "4,000 names twice": (of({}), lambda: "{" + ",".join(f'"k{n}":1' for n in range(40_000)) + ',"z":1,"z":2}'),
+    "digits looked for in digits": (of({"pattern": r"\d+$"}), lambda: x("1" * 900_000 + "x")),
+    "digits as long as they may be": (of({"pattern": r"\d+$"}), lambda: x("1" * 3_900 + "x")),
+    "cubic": (of({"pattern": r"^.*.*.*x$"}), lambda: x("1" * 240)),
+    "cubic, 1,000 times": (of({"items": {"pattern": r"^.*.*.*x$"}}), lambda: x(["1" * 240] * 1_000)),
+    "a megabyte of words": (of({"pattern": r"^[a-z]+(-[a-z]+)*$"}), lambda: x("a-" * 450_000)),
+    "near misses of 3,000 names": (
+        of({"items": {"type": "object", "properties": many(3_000), "additionalProperties": False}}),
+        lambda: x([{f"propertie_{n}{m}": 1 for n in range(10)} for m in range(100)]),
+    ),
+    "near misses of 9,000 choices": (
+        of({"items": {"enum": [f"choice{n:05}" for n in range(9_000)]}}), lambda: x([f"choic{n}" for n in range(900)]),
+    ),
+    "200 branches refuse a megabyte": (
+        of({"anyOf": [{"type": "string", "title": str(n)} for n in range(200)]}), lambda: x(["y" * 20] * 40_000),
+    ),
+    "20,000 blocks of 20 kinds": (of({"items": {"oneOf": BLOCKS}}), lambda: x([{"k": n % 25} for n in range(20_000)])),
+    "a pattern of 100,000 characters": (of({"format": "regex"}), lambda: x("(a|b)" * 20_000)),
+    "a name of 900,000 characters": (
+        {"type": "object", "properties": many(90), "additionalProperties": False}, lambda: json.dumps({"y" * 900_000: 1}),
+    ),
+    "49,000 names, none known": (
+        {"type": "object", "properties": many(3_000), "additionalProperties": False},
+        lambda: json.dumps({f"k{n}": 0 for n in range(49_000)}),
+    ),
+    "49,000 names, 100 patterns": (
+        {"type": "object", "patternProperties": {f"^k{n}": {} for n in range(100)}},
+        lambda: json.dumps({f"k{n}": 0 for n in range(49_000)}),
+    ),
+    "49,000 fractions": (of({"items": {"multipleOf": 0.01}}), lambda: x([1.5] * 49_000)),
+    "unevaluated": (
+        {"type": "object", "allOf": [{"properties": many(300)}] * 5, "unevaluatedProperties": False},
+        lambda: json.dumps({f"k{n}": 0 for n in range(20_000)}),
+    ),
+    "e-mail": (of({"format": "email"}), lambda: x("a." * 400_000 + "@")),
+    "address": (of({"format": "uri"}), lambda: x("a:" + "%41" * 300_000 + " ")),
+}  # fmt: skip
+"""Each of them took the library, or us, more than a quarter of a second, or passed, or raised."""
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_judged_within_bounds(name: str) -> None:
+    """Whatever the verdict, it comes in a quarter of a second and in a few thousand characters."""
+    schema, raw = BOMBS[name]
+    said, took = judged(schema, raw())
+    if took > MAX_S:  # a busy machine's caches slow down what shares them: once more
+        said, took = judged(schema, raw())
+    assert took < MAX_S
+    assert len(said) < 10_000
+
+
+def test_bombs_in_the_schema_are_refused_where_it_is_declared() -> None:
+    """Exponential patterns, patterns of another language, references to elsewhere: nothing is fetched to find out."""
+    global _watching
+    for part in (
+        {"pattern": "^(a+)+$"},
+        {"pattern": r"^\p{L}+$"},
+        {"$ref": "http://127.0.0.1:9/x"},
+        {"$ref": "file:///x"},
+    ):
+        OPENED.clear()
+        _watching = True
+        try:
+            with pytest.raises(ConfigError, match=r"^schema"):
+                JSONSchemaValidator(of(part))
+        finally:
+            _watching = False
+        assert not OPENED
+
+
+WORDS = st.text(alphabet="ab1-.@ é", max_size=6)
+PATTERNS = st.sampled_from(
+    [r"\d+$", r"^[a-z]+(-[a-z]+)*$", r"\S+@\S+\.\S+", r"a.*b.*c", r"^(?!.*11).*$", r"(\w+\s?){1,40}$"]
+)
+LEAVES = st.one_of(
+    st.sampled_from(["string", "integer", "object", "array"]).map(lambda kind: {"type": kind}),
+    PATTERNS.filter(lambda pattern: _accepted(pattern)).map(lambda pattern: {"pattern": pattern}),
+    st.sampled_from(["date-time", "email", "uri", "uuid", "regex", "ipv6"]).map(lambda name: {"format": name}),
+    st.lists(WORDS, min_size=1, max_size=5).map(lambda words: {"enum": [word * 50 for word in words]}),
+    st.just({"uniqueItems": True}),
+    st.just({"multipleOf": 0.001}),
+)
+SCHEMAS = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        inner.map(lambda one: {"items": one}),
+        st.lists(inner, min_size=1, max_size=6).map(lambda some: {"anyOf": some}),
+        st.lists(inner, min_size=1, max_size=6).map(lambda some: {"oneOf": some}),
+        inner.map(lambda one: {"not": one}),
+        inner.map(lambda one: {"additionalProperties": one, "patternProperties": {"^a": one}}),
+        inner.map(lambda one: {"contains": one, "uniqueItems": True, "unevaluatedItems": False}),
+    ),
+    max_leaves=8,
+)
+SEEDS = st.recursive(
+    st.none() | st.integers() | st.floats(allow_nan=False) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def _accepted(pattern: str) -> bool:
+    try:
+        JSONSchemaValidator(of({"pattern": pattern}))
+    except ConfigError:
+        return False
+    return True
+
+
+@settings(max_examples=60, deadline=None)
+@given(part=SCHEMAS, seed=SEEDS, times=st.sampled_from([1, 50, 3_000, 40_000]), as_text=st.booleans())
+def test_no_schema_and_no_arguments_take_longer(part: dict[str, Any], seed: Any, times: int, as_text: bool) -> None:
+    """Nested unions, patterns, uniqueness, over thousands of copies of a value or a text as long."""
+    raw = x(json.dumps(seed) * times if as_text else [seed] * times)
+    _, took = judged(of(part), raw)
+    assert took < MAX_S
+
+
+@settings(max_examples=60, deadline=None)
+@given(part=SCHEMAS, seed=SEEDS, times=st.sampled_from([1, 20, 3_000]))
+def test_what_runs_is_what_the_library_itself_accepts(part: dict[str, Any], seed: Any, times: int) -> None:
+    """A call that ran out of its means is refused, never let through: what passes, passes without bounds too."""
+    validator = JSONSchemaValidator(of(part))
+
+    @tool("probe", "A probe.", validator)
+    def probe(**arguments: Any) -> str:
+        return "ran"
+
+    found = Toolbox([probe]).check(ToolCall(id="1", name="probe", raw_arguments=x([seed] * times)))
+    if isinstance(found, CheckedCall) and times < 100:
+        assert validator._validator.is_valid(found.arguments)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "linear"),
+    [
+        (r"^[a-z0-9]+(-[a-z0-9]+)*$", True),
+        (r"^\d{4}-\d+-\d+$", True),
+        (r"^(/[^/]+)+$", True),
+        (r"^\S+@\S+$", False),
+        (r"^.*.*$", False),
+        (r"^(?=.*a).*$", False),
+    ],
+)
+def test_patterns_that_divide_a_text_in_one_way_take_any_length(pattern: str, linear: bool) -> None:
+    """A slug of 100,000 characters is matched; only a pattern with a choice is kept from long texts."""
+    cost = pattern_cost(pattern)
+    assert cost.linear is linear
+    assert (cost.steps(100_000) < 1_000_000) is linear
+
+
+def test_means_are_counted_so_a_verdict_is_the_same_everywhere() -> None:
+    """Not by the clock: a slow machine refuses what a fast one refuses."""
+    effort = Effort()
+    effort.spend(MAX_EFFORT)
+    with pytest.raises(TooMuchEffort):
+        effort.spend(1)
+    said, _ = judged(of({"items": {"pattern": r"^.*.*x$"}}), x(["1" * 900 + "x"] * 400))
+    assert said.startswith("the arguments: expected less in one call: judging this by the schema takes too long")

@@ -1,0 +1,156 @@
+"""What a provider does not take is said, or refused, where the agent is constructed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestration import Agent, tool
+from orchestration.dialects import RULES, check
+from orchestration.errors import ConfigError
+from orchestration.validation import JSONSchemaValidator
+from schemas.tools import ToolSpec
+
+
+def spec(schema: dict[str, Any], *, strict: bool = False) -> ToolSpec:
+    return ToolSpec(name="probe", description="A probe.", input_schema={"type": "object", **schema}, strict=strict)
+
+
+def one(part: Any, **more: Any) -> dict[str, Any]:
+    return {"properties": {"x": part}, "required": ["x"], **more}
+
+
+CLOSED = {"additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    ("provider", "schema", "refusal"),
+    [
+        ("anthropic", {"anyOf": [{"required": ["a"]}]}, "tool probe: anthropic refuses anyOf at the top level: say the"),
+        ("anthropic", {"properties": {"filter[id]": {}}}, "tool probe/properties/filter[id]: anthropic refuses the property"),
+        ("openai", {"oneOf": [{}]}, "tool probe: openai refuses oneOf at the top level"),
+        ("openai", {"not": {}}, "tool probe: openai refuses not at the top level"),
+        ("openai", one({"type": "array"}), "tool probe/properties/x: openai refuses an array without `items`: say what"),
+        ("openai", one({"type": ["string", "array"]}), "an array without `items`"),
+        ("openai", one({"anyOf": [{"type": "null"}, {"type": "array"}]}), "tool probe/properties/x/anyOf/1: openai"),
+    ],
+)  # fmt: skip
+def test_what_the_vendor_would_refuse_is_refused(provider: str, schema: dict[str, Any], refusal: str) -> None:
+    """One tool in such a form makes every request fail; so the place and the way out are said before the first."""
+    with pytest.raises(ConfigError) as refused:
+        check(provider, [spec(schema)])
+    assert refusal in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("schema", "refusal"),
+    [
+        (one({"type": "string"}), "tool probe: openai refuses an object without `additionalProperties: false`"),
+        ({"properties": {"a": {}}, **CLOSED}, "refuses the optional property 'a': in strict mode all are required"),
+        (one({"allOf": [{}]}, **CLOSED), "tool probe/properties/x/allOf: openai refuses `allOf`"),
+        (one({"type": "object"}, **CLOSED), "tool probe/properties/x: openai refuses an object without"),
+    ],
+)
+def test_openai_strict_wants_its_own_form(schema: dict[str, Any], refusal: str) -> None:
+    """Only where strict mode is asked for: the same schema is taken without it."""
+    assert check("openai", [spec(schema)]) == ()
+    with pytest.raises(ConfigError) as refused:
+        check("openai", [spec(schema, strict=True)])
+    assert refusal in str(refused.value)
+
+
+def test_openai_strict_takes_nullable_and_says_that_defaults_are_lost() -> None:
+    """The documented way to be optional: required, and null allowed."""
+    schema = one({"type": ["string", "null"], "default": None}, **CLOSED)
+    (finding,) = check("openai", [spec(schema, strict=True)])
+    assert (finding.rule, finding.where, finding.mended) == ("default", "probe/properties/x/default", False)
+
+
+@pytest.mark.parametrize(
+    ("schema", "rule", "where", "mended"),
+    [
+        (one({"const": "a"}), "reference", "probe/properties/x/const", True),
+        (one({"$ref": "#/$defs/a"}, **{"$defs": {"a": {"type": "string"}}}), "reference", "probe/$defs", True),
+        (one({"anyOf": [{"type": "string"}, {"type": "null"}]}), "null", "probe/properties/x", True),
+        (one({"type": ["integer", "null"]}), "null", "probe/properties/x", True),
+        (one({"enum": [1, 2]}), "values", "probe/properties/x", True),
+        (one({"type": "array"}), "items", "probe/properties/x", True),
+        (one({}, **CLOSED), "keyword", "probe/additionalProperties", True),
+        (one({"type": "string", "format": "uuid"}), "keyword", "probe/properties/x/format", True),
+        ({"properties": {"a": {"type": "string"}}}, "optional", "probe/properties/a", False),
+    ],
+)
+def test_what_gemini_gets_rewritten_is_said(schema: dict[str, Any], rule: str, where: str, mended: bool) -> None:
+    """Each construct that its endpoint refuses is sent in another form, and that is a finding, not a secret."""
+    found = [finding for finding in check("gemini", [spec(schema)]) if finding.rule == rule]
+    assert [(finding.where, finding.mended) for finding in found] == [(where, mended)]
+    assert found[0].said.startswith("gemini: ")
+
+
+def test_a_property_is_no_keyword() -> None:
+    """A tool may have an argument called `const`; a choice may be an object with `anyOf` in it."""
+    schema = {"properties": {"const": {"type": "string", "enum": ["a"]}}, "required": ["const"]}
+    assert all(check(provider, [spec(schema)]) == () for provider in (*RULES, "openai-compatible", "scripted"))
+
+
+def test_places_are_told_once_for_a_tool() -> None:
+    """Forty optional properties are one finding, with the first five names."""
+    (finding,) = check("gemini", [spec({"properties": {f"p{n}": {"type": "string"} for n in range(40)}})])
+    assert "p0, p1, p2, p3, p4 and 35 more: optional without a default" in finding.said
+
+
+@tool
+def look_up(order: str, page: int = 1) -> str:
+    """Find an order."""
+    return order
+
+
+@tool("tagged", "Tag an order.", JSONSchemaValidator({"type": "object", "properties": {"tags": {"type": "array"}}}))
+def tagged(**arguments: Any) -> str:
+    """Tag."""
+    return "ok"
+
+
+def test_an_agent_knows_what_its_model_takes_otherwise() -> None:
+    """Constructing it is enough: findings are data, a refusal is an error, fallback models are asked as well."""
+    findings = Agent("clerk", "gemini:gemini-2.5-pro", "You help.", tools=[look_up]).findings
+    assert [(finding.rule, finding.mended) for finding in findings] == [("keyword", True)]
+    assert Agent("clerk", "claude-sonnet-4-6", "You help.", tools=[look_up, tagged]).findings == ()
+    with pytest.raises(ConfigError, match=r"tool tagged/properties/tags: openai refuses an array without `items`"):
+        Agent("clerk", "gpt-5-2025-08-07", "You help.", tools=[tagged])
+    with pytest.raises(ConfigError, match=r"openai refuses"):
+        Agent("clerk", "claude-sonnet-4-6", "Help.", tools=[tagged], fallback_models=["gpt-5-2025-08-07"])
+
+
+@pytest.mark.parametrize(
+    ("part", "finding"),
+    [
+        (
+            {"type": "string", "default": None},
+            "schema /properties/x/default: expected string, got null; mend the default",
+        ),
+        ({"type": "integer", "minimum": 1, "default": 0}, "schema /properties/x/default: expected at least 1, got 0"),
+        ({"$ref": "#/$defs/a"}, "schema /$defs/a/properties/b/default: expected boolean, got 1"),
+        (
+            {"items": {"enum": ["a"], "default": "b"}},
+            'schema /properties/x/items/default: expected one of "a", got "b"',
+        ),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}], "default": 3}, "expected string or null, got 3"),
+    ],
+)
+def test_a_default_that_breaks_its_own_schema_is_refused(part: dict[str, Any], finding: str) -> None:
+    """What is filled in when nothing is said must be something that could have been said."""
+    defs = {"a": {"properties": {"b": {"type": "boolean", "default": 1}}}}
+    with pytest.raises(ConfigError) as refused:
+        JSONSchemaValidator({"type": "object", "properties": {"x": part}, "$defs": defs if "$ref" in part else {}})
+    assert finding in str(refused.value)
+
+
+def test_a_default_may_be_anything_its_schema_allows() -> None:
+    """Null where null is allowed, through a reference too, in both dialects."""
+    for dialect in ("http://json-schema.org/draft-07/schema#", "https://json-schema.org/draft/2020-12/schema"):
+        parts = {"x": {"type": ["string", "null"], "default": None}, "y": {"$ref": "#/definitions/n", "default": 2}}
+        JSONSchemaValidator(
+            {"$schema": dialect, "type": "object", "properties": parts, "definitions": {"n": {"type": "integer"}}}
+        )

@@ -91,6 +91,8 @@ class Agent:
         self.retry_config = _policy(retry_config, RetryConfig, "retry_config")
         default_budget = ContextBudget(max_tokens=120_000)
         self.context_budget = _policy(context_budget or default_budget, ContextBudget, "context_budget")
+        summary = self.context_budget.summary_model
+        self.summary_model = None if summary is None else _model(self.name, summary, self.model_policy)
         self.limits = _policy(limits, RunLimits, "limits")
         self.output_model = output_schema if isinstance(output_schema, type) else None
         self.output_schema = _output_schema(self.name, output_schema)
@@ -112,12 +114,14 @@ class Agent:
 
     @property
     def system(self) -> str:
-        """The system prompt as sent: with the goal, when there is one."""
-        if self.goal is None:
-            return self.system_prompt
-        lines = [self.system_prompt, "", "# Goal", self.goal.objective]
-        lines += [f"- deliver: {item}" for item in self.goal.deliverables]
-        lines += [f"- constraint: {item}" for item in self.goal.constraints]
+        """The system prompt as sent: with the goal and what is pinned, when there are any. No compaction touches it."""
+        lines = [self.system_prompt]
+        if self.goal is not None:
+            lines += ["", "# Goal", self.goal.objective]
+            lines += [f"- deliver: {item}" for item in self.goal.deliverables]
+            lines += [f"- constraint: {item}" for item in self.goal.constraints]
+        if self.context_budget.pin:
+            lines += ["", "# Always true", *(f"- {text}" for text in self.context_budget.pin)]
         return "\n".join(lines)
 
     def run(self, input: str, *, session_id: str | None = None, timeout_s: float | None = None) -> JobResult:

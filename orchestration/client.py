@@ -13,11 +13,14 @@ from typing import Protocol
 from orchestration.admission.board import Board
 from orchestration.agent import Agent
 from orchestration.errors import ConfigError, NotFound
+from orchestration.findings import Findings
 from orchestration.handle import JobHandle
 from orchestration.jobs import new_job
 from orchestration.store import Operations, RedisStore
+from orchestration.store.conversations import SessionNumbers
 from schemas.deadletter import DeadLetterRecord
 from schemas.job import Job, JobStatus, Parent
+from schemas.memory import Memory
 from schemas.message import Message
 from schemas.trace import TraceRecord
 
@@ -99,8 +102,45 @@ class Sessions:
         self._client = client
 
     def messages(self, session_id: str) -> tuple[Message, ...]:
-        """The whole conversation. Raises NotFound."""
-        messages = self._client.operations.messages(session_id)
+        """The live conversation: what the next call is sent, beside the memory. Raises NotFound."""
+        return self._some(session_id, self._client.operations.messages(session_id))
+
+    def memory(self, session_id: str) -> Memory | None:
+        """What stands for the groups that a compaction took out; None while nothing was compacted. Raises NotFound."""
+        memory = self._client.operations.memory(session_id)
+        if memory is None:
+            self.messages(session_id)
+        return memory
+
+    def originals(self, session_id: str) -> tuple[Message, ...]:
+        """The whole conversation as it was said: archived groups and live ones, elided results put back. Raises NotFound."""
+        return self._some(session_id, self._client.operations.originals(session_id))
+
+    def show(self, session_id: str) -> SessionNumbers:
+        """The session in numbers. Raises NotFound."""
+        return self._client.operations.numbers(session_id)
+
+    def compact(self, session_id: str) -> bool:
+        """Ask a worker to compact it now. False: one is at it already.
+
+        Raises:
+            NotFound: no such session.
+            StoreUnavailable: the broker can't be reached; nothing was asked.
+
+        """
+        return self._client.operations.compact(session_id)
+
+    def forget(self, session_id: str) -> bool:
+        """Delete its conversation, memory, archive and results, and the outputs of its jobs. False: there was nothing.
+
+        Raises:
+            Refused: a job is under way in it, or a dead letter holds it.
+
+        """
+        return self._client.operations.forget(session_id)
+
+    @staticmethod
+    def _some(session_id: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         if not messages:
             raise NotFound(f"no session {session_id!r}: nothing was said in it, or its retention is over")
         return messages
@@ -119,6 +159,7 @@ class Client:
         self.approvals = Approvals(self)
         self.sessions = Sessions(self)
         self.gate = Board(self.store.client, self.operations.keys)
+        self.findings = Findings(self.store.client, self.operations.keys)
 
     def enqueue(
         self,

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from orchestration.estimate import Anchor
 from schemas.deadletter import DeadLetterRecord
 from schemas.failure import Failure
 from schemas.job import Job, JobStatus
+from schemas.memory import Memory
 from schemas.message import AssistantMessage, Message, NoteMessage, ToolCall, ToolMessage
 from schemas.model import Usage
 from schemas.step import StepRef
@@ -80,6 +82,10 @@ class Claim:
     """Bytes of JSON of `log`: what the token estimate is made from."""
     flags: frozenset[str] = frozenset()
     """Session flags, e.g. `results` when some result is stored by reference."""
+    memory: Memory | None = None
+    """What stays of the groups that were archived."""
+    anchor: Anchor | None = None
+    """The session's last call, as the provider counted it."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,9 @@ class TurnCommit:
     tool_calls: int = 0
     invalid_calls: int = 0
     children: int = 0
+    anchor: Anchor | None = None
+    drift: tuple[str, ...] = ()
+    """Counters of `drift` that this turn adds one to each."""
 
 
 @dataclass(frozen=True)
@@ -127,5 +136,47 @@ class Ending:
     usage: Usage = field(default_factory=Usage)
     letter: DeadLetterRecord | None = None
     """Present exactly when status is dead_lettered: the session is held for the replay."""
+    anchor: Anchor | None = None
     repair: str = ""
     """What open calls are answered with when the job ends around them."""
+
+
+@dataclass(frozen=True)
+class CompactionWork:
+    """A compaction that was begun: the session's lock is ours, and this is all there is to compact."""
+
+    ref: StepRef
+    nonce: str
+    epoch: int
+    active_job: str
+    memory: Memory | None
+    anchor: Anchor | None
+    messages: tuple[Message, ...]
+    """In the order of the store's log: a message's place is its index there."""
+    sizes_bytes: tuple[int, ...]
+    """Of JSON, one for each message."""
+    last_digest: str
+    """SHA-1 of the last entry: the log must still hold it when the compaction is committed."""
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What a compaction changes."""
+
+    memory: Memory | None = None
+    """None: it stays as it is."""
+    removed: tuple[int, ...] = ()
+    """Indexes of the messages that leave the log. Whole groups."""
+    replaced: tuple[tuple[int, Message], ...] = ()
+    """Messages that were elided or cut, by index."""
+    results: tuple[tuple[str, bytes], ...] = ()
+    """Handle and body of what was elided or cut."""
+    archived: tuple[tuple[int, bytes], ...] = ()
+    """Group and its originals, packed."""
+    usage: Usage = field(default_factory=Usage)
+    """Of the summarizer: the job pays for it."""
+
+    @property
+    def empty(self) -> bool:
+        """It frees nothing."""
+        return not self.removed and not self.replaced

@@ -13,6 +13,11 @@ from dataclasses import dataclass
 PRIOR_TOKENS_PER_BYTE = 1 / 2.5
 """Before anything was reported: conservative for JSON and prose alike."""
 
+DENSE_TOKENS_PER_BYTE = 1 / 2.0
+"""Tables of numbers and lists of ids, in recent tokenizers (measured with o200k on recorded tool results: 1.9 to 2.3 bytes)."""
+
+MARGIN = 1.15
+
 LEARNING = 0.3
 """Weight of the newest report in the running mean."""
 
@@ -56,6 +61,15 @@ class Estimator:
         if size_bytes >= anchor.size_bytes:
             return anchor.tokens + math.ceil((size_bytes - anchor.size_bytes) * self._rate(model, anchor))
         return math.ceil(size_bytes * _bounded(anchor.tokens / anchor.size_bytes))  # it was compacted since
+
+    def at_most(self, model: str, size_bytes: int, anchor: Anchor | None) -> int:
+        """The same with a margin on what no report has covered: a table of digits has twice the tokens of its size in prose."""
+        if anchor is None or anchor.model != model or not anchor.size_bytes:
+            return self.estimate(model, size_bytes, anchor)
+        if size_bytes < anchor.size_bytes:
+            return math.ceil(self.estimate(model, size_bytes, anchor) * MARGIN)
+        rate = max(DENSE_TOKENS_PER_BYTE, self._rate(model, anchor) * MARGIN)
+        return anchor.tokens + math.ceil((size_bytes - anchor.size_bytes) * rate)
 
     def learn(self, model: str, size_bytes: int, tokens: int, anchor: Anchor | None) -> None:
         """A request of `size_bytes` was reported to be `tokens`."""

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from orchestration import context
-from orchestration.admission.call import Call
+import math
+from collections.abc import Callable
+
+from orchestration.admission.call import Call, Report, Settlement
 from orchestration.agent import Agent
-from orchestration.commits import Claim
+from orchestration.commits import Claim, CompactionWork
+from orchestration.errors import ModelError
+from orchestration.estimate import PRIOR_TOKENS_PER_BYTE
+from orchestration.modelnames import ModelName
+from orchestration.ports import Gate, Model
 from orchestration.tools import Tool
-from schemas.model import ModelRequest
+from schemas.failure import Failure, FailureKind
+from schemas.job import Job
+from schemas.model import ModelReply, ModelRequest
 
 COMMIT_MS = 5_000
 """Beyond the bound on a call: time to settle and commit what came of it."""
 
 
-def model_call(agent: Agent, claim: Claim, request: ModelRequest) -> Call:
-    """One model turn. The root job says what its whole lineage may use."""
-    tokens, usage, limits = context.estimated_tokens(agent, claim), claim.job.usage, agent.limits
+def model_call(agent: Agent, claim: Claim, request: ModelRequest, tokens: int, model: ModelName) -> Call:
+    """One model turn of about `tokens` input. The root job says what its whole lineage may use."""
+    usage, limits = claim.job.usage, agent.limits
     is_root = claim.job.root_id == claim.job.job_id
     return Call(
         claim=claim,
-        downstream=str(agent.model),
+        downstream=str(model),
         lasts_ms=int(request.timeout_s * 1_000) + COMMIT_MS,
         input_tokens=tokens,
         cached_tokens=tokens * usage.cached_tokens // max(1, usage.input_tokens),  # as much of it as so far
@@ -27,6 +35,37 @@ def model_call(agent: Agent, claim: Claim, request: ModelRequest) -> Call:
         lineage_input_tokens=(limits.max_input_tokens or 0) if is_root else None,
         lineage_output_tokens=(limits.max_output_tokens or 0) if is_root else None,
     )
+
+
+def summary_call(work: CompactionWork, job: Job, downstream: str, request: ModelRequest) -> Call:
+    """One call of a compaction's summarizer: of the job's lineage, beside its steps."""
+    claim = Claim(
+        ref=work.ref, fence=0, nonce=work.nonce, now_ms=0, job=job, attempt=0, losses=0, interrupted=False, ending=""
+    )
+    size_bytes = sum(len(message.model_dump_json().encode()) for message in request.messages) + len(request.system)
+    return Call(
+        claim=claim,
+        downstream=downstream,
+        lasts_ms=int(request.timeout_s * 1_000) + COMMIT_MS,
+        input_tokens=math.ceil(size_bytes * PRIOR_TOKENS_PER_BYTE),
+        output_tokens=request.max_output_tokens,
+    )
+
+
+def asked(
+    model: Callable[[], Model], request: ModelRequest, gate: Gate, call: Call
+) -> tuple[ModelReply | Failure, Settlement]:
+    """The call itself, settled with the coordinator whatever comes of it."""
+    try:
+        reply = model().complete(request)
+    except ModelError as error:
+        report = Report(failure=error.failure, sent=error.sent, headers=error.ratelimit)
+        return error.failure, gate.settle(call, report)
+    except Exception as error:  # a provider broke its promise: what it reserved must not stay reserved
+        gate.settle(call, Report(failure=Failure(kind=FailureKind.INTERNAL, detail=type(error).__name__)))
+        raise
+    report = Report(usage=reply.usage, headers=reply.ratelimit or {}, latency_ms=reply.latency_ms)
+    return reply, gate.settle(call, report)
 
 
 def tool_call(tool: Tool, claim: Claim) -> Call | None:

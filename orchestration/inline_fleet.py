@@ -23,7 +23,7 @@ from orchestration.step import StepRunner
 from schemas.job import JobResult, JobStatus
 from schemas.message import Message
 from schemas.model import ModelReply, ModelRequest
-from schemas.step import StepRef
+from schemas.step import StepKind, StepRef
 from schemas.trace import TraceRecord
 
 MAX_STEPS = 10_000
@@ -102,6 +102,7 @@ class InlineFleet:
             clock=self.clock,
             worker="inline",
             rng=random.Random(seed),
+            compact_beside=self.published.append,
         )
 
     def enqueue(self, agent: Agent, input: str, *, session_id: str | None = None) -> str:
@@ -126,7 +127,11 @@ class InlineFleet:
                 raise ConfigError(
                     f"job {job_id} is {job.status} and no step is left: does another job hold its session?"
                 )
-            self.runner.run(self.published.popleft())
+            ref = self.published.popleft()
+            if ref.kind is StepKind.COMPACT:
+                self.runner.compact(ref)
+            else:
+                self.runner.run(ref)
             if error := getattr(self.model, "error", None):
                 raise error
         raise ConfigError(

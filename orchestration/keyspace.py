@@ -49,6 +49,10 @@ class Keyspace:
         Key("{prefix}:{p}:session:{sid}:waiting", "LIST", "`job|priority` of jobs that wait for the session", "kept"),
         Key("{prefix}:{p}:session:{sid}:results", "HASH", "handle -> whole tool result, compressed", "kept"),
         Key(
+            "{prefix}:{p}:session:{sid}:memory", "STRING", "the memory of the session's compacted groups, JSON", "kept"
+        ),
+        Key("{prefix}:{p}:session:{sid}:archive", "HASH", "group -> its original messages, compressed", "kept"),
+        Key(
             "{prefix}:{p}:job:{job}",
             "HASH",
             "the job's record: status, turn, limits, counters, output, failure",
@@ -81,6 +85,12 @@ class Keyspace:
         ),
         Key("{prefix}:{p}:dead", "ZSET", "job -> ms of its dead letter", "none: entries leave by replay or discard"),
         Key("{prefix}:{p}:letters", "HASH", "job -> DeadLetterRecord", "none: entries leave by replay or discard"),
+        Key(
+            "{prefix}:{p}:drift:{hour}",
+            "HASH",
+            "of one hour: `calls` or `invalid`, model, tool, context band, kind, joined by bars -> how many",
+            "8 days",
+        ),
         Key("{prefix}:{p}:counters", "HASH", "counters of the fleet, by name", "none: bounded by the set of names"),
         Key(
             "{prefix}:{gate}:at:{downstream}",
@@ -167,6 +177,14 @@ class Keyspace:
     def waiting(self, session_id: str) -> str:
         """LIST of jobs that wait for the session."""
         return self.session(session_id) + ":waiting"
+
+    def memory(self, session_id: str) -> str:
+        """STRING of the session's memory."""
+        return self.session(session_id) + ":memory"
+
+    def archive(self, session_id: str) -> str:
+        """HASH of compacted groups."""
+        return self.session(session_id) + ":archive"
 
     def results(self, session_id: str) -> str:
         """HASH of large tool results."""

@@ -77,6 +77,8 @@ def _take(state: MemoryState, job: JobState, row: Row, ref: StepRef, nonce: str,
         log=log,
         log_bytes=sum(len(message.model_dump_json(exclude_none=True).encode()) for message in log),
         flags=frozenset(session.flags),
+        memory=session.memory if is_model else None,
+        anchor=session.anchor,
     )
 
 

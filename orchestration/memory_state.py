@@ -9,9 +9,11 @@ from typing import Any
 
 from orchestration.commits import Claim, RowState
 from orchestration.errors import NotFound
+from orchestration.estimate import Anchor
 from orchestration.ports import Clock
 from schemas.deadletter import DeadLetterRecord
 from schemas.job import Job, JobStatus, NewJob, Waiting
+from schemas.memory import Memory
 from schemas.message import Message, ToolCall, ToolMessage
 from schemas.step import StepRef
 from schemas.trace import TraceRecord
@@ -99,6 +101,12 @@ class SessionState:
     flags: set[str] = field(default_factory=set)
     log: list[Message] = field(default_factory=list)
     results: dict[str, bytes] = field(default_factory=dict)
+    archive: dict[int, bytes] = field(default_factory=dict)
+    memory: Memory | None = None
+    anchor: Anchor | None = None
+    epoch: int = 0
+    lock: tuple[str, int] = ("", 0)
+    """Who compacts, and until when at the most."""
 
     def conversation(self) -> tuple[Message, ...]:
         """The log as it is sent: results come in the order the fleet finished them, and go in that of their calls."""
@@ -121,6 +129,7 @@ class MemoryState:
         self.owed: dict[StepRef, int] = {}
         self.letters: dict[str, DeadLetterRecord] = {}
         self.counters: Counter[str] = Counter()
+        self.drift: Counter[str] = Counter()
 
     @property
     def now_ms(self) -> int:

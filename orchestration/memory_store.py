@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from orchestration.commits import Claim, Ending, ResultCommit, RowState, TurnCommit, Verdict
 from orchestration.errors import SessionBusy
 from orchestration.memory_begin import begin
+from orchestration.memory_compacting import MemoryCompacting
 from orchestration.memory_state import JobState, MemoryState, Row, SessionState
 from orchestration.ports import Clock
 from orchestration.store.redis_store import LEASE_MS
@@ -15,7 +16,7 @@ from schemas.step import Defer, Park, StepRef
 from schemas.trace import TraceRecord
 
 
-class MemoryStore:
+class MemoryStore(MemoryCompacting):
     """See `ports.Store` for the promises, and `store/lua/` for the scripts that keep them in Redis.
 
     Args:
@@ -86,6 +87,7 @@ class MemoryStore:
         session, record = state.session(job), job.record
         session.log += commit.messages
         session.groups = claim.group
+        session.anchor = commit.anchor or session.anchor
         job.update(
             usage=record.usage + commit.usage,
             tool_calls=record.tool_calls + commit.tool_calls,
@@ -95,6 +97,7 @@ class MemoryStore:
         )
         job.trace.append(commit.trace)
         state.counters["steps.model"] += 1
+        state.drift.update(commit.drift)
         state.counters["calls.invalid"] += commit.invalid_calls
         del job.rows[ref.step]
         state.settle(ref)
@@ -199,6 +202,7 @@ class MemoryStore:
         if status is JobStatus.DEAD_LETTERED and job.cancel:
             status = JobStatus.CANCELLED
         session.log += ending.messages
+        session.anchor = ending.anchor or session.anchor
         if ending.messages:
             session.groups = claim.group
         job.trace.append(trace)

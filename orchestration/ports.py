@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from orchestration.admission.call import Call, Report, Settlement
-from orchestration.commits import Claim, Ending, ResultCommit, TurnCommit, Verdict
+from orchestration.commits import Claim, Compaction, CompactionWork, Ending, ResultCommit, TurnCommit, Verdict
 from schemas.failure import Failure
 from schemas.job import Job, NewJob
 from schemas.model import ModelReply, ModelRequest
@@ -129,6 +129,23 @@ class Store(Protocol):
 
     def finish(self, claim: Claim, ending: Ending, trace: TraceRecord) -> bool:
         """End the job; the session goes to the next one in line, unless a dead letter holds it."""
+        ...
+
+    def begin_compaction(
+        self, ref: StepRef, nonce: str, *, job_id: str = "", lock_ms: int = 15_000
+    ) -> CompactionWork | int | None:
+        """Take the session's lock and read it. An int: someone else compacts, for so many ms at most. None: nothing to do.
+
+        With `job_id` only while that job is the session's active one. The lock ends by itself after `lock_ms`.
+        """
+        ...
+
+    def commit_compaction(self, work: CompactionWork, compaction: Compaction) -> bool:
+        """Make it the truth; messages added meanwhile stay. False: the lock was lost, or the log is another one now."""
+        ...
+
+    def archived(self, session_id: str, group: int) -> bytes | None:
+        """The originals of a group that was compacted, packed; None when there are none."""
         ...
 
     def job(self, job_id: str) -> Job:

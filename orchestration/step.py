@@ -10,25 +10,24 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from orchestration import context, endings, retry, turn
-from orchestration.admission.call import Call, Report, Settlement
-from orchestration.agent import Agent
-from orchestration.children import orphaned
-from orchestration.commits import Claim, Ending, TurnCommit, Verdict
-from orchestration.errors import LeaseLost, ModelError, StoreUnavailable, UnknownAgent
-from orchestration.gatedcalls import model_call
-from orchestration.inlinecalls import run_inline
+from orchestration import endings, retry
+from orchestration.admission.call import Settlement
+from orchestration.commits import Claim, Ending, Verdict
+from orchestration.compactor import Compacted, Compactor
+from orchestration.drift import DriftBreaker
+from orchestration.errors import LeaseLost, NotFound, StoreUnavailable, UnknownAgent
+from orchestration.estimate import Anchor, Estimator
 from orchestration.leases import LeaseKeeper
+from orchestration.modelstep import ModelStep
 from orchestration.ports import Clock, Gate, Model, Store
 from orchestration.registry import Registry
-from orchestration.results import answer_page
 from orchestration.toolstep import ToolStep
 from orchestration.tracing import record
 from schemas.failure import Failure, FailureKind
 from schemas.job import JobStatus
-from schemas.model import ModelReply, ModelRequest
+from schemas.model import ModelReply
 from schemas.policy import RetryConfig
-from schemas.step import Complete, Continue, DeadLetter, Defer, Outcome, StepKind, StepRef
+from schemas.step import Continue, DeadLetter, Defer, Outcome, Park, StepKind, StepRef
 from schemas.trace import TraceRecord
 
 log = structlog.get_logger("midwatch.step")
@@ -51,10 +50,34 @@ class StepRunner:
     worker: str
     rng: random.Random = field(default_factory=random.Random)
     observe: Callable[[Claim, TraceRecord, Outcome], None] = lambda claim, trace, outcome: None
+    compact_beside: Callable[[StepRef], object] = lambda ref: None
+    """Publishes a compaction: a hint, given again at the next turn when it was lost."""
+    estimator: Estimator = field(default_factory=Estimator)
+    drift: DriftBreaker = field(default_factory=DriftBreaker)
     _life: str = field(default_factory=lambda: secrets.token_hex(4))
     """Makes nonces unlike those of an earlier process: in a container host name and pid come back after a crash, and a
     nonce that came back with them would pass a dead worker's claim off as our own."""
     _nonces: itertools.count[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.compactor = Compactor(self.store, self.model, self.gate)
+
+    def compact(self, ref: StepRef) -> Compacted:
+        """A compaction as a task of its own, beside the job of `ref`.
+
+        Raises:
+            StoreUnavailable: Redis is away. The next turn asks for it again.
+
+        """
+        try:
+            agent = self.agents.find(self.store.job(ref.job_id).agent)
+        except (NotFound, UnknownAgent) as error:  # its job is over for good, or its agent is on other workers
+            log.warning("compaction.skipped", session_id=ref.session_id, job_id=ref.job_id, error=str(error)[:300])
+            return Compacted.NOTHING
+        nonce = f"{self.worker}.{self._life}.{next(self._nonces)}"
+        wanted = ref.turn == 0  # by an operator, whatever the fill and whoever has the session
+        above = 0.0 if wanted else agent.context_budget.shrink_to
+        return self.compactor.run(ref, agent, nonce, job_id="" if wanted else ref.job_id, above=above)
 
     def run(self, ref: StepRef) -> Outcome | Verdict:
         """Claim the step and bring it to one of the five outcomes; or say why there is nothing to do.
@@ -76,6 +99,7 @@ class Attempt:
         self.r = runner
         self.claim = claim
         self.settled = Settlement()
+        self.anchor: Anchor | None = None
         self.begin(claim.now_ms)
 
     def begin(self, now_ms: int) -> None:
@@ -99,7 +123,7 @@ class Attempt:
             agent = self.r.agents.find(self.claim.job.agent)
             if self.claim.ref.kind is StepKind.TOOL:
                 return ToolStep(self, agent).run()
-            return self.model_turn(agent)
+            return ModelStep(self, agent).run()
         except UnknownAgent as error:
             return self.failed(NOT_LOADED, Failure(kind=FailureKind.INTERNAL, detail=str(error)))
         except (LeaseLost, StoreUnavailable):
@@ -108,85 +132,17 @@ class Attempt:
             log.exception("step.broke", job_id=self.claim.ref.job_id, step=self.claim.ref.step)
             return self.dead(Failure(kind=FailureKind.INTERNAL, detail=f"{type(error).__name__}: {error}"[:500]))
 
-    def model_turn(self, agent: Agent) -> Outcome:
-        """Ask the model once."""
-        claim, store = self.claim, self.r.store
-        if not claim.job.agent_version:
-            store.set_limits(
-                claim,
-                agent_version=agent.version,
-                max_steps=agent.limits.max_steps,
-                timeout_ms=int(agent.limits.session_timeout_s * 1000),
-            )
-        if orphaned(store, claim.job):
-            self.claim = replace(claim, ending="cancelled")
-            return self.dead(Failure(kind=FailureKind.CANCELLED, detail="the job that asked for this one is over"))
-        if spent := endings.over_budget(agent, claim):
-            return self.dead(spent)
-        try:
-            request = context.assemble(agent, claim)
-        except ModelError as error:
-            return self.failed(agent.retry_config, error.failure)
-        call = model_call(agent, claim, request)
-        if refusal := self.r.gate.admit(call):
-            return self.refused(refusal)
-        with self.r.leases.hold(claim, call.lasts_ms):
-            reply = self.ask(agent, request, call)
-        if isinstance(reply, Failure):
-            return self.failed(agent.retry_config, reply)
-        return self.commit(agent, reply)
-
-    def ask(self, agent: Agent, request: ModelRequest, call: Call) -> ModelReply | Failure:
-        """The call itself, settled with the coordinator whatever comes of it."""
-        try:
-            reply = self.r.model(agent.model.provider).complete(request)
-        except ModelError as error:
-            self.settled = self.r.gate.settle(
-                call, Report(failure=error.failure, sent=error.sent, headers=error.ratelimit)
-            )
-            return error.failure
-        except Exception as error:  # a provider broke its promise: what it reserved must not stay reserved
-            failure = Failure(kind=FailureKind.INTERNAL, detail=type(error).__name__)
-            self.r.gate.settle(call, Report(failure=failure))
-            raise
-        self.r.gate.settle(call, Report(usage=reply.usage, headers=reply.ratelimit or {}, latency_ms=reply.latency_ms))
-        return reply
-
     def refused(self, refusal: Defer | Failure) -> Outcome:
         """The coordinator did not admit the call: for now, or for good."""
         return self.deferred(refusal) if isinstance(refusal, Defer) else self.dead(refusal)
 
-    def commit(self, agent: Agent, reply: ModelReply) -> Outcome:
-        """Make the reply the truth, then run what it called inline."""
-        claim, store = self.claim, self.r.store
-        read = turn.read(agent, claim, reply)
-        if read.failure:
-            return self.failed(agent.retry_config, read.failure, reply)
-        if read.output is not None:
-            ending = Ending(JobStatus.COMPLETED, read.output, messages=(read.assistant,), usage=reply.usage)
-            return self.finish(ending, Complete(output=read.output), reply)
-        pages = [answer_page(store, claim, reply, call) for call in read.pages]
-        owed = tuple(claim.ref.call(row.ordinal) for row in read.calls if not row.started)
-        outcome = Continue(next=owed if read.calls else (claim.ref.model_turn(claim.ref.turn + 1),))
-        trace = self.trace(outcome, reply, invalid=tuple(read.invalid))
-        done = store.commit_turn(
-            claim,
-            TurnCommit(
-                messages=(read.assistant, *read.answers, *pages),
-                calls=tuple(read.calls),
-                usage=reply.usage,
-                trace=trace,
-                tool_calls=len(read.calls),
-                invalid_calls=len(read.invalid),
-                children=read.children,
-            ),
-        )
-        if done is False:
+    def parked(self, park: Park) -> Outcome:
+        """A human decides how the job goes on."""
+        trace = self.trace(park, reason=park.reason)
+        if not self.r.store.park(self.claim, park, trace):
             raise LeaseLost
-        self.r.observe(claim, trace, outcome)
-        if read.inline and done:
-            run_inline(self, agent, read.inline)
-        return outcome
+        self.r.observe(self.claim, trace, park)
+        return park
 
     def failed(self, config: RetryConfig, failure: Failure, reply: ModelReply | None = None) -> Outcome:
         """Put it back with a wait, or make it a dead letter."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal, overload
 
+from orchestration.compaction.render import RECALL
 from orchestration.declaration import Approval, Tool, Validation
 from orchestration.docstrings import read_docstring
 from orchestration.errors import ConfigError, RunInsideTool
@@ -154,8 +155,8 @@ class Toolbox:
             given: object = one
             if not isinstance(given, Tool):
                 raise ConfigError(f"tools: expected what @tool makes, got {given!r:.200}; decorate it with @tool")
-            if one.name == READ_RESULT.name:
-                raise ConfigError(f"tools: {one.name!r} is the runtime's own tool for long results; rename yours")
+            if one.name in (READ_RESULT.name, RECALL):
+                raise ConfigError(f"tools: {one.name!r} is one of the runtime's own tools; rename yours")
             if one.name in self._tools:
                 raise ConfigError(
                     f"tools: two tools are named {one.name!r}; a model could not tell them apart, rename one"

@@ -6,8 +6,11 @@ import json
 from dataclasses import dataclass, field
 from itertools import takewhile
 
+from orchestration import ladder
 from orchestration.agent import Agent
 from orchestration.commits import CallRow, Claim
+from orchestration.examples import example
+from orchestration.recall import RECALL
 from orchestration.results import READ_RESULT
 from orchestration.tools import CheckedCall, RefusedCall, Tool
 from orchestration.validation import JSONSchemaValidator, explain
@@ -33,8 +36,12 @@ class Turn:
     calls: list[CallRow] = field(default_factory=list)
     inline: list[tuple[CallRow, Tool, JsonObject]] = field(default_factory=list)
     pages: list[ToolCall] = field(default_factory=list)
-    """Calls of `read_result`, answered from the store."""
+    """Calls of `read_result` and `recall`, answered from the store."""
     invalid: list[str] = field(default_factory=list)
+    shadowed: list[str] = field(default_factory=list)
+    """Tools in shadow mode whose call runs although its schema refuses it."""
+    refusals: list[ladder.Refusal] = field(default_factory=list)
+    """Calls that did not pass, in order."""
     children: int = 0
     output: str | None = None
     """The final answer, when this is one."""
@@ -57,8 +64,11 @@ def read(agent: Agent, claim: Claim, reply: ModelReply) -> Turn:
             kind=FailureKind.CONTEXT_OVERFLOW, detail="the model's window is full", request_id=reply.request_id
         )
     elif calls and reply.stop is Stop.TOOLS:
+        before = ladder.streak(agent, claim.log)
         for ordinal, call in enumerate(calls):
-            _sort_call(agent, claim, turn, ordinal, call)
+            _sort_call(agent, claim, turn, ordinal, call, before)
+        if turn.refusals and len(turn.refusals) == len(calls):
+            turn.failure = ladder.end(before, turn.refusals)
     elif calls:
         for ordinal, call in enumerate(calls):
             _refuse(
@@ -81,15 +91,19 @@ def read(agent: Agent, claim: Claim, reply: ModelReply) -> Turn:
     return turn
 
 
-def _sort_call(agent: Agent, claim: Claim, turn: Turn, ordinal: int, call: ToolCall) -> None:
-    if call.name == READ_RESULT.name and "results" in claim.flags:
+def _sort_call(agent: Agent, claim: Claim, turn: Turn, ordinal: int, call: ToolCall, before: ladder.Streak) -> None:
+    if (call.name == READ_RESULT.name and "results" in claim.flags) or (call.name == RECALL.name and claim.memory):
         turn.pages.append(call)
         return
     checked = agent.toolbox.check(call)
     if isinstance(checked, RefusedCall):
-        _refuse(turn, ordinal, call, checked.kind, checked.message)
+        refusal = ladder.Refusal(call.name, checked.kind, call.raw_arguments)
+        turn.refusals.append(refusal)
+        _refuse(turn, ordinal, call, checked.kind, checked.message + _further(agent, refusal, before))
         return
     tool = checked.tool
+    if checked.shadowed:
+        turn.shadowed.append(tool.name)
     over = _over_limit(agent, claim, turn, tool)
     if over:
         _refuse(turn, ordinal, call, "limit", over)
@@ -101,6 +115,17 @@ def _sort_call(agent: Agent, claim: Claim, turn: Turn, ordinal: int, call: ToolC
     turn.calls.append(row)
     if inline:
         turn.inline.append((row, tool, checked.arguments))
+
+
+def _further(agent: Agent, refusal: ladder.Refusal, before: ladder.Streak) -> str:
+    """What is added for a model that was told before: that it repeats itself, and how it should look."""
+    said = ""
+    if before.identical(refusal):
+        said += "\nYou made exactly this call before. It is refused again, and will be each time: change the arguments."
+    tool = agent.toolbox.get(refusal.tool)
+    if tool and before.turns + 1 >= ladder.EXAMPLE_AT and (shown := example(tool.validator)):
+        said += f"\nAn example that passes: {shown}"
+    return said
 
 
 def needs_approval(agent: Agent, tool: Tool, arguments: JsonObject) -> bool:

@@ -99,7 +99,9 @@ class ContextBudget(Policy):
     shrink_to: float = Field(default=0.50, gt=0, lt=1)
     reserve_output: int = Field(default=8_000, ge=1)
     summary_model: str | None = None
+    """Writes the prose of the memory. None: the memory is made without a model, of what was said verbatim."""
     pin: tuple[str, ...] = ()
+    """Texts that every call sees, whatever was compacted."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

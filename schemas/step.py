@@ -28,8 +28,8 @@ class Priority(StrEnum):
     LOW = "low"
 
 
-StepId = Annotated[str, StringConstraints(pattern=r"^\d{1,6}(\.\d{1,4})?$")]
-"""`3` is the third model turn, `3.0` its first tool call."""
+StepId = Annotated[str, StringConstraints(pattern=r"^\d{1,6}(\.\d{1,4}|c)?$")]
+"""`3` is the third model turn, `3.0` its first tool call, `3c` the compaction that was found necessary at it."""
 
 
 class StepRef(Contract):
@@ -43,7 +43,7 @@ class StepRef(Contract):
     @property
     def turn(self) -> int:
         """The model turn this step is, or belongs to. The first is 1."""
-        return int(self.step.partition(".")[0])
+        return int(self.step.rstrip("c").partition(".")[0])
 
     @property
     def ordinal(self) -> int | None:
@@ -53,12 +53,18 @@ class StepRef(Contract):
 
     @property
     def kind(self) -> StepKind:
-        """MODEL or TOOL, as the step id says."""
+        """As the step id says."""
+        if self.step.endswith("c"):
+            return StepKind.COMPACT
         return StepKind.TOOL if "." in self.step else StepKind.MODEL
 
     def model_turn(self, turn: int) -> StepRef:
         """The address of model turn number `turn` of the same job."""
         return self.model_copy(update={"step": str(turn)})
+
+    def compaction(self) -> StepRef:
+        """The address of a compaction of the session, found necessary at this turn."""
+        return self.model_copy(update={"step": f"{self.turn}c"})
 
     def call(self, ordinal: int) -> StepRef:
         """The address of call number `ordinal` of this turn."""

@@ -29,6 +29,8 @@ class TraceRecord(Contract):
     stop: str | None = None
     usage: Usage | None = None
     request_id: str | None = None
+    estimated_tokens: int | None = None
+    """Input tokens as estimated before the call; `usage` has what the provider counted."""
     tools: tuple[str, ...] = ()
     """Names of the tools a model turn asked for, in order."""
     tool: str | None = None

@@ -59,6 +59,7 @@ class Runtime:
             clock=clock,
             worker=self.worker,
         )
+        self.runner.compact_beside = lambda ref: self.client.operations.publish((ref,))
         if settings.events:
             self.runner.observe = JobEvents().observe
 

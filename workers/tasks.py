@@ -14,7 +14,7 @@ from orchestration.client import Client
 from orchestration.errors import ConfigError, Refused, StoreUnavailable, UnknownAgent
 from orchestration.jobs import new_job
 from schemas.job import NewJob, StartEnvelope
-from schemas.step import StepRef
+from schemas.step import StepKind, StepRef
 from workers import poison
 from workers.app import app
 from workers.runtime import runtime
@@ -36,6 +36,12 @@ def model(*args: Any, **envelope: Any) -> None:
 def tool(*args: Any, **envelope: Any) -> None:
     """One tool call."""
     _step("tools", args, envelope)
+
+
+@app.task(name="midwatch.compact")
+def compact(*args: Any, **envelope: Any) -> None:
+    """Make room in a session, beside the job that runs in it."""
+    _step("maintenance", args, envelope)
 
 
 @app.task(name="midwatch.start")
@@ -86,7 +92,8 @@ def _step(queue: str, args: tuple[Any, ...], envelope: dict[str, Any]) -> None:
         poison.record(_queue(queue), json.dumps([list(args), envelope], default=repr), _why(error))
         return
     try:
-        outcome = runtime().runner.run(ref)
+        runner = runtime().runner
+        outcome = runner.compact(ref) if ref.kind is StepKind.COMPACT else runner.run(ref)
     except StoreUnavailable as error:  # recorded nowhere, acknowledged nothing: the step is still owed
         log.warning("step.store_unavailable", job_id=ref.job_id, step=ref.step, error=str(error)[:300])
         return

@@ -14,8 +14,8 @@ from itertools import count
 
 from schemas.step import Priority, StepKind, StepRef
 
-TASKS = {StepKind.MODEL: "midwatch.model", StepKind.TOOL: "midwatch.tool"}
-QUEUES = {StepKind.MODEL: "model", StepKind.TOOL: "tools"}
+TASKS = {StepKind.MODEL: "midwatch.model", StepKind.TOOL: "midwatch.tool", StepKind.COMPACT: "midwatch.compact"}
+QUEUES = {StepKind.MODEL: "model", StepKind.TOOL: "tools", StepKind.COMPACT: "maintenance"}
 
 PRIORITIES = {Priority.HIGH: 0, Priority.NORMAL: 3, Priority.LOW: 6}
 """Celery's number of each priority: 0 is served first on Redis."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha1
 
 from orchestration.commits import LogMark
+from schemas.memory import Memory
 from schemas.message import MESSAGE, Message, ToolMessage
 
 COMPRESS_ABOVE_BYTES = 4_096
@@ -38,6 +39,7 @@ class _Copy:
         self.size_bytes = 0
         self.messages: list[Message] = []
         self.last = b""
+        self.memory: Memory | None = None
 
     def append(self, entry: bytes) -> None:
         message, size_bytes = decode(entry)
@@ -65,6 +67,15 @@ class HeldMark(LogMark):
     copy: _Copy | None = None
 
 
+@dataclass(frozen=True)
+class Held:
+    """A conversation as a worker holds it."""
+
+    messages: tuple[Message, ...] = ()
+    size_bytes: int = 0
+    memory: Memory | None = None
+
+
 class LogCache:
     """Least recently used sessions leave first. Thread-safe; a stale copy is only ever shorter than the truth."""
 
@@ -84,9 +95,9 @@ class LogCache:
             return HeldMark(copy.epoch, copy.length, digest, copy)
 
     def extend(
-        self, session_id: str, mark: HeldMark, epoch: int, start: int, entries: Sequence[bytes]
-    ) -> tuple[tuple[Message, ...], int]:
-        """Add what a claim brought for `mark`; return the whole conversation and its bytes of JSON.
+        self, session_id: str, mark: HeldMark, epoch: int, start: int, entries: Sequence[bytes], memory: bytes = b""
+    ) -> Held:
+        """Add what a claim brought for `mark`; return the whole conversation, its bytes of JSON, and the memory.
 
         `start` is the number of the first entry brought: 0 when the copy did not fit the server's log.
         """
@@ -97,6 +108,7 @@ class LogCache:
             copy = mark.copy if start else None
             if copy is None:
                 copy = _Copy(epoch)
+                copy.memory = Memory.model_validate_json(memory) if memory else None
             # Another thread may have added the same entries meanwhile: skip those.
             for entry in entries[copy.length - start :]:
                 copy.append(entry)
@@ -105,7 +117,7 @@ class LogCache:
             while self._bytes > self._max_bytes and len(self._copies) > 1:
                 _, oldest = self._copies.popitem(last=False)
                 self._bytes -= oldest.size_bytes
-            return tuple(copy.messages), copy.size_bytes
+            return Held(tuple(copy.messages), copy.size_bytes, copy.memory)
 
     def forget(self, session_id: str) -> None:
         """Drop a session, e.g. when its job ended."""

@@ -10,13 +10,11 @@ import structlog
 from orchestration.children import child_id
 from orchestration.errors import NotFound, Refused, StoreUnavailable
 from orchestration.keyspace import PARTITIONS
-from orchestration.store.logcache import LogCache
-from orchestration.store.owing import Owing
+from orchestration.store.conversations import Conversations
 from orchestration.store.records import following, job_of, member, member_base, step_keys
-from orchestration.store.scripts import UNAVAILABLE, Arg, unavailable
+from orchestration.store.scripts import Arg
 from schemas.deadletter import DeadLetterRecord, PoisonRecord
 from schemas.job import Job, JobStatus
-from schemas.message import Message
 from schemas.step import StepKind, StepRef
 from schemas.trace import TraceRecord
 
@@ -25,7 +23,7 @@ log = structlog.get_logger("midwatch.operations")
 DISCARDED = "This call was not made: its job was given up."
 
 
-class Operations(Owing):
+class Operations(Conversations):
     """Shared by the Python client, the command line and the pages: the same verbs, the same answers."""
 
     def job(self, job_id: str) -> Job:
@@ -78,13 +76,6 @@ class Operations(Owing):
         pipe = self.client.pipeline(transaction=False)
         pipe.lrange(step_keys(self.keys, self._ref(job_id))[4], 0, -1)
         return [TraceRecord.model_validate_json(raw) for raw in self._run(pipe)[0]]
-
-    def messages(self, session_id: str) -> tuple[Message, ...]:
-        """The whole conversation of a session, in the order it is sent."""
-        pipe = self.client.pipeline(transaction=False)
-        pipe.lrange(self.keys.log(session_id), 0, -1)
-        cache = LogCache()
-        return cache.extend(session_id, cache.mark(session_id), 0, 0, self._run(pipe)[0])[0]
 
     def counters(self) -> dict[str, int]:
         """The fleet's counters, summed over the partitions."""
@@ -183,13 +174,6 @@ class Operations(Owing):
             for (job_id, _), flat in zip(homes, self._run(pipe), strict=True)
             if flat
         ]
-
-    def _run(self, pipe: Any) -> list[Any]:
-        try:
-            replies: list[Any] = pipe.execute() if len(pipe) else []
-        except UNAVAILABLE as error:
-            raise unavailable(error) from error
-        return replies
 
     def _script(self, name: str, ref: StepRef, args: Sequence[Arg]) -> Any:
         return self._scripts.call(name, step_keys(self.keys, ref), args, patience_ms=1_000)

@@ -11,9 +11,11 @@ import structlog
 
 from orchestration.commits import Claim, Ending, ResultCommit, TurnCommit, Verdict
 from orchestration.errors import SessionBusy, StoreUnavailable
+from orchestration.estimate import Anchor
 from orchestration.keyspace import HELD_S, KEPT_S, Keyspace
 from orchestration.ports import Dispatcher
-from orchestration.store.logcache import LogCache, encode
+from orchestration.store.compacting import Compacting
+from orchestration.store.logcache import Held, LogCache, encode
 from orchestration.store.records import fields, following, job_of, member, member_base, spec, step_keys, usage_args
 from orchestration.store.scripts import UNAVAILABLE, Arg, Scripts, unavailable
 from orchestration.store.shelf import Shelf
@@ -34,7 +36,7 @@ COMMIT_PATIENCE_MS = 60_000
 log = structlog.get_logger("midwatch.store")
 
 
-class RedisStore(Shelf):
+class RedisStore(Shelf, Compacting):
     """See `ports.Store` for the promises. Thread-safe; one per process."""
 
     def __init__(
@@ -102,8 +104,8 @@ class RedisStore(Shelf):
         if reply[0] != b"claimed":
             return Verdict(reply[0].decode())
         _, now_ms, fence, attempt, losses, interrupted, ending, verdict, groups, call, flags, *rest = reply
-        epoch, start, entries, flat = rest
-        messages, size_bytes = self._cache.extend(ref.session_id, mark, int(epoch), start, entries) if mark else ((), 0)
+        epoch, start, entries, flat, anchor, memory = rest
+        held = self._cache.extend(ref.session_id, mark, int(epoch), start, entries, memory) if mark else Held()
         return Claim(
             ref=ref,
             fence=int(fence),
@@ -117,8 +119,10 @@ class RedisStore(Shelf):
             call=ToolCall.model_validate_json(call) if call else None,
             group=groups + (1 if mark else 0),
             verdict=verdict.decode(),
-            log=messages,
-            log_bytes=size_bytes,
+            log=held.messages,
+            log_bytes=held.size_bytes,
+            memory=held.memory,
+            anchor=Anchor.read(anchor.decode()),
             flags=frozenset(flags.decode().split(",")) if flags else frozenset(),
         )
 
@@ -150,6 +154,7 @@ class RedisStore(Shelf):
         if not commit.calls:
             owed.append(following_turn)
         args += [following_turn.step, member(following_turn), "" if commit.calls else self._message(following_turn)]
+        args += [str(commit.anchor or ""), len(commit.drift), *commit.drift]
         reply = self._call("commit_turn", ref, args, patience_ms=COMMIT_PATIENCE_MS)
         if reply in (1, 2):
             self._published(owed)
@@ -201,7 +206,7 @@ class RedisStore(Shelf):
             "" if ending.output is None else json.dumps(ending.output, ensure_ascii=False),
             ending.failure.model_dump_json(exclude_none=True) if ending.failure else "", *usage_args(ending.usage),
             trace.model_dump_json(exclude_none=True), ending.letter.model_dump_json(exclude_none=True) if ending.letter else "",
-            ending.repair, claim.group, len(ending.messages), *map(encode, ending.messages),
+            ending.repair, claim.group, len(ending.messages), *map(encode, ending.messages), str(ending.anchor or ""),
         ]  # fmt: skip
         reply = self._call("finish", ref, args, hand_off=False, patience_ms=COMMIT_PATIENCE_MS)
         if not reply[0]:

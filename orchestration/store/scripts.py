@@ -69,7 +69,11 @@ class Library:
         client.script_load(self.source(name))
 
 
-STEP_MACHINE = Library("orchestration.store", f"local KEPT_S, HELD_S = {KEPT_S}, {HELD_S}\n", bare=("sweep", "wake"))
+STEP_MACHINE = Library(
+    "orchestration.store",
+    f"local KEPT_S, HELD_S = {KEPT_S}, {HELD_S}\n",
+    bare=("sweep", "wake", "compact_begin", "compact", "forget"),
+)
 
 
 class Scripts:

@@ -77,7 +77,7 @@ class TestTime:
 
 def limits(**fields: Any) -> Limits:
     """Limits, by the short names too, and without head-room unless a test is about it: figures are easier to follow."""
-    return Limits.model_validate({"headroom": 0.0, **fields})
+    return Limits.model_validate({"headroom": 0.0, "burst_s": 1.0, **fields})
 
 
 class GateBench:

@@ -184,7 +184,7 @@ def test_limits_are_set_changed_and_taken_away(run, client):
     assert limits.priority_weights == {"high": 4, "normal": 2, "low": 0.5}
     run("gate", "set", "jira", "rpm=none", "burst_s=none", "tenant_weights.acme=none", "priority_weights.low=none")
     limits = client.gate.limits("jira")
-    assert (limits.requests_per_minute, limits.burst_s, limits.tenant_weights) == (None, 1, {"beta": 2})
+    assert (limits.requests_per_minute, limits.burst_s, limits.tenant_weights) == (None, 0.15, {"beta": 2})
     assert limits.priority_weights["low"] == 1
     assert run("gate", "set", "jira", "tpm=2M") == (0, "", "jira: nothing changed\n")
 

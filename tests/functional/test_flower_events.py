@@ -190,8 +190,11 @@ def test_rows_come_from_every_pool(ear: Ear, server: EmbeddedServer, prefix: str
     jobs = [handle.id for handle in handles]
     wait_for(lambda: "task-succeeded" in ear.told(jobs[0]), 5, "the event of a job that ended well")
     wait_for(lambda: "task-dead-lettered" in ear.told(jobs[1]), 5, "the event of a job that died")
-    assert ear.told(jobs[0]) == ["task-deferred", "task-running", "task-succeeded"]
-    assert ear.told(jobs[1]) == ["task-deferred", "task-running", "task-dead-lettered"]
+    for job, end in zip(jobs, ("task-succeeded", "task-dead-lettered"), strict=True):
+        first, *between, last = ear.told(job)
+        assert (first, last) == ("task-deferred", end)
+        assert set(between) <= {"task-deferred", "task-running"}  # it may have waited for the coordinator, too
+        assert "task-running" in between
     assert ear.row(jobs[0]).worker.hostname.startswith("crew@")
 
 

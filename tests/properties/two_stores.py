@@ -179,7 +179,7 @@ class TwoStores:
 
 def _session(hashed: dict[bytes, bytes], waiting: list[bytes], log: list[bytes]) -> tuple[Any, ...]:
     cache = LogCache()
-    messages, _ = cache.extend("s", cache.mark("s"), 0, 0, log)
+    messages = cache.extend("s", cache.mark("s"), 0, 0, log).messages
     active = hashed[b"active"].decode() if b"active" in hashed else None
     lined_up = [entry.decode().partition("|")[0] for entry in waiting]
     return active, lined_up, int(hashed.get(b"groups", 0)), messages

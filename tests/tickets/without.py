@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from orchestration.store import scripts
+from orchestration.store.scripts import Library
 from workers.steward import Steward
 
 
 def _edit(script: str, old: str, new: str) -> None:
     """Change a script as this process sends it."""
-    original = scripts.source.__wrapped__
+    original = Library.read
 
-    def edited(name: str) -> str:
-        text = original(name)
-        if script in ("*", name):
+    def edited(library: Library, name: str) -> str:
+        text = original(library, name)
+        if name == script:
             assert old in text, f"{name}.lua has changed: adapt the negative control"
             text = text.replace(old, new)
         return text
 
-    scripts.source = edited
-    scripts._digest.cache_clear()
+    Library.read = edited  # type: ignore[method-assign]
+    Library.source.cache_clear()
+    Library.command.cache_clear()
 
 
 def lease() -> None:

@@ -153,7 +153,7 @@ def test_none_goes_back_to_the_providers_own_way():
     """Not to that of some other provider."""
     openai = Limits(reserve_output="none", count_cached=False, burst_s=9)
     limits = typed("count_cached=none", "burst_s=none", before=openai, name="openai:gpt-5")
-    assert (limits.count_cached, limits.burst_s, limits.reserve_output) == (True, 1, "none")
+    assert (limits.count_cached, limits.burst_s, limits.reserve_output) == (True, 0.15, "none")
 
 
 def test_what_changed_is_said_and_nothing_else():

@@ -1,14 +1,19 @@
-"""What one model call sees: everything while it fits, whole groups when it does not."""
+"""What one model call sees: the agent, the session's memory, and the conversation that is live."""
 
 from __future__ import annotations
 
-import pytest
-
 from orchestration import Agent, ContextBudget, GoalContract, context, tool
-from orchestration.errors import ModelError
-from schemas.failure import FailureKind
-from schemas.message import UserMessage
+from orchestration.compaction.render import render, rendered_bytes
+from schemas.memory import Facts, Memory
+from schemas.message import NoteMessage, UserMessage
 from tests.unit.claims import claim_of, result, said, tool_call
+
+MEMORY = Memory(
+    through_group=4,
+    facts=(Facts(group=2, source="look_up", untrusted=True, items=("W-17", "W-18"), label="order_id"),),
+    open_items=("Find W-18",),
+    compactions=1,
+)
 
 
 @tool(idempotent=True)
@@ -44,9 +49,16 @@ def test_a_request_is_made_of_the_agent_and_the_whole_conversation():
     assert (request.model, request.max_output_tokens, request.cache_key) == ("m-1", 500, "s1")
 
 
+def test_what_is_pinned_is_part_of_the_system_prompt():
+    """No compaction can touch it there, and a prompt cache keeps it."""
+    clerk = agent(context_budget=ContextBudget(max_tokens=10_000, pin=("Prices are in EUR.", "It is 2026.")))
+    system = context.assemble(clerk, claim_of()).system
+    assert system.endswith("# Always true\n- Prices are in EUR.\n- It is 2026.")
+
+
 def test_the_same_claim_gives_the_same_bytes():
     """A provider's prompt cache lives from it."""
-    one, two = (context.assemble(agent(), claim_of(log=long_log(3))) for _ in range(2))
+    one, two = (context.assemble(agent(), claim_of(log=long_log(3), memory=MEMORY)) for _ in range(2))
     assert one.model_dump_json() == two.model_dump_json()
 
 
@@ -56,28 +68,26 @@ def test_kept_results_can_be_paged_where_there_are_any():
     assert [spec.name for spec in request.tools] == ["look_up", "read_result"]
 
 
-def test_over_the_budget_the_oldest_groups_leave_whole():
-    """What it is all about stays, the newest stay, and no call is parted from its results."""
-    small = agent(context_budget=ContextBudget(max_tokens=10_000, reserve_output=1_000, on_overflow="trim_oldest"))
-    claim = claim_of(log=long_log(20))
-    sent = context.assemble(small, claim).messages
-    assert sent[0] == claim.log[0]
-    assert sent[1:] == claim.log[-len(sent[1:]) :]
-    assert sent[1].role == "assistant"
-    assert sum(len(message.model_dump_json()) for message in sent) < 9_000 * context.BYTES_PER_TOKEN
-    assert len(sent) > 9
+def test_a_memory_stands_before_the_conversation_and_brings_its_tool():
+    """As a note of the runtime, which no provider takes for the user; `recall` is offered last."""
+    claim = claim_of(log=long_log(2), memory=MEMORY, flags=frozenset({"results"}))
+    request = context.assemble(agent(), claim)
+    assert request.messages[0] == NoteMessage(group=4, text=render(MEMORY))
+    assert request.messages[1:] == claim.log
+    assert [spec.name for spec in request.tools] == ["look_up", "read_result", "recall"]
 
 
-def test_the_newest_group_is_sent_even_when_it_alone_is_too_large():
-    """An empty window would be worse; the provider has the last word."""
-    assert context.trim_oldest(long_log(3), room_bytes=10)[1:] == list(long_log(3)[-3:])
+def test_nothing_is_left_out_here_however_long_the_conversation_is():
+    """Making room is a compaction's work, done once and kept; not the work of every call."""
+    small = agent(context_budget=ContextBudget(max_tokens=2_000, reserve_output=500))
+    claim = claim_of(log=long_log(30))
+    assert context.assemble(small, claim).messages == claim.log
 
 
-@pytest.mark.parametrize("policy", ["fail", "escalate"])
-def test_a_budget_that_may_not_be_shrunk_to_fails_in_so_many_words(policy):
-    """With the number of tokens, and the budget."""
-    strict = agent(context_budget=ContextBudget(max_tokens=10_000, reserve_output=1_000, on_overflow=policy))
-    with pytest.raises(ModelError) as caught:
-        context.assemble(strict, claim_of(log=long_log(20)))
-    assert caught.value.failure.kind is FailureKind.CONTEXT_OVERFLOW
-    assert "10000" in caught.value.failure.detail
+def test_the_size_counts_all_that_is_sent():
+    """Prompt and tools, messages, and the memory as if its tokens were as long as theirs: a ledger of ids is denser."""
+    clerk, bare = agent(), claim_of(log=long_log(2))
+    assert context.size_bytes(clerk, bare) == clerk.fixed_bytes + bare.log_bytes
+    with_memory = claim_of(log=long_log(2), memory=MEMORY)
+    weighed = context.size_bytes(clerk, with_memory) - context.size_bytes(clerk, bare)
+    assert weighed == context.weighed_bytes(MEMORY) > rendered_bytes(MEMORY)

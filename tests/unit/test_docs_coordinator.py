@@ -27,7 +27,7 @@ def rows(*cells: str) -> list[tuple[str, ...]]:
 
 def default(field: str) -> str:
     """As the page writes it."""
-    value = Limits.model_fields[field].default
+    value = Limits.model_fields[field].get_default(call_default_factory=True)
     if isinstance(value, Mapping):
         return ", ".join(f"{part} {weight:g}" for part, weight in value.items()) or "none"
     if value is None or value is True:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from workers.cli import options
+from workers.cli.benchcontext import context
 from workers.cli.lazygroup import InOrder
 from workers.cli.output import print_json, say
 from workers.cli.tables import Column, print_card, print_table
@@ -156,6 +157,9 @@ def judged(seconds: int, rpm: int, only: tuple[str, ...], as_json: bool) -> None
     show(figures, as_json=as_json, across=True)
     if figures["missed"]:
         raise SystemExit(1)
+
+
+bench.add_command(context)
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -18,7 +18,9 @@ COMMANDS = {
         "submit": Lazy("workers.cli.submit:submit", "Enqueue a job for an agent."),
         "jobs": Lazy("workers.cli.jobs:jobs", "List, show, follow and cancel jobs."),
         "trace": Lazy("workers.cli.trace:trace", "Show what a job did, step by step, and why."),
-        "sessions": Lazy("workers.cli.sessions:sessions", "Read the conversations that jobs take place in."),
+        "sessions": Lazy(
+            "workers.cli.sessions:sessions", "Read, compact and forget the conversations that jobs take place in."
+        ),
     },
     "Attend": {
         "dlq": Lazy("workers.cli.dlq:dlq", "List, show, replay and discard dead letters."),
@@ -26,6 +28,7 @@ COMMANDS = {
         "gate": Lazy("workers.cli.gate:gate", "See and steer what goes to each downstream."),
     },
     "Look after": {
+        "findings": Lazy("workers.cli.findings:findings", "Show what a person should look at."),
         "settings": Lazy("workers.cli.settings:settings", "List every setting, its value, and where it comes from."),
         "doctor": Lazy("workers.cli.doctor:doctor", "Check whether this deployment is safe to run."),
         "bench": Lazy("workers.cli.bench:bench", "Measure this machine."),

@@ -1,4 +1,4 @@
-"""`midwatch sessions`: the conversation that a session's jobs have taken part in."""
+"""`midwatch sessions`: the conversation that a session's jobs have taken part in: read it, compact it, forget it."""
 
 from __future__ import annotations
 
@@ -9,71 +9,104 @@ import click
 
 from workers.cli import options
 from workers.cli.environment import connect
+from workers.cli.exits import Exit
 from workers.cli.lazygroup import InOrder
-from workers.cli.output import print_json, printable, printable_lines
+from workers.cli.output import print_json, say
+from workers.cli.tables import print_card
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     from schemas.message import Message
 
-RESULT_CHARACTERS = 600
-"""How much of a tool's result `show` prints; `export` has all of it."""
-
-STYLES = {"user": "bold cyan", "assistant": "bold green", "tool": "bold", "note": "bold yellow"}
+session_id = click.argument("session_id", metavar="ID")
 
 
 @click.group(cls=InOrder)
 def sessions() -> None:
-    """Read the conversations that jobs take place in."""
+    """Read, compact and forget the conversations that jobs take place in."""
 
 
 @sessions.command("show")
-@click.argument("session_id", metavar="ID")
+@session_id
 @options.as_json
 def show(session_id: str, as_json: bool) -> None:
-    """Show a conversation, long tool results shortened."""
-    messages = connect().sessions.messages(session_id)
+    """Show a conversation as the model sees it: its numbers, its memory, its messages.
+
+    Long tool results are shortened here; what was compacted is in `export`.
+    """
+    found = connect().sessions
+    numbers, memory, messages = found.show(session_id), found.memory(session_id), found.messages(session_id)
     if as_json:
-        _print_export(session_id, messages)
+        from dataclasses import asdict
+
+        print_json(
+            {
+                **asdict(numbers),
+                "memory": memory.model_dump(mode="json") if memory else None,
+                "live": _plain(messages),
+            }
+        )
         return
+    from workers.cli.saidwords import memory_lines, numbers_card, paragraphs
+
+    print_card(numbers_card(numbers))
+    click.echo()
+    parts = [*(memory_lines(memory) if memory else ()), *(p for message in messages for p in paragraphs(message))]
     if not sys.stdout.isatty():
-        for message in messages:
-            for heading, text in _paragraphs(message):
-                click.echo(f"{heading}\n{text}\n")
+        for _, heading, text in parts:
+            click.echo(f"{heading}\n{text}\n")
         return
     from rich.text import Text
 
+    from workers.cli.saidwords import DIM, STYLES
     from workers.cli.tables import console
 
     screen = console()
-    for message in messages:
-        for heading, text in _paragraphs(message):
-            screen.print(Text(heading, STYLES[message.role]))
-            screen.print(Text(text + "\n", "dim" if message.role == "tool" else ""))
+    for role, heading, text in parts:
+        screen.print(Text(heading, STYLES[role]))
+        screen.print(Text(text + "\n", "dim" if role in DIM else ""))
 
 
 @sessions.command("export")
-@click.argument("session_id", metavar="ID")
+@session_id
 def export(session_id: str) -> None:
-    """Print a conversation as JSON, exactly as it is kept."""
-    _print_export(session_id, connect().sessions.messages(session_id))
+    """Print a conversation as JSON, as it was said: what was compacted is put back."""
+    messages = connect().sessions.originals(session_id)
+    print_json({"session_id": session_id, "messages": _plain(messages)})
 
 
-def _print_export(session_id: str, messages: tuple[Message, ...]) -> None:
-    print_json({"session_id": session_id, "messages": [message.model_dump(mode="json") for message in messages]})
-
-
-def _paragraphs(message: Message) -> Iterator[tuple[str, str]]:
-    """A message as headings and texts, safe to print."""
-    if message.role == "assistant":
-        calls = "\n".join(f"→ {call.name}({call.raw_arguments})" for call in message.tool_calls)
-        said = "\n".join(filter(None, (message.text, calls))) or "(nothing)"
-        yield f"assistant ({printable(message.model)})", printable_lines(said)
-    elif message.role == "tool":
-        text = message.content
-        cut = len(text) - RESULT_CHARACTERS
-        shown = text if cut <= 0 else f"{text[:RESULT_CHARACTERS]} … and {cut:,} characters more"
-        yield f"{printable(message.tool)} {'failed' if message.is_error else 'returned'}", printable_lines(shown)
+@sessions.command("compact")
+@session_id
+def compact(session_id: str) -> None:
+    """Ask a worker to compact a conversation now, however full it is."""
+    if connect().sessions.compact(session_id):
+        say(
+            f"session {session_id}: a worker was asked to compact it; `midwatch sessions show {session_id}` shows when it has"
+        )
     else:
-        yield message.role, printable_lines(message.text)
+        say(f"session {session_id} is being compacted already")
+
+
+@sessions.command("forget")
+@session_id
+@click.option("--yes", is_flag=True, help="Needed: what is forgotten can't be brought back.")
+def forget(session_id: str, yes: bool) -> None:
+    """Delete all that was said in a conversation, and what its jobs put out.
+
+    Refused while a job is under way in it, or a dead letter holds it. The records of its jobs stay, without words, until
+    their retention is over; conversations of child jobs are sessions of their own.
+    """
+    if not yes:
+        raise click.UsageError(
+            f"what is forgotten can't be brought back: `midwatch sessions forget {session_id} --yes`"
+        )
+    if connect().sessions.forget(session_id):
+        say(f"session {session_id} is forgotten")
+        return
+    say(f"midwatch: no session {session_id!r}: nothing was said in it, or it was forgotten already")
+    raise click.exceptions.Exit(Exit.NOT_FOUND)
+
+
+def _plain(messages: Iterable[Message]) -> list[dict[str, object]]:
+    return [message.model_dump(mode="json") for message in messages]

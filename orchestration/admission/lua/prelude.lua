@@ -18,6 +18,7 @@ local MS, MINUTE = 1000, 60000000
 local CLOSED, OPEN, HALF_OPEN = 0, 1, 2
 local PAID_MS = 86400000 -- how long a place and a paid retry are remembered
 local LOOK_MS = 60000 -- how often a steward looks where nobody waits
+local FORGET_MS = 600000 -- a guessed limit that no 429 has confirmed for so long is none
 local NO_EXPIRY = 9e15
 local NEVER = 4102444800000 -- the year 2100, in ms: nothing waits
 local RESOURCES = { 'q', 'i', 'o', 't' } -- requests, input tokens, output tokens, input and output on one axis
@@ -115,6 +116,7 @@ local function refill(c, s, now)
       -- Without a limit nothing is owed, or the first one set or learned would wait for all calls ever made to be paid off.
       s.lv[r] = l > 0 and math.min(depth(c, s, r), s.lv[r] + l * mean) or 0
     end
+    if s.guess and now - s.fc > FORGET_MS * MS then s.lim.q, s.guess = nil, nil end -- it was a bad moment, not a limit
     if s.guess and c.q == 0 then s.lim.q = s.lim.q * (1 + 0.1 * (now - from) / MINUTE) end
   end
   if now > s.ts then

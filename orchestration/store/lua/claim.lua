@@ -2,7 +2,8 @@
 -- ARGV: 1 job  2 step  3 nonce (the same again means: my reply was lost)  4 lease_ms  5 max losses  6 member
 --       7 known epoch  8 known length of the log  9 SHA-1 of the last entry known: a server that crashed may have lost it
 -- Output: {verdict} or
---   {'claimed', now, fence, attempt, losses, interrupted, ending, verdict, groups, call|'', flags|'', epoch, entries left out, log entries, job fields}
+--   {'claimed', now, fence, attempt, losses, interrupted, ending, verdict, groups, call|'', flags|'', epoch, entries left out, log entries, job fields,
+--   anchor|'', memory|'' (also when the epoch is the known one)}
 local job, step, nonce = ARGV[1], ARGV[2], ARGV[3]
 local is_model = not string.find(step, '.', 1, true)
 local f = redis.call('HMGET', J, 'status', 'max_steps', 'deadline_ms', 'cancel', 'fence')
@@ -13,7 +14,7 @@ if status ~= 'queued' and status ~= 'running' and status ~= 'parked' then
 end
 
 local now = clock()
-local s = redis.call('HMGET', S, 'active', 'groups', 'epoch', 'flags')
+local s = redis.call('HMGET', S, 'active', 'groups', 'epoch', 'flags', 'anchor')
 local row = read_row(step)
 if status == 'queued' then
   if s[1] ~= job then return { 'not_yet' } end
@@ -69,15 +70,21 @@ if status ~= 'parked' then redis.call('HDEL', J, 'waiting') end
 if row.state == 'parked' then redis.call('HINCRBY', J, 'parked', -1) end
 if activated then keep_new() else keep() end
 
-local call, entries, from = '', {}, 0
+local call, entries, from, memory = '', {}, 0, ''
 if is_model then
   if (s[3] or '0') == ARGV[7] and ARGV[8] ~= '0' then
     local last = redis.call('LINDEX', L, ARGV[8] - 1)
     if last and redis.sha1hex(last) == ARGV[9] then from = tonumber(ARGV[8]) end
   end
   entries = redis.call('LRANGE', L, from, -1)
+  if s[3] and (s[3] ~= ARGV[7] or from == 0) then memory = redis.call('GET', S .. ':memory') or '' end
+  if s[3] then
+    redis.call('EXPIRE', S .. ':memory', KEPT_S, 'GT')
+    redis.call('EXPIRE', S .. ':archive', KEPT_S, 'GT')
+  end
+  if s[4] then redis.call('EXPIRE', S .. ':results', KEPT_S, 'GT') end
 else
   call = redis.call('HGET', R, step .. ':call') or ''
 end
 return { 'claimed', now, fence, row.attempt, losses, interrupted and 1 or 0, ending, row.verdict, groups, call, s[4] or '',
-         s[3] or '0', from, entries, redis.call('HGETALL', J) }
+         s[3] or '0', from, entries, redis.call('HGETALL', J), s[5] or '', memory }

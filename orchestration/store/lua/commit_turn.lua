@@ -1,7 +1,7 @@
 -- Append a model turn and owe what follows: its tool calls, or, when none of them runs, the next turn.
 -- ARGV: 1 step  2 fence  3 member  4 group  5 lease_ms  6..11 usage  12 tool calls  13 invalid calls  14 children  15 trace
 --       16 n messages, then n messages;  then m calls, then m x (step, started 0|1, call JSON, member, message|'')
---       then: next step, its member, its message|''
+--       then: next step, its member, its message|'', anchor|'', n counters of drift, then n names
 -- Output: 0 lost | 1 committed | 2 committed, but the job was cancelled meanwhile: run nothing of it
 --         3, 4 the same: it had been committed already
 local step, fence, group = ARGV[1], ARGV[2], ARGV[4]
@@ -42,6 +42,13 @@ for i = 0, calls - 1 do
   end
 end
 at = at + 1 + calls * 5
+if ARGV[at + 3] ~= '' then redis.call('HSET', S, 'anchor', ARGV[at + 3]) end
+local names = tonumber(ARGV[at + 4])
+if names > 0 then
+  local hour = string.gsub(COUNTERS, 'counters$', 'drift:' .. math.floor(now / 3600000)) -- in this slot, though not declared
+  for i = 1, names do redis.call('HINCRBY', hour, ARGV[at + 4 + i], 1) end
+  redis.call('EXPIRE', hour, 8 * 86400)
+end
 redis.call('HSET', J, 'open', calls, 'committed', step .. '|' .. fence)
 if calls == 0 then
   write_row(ARGV[at], 'pending', '0', 0, 0, 0, '', '')

@@ -25,6 +25,10 @@ local results = each(2, function(i) redis.call('HSET', KEYS[5], ARGV[i], ARGV[i 
 local gone = '!' .. ARGV[1] -- no message is encoded like this
 local removed = each(1, function(i) redis.call('LSET', KEYS[2], ARGV[i], gone) end)
 if removed > 0 then redis.call('LREM', KEYS[2], removed, gone) end
+if removed + elided == 0 then
+  redis.call('HDEL', KEYS[1], 'compacting')
+  return 1
+end
 if ARGV[6] ~= '' then redis.call('SET', KEYS[3], ARGV[6], 'EX', ARGV[5]) end
 if results > 0 then redis.call('HSET', KEYS[1], 'flags', 'results') end
 redis.call('HSET', KEYS[1], 'epoch', tonumber(ARGV[2]) + 1)

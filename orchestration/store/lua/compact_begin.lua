@@ -1,5 +1,5 @@
 -- Begin a compaction: take the session's lock, and read all that there is to compact.
--- KEYS: 1 session  2 log  3 memory  4 archive
+-- KEYS: 1 session  2 log  3 memory
 -- ARGV: 1 nonce  2 lock_ms  3 job that wants it, or '' for an operator's
 -- Output: {'busy', ms} | {'gone'} | {'begun', now, epoch, active job or '', memory or '', anchor or '', log entries}
 local t = redis.call('TIME')

@@ -1,6 +1,6 @@
 -- End a job. A dead letter holds its session (and its rows, for the replay); any other ending hands the session on.
 -- ARGV: 1 step  2 fence  3 member base (`priority|session|job|`)  4 job  5 session  6 status  7 output (JSON string)|''
---       8 failure (JSON)|''  9..14 usage  15 trace  16 letter (JSON)|''  17 repair text  18 group  19 n messages, then n messages
+--       8 failure (JSON)|''  9..14 usage  15 trace  16 letter (JSON)|''  17 repair text  18 group  19 n messages, then n messages, then anchor|''
 -- Output: {0} lost | {1, next `job|priority` or ''}
 local step = ARGV[1]
 local row = held(step, ARGV[2])
@@ -10,6 +10,8 @@ local now, status = clock(), ARGV[6]
 if status == 'dead_lettered' and redis.call('HEXISTS', J, 'cancel') == 1 then status = 'cancelled' end
 for i = 1, tonumber(ARGV[19]) do redis.call('RPUSH', L, ARGV[19 + i]) end
 if ARGV[19] ~= '0' then redis.call('HSET', S, 'groups', ARGV[18]) end
+local anchor = ARGV[20 + ARGV[19]]
+if anchor ~= '' then redis.call('HSET', S, 'anchor', anchor) end
 add_usage(9)
 redis.call('RPUSH', T, ARGV[15])
 local before = redis.call('HGET', J, 'status')

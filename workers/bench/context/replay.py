@@ -1,7 +1,8 @@
 """Play one transcript through a real session: embedded server, RedisStore, StepRunner; only the model is recorded.
 
 Each recorded job is enqueued in the same session and its steps are run here, one after the other, as they are published;
-what is put back is swept up when it is due. So what a call is sent is exactly what a worker would send.
+what is put back is swept up when it is due. A compaction that a turn sets off runs between its tool calls and the next
+turn, as it would on a worker of its own. So what a call is sent is exactly what a worker would send.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from orchestration.step import StepRunner
 from orchestration.store import Operations, RedisStore
 from schemas.job import JobStatus
 from schemas.policy import ContextBudget, RunLimits
-from schemas.step import Priority, StepRef
+from schemas.step import Priority, StepKind, StepRef
 from workers.bench.context.counting import TokenCounter
 from workers.bench.context.recorded_model import REPLAYED, RecordedModel
 from workers.bench.context.screenplay import NO_SYSTEM, PlayedJob, jobs_of, tools_of
@@ -138,6 +139,7 @@ class Replay:
             leases=Unrenewed(store.renew, clock, store.lease_ms),
             clock=clock,
             worker="bench",
+            compact_beside=lambda ref: self.queue.publish((ref,)),
         )
         self.peak_bytes = 0
 
@@ -182,7 +184,10 @@ class Replay:
         """Run one step, on the account of the latest call."""
         self.model.at(ref)
         own_s, began_s = self.model.own_s, time.perf_counter()
-        self.runner.run(ref)
+        if ref.kind is StepKind.COMPACT:
+            self.runner.compact(ref)
+        else:
+            self.runner.run(ref)
         took_ms = 1_000 * (time.perf_counter() - began_s - (self.model.own_s - own_s))
         if self.model.rows:
             self.model.rows[-1].ms += took_ms

@@ -1,0 +1,120 @@
+"""Compaction of a session: begun under its lock, planned by a strategy, committed in one script.
+
+Beside the running job as a task of its own, or awaited by a turn that has no room left: the same code, and two at once do
+one's work, for the lock and the epoch let only one of them commit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import structlog
+
+from orchestration.agent import Agent
+from orchestration.commits import CompactionWork
+from orchestration.context import weighed_bytes
+from orchestration.errors import ModelError
+from orchestration.estimate import BOUNDS, PRIOR_TOKENS_PER_BYTE
+from orchestration.gatedcalls import asked, summary_call
+from orchestration.modelnames import ModelName
+from orchestration.ports import Gate, Model, Store
+from orchestration.strategies import STRATEGIES, Room
+from schemas.failure import Failure, FailureKind
+from schemas.model import ModelReply, ModelRequest
+from schemas.step import Defer, StepRef
+
+LOCK_MS = 15_000
+"""How long a compaction may take, beside its calls of a model: 3 MB take a few seconds. One that dies delays the next by this
+at the most (and by the bound on one call, when it died in one)."""
+
+log = structlog.get_logger("midwatch.compaction")
+
+
+class Compacted(StrEnum):
+    """What an attempt to compact came to."""
+
+    DONE = "done"
+    BUSY = "busy"
+    """Someone else is at it."""
+    NOTHING = "nothing"
+    """There is room, or the session is another job's now."""
+    TOO_LITTLE = "too_little"
+    """Nothing more can be freed: prompt, tools and the newest group alone are too large."""
+
+
+@dataclass
+class Compactor:
+    """One per process. Thread-safe."""
+
+    store: Store
+    model: Callable[[str], Model]
+    """The provider of a name, for summaries by a model."""
+    gate: Gate
+
+    def run(self, ref: StepRef, agent: Agent, nonce: str, *, job_id: str = "", above: float) -> Compacted:
+        """Shrink the session to the budget's `shrink_to`, when it is fuller than `above` (a share of its room).
+
+        With 0 it is shrunk whatever we think of its size: a provider found it too long, or an operator says so.
+
+        Raises:
+            StoreUnavailable: Redis is away; the old state stands.
+
+        """
+        began_s = time.monotonic()
+        work = self.store.begin_compaction(ref, nonce, job_id=job_id, lock_ms=LOCK_MS)
+        if work is None:
+            return Compacted.NOTHING
+        if isinstance(work, int):
+            return Compacted.BUSY
+        size_bytes = size_of(agent, work)
+        room = room_of(agent, work) if above else room_of(agent, work, most_bytes=size_bytes)
+        if size_bytes <= above * room.full_bytes:
+            self.store.commit_compaction(work, STRATEGIES["none"].compact(work, agent, room, self.ask))
+            return Compacted.NOTHING
+        compaction = STRATEGIES[agent.context_budget.on_overflow].compact(work, agent, room, self.ask)
+        if not self.store.commit_compaction(work, compaction):
+            return Compacted.BUSY
+        if compaction.empty:
+            return Compacted.TOO_LITTLE
+        log.info(
+            "compaction.done",
+            session_id=ref.session_id,
+            job_id=work.active_job,
+            removed=len(compaction.removed),
+            elided=len(compaction.replaced),
+            ms=round(1_000 * (time.monotonic() - began_s)),
+        )
+        return Compacted.DONE
+
+    def ask(self, work: CompactionWork, model: ModelName, request: ModelRequest) -> ModelReply:
+        """One call of the summarizer's model. It waits for nobody: refused now, the memory is written without it."""
+        call = summary_call(work, self.store.job(work.ref.job_id), str(model), request)
+        # For this call, not for all there may be: a worker that dies in the first must not hold the session for them.
+        self.store.begin_compaction(work.ref, work.nonce, lock_ms=LOCK_MS + call.lasts_ms)
+        refusal = self.gate.admit(call)
+        if refusal is not None:
+            why = refusal.reason if isinstance(refusal, Defer) else refusal.detail
+            raise ModelError(Failure(kind=FailureKind.RATE_LIMITED, detail=why), sent=False)
+        reply, _ = asked(lambda: self.model(model.provider), request, self.gate, call)
+        if isinstance(reply, Failure):
+            raise ModelError(reply)
+        return reply
+
+
+def room_of(agent: Agent, work: CompactionWork, most_bytes: int | None = None) -> Room:
+    """The budget in bytes, at the rate the provider charged this session's last call; `most_bytes` at the most."""
+    budget, anchor = agent.context_budget, work.anchor
+    rate = PRIOR_TOKENS_PER_BYTE
+    if anchor is not None and anchor.size_bytes and anchor.model == str(agent.model):
+        rate = min(BOUNDS[1], max(BOUNDS[0], anchor.tokens / anchor.size_bytes))
+    full = (budget.max_tokens - budget.reserve_output) / rate
+    full = full if most_bytes is None else min(full, most_bytes)
+    return Room(full_bytes=int(full), target_bytes=int(full * budget.shrink_to) - agent.fixed_bytes)
+
+
+def size_of(agent: Agent, work: CompactionWork) -> int:
+    """Bytes of all that is sent now."""
+    return agent.fixed_bytes + sum(work.sizes_bytes) + (weighed_bytes(work.memory) if work.memory else 0)

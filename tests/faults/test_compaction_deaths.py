@@ -1,0 +1,79 @@
+"""Workers killed in a compaction: the old state or the new one, never a mixture; the job goes on to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestration.handle import JobHandle
+from schemas.job import JobStatus
+from schemas.message import AssistantMessage, ToolMessage, UserMessage
+from tests.faults.crew import Crew, until
+from tests.faults.long_agents import TURNS, result_of
+from workers.bench.context.windows import split_groups
+from workers.embedded import EmbeddedServer
+
+MOMENTS = ("before begin", "after begin", "before commit", "after commit", "with a memory")
+
+
+@pytest.fixture
+def crew(server: EmbeddedServer, prefix: str, tmp_path: Path) -> Iterator[Crew]:
+    """A fleet without workers, whose agents outgrow their budget."""
+    with Crew(tmp_path, server, prefix, MIDWATCH_AGENTS="tests.faults.long_agents") as made:
+        yield made
+
+
+def died(crew: Crew, moment: str) -> bool:
+    """Has a worker come to the moment?"""
+    return (crew.journal.folder / f"died-{moment}").exists()
+
+
+def assert_whole(crew: Crew, job: JobHandle) -> None:
+    """It ended well, and all that was said is there: each turn and each result once, in order, to the letter."""
+    result = job.result(60)
+    assert (result.status, result.output, result.steps) == (JobStatus.COMPLETED, "All done.", TURNS + 1)
+    sessions = crew.client.sessions
+    said = sessions.originals(job.session_id)
+    expected = [UserMessage, *[AssistantMessage, ToolMessage] * TURNS, AssistantMessage]
+    assert [type(message) for message in said] == expected
+    results = [message.content for message in said if isinstance(message, ToolMessage)]
+    assert results == [result_of(number) for number in range(1, TURNS + 1)]
+    assert split_groups(sessions.messages(job.session_id)) == 0
+    numbers, memory = sessions.show(job.session_id), sessions.memory(job.session_id)
+    assert memory is not None
+    assert memory.compactions <= numbers.compactions
+    assert numbers.compactions >= 1
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_worker_killed_in_a_compaction_that_its_turn_waits_for(crew: Crew, moment: str) -> None:
+    """Nobody serves the queue of compactions, so the turn makes room itself, and dies of it; another worker takes both up."""
+    crew.worker("deadly", "threads", 2, "model,tools", LONG_DIES=moment)
+    crew.fleet.watch()
+    job = crew.enqueue("Look at the orders.", "plain")
+    until(lambda: died(crew, moment), 30, f"a worker to die {moment}")
+    assert_whole(crew, job)
+
+
+@pytest.mark.parametrize("moment", MOMENTS[:4])
+def test_a_worker_killed_in_a_compaction_beside_the_job(crew: Crew, moment: str) -> None:
+    """It does not come back, and nobody else compacts beside; the job goes on all the same, its turns make room themselves."""
+    crew.worker("steps", "threads", 2, "model,tools", LONG_AWAITS=moment)
+    crew.worker("deadly", "threads", 1, "maintenance", LONG_DIES=moment)
+    job = crew.enqueue("Look at the orders.", "early")
+    until(lambda: died(crew, moment), 30, f"a worker to die {moment}")
+    assert_whole(crew, job)
+
+
+def test_a_worker_killed_while_a_model_sums_up(crew: Crew) -> None:
+    """The lock it leaves behind is bounded by that one call; the summary is asked for again, and paid for once."""
+    crew.worker("deadly", "threads", 2, "model,tools", LONG_DIES="in the summary")
+    crew.fleet.watch()
+    job = crew.enqueue("Look at the orders.", "summed_up")
+    until(lambda: died(crew, "in the summary"), 30, "a worker to die in the summary")
+    assert_whole(crew, job)
+    memory = crew.client.sessions.memory(job.session_id)
+    assert memory is not None
+    assert memory.summary == "Orders were looked up."

@@ -1,0 +1,36 @@
+"""`midwatch sessions compact` with workers: the message reaches one, under the operator's word, and the session goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from schemas.message import ToolMessage
+from tests.faults.crew import Crew, until
+from tests.faults.long_agents import TURNS, result_of
+from workers.embedded import EmbeddedServer
+
+
+def test_an_operators_compaction_is_done_by_a_worker(server: EmbeddedServer, prefix: str, tmp_path: Path) -> None:
+    """Of a session that nobody has: once it is done, less is live, and every word of it is still there."""
+    with Crew(tmp_path, server, prefix, MIDWATCH_AGENTS="tests.faults.long_agents") as crew:
+        crew.worker("all", "threads", 2, "model,tools,maintenance")
+        job = crew.enqueue("Look at the orders.", "plain")
+        assert job.result(30).output == "All done."
+        sessions = crew.client.sessions
+        until(lambda: "compacting" not in fields(crew, job.session_id), 20, "the compactions beside the job to end")
+        before = sessions.show(job.session_id)
+        assert sessions.compact(job.session_id)
+        until(lambda: sessions.show(job.session_id).compactions > before.compactions, 20, "a worker to compact it")
+        after = sessions.show(job.session_id)
+        assert after.groups_archived + after.groups_live == before.groups_archived + before.groups_live == TURNS + 2
+        originals = sessions.originals(job.session_id)
+        said = [message.content for message in originals if isinstance(message, ToolMessage)]
+        assert said == [result_of(number) for number in range(1, TURNS + 1)]
+        again = crew.enqueue("And once more.", "plain", session_id=job.session_id)
+        assert again.result(30).output == "All done."
+        assert sessions.forget(job.session_id)
+
+
+def fields(crew: Crew, session_id: str) -> set[str]:
+    """Of the session's hash."""
+    return {name.decode() for name in crew.client.store.client.hkeys(crew.client.operations.keys.session(session_id))}

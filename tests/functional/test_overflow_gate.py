@@ -1,0 +1,74 @@
+"""Calls of one step that ask the coordinator more than once: the turn asked again after an overflow, and its summaries."""
+
+from __future__ import annotations
+
+import json
+
+import redis as redis_py
+
+from orchestration import Agent, ContextBudget, tool
+from orchestration.admission.redis_gate import RedisGate
+from orchestration.keyspace import Keyspace
+from orchestration.registry import Registry
+from orchestration.step import StepRunner
+from orchestration.store import Operations, RedisStore
+from orchestration.testing import ScriptedModel, call
+from schemas.failure import FailureKind
+from schemas.job import JobStatus
+from schemas.limits import Limits
+from schemas.message import Text
+from schemas.model import ModelReply, Stop, Usage
+from tests.properties.two_stores import Recorder, new_job
+from workers.bench.context.replay import Unrenewed
+from workers.runtime import SystemClock
+
+
+@tool(inline=True, idempotent=True)
+def look_up(order: str) -> str:
+    """Find an order."""
+    return f"Order {order}: " + "all is well with it, " * 70
+
+
+class Both(ScriptedModel):
+    """The agent's model by script, and a summarizer that always answers."""
+
+    def complete(self, request):
+        if request.model != "s-1":
+            return super().complete(request)
+        text = json.dumps({"happened": [{"text": "Orders were looked up.", "from_tool": False}], "open": []})
+        usage = Usage(input_tokens=500, output_tokens=20)
+        return ModelReply(parts=(Text(text=text),), stop=Stop.END, usage=usage, model="s-1")
+
+
+def test_a_turn_that_is_asked_twice_is_admitted_and_settled_twice(redis: redis_py.Redis, prefix: str) -> None:
+    """The overflow, the summary that makes room for the second try, and the second try: nothing stays reserved."""
+    keys, sent = Keyspace(prefix), Recorder()
+    store = RedisStore(redis, keys, sent, lease_ms=60_000)
+    budget = ContextBudget(max_tokens=30_000, reserve_output=500, summary_model="scripted:s-1")
+    agent = Agent("clerk", "scripted:m-1", "You help.", tools=[look_up], context_budget=budget)
+    looks = [call("look_up", order=f"W-{n}") for n in range(6)]
+    model = Both([*looks, FailureKind.CONTEXT_OVERFLOW, "All done."])
+    clock = SystemClock()
+    limits = {"scripted:m-1": Limits(rpm=6_000), "scripted:s-1": Limits(rpm=6_000)}
+    runner = StepRunner(
+        store=store,
+        agents=Registry([agent]),
+        model=lambda provider: model,
+        gate=RedisGate(redis, keys, limits, 1, sleep_ms=clock.sleep_ms),
+        leases=Unrenewed(store.renew, clock, 60_000),
+        clock=clock,
+        worker="w1",
+    )
+    job = new_job("job-1", "s1", agent="clerk")
+    store.enqueue(job)
+    for turn in range(1, 8):
+        runner.run(job.ref.model_turn(turn))
+    model.assert_done()
+    operations = Operations(redis, keys, sent)
+    found = operations.job("job-1")
+    assert (found.status, found.output, found.retries) == (JobStatus.COMPLETED, "All done.", 0)
+    memory = operations.memory("s1")
+    assert memory is not None
+    assert memory.summary == "Orders were looked up."
+    for name in limits:
+        assert redis.hlen(keys.downstream(name)[1]) == 0, f"a call of {name} is still on the books"

@@ -1,0 +1,234 @@
+"""What each overflow strategy does to a conversation: one suite over all of them, and what is special to each."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from hashlib import sha1
+
+import pytest
+
+from orchestration import Agent, ContextBudget
+from orchestration.commits import Compaction, CompactionWork
+from orchestration.compaction.restore import handles_of, restore, text_of
+from orchestration.context import weighed_bytes
+from orchestration.recall import unpack_group
+from orchestration.strategies import STRATEGIES, Room
+from schemas.memory import Memory
+from schemas.message import AssistantMessage, Message, NoteMessage, Opaque, ToolMessage, UserMessage
+from schemas.model import ModelReply
+from schemas.policy import ContextBudget as Budget
+from schemas.step import StepRef
+from tests.unit.claims import said, tool_call
+from workers.bench.context.windows import split_groups
+
+AGENT = Agent("clerk", "scripted:m-1", "You help.", context_budget=ContextBudget(max_tokens=10_000))
+SHRINKING = [name for name in STRATEGIES if name != "none"]
+
+
+def never(*_: object) -> ModelReply:
+    """No model is asked here."""
+    raise AssertionError("no summary_model was named")
+
+
+def size(message: Message) -> int:
+    """Bytes of JSON."""
+    return len(message.model_dump_json(exclude_none=True).encode())
+
+
+def work_of(messages: Sequence[Message], memory: Memory | None = None, epoch: int = 0) -> CompactionWork:
+    """A compaction that was begun over these."""
+    return CompactionWork(
+        ref=StepRef(job_id="job-1", session_id="s1", step="3c"),
+        nonce="n",
+        epoch=epoch,
+        active_job="job-1",
+        memory=memory,
+        anchor=None,
+        messages=tuple(messages),
+        sizes_bytes=tuple(map(size, messages)),
+        last_digest=sha1(b"").hexdigest(),
+    )
+
+
+def compacted(
+    name: str, messages: Sequence[Message], room_bytes: int, memory: Memory | None = None, epoch: int = 0
+) -> tuple[Compaction, list[Message]]:
+    """What the strategy changes, and the conversation after it."""
+    work = work_of(messages, memory, epoch)
+    done = STRATEGIES[name].compact(work, AGENT, Room(full_bytes=2 * room_bytes, target_bytes=room_bytes), never)
+    after = list(messages)
+    for at, message in done.replaced:
+        after[at] = message
+    return done, [message for at, message in enumerate(after) if at not in set(done.removed)]
+
+
+def result(group: int, ordinal: int, content: str, handle: str | None = None) -> ToolMessage:
+    """A result."""
+    return ToolMessage(
+        group=group, ordinal=ordinal, call_id="c", tool="look_up", content=content, handle=handle
+    )  # fmt: skip
+
+
+def talk(turns: int, chars: int = 1_500) -> list[Message]:
+    """A prompt, then turns of two calls each."""
+    log: list[Message] = [UserMessage(group=1, text="Where are the orders of C-77?")]
+    for group in range(2, 2 + turns):
+        log.append(said(group, tool_call("look_up", f'{{"n": {group}}}'), tool_call("look_up")))
+        log += [result(group, n, f"order W-{group}{n}: " + "all is well; " * (chars // 13)) for n in (0, 1)]
+    return log
+
+
+def total(messages: Sequence[Message], memory: Memory | None) -> int:
+    """What counts against the target."""
+    return sum(map(size, messages)) + (weighed_bytes(memory) if memory else 0)
+
+
+@pytest.mark.parametrize("name", Budget.model_fields["on_overflow"].annotation.__args__)  # type: ignore[union-attr]
+def test_every_policy_a_user_may_name_has_a_strategy(name):
+    """Also those that no turn compacts under: an operator may."""
+    assert name in STRATEGIES
+
+
+@pytest.mark.parametrize("name", SHRINKING)
+@pytest.mark.parametrize("room_bytes", [3_000, 8_000, 20_000])
+def test_what_is_left_keeps_to_the_target(name, room_bytes):
+    """Groups whole, in order, the prompt to the letter, the newest group there."""
+    log = talk(12)
+    done, after = compacted(name, log, room_bytes)
+    assert total(after, done.memory) <= room_bytes
+    assert split_groups(after) == 0
+    assert after[0] == log[0]
+    assert after[-1].group == log[-1].group
+    assert [message.group for message in after] == sorted(message.group for message in after)
+
+
+@pytest.mark.parametrize("name", SHRINKING)
+def test_every_group_that_leaves_is_archived_as_it_was(name):
+    """And only those; the memory says up to which."""
+    log = talk(12)
+    done, after = compacted(name, log, 6_000)
+    archived = {group: unpack_group(body) for group, body in done.archived}
+    assert set(archived) == {message.group for message in log} - {message.group for message in after}
+    for group, messages in archived.items():
+        assert messages == [message for message in log if message.group == group]
+    assert done.memory is not None
+    assert done.memory.through_group == max(archived)
+    assert done.memory.compactions == 1
+
+
+@pytest.mark.parametrize("name", SHRINKING)
+def test_a_conversation_that_fits_is_left_alone(name):
+    """Nothing is touched, no memory is made."""
+    done, after = compacted(name, talk(2, chars=100), 50_000)
+    assert done.empty
+    assert (done.memory, after) == (None, talk(2, chars=100))
+
+
+def test_nothing_is_what_none_does():
+    """It only gives the lock back."""
+    assert compacted("none", talk(40), 1_000)[0] == Compaction()
+
+
+def test_bulky_old_results_are_elided_before_anything_leaves():
+    """When that is enough, every turn stays, each result behind a handle that holds the whole."""
+    log = [
+        message.model_copy(update={"content": message.content + f"paid with card X-{at}99"})
+        if isinstance(message, ToolMessage)
+        else message
+        for at, message in enumerate(talk(4, chars=4_000))
+    ]
+    done, after = compacted("summarize_and_trim", log, 30_000)
+    assert (done.removed, len(after)) == ((), len(log))
+    assert done.replaced
+    kept = dict(done.results)
+    for at, stub in done.replaced:
+        assert isinstance(stub, ToolMessage)
+        assert text_of(kept[stub.handle or ""]) == log[at].content
+    assert done.memory is not None
+    assert done.memory.through_group == 0
+    assert "X-299" in done.memory.model_dump_json(), "its end is in no stub"
+
+
+def test_trim_oldest_elides_nothing_and_remembers_nothing():
+    """No ledger, no stubs: the note is the way back."""
+    done, _ = compacted("trim_oldest", talk(12), 8_000)
+    assert (done.replaced, done.results) == ((), ())
+    assert done.memory is not None
+    assert (done.memory.facts, done.memory.open_items) == ((), ())
+
+
+@pytest.mark.parametrize("name", SHRINKING)
+def test_the_newest_group_alone_too_large_is_cut_and_its_prompt_kept(name):
+    """The largest message first, head and tail; what was cut lies whole under its handle."""
+    log = [*talk(1), *[m.model_copy(update={"group": 9}) for m in talk(1, chars=60_000)[1:]]]
+    done, after = compacted(name, log, 8_000)
+    assert sum(map(size, after)) <= 8_000
+    assert split_groups(after) == 0
+    cut = [message for message in after if isinstance(message, ToolMessage) and message.handle]
+    kept = {handle: text_of(body) for handle, body in done.results}
+    assert [restore(message, kept).content for message in cut] == [
+        message.content for message in log if isinstance(message, ToolMessage) and message.group == 9
+    ]
+
+
+def long_turn() -> AssistantMessage:
+    """A model turn with long words, long arguments, and a block of the vendor's own."""
+    words = "".join(f"Reason {n} is good. " for n in range(2_000))
+    parts = said(
+        2, words, tool_call("look_up", json.dumps({"text": "é\n" * 9_000, "n": 7}), "c1"), tool_call("x", "{}")
+    )
+    block = Opaque(provider="scripted", raw={"type": "thinking", "signature": "abc"})
+    return parts.model_copy(update={"parts": (block, *parts.parts)})
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        UserMessage(group=1, text="".join(f"Line {n}. " for n in range(9_000))),
+        NoteMessage(group=2, text="Mind the rules. " * 4_000),
+        long_turn(),
+        result(2, 0, "row; " * 40_000),
+        result(2, 0, "\U0001f600 \ud83d half" * 4_000),
+    ],
+    ids=["user", "note", "assistant", "tool", "half-a-surrogate"],
+)
+def test_what_was_cut_can_be_restored(message):
+    """From the results kept beside the session, to the letter, parts and ids too; half a pair becomes a `?`, as in pages."""
+    log = [message, UserMessage(group=3, text="And now?"), said(4, "Well. " * 30)]
+    if any("\ud83d" in getattr(message, name, "") for name in ("content", "text")):
+        log[0] = message.model_copy(update={"content": message.content.replace("\ud83d", "?")})
+    done, _ = compacted("summarize_and_trim", log, 6_000)
+    kept = dict(done.results)
+    for at, shorter in done.replaced:
+        found = {handle: text_of(kept[handle]) for handle in handles_of(shorter)}
+        assert found
+        assert restore(shorter, found) == log[at]
+    if not done.replaced:  # it left instead: whole, in the archive
+        assert next(m for _, body in done.archived for m in unpack_group(body)) == log[0]
+
+
+def test_a_message_that_is_cut_twice_is_kept_whole():
+    """In one compaction only the original goes under the handle; in a later one what is left gets a handle of its own."""
+    prompt = UserMessage(group=1, text="".join(f"Line {n}. " for n in range(9_000)))
+    newest = said(2, "Thinking aloud. " * 3_000)
+    first, after = compacted("summarize_and_trim", [prompt, newest], 12_000, epoch=0)
+    second, last = compacted("summarize_and_trim", after, 3_000, epoch=1)
+    kept = {**dict(first.results), **dict(second.results)}
+    assert len(kept) == len(first.results) + len(second.results)
+    for original, message in zip((prompt, newest), last, strict=True):
+        for _ in range(3):
+            message = restore(message, {handle: text_of(kept[handle]) for handle in handles_of(message)})
+        assert message == original
+
+
+def test_a_result_of_three_megabytes_costs_a_second_or_so():
+    """It is cut, kept whole, and packed small."""
+    log = [*talk(1)[:2], result(2, 0, "row after row of it; " * 150_000), result(2, 1, "fine")]
+    done, after = compacted("summarize_and_trim", log, 20_000)
+    assert total(after, done.memory) <= 20_000
+    ((_, body),) = [
+        (handle, body) for handle, body in done.results if len(zlib.decompressobj().decompress(body)) > 3_000_000
+    ]
+    assert len(body) < 300_000

@@ -30,7 +30,6 @@ def assemble(
     tools = tuple(spec for spec in agent.toolbox.specs if not only or spec.name in only)
     tools += (READ_RESULT,) if "results" in claim.flags else ()
     tools += (RECALL,) if claim.memory else ()
-    budget = agent.context_budget
     messages: Sequence[Message] = claim.log
     if claim.memory:
         messages = (NoteMessage(group=claim.memory.through_group, text=render(claim.memory)), *messages)

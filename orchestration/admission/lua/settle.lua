@@ -64,13 +64,13 @@ end
 
 if rec then
   if probe and s.pl then table.remove(s.pl, 1) end
+  if probe and (outcome == 'ok' or outcome == 'caller') then -- it answers: a bad request is no sign of illness
+    s.pk = s.pk + 1
+    if s.pk >= c.probe_ok then close_breaker(c, s, now) end
+  end
   if outcome == 'ok' then
     s.no, s.wo, s.cf = s.no + 1, s.wo + 1, 0
     s.rb = math.min(c.retry_cap, s.rb + c.retry_ratio)
-    if probe then
-      s.pk = s.pk + 1
-      if s.pk >= c.probe_ok then close_breaker(c, s, now) end
-    end
   elseif outcome == 'throttled' then
     count('throttled')
     -- A burst of 429s is one signal: one cut per gap. A 5xx cuts nothing: it comes whatever the rate (simulated).

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence, Set
 
 from orchestration.agent import Agent
 from orchestration.commits import Claim
-from orchestration.compaction.render import render, rendered_bytes
+from orchestration.compaction.render import render
 from orchestration.modelnames import ModelName
 from orchestration.recall import RECALL
 from orchestration.results import READ_RESULT
@@ -32,7 +33,7 @@ def assemble(
     tools += (RECALL,) if claim.memory else ()
     messages: Sequence[Message] = claim.log
     if claim.memory:
-        messages = (NoteMessage(group=claim.memory.through_group, text=render(claim.memory)), *messages)
+        messages = (NoteMessage(group=claim.memory.through_group, text=note(claim.memory)), *messages)
     # Every part was validated when it was made: to do it again would cost more with every turn.
     return ModelRequest.model_construct(
         model=(model or agent.model).model,
@@ -59,4 +60,24 @@ def size_bytes(agent: Agent, claim: Claim) -> int:
 
 def weighed_bytes(memory: Memory) -> int:
     """Bytes of the memory's note, as if its tokens were as long as those of messages."""
-    return int(rendered_bytes(memory) * MEMORY_WEIGHT)
+    return int(len(note(memory).encode(errors="backslashreplace")) * MEMORY_WEIGHT)
+
+
+_notes: OrderedDict[int, tuple[Memory, str]] = OrderedDict()
+_KEPT = 64
+"""Sessions whose note a worker keeps: it is the same from one compaction to the next, and long."""
+
+
+def note(memory: Memory) -> str:
+    """The memory as text, made once for each memory."""
+    known = _notes.get(id(memory))
+    if known is not None and known[0] is memory:
+        return known[1]
+    text = render(memory)
+    _notes[id(memory)] = (memory, text)
+    while len(_notes) > _KEPT:
+        try:
+            _notes.popitem(last=False)
+        except KeyError:  # another thread emptied it
+            break
+    return text

@@ -1,0 +1,52 @@
+"""Drift on a real fleet: invalid calls are counted in Redis and shown by `client.findings` and `midwatch findings`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from orchestration.errors import ConfigError
+from tests.functional.fleet_agents import one_search
+from tests.functional.fleet_stage import fleet_on_stage, use
+from workers.cli import main
+from workers.settings import settings
+
+
+@pytest.fixture(scope="module")
+def stage(server, lend_prefix, tmp_path_factory):
+    """A model worker and a tools worker."""
+    with lend_prefix() as prefix, fleet_on_stage(server.url, prefix, tmp_path_factory.mktemp("findings")) as stage:
+        yield stage
+
+
+def test_drift_is_counted_and_found(stage, capsys, monkeypatch, server, tmp_path):
+    """By model, tool, band and kind; a row is a finding from the threshold on, and then the command ends with 1."""
+    wrong, unknown = use(("add", {"a": "one", "b": 2})), use(("subtract", {"a": 1, "b": 2}))
+    text = stage.cast([wrong, use(("add", {"a": 1, "b": 2})), unknown, use(("add", '{"a": 1, "b": ')), "Three."])
+    assert one_search.enqueue(text).result(15).output == "Three."
+
+    found = stage.client.findings.drift(min_calls=2)
+    by_tool = {one.drift.tool: one for one in found}
+    assert set(by_tool) == {"add", "(unknown)"}
+    add = by_tool["add"]
+    assert (add.drift.calls, add.drift.invalid, add.drift.band, add.over) == (3, 2, "under 10k", True)
+    assert add.drift.kinds == {"schema": 2}  # on this wire broken JSON arrives as an object of another shape
+    assert not by_tool["(unknown)"].over  # one call says nothing
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIDWATCH_REDIS_URL", server.url)
+    monkeypatch.setenv("MIDWATCH_PREFIX", stage.client.operations.keys.prefix)
+    settings.cache_clear()
+    capsys.readouterr()
+    code = main(["findings", "--json", "--all"])
+    said = json.loads(capsys.readouterr().out)
+    settings.cache_clear()
+    assert {row["tool"]: (row["calls"], row["invalid"]) for row in said["rows"]} == {"add": (3, 2), "(unknown)": (1, 1)}
+    assert code == 0  # too few calls for a finding
+
+
+def test_older_counters_than_are_kept_are_not_asked_for(stage):
+    """A clear error instead of an answer that would leave them out."""
+    with pytest.raises(ConfigError, match="expected 1 to 192"):
+        stage.client.findings.drift(hours=1_000)

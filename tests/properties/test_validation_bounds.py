@@ -199,6 +199,7 @@ def _accepted(pattern: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(part=SCHEMAS, seed=SEEDS, times=st.sampled_from([1, 50, 3_000, 40_000]), as_text=st.booleans())
 def test_no_schema_and_no_arguments_take_longer(part: dict[str, Any], seed: Any, times: int, as_text: bool) -> None:

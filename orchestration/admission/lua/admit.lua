@@ -121,7 +121,7 @@ local headroom = high and 0 or c.headroom
 
 -- Put the call into its line, or back to the place it had. A line is in the order of virtual start times (start-time fair
 -- queueing, Goyal et al. 1996): a flow's next call starts when its last one would have finished at the flow's share.
-local function wait(us, reason)
+local function wait(us, reason, said_us)
   local tag = rec and rec.tag
   if rec and rec.s == 'k' then promise(s, need_of(rec), -1) end
   if not tag then
@@ -149,7 +149,7 @@ local function wait(us, reason)
   if due * MS > now + us then schedule(s, now, us) end
   count('waited')
   save(s)
-  return { 'wait', math.ceil(us / MS), reason, 1 }
+  return { 'wait', math.ceil((said_us or us) / MS), reason, 1 }
 end
 
 if s.pu > now then return wait(s.pu - now, 'paused') end
@@ -168,7 +168,14 @@ if not woken and s.nq > 0 then
   local ahead = redis.call('ZCARD', HIGH)
   if lane ~= 'h' then ahead = ahead + redis.call('ZCARD', REST) end
   if lane == 'r' then ahead = ahead + redis.call('ZCARD', RETRY) end
-  if ahead > 0 then return wait(0, 'queued') end
+  if ahead > 0 then -- a steward looks at once; the call itself need not ask again before its turn
+    local each = 0
+    for _, r in ipairs(RESOURCES) do
+      local l = limit(c, s, r)
+      if l > 0 then each = math.max(each, need[r] / (l * f) * MINUTE) end
+    end
+    return wait(0, 'queued', ahead * each)
+  end
 end
 if retry and not probe and sick(c, s, now) and s.rb < 1 then
   return wait(math.min((1 - s.rb) / math.max(c.retry_floor, 0.01) * 1000000, c.sick_ms * MS), 'retry_budget')

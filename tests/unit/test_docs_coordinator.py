@@ -65,7 +65,7 @@ def test_no_constant_is_kept_back():
 def test_every_reason_to_wait_is_explained():
     """Whatever the script may answer with `wait`."""
     script = SCRIPTS["admit"]
-    said = set(re.findall(r"return wait\([^\n]*'(\w+)'\)", script)) | set(
+    said = set(re.findall(r"return wait\([^\n]*'(\w+)'", script)) | set(
         re.findall(r"\{ 'wait', [^\n]*'(\w+)',", script)
     )
     assert said == {cell.strip("`") for cell, *_ in rows("reason", "waits for", "if it lasts")}

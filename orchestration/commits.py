@@ -139,6 +139,8 @@ class Ending:
     anchor: Anchor | None = None
     repair: str = ""
     """What open calls are answered with when the job ends around them."""
+    drift: tuple[str, ...] = ()
+    """Counters of `drift` that the last turn adds one to each."""
 
 
 @dataclass(frozen=True)

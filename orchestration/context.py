@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 
 from orchestration.agent import Agent
 from orchestration.commits import Claim
 from orchestration.compaction.render import render
-from orchestration.modelnames import ModelName
+from orchestration.ladder import Offer
 from orchestration.recall import RECALL
 from orchestration.results import READ_RESULT
 from schemas.memory import Memory
@@ -19,16 +19,15 @@ MEMORY_WEIGHT = 1.4
 """A ledger of ids and numbers has fewer bytes to a token than the conversation it came from (0.96 to 1.45 times, measured)."""
 
 
-def assemble(
-    agent: Agent, claim: Claim, *, model: ModelName | None = None, only: Set[str] = frozenset()
-) -> ModelRequest:
-    """The request of this turn. Deterministic: the same claim gives the same request.
+def assemble(agent: Agent, claim: Claim, offer: Offer | None = None) -> ModelRequest:
+    """The request of this turn. Deterministic: the same claim and offer give the same request.
 
-    `model` and `only` (names of tools) are for a model that could not make its calls: see `ladder`.
+    The offer is another than the agent's own for a model that could not make its calls: see `ladder`.
 
     Between two compactions each begins with the bytes of the one before, so that a prompt cache can serve it.
     """
-    tools = tuple(spec for spec in agent.toolbox.specs if not only or spec.name in only)
+    offer = offer or Offer(agent.model, agent.toolbox.specs, agent.output_schema)
+    tools = offer.tools
     tools += (READ_RESULT,) if "results" in claim.flags else ()
     tools += (RECALL,) if claim.memory else ()
     messages: Sequence[Message] = claim.log
@@ -36,13 +35,13 @@ def assemble(
         messages = (NoteMessage(group=claim.memory.through_group, text=note(claim.memory)), *messages)
     # Every part was validated when it was made: to do it again would cost more with every turn.
     return ModelRequest.model_construct(
-        model=(model or agent.model).model,
+        model=offer.model.model,
         system=agent.system,
         messages=tuple(messages),
         tools=tools,
         max_output_tokens=most_output(agent, claim),
         timeout_s=agent.limits.call_timeout_s,
-        output_schema=agent.output_schema,
+        output_schema=offer.output_schema,
         cache_key=claim.ref.session_id,
     )
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import redis
 
 from orchestration.drift import MIN_CALLS, THRESHOLD, Drift, rows
 from orchestration.errors import ConfigError
-from orchestration.keyspace import PARTITIONS, Keyspace
-from orchestration.store.scripts import UNAVAILABLE, unavailable
+from orchestration.keyspace import Keyspace
+from orchestration.store import driftcounters
 
 KEPT_HOURS = 192
 
@@ -47,20 +46,6 @@ class Findings:
         """
         if not 1 <= hours <= KEPT_HOURS:
             raise ConfigError(f"hours={hours}: expected 1 to {KEPT_HOURS}; older counters are gone")
-        found = rows(self._counters(hours))
+        counters = driftcounters.read(self._client, self._keys, hours)
+        found = rows((name, count) for (_, name), count in counters.items())
         return [Finding(row, threshold, row.calls >= min_calls and row.rate >= threshold) for row in found]
-
-    def _counters(self, hours: int) -> Iterator[tuple[str, int]]:
-        try:
-            seconds, _ = self._client.time()
-            now = seconds // 3_600
-            pipe = self._client.pipeline(transaction=False)
-            for p in range(PARTITIONS):
-                for hour in range(now - hours + 1, now + 1):
-                    pipe.hgetall(self._keys.index(p, f"drift:{hour}"))
-            replies = pipe.execute()
-        except UNAVAILABLE as error:
-            raise unavailable(error) from error
-        for reply in replies:
-            for name, count in reply.items():
-                yield name.decode(), int(count)

@@ -8,15 +8,16 @@ from orchestration.commits import Claim, Ending, ResultCommit, RowState, TurnCom
 from orchestration.errors import SessionBusy
 from orchestration.memory_begin import begin
 from orchestration.memory_compacting import MemoryCompacting
+from orchestration.memory_shelf import MemoryShelf
 from orchestration.memory_state import JobState, MemoryState, Row, SessionState
 from orchestration.ports import Clock
 from orchestration.store.redis_store import LEASE_MS
-from schemas.job import Job, JobStatus, NewJob, SessionPolicy, Waiting
+from schemas.job import JobStatus, NewJob, SessionPolicy, Waiting
 from schemas.step import Defer, Park, StepRef
 from schemas.trace import TraceRecord
 
 
-class MemoryStore(MemoryCompacting):
+class MemoryStore(MemoryShelf, MemoryCompacting):
     """See `ports.Store` for the promises, and `store/lua/` for the scripts that keep them in Redis.
 
     Args:
@@ -203,6 +204,7 @@ class MemoryStore(MemoryCompacting):
             status = JobStatus.CANCELLED
         session.log += ending.messages
         session.anchor = ending.anchor or session.anchor
+        state.drift.update(ending.drift)
         if ending.messages:
             session.groups = claim.group
         job.trace.append(trace)
@@ -227,21 +229,3 @@ class MemoryStore(MemoryCompacting):
             heirs = state.hand_over(session)
         self.publish((*heirs, *((claim.job.parent,) if claim.job.parent else ())))
         return True
-
-    def job(self, job_id: str) -> Job:
-        """See `ports.Store.job`."""
-        return self.state.job(job_id).record
-
-    def trace(self, ref: StepRef) -> list[TraceRecord]:
-        """See `ports.Store.trace`."""
-        return list(self.state.job(ref.job_id).trace)
-
-    def put_result(self, session_id: str, handle: str, body: bytes) -> None:
-        """See `ports.Store.put_result`."""
-        session = self.state.sessions[session_id]
-        session.results[handle] = body
-        session.flags.add("results")
-
-    def get_result(self, session_id: str, handle: str) -> bytes | None:
-        """See `ports.Store.get_result`."""
-        return self.state.sessions[session_id].results.get(handle)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import structlog
+
 from orchestration import context, drift, endings, fitting, ladder, turn
 from orchestration.agent import Agent
 from orchestration.children import orphaned
@@ -24,6 +26,8 @@ from schemas.step import Complete, Continue, Outcome, Park
 if TYPE_CHECKING:
     from orchestration.step import Attempt
 
+log = structlog.get_logger("midwatch.step")
+
 
 class ModelStep:
     """Runs one model turn."""
@@ -35,11 +39,11 @@ class ModelStep:
         self.anchor: Anchor | None = None
         """What the provider counted, for the next estimate."""
         self.estimated_tokens = 0
-        self.model = agent.model
-        """Who is asked: see `ladder.model_for`."""
+        self.offer = ladder.offer(agent, ladder.Streak())
+        """Who is asked, and what with."""
 
     def run(self) -> Outcome:
-        """Ask the model once; twice when the provider finds the request too long."""
+        """Ask the model once; twice when the provider finds the request too long, or refuses its strict schemas."""
         agent, claim, store = self.agent, self.a.claim, self.r.store
         if not claim.job.agent_version:
             store.set_limits(
@@ -61,6 +65,11 @@ class ModelStep:
             if ended := fitting.fit(self.a, agent, overflowed=True):
                 return ended
             reply = self.called()  # once more, within the same step
+        if isinstance(reply, Failure) and reply.kind is FailureKind.FORMAT_ERROR and self.offer.strict:
+            model = str(self.offer.model)
+            log.warning("ladder.strict_refused", agent=agent.name, model=model, detail=reply.detail[:300])
+            self.r.not_strict.add((agent.version, model))  # a grammar too large, a form that the vendor takes otherwise
+            reply = self.called()
         if isinstance(reply, Failure):
             return self.a.failed(agent.retry_config, reply)
         return self.commit(reply) if isinstance(reply, ModelReply) else reply
@@ -68,17 +77,16 @@ class ModelStep:
     def called(self) -> ModelReply | Failure | Outcome:
         """Admission, then the call."""
         behind = ladder.streak(self.agent, self.a.claim.log)
-        drifting = bool(behind.turns) and self.r.drift.open(str(self.agent.model), behind.tools)
-        rung = behind.rung(drifting=drifting)
-        self.model = ladder.model_for(self.agent, rung)
-        only = behind.tools if rung >= ladder.NARROW_AT else frozenset()
-        request = context.assemble(self.agent, self.a.claim, model=self.model, only=only)
+        drifting = self.r.drift.open(str(self.agent.model))
+        self.offer = ladder.offer(self.agent, behind, drifting, not_strict=self.r.not_strict)
+        self.a.asked = self.offer.said
+        request = context.assemble(self.agent, self.a.claim, self.offer)
         self.estimated_tokens = fitting.tokens_of(self.a, self.agent)
-        call = model_call(self.agent, self.a.claim, request, self.estimated_tokens, self.model)
+        call = model_call(self.agent, self.a.claim, request, self.estimated_tokens, self.offer.model)
         if refusal := self.r.gate.admit(call):
             return self.a.refused(refusal)
         with self.r.leases.hold(self.a.claim, call.lasts_ms):
-            reply, self.a.settled = asked(lambda: self.r.model(self.model.provider), request, self.r.gate, call)
+            reply, self.a.settled = asked(lambda: self.r.model(self.offer.model.provider), request, self.r.gate, call)
         if isinstance(reply, Failure):
             return reply
         self.learned(reply)
@@ -90,7 +98,7 @@ class ModelStep:
         """What the provider counted: the anchor of the next estimate."""
         if not reply.usage.reported or reply.usage.input_tokens <= 0:
             return
-        size, model = context.size_bytes(self.agent, self.a.claim), str(self.model)
+        size, model = context.size_bytes(self.agent, self.a.claim), str(self.offer.model)
         self.r.estimator.learn(model, size, reply.usage.input_tokens, self.a.claim.anchor)
         self.anchor = Anchor(size, reply.usage.input_tokens, model)
 
@@ -98,7 +106,7 @@ class ModelStep:
         """Make the reply the truth, then run what it called inline."""
         agent, claim, store = self.agent, self.a.claim, self.r.store
         read = turn.read(agent, claim, reply)
-        self.count(read, reply)
+        self.a.drift = self.drift_fields(read, reply)
         if read.failure and read.refusals and agent.asks_human("repeated_failure"):
             return self.a.parked(Park(question=read.failure.detail, reason="repeated_failure"))
         if read.failure:
@@ -124,7 +132,7 @@ class ModelStep:
                 invalid_calls=len(read.invalid),
                 children=read.children,
                 anchor=self.anchor,
-                drift=self.drift_fields(read, reply),
+                drift=self.a.drift,
             ),
         )
         if done is False:
@@ -136,21 +144,23 @@ class ModelStep:
             run_inline(self.a, agent, read.inline)
         return outcome
 
-    def count(self, read: turn.Turn, reply: ModelReply) -> None:
-        """What this process sees of drift."""
-        refused = {refusal.tool for refusal in read.refusals}
-        for call in reply.tool_calls:
-            self.r.drift.saw(str(self.model), call.name, call.name not in refused)
-
     def drift_fields(self, read: turn.Turn, reply: ModelReply) -> tuple[str, ...]:
-        """What the fleet counts of it. A tool that does not exist is counted without its name: a model may invent any number."""
-        model, tokens = str(self.model), reply.usage.input_tokens or self.estimated_tokens
+        """What the fleet counts of it: calls, and answers that have a schema or were sent back.
+
+        A tool that does not exist is counted without its name: a model may invent any number.
+        """
+        model, tokens = str(self.offer.model), reply.usage.input_tokens or self.estimated_tokens
+
+        known = {*(spec.name for spec in self.agent.toolbox.specs), *ladder.RUNTIMES_OWN, ladder.ANSWER}
 
         def named(tool: str) -> str:
-            return tool if self.agent.toolbox.get(tool) or tool in ladder.RUNTIMES_OWN else "(unknown)"
+            return tool if tool in known else "(unknown)"
 
+        made = [call.name for call in reply.tool_calls]
+        if read.answered(self.agent):
+            made.append(ladder.ANSWER)
         return (
-            *(drift.call_field(model, named(call.name), tokens) for call in reply.tool_calls),
+            *(drift.call_field(model, named(tool), tokens) for tool in made),
             *(drift.invalid_field(model, named(one.tool), tokens, one.kind) for one in read.refusals),
             *(drift.invalid_field(model, tool, tokens, drift.SHADOW) for tool in read.shadowed),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from orchestration.admission.call import Call, Report, Settlement
@@ -154,6 +154,10 @@ class Store(Protocol):
 
     def trace(self, ref: StepRef) -> list[TraceRecord]:
         """The job's records so far: the evidence of a dead letter."""
+        ...
+
+    def drift_counters(self, hours: int) -> Mapping[tuple[int, str], int]:
+        """Counters of `drift` by hour (since the epoch) and name: this hour's, and those of the hours before it."""
         ...
 
     def put_result(self, session_id: str, handle: str, body: bytes) -> None:

@@ -53,7 +53,8 @@ class StepRunner:
     compact_beside: Callable[[StepRef], object] = lambda ref: None
     """Publishes a compaction: a hint, given again at the next turn when it was lost."""
     estimator: Estimator = field(default_factory=Estimator)
-    drift: DriftBreaker = field(default_factory=DriftBreaker)
+    not_strict: set[tuple[str, str]] = field(default_factory=set)
+    """Agents (by version) and models whose provider refused a strict form: it is not sent again."""
     _life: str = field(default_factory=lambda: secrets.token_hex(4))
     """Makes nonces unlike those of an earlier process: in a container host name and pid come back after a crash, and a
     nonce that came back with them would pass a dead worker's claim off as our own."""
@@ -61,6 +62,7 @@ class StepRunner:
 
     def __post_init__(self) -> None:
         self.compactor = Compactor(self.store, self.model, self.gate)
+        self.drift = DriftBreaker(self.store.drift_counters, self.clock.monotonic_ms)
 
     def compact(self, ref: StepRef) -> Compacted:
         """A compaction as a task of its own, beside the job of `ref`.
@@ -100,6 +102,10 @@ class Attempt:
         self.claim = claim
         self.settled = Settlement()
         self.anchor: Anchor | None = None
+        self.drift: tuple[str, ...] = ()
+        """What the fleet counts of this turn: see `drift`."""
+        self.asked = ""
+        """How the model was asked otherwise than usual: see `ladder`."""
         self.begin(claim.now_ms)
 
     def begin(self, now_ms: int) -> None:
@@ -169,7 +175,7 @@ class Attempt:
         """Make the ending the truth."""
         word = outcome.kind if ending.status in (JobStatus.COMPLETED, JobStatus.DEAD_LETTERED) else ending.status.value
         trace = self.trace(outcome, reply, failure=ending.failure, word=word)
-        if not self.r.store.finish(self.claim, ending, trace):
+        if not self.r.store.finish(self.claim, replace(ending, drift=self.drift), trace):
             raise LeaseLost
         self.r.observe(self.claim, trace, outcome)
         return outcome
@@ -191,5 +197,5 @@ class Attempt:
         """This attempt's record."""
         return record(
             self.claim, outcome, reply, failure=failure, reason=reason, invalid=invalid, word=word, worker=self.r.worker,
-            span_ms=(self.started_ms, self.now_ms()),
+            span_ms=(self.started_ms, self.now_ms()), asked=self.asked,
         )  # fmt: skip

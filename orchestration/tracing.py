@@ -20,6 +20,7 @@ def record(
     word: str,
     worker: str,
     span_ms: tuple[int, int],
+    asked: str = "",
 ) -> TraceRecord:
     """One attempt, from `span_ms[0]` to `span_ms[1]` by the server's time. `word` when the outcome's own does not say it."""
     return TraceRecord(
@@ -32,6 +33,7 @@ def record(
         ended_ms=span_ms[1],
         worker=worker,
         reason=reason,
+        asked=asked,
         model=reply.model if reply else None,
         stop=reply.stop.value if reply else None,
         usage=reply.usage if reply else None,

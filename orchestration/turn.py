@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from orchestration import ladder
+from orchestration import answers, ladder
 from orchestration.agent import Agent
 from orchestration.commits import CallRow, Claim
 from orchestration.examples import example
 from orchestration.recall import RECALL
 from orchestration.results import READ_RESULT
 from orchestration.tools import CheckedCall, RefusedCall, Tool
-from orchestration.validation import JSONSchemaValidator, explain
+from orchestration.validation import JSONSchemaValidator
 from schemas.contract import JsonObject
 from schemas.failure import Failure, FailureKind
 from schemas.message import AssistantMessage, NoteMessage, ToolCall, ToolMessage, UserMessage
 from schemas.model import ModelReply, Stop
-
-MAX_REPAIRS = 2
-"""How often in a row a final answer may be sent back before the job becomes a dead letter."""
 
 MAX_CALLS_PER_TURN = 64
 """More calls than this in one turn are answered with an error: a fan-out that wide is a model gone wrong."""
@@ -41,12 +37,18 @@ class Turn:
     shadowed: list[str] = field(default_factory=list)
     """Tools in shadow mode whose call runs although its schema refuses it."""
     refusals: list[ladder.Refusal] = field(default_factory=list)
-    """Calls that did not pass, in order."""
+    """Calls that did not pass, in order; or the answer."""
     children: int = 0
     output: str | None = None
     """The final answer, when this is one."""
     failure: Failure | None = None
     """Why the job can't go on, when it can't."""
+
+    def answered(self, agent: Agent) -> bool:
+        """Was this a final answer that was judged: by a schema, or by being none?"""
+        return any(one.tool == ladder.ANSWER for one in self.refusals) or (
+            self.output is not None and agent.output_validator is not None
+        )
 
 
 def read(agent: Agent, claim: Claim, reply: ModelReply) -> Turn:
@@ -54,7 +56,7 @@ def read(agent: Agent, claim: Claim, reply: ModelReply) -> Turn:
     turn = Turn(
         AssistantMessage(group=claim.group, parts=reply.parts, provider=agent.model.provider, model=reply.model)
     )
-    calls = reply.tool_calls
+    calls, before = reply.tool_calls, ladder.streak(agent, claim.log)
     if reply.stop is Stop.REFUSAL:
         turn.failure = Failure(
             kind=FailureKind.REFUSED, detail="the model refused to answer", request_id=reply.request_id
@@ -64,30 +66,24 @@ def read(agent: Agent, claim: Claim, reply: ModelReply) -> Turn:
             kind=FailureKind.CONTEXT_OVERFLOW, detail="the model's window is full", request_id=reply.request_id
         )
     elif calls and reply.stop is Stop.TOOLS:
-        before = ladder.streak(agent, claim.log)
         for ordinal, call in enumerate(calls):
             _sort_call(agent, claim, turn, ordinal, call, before)
-        if turn.refusals and len(turn.refusals) == len(calls):
-            turn.failure = ladder.end(before, turn.refusals)
     elif calls:
         for ordinal, call in enumerate(calls):
-            _refuse(
-                turn,
-                ordinal,
-                call,
-                "cut_off",
-                f"Not run: your reply stopped ({reply.stop}) before this call was complete. Make it again.",
-            )
+            told = f"{ladder.CUT_OFF}{reply.stop}) before this call was complete. Make it again."
+            _refuse(turn, ordinal, call, "cut_off", told)
     elif reply.stop is Stop.LENGTH:
-        _send_back(claim, turn, "cut_off", "Your answer was cut off at the output limit. Give it again, shorter.")
+        _answer(agent, turn, answers.CUT_OFF, reply.text, before)
     elif reply.stop is Stop.END:
-        _final(agent, claim, turn, reply.text)
+        _answer(agent, turn, answers.problem(agent, reply.text), reply.text, before)
     elif reply.stop is not Stop.PAUSE:
         turn.failure = Failure(
             kind=FailureKind.PROVIDER_ERROR,
             detail=f"unknown stop reason {reply.raw_stop[:40]!r}",
             request_id=reply.request_id,
         )
+    if calls and len(turn.refusals) == len(calls):
+        turn.failure = ladder.end(before, turn.refusals)
     return turn
 
 
@@ -97,16 +93,17 @@ def _sort_call(agent: Agent, claim: Claim, turn: Turn, ordinal: int, call: ToolC
         return
     checked = agent.toolbox.check(call)
     if isinstance(checked, RefusedCall):
-        refusal = ladder.Refusal(call.name, checked.kind, call.raw_arguments)
-        turn.refusals.append(refusal)
-        _refuse(turn, ordinal, call, checked.kind, checked.message + _further(agent, refusal, before))
+        again = before.identical(ladder.Refusal(call.name, checked.kind, call.raw_arguments))
+        offered = agent.toolbox.get(call.name)
+        said = checked.message + _further(offered.validator if offered else None, again, before)
+        _refuse(turn, ordinal, call, checked.kind, said)
         return
     tool = checked.tool
     if checked.shadowed:
         turn.shadowed.append(tool.name)
     over = _over_limit(agent, claim, turn, tool)
     if over:
-        _refuse(turn, ordinal, call, "limit", over)
+        _decline(turn, ordinal, call, "limit", over)
         return
     turn.children += tool.child is not None
     own_task = tool.child or tool.downstream or needs_approval(agent, tool, checked.arguments)  # each of them may wait
@@ -117,13 +114,12 @@ def _sort_call(agent: Agent, claim: Claim, turn: Turn, ordinal: int, call: ToolC
         turn.inline.append((row, tool, checked.arguments))
 
 
-def _further(agent: Agent, refusal: ladder.Refusal, before: ladder.Streak) -> str:
+def _further(validator: JSONSchemaValidator | None, again: int, before: ladder.Streak) -> str:
     """What is added for a model that was told before: that it repeats itself, and how it should look."""
     said = ""
-    if before.identical(refusal):
-        said += "\nYou made exactly this call before. It is refused again, and will be each time: change the arguments."
-    tool = agent.toolbox.get(refusal.tool)
-    if tool and before.turns + 1 >= ladder.EXAMPLE_AT and (shown := example(tool.validator)):
+    if again:
+        said += "\nYou sent exactly this before. It is refused again, and will be each time: change it."
+    if validator and before.turns + 1 >= ladder.EXAMPLE_AT and (shown := example(validator)):
         said += f"\nAn example that passes: {shown}"
     return said
 
@@ -161,6 +157,13 @@ def _made_before(agent: Agent, claim: Claim, tool: Tool) -> int:
 
 
 def _refuse(turn: Turn, ordinal: int, call: ToolCall, kind: str, message: str) -> None:
+    """The call itself is wrong."""
+    turn.refusals.append(ladder.Refusal(call.name, kind, call.raw_arguments))
+    _decline(turn, ordinal, call, kind, message)
+
+
+def _decline(turn: Turn, ordinal: int, call: ToolCall, kind: str, message: str) -> None:
+    """The call is answered without being run."""
     turn.invalid.append(f"{call.name[:64]}: {kind}")
     turn.answers.append(
         ToolMessage(
@@ -169,43 +172,16 @@ def _refuse(turn: Turn, ordinal: int, call: ToolCall, kind: str, message: str) -
     )
 
 
-def _send_back(claim: Claim, turn: Turn, kind: str, message: str) -> None:
-    """Ask again, or give up when that was said too often in a row."""
-    repairs = 0
-    for earlier in reversed(claim.log):
-        if isinstance(earlier, NoteMessage):
-            repairs += 1
-        elif not isinstance(earlier, AssistantMessage):
-            break
-    if repairs >= MAX_REPAIRS:
-        detail = f"{kind}: the final answer was sent back {repairs} times and is still not acceptable"
-        turn.failure = Failure(kind=FailureKind.OUTPUT_INVALID, detail=detail)
+def _answer(agent: Agent, turn: Turn, bad: answers.BadAnswer | None, text: str, before: ladder.Streak) -> None:
+    """The job's output, or what the model is told of it; the end when that was said too often in a row."""
+    if bad is None:
+        turn.output = text
         return
-    turn.invalid.append(f"output: {kind}")
-    turn.answers.append(NoteMessage(group=turn.assistant.group, text=message))
-
-
-def _final(agent: Agent, claim: Claim, turn: Turn, text: str) -> None:
-    if not text.strip():
-        _send_back(claim, turn, "empty", "Your answer was empty. Answer the user now, in words.")
-        return
-    if agent.output_validator is not None:
-        problem = _output_problem(agent.output_validator, text)
-        if problem:
-            _send_back(
-                claim,
-                turn,
-                "schema",
-                f"Your final answer does not satisfy the required schema. {problem} Answer with JSON only.",
-            )
-            return
-    turn.output = text
-
-
-def _output_problem(validator: JSONSchemaValidator, text: str) -> str:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return f"It is not JSON: {error}."
-    problems = validator.problems(value)
-    return explain(problems, validator.schema) if problems else ""
+    refusal = ladder.sent_back(text, bad)
+    turn.refusals.append(refusal)
+    turn.invalid.append(f"output: {bad.kind}")
+    turn.failure = ladder.end(before, turn.refusals)
+    if not turn.failure:
+        shown = agent.output_validator if bad.kind in ("schema", "bad_json") else None
+        said = bad.told + _further(shown, before.identical(refusal), before)
+        turn.answers.append(NoteMessage(group=turn.assistant.group, text=said))

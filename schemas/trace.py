@@ -37,6 +37,8 @@ class TraceRecord(Contract):
     effect: str | None = None
     """What is known of a tool call's side effect: done, unknown, none (refused before it ran)."""
     idempotency_key: str | None = None
+    asked: str = ""
+    """For a model turn after refused calls: what the request had otherwise (`only execute_sql, strict; claude-…`)."""
     invalid: tuple[str, ...] = ()
     """For a model turn: what was wrong with each refused call (`tool: kind`), without the arguments."""
     failure: Failure | None = None

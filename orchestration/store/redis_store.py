@@ -207,6 +207,7 @@ class RedisStore(Shelf, Compacting):
             ending.failure.model_dump_json(exclude_none=True) if ending.failure else "", *usage_args(ending.usage),
             trace.model_dump_json(exclude_none=True), ending.letter.model_dump_json(exclude_none=True) if ending.letter else "",
             ending.repair, claim.group, len(ending.messages), *map(encode, ending.messages), str(ending.anchor or ""),
+            len(ending.drift), *ending.drift,
         ]  # fmt: skip
         reply = self._call("finish", ref, args, hand_off=False, patience_ms=COMMIT_PATIENCE_MS)
         if not reply[0]:

@@ -6,6 +6,7 @@ import redis
 
 from orchestration.errors import NotFound
 from orchestration.keyspace import KEPT_S, Keyspace
+from orchestration.store import driftcounters
 from orchestration.store.records import job_of
 from orchestration.store.scripts import UNAVAILABLE, unavailable
 from schemas.job import Job
@@ -45,6 +46,10 @@ class Shelf:
         except UNAVAILABLE as error:
             raise unavailable(error) from error
         return [TraceRecord.model_validate_json(record) for record in raw]
+
+    def drift_counters(self, hours: int) -> dict[tuple[int, str], int]:
+        """See `ports.Store.drift_counters`."""
+        return driftcounters.read(self.client, self.keys, hours)
 
     def put_result(self, session_id: str, handle: str, body: bytes) -> None:
         """See `ports.Store.put_result`."""

@@ -8,7 +8,7 @@ import pytest
 
 from orchestration import RunLimits
 from orchestration.errors import ConfigError
-from orchestration.turn import MAX_REPAIRS
+from orchestration.ladder import MAX_IDENTICAL
 from schemas.job import JobStatus
 from schemas.model import Stop
 from tests.functional.fleet_agents import (
@@ -286,15 +286,15 @@ def test_an_answer_that_breaks_its_schema_is_repaired_after_one_note(stage):
 @pytest.mark.parametrize("judge", [verdict, plain_verdict], ids=lambda judge: judge.name)
 def test_an_answer_that_stays_wrong_makes_a_dead_letter(stage, judge):
     """After so many notes the job ends `output_invalid`; what was said is paid for, so it is in the usage."""
-    text = stage.cast(["It was W1."] * (MAX_REPAIRS + 1))
+    text = stage.cast(["It was W1."] * MAX_IDENTICAL)
     handle = judge.enqueue(text)
     result = handle.result(10)
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "output_invalid")
-    assert f"sent back {MAX_REPAIRS} times" in result.failure.detail
-    assert len(stage.heard(text)) == MAX_REPAIRS + 1
+    assert f"the same final answer {MAX_IDENTICAL} times in a row" in result.failure.detail
+    assert len(stage.heard(text)) == MAX_IDENTICAL
     assert result.output is None
     assert result.usage.input_tokens == sum(record.usage.input_tokens for record in handle.events())
-    assert "It is not JSON" in note(stage.heard(text)[1])
+    assert "It is not valid JSON" in note(stage.heard(text)[1])
 
 
 def test_a_json_schema_is_enforced_like_a_pydantic_model(stage):
@@ -310,7 +310,7 @@ def test_an_empty_answer_is_asked_for_again_and_then_given_up(stage):
     text = stage.cast(["  ", "Here."])
     assert plain.run(text, timeout_s=10).output == "Here."
     assert note(stage.heard(text)[1]) == "Your answer was empty. Answer the user now, in words."
-    silent = stage.cast([""] * (MAX_REPAIRS + 1))
+    silent = stage.cast([""] * MAX_IDENTICAL)
     result = plain.run(silent, timeout_s=10)
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "output_invalid")
     assert result.failure.detail.startswith("empty: ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel
 
-from orchestration import Agent, Escalation, RunLimits, tool, turn
+from orchestration import Agent, Escalation, RunLimits, ladder, tool, turn
 from schemas.failure import FailureKind
 from schemas.message import NoteMessage, ToolMessage, UserMessage
 from schemas.model import Stop
@@ -132,7 +132,7 @@ def test_a_pause_is_asked_again_with_what_was_said():
 def test_an_answer_that_is_none_is_sent_back_twice_and_then_given_up(words, stop):
     """A loop has an end."""
     log = [UserMessage(group=1, text="hi")]
-    for repairs in range(turn.MAX_REPAIRS):
+    for repairs in range(ladder.MAX_IDENTICAL - 1):
         found = read(words, stop=stop, log=tuple(log))
         assert found.failure is None
         assert isinstance(found.answers[0], NoteMessage)

@@ -71,6 +71,8 @@ def why(record: TraceRecord, said: Said) -> str:
         parts.insert(0, f"“{text}”")
     elif record.tools:
         parts.insert(0, f"calls {_tally(record.tools)}")
+    if record.asked:
+        parts.append(f"asked with {record.asked}")
     return "; ".join(parts)
 
 

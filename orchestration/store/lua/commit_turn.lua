@@ -43,12 +43,7 @@ for i = 0, calls - 1 do
 end
 at = at + 1 + calls * 5
 if ARGV[at + 3] ~= '' then redis.call('HSET', S, 'anchor', ARGV[at + 3]) end
-local names = tonumber(ARGV[at + 4])
-if names > 0 then
-  local hour = string.gsub(COUNTERS, 'counters$', 'drift:' .. math.floor(now / 3600000)) -- in this slot, though not declared
-  for i = 1, names do redis.call('HINCRBY', hour, ARGV[at + 4 + i], 1) end
-  redis.call('EXPIRE', hour, 8 * 86400)
-end
+count_drift(now, at + 4)
 redis.call('HSET', J, 'open', calls, 'committed', step .. '|' .. fence)
 if calls == 0 then
   write_row(ARGV[at], 'pending', '0', 0, 0, 0, '', '')

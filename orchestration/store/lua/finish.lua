@@ -1,6 +1,7 @@
 -- End a job. A dead letter holds its session (and its rows, for the replay); any other ending hands the session on.
 -- ARGV: 1 step  2 fence  3 member base (`priority|session|job|`)  4 job  5 session  6 status  7 output (JSON string)|''
---       8 failure (JSON)|''  9..14 usage  15 trace  16 letter (JSON)|''  17 repair text  18 group  19 n messages, then n messages, then anchor|''
+--       8 failure (JSON)|''  9..14 usage  15 trace  16 letter (JSON)|''  17 repair text  18 group  19 n messages, then n messages, then anchor|'',
+--       then n counters of drift, then n names
 -- Output: {0} lost | {1, next `job|priority` or ''}
 local step = ARGV[1]
 local row = held(step, ARGV[2])
@@ -12,6 +13,7 @@ for i = 1, tonumber(ARGV[19]) do redis.call('RPUSH', L, ARGV[19 + i]) end
 if ARGV[19] ~= '0' then redis.call('HSET', S, 'groups', ARGV[18]) end
 local anchor = ARGV[20 + ARGV[19]]
 if anchor ~= '' then redis.call('HSET', S, 'anchor', anchor) end
+count_drift(now, 21 + ARGV[19])
 add_usage(9)
 redis.call('RPUSH', T, ARGV[15])
 local before = redis.call('HGET', J, 'status')

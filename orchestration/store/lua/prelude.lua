@@ -91,6 +91,15 @@ local function add_usage(first)
   end
 end
 
+-- Add one to each counter of drift: ARGV[at] names, and then the names.
+local function count_drift(now, at)
+  local names = tonumber(ARGV[at])
+  if names == 0 then return end
+  local hour = string.gsub(COUNTERS, 'counters$', 'drift:' .. math.floor(now / 3600000)) -- in this slot, though not declared
+  for i = 1, names do redis.call('HINCRBY', hour, ARGV[at + i], 1) end
+  redis.call('EXPIRE', hour, 8 * 86400)
+end
+
 local function ordinal(step)
   return tonumber(string.match(step, '%.(%d+)$') or '-1')
 end

@@ -1,0 +1,59 @@
+"""Counters of drift: both stores through one suite; and the breaker of one worker knows what another one saw."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from orchestration.drift import DriftBreaker, call_field, invalid_field, rows
+from schemas.job import JobStatus
+from tests.contract.store_bench import Bench, ending_of, memory_bench, redis_bench, trace_of, turn_of
+
+MODEL = "openai:gpt-5-2025-08-07"
+CALLED, REFUSED = call_field(MODEL, "book", 60_000), invalid_field(MODEL, "book", 60_000, "schema")
+
+
+@pytest.fixture(params=["memory", "redis"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    if request.param == "memory":
+        return memory_bench()
+    return redis_bench(request.getfixturevalue("redis"), request.getfixturevalue("prefix"))
+
+
+def counted(bench: Bench) -> dict[str, int]:
+    """By name, of this hour and the one before it."""
+    found: dict[str, int] = {}
+    for (_, name), count in bench.store.drift_counters(2).items():
+        found[name] = found.get(name, 0) + count
+    return found
+
+
+def test_a_turn_that_goes_on_and_one_that_ends_the_job_are_counted(bench):
+    """Each once: what is committed again, because its reply was lost, is not counted again."""
+    claim = bench.begin()
+    commit = replace(turn_of(claim), drift=(CALLED, CALLED, REFUSED))
+    assert bench.store.commit_turn(claim, commit)
+    assert bench.store.commit_turn(claim, commit)
+    last = bench.claim(claim.ref.model_turn(2))
+    ending = replace(ending_of(last, JobStatus.DEAD_LETTERED), drift=(CALLED, REFUSED))
+    assert bench.store.finish(last, ending, trace_of(last, "dead_letter"))
+    assert not bench.store.finish(last, ending, trace_of(last, "dead_letter"))
+    assert counted(bench) == {CALLED: 3, REFUSED: 2}
+    (row,) = rows(counted(bench).items())
+    assert (row.calls, row.invalid, row.band) == (3, 2, "50k-100k")
+
+
+def test_a_turn_whose_lease_is_lost_counts_nothing(bench):
+    """Its successor counts."""
+    claim = bench.begin()
+    assert bench.store.commit_turn(replace(claim, fence=claim.fence - 1), turn_of(claim)) is False
+    assert counted(bench) == {}
+
+
+def test_the_breaker_of_one_worker_knows_what_another_one_saw(bench):
+    """Twenty refused calls of another worker, whichever partition their sessions live in."""
+    claim = bench.begin()
+    assert bench.store.commit_turn(claim, replace(turn_of(claim), drift=(CALLED,) * 20 + (REFUSED,) * 20))
+    elsewhere = DriftBreaker(bench.store.drift_counters, lambda: 0)
+    assert elsewhere.open(MODEL) == {"book"}

@@ -1,0 +1,108 @@
+"""The drift breaker: which tools a model drifts at, by what the whole fleet counted lately."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from orchestration import Agent, ladder, tool
+from orchestration.drift import LOOK_MS, RECENT_MS, SHADOW, DriftBreaker, call_field, invalid_field
+
+MODEL = "openai:gpt-5-2025-08-07"
+
+
+class Fleet:
+    """Counters, a clock, and how often they were looked at."""
+
+    def __init__(self) -> None:
+        self.counters: Counter[tuple[int, str]] = Counter()
+        self.now_ms = self.looks = 0
+        self.breaker = DriftBreaker(self.read, lambda: self.now_ms)
+
+    def read(self, hours: int) -> Counter[tuple[int, str]]:
+        """As a store would."""
+        self.looks += 1
+        return Counter(self.counters)
+
+    def calls(self, n: int, refused: int, tool: str = "book", kind: str = "schema", hour: int = 7) -> None:
+        """Of that tool, in that hour."""
+        self.counters[hour, call_field(MODEL, tool, 60_000)] += n
+        self.counters[hour, invalid_field(MODEL, tool, 60_000, kind)] += refused
+
+    def later(self, ms: int = LOOK_MS) -> frozenset[str]:
+        """What is open after so long."""
+        self.now_ms += ms
+        return self.breaker.open(MODEL)
+
+
+def test_it_opens_on_a_share_of_enough_calls():
+    """30 % of 20; of that model and tool alone; what ran in shadow mode passed."""
+    fleet = Fleet()
+    fleet.calls(19, 10)
+    fleet.calls(100, 29, tool="find")
+    fleet.calls(50, 50, tool="scan", kind=SHADOW)
+    assert fleet.breaker.open(MODEL) == frozenset()
+    fleet.calls(1, 0)
+    assert fleet.later() == {"book"}
+    assert fleet.breaker.open("openai:gpt-4.1-2025-04-14") == frozenset()
+
+
+def test_it_looks_every_fifteen_seconds():
+    """One pipeline for all that a worker does meanwhile."""
+    fleet = Fleet()
+    for _ in range(100):
+        fleet.breaker.open(MODEL)
+    assert fleet.looks == 1
+    fleet.later()
+    assert fleet.looks == 2
+
+
+def test_what_happens_now_counts():
+    """After a thousand good calls it opens within twenty bad ones; and closes when the calls pass again."""
+    fleet = Fleet()
+    fleet.calls(1_000, 0)
+    assert fleet.later() == frozenset()
+    fleet.calls(20, 20)
+    assert fleet.later() == {"book"}
+    fleet.now_ms += RECENT_MS
+    fleet.later()
+    fleet.calls(30, 1)
+    assert fleet.later() == frozenset()
+
+
+def test_an_hour_that_ends_takes_nothing_along():
+    """Counters of a new hour begin at none, those of the old one stay what they were."""
+    fleet = Fleet()
+    fleet.calls(1_000, 10)
+    assert fleet.later() == frozenset()
+    fleet.calls(30, 29, hour=8)
+    assert fleet.later() == {"book"}
+
+
+@tool
+def book(order: str) -> str:
+    """Book."""
+    return order
+
+
+@tool
+def now() -> str:
+    """The time."""
+    return "noon"
+
+
+def test_an_open_breaker_makes_the_tool_strict_from_the_start():
+    """All tools are offered, that one in its strict form; and a refused call counts as two."""
+    agent = Agent("clerk", MODEL, "Book.", [book, now])
+    first = ladder.offer(agent, ladder.Streak(), {"book"})
+    assert [(spec.name, spec.strict) for spec in first.tools] == [("book", True), ("now", False)]
+    assert first.said == "strict"
+    behind = ladder.Streak((ladder.Refusal("book", "schema", "{}"), ladder.Refusal("book", "schema", "[]")), 2)
+    assert [spec.name for spec in ladder.offer(agent, behind, {"book"}).tools] == ["book"]
+    assert [spec.name for spec in ladder.offer(agent, behind).tools] == ["book", "now"]
+
+
+def test_a_tool_that_does_not_exist_takes_no_tool_away():
+    """A model that calls `serch` three times is still offered what there is: a request without tools may be refused."""
+    agent = Agent("clerk", MODEL, "Book.", [book, now])
+    behind = ladder.Streak(tuple(ladder.Refusal("serch", "unknown_tool", str(n)) for n in range(3)), 3)
+    assert len(ladder.offer(agent, behind).tools) == 2

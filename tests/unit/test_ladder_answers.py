@@ -1,0 +1,129 @@
+"""The ladder for final answers: the same rungs as for calls, read off the conversation alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import BaseModel
+
+from orchestration import Agent, Escalation, tool
+from orchestration.drift import rows
+from orchestration.errors import ModelError
+from orchestration.testing import InlineFleet
+from schemas.failure import Failure, FailureKind
+from schemas.message import NoteMessage, Text
+from schemas.model import ModelReply, ModelRequest, Stop, Usage
+
+MODEL, STRONG = "openai:gpt-5-2025-08-07", "anthropic:claude-sonnet-4-6"
+
+
+class Verdict(BaseModel):
+    order: str
+    days: int = 0
+
+
+@tool
+def now() -> str:
+    """The time."""
+    return "noon"
+
+
+class Sayer:
+    """Says what it is given, one answer each time, and keeps what it was asked; refuses strict schemas where it is told to."""
+
+    name = "scripted"
+
+    def __init__(self, *answers: str, takes_strict: bool = True) -> None:
+        self.answers = list(answers)
+        self.takes_strict = takes_strict
+        self.asked: list[ModelRequest] = []
+
+    def complete(self, request: ModelRequest) -> ModelReply:
+        """The next answer; the last one for ever. `…` at its end: cut off."""
+        self.asked.append(request)
+        if not self.takes_strict and (request.output_schema or {}).get("additionalProperties") is False:
+            raise ModelError(Failure(kind=FailureKind.FORMAT_ERROR, detail="400 grammar too large"))
+        said = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        stop = Stop.LENGTH if said.endswith("…") else Stop.END
+        return ModelReply(
+            parts=(Text(text=said),), stop=stop, usage=Usage(input_tokens=100, output_tokens=9), model="m"
+        )
+
+    def count(self, request: ModelRequest) -> None:
+        """Nobody counts."""
+
+
+def played(model: Sayer, **policies: object) -> tuple[InlineFleet, str]:
+    agent = Agent("judge", MODEL, "Judge.", [now], output_schema=Verdict, **policies)  # type: ignore[arg-type]
+    fleet = InlineFleet(agent, model=model)
+    return fleet, fleet.enqueue(agent, "Which order?")
+
+
+def notes(fleet: InlineFleet, job: str) -> list[str]:
+    return [message.text for message in fleet.messages(job) if isinstance(message, NoteMessage)]
+
+
+GOOD = '{"order": "W1", "days": 2}'
+
+
+def test_the_rungs():
+    """Told; told with an example; the schema in its strict form; a stronger model."""
+    model = Sayer("soon", "W1", '{"order": 1}', "[]", GOOD)
+    fleet, job = played(model, fallback_models=[STRONG])
+    assert fleet.run(job).output == GOOD
+    said = notes(fleet, job)
+    assert "It is not valid JSON" in said[0]
+    assert "An example that passes" not in said[0]
+    assert 'An example that passes: {"order": "text"}' in said[1]
+    assert "/order: expected string" in said[2]
+    closed = [request.output_schema.get("additionalProperties") is False for request in model.asked]
+    assert closed == [False, False, False, True, True]
+    assert model.asked[3].output_schema["required"] == ["order", "days"]
+    assert [request.model for request in model.asked] == ["gpt-5-2025-08-07"] * 4 + ["claude-sonnet-4-6"]
+    assert [record.asked for record in fleet.trace(job)] == ["", "", "", "strict", f"{STRONG}; strict"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "turns", "detail"),
+    [
+        (["soon"], 3, "bad_json: the same final answer 3 times in a row, none of them acceptable"),
+        ([f"in {n} days" for n in range(9)], 5, "bad_json: 5 final answers in a row, none of them acceptable"),
+        ([""], 3, "empty: the same final answer 3 times in a row, none of them acceptable"),
+        ([f'{{"order": {n}…' for n in range(9)], 5, "cut_off: 5 final answers in a row, none of them acceptable"),
+        ([json.dumps({"order": n}) for n in range(9)], 5, "schema: 5 final answers in a row, none of them acceptable"),
+    ],
+)  # fmt: skip
+def test_it_ends(answers, turns, detail):
+    """At the third identical answer, at the fifth of a kind: `output_invalid`, and the turns are counted as drift."""
+    model = Sayer(*answers)
+    fleet, job = played(model)
+    result = fleet.run(job)
+    assert (result.status, result.failure.kind, len(model.asked)) == ("dead_lettered", "output_invalid", turns)
+    assert result.failure.detail == detail
+    (row,) = rows(fleet.store.state.drift.items())
+    assert (row.tool, row.calls, row.invalid) == ("(answer)", turns, turns)
+
+
+def test_a_strict_form_that_is_refused_is_left_out():
+    """The provider says 400: asked again without, in the same step; and not tried again by this worker."""
+    model = Sayer("soon", "W1", '{"order": 1}', "[]", GOOD, takes_strict=False)
+    fleet, job = played(model)
+    assert fleet.run(job).output == GOOD
+    assert [record.outcome for record in fleet.trace(job)] == ["continue"] * 4 + ["complete"]
+    closed = [request.output_schema.get("additionalProperties") is False for request in model.asked]
+    assert closed == [False, False, False, True, False, False]
+
+
+def test_twice_is_not_once():
+    """A property that is given twice is refused, as in a call: nobody can say which of them was meant."""
+    model = Sayer('{"order": "W1", "order": "W2", "days": 1}', GOOD)
+    fleet, job = played(model)
+    assert fleet.run(job).output == GOOD
+    assert 'The property "order" is given more than once' in notes(fleet, job)[0]
+
+
+def test_a_human_is_asked_where_the_agent_says_so():
+    """Parked instead of dead."""
+    fleet, job = played(Sayer("soon"), escalation=[Escalation(when="repeated_failure")])
+    assert fleet.run(job).status == "parked"

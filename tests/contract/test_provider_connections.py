@@ -15,7 +15,7 @@ from tests.contract.provider_side import Side, beside_vendor
 from workers import providers
 
 
-@pytest.fixture(params=providers.names())
+@pytest.fixture(params=providers.BUILT_IN)
 def side(request: pytest.FixtureRequest) -> Iterator[Side]:
     with beside_vendor(request.param) as side:
         yield side
@@ -67,7 +67,7 @@ def test_redirects_are_refused(side: Side) -> None:
     assert caught.value.failure.kind is FailureKind.PROVIDER_ERROR
 
 
-@pytest.mark.parametrize("name", providers.names())
+@pytest.mark.parametrize("name", providers.BUILT_IN)
 def test_a_server_that_is_not_there(name: str) -> None:
     """A refused connection is a connection failure, and the call was certainly not sent."""
     with ProviderServer() as gone:

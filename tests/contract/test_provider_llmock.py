@@ -18,7 +18,7 @@ from workers import providers
 from workers.providers import Credentials, Provider
 
 
-@pytest.fixture(params=providers.names())
+@pytest.fixture(params=providers.BUILT_IN)
 def model(request: pytest.FixtureRequest, llmock: LLMock) -> Iterator[Provider]:
     openai_url = llmock.base_url("openai")
     yield providers.load(

@@ -32,7 +32,7 @@ def server() -> Iterator[ModelServer]:
         yield server
 
 
-SIMULATED = [name for name in providers.names() if name != "gemini"]
+SIMULATED = [name for name in providers.BUILT_IN if name != "gemini"]
 """The model server does not answer at Gemini's path; its wire is that of openai-compatible."""
 
 

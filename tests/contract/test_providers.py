@@ -23,7 +23,7 @@ def vendor() -> Iterator[ProviderServer]:
         yield server
 
 
-@pytest.fixture(params=providers.names())
+@pytest.fixture(params=providers.BUILT_IN)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -38,6 +38,9 @@ REGISTRY: dict[str, str] = {
 }
 """Provider name -> `module:function`; the function takes `Credentials` and returns the `Provider`."""
 
+BUILT_IN = tuple(REGISTRY)
+"""Names of those that come with Midwatch."""
+
 _kept: dict[tuple[str, Credentials], Provider] = {}
 _lock = threading.Lock()
 

@@ -78,7 +78,7 @@ CODED = [
 ]  # fmt: skip
 
 
-@pytest.fixture(params=providers.names())
+@pytest.fixture(params=providers.BUILT_IN)
 def side(request: pytest.FixtureRequest) -> Iterator[Side]:
     with beside_vendor(request.param) as side:
         yield side

@@ -42,7 +42,7 @@ ENDINGS: dict[str, Reply] = {
 FORBIDDEN = ("SECRET", "tangerine-47", "four four seven", "Ada Lovelace", "Fleet Street")
 
 
-@pytest.fixture(params=providers.names())
+@pytest.fixture(params=providers.BUILT_IN)
 def side(request: pytest.FixtureRequest) -> Iterator[Side]:
     with beside_vendor(request.param) as side:
         yield side

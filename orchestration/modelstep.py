@@ -105,7 +105,7 @@ class ModelStep:
     def commit(self, reply: ModelReply) -> Outcome:
         """Make the reply the truth, then run what it called inline."""
         agent, claim, store = self.agent, self.a.claim, self.r.store
-        read = turn.read(agent, claim, reply)
+        read = turn.read(agent, claim, reply, self.offer.model.provider)
         self.a.drift = self.drift_fields(read, reply)
         if read.failure and read.refusals and agent.asks_human("repeated_failure"):
             return self.a.parked(Park(question=read.failure.detail, reason="repeated_failure"))
@@ -150,7 +150,6 @@ class ModelStep:
         A tool that does not exist is counted without its name: a model may invent any number.
         """
         model, tokens = str(self.offer.model), reply.usage.input_tokens or self.estimated_tokens
-
         known = {*(spec.name for spec in self.agent.toolbox.specs), *ladder.RUNTIMES_OWN, ladder.ANSWER}
 
         def named(tool: str) -> str:

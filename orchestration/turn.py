@@ -51,11 +51,13 @@ class Turn:
         )
 
 
-def read(agent: Agent, claim: Claim, reply: ModelReply) -> Turn:
-    """Sort a reply. Tool calls run only after a stop that says so: a call in a reply that was cut off must never run."""
-    turn = Turn(
-        AssistantMessage(group=claim.group, parts=reply.parts, provider=agent.model.provider, model=reply.model)
-    )
+def read(agent: Agent, claim: Claim, reply: ModelReply, provider: str = "") -> Turn:
+    """Sort a reply. Tool calls run only after a stop that says so: a call in a reply that was cut off must never run.
+
+    `provider` is whose reply it is, when it is not the agent's own: what is a vendor's own in it goes back to no other.
+    """
+    said_by = provider or agent.model.provider
+    turn = Turn(AssistantMessage(group=claim.group, parts=reply.parts, provider=said_by, model=reply.model))
     calls, before = reply.tool_calls, ladder.streak(agent, claim.log)
     if reply.stop is Stop.REFUSAL:
         turn.failure = Failure(

@@ -107,6 +107,8 @@ def test_the_rungs() -> None:
     assert 'An example that passes: {"query": "text"}' in told[1]
     assert [len(request.tools) for request in model.asked] == [2, 2, 2, 1, 1, 2]
     assert [request.tools[0].strict for request in model.asked] == [False, False, False, True, True, False]
+    said_by = [message.provider for message in fleet.messages(job) if message.role == "assistant"]
+    assert said_by == ["openai", "openai", "openai", "openai", "anthropic", "openai"]
     asked = [record.asked for record in fleet.trace(job) if record.kind == "model"]
     assert asked == ["", "", "", "only execute_sql; strict", f"{STRONG}; only execute_sql; strict", ""]
     assert [request.model for request in model.asked] == [

@@ -76,7 +76,11 @@ def test_what_would_change_by_it_has_no_strict_form(one):
 
 def test_a_recursive_schema_has_one_at_openai_only():
     """Anthropic's grammars are finite."""
-    node = {"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#/$defs/n"}, {"type": "null"}]}}, "required": ["next"]}
+    node = {
+        "type": "object",
+        "properties": {"next": {"anyOf": [{"$ref": "#/$defs/n"}, {"type": "null"}]}},
+        "required": ["next"],
+    }
     schema = {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}, "required": ["n"], "$defs": {"n": node}}
     assert strict_form("openai", schema) is not None
     assert strict_form("anthropic", schema) is None

@@ -101,10 +101,9 @@ class Agent:
         self.escalation = tuple(_policy(rule, Escalation, "escalation") for rule in escalation)
         _check_tool_names(self)
         self.fallback_models = tuple(_model(self.name, fallback, self.model_policy) for fallback in fallback_models)
-        self.findings = dialects.check(self.model.provider, self.toolbox.specs)
-        """What the provider takes otherwise than it is written: see `dialects`."""
-        for fallback in self.fallback_models:
-            dialects.check(fallback.provider, self.toolbox.specs)
+        providers = [model.provider for model in (self.model, *self.fallback_models)]
+        self.findings = dialects.check_all(providers, self.toolbox.specs, self.output_schema)
+        """What its providers take otherwise than it is written: see `dialects`."""
         self.version = self._digest()
         self.fixed_bytes = len(self.system.encode()) + sum(len(spec.model_dump_json()) for spec in self.toolbox.specs)
         """Bytes that every call begins with: prompt, goal, tools."""

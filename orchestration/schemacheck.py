@@ -32,6 +32,13 @@ MAX_EXPANSION = 1_000
 
 _SPECIFICATIONS = {LATEST: DRAFT202012, "http://json-schema.org/draft-07/schema": DRAFT7}
 _IN_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
+_OF_OBJECTS = frozenset({
+    "$schema", "$id", "$comment", "$defs", "definitions", "$ref", "title", "description", "default", "examples",
+    "properties", "required", "additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "not", "if", "then",
+    "else",
+})  # fmt: skip
+"""Keywords that may stand at the top level without a type. With any other, it is a typo or a map of properties."""
+
 _TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 _FOREIGN = {
     "dict": "object", "hashmap": "object", "struct": "object", "float": "number", "double": "number", "int": "integer",
@@ -65,6 +72,8 @@ def checked_copy(schema: object) -> tuple[JsonObject, type[Validator]]:
         raise ConfigError("schema: nested too deep to be checked; flatten it") from None
     except FutureWarning as warning:  # where warnings are errors: a pattern that the next Python may read otherwise
         raise ConfigError(f"schema: a pattern with an unclear meaning: {warning}; escape the bracket") from None
+    if "type" not in copy and copy.keys() <= _OF_OBJECTS:
+        copy = {"type": "object", **copy}  # arguments are named: what a real server left out can mean nothing else
     if copy.get("type") != "object":
         came = show(copy["type"]) if "type" in copy else "nothing"
         raise ConfigError(f'schema /type: expected "object" (arguments are named), got {came}')

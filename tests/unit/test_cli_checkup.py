@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from orchestration import dialects
+from schemas.tools import ToolSpec
 from workers.cli import checkup
+
+SCHEMAS = [{"type": "object", "anyOf": [{"properties": {name: {"type": "string"}}}, {}]} for name in "ab"]
 
 
 @pytest.mark.parametrize(
@@ -89,3 +93,15 @@ def test_whatever_is_not_fine_says_what_to_do():
         checkup.access("redis://elsewhere/0"),
     ]
     assert all(check.advice for check in checks)
+
+
+def test_what_a_provider_takes_otherwise_is_shown():
+    """One line for each rule of a provider: what is mended is fine, what makes a model guess is warned about."""
+    tools = [ToolSpec(name=f"find_{n}", description="Find.", input_schema=schema) for n, schema in enumerate(SCHEMAS)]
+    first, second, third = checkup.taken_otherwise("clerk", dialects.check_all(["openai", "gemini"], tools, None))
+    assert (first.name, first.result, first.advice) == ("schema root", "ok", "")
+    assert first.found.startswith("clerk, find_0 and 1 more: openai: anyOf at the top level: sent as one object")
+    assert second.found.startswith("clerk, find_0 and 1 more: gemini: anyOf")
+    assert (third.name, third.result) == ("schema optional", "warn")
+    assert third.advice
+    assert checkup.taken_otherwise("clerk", ()) == []

@@ -24,16 +24,17 @@ def one(part: Any, **more: Any) -> dict[str, Any]:
 CLOSED = {"additionalProperties": False}
 
 
+ELSEWHERE = {"$anchor": "there", "type": "string"}
+
+
 @pytest.mark.parametrize(
     ("provider", "schema", "refusal"),
     [
-        ("anthropic", {"anyOf": [{"required": ["a"]}]}, "tool probe: anthropic refuses anyOf at the top level: say the"),
         ("anthropic", {"properties": {"filter[id]": {}}}, "tool probe/properties/filter[id]: anthropic refuses the property"),
-        ("openai", {"oneOf": [{}]}, "tool probe: openai refuses oneOf at the top level"),
-        ("openai", {"not": {}}, "tool probe: openai refuses not at the top level"),
-        ("openai", one({"type": "array"}), "tool probe/properties/x: openai refuses an array without `items`: say what"),
-        ("openai", one({"type": ["string", "array"]}), "an array without `items`"),
-        ("openai", one({"anyOf": [{"type": "null"}, {"type": "array"}]}), "tool probe/properties/x/anyOf/1: openai"),
+        ("anthropic", {"anyOf": [{"properties": {"a b": {}}}]}, "tool probe/properties/a b: anthropic refuses the property"),
+        ("anthropic", {"anyOf": [{"type": "null"}, {"type": "string"}]}, "it can't be sent as one object: no object satisfies"),
+        ("openai", {"allOf": [{}, {"type": "array"}]}, "tool probe: openai refuses allOf at the top level, and it can't be"),
+        ("gemini", {"oneOf": [one({"$ref": "#there"})], "$defs": {"a": ELSEWHERE}}, "the reference '#there' is none of the"),
     ],
 )  # fmt: skip
 def test_what_the_vendor_would_refuse_is_refused(provider: str, schema: dict[str, Any], refusal: str) -> None:
@@ -41,6 +42,50 @@ def test_what_the_vendor_would_refuse_is_refused(provider: str, schema: dict[str
     with pytest.raises(ConfigError) as refused:
         check(provider, [spec(schema)])
     assert refusal in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("provider", "schema", "rule", "where", "said"),
+    [
+        ("anthropic", {"anyOf": [{"required": ["a"]}]}, "root", "probe", "anthropic: anyOf at the top level: sent as one"),
+        ("openai", {"oneOf": [{}], "not": {}}, "root", "probe", "openai: oneOf at the top level, not at the top level: sent"),
+        ("gemini", {"allOf": [{}]}, "root", "probe", "gemini: allOf at the top level: sent as one object"),
+        ("anthropic", one({"items": [{}]}), "places", "probe/properties/x", "a list of schemas as `items`: sent as `pref"),
+        ("openai", one({"items": [{}]}), "places", "probe/properties/x", "a list of schemas as `items`: sent as `prefixItems`"),
+        ("openai", one({"type": "array"}), "items", "probe/properties/x", "without `items`: sent with `\"items\": {}`"),
+        ("openai", one({"type": ["string", "array"]}), "items", "probe/properties/x", "an array without `items`"),
+        ("openai", one({"anyOf": [{"type": "array"}]}), "items", "probe/properties/x/anyOf/0", "an array without `items`"),
+    ],
+)  # fmt: skip
+def test_what_can_be_mended_is_mended_and_said(
+    provider: str, schema: dict[str, Any], rule: str, where: str, said: str
+) -> None:
+    """Tools of other people's servers can't be rewritten by hand; what is sent instead is a finding."""
+    (finding,) = [found for found in check(provider, [spec(schema)]) if found.rule not in ("optional", "keyword")][:1]
+    assert (finding.rule, finding.where, finding.mended) == (rule, where, True)
+    assert said in finding.said
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+@pytest.mark.parametrize("schema", [{"anyOf": [{}]}, one({"type": "array", "items": [{}]})])
+def test_nothing_is_mended_in_strict_mode(provider: str, schema: dict[str, Any]) -> None:
+    """Strict mode holds the model to the schema that is sent: a wider one would be another promise."""
+    with pytest.raises(
+        ConfigError, match="in strict mode it is sent as written; leave strict mode off for this tool, or"
+    ):
+        check(provider, [spec(schema, strict=True)])
+
+
+def test_an_output_schema_is_looked_at_as_well() -> None:
+    """Neither takes alternatives at the top level of a final answer; Anthropic's SDK would leave only `{}` of them."""
+    schema = {"type": "object", "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}
+    for model in ("gpt-5-2025-08-07", "claude-sonnet-4-6"):
+        (finding,) = Agent("clerk", model, "You help.", output_schema=schema).findings
+        assert (finding.rule, finding.where, finding.mended) == ("root", "output_schema", True)
+    with pytest.raises(
+        ConfigError, match=r"^output_schema: openai refuses allOf at the top level, and it can't be sent"
+    ):
+        Agent("clerk", "gpt-5-2025-08-07", "You help.", output_schema={"type": "object", "allOf": [False]})
 
 
 @pytest.mark.parametrize(
@@ -112,15 +157,21 @@ def tagged(**arguments: Any) -> str:
     return "ok"
 
 
+@tool("tagged", "Tag an order.", JSONSchemaValidator({"type": "object", "properties": {"a b": {"type": "string"}}}))
+def misnamed(**arguments: Any) -> str:
+    """Tag."""
+    return "ok"
+
+
 def test_an_agent_knows_what_its_model_takes_otherwise() -> None:
     """Constructing it is enough: findings are data, a refusal is an error, fallback models are asked as well."""
     findings = Agent("clerk", "gemini:gemini-2.5-pro", "You help.", tools=[look_up]).findings
     assert [(finding.rule, finding.mended) for finding in findings] == [("keyword", True)]
     assert Agent("clerk", "claude-sonnet-4-6", "You help.", tools=[look_up, tagged]).findings == ()
-    with pytest.raises(ConfigError, match=r"tool tagged/properties/tags: openai refuses an array without `items`"):
-        Agent("clerk", "gpt-5-2025-08-07", "You help.", tools=[tagged])
-    with pytest.raises(ConfigError, match=r"openai refuses"):
-        Agent("clerk", "claude-sonnet-4-6", "Help.", tools=[tagged], fallback_models=["gpt-5-2025-08-07"])
+    both = Agent("clerk", "claude-sonnet-4-6", "Help.", tools=[tagged], fallback_models=["gpt-5-2025-08-07"])
+    assert [(finding.rule, finding.where) for finding in both.findings] == [("items", "tagged/properties/tags")]
+    with pytest.raises(ConfigError, match=r"tool tagged/properties/a b: anthropic refuses the property name 'a b'"):
+        Agent("clerk", "gpt-5-2025-08-07", "Help.", tools=[misnamed], fallback_models=["claude-sonnet-4-6"])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from workers.providers.read_json import ErrorReply
 from workers.providers.responses_reply import response_answer
 from workers.providers.responses_request import reasons, responses_request
 
-TOOLS = (ToolSpec(name="f", description="does f", input_schema={"type": "object"}),)
+TOOLS = (ToolSpec(name="f", description="does f", input_schema={"type": "object", "properties": {}}),)
 
 
 def said(group: int, *parts: Part, provider: str = "openai") -> AssistantMessage:
@@ -65,7 +65,7 @@ def test_responses_request() -> None:
                 "type": "function",
                 "name": "f",
                 "description": "does f",
-                "parameters": {"type": "object"},
+                "parameters": {"type": "object", "properties": {}},
                 "strict": False,
             }
         ],

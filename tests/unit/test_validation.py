@@ -126,7 +126,7 @@ def test_shapes_told_apart_by_one_property_are_explained_by_it() -> None:
     [
         ([], "expected a dict"),
         ({"type": "array"}, 'expected "object" (arguments are named), got "array"'),
-        ({"properties": {}}, "got nothing"),
+        ({"order": {"type": "string"}}, 'expected "object" (arguments are named), got nothing'),
         (one_property({"type": "dict"}), "did you mean 'object'?"),
         (one_property({"type": "float"}), "did you mean 'number'?"),
         (one_property({"type": "any"}), "leave `type` out"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from orchestration.dialects import Finding
 
 VALKEY_FROM = (9, 1, 1)
 """Before it, closing a TLS client or loading a corrupt stream could corrupt memory (CVE-2026-56684, CVE-2026-63639)."""
@@ -25,6 +28,20 @@ class Check:
     result: Literal["ok", "warn", "fail"]
     found: str
     advice: str = ""
+
+
+def taken_otherwise(agent: str, findings: Iterable[Finding]) -> list[Check]:
+    """What its providers take otherwise than it is written: one line for each rule, with the first place."""
+    by_rule: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        by_rule.setdefault((finding.said.partition(":")[0], finding.rule), []).append(finding)
+    checks: list[Check] = []
+    for (_, rule), found in by_rule.items():
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        text, mended = f"{agent}, {found[0].where}{more}: {found[0].said}", found[0].mended
+        advice = "" if mended else "agent.findings names every place"
+        checks.append(Check(f"schema {rule}", "ok" if mended else "warn", text, advice))
+    return checks
 
 
 Info = Mapping[str, object]

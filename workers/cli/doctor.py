@@ -76,18 +76,21 @@ def own_checks(current: Settings) -> list[Check]:
     """What lies on our side: prefix, names, agents."""
     checks = [checkup.Check("prefix", "ok", f"{current.prefix} (all fleets that share it are one)")]
     checks += [checkup.Check("environment", "warn", problem, "rename or unset it") for problem in mistyped()]
-    checks.append(_agents(current))
-    return checks
+    return checks + _agents(current)
 
 
-def _agents(current: Settings) -> Check:
+def _agents(current: Settings) -> list[Check]:
     from workers.cli.agents import load_agents
 
     if not current.agents:
-        return checkup.Check("agents", "warn", "none named here", "a worker needs MIDWATCH_AGENTS; a producer does not")
+        advice = "a worker needs MIDWATCH_AGENTS; a producer does not"
+        return [checkup.Check("agents", "warn", "none named here", advice)]
     try:
         loaded = load_agents(current)
     except ValueError as error:  # ConfigError is one
-        return checkup.Check("agents", "fail", str(error), "mend the module, or MIDWATCH_AGENTS")
+        return [checkup.Check("agents", "fail", str(error), "mend the module, or MIDWATCH_AGENTS")]
     names = ", ".join(f"{agent.name} ({agent.model})" for agent in loaded)
-    return checkup.Check("agents", "ok", names)
+    checks = [checkup.Check("agents", "ok", names)]
+    for agent in loaded:
+        checks += checkup.taken_otherwise(agent.name, agent.findings)
+    return checks

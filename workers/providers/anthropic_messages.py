@@ -5,6 +5,7 @@ from __future__ import annotations
 import anthropic
 import httpx2
 
+from orchestration.wireform import wire_output
 from schemas.contract import JsonObject
 from schemas.failure import FailureKind
 from schemas.model import ModelRequest
@@ -65,7 +66,7 @@ def _with_accepted_schema(request: ModelRequest) -> ModelRequest:
     if request.output_schema is None:
         return request
     try:
-        accepted = anthropic.transform_schema(request.output_schema)
+        accepted = anthropic.transform_schema(wire_output(NAME, request.output_schema))
     except (ValueError, AssertionError, TypeError, AttributeError):
         detail = "the output schema can't be reduced to what the vendor accepts; give every part of it a single type"
         raise Unsendable(detail, FailureKind.FORMAT_ERROR) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from orchestration.wireform import wire_form
 from schemas.contract import JsonObject
 from schemas.message import Message, Text, ToolCall
 from schemas.model import ModelRequest
@@ -37,7 +38,7 @@ def _prompt(request: ModelRequest, provider: str) -> JsonObject:
         prompt["system"] = [{"type": "text", "text": request.system, "cache_control": CACHE_CONTROL}]
     if request.tools:
         tools: list[JsonObject] = []
-        for tool in request.tools:
+        for tool in (wire_form(provider, tool) for tool in request.tools):
             tools.append({"name": tool.name, "description": tool.description, "input_schema": tool.input_schema})
             if tool.strict:
                 tools[-1]["strict"] = True

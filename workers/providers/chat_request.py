@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from orchestration.wireform import wire_form, wire_output
 from schemas.contract import JsonObject
 from schemas.message import AssistantMessage, Message, Opaque, ToolCall
 from schemas.model import ModelRequest
@@ -29,11 +30,14 @@ def chat_request(request: ModelRequest, provider: str, *, gemini: bool) -> JsonO
     """The body of `POST /chat/completions`. `max_tokens` is the limit that every such server knows."""
     body: JsonObject = {"model": request.model, "max_tokens": request.max_output_tokens}
     if request.tools:
-        body["tools"] = [{"type": "function", "function": function} for function in _functions(request, gemini)]
+        body["tools"] = [
+            {"type": "function", "function": function} for function in _functions(request, provider, gemini)
+        ]
     if request.force_tool is not None:
         body["tool_choice"] = {"type": "function", "function": {"name": request.force_tool}}
     if request.output_schema is not None:
-        schema = for_gemini(request.output_schema) if gemini else request.output_schema
+        schema = wire_output(provider, request.output_schema)
+        schema = for_gemini(schema) if gemini else schema
         strict = {} if gemini else {"strict": is_openai_strict(schema)}
         body["response_format"] = {
             "type": "json_schema",
@@ -52,9 +56,9 @@ def wants_signatures(model: str) -> bool:
     return version is not None and int(version[1]) >= 3
 
 
-def _functions(request: ModelRequest, gemini: bool) -> list[JsonObject]:
+def _functions(request: ModelRequest, provider: str, gemini: bool) -> list[JsonObject]:
     functions: list[JsonObject] = []
-    for tool in request.tools:
+    for tool in (wire_form(provider, tool) for tool in request.tools):
         schema = for_gemini(tool.input_schema) if gemini else tool.input_schema
         functions.append({"name": tool.name, "description": tool.description, "parameters": schema})
         if tool.strict and not gemini:

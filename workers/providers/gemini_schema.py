@@ -15,7 +15,7 @@ KEPT = ("description", "minimum", "maximum", "minItems", "maxItems", "minLength"
 MAX_PARTS = 2_000
 """Most parts that are written. References are replaced by what they point to, so a small schema can be a huge one."""
 
-_TYPING = frozenset({"type", "properties", "items", "enum", "const", "$ref", "anyOf", "oneOf", "allOf"})
+_TYPING = frozenset({"type", "properties", "items", "prefixItems", "enum", "const", "$ref", "anyOf", "oneOf", "allOf"})
 """Keywords by which a schema says what it describes."""
 
 ANYTHING: JsonObject = {"type": "object"}
@@ -56,13 +56,13 @@ class _Writer:
         return self._with_children(schema, out, followed)
 
     def _with_children(self, schema: JsonObject, out: JsonObject, followed: frozenset[str]) -> JsonObject:
-        properties, items = schema.get("properties"), schema.get("items")
+        properties, items = schema.get("properties"), _items(schema)
         if isinstance(properties, dict):
             out["properties"] = {name: self.write(value, followed) for name, value in properties.items()}
             required = [name for name in dict.fromkeys(schema.get("required", ())) if name in properties]
             if required:
                 out["required"] = required
-        if out.get("type") == "array" or "items" in schema:
+        if out.get("type") == "array" or items is not None:
             # An array whose items are not described is refused.
             out["items"] = self.write(items, followed) if items else {"type": "string"}
         out.setdefault("type", "object" if "properties" in out else "array" if "items" in out else "string")
@@ -103,6 +103,16 @@ def _variants(schema: JsonObject) -> list[JsonObject]:
     if "properties" in schema:
         return []
     return [item for key in ("anyOf", "oneOf") for item in schema.get(key, ()) if isinstance(item, dict)]
+
+
+def _items(schema: JsonObject) -> object:
+    """One schema for all items: the format has no places in a list."""
+    places, rest = schema.get("prefixItems"), schema.get("items")
+    if not places:
+        return rest
+    forms = [one for one in (*places, rest) if isinstance(one, dict) and one]
+    several = [form for n, form in enumerate(forms) if form not in forms[:n]]
+    return several[0] if len(several) == 1 else {"anyOf": several}
 
 
 def _merge(flat: JsonObject, more: JsonObject) -> None:

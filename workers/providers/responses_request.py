@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 
+from orchestration.wireform import wire_form, wire_output
 from schemas.contract import JsonObject
 from schemas.message import Message, NoteMessage, Text, ToolCall
 from schemas.model import ModelRequest
@@ -64,12 +65,13 @@ def _prompt(request: ModelRequest, provider: str) -> JsonObject:
                 "parameters": tool.input_schema,
                 "strict": tool.strict,
             }
-            for tool in request.tools
+            for tool in (wire_form(provider, tool) for tool in request.tools)
         ]
     if request.force_tool is not None:
         prompt["tool_choice"] = {"type": "function", "name": request.force_tool}
     if request.output_schema is not None:
-        schema, strict = request.output_schema, is_openai_strict(request.output_schema)
+        schema = wire_output(provider, request.output_schema)
+        strict = is_openai_strict(schema)
         prompt["text"] = {"format": {"type": "json_schema", "name": "output", "schema": schema, "strict": strict}}
     prompt["input"] = _items(request.messages, provider)
     return prompt

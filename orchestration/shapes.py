@@ -1,0 +1,108 @@
+"""The shape of an object that a schema describes: its properties, which of them are required, whether others may be there.
+
+Two shapes that must both be met make one, and so do alternatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+
+from schemas.contract import JsonObject
+
+Form = JsonObject | bool
+"""What a property may be: a schema."""
+
+_NOTES = frozenset({"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment"})
+"""Keywords that judge nothing."""
+
+_BOUND = frozenset({
+    "$ref", "if", "then", "else", "contains", "minContains", "maxContains", "unevaluatedProperties", "unevaluatedItems",
+})  # fmt: skip
+"""Keywords that mean something else beside others: they are not put into one schema with others."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is said of one object."""
+
+    properties: dict[str, Form]
+    required: tuple[str, ...] = ()
+    closed: bool = False
+    """No other properties."""
+    partial: frozenset[str] = field(default_factory=frozenset)
+    """Properties that only some alternatives name. What is said of them elsewhere holds instead."""
+
+    @classmethod
+    def of(cls, part: JsonObject) -> Shape:
+        """What a schema says itself."""
+        closed = part.get("additionalProperties") is False and not part.get("patternProperties")
+        return cls(part.get("properties", {}), tuple(part.get("required", ())), closed)
+
+
+ANY_OBJECT = Shape({})
+
+
+def both(shapes: Sequence[Shape]) -> Shape:
+    """All must be met."""
+    return reduce(_both, shapes, ANY_OBJECT)
+
+
+def _both(one: Shape, other: Shape) -> Shape:
+    properties: dict[str, Form] = {}
+    for name in dict.fromkeys([*one.properties, *other.properties]):
+        having = [shape for shape in (one, other) if name in shape.properties]
+        if any(shape.closed for shape in (one, other) if shape not in having):
+            continue
+        having = [shape for shape in having if name not in shape.partial] or having
+        properties[name] = reduce(_both_forms, [shape.properties[name] for shape in having])
+    required = tuple(dict.fromkeys([*one.required, *other.required]))
+    partial = frozenset(
+        name for name in properties if all(name in s.partial for s in (one, other) if name in s.properties)
+    )
+    return Shape(properties, required, one.closed or other.closed, partial)
+
+
+def either(shapes: Sequence[Shape]) -> Shape:
+    """One must be met."""
+    properties: dict[str, Form] = {}
+    partial: set[str] = set()
+    for name in dict.fromkeys(name for shape in shapes for name in shape.properties):
+        properties[name] = _any_form([shape.properties[name] for shape in shapes if name in shape.properties])
+        if any(name in s.partial if name in s.properties else not s.closed for s in shapes):
+            partial.add(name)
+    required = tuple(name for name in shapes[0].required if all(name in shape.required for shape in shapes))
+    return Shape(properties, required, all(shape.closed for shape in shapes), frozenset(partial))
+
+
+def _both_forms(one: Form, other: Form) -> Form:
+    if one is False or other is False:
+        return False
+    if one is True or other is True or one == other:
+        return other if one is True else one
+    judging, keys = set(one) - _NOTES, set(other) - _NOTES
+    if not (judging | keys) & _BOUND and all(one[key] == other[key] for key in judging & keys):
+        return {**other, **one}
+    return {"allOf": [one, other]}
+
+
+def _any_form(forms: list[Form]) -> Form:
+    """One of the forms. Where a form only says that the property may not be there, the others say what it is."""
+    several = [form for n, form in enumerate(forms) if form is not False and form not in forms[:n]]
+    if not several:
+        return False
+    if True in several or {} in several:
+        return True
+    return several[0] if len(several) == 1 else _listed(several) or {"anyOf": several}
+
+
+def _listed(forms: Sequence[Form]) -> JsonObject | None:
+    """`kind` of the usual kinds: values of one type, said as one list."""
+    values: list[object] = []
+    for form in forms:
+        judging = {} if isinstance(form, bool) else {key: form[key] for key in form if key not in _NOTES}
+        values += judging.pop("enum", [judging.pop("const")] if "const" in judging else [])
+        if not values or judging not in ({}, {"type": "string"}):
+            return None
+    return {"type": "string", "enum": values} if all(isinstance(value, str) for value in values) else None

@@ -1,0 +1,115 @@
+"""What is sent where a vendor does not take what the author wrote, on each wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestration.arrayform import with_items
+from orchestration.wireform import wire_form, wire_output
+from schemas.message import UserMessage
+from schemas.model import ModelRequest
+from schemas.tools import ToolSpec
+from workers.providers.anthropic_messages import MessagesDialect
+from workers.providers.anthropic_request import count_request, messages_request
+from workers.providers.chat_request import chat_request
+from workers.providers.responses_request import responses_request
+
+ONE_OF = {
+    "type": "object",
+    "oneOf": [
+        {"properties": {"url": {"type": "string"}}, "required": ["url"]},
+        {"properties": {"rows": {"type": "array"}}, "required": ["rows"]},
+    ],
+}
+ROWS = {"anthropic": {"type": "array"}, "openai": {"type": "array", "items": {}}}
+
+
+def spec(schema: dict[str, Any], *, strict: bool = False) -> ToolSpec:
+    return ToolSpec(name="attach", description="Attach a file.", input_schema=schema, strict=strict)
+
+
+def request(schema: dict[str, Any], **more: Any) -> ModelRequest:
+    said = (UserMessage(text="Hello.", group=1),)
+    return ModelRequest(model="m-1", system="", messages=said, tools=(spec(schema),), **more)
+
+
+def test_every_wire_sends_one_object_and_says_the_alternatives() -> None:
+    """Tools in the requests themselves, and in what is counted before them."""
+    described = "Attach a file.\n\nGive exactly one of: url; rows."
+    asked = request(ONE_OF)
+    for body in (messages_request(asked, "anthropic"), count_request(asked, "anthropic")):
+        (tool,) = body["tools"]
+        assert tool["description"] == described
+        assert tool["input_schema"] == {
+            "type": "object", "properties": {"url": {"type": "string"}, "rows": ROWS["anthropic"]},
+        }  # fmt: skip
+    (tool,) = responses_request(asked, "openai")["tools"]
+    assert tool["description"] == described
+    assert tool["parameters"]["properties"]["rows"] == ROWS["openai"]
+    (tool,) = chat_request(asked, "gemini", gemini=True)["tools"]
+    assert tool["function"]["description"] == described
+    assert tool["function"]["parameters"]["properties"]["rows"] == {"type": "array", "items": {"type": "string"}}
+    (tool,) = chat_request(asked, "openai-compatible", gemini=False)["tools"]
+    assert tool["function"]["parameters"] == ONE_OF
+
+
+def test_a_final_answer_is_asked_for_as_one_object() -> None:
+    """The alternatives are in the schema's own description. Anthropic's SDK would make an empty object of them."""
+    asked = request({"type": "object"}, output_schema={**ONE_OF, "description": "The file."})
+    sent = responses_request(asked, "openai")["text"]["format"]
+    assert sent["schema"]["description"] == "The file. Give exactly one of: url; rows."
+    assert "oneOf" not in sent["schema"]
+    assert sent["strict"] is False
+    asked_of_claude = MessagesDialect().request(asked)["output_config"]["format"]
+    assert set(asked_of_claude["schema"]["properties"]) == {"url", "rows"}
+    assert asked_of_claude["schema"]["description"].startswith("The file. Give exactly one of: url; rows.")
+    assert wire_output("openai-compatible", ONE_OF) is ONE_OF
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai", "gemini", "openai-compatible", "scripted"])
+def test_what_every_vendor_takes_is_sent_as_it_is(provider: str) -> None:
+    """The same object, not even copied: prompt caches, and the time of a call."""
+    tool = spec({"type": "object", "properties": {"a": {"type": "array", "items": {"anyOf": [{"const": 1}]}}}})
+    assert wire_form(provider, tool) is tool
+
+
+def test_a_tool_without_parameters_says_so_to_openai() -> None:
+    """The vendor takes no object without `properties`; the others do."""
+    tool = spec({"type": "object"})
+    assert wire_form("openai", tool).input_schema == {"type": "object", "properties": {}}
+    assert wire_form("anthropic", tool) is wire_form("gemini", tool) is tool
+
+
+def test_strict_mode_is_sent_as_written() -> None:
+    """Its schema binds the model, and is checked when the agent is constructed. Gemini's is never asked for."""
+    tool = spec(ONE_OF, strict=True)
+    assert wire_form("anthropic", tool) is wire_form("openai", tool) is tool
+    assert "oneOf" not in wire_form("gemini", tool).input_schema
+
+
+@pytest.mark.parametrize(
+    ("part", "sent"),
+    [
+        ({"type": "array"}, {"type": "array", "items": {}}),
+        ({"type": ["array", "null"]}, {"type": ["array", "null"], "items": {}}),
+        ({"type": "array", "prefixItems": [{}]}, {"type": "array", "prefixItems": [{}], "items": {}}),
+        ({"type": "array", "items": [{"type": "number"}], "additionalItems": False},
+         {"type": "array", "prefixItems": [{"type": "number"}], "items": False}),
+        ({"type": "array", "items": []}, {"type": "array", "items": {}}),
+        ({"items": [{"type": "array"}]}, {"prefixItems": [{"type": "array", "items": {}}], "items": {}}),
+    ],
+)  # fmt: skip
+def test_arrays_have_items(part: dict[str, Any], sent: dict[str, Any]) -> None:
+    """Places of a list are said as 2020-12 says them, and an array of anything says so."""
+    schema = {"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"x": {"anyOf": [part]}}}
+    found = with_items(schema, untyped=True)
+    assert found["properties"]["x"]["anyOf"] == [sent]
+    assert ("$schema" in found) is not isinstance(part.get("items"), list)
+
+
+def test_values_are_no_schemas() -> None:
+    """A default or a choice that looks like an array's schema is a value, and stays what it is."""
+    schema = {"properties": {"x": {"default": {"type": "array"}, "enum": [{"items": []}, {"type": "array"}]}}}
+    assert with_items(schema, untyped=True) == schema

@@ -16,6 +16,7 @@ from orchestration.modelnames import ModelName, pinning
 from orchestration.toolrun import inside_tool
 from orchestration.tools import Tool, Toolbox, agent_tool
 from orchestration.validation import JSONSchemaValidator
+from orchestration.weight import weigh
 from schemas.contract import JsonObject, Name, canonical_json
 from schemas.policy import ContextBudget, Escalation, GoalContract, ModelPolicy, RetryConfig, RunLimits
 
@@ -105,8 +106,8 @@ class Agent:
         self.findings = dialects.check_all(providers, self.toolbox.specs, self.output_schema)
         """What its providers take otherwise than it is written: see `dialects`."""
         self.version = self._digest()
-        self.fixed_bytes = len(self.system.encode()) + sum(len(spec.model_dump_json()) for spec in self.toolbox.specs)
-        """Bytes that every call begins with: prompt, goal, tools."""
+        self.fixed_weight = weigh(self.system) + sum(weigh(spec.model_dump_json()) for spec in self.toolbox.specs)
+        """Weight of what every call begins with: prompt, goal, tools."""
 
     def __repr__(self) -> str:
         return f"Agent({self.name!r}, {str(self.model)!r}, version={self.version})"

@@ -78,8 +78,8 @@ class Claim:
     """A human's decision on this call: '', 'approved', or 'rejected:' and why."""
     log: Sequence[Message] = ()
     """For a model step: the whole conversation, oldest first (cached by the worker, completed by the claim)."""
-    log_bytes: int = 0
-    """Bytes of JSON of `log`: what the token estimate is made from."""
+    log_weight: int = 0
+    """Of `log`: what the token estimate is made from. See `weight`."""
     flags: frozenset[str] = frozenset()
     """Session flags, e.g. `results` when some result is stored by reference."""
     memory: Memory | None = None
@@ -155,8 +155,8 @@ class CompactionWork:
     anchor: Anchor | None
     messages: tuple[Message, ...]
     """In the order of the store's log: a message's place is its index there."""
-    sizes_bytes: tuple[int, ...]
-    """Of JSON, one for each message."""
+    weights: tuple[int, ...]
+    """One for each message. See `weight`."""
     last_digest: str
     """SHA-1 of the last entry: the log must still hold it when the compaction is committed."""
 

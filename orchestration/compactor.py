@@ -15,9 +15,9 @@ import structlog
 
 from orchestration.agent import Agent
 from orchestration.commits import CompactionWork
-from orchestration.context import weighed_bytes
+from orchestration.context import note_weight
 from orchestration.errors import ModelError
-from orchestration.estimate import BOUNDS, PRIOR_TOKENS_PER_BYTE
+from orchestration.estimate import BOUNDS, PRIOR
 from orchestration.gatedcalls import asked, summary_call
 from orchestration.modelnames import ModelName
 from orchestration.ports import Gate, Model, Store
@@ -69,9 +69,9 @@ class Compactor:
             return Compacted.NOTHING
         if isinstance(work, int):
             return Compacted.BUSY
-        size_bytes = size_of(agent, work)
-        room = room_of(agent, work) if above else room_of(agent, work, most_bytes=size_bytes)
-        if size_bytes <= above * room.full_bytes:
+        weight = weight_of(agent, work)
+        room = room_of(agent, work) if above else room_of(agent, work, most=weight)
+        if weight <= above * room.full:
             self.store.commit_compaction(work, STRATEGIES["none"].compact(work, agent, room, self.ask))
             return Compacted.NOTHING
         compaction = STRATEGIES[agent.context_budget.on_overflow].compact(work, agent, room, self.ask)
@@ -104,17 +104,17 @@ class Compactor:
         return reply
 
 
-def room_of(agent: Agent, work: CompactionWork, most_bytes: int | None = None) -> Room:
-    """The budget in bytes, at the rate the provider charged this session's last call; `most_bytes` at the most."""
+def room_of(agent: Agent, work: CompactionWork, most: int | None = None) -> Room:
+    """The budget as a weight, at the rate the provider charged this session's last call; `most` at the most."""
     budget, anchor = agent.context_budget, work.anchor
-    rate = PRIOR_TOKENS_PER_BYTE
-    if anchor is not None and anchor.size_bytes and anchor.model == str(agent.model):
-        rate = min(BOUNDS[1], max(BOUNDS[0], anchor.tokens / anchor.size_bytes))
+    rate = PRIOR
+    if anchor is not None and anchor.weight and anchor.model == str(agent.model):
+        rate = min(BOUNDS[1], max(BOUNDS[0], anchor.tokens / anchor.weight))
     full = (budget.max_tokens - budget.reserve_output) / rate
-    full = full if most_bytes is None else min(full, most_bytes)
-    return Room(full_bytes=int(full), target_bytes=int(full * budget.shrink_to) - agent.fixed_bytes)
+    full = full if most is None else min(full, most)
+    return Room(full=int(full), target=int(full * budget.shrink_to) - agent.fixed_weight)
 
 
-def size_of(agent: Agent, work: CompactionWork) -> int:
-    """Bytes of all that is sent now."""
-    return agent.fixed_bytes + sum(work.sizes_bytes) + (weighed_bytes(work.memory) if work.memory else 0)
+def weight_of(agent: Agent, work: CompactionWork) -> int:
+    """Weight of all that is sent now."""
+    return agent.fixed_weight + sum(work.weights) + (note_weight(work.memory) if work.memory else 0)

@@ -11,12 +11,10 @@ from orchestration.compaction.render import render
 from orchestration.ladder import Offer
 from orchestration.recall import RECALL
 from orchestration.results import READ_RESULT
+from orchestration.weight import weigh
 from schemas.memory import Memory
 from schemas.message import Message, NoteMessage
 from schemas.model import ModelRequest
-
-MEMORY_WEIGHT = 1.4
-"""A ledger of ids and numbers has fewer bytes to a token than the conversation it came from (0.96 to 1.45 times, measured)."""
 
 
 def assemble(agent: Agent, claim: Claim, offer: Offer | None = None) -> ModelRequest:
@@ -52,31 +50,35 @@ def most_output(agent: Agent, claim: Claim) -> int:
     return reserve if ceiling is None else max(1, min(reserve, ceiling - claim.job.usage.output_tokens))
 
 
-def size_bytes(agent: Agent, claim: Claim) -> int:
-    """Bytes of JSON of all that is sent: prompt, goal, tools, memory, messages."""
-    return agent.fixed_bytes + claim.log_bytes + (weighed_bytes(claim.memory) if claim.memory else 0)
+def weight_of(agent: Agent, claim: Claim) -> int:
+    """Weight of all that is sent: prompt, goal, tools, memory, messages."""
+    return agent.fixed_weight + claim.log_weight + (note_weight(claim.memory) if claim.memory else 0)
 
 
-def weighed_bytes(memory: Memory) -> int:
-    """Bytes of the memory's note, as if its tokens were as long as those of messages."""
-    return int(len(note(memory).encode(errors="backslashreplace")) * MEMORY_WEIGHT)
-
-
-_notes: OrderedDict[int, tuple[Memory, str]] = OrderedDict()
+_notes: OrderedDict[int, tuple[Memory, str, int]] = OrderedDict()
 _KEPT = 64
 """Sessions whose note a worker keeps: it is the same from one compaction to the next, and long."""
 
 
 def note(memory: Memory) -> str:
     """The memory as text, made once for each memory."""
+    return _noted(memory)[1]
+
+
+def note_weight(memory: Memory) -> int:
+    """Weight of that text."""
+    return _noted(memory)[2]
+
+
+def _noted(memory: Memory) -> tuple[Memory, str, int]:
     known = _notes.get(id(memory))
     if known is not None and known[0] is memory:
-        return known[1]
+        return known
     text = render(memory)
-    _notes[id(memory)] = (memory, text)
+    noted = _notes[id(memory)] = (memory, text, weigh(text))
     while len(_notes) > _KEPT:
         try:
             _notes.popitem(last=False)
         except KeyError:  # another thread emptied it
             break
-    return text
+    return noted

@@ -1,7 +1,8 @@
 """How many tokens a request will be: anchored on what the provider reported for the last call, learned for the rest.
 
 Counting characters by four misses half of what recent tokenizers see in JSON (measured). Here the last call's true input is
-known, so only what was added since is estimated, at the tokens per byte that this model was seen to charge.
+known, so only what was added since is estimated: by its weight (see `weight`), and by the tokens that this model was seen to
+charge for one of weight.
 """
 
 from __future__ import annotations
@@ -10,41 +11,40 @@ import math
 import threading
 from dataclasses import dataclass
 
-PRIOR_TOKENS_PER_BYTE = 1 / 2.5
-"""Before anything was reported: conservative for JSON and prose alike."""
+PRIOR = 1.6
+"""Tokens for one of weight before anything was reported: 1.03 by o200k, 1.55 by the newest of Claude's (measured)."""
 
-DENSE_TOKENS_PER_BYTE = 1 / 2.0
-"""Tables of numbers and lists of ids, in recent tokenizers (measured with o200k on recorded tool results: 1.9 to 2.3 bytes)."""
-
-MARGIN = 1.15
+MARGIN = 1.3
 
 LEARNING = 0.3
 """Weight of the newest report in the running mean."""
 
-LEAST_DELTA_BYTES = 400
-"""A smaller addition says more about the framing of messages than about their text."""
+LEAST_DELTA = 100
+"""A lighter addition says more about the framing of messages than about their text."""
 
-BOUNDS = (1 / 12, 1.0)
-"""Tokens per byte that can be true: outside of it a report is a server's mistake."""
+BOUNDS = (0.25, 4.0)
+"""Tokens for one of weight that can be true: outside of it a report is a server's mistake."""
 
 
 @dataclass(frozen=True)
 class Anchor:
-    """The last call of a session: how large its request was, and what the provider counted."""
+    """The last call of a session: how much its request weighed, and what the provider counted."""
 
-    size_bytes: int
+    weight: int
     tokens: int
     model: str = ""
 
     def __str__(self) -> str:
-        return f"{self.size_bytes}|{self.tokens}|{self.model}"
+        return f"w{self.weight}|{self.tokens}|{self.model}"
 
     @classmethod
     def read(cls, text: str) -> Anchor | None:
-        """What `str` wrote; None for anything else."""
-        size, _, rest = text.partition("|")
+        """What `str` wrote; None for anything else, such as what an earlier version wrote, which counted bytes."""
+        weight, _, rest = text.partition("|")
         tokens, _, model = rest.partition("|")
-        return cls(int(size), int(tokens), model) if size.isdigit() and tokens.isdigit() else None
+        if not (weight.startswith("w") and weight[1:].isdigit() and tokens.isdigit()):
+            return None
+        return cls(int(weight[1:]), int(tokens), model)
 
 
 class Estimator:
@@ -54,39 +54,39 @@ class Estimator:
         self._rates: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def estimate(self, model: str, size_bytes: int, anchor: Anchor | None) -> int:
-        """Input tokens of a request of `size_bytes` bytes of JSON (prompt, tools, messages)."""
-        if anchor is None or anchor.model != model or not anchor.size_bytes:
-            return math.ceil(size_bytes * self._rate(model))
-        if size_bytes >= anchor.size_bytes:
-            return anchor.tokens + math.ceil((size_bytes - anchor.size_bytes) * self._rate(model, anchor))
-        return math.ceil(size_bytes * _bounded(anchor.tokens / anchor.size_bytes))  # it was compacted since
+    def estimate(self, model: str, weight: int, anchor: Anchor | None) -> int:
+        """Input tokens of a request that weighs so much (prompt, tools, messages)."""
+        if anchor is None or anchor.model != model or not anchor.weight:
+            return math.ceil(weight * self._rate(model))
+        if weight >= anchor.weight:
+            return anchor.tokens + math.ceil((weight - anchor.weight) * self._rate(model, anchor))
+        return math.ceil(weight * _bounded(anchor.tokens / anchor.weight))  # it was compacted since
 
-    def at_most(self, model: str, size_bytes: int, anchor: Anchor | None) -> int:
-        """The same with a margin on what no report has covered: a table of digits has twice the tokens of its size in prose."""
-        if anchor is None or anchor.model != model or not anchor.size_bytes:
-            return self.estimate(model, size_bytes, anchor)
-        if size_bytes < anchor.size_bytes:
-            return math.ceil(self.estimate(model, size_bytes, anchor) * MARGIN)
-        rate = max(DENSE_TOKENS_PER_BYTE, self._rate(model, anchor) * MARGIN)
-        return anchor.tokens + math.ceil((size_bytes - anchor.size_bytes) * rate)
+    def at_most(self, model: str, weight: int, anchor: Anchor | None) -> int:
+        """The same with a margin on what no report has covered: a weight is a guess."""
+        if anchor is None or anchor.model != model or not anchor.weight:
+            return self.estimate(model, weight, anchor)
+        if weight < anchor.weight:
+            return math.ceil(self.estimate(model, weight, anchor) * MARGIN)
+        rate = max(PRIOR, self._rate(model, anchor) * MARGIN)
+        return anchor.tokens + math.ceil((weight - anchor.weight) * rate)
 
-    def learn(self, model: str, size_bytes: int, tokens: int, anchor: Anchor | None) -> None:
-        """A request of `size_bytes` was reported to be `tokens`."""
-        if size_bytes <= 0 or not BOUNDS[0] <= tokens / size_bytes <= BOUNDS[1]:
+    def learn(self, model: str, weight: int, tokens: int, anchor: Anchor | None) -> None:
+        """A request that weighs so much was reported to be `tokens`."""
+        if weight <= 0 or not BOUNDS[0] <= tokens / weight <= BOUNDS[1]:
             return
-        seen = tokens / size_bytes
-        if anchor is not None and anchor.model == model and size_bytes - anchor.size_bytes >= LEAST_DELTA_BYTES:
-            seen = _bounded((tokens - anchor.tokens) / (size_bytes - anchor.size_bytes))
+        seen = tokens / weight
+        if anchor is not None and anchor.model == model and weight - anchor.weight >= LEAST_DELTA:
+            seen = _bounded((tokens - anchor.tokens) / (weight - anchor.weight))
         with self._lock:
             known = self._rates.get(model)
             self._rates[model] = seen if known is None else known + LEARNING * (seen - known)
 
-    def correct(self, model: str, size_bytes: int, tokens: int | None) -> None:
+    def correct(self, model: str, weight: int, tokens: int | None) -> None:
         """The provider said that a request is too long: it was more than we thought, `tokens` if it said so."""
         with self._lock:
-            known = self._rates.get(model, PRIOR_TOKENS_PER_BYTE)
-            said = tokens / size_bytes if tokens and size_bytes else 0.0
+            known = self._rates.get(model, PRIOR)
+            said = tokens / weight if tokens and weight else 0.0
             self._rates[model] = min(BOUNDS[1], max(said, known * 1.25))
 
     def _rate(self, model: str, anchor: Anchor | None = None) -> float:
@@ -94,7 +94,7 @@ class Estimator:
             known = self._rates.get(model)
         if known is not None:
             return known
-        return _bounded(anchor.tokens / anchor.size_bytes) if anchor else PRIOR_TOKENS_PER_BYTE
+        return _bounded(anchor.tokens / anchor.weight) if anchor else PRIOR
 
 
 def _bounded(rate: float) -> float:

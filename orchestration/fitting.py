@@ -30,13 +30,13 @@ LOOK_AGAIN_MS = 1_000
 def tokens_of(attempt: Attempt, agent: Agent) -> int:
     """What the claimed conversation is, in tokens, by estimate."""
     claim = attempt.claim
-    return attempt.r.estimator.estimate(str(agent.model), context.size_bytes(agent, claim), claim.anchor)
+    return attempt.r.estimator.estimate(str(agent.model), context.weight_of(agent, claim), claim.anchor)
 
 
 def most_tokens_of(attempt: Attempt, agent: Agent) -> int:
     """The same, with a margin: what must not be over the budget."""
     claim = attempt.claim
-    return attempt.r.estimator.at_most(str(agent.model), context.size_bytes(agent, claim), claim.anchor)
+    return attempt.r.estimator.at_most(str(agent.model), context.weight_of(agent, claim), claim.anchor)
 
 
 def fit(attempt: Attempt, agent: Agent, *, overflowed: bool = False) -> Outcome | None:

@@ -9,10 +9,11 @@ from orchestration.admission.call import Call, Report, Settlement
 from orchestration.agent import Agent
 from orchestration.commits import Claim, CompactionWork
 from orchestration.errors import ModelError
-from orchestration.estimate import PRIOR_TOKENS_PER_BYTE
+from orchestration.estimate import PRIOR
 from orchestration.modelnames import ModelName
 from orchestration.ports import Gate, Model
 from orchestration.tools import Tool
+from orchestration.weight import weigh, weigh_all
 from schemas.failure import Failure, FailureKind
 from schemas.job import Job
 from schemas.model import ModelReply, ModelRequest
@@ -42,12 +43,11 @@ def summary_call(work: CompactionWork, job: Job, downstream: str, request: Model
     claim = Claim(
         ref=work.ref, fence=0, nonce=work.nonce, now_ms=0, job=job, attempt=0, losses=0, interrupted=False, ending=""
     )
-    size_bytes = sum(len(message.model_dump_json().encode()) for message in request.messages) + len(request.system)
     return Call(
         claim=claim,
         downstream=downstream,
         lasts_ms=int(request.timeout_s * 1_000) + COMMIT_MS,
-        input_tokens=math.ceil(size_bytes * PRIOR_TOKENS_PER_BYTE),
+        input_tokens=math.ceil((weigh(request.system) + weigh_all(request.messages)) * PRIOR),
         output_tokens=request.max_output_tokens,
     )
 

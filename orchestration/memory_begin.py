@@ -5,6 +5,7 @@ from __future__ import annotations
 from orchestration.commits import Claim, RowState, Verdict
 from orchestration.memory_state import JobState, MemoryState, Row
 from orchestration.store.redis_store import MAX_LOSSES
+from orchestration.weight import weigh_all
 from schemas.job import JobStatus
 from schemas.message import UserMessage
 from schemas.step import StepKind, StepRef
@@ -75,7 +76,7 @@ def _take(state: MemoryState, job: JobState, row: Row, ref: StepRef, nonce: str,
         group=session.groups + int(is_model),
         verdict=row.verdict,
         log=log,
-        log_bytes=sum(len(message.model_dump_json(exclude_none=True).encode()) for message in log),
+        log_weight=weigh_all(log),
         flags=frozenset(session.flags),
         memory=session.memory if is_model else None,
         anchor=session.anchor,

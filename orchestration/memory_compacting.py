@@ -6,6 +6,7 @@ from hashlib import sha1
 
 from orchestration.commits import Compaction, CompactionWork
 from orchestration.memory_state import MemoryState
+from orchestration.weight import weigh_message
 from schemas.message import Message
 from schemas.step import StepRef
 
@@ -34,7 +35,7 @@ class MemoryCompacting:
             memory=session.memory,
             anchor=session.anchor,
             messages=tuple(session.log),
-            sizes_bytes=tuple(map(_size_bytes, session.log)),
+            weights=tuple(map(weigh_message, session.log)),
             last_digest=_digest(session.log[-1]),
         )
 
@@ -67,10 +68,6 @@ class MemoryCompacting:
     def archived(self, session_id: str, group: int) -> bytes | None:
         """See `ports.Store.archived`."""
         return self.state.sessions[session_id].archive.get(group)
-
-
-def _size_bytes(message: Message) -> int:
-    return len(message.model_dump_json(exclude_none=True).encode())
 
 
 def _digest(message: Message) -> str:

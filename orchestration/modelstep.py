@@ -61,7 +61,7 @@ class ModelStep:
             return ended
         reply = self.called()
         if isinstance(reply, Failure) and reply.kind is FailureKind.CONTEXT_OVERFLOW:
-            self.r.estimator.correct(str(agent.model), context.size_bytes(agent, self.a.claim), None)
+            self.r.estimator.correct(str(agent.model), context.weight_of(agent, self.a.claim), None)
             if ended := fitting.fit(self.a, agent, overflowed=True):
                 return ended
             reply = self.called()  # once more, within the same step
@@ -98,9 +98,9 @@ class ModelStep:
         """What the provider counted: the anchor of the next estimate."""
         if not reply.usage.reported or reply.usage.input_tokens <= 0:
             return
-        size, model = context.size_bytes(self.agent, self.a.claim), str(self.offer.model)
-        self.r.estimator.learn(model, size, reply.usage.input_tokens, self.a.claim.anchor)
-        self.anchor = Anchor(size, reply.usage.input_tokens, model)
+        weight, model = context.weight_of(self.agent, self.a.claim), str(self.offer.model)
+        self.r.estimator.learn(model, weight, reply.usage.input_tokens, self.a.claim.anchor)
+        self.anchor = Anchor(weight, reply.usage.input_tokens, model)
 
     def commit(self, reply: ModelReply) -> Outcome:
         """Make the reply the truth, then run what it called inline."""

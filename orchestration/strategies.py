@@ -8,15 +8,15 @@ from typing import Protocol
 
 from orchestration.agent import Agent
 from orchestration.commits import Compaction, CompactionWork
-from orchestration.compaction.cut import cut
+from orchestration.compaction.cut import Cut, cut, size_bytes
 from orchestration.compaction.elide import elide
 from orchestration.compaction.ledger import absorb
 from orchestration.compaction.restore import whole_handle
-from orchestration.context import MEMORY_WEIGHT
 from orchestration.pages import pack
 from orchestration.recall import pack_group
 from orchestration.results import new_handle
 from orchestration.summaries import Ask, summarize
+from orchestration.weight import weigh_message
 from schemas.memory import Memory
 from schemas.message import AssistantMessage, Message, ToolMessage, UserMessage
 from schemas.model import Usage
@@ -24,7 +24,14 @@ from schemas.model import Usage
 MEMORY_SHARE = 0.5
 """Of the target, the part that the memory may take: the rest is for messages, which say more."""
 
-MIN_CUT_BYTES = 600
+NOTE_BYTES = 2.5
+"""Bytes of a note for one of weight: a ledger of ids and numbers is dense."""
+
+MIN_CUT = 150
+"""A message is not cut to less weight than that."""
+
+CUT_TRIES = 4
+"""What is left of a cut message may be denser than the whole was; so often it is cut again at most."""
 
 LARGE_SHARE = 0.8
 """A message larger than this part of the room is cut: beside it nothing would fit."""
@@ -32,11 +39,11 @@ LARGE_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Room:
-    """The budget in bytes of JSON."""
+    """The budget as a weight (see `weight`)."""
 
-    full_bytes: int
+    full: int
     """All that is sent."""
-    target_bytes: int
+    target: int
     """What messages and memory may take after a compaction."""
 
 
@@ -63,14 +70,14 @@ class SummarizeAndTrim:
 
     def compact(self, work: CompactionWork, agent: Agent, room: Room, ask: Ask) -> Compaction:
         """See `Strategy.compact`."""
-        share_bytes = int(max(0, room.target_bytes) * MEMORY_SHARE)
-        memory_bytes = int(share_bytes / MEMORY_WEIGHT)
-        plan = _Plan(work, room.target_bytes - share_bytes)
+        share = int(max(0, room.target) * MEMORY_SHARE)
+        memory_bytes = int(share * NOTE_BYTES)
+        plan = _Plan(work, room.target - share)
         plan.cut_large()
-        if self.remembers and plan.excess_bytes > 0:
+        if self.remembers and plan.excess > 0:
             plan.elide()
         leaving: list[int] = []
-        if plan.excess_bytes > 0:
+        if plan.excess > 0:
             leaving = plan.oldest()
             plan.cut_newest(set(leaving))
         gone = [work.messages[at] for at in leaving]
@@ -114,12 +121,12 @@ STRATEGIES: dict[str, Strategy] = {
 class _Plan:
     """A conversation as it would be, in the order of the log."""
 
-    def __init__(self, work: CompactionWork, room_bytes: int) -> None:
+    def __init__(self, work: CompactionWork, room: int) -> None:
         self.work = work
-        self.room_bytes = room_bytes
-        """What messages may take."""
+        self.room = room
+        """What messages may weigh."""
         self.messages: list[Message] = list(work.messages)
-        self.sizes = list(work.sizes_bytes)
+        self.weights = list(work.weights)
         self.replaced: dict[int, Message] = {}
         self.results: dict[str, bytes] = {}
         self.elided: list[Message] = []
@@ -130,9 +137,9 @@ class _Plan:
         """The active job's own prompt: it never leaves."""
 
     @property
-    def excess_bytes(self) -> int:
-        """What has to go."""
-        return sum(self.sizes) - self.room_bytes
+    def excess(self) -> int:
+        """Weight that has to go."""
+        return sum(self.weights) - self.room
 
     def handle(self, message: Message, at: int) -> str:
         """A name for the original of a message: another one when the message is cut again, for the first text is its whole."""
@@ -141,28 +148,28 @@ class _Plan:
 
     def cut_large(self) -> None:
         """No single message may leave no room for any other."""
-        most = max(MIN_CUT_BYTES, int(self.room_bytes * LARGE_SHARE))
+        most = max(MIN_CUT, int(self.room * LARGE_SHARE))
         for at in range(len(self.messages)):
             self._cut(at, most)
 
     def cut_newest(self, leaving: set[int]) -> None:
         """When the newest group alone is too large, its largest messages are cut, the largest first, until it fits."""
         staying = [at for at in range(len(self.messages)) if at not in leaving]
-        for at in sorted(staying, key=lambda at: self.sizes[at], reverse=True):
+        for at in sorted(staying, key=lambda at: self.weights[at], reverse=True):
             if at == self.prompt_at:
                 continue
-            excess = sum(self.sizes[one] for one in staying) - self.room_bytes
+            excess = sum(self.weights[one] for one in staying) - self.room
             if excess <= 0:
                 return
-            fair = max(MIN_CUT_BYTES, self.room_bytes // max(1, len(staying)))
-            self._cut(at, max(fair, self.sizes[at] - excess))
+            fair = max(MIN_CUT, self.room // max(1, len(staying)))
+            self._cut(at, max(fair, self.weights[at] - excess))
 
-    def _cut(self, at: int, most_bytes: int) -> None:
-        if self.sizes[at] <= most_bytes:
+    def _cut(self, at: int, most: int) -> None:
+        if self.weights[at] <= most:
             return
         message = self.work.messages[at]  # not what is left of it: what is kept under the handle must be the whole
         handle = self.handle(message, at)
-        shorter = cut(message, most_bytes, handle)
+        shorter = _cut_to(message, most, handle)
         if shorter.message == message:
             return
         if shorter.rest is not None:  # else the whole lies under its handle already
@@ -178,7 +185,7 @@ class _Plan:
         order = {id(message): at for at, message in enumerate(self.messages)}
         for one in elide(
             self.messages,
-            self.excess_bytes,
+            self.excess,
             newest_group=self.newest_group,
             handle_for=lambda message: self.handle(message, order[id(message)]),
         ):
@@ -189,7 +196,7 @@ class _Plan:
 
     def _replace(self, at: int, message: Message) -> None:
         self.messages[at] = self.replaced[at] = message
-        self.sizes[at] = len(message.model_dump_json(exclude_none=True).encode())
+        self.weights[at] = weigh_message(message)
 
     def oldest(self) -> list[int]:
         """Indexes of the groups that leave: all but the prompt and the newest ones that fit, of which there is one at least."""
@@ -197,14 +204,27 @@ class _Plan:
         for at, message in enumerate(self.messages):
             if at != self.prompt_at:
                 groups.setdefault(message.group, []).append(at)
-        used = self.sizes[self.prompt_at] if self.prompt_at >= 0 else 0
+        used = self.weights[self.prompt_at] if self.prompt_at >= 0 else 0
         kept: set[int] = set()
         for group in sorted(groups, reverse=True):
-            used += sum(self.sizes[at] for at in groups[group])
-            if kept and used > self.room_bytes:
+            used += sum(self.weights[at] for at in groups[group])
+            if kept and used > self.room:
                 break
             kept.add(group)
         return [at for at, message in enumerate(self.messages) if message.group not in kept and at != self.prompt_at]
+
+
+def _cut_to(message: Message, most: int, handle: str) -> Cut:
+    """The message cut until it weighs no more than `most`, or nearly: a cut counts bytes."""
+    room_bytes, weight = size_bytes(message), weigh_message(message)
+    shorter = Cut(message, None)
+    for _ in range(CUT_TRIES):
+        room_bytes = room_bytes * most // max(1, weight)
+        shorter = cut(message, room_bytes, handle)
+        weight = weigh_message(shorter.message)
+        if weight <= most:
+            break
+    return shorter
 
 
 def _archived(gone: Sequence[Message]) -> list[tuple[int, bytes]]:

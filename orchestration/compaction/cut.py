@@ -30,16 +30,16 @@ class Cut:
 def cut(message: Message, room_bytes: int, handle: str) -> Cut:
     """The message within `room_bytes` of JSON, as near as its fixed parts allow (ids, names, opaque blocks stay whole)."""
     whole = _text(message)
-    if _size_bytes(message) <= room_bytes:
+    if size_bytes(message) <= room_bytes:
         return Cut(message, None)
     chars = min(max(len(whole), MIN_CHARS), max(MIN_CHARS, room_bytes))
     shorter = message
     for _ in range(TRIES):
         shorter = _shortened(message, chars, handle)
-        size_bytes = _size_bytes(shorter)
-        if size_bytes <= room_bytes or chars == MIN_CHARS:
+        came_bytes = size_bytes(shorter)
+        if came_bytes <= room_bytes or chars == MIN_CHARS:
             break
-        chars = max(MIN_CHARS, min(chars * 9 // 10, chars * room_bytes // size_bytes))
+        chars = max(MIN_CHARS, min(chars * 9 // 10, chars * room_bytes // came_bytes))
     kept_already = isinstance(message, ToolMessage) and message.handle is not None
     return Cut(shorter, None if kept_already else whole)
 
@@ -78,7 +78,8 @@ def _text(message: Message) -> str:
     return message.text
 
 
-def _size_bytes(message: Message) -> int:
+def size_bytes(message: Message) -> int:
+    """Of the message's JSON."""
     text = json.dumps(message.model_dump(), ensure_ascii=False, separators=(",", ":"))
     return len(text.encode(errors="backslashreplace"))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 from orchestration.pages import PAGE_CHARS, READ_RESULT
+from orchestration.weight import weigh
 from schemas.message import Message, ToolMessage
 
 MIN_BYTES = 2_000
@@ -23,7 +24,8 @@ class Elision:
     message: ToolMessage
     """The stub that stands in its place."""
     original: ToolMessage
-    freed_bytes: int
+    freed: int
+    """Weight."""
 
     @property
     def kept_already(self) -> bool:
@@ -33,19 +35,19 @@ class Elision:
 
 def elide(
     messages: Sequence[Message],
-    excess_bytes: int,
+    excess: int,
     *,
     newest_group: int,
     handle_for: Callable[[ToolMessage], str],
     pinned: Set[int] = frozenset(),
 ) -> tuple[Elision, ...]:
-    """What to replace so that `excess_bytes` are freed, or as much of it as there is to free; in the order of the messages.
+    """What to replace so that a weight of `excess` is freed, or as much of it as there is to free; in the order of the messages.
 
     Cheapest first: results that were returned again later, then those kept whole already, then the largest, the older first.
 
     Args:
         messages: The window, in order.
-        excess_bytes: What has to go.
+        excess: Weight that has to go.
         newest_group: Results of this group and of later ones stay as they are.
         handle_for: Names the handle of a result that has none yet.
         pinned: Groups that stay as they are.
@@ -63,13 +65,13 @@ def elide(
         if (size := len(message.content.encode(errors="replace"))) > MIN_BYTES
     ]
     chosen: list[Elision] = []
-    freed_bytes = 0
+    freed = 0
     for *_, index in sorted(candidates):
-        if freed_bytes >= excess_bytes:
+        if freed >= excess:
             break
         elision = _elision(index, messages[index], handle_for)
         chosen.append(elision)
-        freed_bytes += elision.freed_bytes
+        freed += elision.freed
     return tuple(sorted(chosen, key=lambda one: one.index))
 
 
@@ -77,8 +79,7 @@ def _elision(index: int, message: Message, handle_for: Callable[[ToolMessage], s
     assert isinstance(message, ToolMessage)  # noqa: S101  as the candidates are
     handle = message.handle or handle_for(message)
     stub = message.model_copy(update={"content": _stub(message, handle), "handle": handle})
-    freed_bytes = len(message.content.encode(errors="replace")) - len(stub.content.encode(errors="replace"))
-    return Elision(index, stub, message, freed_bytes)
+    return Elision(index, stub, message, weigh(message.content) - weigh(stub.content))
 
 
 def _stub(message: ToolMessage, handle: str) -> str:

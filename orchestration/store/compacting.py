@@ -13,6 +13,7 @@ from orchestration.keyspace import KEPT_S, Keyspace, partition
 from orchestration.store.logcache import decode, encode
 from orchestration.store.records import usage_args
 from orchestration.store.scripts import UNAVAILABLE, Arg, Scripts, unavailable
+from orchestration.weight import weigh_message
 from schemas.memory import Memory
 from schemas.step import StepRef
 
@@ -42,7 +43,7 @@ class Compacting:
     def _work(
         self, ref: StepRef, nonce: str, epoch: bytes, active: bytes, memory: bytes, anchor: bytes, log: Any
     ) -> CompactionWork:
-        decoded = [decode(entry) for entry in log]
+        messages = tuple(decode(entry)[0] for entry in log)
         return CompactionWork(
             ref=ref,
             nonce=nonce,
@@ -50,8 +51,8 @@ class Compacting:
             active_job=active.decode(),
             memory=Memory.model_validate_json(memory) if memory else None,
             anchor=Anchor.read(anchor.decode()),
-            messages=tuple(message for message, _ in decoded),
-            sizes_bytes=tuple(size for _, size in decoded),
+            messages=messages,
+            weights=tuple(map(weigh_message, messages)),
             last_digest=sha1(log[-1], usedforsecurity=False).hexdigest(),
         )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha1
 
 from orchestration.commits import LogMark
+from orchestration.weight import weigh_message
 from schemas.memory import Memory
 from schemas.message import MESSAGE, Message, ToolMessage
 
@@ -37,6 +38,7 @@ class _Copy:
         self.epoch = epoch
         self.length = 0
         self.size_bytes = 0
+        self.weight = 0
         self.messages: list[Message] = []
         self.last = b""
         self.memory: Memory | None = None
@@ -45,6 +47,7 @@ class _Copy:
         message, size_bytes = decode(entry)
         self.length += 1
         self.size_bytes += size_bytes
+        self.weight += weigh_message(message)
         self.last = entry
         if not isinstance(message, ToolMessage):
             self.messages.append(message)
@@ -72,7 +75,7 @@ class Held:
     """A conversation as a worker holds it."""
 
     messages: tuple[Message, ...] = ()
-    size_bytes: int = 0
+    weight: int = 0
     memory: Memory | None = None
 
 
@@ -97,7 +100,7 @@ class LogCache:
     def extend(
         self, session_id: str, mark: HeldMark, epoch: int, start: int, entries: Sequence[bytes], memory: bytes = b""
     ) -> Held:
-        """Add what a claim brought for `mark`; return the whole conversation, its bytes of JSON, and the memory.
+        """Add what a claim brought for `mark`; return the whole conversation, its weight, and the memory.
 
         `start` is the number of the first entry brought: 0 when the copy did not fit the server's log.
         """
@@ -117,7 +120,7 @@ class LogCache:
             while self._bytes > self._max_bytes and len(self._copies) > 1:
                 _, oldest = self._copies.popitem(last=False)
                 self._bytes -= oldest.size_bytes
-            return Held(tuple(copy.messages), copy.size_bytes, copy.memory)
+            return Held(tuple(copy.messages), copy.weight, copy.memory)
 
     def forget(self, session_id: str) -> None:
         """Drop a session, e.g. when its job ended."""

@@ -120,7 +120,7 @@ class RedisStore(Shelf, Compacting):
             group=groups + (1 if mark else 0),
             verdict=verdict.decode(),
             log=held.messages,
-            log_bytes=held.size_bytes,
+            log_weight=held.weight,
             memory=held.memory,
             anchor=Anchor.read(anchor.decode()),
             flags=frozenset(flags.decode().split(",")) if flags else frozenset(),

@@ -8,9 +8,10 @@ import pytest
 
 from orchestration.commits import Claim, Compaction, CompactionWork
 from orchestration.recall import pack_group, unpack_group
+from orchestration.weight import weigh_all
 from schemas.job import JobStatus
 from schemas.memory import Facts, Memory
-from schemas.message import AssistantMessage, Message, ToolMessage, UserMessage
+from schemas.message import AssistantMessage, ToolMessage, UserMessage
 from schemas.model import Usage
 from schemas.step import StepRef
 from tests.contract.store_bench import (
@@ -79,17 +80,12 @@ def groups(claim: Claim) -> list[int]:
     return [message.group for message in claim.log]
 
 
-def json_bytes(messages: tuple[Message, ...] | list[Message]) -> int:
-    """What estimates are made from."""
-    return sum(len(message.model_dump_json(exclude_none=True).encode()) for message in messages)
-
-
 def test_a_compaction_that_begins_is_given_all_there_is_to_compact(bench):
     """The log as it lies in the store, sizes, the job that has the session, and whose work it is."""
     claim = talk(bench, turns=2)
     work = began(bench, claim.ref.compaction(), job_id="job-1")
     assert work.messages == tuple(claim.log)
-    assert sum(work.sizes_bytes) == claim.log_bytes == json_bytes(list(claim.log))
+    assert sum(work.weights) == claim.log_weight == weigh_all(claim.log)
     assert (work.active_job, work.memory, work.epoch, work.nonce) == ("job-1", None, 0, "c1")
 
 
@@ -105,7 +101,7 @@ def test_a_committed_compaction_is_what_the_next_claim_sees(bench):
     assert groups(seen) == [1, 3, 3, 4, 4]
     assert isinstance(seen.log[0], UserMessage)
     assert seen.log[-1] == stub
-    assert seen.log_bytes == json_bytes(list(seen.log))
+    assert seen.log_weight == weigh_all(seen.log)
     assert seen.memory == MEMORY
     assert "results" in seen.flags
     assert bench.store.get_result("s1", "res-1") == b"whole"
@@ -121,7 +117,7 @@ def test_what_is_said_after_a_compaction_is_said_in_the_same_conversation(bench)
     claim = go_on(bench, again(bench, claim))
     assert groups(claim) == [1, 3, 3, 4, 4, 5, 5]
     assert claim.memory == MEMORY
-    assert claim.log_bytes == json_bytes(list(claim.log))
+    assert claim.log_weight == weigh_all(claim.log)
 
 
 def test_a_turn_that_came_meanwhile_survives(bench):

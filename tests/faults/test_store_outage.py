@@ -17,6 +17,7 @@ from orchestration.errors import StoreUnavailable
 from orchestration.handle import JobHandle
 from orchestration.jobs import new_job
 from orchestration.store.logcache import decode, encode
+from orchestration.weight import weigh_all
 from schemas.message import AssistantMessage, NoteMessage, Text
 from schemas.model import Usage
 from schemas.step import Continue, StepKind, StepRef
@@ -221,9 +222,9 @@ def test_a_claim_brings_what_the_server_has(server: EmbeddedServer, prefix: str,
         store.client.rpush(log, encode(NoteMessage(group=2, text=f"after the crash {n}")))
     store.client.hset(client.operations.keys.steps(job.session_id, job.job_id), "4", "pending|0|0|0|0||")
     claim = claimed(client, job.ref.model_turn(4))
-    truth = [decode(entry) for entry in store.client.lrange(log, 0, -1) if isinstance(entry, bytes)]
-    assert list(claim.log) == [message for message, _ in truth]
-    assert claim.log_bytes == sum(size_bytes for _, size_bytes in truth)
+    truth = [decode(entry)[0] for entry in store.client.lrange(log, 0, -1) if isinstance(entry, bytes)]
+    assert list(claim.log) == truth
+    assert claim.log_weight == weigh_all(truth)
 
 
 def claimed(client: Client, ref: StepRef) -> Claim:

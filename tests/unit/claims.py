@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestration.commits import Claim
+from orchestration.weight import weigh_all
 from schemas.job import Job, JobStatus
 from schemas.message import AssistantMessage, Message, NoteMessage, Text, ToolCall, ToolMessage, UserMessage
 from schemas.model import ModelReply, Stop, Usage
@@ -30,7 +31,7 @@ def claim_of(step: str = "1", *, log: tuple[Message, ...] = (), ending: str = ""
         ending=ending,
         group=fields.pop("group", said[-1].group + 1),
         log=said,
-        log_bytes=sum(len(message.model_dump_json()) for message in said),
+        log_weight=weigh_all(said),
         **fields,
     )
 

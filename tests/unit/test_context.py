@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from orchestration import Agent, ContextBudget, GoalContract, context, tool
-from orchestration.compaction.render import render, rendered_bytes
+from orchestration.compaction.render import render
+from orchestration.weight import weigh
 from schemas.memory import Facts, Memory
 from schemas.message import NoteMessage, UserMessage
 from tests.unit.claims import claim_of, result, said, tool_call
@@ -85,9 +86,9 @@ def test_nothing_is_left_out_here_however_long_the_conversation_is():
 
 
 def test_the_size_counts_all_that_is_sent():
-    """Prompt and tools, messages, and the memory as if its tokens were as long as theirs: a ledger of ids is denser."""
+    """Prompt and tools, messages, and the memory."""
     clerk, bare = agent(), claim_of(log=long_log(2))
-    assert context.size_bytes(clerk, bare) == clerk.fixed_bytes + bare.log_bytes
+    assert context.weight_of(clerk, bare) == clerk.fixed_weight + bare.log_weight
     with_memory = claim_of(log=long_log(2), memory=MEMORY)
-    weighed = context.size_bytes(clerk, with_memory) - context.size_bytes(clerk, bare)
-    assert weighed == context.weighed_bytes(MEMORY) > rendered_bytes(MEMORY)
+    noted = context.weight_of(clerk, with_memory) - context.weight_of(clerk, bare)
+    assert noted == context.note_weight(MEMORY) == weigh(render(MEMORY)) > 0

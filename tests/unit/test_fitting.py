@@ -96,7 +96,7 @@ def test_the_providers_counter_decides_where_there_is_one():
         asked.append(tokens_of(request))
         return asked[-1]
 
-    generous = clerk(tools=[wordy(3_000)], context_budget=budget(act_at=1.0, wait_at=1.0))
+    generous = clerk(tools=[wordy(3_200)], context_budget=budget(act_at=1.0, wait_at=1.0))
     spared = Talk(generous, model := Talker(5), beside=False)
     model.counts = exact
     assert spared.run().output == "All done."

@@ -12,9 +12,10 @@ import pytest
 from orchestration import Agent, ContextBudget
 from orchestration.commits import Compaction, CompactionWork
 from orchestration.compaction.restore import handles_of, restore, text_of
-from orchestration.context import weighed_bytes
+from orchestration.context import note_weight
 from orchestration.recall import unpack_group
 from orchestration.strategies import STRATEGIES, Room
+from orchestration.weight import weigh_all, weigh_message
 from schemas.memory import Memory
 from schemas.message import AssistantMessage, Message, NoteMessage, Opaque, ToolMessage, UserMessage
 from schemas.model import ModelReply
@@ -32,11 +33,6 @@ def never(*_: object) -> ModelReply:
     raise AssertionError("no summary_model was named")
 
 
-def size(message: Message) -> int:
-    """Bytes of JSON."""
-    return len(message.model_dump_json(exclude_none=True).encode())
-
-
 def work_of(messages: Sequence[Message], memory: Memory | None = None, epoch: int = 0) -> CompactionWork:
     """A compaction that was begun over these."""
     return CompactionWork(
@@ -47,17 +43,17 @@ def work_of(messages: Sequence[Message], memory: Memory | None = None, epoch: in
         memory=memory,
         anchor=None,
         messages=tuple(messages),
-        sizes_bytes=tuple(map(size, messages)),
+        weights=tuple(map(weigh_message, messages)),
         last_digest=sha1(b"").hexdigest(),
     )
 
 
 def compacted(
-    name: str, messages: Sequence[Message], room_bytes: int, memory: Memory | None = None, epoch: int = 0
+    name: str, messages: Sequence[Message], room: int, memory: Memory | None = None, epoch: int = 0
 ) -> tuple[Compaction, list[Message]]:
     """What the strategy changes, and the conversation after it."""
     work = work_of(messages, memory, epoch)
-    done = STRATEGIES[name].compact(work, AGENT, Room(full_bytes=2 * room_bytes, target_bytes=room_bytes), never)
+    done = STRATEGIES[name].compact(work, AGENT, Room(full=2 * room, target=room), never)
     after = list(messages)
     for at, message in done.replaced:
         after[at] = message
@@ -82,7 +78,7 @@ def talk(turns: int, chars: int = 1_500) -> list[Message]:
 
 def total(messages: Sequence[Message], memory: Memory | None) -> int:
     """What counts against the target."""
-    return sum(map(size, messages)) + (weighed_bytes(memory) if memory else 0)
+    return weigh_all(messages) + (note_weight(memory) if memory else 0)
 
 
 @pytest.mark.parametrize("name", Budget.model_fields["on_overflow"].annotation.__args__)  # type: ignore[union-attr]
@@ -92,12 +88,12 @@ def test_every_policy_a_user_may_name_has_a_strategy(name):
 
 
 @pytest.mark.parametrize("name", SHRINKING)
-@pytest.mark.parametrize("room_bytes", [3_000, 8_000, 20_000])
-def test_what_is_left_keeps_to_the_target(name, room_bytes):
+@pytest.mark.parametrize("room", [800, 2_000, 5_000])
+def test_what_is_left_keeps_to_the_target(name, room):
     """Groups whole, in order, the prompt to the letter, the newest group there."""
     log = talk(12)
-    done, after = compacted(name, log, room_bytes)
-    assert total(after, done.memory) <= room_bytes
+    done, after = compacted(name, log, room)
+    assert total(after, done.memory) <= room
     assert split_groups(after) == 0
     assert after[0] == log[0]
     assert after[-1].group == log[-1].group
@@ -108,7 +104,7 @@ def test_what_is_left_keeps_to_the_target(name, room_bytes):
 def test_every_group_that_leaves_is_archived_as_it_was(name):
     """And only those; the memory says up to which."""
     log = talk(12)
-    done, after = compacted(name, log, 6_000)
+    done, after = compacted(name, log, 1_600)
     archived = {group: unpack_group(body) for group, body in done.archived}
     assert set(archived) == {message.group for message in log} - {message.group for message in after}
     for group, messages in archived.items():
@@ -121,14 +117,14 @@ def test_every_group_that_leaves_is_archived_as_it_was(name):
 @pytest.mark.parametrize("name", SHRINKING)
 def test_a_conversation_that_fits_is_left_alone(name):
     """Nothing is touched, no memory is made."""
-    done, after = compacted(name, talk(2, chars=100), 50_000)
+    done, after = compacted(name, talk(2, chars=100), 13_000)
     assert done.empty
     assert (done.memory, after) == (None, talk(2, chars=100))
 
 
 def test_nothing_is_what_none_does():
     """It only gives the lock back."""
-    assert compacted("none", talk(40), 1_000)[0] == Compaction()
+    assert compacted("none", talk(40), 250)[0] == Compaction()
 
 
 def test_bulky_old_results_are_elided_before_anything_leaves():
@@ -139,7 +135,7 @@ def test_bulky_old_results_are_elided_before_anything_leaves():
         else message
         for at, message in enumerate(talk(4, chars=4_000))
     ]
-    done, after = compacted("summarize_and_trim", log, 30_000)
+    done, after = compacted("summarize_and_trim", log, 8_000)
     assert (done.removed, len(after)) == ((), len(log))
     assert done.replaced
     kept = dict(done.results)
@@ -153,7 +149,7 @@ def test_bulky_old_results_are_elided_before_anything_leaves():
 
 def test_trim_oldest_elides_nothing_and_remembers_nothing():
     """No ledger, no stubs: the note is the way back."""
-    done, _ = compacted("trim_oldest", talk(12), 8_000)
+    done, _ = compacted("trim_oldest", talk(12), 2_000)
     assert (done.replaced, done.results) == ((), ())
     assert done.memory is not None
     assert (done.memory.facts, done.memory.open_items) == ((), ())
@@ -163,8 +159,8 @@ def test_trim_oldest_elides_nothing_and_remembers_nothing():
 def test_the_newest_group_alone_too_large_is_cut_and_its_prompt_kept(name):
     """The largest message first, head and tail; what was cut lies whole under its handle."""
     log = [*talk(1), *[m.model_copy(update={"group": 9}) for m in talk(1, chars=60_000)[1:]]]
-    done, after = compacted(name, log, 8_000)
-    assert sum(map(size, after)) <= 8_000
+    done, after = compacted(name, log, 2_000)
+    assert weigh_all(after) <= 2_000
     assert split_groups(after) == 0
     cut = [message for message in after if isinstance(message, ToolMessage) and message.handle]
     kept = {handle: text_of(body) for handle, body in done.results}
@@ -199,7 +195,7 @@ def test_what_was_cut_can_be_restored(message):
     log = [message, UserMessage(group=3, text="And now?"), said(4, "Well. " * 30)]
     if any("\ud83d" in getattr(message, name, "") for name in ("content", "text")):
         log[0] = message.model_copy(update={"content": message.content.replace("\ud83d", "?")})
-    done, _ = compacted("summarize_and_trim", log, 6_000)
+    done, _ = compacted("summarize_and_trim", log, 1_600)
     kept = dict(done.results)
     for at, shorter in done.replaced:
         found = {handle: text_of(kept[handle]) for handle in handles_of(shorter)}
@@ -213,8 +209,8 @@ def test_a_message_that_is_cut_twice_is_kept_whole():
     """In one compaction only the original goes under the handle; in a later one what is left gets a handle of its own."""
     prompt = UserMessage(group=1, text="".join(f"Line {n}. " for n in range(9_000)))
     newest = said(2, "Thinking aloud. " * 3_000)
-    first, after = compacted("summarize_and_trim", [prompt, newest], 12_000, epoch=0)
-    second, last = compacted("summarize_and_trim", after, 3_000, epoch=1)
+    first, after = compacted("summarize_and_trim", [prompt, newest], 3_000, epoch=0)
+    second, last = compacted("summarize_and_trim", after, 800, epoch=1)
     kept = {**dict(first.results), **dict(second.results)}
     assert len(kept) == len(first.results) + len(second.results)
     for original, message in zip((prompt, newest), last, strict=True):
@@ -226,8 +222,8 @@ def test_a_message_that_is_cut_twice_is_kept_whole():
 def test_a_result_of_three_megabytes_costs_a_second_or_so():
     """It is cut, kept whole, and packed small."""
     log = [*talk(1)[:2], result(2, 0, "row after row of it; " * 150_000), result(2, 1, "fine")]
-    done, after = compacted("summarize_and_trim", log, 20_000)
-    assert total(after, done.memory) <= 20_000
+    done, after = compacted("summarize_and_trim", log, 5_000)
+    assert total(after, done.memory) <= 5_000
     ((_, body),) = [
         (handle, body) for handle, body in done.results if len(zlib.decompressobj().decompress(body)) > 3_000_000
     ]

@@ -1,0 +1,106 @@
+"""How right the token estimate is, against an exact tokenizer: on recorded sessions, and on texts of a kind nobody expected."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from orchestration.estimate import Anchor, Estimator
+from orchestration.weight import weigh, weigh_message
+from schemas.message import AssistantMessage
+from workers.bench.context.counting import TokenCounter, token_counter
+from workers.bench.context.transcripts import Transcript, load
+
+FITTED = ("toolathlon_sessions.jsonl.gz", "tau_retail/trajectories.jsonl.gz")
+"""The weights were fitted on halves of these; the others were never looked at by the fit."""
+
+UNSEEN = (
+    "tau_airline/trajectories.jsonl.gz",
+    "tau2_airline_repeated_ids.jsonl.gz",
+    "sweagent_function_calling.jsonl.gz",
+)
+
+
+@pytest.fixture(scope="module")
+def counter() -> TokenCounter:
+    """An exact one, or no test."""
+    counter = token_counter()
+    if not counter.exact:
+        pytest.skip("no exact tokenizer is installed: pip install 'midwatch[bench]'")
+    return counter
+
+
+def requests(record: Transcript, counter: TokenCounter) -> Iterator[tuple[int, int]]:
+    """Weight and tokens of each call of a recorded session, as a fleet would make them."""
+    weight = weigh(record.system) + sum(weigh(tool.model_dump_json()) for tool in record.tools)
+    tokens = counter.fixed(record.system, record.tools)
+    for message in record.messages:
+        if isinstance(message, AssistantMessage) and weight:  # some records begin with an answer to nothing
+            yield weight, tokens
+        weight += weigh_message(message)
+        tokens += counter.message(message)
+
+
+@pytest.mark.parametrize("name", FITTED + UNSEEN)
+def test_the_estimate_is_right_on_recorded_sessions(data_dir: Path, counter: TokenCounter, name: str):
+    """At most 2 % off on average, never a tenth below after five calls, and the ceiling never below at all."""
+    estimator = Estimator()
+    off: list[float] = []
+    for record in load(data_dir / name):
+        anchor: Anchor | None = None
+        for number, (weight, tokens) in zip(itertools.count(1), requests(record, counter), strict=False):
+            if anchor is not None:
+                error = (estimator.estimate("m", weight, anchor) - tokens) / tokens
+                off.append(abs(error))
+                assert number <= 5 or error > -0.1, (record.name, number, error)
+                assert estimator.at_most("m", weight, anchor) >= tokens, (record.name, number)
+            estimator.learn("m", weight, tokens, anchor)
+            anchor = Anchor(weight, tokens, "m")
+    assert mean(off) <= 0.02, mean(off)
+
+
+def numbers(chance: random.Random) -> str:
+    """A table of them."""
+    return json.dumps([[round(chance.gauss(0, 100), 3) for _ in range(8)] for _ in range(100)])
+
+
+def ids(chance: random.Random) -> str:
+    """One a line."""
+    return "\n".join(chance.randbytes(16).hex() for _ in range(200))
+
+
+def encoded(chance: random.Random) -> str:
+    """An attachment."""
+    return b64encode(chance.randbytes(6_000)).decode()
+
+
+def chinese(chance: random.Random) -> str:
+    """Sentences of common words."""
+    words = ("订单", "已经", "发货", "客户", "要求", "退款", "我们", "明天", "会", "处理", "请", "稍等")
+    return "。".join("".join(chance.choices(words, k=9)) for _ in range(100))
+
+
+def logged(chance: random.Random) -> str:
+    """Lines of a server."""
+    return "\n".join(
+        f"2026-03-0{chance.randint(1, 9)}T10:{chance.randint(10, 59)}:07.{chance.randint(0, 999_999):06}Z worker-"
+        f"{chance.randint(1, 99)} INFO order {chance.randint(1, 10**8)} took {chance.randint(1, 9_999)} ms"
+        for _ in range(100)
+    )
+
+
+@pytest.mark.parametrize("made", [numbers, ids, encoded, chinese, logged])
+def test_a_dense_text_weighs_what_it_is(counter: TokenCounter, made: Callable[[random.Random], str]):
+    """The same rate as prose within a quarter, where bytes are off by a factor of three."""
+    prose = "The customer asked on Monday whether her order could be sent to the new address, and we said that it can. "
+    text = made(random.Random(5))
+    rate = counter.text(text) / weigh(text)
+    assert rate / (counter.text(40 * prose) / weigh(40 * prose)) == pytest.approx(1.0, abs=0.3)
+    assert rate < 1.3

@@ -27,7 +27,7 @@ from schemas.model import ModelReply, ModelRequest
 from schemas.step import Defer, StepRef
 
 LOCK_MS = 15_000
-"""How long a compaction may take, beside its calls of a model: 3 MB take a few seconds. One that dies delays the next by this
+"""How long a compaction may take, beside its calls of a model: 3 MB take under a second. One that dies delays the next by this
 at the most (and by the bound on one call, when it died in one)."""
 
 log = structlog.get_logger("midwatch.compaction")

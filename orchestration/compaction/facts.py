@@ -12,7 +12,7 @@ from orchestration.compaction.scan import MAX_PIECE_CHARS, clean, pieces
 from schemas.message import AssistantMessage, Message, ToolMessage, UserMessage
 
 MAX_ALIKE = 2_000
-"""Facts of one kind and field that one message may have; no ledger has room for more, and a table of 3 MB takes seconds."""
+"""Facts of one kind and field that one message may have; no ledger has room for more."""
 
 MAX_WORDS = 6
 """More words are prose: what a tool says in prose is paged by `recall`, never carried along as a fact."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from typing import Any, TypeVar
 
 MAX_PIECE_CHARS = 300
 """Longer pieces are no identifiers; signed URLs and cursors stay below it."""
@@ -20,7 +21,15 @@ MAX_NESTED = 4
 
 MAX_LABEL_CHARS = 40
 
+FIRST_ROWS, LAST_ROWS = 2_000, 500
+"""Of a JSON list or object with more, so many at its ends are walked. A ledger has no room for the rest, which `recall` pages."""
+
+FIRST_CHARS, LAST_CHARS = 800_000, 200_000
+"""The same of a text."""
+
 _RUN = re.compile(r"[^\s\"'`<>()\[\]{},;|=\\]{2,2000}")
+_SEAMS = "\n\t \"'`<>()[]{},;|=\\"
+_SEAM = re.compile(f"[{re.escape(_SEAMS)}]")
 _NAME = re.compile(
     r"(?<![\w-])[^\W\d_a-z][\w'’.&-]{1,30}"
     r"(?: (?:(?:of|de|van|von|der|the|and|&) )?(?:[^\W\d_a-z][\w'’.&-]{0,30}|\d{1,4}(?!\w))){1,4}"
@@ -34,6 +43,8 @@ _LABEL = re.compile(r"[A-Za-z_][\w .-]{0,39}")
 _SPACE = re.compile(r"\s")
 _UNSAYABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _EDGES = ".,:;!?…·-–—_&*"
+
+Row = TypeVar("Row", bound=Any)
 
 Piece = tuple[str, str, bool]
 """Label, value, and whether the value is a whole field; else it is a token of some text."""
@@ -68,10 +79,15 @@ def _of_json(label: str, value: object, depth: int) -> Iterator[Piece]:
             else:
                 yield from _of_text(label, value, depth)
         elif isinstance(value, dict):
-            yield from ((label, key, True) for key in value if any(map(str.isdigit, key[:MAX_PIECE_CHARS])))
-            todo.extend([(_label(key), one) for key, one in value.items()][::-1])
+            rows = _ends(list(value.items()))
+            yield from ((label, key, True) for key, _ in rows if any(map(str.isdigit, key[:MAX_PIECE_CHARS])))
+            todo.extend([(_label(key), one) for key, one in rows][::-1])
         elif isinstance(value, list):
-            todo.extend((label, one) for one in reversed(value))
+            todo.extend((label, one) for one in reversed(_ends(value)))
+
+
+def _ends(rows: list[Row]) -> list[Row]:
+    return rows if len(rows) <= FIRST_ROWS + LAST_ROWS else rows[:FIRST_ROWS] + rows[-LAST_ROWS:]
 
 
 def _is_scalar(value: str) -> bool:
@@ -82,6 +98,8 @@ def _is_scalar(value: str) -> bool:
 
 
 def _tokens(text: str) -> Iterator[Piece]:
+    if len(text) > FIRST_CHARS + LAST_CHARS:
+        text = _both_ends(text)
     for found in _LABELLED.finditer(text):
         yield _label(found[1]), found[2].strip(_EDGES), False
     for quoted in _QUOTED.finditer(text):
@@ -95,6 +113,13 @@ def _tokens(text: str) -> Iterator[Piece]:
         if colon and tail and head[0].isalpha() and not tail.startswith("/"):  # `name:value`, `file:line`
             yield "", head.strip(_EDGES), False
             yield "", tail.strip(_EDGES), False
+
+
+def _both_ends(text: str) -> str:
+    """The beginning and the end of a long text, taken between two pieces: half an identifier is a wrong one."""
+    head = max(text.rfind(seam, FIRST_CHARS - MAX_PIECE_CHARS, FIRST_CHARS) for seam in _SEAMS)
+    tail = _SEAM.search(text, len(text) - LAST_CHARS)
+    return f"{text[: max(0, head)]}\n{text[tail.start() :] if tail else ''}"
 
 
 def clean(text: str) -> str:

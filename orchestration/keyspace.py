@@ -15,6 +15,10 @@ PARTITIONS = 16
 KEPT_S = 7 * 24 * 3600
 """How long a session and its jobs are kept after their last step."""
 
+ORIGINALS_BYTES = 64_000_000
+"""Most bytes of a session's archived groups and whole results, compressed. A group is 4.8 times smaller so (measured on
+recorded sessions, the largest of which took 0.1 MB)."""
+
 HELD_S = 90 * 24 * 3600
 """How long they are kept while a dead letter or a parked call waits for a human; the job listing reaches as far back."""
 
@@ -39,7 +43,7 @@ class Keyspace:
 
     CATALOGUE = (
         Key("{prefix}:job:{job}", "STRING", "session id of the job: finds its partition", "kept"),
-        Key("{prefix}:{p}:session:{sid}", "HASH", "active job, groups, log epoch, flags", "kept"),
+        Key("{prefix}:{p}:session:{sid}", "HASH", "active job, groups, log epoch, flags, bytes of originals", "kept"),
         Key(
             "{prefix}:{p}:session:{sid}:log",
             "LIST",
@@ -52,6 +56,12 @@ class Keyspace:
             "{prefix}:{p}:session:{sid}:memory", "STRING", "the memory of the session's compacted groups, JSON", "kept"
         ),
         Key("{prefix}:{p}:session:{sid}:archive", "HASH", "group -> its original messages, compressed", "kept"),
+        Key(
+            "{prefix}:{p}:session:{sid}:originals",
+            "LIST",
+            "`archive|group` or `results|handle`, the oldest first: what leaves when there are too many bytes",
+            "kept",
+        ),
         Key(
             "{prefix}:{p}:job:{job}",
             "HASH",
@@ -189,6 +199,10 @@ class Keyspace:
     def results(self, session_id: str) -> str:
         """HASH of large tool results."""
         return self.session(session_id) + ":results"
+
+    def originals(self, session_id: str) -> str:
+        """LIST of what is in the two, in the order it came."""
+        return self.session(session_id) + ":originals"
 
     def job(self, session_id: str, job_id: str) -> str:
         """HASH of the job."""

@@ -15,6 +15,7 @@ class MemoryCompacting:
     """The part of `ports.Store` that shortens conversations."""
 
     state: MemoryState
+    originals_bytes: int
 
     def begin_compaction(
         self, ref: StepRef, nonce: str, *, job_id: str = "", lock_ms: int = 15_000
@@ -50,12 +51,15 @@ class MemoryCompacting:
         session.lock = ("", 0)
         if compaction.empty:
             return True
-        session.archive |= dict(compaction.archived)
+        for group, body in compaction.archived:
+            session.keep("archive", str(group), body)
+        for handle, body in compaction.results:
+            session.keep("results", handle, body)
+        session.bound_originals(self.originals_bytes)
         for at, message in compaction.replaced:
             session.log[at] = message
         gone = set(compaction.removed)
         session.log = [message for at, message in enumerate(session.log) if at not in gone]
-        session.results |= dict(compaction.results)
         if compaction.results:
             session.flags.add("results")
         session.memory = compaction.memory or session.memory
@@ -67,7 +71,7 @@ class MemoryCompacting:
 
     def archived(self, session_id: str, group: int) -> bytes | None:
         """See `ports.Store.archived`."""
-        return self.state.sessions[session_id].archive.get(group)
+        return self.state.sessions[session_id].originals.get(("archive", str(group)))
 
 
 def _digest(message: Message) -> str:

@@ -12,6 +12,7 @@ class MemoryShelf:
     """The reading part of `ports.Store`."""
 
     state: MemoryState
+    originals_bytes: int
 
     def job(self, job_id: str) -> Job:
         """See `ports.Store.job`."""
@@ -28,9 +29,10 @@ class MemoryShelf:
     def put_result(self, session_id: str, handle: str, body: bytes) -> None:
         """See `ports.Store.put_result`."""
         session = self.state.sessions[session_id]
-        session.results[handle] = body
+        session.keep("results", handle, body)
+        session.bound_originals(self.originals_bytes)
         session.flags.add("results")
 
     def get_result(self, session_id: str, handle: str) -> bytes | None:
         """See `ports.Store.get_result`."""
-        return self.state.sessions[session_id].results.get(handle)
+        return self.state.sessions[session_id].originals.get(("results", handle))

@@ -100,13 +100,23 @@ class SessionState:
     groups: int = 0
     flags: set[str] = field(default_factory=set)
     log: list[Message] = field(default_factory=list)
-    results: dict[str, bytes] = field(default_factory=dict)
-    archive: dict[int, bytes] = field(default_factory=dict)
+    originals: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    """By place (`archive`, `results`) and name, the oldest first."""
     memory: Memory | None = None
     anchor: Anchor | None = None
     epoch: int = 0
     lock: tuple[str, int] = ("", 0)
     """Who compacts, and until when at the most."""
+
+    def keep(self, place: str, name: str, body: bytes) -> None:
+        """Keep an original; said twice, the second takes the place of the first."""
+        self.originals[place, name] = body
+
+    def bound_originals(self, most_bytes: int) -> None:
+        """The oldest leave until no more than that is kept; the newest stays."""
+        over_bytes = sum(map(len, self.originals.values())) - most_bytes
+        while over_bytes > 0 and len(self.originals) > 1:
+            over_bytes -= len(self.originals.pop(next(iter(self.originals))))
 
     def conversation(self) -> tuple[Message, ...]:
         """The log as it is sent: results come in the order the fleet finished them, and go in that of their calls."""

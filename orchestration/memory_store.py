@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from orchestration.commits import Claim, Ending, ResultCommit, RowState, TurnCommit, Verdict
 from orchestration.errors import SessionBusy
+from orchestration.keyspace import ORIGINALS_BYTES
 from orchestration.memory_begin import begin
 from orchestration.memory_compacting import MemoryCompacting
 from orchestration.memory_shelf import MemoryShelf
@@ -33,8 +34,10 @@ class MemoryStore(MemoryShelf, MemoryCompacting):
         publish: Callable[[Sequence[StepRef]], object] = lambda refs: None,
         *,
         lease_ms: int = LEASE_MS,
+        originals_bytes: int = ORIGINALS_BYTES,
     ) -> None:
         self.state = MemoryState(clock)
+        self.originals_bytes = originals_bytes
         self.publish = publish
         self.lease_ms = lease_ms
 

@@ -112,7 +112,10 @@ def answer_page(store: Store, claim: Claim, reply: ModelReply, call: ToolCall) -
         if problems:
             content = explain(problems, READ_RESULT.input_schema)
         elif (body := store.get_result(claim.ref.session_id, arguments["handle"])) is None:
-            content = "There is no result of that handle (any more). Call the tool again that returned it."
+            content = (
+                "There is no result of that handle, or it is no longer kept: the oldest leave when there are too many. "
+                "Call the tool again that returned it."
+            )
         else:
             content, is_error = page(body, int(arguments["offset"]), int(arguments.get("length", PAGE_CHARS))), False
     return ToolMessage(

@@ -45,6 +45,14 @@ def unpack_group(body: bytes) -> list[Message]:
     return [MESSAGE.validate_json(line) for line in text.split("\n") if line]
 
 
+def _missing(claim: Claim, group: int) -> str:
+    if claim.memory is None or group > claim.memory.through_group:
+        return f"Group {group} was not archived: it is in your window."
+    return (
+        f"Group {group} is no longer kept: the oldest originals leave when there are too many. Ask for what you need."
+    )
+
+
 def answer_recall(store: Store, claim: Claim, call: ToolCall, ordinal: int) -> ToolMessage:
     """Answer one call of `recall` from the session's archive."""
     content, is_error = "", True
@@ -58,7 +66,7 @@ def answer_recall(store: Store, claim: Claim, call: ToolCall, ordinal: int) -> T
         if problems:
             content = explain(problems, RECALL.input_schema)
         elif (body := store.archived(claim.ref.session_id, group)) is None:
-            content = f"Group {group} was not archived: it is in your window, or its retention is over."
+            content = _missing(claim, group)
         else:
             content, is_error = page(body, int(arguments.get("offset", 0)), PAGE_CHARS), False
     return ToolMessage(

@@ -105,7 +105,8 @@ def client_of(settings: Settings) -> Client:
     dispatcher = (
         RedisDispatcher(redis_client, keys) if settings.one_server and settings.hand_off else CeleryDispatcher(settings)
     )
-    store = RedisStore(redis_client, keys, dispatcher, lease_ms=settings.lease_ms)
+    bytes_kept = settings.session_originals_bytes
+    store = RedisStore(redis_client, keys, dispatcher, lease_ms=settings.lease_ms, originals_bytes=bytes_kept)
     return Client(store=store, operations=Operations(redis_client, keys, dispatcher))
 
 

@@ -15,6 +15,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from orchestration.keyspace import ORIGINALS_BYTES
 from schemas.limits import Limits
 
 
@@ -43,6 +44,11 @@ class Settings(BaseSettings):
         True, description="Send Celery and job events, for Flower's rows. Costs about half a worker's CPU at full load."
     )
     lease_ms: int = Field(3_000, ge=500, le=600_000, description="How long a claim holds without renewal.")
+    session_originals_bytes: int = Field(
+        ORIGINALS_BYTES,
+        ge=100_000,
+        description="Most bytes of archived groups and whole results, compressed, kept for one session; the oldest leave.",
+    )
     sweep_ms: int = Field(500, ge=50, description="How often a steward looks for due steps.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_format: str = Field("json", pattern="^(json|console)$", description="json, or console for people.")

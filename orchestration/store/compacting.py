@@ -5,25 +5,20 @@ from __future__ import annotations
 from hashlib import sha1
 from typing import Any
 
-import redis
-
 from orchestration.commits import Compaction, CompactionWork
 from orchestration.estimate import Anchor
-from orchestration.keyspace import KEPT_S, Keyspace, partition
+from orchestration.keyspace import KEPT_S, partition
 from orchestration.store.logcache import decode, encode
+from orchestration.store.originals import Originals
 from orchestration.store.records import usage_args
-from orchestration.store.scripts import UNAVAILABLE, Arg, Scripts, unavailable
+from orchestration.store.scripts import Arg
 from orchestration.weight import weigh_message
 from schemas.memory import Memory
 from schemas.step import StepRef
 
 
-class Compacting:
+class Compacting(Originals):
     """The part of `ports.Store` that shortens conversations."""
-
-    client: redis.Redis
-    keys: Keyspace
-    scripts: Scripts
 
     def begin_compaction(
         self, ref: StepRef, nonce: str, *, job_id: str = "", lock_ms: int = 15_000
@@ -63,7 +58,7 @@ class Compacting:
         keys = [
             session, self.keys.log(session_id), self.keys.memory(session_id), self.keys.archive(session_id),
             self.keys.results(session_id), self.keys.index(partition(session_id), "counters"),
-            self.keys.job(session_id, work.active_job) if work.active_job else session,
+            self.keys.job(session_id, work.active_job) if work.active_job else session, self.keys.originals(session_id),
         ]  # fmt: skip
         memory = compaction.memory.model_dump_json(exclude_defaults=True) if compaction.memory else ""
         args: list[Arg] = [
@@ -72,12 +67,5 @@ class Compacting:
         args += [len(compaction.archived), *(part for group, body in compaction.archived for part in (group, body))]
         args += [len(compaction.replaced), *(part for at, said in compaction.replaced for part in (at, encode(said)))]
         args += [len(compaction.results), *(part for handle, body in compaction.results for part in (handle, body))]
-        args += [len(compaction.removed), *compaction.removed]
+        args += [len(compaction.removed), *compaction.removed, self.originals_bytes]
         return bool(self.scripts.call("compact", keys, args, patience_ms=10_000))
-
-    def archived(self, session_id: str, group: int) -> bytes | None:
-        """See `ports.Store.archived`."""
-        try:
-            return self.client.hget(self.keys.archive(session_id), str(group))  # type: ignore[return-value]
-        except UNAVAILABLE as error:
-            raise unavailable(error) from error

@@ -40,6 +40,8 @@ class SessionNumbers:
     results_kept: int
     """Tool results and cut messages that lie whole beside the session."""
     compactions: int
+    originals_bytes: int
+    """Of archived groups and whole results, compressed: what MIDWATCH_SESSION_ORIGINALS_BYTES bounds."""
     redis_bytes: int
     """Of all its keys, as MEMORY USAGE counts them; the records of its jobs are not among them."""
     last_call_tokens: int | None
@@ -81,13 +83,13 @@ class Conversations(Owing):
         """How large the session is. Raises NotFound."""
         keys = self._keys_of(session_id)
         pipe = self.client.pipeline(transaction=True)
-        pipe.hmget(keys[0], "active", "compactions", "anchor")
+        pipe.hmget(keys[0], "active", "compactions", "anchor", "originals")
         pipe.lrange(keys[1], 0, -1)
         pipe.hlen(keys[3])
         pipe.hlen(keys[5])
         for key in keys:
             pipe.memory_usage(key, samples=0)
-        (active, compactions, anchor), log, results, archived, *sizes = self._run(pipe)
+        (active, compactions, anchor, originals), log, results, archived, *sizes = self._run(pipe)
         if not log:
             raise NotFound(f"no session {session_id!r}: nothing was said in it, or its retention is over")
         messages = _in_order(session_id, log)
@@ -100,6 +102,7 @@ class Conversations(Owing):
             groups_archived=archived,
             results_kept=results,
             compactions=int(compactions or 0),
+            originals_bytes=int(originals or 0),
             redis_bytes=sum(size or 0 for size in sizes),
             last_call_tokens=last.tokens if last else None,
             last_call_model=last.model if last else None,
@@ -187,7 +190,7 @@ class Conversations(Owing):
 
     def _keys_of(self, session_id: str) -> list[str]:
         keys = self.keys
-        parts = (keys.session, keys.log, keys.waiting, keys.results, keys.memory, keys.archive)
+        parts = (keys.session, keys.log, keys.waiting, keys.results, keys.memory, keys.archive, keys.originals)
         return [key(session_id) for key in parts]
 
     def _run(self, pipe: Any) -> list[Any]:

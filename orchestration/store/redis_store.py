@@ -12,7 +12,7 @@ import structlog
 from orchestration.commits import Claim, Ending, ResultCommit, TurnCommit, Verdict
 from orchestration.errors import SessionBusy, StoreUnavailable
 from orchestration.estimate import Anchor
-from orchestration.keyspace import HELD_S, KEPT_S, Keyspace
+from orchestration.keyspace import HELD_S, KEPT_S, ORIGINALS_BYTES, Keyspace
 from orchestration.ports import Dispatcher
 from orchestration.store.compacting import Compacting
 from orchestration.store.logcache import Held, LogCache, encode
@@ -40,11 +40,18 @@ class RedisStore(Shelf, Compacting):
     """See `ports.Store` for the promises. Thread-safe; one per process."""
 
     def __init__(
-        self, client: redis.Redis, keys: Keyspace, dispatcher: Dispatcher, *, lease_ms: int = LEASE_MS
+        self,
+        client: redis.Redis,
+        keys: Keyspace,
+        dispatcher: Dispatcher,
+        *,
+        lease_ms: int = LEASE_MS,
+        originals_bytes: int = ORIGINALS_BYTES,
     ) -> None:
         super().__init__(client, keys)
         self.scripts = Scripts(client)
         self.lease_ms = lease_ms
+        self.originals_bytes = originals_bytes
         self._dispatcher = dispatcher
         self._cache = LogCache()
 

@@ -41,10 +41,14 @@ class Library:
     header: str = ""
     bare: tuple[str, ...] = ()
     """Scripts with keys of their own, which do without the prelude."""
+    originals: tuple[str, ...] = ()
+    """The same, but for `originals.lua`, which they share."""
 
     @cache  # noqa: B019 (libraries are few, and live as long as the process)
     def source(self, name: str) -> str:
         """Text of a script. The shebang makes the server refuse it whole, before line 1, when it is out of memory."""
+        if name in self.originals:
+            return f"#!lua\n{self.read('originals')}\n{self.read(name)}"
         if name in self.bare:
             return f"#!lua\n{self.read(name)}"
         prelude = self.read("prelude")
@@ -72,7 +76,8 @@ class Library:
 STEP_MACHINE = Library(
     "orchestration.store",
     f"local KEPT_S, HELD_S = {KEPT_S}, {HELD_S}\n",
-    bare=("sweep", "wake", "compact_begin", "compact", "forget"),
+    bare=("sweep", "wake", "compact_begin", "forget"),
+    originals=("compact", "keep_result"),
 )
 
 

@@ -1,4 +1,4 @@
-"""What the store only keeps and gives back: jobs as they stand, traces, large results."""
+"""What the store only gives back: jobs as they stand, and traces."""
 
 from __future__ import annotations
 
@@ -50,22 +50,3 @@ class Shelf:
     def drift_counters(self, hours: int) -> dict[tuple[int, str], int]:
         """See `ports.Store.drift_counters`."""
         return driftcounters.read(self.client, self.keys, hours)
-
-    def put_result(self, session_id: str, handle: str, body: bytes) -> None:
-        """See `ports.Store.put_result`."""
-        key = self.keys.results(session_id)
-        try:
-            pipe = self.client.pipeline(transaction=True)
-            pipe.hset(key, handle, body)
-            pipe.expire(key, KEPT_S)
-            pipe.hset(self.keys.session(session_id), "flags", "results")
-            pipe.execute()
-        except UNAVAILABLE as error:
-            raise unavailable(error) from error
-
-    def get_result(self, session_id: str, handle: str) -> bytes | None:
-        """See `ports.Store.get_result`."""
-        try:
-            return self.client.hget(self.keys.results(session_id), handle)  # type: ignore[return-value]
-        except UNAVAILABLE as error:
-            raise unavailable(error) from error

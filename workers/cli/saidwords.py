@@ -28,8 +28,8 @@ Paragraph = tuple[str, str, str]
 """Who says it (a key of STYLES), the heading, the text."""
 
 
-def numbers_card(numbers: SessionNumbers) -> list[tuple[str, str]]:
-    """The numbers as names and values."""
+def numbers_card(numbers: SessionNumbers, most_bytes: int) -> list[tuple[str, str]]:
+    """The numbers as names and values. `most_bytes`: of originals that one session may keep."""
     archived = f", {some(numbers.groups_archived, 'group')} archived" if numbers.groups_archived else ""
     tokens = numbers.last_call_tokens
     return [
@@ -38,6 +38,7 @@ def numbers_card(numbers: SessionNumbers) -> list[tuple[str, str]]:
         ("live", f"{some(numbers.messages, 'message')} in {some(numbers.groups_live, 'group')}{archived}"),
         ("compactions", str(numbers.compactions or "")),
         ("kept whole", some(numbers.results_kept, "result") if numbers.results_kept else ""),
+        ("originals", f"{numbers.originals_bytes:,} of {most_bytes:,} bytes" if numbers.originals_bytes else ""),
         ("last call", "" if tokens is None else f"{count(tokens)} tokens ({numbers.last_call_model})"),
         ("in Redis", f"{numbers.redis_bytes:,} bytes"),
     ]

@@ -49,8 +49,9 @@ def show(session_id: str, as_json: bool) -> None:
         )
         return
     from workers.cli.saidwords import memory_lines, numbers_card, paragraphs
+    from workers.settings import settings
 
-    print_card(numbers_card(numbers))
+    print_card(numbers_card(numbers, settings().session_originals_bytes))
     click.echo()
     parts = [*(memory_lines(memory) if memory else ()), *(p for message in messages for p in paragraphs(message))]
     if not sys.stdout.isatty():

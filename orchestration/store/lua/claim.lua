@@ -83,6 +83,7 @@ if is_model then
     redis.call('EXPIRE', S .. ':archive', KEPT_S, 'GT')
   end
   if s[4] then redis.call('EXPIRE', S .. ':results', KEPT_S, 'GT') end
+  if s[3] or s[4] then redis.call('EXPIRE', S .. ':originals', KEPT_S, 'GT') end
 else
   call = redis.call('HGET', R, step .. ':call') or ''
 end

@@ -80,7 +80,7 @@ end
 local function hold()
   for i = 1, 5 do redis.call('EXPIRE', KEYS[i], HELD_S) end
   redis.call('EXPIRE', WAITING, HELD_S)
-  for _, part in ipairs({ ':results', ':memory', ':archive' }) do redis.call('EXPIRE', S .. part, HELD_S) end
+  for _, part in ipairs({ ':results', ':memory', ':archive', ':originals' }) do redis.call('EXPIRE', S .. part, HELD_S) end
 end
 
 local function add_usage(first)

@@ -1,0 +1,74 @@
+"""What is too large by itself: a prompt or a result beyond the budget is cut, kept whole within reach, and the job goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from orchestration import tool
+from orchestration.pages import pack
+from schemas.message import ToolCall, ToolMessage
+from schemas.model import ModelRequest
+from tests.unit.longtalk import Talk, Talker, budget, clerk, prompts
+
+
+def called(name: str, **arguments: Any) -> ToolCall:
+    """A call of a model."""
+    return ToolCall(id="c", name=name, raw_arguments=json.dumps(arguments))
+
+
+def test_a_prompt_larger_than_the_budget_is_answered_from_its_ends():
+    """Head and tail are sent, the rest is paged with `read_result`."""
+    prompt = "Read this. " + "".join(f"Line {n} says {n * 7}. " for n in range(3_000)) + "What does line 1500 say?"
+    page: list[str] = []
+
+    def says(number: int, request: ModelRequest) -> list[Any] | None:
+        (said,) = prompts(request)
+        if number == 1:
+            assert said.startswith("Read this.")
+            assert said.endswith("What does line 1500 say?")
+            handle = said.partition('handle="')[2].partition('"')[0]
+            return [called("read_result", handle=handle, offset=prompt.index("Line 1500 "), length=60)]
+        page.extend(message.content for message in request.messages if isinstance(message, ToolMessage))
+        return None
+
+    talk = Talk(clerk(), Talker(1, says=says))
+    assert talk.run(prompt).output == "All done."
+    assert page[0].startswith("Line 1500 says 10500.")
+    assert talk.most_tokens() <= 6_000
+
+
+def test_a_tool_result_of_three_megabytes_is_survived():
+    """Its head and tail are shown, the whole is kept; the next ones too; no call is over the budget."""
+
+    @tool(inline=True, idempotent=True)
+    def look_up(number: int) -> str:
+        """Export a table."""
+        return "".join(f'{{"row": {row}, "id": "W-{number}-{row}"}}\n' for row in range(100_000))
+
+    talk = Talk(clerk(tools=[look_up], context_budget=budget(24_000)), Talker(4))
+    began_s = time.monotonic()
+    assert talk.run().output == "All done."
+    assert time.monotonic() - began_s < 20
+    assert talk.most_tokens() <= 24_000
+
+
+def test_a_result_of_three_megabytes_that_lies_in_the_log_is_cut():
+    """However it came there: by a turn of another release, or by a tool that bounds nothing."""
+    talk = Talk(clerk(), model := Talker(6))
+    whole = "row after row; " * 200_000
+
+    def blow_up(number: int, request: ModelRequest) -> None:
+        if number == 4:
+            log = talk.session.log
+            at = next(n for n, message in enumerate(log) if isinstance(message, ToolMessage))
+            log[at] = log[at].model_copy(update={"content": whole})
+            talk.session.epoch += 1
+
+    model.fail = blow_up
+    began_s = time.monotonic()
+    assert talk.run().output == "All done."
+    assert time.monotonic() - began_s < 20
+    assert pack(whole) in talk.session.originals.values()
+    assert talk.most_tokens() <= 6_000

@@ -122,6 +122,13 @@ def results(messages: tuple[Message, ...]) -> list[str]:
     return [message.content for message in messages if isinstance(message, ToolMessage)]
 
 
+def kept_bytes(client: Client, session_id: str) -> int:
+    """Of all originals of a session, as they lie in Redis."""
+    store = client.store
+    keys = (store.keys.archive(session_id), store.keys.results(session_id))
+    return sum(len(body) for key in keys for body in store.client.hvals(key))
+
+
 def keys_of(client: Client, session_id: str) -> list[bytes]:
     """The session's keys in Redis."""
     return sorted(client.store.client.scan_iter(match=f"*:session:{session_id}*"))
@@ -143,6 +150,7 @@ def test_a_compacted_session_shows_its_numbers_its_memory_and_what_is_live(run, 
     assert "memory of groups 1 to" in out
     assert "second-hand" in out
     assert f"user\nLook at 8 orders of {CANARY}." in out
+    assert "of 64,000,000 bytes" in out
     code, out, _ = run("show", "s1", "--json")
     shown = json.loads(out)
     assert (code, shown["session_id"], shown["active_job"]) == (0, "s1", None)
@@ -151,6 +159,7 @@ def test_a_compacted_session_shows_its_numbers_its_memory_and_what_is_live(run, 
     assert shown["groups_live"] + shown["groups_archived"] == 10
     assert shown["groups_archived"] >= 1
     assert shown["results_kept"] >= 1
+    assert shown["originals_bytes"] == kept_bytes(client, "s1") > 0
     assert shown["last_call_tokens"] > 1_000
     assert shown["last_call_model"] == "scripted:m-1"
     sizes = [client.store.client.memory_usage(key, samples=0) for key in keys_of(client, "s1")]

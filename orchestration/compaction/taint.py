@@ -31,7 +31,7 @@ def marked(texts: Iterable[str], messages: Sequence[Message]) -> list[str]:
 
 def _found(searched: Windows, sources: Iterable[str]) -> Windows:
     found: set[tuple[str, ...]] = set()
-    for source in sources:
+    for source in sources if searched else ():  # megabytes are not read for nothing
         words = _words(source)
         found |= searched.intersection(_grams(words, WINDOW_WORDS))
         found |= searched.intersection(zip(words, strict=True))

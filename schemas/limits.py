@@ -46,16 +46,17 @@ class Limits(Contract):
     tenant_weights: dict[str, Weight] = Field(default_factory=dict)
     """A tenant that is not named weighs 1."""
     fail_ratio: Share = 0.5
-    """The breaker opens at this share of failed calls in the window, of at least `min_calls` ..."""
+    """The breaker opens when, of the calls begun in one second, more than this share fails, by as many as if `min_calls` had
+    all failed: 10 of 10, 15 of 20, 55 of 100 ..."""
     min_calls: int = Field(default=10, ge=1)
     failures_in_a_row: int = Field(default=8, ge=1)
-    """... or at so many failures in a row."""
+    """... or, where calls are few or fail late, at so many failures in a row."""
     window_s: float = Field(default=5.0, gt=0, le=3_600)
     open_s: float = Field(default=2.0, gt=0, le=3_600)
     """How long the breaker stays open the first time; it doubles up to `open_max_s`."""
     open_max_s: float = Field(default=10.0, gt=0, le=3_600)
-    probes: int = Field(default=3, ge=1, le=100)
-    """Calls in flight at once over the whole fleet while it is half open; as many successes close it."""
+    probes: int = Field(default=5, ge=1, le=100)
+    """Calls in flight at once over the whole fleet while it is half open; when most of so many are answered, it closes."""
     ramp_s: float = Field(default=5.0, gt=0, le=3_600)
     """Slow start: from nothing to the full rate, after an outage or a pause."""
     recover_s: float = Field(default=60.0, gt=0, le=86_400)
@@ -89,7 +90,9 @@ class DownstreamStatus(Contract):
     guessed: bool
     """The request limit was guessed from 429s: neither an operator nor the provider named one."""
     rate_factor: float
-    """What AIMD and slow start leave of the limits, 0 to 1."""
+    """What AIMD, slow start and the brake leave of the limits, 0 to 1."""
+    braked: bool
+    """It fails in part, and is asked less for a while."""
     breaker: Literal["closed", "open", "half_open"]
     open_ms: float
     paused_ms: float

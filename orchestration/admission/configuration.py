@@ -25,6 +25,7 @@ CONSTANTS = {
     "retry_cap": 20,
     "sick_ratio": 0.1,
     "sick_ms": 2_000,
+    "brake_ms": 90_000,
 }
 """
 cold                of its rate a downstream that is new, or lost with its server, starts with
@@ -34,7 +35,8 @@ throttle_pause_ms   after a 429 that names no wait
 cold_after_ms       after a pause this long the rate starts from nothing
 probe_min_ms, _max  how long a probe may take before another may be sent: three times the usual latency, in these bounds
 retry_cap           most retries saved up in a downstream's budget
-sick_ratio, _ms     the budget binds while so many calls fail, and the last one failed so lately
+sick_ratio, _ms     it is sick while so many calls fail, and the last one failed so lately: budget and brake bind
+brake_ms            a sick one is asked less, for so long
 """
 
 
@@ -73,7 +75,7 @@ def configuration(name: str, limits: Limits, version: int | None) -> str:
             "open_ms": limits.open_s * 1_000,
             "open_max_ms": limits.open_max_s * 1_000,
             "probes": limits.probes,
-            "probe_ok": limits.probes,
+            "probe_ok": limits.probes // 2 + 1,
             "ramp_ms": limits.ramp_s * 1_000,
             "recover_ms": limits.recover_s * 1_000,
             "cut": limits.cut,

@@ -14,6 +14,9 @@ from redis import exceptions as redis_errors
 
 from orchestration.store.scripts import Library
 
+SHARED = ("prelude", "health", "buckets", "lines")
+"""What all functions share, by concept; each builds on those before it."""
+
 FUNCTIONS = ("admit", "settle", "release", "configure", "control", "status", "gone")
 
 
@@ -26,7 +29,8 @@ class FunctionLibrary(Library):
         """Text of the whole library, whichever function is named."""
         functions = (f"local function {each}(KEYS, ARGV)\nbind(KEYS)\n{self.read(each)}\nend\n" for each in FUNCTIONS)
         bare = (f"local function {each}(KEYS, ARGV)\n{self.read(each)}\nend\n" for each in self.bare)
-        return f"{self.header}{self.read('prelude')}\n{''.join(functions)}{''.join(bare)}"
+        shared = (f"{self.read(each)}\n" for each in SHARED)
+        return f"{self.header}{''.join((*shared, *functions, *bare))}"
 
     @cache  # noqa: B019
     def command(self, name: str) -> tuple[str, str]:

@@ -72,16 +72,32 @@ def test_failures_in_a_row_open_it(bench: Make, kind: FailureKind) -> None:
     assert gate.ask(waiting) == "open"
 
 
-@pytest.mark.parametrize(("good", "bad", "state"), [(5, 5, "open"), (6, 4, "closed"), (4, 5, "closed")])
-def test_a_share_of_failures_opens_it(bench: Make, good: int, bad: int, state: str) -> None:
-    """Half of at least ten; less is no outage, and fewer are no evidence."""
-    gate = bench()
+@pytest.mark.parametrize(
+    ("good", "bad", "state"), [(5, 15, "open"), (6, 14, "closed"), (0, 9, "closed"), (0, 10, "open")]
+)
+@pytest.mark.parametrize("apart_s", [0, 0.25])
+def test_a_share_of_failures_opens_it(bench: Make, good: int, bad: int, state: str, apart_s: float) -> None:
+    """More than half, by as many as if ten had failed and no other: in one second, or over several that have few calls each."""
+    gate = bench(failures_in_a_row=100)
     for n in range(good):
         call = gate.call(f"good-{n}")
         gate.admitted(call)
         gate.ok(call, 10, 10)
-    lose(gate, bad)
+        gate.time.pass_s(apart_s)
+    for _ in range(bad):
+        lose(gate, 1)
+        gate.time.pass_s(apart_s)
     assert gate.status().breaker == state
+
+
+def test_quick_failures_are_no_outage_while_the_answers_are_under_way(bench: Make) -> None:
+    """Thirty of a hundred fail at once, the others take their time: most that has ended failed, most that was asked did not."""
+    gate = bench()
+    gate.admitted(*(gate.call(f"slow-{n}") for n in range(70)))
+    lose(gate, 30)
+    assert gate.status().breaker == "closed"
+    lose(gate, 200)
+    assert gate.status().breaker == "open"
 
 
 def test_old_failures_are_forgotten(bench: Make) -> None:
@@ -112,6 +128,7 @@ def test_the_failures_of_one_outage_are_one_trip(bench: Make) -> None:
     gate = bench()
     old = [gate.call(f"old-{n}") for n in range(500)]
     gate.admitted(*old)
+    gate.time.pass_s(2)
     lose(gate, 8)
     open_ms = gate.status().open_ms
     for call in old[:100]:
@@ -134,7 +151,7 @@ def test_the_failures_of_one_outage_are_one_trip(bench: Make) -> None:
 
 
 def test_few_probe_however_many_ask_at_once(bench: Make, redis: redis_py.Redis) -> None:
-    """Forty threads with clients of their own: one call goes, and after its success three at a time, over the whole fleet."""
+    """Forty threads with clients of their own: one call goes, and after its success five at a time, over the whole fleet."""
     gate = bench()
     lose(gate, 8)
     until_half_open(gate)
@@ -154,9 +171,9 @@ def test_few_probe_however_many_ask_at_once(bench: Make, redis: redis_py.Redis) 
     woken: list[str] = []
     for _ in range(5):
         woken += [ref.job_id for ref in gate.board.release()[0]]
-    assert len(woken) == 3
+    assert len(woken) == 5
     probes = [gate.call(job) for job in woken]
-    assert [gate.ask(call) for call in probes] == ["admitted"] * 3
+    assert [gate.ask(call) for call in probes] == ["admitted"] * 5
     assert (rush("second"), gate.board.release()[0]) == ([], [])
     for call in probes[:2]:
         gate.ok(call, 10, 10)
@@ -164,7 +181,7 @@ def test_few_probe_however_many_ask_at_once(bench: Make, redis: redis_py.Redis) 
 
 
 def test_when_its_probes_succeed_it_closes_and_goes_on_slowly(bench: Make) -> None:
-    """Three; then a tenth of the rate, rising: what waited does not come all at once."""
+    """Three of five; then a tenth of the rate, rising: what waited does not come all at once."""
     gate = bench(rpm=6_000, ramp_s=5)
     lose(gate, 8)
     until_half_open(gate)
@@ -179,19 +196,44 @@ def test_when_its_probes_succeed_it_closes_and_goes_on_slowly(bench: Make) -> No
     assert gate.status().rate_factor == 1.0
 
 
-def test_a_failed_probe_opens_it_again_and_for_longer(bench: Make) -> None:
-    """Twice as long each time, up to ten seconds; the probe's failure costs its call no attempt."""
+def test_failed_probes_open_it_again_and_for_longer(bench: Make) -> None:
+    """Most of five; twice as long each time, up to ten seconds. A probe's failure costs its call no attempt."""
     gate = bench()
     lose(gate, 8)
     opened_ms = [gate.status().open_ms]
     for n in range(5):
         until_half_open(gate)
-        probe = gate.call(f"probe-{n}")
-        gate.admitted(probe)
-        assert gate.fails(probe).free
+        for m in range(3):
+            assert gate.status().breaker == "half_open"
+            probe = gate.call(f"probe-{n}-{m}")
+            gate.admitted(probe)
+            assert gate.fails(probe).free
+            gate.time.pass_s(0 if m == 2 else 2)
         opened_ms.append(gate.status().open_ms)
     for ms, planned in zip(opened_ms, (2_000, 4_000, 8_000, 10_000, 10_000, 10_000), strict=True):
         assert planned * (1 - JITTER) <= ms <= planned * (1 + JITTER)
+
+
+def test_probes_that_hang_hold_up_no_recovery(bench: Make) -> None:
+    """Once one is answered others may go at once, and the late failures of those that hung are no news, though free as ever."""
+    gate = bench()
+    lose(gate, 8)
+    until_half_open(gate)
+    hung = []
+    for n in range(8):
+        hung.append(gate.call(f"hung-{n}"))
+        gate.admitted(hung[-1])
+        gate.time.pass_s(2)
+    answered = gate.call("answered")
+    gate.admitted(answered)
+    assert all(gate.fails(call, FailureKind.TIMEOUT).free for call in hung[:3])
+    gate.ok(answered, 10, 10)
+    assert gate.status().breaker == "half_open"
+    others = [gate.call(f"other-{n}") for n in range(5)]
+    gate.admitted(*others)
+    for call in others[:2]:
+        gate.ok(call, 10, 10)
+    assert gate.status().breaker == "closed"
 
 
 def test_a_probe_that_is_never_heard_of_makes_room_for_another(bench: Make) -> None:

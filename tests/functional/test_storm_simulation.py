@@ -39,22 +39,13 @@ def run(server) -> Run:
 # The product
 
 
-PARTIAL = pytest.param(
-    "partial",
-    marks=pytest.mark.xfail(
-        strict=False,
-        reason="at this small size first tries are most of the calls: 1.16 to 1.2 for 1.15; full size: docs/benchmarks.md",
-    ),
-)
-
-
-@pytest.mark.parametrize("name", [PARTIAL if name == "partial" else name for name in SCENARIOS])
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_a_coordinated_fleet_keeps_its_targets(run: Run, name: str):
     """Few calls, no peak above the limit, a drain in time, nothing lost, nothing twice: in every kind of outage."""
     assert missed(SMALL[name], run(name, "midwatch")) == []
 
 
-@pytest.mark.parametrize("name", ["tight", "tight_charged", "brownout", PARTIAL])
+@pytest.mark.parametrize("name", ["tight", "tight_charged", "brownout", "partial"])
 def test_a_limit_set_twice_too_high_costs_little(run: Run, name: str):
     """The provider's 429s teach the fleet what the operator did not know."""
     assert missed(SMALL[name], run(name, "midwatch-2x"), limit_is_right=False) == []

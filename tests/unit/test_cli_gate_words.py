@@ -23,6 +23,7 @@ WELL = DownstreamStatus(
     depths={"requests": 16.7, "input_tokens": 7_500.0},
     guessed=False,
     rate_factor=1.0,
+    braked=False,
     breaker="closed",
     open_ms=0,
     paused_ms=0,
@@ -93,12 +94,19 @@ def test_the_table_fits_100_columns(width):
         ("blocked", "for 58m 20s more: openai: insufficient_quota"),
         ("paused", "paused until 11:08:10Z, 90.0 s more; breaker open, probes in 0 ms"),
         ("open", "breaker open, probes in 1.24 s"),
+        ("braked", "12 of its last 100 calls failed: retries go by its budget; it is asked less for a while"),
         ("half_open", "breaker half open, 2 probes out; 12 of its last 100 calls failed: retries go by its budget"),
     ],
 )
 def test_the_reason_says_until_when(word, said):
     """In the words of the glossary, by the server's clock."""
-    assert row(STATES[word], NOW_MS)[-1].startswith(said)
+    states = {**STATES, "braked": WELL.model_copy(update={"braked": True, "sick": True, "limits": {}})}
+    assert row(states[word], NOW_MS)[-1].startswith(said)
+
+
+def test_what_is_braked_is_slowed_though_no_limit_is_known():
+    """The brake goes by the rate from before."""
+    assert state(WELL.model_copy(update={"braked": True, "limits": {}, "rate_factor": 0.49})) == "slowed"
 
 
 def test_a_debt_is_a_number_of_what_is_owed():

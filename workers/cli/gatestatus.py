@@ -41,7 +41,7 @@ def state(status: DownstreamStatus) -> str:
         return "paused"
     if status.breaker != "closed":
         return status.breaker
-    return "slowed" if status.limits and status.rate_factor < FULL else "ok"
+    return "slowed" if status.braked or (status.limits and status.rate_factor < FULL) else "ok"
 
 
 def row(status: DownstreamStatus, now_ms: int) -> tuple[str, ...]:
@@ -78,6 +78,8 @@ def _reasons(status: DownstreamStatus, now_ms: int) -> Iterator[str]:
     if status.sick:
         total = status.window_ok + status.window_failed
         yield f"{status.window_failed} of its last {total} calls failed: retries go by its budget"
+    if status.braked:
+        yield "it is asked less for a while"
     if status.guessed:
         yield "its request limit is guessed from 429s: set one"
 

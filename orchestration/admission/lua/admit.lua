@@ -200,7 +200,7 @@ if rec and rec.lane then leave_line(s, rec.lane, id) end
 if rec and rec.tag then s.v = math.max(s.v, rec.tag) end
 charge_lineage()
 take(s, need, 1)
-s.na, s.live = s.na + 1, s.live + 1
+s.na, s.live, s.wa = s.na + 1, s.live + 1, s.wa + 1
 if retry then
   count('retried')
   if not probe and sick(c, s, now) then s.rb = math.max(0, s.rb - 1) end
@@ -211,8 +211,8 @@ if probe then
   s.pl[#s.pl + 1] = now + patience
   s.pa = now + patience / c.probes
 end
-local live = { s = 'l', fe = fence, i = input, o = output, g = s.g }
-if probe then live.p = true end
+local live = { s = 'l', fe = fence, i = input, o = output, g = s.g, w = s.w }
+if probe then live.p = s.pl[#s.pl] end
 if hold > 0 then live.at = now + hold end
 if bound then live.root, live.li, live.lo = L, reserve_i, reserve_o end
 write_record(s, id, live, now + hold + ARGV[10] * MS)

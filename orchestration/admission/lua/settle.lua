@@ -65,7 +65,7 @@ end
 if rec then
   if probe and s.pl then table.remove(s.pl, 1) end
   if probe and (outcome == 'ok' or outcome == 'caller') then -- it answers: a bad request is no sign of illness
-    s.pk = s.pk + 1
+    s.pk, s.pl = s.pk + 1, nil -- those sent before it may hang: room for others
     if s.pk >= c.probe_ok then close_breaker(c, s, now) end
   end
   if outcome == 'ok' then
@@ -76,16 +76,14 @@ if rec then
     -- A burst of 429s is one signal: one cut per gap. A 5xx cuts nothing: it comes whatever the rate (simulated).
     -- One that comes while nobody is admitted was sent before the pause: the same signal once more.
     local news = s.pu <= now and now - s.fc >= c.cut_gap_ms * MS
-    local span = math.max(1000 * MS, now - s.ws + (s.po + s.pf > 0 and c.window_ms * MS or 0))
-    local through = (s.wo + s.po + s.wf + s.pf) * MINUTE / span
     local cut = news and c.cut or 1
     if limit(c, s, 'q') == 0 then -- an unknown limit: guessed from what was sent lately, answered or not
       s.lim = s.lim or {}
-      s.lim.q = math.max(6, through + (s.live + 1) * MINUTE / span)
+      s.lim.q = math.max(6, through(c, s, now, s.live + 1))
       s.guess = true
       s.lv.q = 0
     elseif s.guess and news then -- too much again: what was let through is the new guess, between the rate tried and its cut
-      s.lim.q = math.max(6, math.min(s.lim.q * f, math.max(through, s.lim.q * f * c.cut)))
+      s.lim.q = math.max(6, math.min(s.lim.q * f, math.max(through(c, s, now, 0), s.lim.q * f * c.cut)))
       f, cut = 1, 1
     end
     if news then s.fc = now end
@@ -95,11 +93,14 @@ if rec then
     count('failed')
     s.lf = now
     if (number(7) or 0) > 0 then pause(c, s, now, now + math.min(c.pause_max_ms, number(7)) * MS, f, 1) end
-    if rec.g == s.g then -- news of an older generation is no news: 512 timeouts of one outage trip the breaker once
+    -- News of an older generation is no news: 512 timeouts of one outage trip the breaker once. Nor is that of a probe which
+    -- was written off: what hung since then says nothing of now.
+    if rec.g == s.g and not (rec.p and rec.p <= now) then
       s.wf, s.cf = s.wf + 1, s.cf + 1
-      local bad, total = s.wf + s.pf, s.wo + s.wf + s.po + s.pf
-      local broken = s.cf >= c.in_a_row or (total >= c.min_calls and bad / total >= c.fail_ratio)
-      if probe or (s.cb == CLOSED and broken) then open_breaker(c, s, now, jitter(id, now)) end
+      if s.cb == CLOSED then mark_sick(c, s, now, f) end
+      if probe then s.px = (s.px or 0) + 1 end
+      local gone = broken(c, s, rec)
+      if probe and s.px > c.probes - c.probe_ok or gone and s.cb == CLOSED then open_breaker(c, s, now, jitter(id, now)) end
     end
   elseif outcome == 'blocked' then
     s.bu, s.br = math.max(s.bu, now + ARGV[18] * MS), short(ARGV[17])

@@ -4,6 +4,12 @@ local c, s = load()
 if not c then return false end
 s = s or fresh(c, now)
 local f = refill(c, s, now)
+local cap = s.cap
+if cap then -- the brake is shown as part of the factor: of the limit or, where none is known, of the rate from before
+  s.cap = nil
+  local known = limit(c, s, 'q')
+  f = f * math.min(1, cap / (known > 0 and known or s.sr))
+end
 local levels, limits, depths = {}, {}, {}
 for _, r in ipairs(RESOURCES) do
   local l = limit(c, s, r)
@@ -13,7 +19,7 @@ local counts = redis.call('HMGET', STATE, 'retried', 'waited', 'denied', 'failed
 local function counted(n) return tonumber(counts[n] or 0) end
 local names = { [CLOSED] = 'closed', [OPEN] = 'open', [HALF_OPEN] = 'half_open' }
 return cjson.encode({
-  name = c.name, version = c.version, limits = limits, levels = levels, depths = depths, guessed = s.guess or false,
+  name = c.name, version = c.version, limits = limits, levels = levels, depths = depths, guessed = s.guess or false, braked = cap ~= nil,
   rate_factor = f, breaker = names[s.cb], open_ms = s.cb == OPEN and math.max(0, s.cu - now) / MS or 0,
   paused_ms = math.max(0, s.pu - now) / MS, paused_until_ms = s.pu > now and math.floor(s.pu / MS) or 0,
   blocked_ms = math.max(0, s.bu - now) / MS, blocked_reason = s.bu > now and s.br or '',

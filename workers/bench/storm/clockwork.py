@@ -7,7 +7,7 @@ from typing import Any, cast
 import redis
 from redis.client import Pipeline
 
-from orchestration.admission.functions import FunctionLibrary
+from orchestration.admission.functions import SHARED, FunctionLibrary
 from orchestration.admission.redis_gate import COORDINATOR
 from orchestration.errors import ConfigError
 from workers.bench.storm.simulation import Simulation
@@ -37,7 +37,7 @@ class SimulatedLibrary(FunctionLibrary):
                 f"{name}.lua asks for the time {text.count(CLOCK)} times; expected: once in {ASKING}, else never"
             )
         said = text.replace(CLOCK, SAID)
-        return said if name == "prelude" else f"NOW = ARGV[#ARGV]\n{said}"
+        return said if name in SHARED else f"NOW = ARGV[#ARGV]\n{said}"
 
 
 SIMULATED = SimulatedLibrary(COORDINATOR.package, f"local NOW\n{COORDINATOR.header}", COORDINATOR.bare)

@@ -1,0 +1,88 @@
+"""The brake of a downstream that fails in part: asked less for a while, by what it answers, then as before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import redis as redis_py
+
+from orchestration.admission.call import Call
+from orchestration.keyspace import Key
+from schemas.failure import FailureKind
+from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
+from tests.contract.gate_crowd import Answer, Crowd
+
+TROUBLE_S = 10
+BRAKED_S = 90
+
+Make = Callable[..., Crowd]
+
+
+@pytest.fixture
+def extra_keys() -> tuple[Key, ...]:
+    return (CLOCK_KEY,)
+
+
+@pytest.fixture
+def crowd(redis: redis_py.Redis, prefix: str) -> Make:
+    """Calls of which every third fails at once from `TROUBLE_S` to `until_s`, at a downstream that was called before."""
+
+    def made(calls: int, until_s: float = 1e9, slots: int = 1_000, **fields: object) -> Crowd:
+        bench = GateBench(redis, prefix, {SHOP: limits(**fields)})
+        bench.warm()
+        numbers = iter(range(1_000_000))
+
+        def provider(call: Call, at_s: float) -> Answer:
+            fails = TROUBLE_S <= at_s < until_s and next(numbers) % 3 == 0
+            return Answer.bad(FailureKind.OVERLOADED) if fails else Answer.good(after_s=1)
+
+        crowd = Crowd(bench, provider, slots=slots)
+        crowd.submit(*(bench.call(f"j{n}") for n in range(calls)))
+        return crowd
+
+    return made
+
+
+def rate(crowd: Crowd, from_s: int, to_s: int) -> float:
+    """Calls a second that reached the provider."""
+    return sum(crowd.per_second()[from_s:to_s]) / (to_s - from_s)
+
+
+def test_what_fails_in_part_is_asked_less_until_it_is_well(crowd: Make) -> None:
+    """Two thirds answered: four ninths of the rate, for each failure is one more call; the whole of it soon after the end."""
+    shop = crowd(1_200, until_s=40, rpm=1_200)
+    shop.run(35)
+    assert rate(shop, 3, 10) == pytest.approx(20, rel=0.05)
+    assert rate(shop, 25, 35) == pytest.approx(20 * 4 / 9, rel=0.1)
+    status = shop.bench.status()
+    assert (status.breaker, status.sick, status.limits["requests"]) == ("closed", True, 1_200)
+    assert status.rate_factor == pytest.approx(4 / 9, abs=0.06)
+    shop.run(55)
+    assert rate(shop, 45, 55) == pytest.approx(20, rel=0.05)
+
+
+@pytest.mark.parametrize("fields", [{"rpm": 12_000}, {}])
+def test_the_rate_before_counts_not_the_limit(crowd: Make, fields: dict[str, float]) -> None:
+    """Twenty workers make twenty calls a second, whatever they may: a limit that is far away, or none, is no brake."""
+    shop = crowd(1_200, slots=20, **fields)
+    shop.run(35)
+    assert rate(shop, 3, 10) == pytest.approx(20, rel=0.05)
+    assert rate(shop, 25, 35) < 15, "30 without a brake, for failures are quick"
+    assert shop.bench.status().rate_factor < 0.5
+
+
+def test_a_long_trouble_is_not_waited_for(crowd: Make) -> None:
+    """Ninety seconds later it is asked as before: in an hour of it waiting saves no call, and the work is to be done."""
+    shop = crowd(3_000, rpm=1_200)
+    shop.run(TROUBLE_S + BRAKED_S + 25)
+    assert rate(shop, TROUBLE_S + BRAKED_S - 10, TROUBLE_S + BRAKED_S) < 12
+    assert rate(shop, TROUBLE_S + BRAKED_S + 10, TROUBLE_S + BRAKED_S + 25) == pytest.approx(20, rel=0.05)
+    assert shop.bench.status().sick
+
+
+def test_few_calls_are_not_braked(crowd: Make) -> None:
+    """Five a second are no storm, and would become a trickle."""
+    shop = crowd(400, rpm=300)
+    shop.run(40)
+    assert rate(shop, 20, 40) == pytest.approx(5, rel=0.05)

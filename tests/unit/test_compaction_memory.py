@@ -200,5 +200,5 @@ def test_a_three_megabyte_result_is_absorbed_quickly() -> None:
     assert len(text) > 3_000_000
     start = time.process_time()
     memory = absorb(Memory(), [result(1, text)], 20_000)
-    assert time.process_time() - start < 4  # 1 s alone; the machine may be shared
+    assert time.process_time() - start < 20  # 1 s alone; were it quadratic, hours
     assert 15_000 < rendered_bytes(memory) <= 20_000

@@ -48,7 +48,7 @@ def test_a_server_without_it(name: str, status: int) -> None:
 def test_count_fails(name: str) -> None:
     """A failed count is classified like a failed call, bounded like one, and never retried."""
     with beside_vendor(name) as side:
-        side.vendor.will(reply(429, "", {"retry-after": "2"}), reply(200, {"input_tokens": -4}), silent)
+        side.vendor.will(reply(429, "", {"retry-after": "60"}), reply(200, {"input_tokens": -4}), silent)
         expected = (FailureKind.RATE_LIMITED, FailureKind.PROVIDER_ERROR, FailureKind.TIMEOUT)
         begun = time.monotonic()
         for number, kind in enumerate(expected, 1):
@@ -56,4 +56,4 @@ def test_count_fails(name: str) -> None:
                 side.model.count(ask(timeout_s=0.3))
             assert caught.value.failure.kind is kind
             assert len(side.vendor.seen) == number
-        assert time.monotonic() - begun < 3.0
+        assert time.monotonic() - begun < 20

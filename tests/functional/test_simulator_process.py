@@ -131,12 +131,12 @@ def test_an_outage_can_be_ordered_while_running() -> None:
     order = {"outage": "overloaded", "outage_s": 0.3, "requests_per_minute": 1}
     with ModelServer(lambda _: Say("hello")) as server:
         assert ask(server, "POST", "/__midwatch__/faults", {"outage": "overloaded"})[0] == 400
+        begun_s = time.monotonic()
         status, faults = ask(server, "POST", "/__midwatch__/faults", order)
         assert (status, faults["outage"], faults["outage_s"]) == (200, "overloaded", 0.3)
-        begun_s = time.monotonic()
         while ask(server, "POST", "/v1/chat/completions", chat("hi"))[0] == 503:
-            assert time.monotonic() - begun_s < 10
-        assert time.monotonic() - begun_s > 0.2
+            assert time.monotonic() - begun_s < 30
+        assert time.monotonic() - begun_s >= 0.3
         assert ask(server, "POST", "/v1/chat/completions", chat("hi"))[0] == 429
 
 
@@ -157,11 +157,11 @@ def test_wrong_control_requests_say_what_is_right() -> None:
 
 
 def test_hundreds_of_slow_answers_hold_no_thread() -> None:
-    """Three hundred answers of 300 ms are under way at once on one thread, and all come."""
+    """Three hundred answers of 2 s are under way at once on one thread, and all come."""
     threads = threading.active_count()
     body = json.dumps(chat("hi")).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    with ModelServer(lambda _: Say("hello"), latency_ms=(200, 400)) as server:
+    with ModelServer(lambda _: Say("hello"), latency_ms=2_000) as server:
         sockets = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(300)]
         for connection in sockets:
             connection.sendall(head + body)
@@ -172,7 +172,7 @@ def test_hundreds_of_slow_answers_hold_no_thread() -> None:
             assert connection.recv(100).startswith(b"HTTP/1.1 200 OK")
             connection.close()
         assert server.stats().by_status == {200: 300}
-    assert {200 <= entry.latency_ms < 5_000 for entry in server.journal()} == {True}
+    assert {entry.latency_ms >= 2_000 for entry in server.journal()} == {True}
 
 
 def test_connections_are_kept_alive() -> None:

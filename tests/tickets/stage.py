@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from orchestration.client import Client
 from orchestration.errors import NotFound, StoreUnavailable
 from orchestration.handle import JobHandle
 from schemas.contract import canonical_json
+from schemas.failure import FailureKind
 from schemas.job import JobStatus
 from schemas.step import StepKind
 from tests.tickets.ledger import Ledger
@@ -128,12 +130,26 @@ class Stage:
         endings = sum(counters.get(f"jobs.{status.value}", 0) for status in JobStatus if status.ended)
         return endings - counters.get("letters.replayed", 0)
 
-    def wait(self, timeout_s: float) -> None:
-        """Until every job has ended. What has not by then is found by `check`."""
+    def wait(self, timeout_s: float, *, replaying: bool = False) -> None:
+        """Until every job has ended. What has not by then is found by `check`.
+
+        `replaying` does what an operator does: a step that was killed three times, as may happen where workers are
+        killed at random, is a dead letter that its session waits for; it is replayed, and goes on where it stopped.
+        """
         give_up = time.monotonic() + timeout_s
         wanted = sum(len(handles) for handles in self._handles.values())
         while time.monotonic() < give_up and self.ended() < wanted:
+            if replaying:
+                self.replay_killed()
             time.sleep(0.2)
+
+    def replay_killed(self) -> None:
+        """Replay every letter of a step whose workers were killed. A server that is away is asked again later."""
+        letters = self.client().dead_letters
+        with suppress(StoreUnavailable):
+            for letter in letters.list():
+                if letter.failure.kind is FailureKind.WORKER_LOST:
+                    letters.replay(letter.job_id)
 
     def under_way(self, kind: StepKind) -> dict[str, bytes]:
         """Rows of steps that a worker holds now, by job and step."""

@@ -30,7 +30,7 @@ UNAVAILABLE = (
 """What a server says, or fails to say, when it can't take a write. Time cures all of them."""
 
 LOADS = 3
-"""How often a script is loaded for one call: between loading and calling it someone may flush them again."""
+"""How often a script is loaded for one call: a server that was replaced on the way knows none, either."""
 
 
 @dataclass(frozen=True)
@@ -148,15 +148,15 @@ class Scripts:
             pause_s = min(1.0, pause_s * 2)
 
     def _once(self, script: Prepared) -> Any:
-        command = script.command
-        for _ in range(LOADS):
-            try:
-                return self._execute(*command)
-            except redis_errors.ResponseError as error:
-                if not script.library.unknown(error):
-                    raise
-                script.library.load(self.client, script.name)
-        return self._execute(*command)
+        try:
+            return self._execute(*script.command)
+        except redis_errors.ResponseError as error:
+            if not script.library.unknown(error):
+                raise
+        (reply,) = self._together((script,))
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     def _with(self, rider: ScriptErrand, script: Prepared) -> Any:
         told, reply = self._together((rider.script, script))
@@ -181,17 +181,20 @@ class Scripts:
     def _together(self, scripts: Sequence[Prepared]) -> list[Any]:
         replies: list[Any] = [None] * len(scripts)
         missing = list(range(len(scripts)))
+        unknown: set[tuple[Library, str]] = set()
         for _ in range(1 + LOADS):
             if not missing:
                 break
             pipe: Any = self.client.pipeline(transaction=False)
+            for library, name in unknown:
+                library.load(pipe, name)  # in one piece with the calls: nobody flushes it in between
             for n in missing:
                 pipe.execute_command(*scripts[n].command)
-            for n, reply in zip(missing, pipe.execute(raise_on_error=False), strict=True):
+            answers = pipe.execute(raise_on_error=False)[len(unknown) :]
+            for n, reply in zip(missing, answers, strict=True):
                 replies[n] = reply  # those that ran are not run again: what they answered is said only once
             missing = [n for n in missing if scripts[n].library.unknown(replies[n])]
-            for library, name in {(scripts[n].library, scripts[n].name) for n in missing}:
-                library.load(self.client, name)
+            unknown = {(scripts[n].library, scripts[n].name) for n in missing}
         return replies
 
 

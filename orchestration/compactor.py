@@ -98,7 +98,8 @@ class Compactor:
         if refusal is not None:
             why = refusal.reason if isinstance(refusal, Defer) else refusal.detail
             raise ModelError(Failure(kind=FailureKind.RATE_LIMITED, detail=why), sent=False)
-        reply, _ = asked(lambda: self.model(model.provider), request, self.gate, call)
+        reply, report = asked(lambda: self.model(model.provider), request, self.gate, call)
+        self.gate.settle(call, report)
         if isinstance(reply, Failure):
             raise ModelError(reply)
         return reply

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from orchestration.admission.call import Call, Report, Settlement
+from orchestration.admission.call import Call, Report
 from orchestration.agent import Agent
 from orchestration.commits import Claim, CompactionWork
 from orchestration.errors import ModelError
@@ -54,18 +54,16 @@ def summary_call(work: CompactionWork, job: Job, downstream: str, request: Model
 
 def asked(
     model: Callable[[], Model], request: ModelRequest, gate: Gate, call: Call
-) -> tuple[ModelReply | Failure, Settlement]:
-    """The call itself, settled with the coordinator whatever comes of it."""
+) -> tuple[ModelReply | Failure, Report]:
+    """The call itself, and what the coordinator is to be told of it."""
     try:
         reply = model().complete(request)
     except ModelError as error:
-        report = Report(failure=error.failure, sent=error.sent, headers=error.ratelimit)
-        return error.failure, gate.settle(call, report)
+        return error.failure, Report(failure=error.failure, sent=error.sent, headers=error.ratelimit)
     except Exception as error:  # a provider broke its promise: what it reserved must not stay reserved
         gate.settle(call, Report(failure=Failure(kind=FailureKind.INTERNAL, detail=type(error).__name__)))
         raise
-    report = Report(usage=reply.usage, headers=reply.ratelimit or {}, latency_ms=reply.latency_ms)
-    return reply, gate.settle(call, report)
+    return reply, Report(usage=reply.usage, headers=reply.ratelimit or {}, latency_ms=reply.latency_ms)
 
 
 def tool_call(tool: Tool, claim: Claim) -> Call | None:

@@ -11,7 +11,7 @@ from orchestration.memory_begin import begin
 from orchestration.memory_compacting import MemoryCompacting
 from orchestration.memory_shelf import MemoryShelf
 from orchestration.memory_state import JobState, MemoryState, Row, SessionState
-from orchestration.ports import Clock
+from orchestration.ports import Clock, Errand
 from orchestration.store.redis_store import LEASE_MS
 from schemas.job import JobStatus, NewJob, SessionPolicy, Waiting
 from schemas.step import Defer, Park, StepRef
@@ -80,10 +80,12 @@ class MemoryStore(MemoryShelf, MemoryCompacting):
         self.state.due[claim.ref] = row.until_ms
         return None if self.state.jobs[claim.ref.job_id].cancel else True
 
-    def commit_turn(self, claim: Claim, commit: TurnCommit) -> bool | None:
+    def commit_turn(self, claim: Claim, commit: TurnCommit, along: Errand | None = None) -> bool | None:
         """See `ports.Store.commit_turn`."""
         state, ref = self.state, claim.ref
         job = state.jobs[ref.job_id]
+        if along:
+            along()
         if state.held(claim) is None:  # sent again, because its reply was lost?
             again = job.committed == (ref.step, claim.fence)
             return again and (None if job.cancel else True)
@@ -122,9 +124,11 @@ class MemoryStore(MemoryShelf, MemoryCompacting):
         job.rows[str(turn)] = Row()
         return self.state.owe(job.ref(str(turn)))
 
-    def commit_results(self, claim: Claim, commit: ResultCommit) -> bool:
+    def commit_results(self, claim: Claim, commit: ResultCommit, along: Errand | None = None) -> bool:
         """See `ports.Store.commit_results`."""
         state, applied = self.state, 0
+        if along:
+            along()
         for ref, message, trace in zip(commit.refs, commit.messages, commit.traces, strict=True):
             if state.held(claim, ref) is None:
                 continue
@@ -196,9 +200,11 @@ class MemoryStore(MemoryShelf, MemoryCompacting):
         self.state.due[claim.ref] = row.until_ms
         return True
 
-    def finish(self, claim: Claim, ending: Ending, trace: TraceRecord) -> bool:
+    def finish(self, claim: Claim, ending: Ending, trace: TraceRecord, along: Errand | None = None) -> bool:
         """See `ports.Store.finish`."""
         state, row = self.state, self.state.held(claim)
+        if along:
+            along()
         if row is None:
             return False
         job = state.jobs[claim.ref.job_id]

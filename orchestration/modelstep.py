@@ -83,14 +83,16 @@ class ModelStep:
         request = context.assemble(self.agent, self.a.claim, self.offer)
         self.estimated_tokens = fitting.tokens_of(self.a, self.agent)
         call = model_call(self.agent, self.a.claim, request, self.estimated_tokens, self.offer.model)
-        if refusal := self.r.gate.admit(call):
+        if refusal := self.a.admit(call):
             return self.a.refused(refusal)
         with self.r.leases.hold(self.a.claim, call.lasts_ms):
-            reply, self.a.settled = asked(lambda: self.r.model(self.offer.model.provider), request, self.r.gate, call)
+            reply, report = asked(lambda: self.r.model(self.offer.model.provider), request, self.r.gate, call)
+            self.a.report(call, report)
         if isinstance(reply, Failure):
             return reply
         self.learned(reply)
         if reply.stop is Stop.CONTEXT_FULL:
+            self.a.settle()  # now: to make room may take long
             return Failure(kind=FailureKind.CONTEXT_OVERFLOW, detail="the model's window is full")
         return reply
 
@@ -121,20 +123,19 @@ class ModelStep:
         outcome = Continue(next=owed if read.calls else (claim.ref.model_turn(claim.ref.turn + 1),))
         trace = self.a.trace(outcome, reply, invalid=tuple(read.invalid))
         trace = trace.model_copy(update={"estimated_tokens": self.estimated_tokens})
-        done = store.commit_turn(
-            claim,
-            TurnCommit(
-                messages=(read.assistant, *read.answers, *pages),
-                calls=tuple(read.calls),
-                usage=reply.usage,
-                trace=trace,
-                tool_calls=len(read.calls),
-                invalid_calls=len(read.invalid),
-                children=read.children,
-                anchor=self.anchor,
-                drift=self.a.drift,
-            ),
+        commit = TurnCommit(
+            messages=(read.assistant, *read.answers, *pages),
+            calls=tuple(read.calls),
+            usage=reply.usage,
+            trace=trace,
+            tool_calls=len(read.calls),
+            invalid_calls=len(read.invalid),
+            children=read.children,
+            anchor=self.anchor,
+            drift=self.a.drift,
         )
+        with self.a.along() as along:
+            done = store.commit_turn(claim, commit, along)
         if done is False:
             raise LeaseLost
         if fitting.little_room(agent, claim, reply.usage.input_tokens + reply.usage.output_tokens):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from orchestration.admission.call import Call, Report, Settlement
@@ -34,8 +35,15 @@ class Model(Protocol):
         ...
 
 
+Errand = Callable[[], object]
+"""Something to tell a server whose answer nobody waits for. Calling it sends it; a commit to the same server takes it along."""
+
+
 class Gate(Protocol):
-    """Admission: may this call start now? `RedisGate` is the coordinator; `OpenGate` admits everything."""
+    """Admission: may this call start now? `RedisGate` is the coordinator; `OpenGate` admits everything.
+
+    A gate of your own is a subclass with the first two.
+    """
 
     def admit(self, call: Call) -> Defer | Failure | None:
         """None: admitted, settle it. A Defer (never an attempt): not now. A Failure: time does not cure it.
@@ -49,6 +57,10 @@ class Gate(Protocol):
     def settle(self, call: Call, report: Report) -> Settlement:
         """Tell what became of an admitted call, whatever became of it. A second report of the same call counts nothing."""
         ...
+
+    def settling(self, call: Call, report: Report) -> Errand:
+        """The settlement of a call that went well, for the commit of what it brought to take along."""
+        return partial(self.settle, call, report)
 
 
 class Dispatcher(Protocol):
@@ -78,7 +90,8 @@ class Dispatcher(Protocol):
 class Store(Protocol):
     """The truth. Two keep the promises: `RedisStore` for the fleet, `MemoryStore` for tests without a server.
 
-    Every write method returns False when the claim's fence is no longer current: the work is dropped.
+    Every write method returns False when the claim's fence is no longer current: the work is dropped. What goes `along`
+    with it is sent all the same.
 
     Raises (all methods): StoreUnavailable.
     """
@@ -100,14 +113,14 @@ class Store(Protocol):
         """Prolong the lease. None: still ours, but the job was cancelled; False: lost."""
         ...
 
-    def commit_turn(self, claim: Claim, commit: TurnCommit) -> bool | None:
+    def commit_turn(self, claim: Claim, commit: TurnCommit, along: Errand | None = None) -> bool | None:
         """Append the turn; owe its calls, or the next turn when it has none that run.
 
         None: committed, but the job was cancelled meanwhile, so none of its inline calls may run.
         """
         ...
 
-    def commit_results(self, claim: Claim, commit: ResultCommit) -> bool:
+    def commit_results(self, claim: Claim, commit: ResultCommit, along: Errand | None = None) -> bool:
         """Append results; the last one of a turn owes the next model turn. A result whose step is over is refused."""
         ...
 
@@ -127,7 +140,7 @@ class Store(Protocol):
         """The tool step is a child job under way: give the worker back, look again when the child ends or after `poll_ms`."""
         ...
 
-    def finish(self, claim: Claim, ending: Ending, trace: TraceRecord) -> bool:
+    def finish(self, claim: Claim, ending: Ending, trace: TraceRecord, along: Errand | None = None) -> bool:
         """End the job; the session goes to the next one in line, unless a dead letter holds it."""
         ...
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import structlog
 
 from orchestration import endings, retry
-from orchestration.admission.call import Settlement
+from orchestration.admission.call import Call, Report, Settlement
 from orchestration.commits import Claim, Ending, Verdict
 from orchestration.compactor import Compacted, Compactor
 from orchestration.drift import DriftBreaker
@@ -19,7 +20,7 @@ from orchestration.errors import LeaseLost, NotFound, StoreUnavailable, UnknownA
 from orchestration.estimate import Anchor, Estimator
 from orchestration.leases import LeaseKeeper
 from orchestration.modelstep import ModelStep
-from orchestration.ports import Clock, Gate, Model, Store
+from orchestration.ports import Clock, Errand, Gate, Model, Store
 from orchestration.registry import Registry
 from orchestration.toolstep import ToolStep
 from orchestration.tracing import record
@@ -100,6 +101,8 @@ class Attempt:
     def __init__(self, runner: StepRunner, claim: Claim) -> None:
         self.r = runner
         self.claim = claim
+        self.unsettled: tuple[Call, Report] | None = None
+        """A call that went well, of which the coordinator has not been told."""
         self.settled = Settlement()
         self.anchor: Anchor | None = None
         self.drift: tuple[str, ...] = ()
@@ -122,6 +125,8 @@ class Attempt:
         except LeaseLost:
             log.info("lease.lost", job_id=self.claim.ref.job_id, step=self.claim.ref.step)
             return Continue()
+        finally:
+            self.settle()  # no commit took it along
 
     def work(self) -> Outcome:
         """The step itself. What nobody foresaw is a dead letter with its name, not a lease that runs out thrice."""
@@ -138,6 +143,29 @@ class Attempt:
             log.exception("step.broke", job_id=self.claim.ref.job_id, step=self.claim.ref.step)
             return self.dead(Failure(kind=FailureKind.INTERNAL, detail=f"{type(error).__name__}: {error}"[:500]))
 
+    def admit(self, call: Call) -> Defer | Failure | None:
+        """Ask the coordinator. A step makes one call at a time: of the last one it is told first."""
+        self.settle()
+        return self.r.gate.admit(call)
+
+    def report(self, call: Call, report: Report) -> None:
+        """What became of an admitted call. Of a failure the coordinator is told now: its answer decides how to go on."""
+        self.unsettled = (call, report)
+        if report.failure:
+            self.settle()
+
+    def settle(self) -> None:
+        """Tell the coordinator what it has not been told."""
+        told, self.unsettled = self.unsettled, None
+        if told:
+            self.settled = self.r.gate.settle(*told)
+
+    @contextmanager
+    def along(self) -> Iterator[Errand | None]:
+        """The same, for the commit in this block to take along. One that breaks may not have: then it is told by itself."""
+        yield self.r.gate.settling(*self.unsettled) if self.unsettled else None
+        self.unsettled = None
+
     def refused(self, refusal: Defer | Failure) -> Outcome:
         """The coordinator did not admit the call: for now, or for good."""
         return self.deferred(refusal) if isinstance(refusal, Defer) else self.dead(refusal)
@@ -152,6 +180,7 @@ class Attempt:
 
     def failed(self, config: RetryConfig, failure: Failure, reply: ModelReply | None = None) -> Outcome:
         """Put it back with a wait, or make it a dead letter."""
+        self.settle()
         decision = retry.decide(config, failure, self.claim.attempt, self.r.rng, self.settled)
         return self.deferred(decision) if isinstance(decision, Defer) else self.dead(failure, reply)
 
@@ -175,7 +204,9 @@ class Attempt:
         """Make the ending the truth."""
         word = outcome.kind if ending.status in (JobStatus.COMPLETED, JobStatus.DEAD_LETTERED) else ending.status.value
         trace = self.trace(outcome, reply, failure=ending.failure, word=word)
-        if not self.r.store.finish(self.claim, replace(ending, drift=self.drift), trace):
+        with self.along() as along:
+            done = self.r.store.finish(self.claim, replace(ending, drift=self.drift), trace, along)
+        if not done:
             raise LeaseLost
         self.r.observe(self.claim, trace, outcome)
         return outcome

@@ -66,7 +66,7 @@ class ToolStep:
         if self.claim.interrupted and not tool.idempotent:  # an approval is for one try; after a decision it is not set
             return self.unknown(tool)
         self.asked = tool_call(tool, self.claim)
-        if self.asked and (refusal := self.a.r.gate.admit(self.asked)):
+        if self.asked and (refusal := self.a.admit(self.asked)):
             return self.a.refused(refusal)
         with self.a.r.leases.hold(self.claim, int(tool.timeout_s * 1000) + GRACE_MS) as hold:
             outcome = self.execute(checked, hold)
@@ -80,12 +80,12 @@ class ToolStep:
         try:
             content = self.call(tool, checked.arguments, hold)
         except ToolError as error:
-            self.settle(None)
+            self.report(None)
             return self.answer(f"Error: {error}", is_error=True)
         except ToolFailed as error:
-            self.settle(error.failure)
+            self.report(error.failure)
             return self.failed(tool, error.failure)
-        self.settle(None)
+        self.report(None)
         return self.answer(*content)
 
     def call(self, tool: Tool, arguments: JsonObject, hold: Hold) -> tuple[str, bool, str | None]:
@@ -133,11 +133,11 @@ class ToolStep:
         effect = "unknown" if failure.kind in EFFECT_OPEN else "done"
         return self.answer(f"Error: {failure.detail}", is_error=True, effect=effect, failure=failure)
 
-    def settle(self, failure: Failure | None) -> None:
-        """Tell the coordinator, when the tool has a downstream."""
+    def report(self, failure: Failure | None) -> None:
+        """For the coordinator, when the tool has a downstream."""
         if self.asked:
             latency_ms = self.a.now_ms() - self.a.started_ms
-            self.a.settled = self.a.r.gate.settle(self.asked, Report(failure=failure, latency_ms=latency_ms))
+            self.a.report(self.asked, Report(failure=failure, latency_ms=latency_ms))
 
     def unknown(self, tool: Tool) -> Outcome:
         """It had begun, and nobody knows what came of it: a human decides, or the model is told."""
@@ -178,7 +178,9 @@ class ToolStep:
         outcome = Continue()
         message, trace = self.result(content, is_error, handle, effect, failure, outcome)
         commit = ResultCommit(refs=(self.claim.ref,), messages=(message,), traces=(trace,))
-        if not self.a.r.store.commit_results(self.claim, commit):
+        with self.a.along() as along:
+            done = self.a.r.store.commit_results(self.claim, commit, along)
+        if not done:
             raise LeaseLost
         self.a.r.observe(self.claim, trace, outcome)
         return outcome

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from orchestration.admission.call import Call, Report, Settlement
 from schemas.failure import Failure
 from schemas.step import Defer
@@ -17,3 +20,7 @@ class OpenGate:
     def settle(self, call: Call, report: Report) -> Settlement:
         """Nothing was reserved."""
         return Settlement()
+
+    def settling(self, call: Call, report: Report) -> Callable[[], object]:
+        """See `ports.Gate.settling`."""
+        return partial(self.settle, call, report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import redis
 import structlog
@@ -17,7 +18,7 @@ from orchestration.admission.names import resolve
 from orchestration.errors import StoreUnavailable
 from orchestration.keyspace import KEPT_S, Keyspace
 from orchestration.store.records import member
-from orchestration.store.scripts import Arg, Library, Scripts
+from orchestration.store.scripts import Arg, Library, ScriptErrand, Scripts
 from schemas.failure import Failure, FailureKind
 from schemas.limits import Limits
 from schemas.model import Usage
@@ -104,13 +105,19 @@ class RedisGate:
         name = resolve(call.downstream, self.limits)
         try:
             reply = self._ask("settle", name, call, _settle_args(call, report))
-        except StoreUnavailable as error:  # the reservation expires by itself; the work in hand must not be lost for it
-            log.warning("gate.settle_lost", downstream=name, error=str(error)[:200])
+        except StoreUnavailable as error:
+            _lost(name, error)
             return Settlement()
         outcome = _outcome(report)
         if outcome == "blocked":
             log.error("gate.blocked", downstream=name, detail=report.failure.detail[:200] if report.failure else "")
         return Settlement(closed_ms=int(reply[1]), why=reply[2].decode(), free=bool(reply[3]))
+
+    def settling(self, call: Call, report: Report) -> ScriptErrand:
+        """See `ports.Gate.settling`."""
+        name = resolve(call.downstream, self.limits)
+        script = self._scripts.prepared("settle", self._keys(name, call.claim.job.root_id), _settle_args(call, report))
+        return ScriptErrand(self.client, script, partial(self.settle, call, report), partial(_lost, name))
 
     def configure(self, name: str) -> None:
         """Make the downstream known with the limits of this process; newer ones stay."""
@@ -142,6 +149,11 @@ class RedisGate:
 def call_id(ref: StepRef) -> str:
     """The name of a step's call in the scripts: a step makes one at a time."""
     return f"{ref.job_id}|{ref.step}"
+
+
+def _lost(name: str, error: Exception) -> None:
+    """The reservation expires by itself; the work in hand must not be lost for it."""
+    log.warning("gate.settle_lost", downstream=name, error=str(error)[:200])
 
 
 def _said(value: float | None) -> Arg:

@@ -13,7 +13,7 @@ from orchestration.commits import Claim, Ending, ResultCommit, TurnCommit, Verdi
 from orchestration.errors import SessionBusy, StoreUnavailable
 from orchestration.estimate import Anchor
 from orchestration.keyspace import HELD_S, KEPT_S, ORIGINALS_BYTES, Keyspace
-from orchestration.ports import Dispatcher
+from orchestration.ports import Dispatcher, Errand
 from orchestration.store.compacting import Compacting
 from orchestration.store.logcache import Held, LogCache, encode
 from orchestration.store.records import fields, following, job_of, member, member_base, spec, step_keys, usage_args
@@ -140,7 +140,7 @@ class RedisStore(Shelf, Compacting):
         )
         return (False, True, None)[reply]
 
-    def commit_turn(self, claim: Claim, commit: TurnCommit) -> bool | None:
+    def commit_turn(self, claim: Claim, commit: TurnCommit, along: Errand | None = None) -> bool | None:
         """See `ports.Store.commit_turn`."""
         ref = claim.ref
         following_turn = ref.model_turn(ref.turn + 1)
@@ -162,19 +162,19 @@ class RedisStore(Shelf, Compacting):
             owed.append(following_turn)
         args += [following_turn.step, member(following_turn), "" if commit.calls else self._message(following_turn)]
         args += [str(commit.anchor or ""), len(commit.drift), *commit.drift]
-        reply = self._call("commit_turn", ref, args, patience_ms=COMMIT_PATIENCE_MS)
+        reply = self._call("commit_turn", ref, args, patience_ms=COMMIT_PATIENCE_MS, along=along)
         if reply in (1, 2):
             self._published(owed)
         return (False, True, None, True, None)[reply]
 
-    def commit_results(self, claim: Claim, commit: ResultCommit) -> bool:
+    def commit_results(self, claim: Claim, commit: ResultCommit, along: Errand | None = None) -> bool:
         """See `ports.Store.commit_results`."""
         following_turn = claim.ref.model_turn(claim.ref.turn + 1)
         args: list[Arg] = [claim.fence, len(commit.refs)]
         for ref, message, trace in zip(commit.refs, commit.messages, commit.traces, strict=True):
             args += [ref.step, member(ref), encode(message), trace.model_dump_json(exclude_none=True)]
         args += [following_turn.step, member(following_turn), self._message(following_turn)]
-        applied, next_owed = self._call("commit_results", claim.ref, args, patience_ms=COMMIT_PATIENCE_MS)
+        applied, next_owed = self._call("commit_results", claim.ref, args, patience_ms=COMMIT_PATIENCE_MS, along=along)
         if next_owed:
             self._published((following_turn,))
         return bool(applied == len(commit.refs))
@@ -205,7 +205,7 @@ class RedisStore(Shelf, Compacting):
         args = (claim.ref.step, claim.fence, member(claim.ref), "waiting", poll_ms, "", "")
         return bool(self._call("park", claim.ref, args, hand_off=False, patience_ms=COMMIT_PATIENCE_MS))
 
-    def finish(self, claim: Claim, ending: Ending, trace: TraceRecord) -> bool:
+    def finish(self, claim: Claim, ending: Ending, trace: TraceRecord, along: Errand | None = None) -> bool:
         """See `ports.Store.finish`."""
         ref = claim.ref
         args: list[Arg] = [
@@ -216,7 +216,7 @@ class RedisStore(Shelf, Compacting):
             ending.repair, claim.group, len(ending.messages), *map(encode, ending.messages), str(ending.anchor or ""),
             len(ending.drift), *ending.drift,
         ]  # fmt: skip
-        reply = self._call("finish", ref, args, hand_off=False, patience_ms=COMMIT_PATIENCE_MS)
+        reply = self._call("finish", ref, args, hand_off=False, patience_ms=COMMIT_PATIENCE_MS, along=along)
         if not reply[0]:
             return False
         if heir := following(ref, reply[1]):
@@ -226,12 +226,13 @@ class RedisStore(Shelf, Compacting):
         return True
 
     def _call(
-        self, name: str, ref: StepRef, args: Sequence[Arg], *, hand_off: bool = True, patience_ms: int = 0
-    ) -> Any:
+        self, name: str, ref: StepRef, args: Sequence[Arg], *,
+        hand_off: bool = True, patience_ms: int = 0, along: Errand | None = None,
+    ) -> Any:  # fmt: skip
         keys = step_keys(self.keys, ref)
         if hand_off and (queues := self._dispatcher.hand_off(ref.priority)):
             keys += queues
-        return self.scripts.call(name, keys, args, patience_ms=patience_ms)
+        return self.scripts.call(name, keys, args, patience_ms=patience_ms, along=along)
 
     def _message(self, ref: StepRef) -> bytes:
         return self._dispatcher.message(ref) if self._dispatcher.hand_off(ref.priority) else b""

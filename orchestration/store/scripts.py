@@ -16,6 +16,7 @@ from redis import exceptions as redis_errors
 
 from orchestration.errors import StoreUnavailable
 from orchestration.keyspace import HELD_S, KEPT_S
+from orchestration.ports import Errand
 
 Arg = str | bytes | int
 
@@ -29,7 +30,7 @@ UNAVAILABLE = (
 """What a server says, or fails to say, when it can't take a write. Time cures all of them."""
 
 LOADS = 3
-"""How often a script is loaded for one call: between loading and calling it someone may flush them again."""
+"""How often a script is loaded for one call: a server that was replaced on the way knows none, either."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,37 @@ STEP_MACHINE = Library(
 )
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """One call of a script, ready to be sent."""
+
+    library: Library
+    name: str
+    keys: Sequence[str]
+    args: Sequence[Arg]
+
+    @property
+    def command(self) -> tuple[Arg, ...]:
+        """As it goes to the server."""
+        return (*self.library.command(self.name), len(self.keys), *self.keys, *self.args)
+
+
+@dataclass(frozen=True)
+class ScriptErrand:
+    """A `ports.Errand` that rides with another script to the same server."""
+
+    client: redis.Redis
+    script: Prepared
+    alone: Errand
+    """How it is sent when nothing goes to its server."""
+    lost: Callable[[Exception], object]
+    """Told when it was sent along and came to nothing; what took it along counts all the same."""
+
+    def __call__(self) -> object:
+        """By itself, now."""
+        return self.alone()
+
+
 class Scripts:
     """Calls the scripts of one library on one client."""
 
@@ -89,56 +121,85 @@ class Scripts:
         self._library = library
         self._execute: Callable[..., Any] = client.execute_command
 
-    def call(self, name: str, keys: Sequence[str], args: Sequence[Arg], *, patience_ms: int = 0) -> Any:
+    def prepared(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Prepared:
+        """A call for another one to take along."""
+        return Prepared(self._library, name, keys, args)
+
+    def call(
+        self, name: str, keys: Sequence[str], args: Sequence[Arg], *, patience_ms: int = 0, along: Errand | None = None
+    ) -> Any:
         """Run a script; keep trying for `patience_ms` while the server can't be reached.
 
         Every script may be sent twice (its reply may be lost): the second finds the fence moved, the nonce known or the
-        job present. So trying again is safe.
+        job present. So trying again is safe, for what goes `along` too: in one round trip where it goes to this server.
 
         Raises:
             StoreUnavailable: the server can't be reached, or refuses to write, and patience is over.
 
         """
+        script = self.prepared(name, keys, args)
+        rider = along if isinstance(along, ScriptErrand) and along.client is self.client else None
+        if along and not rider:
+            along()
         give_up = time.monotonic() + patience_ms / 1000
         pause_s = 0.05
         while True:
             try:
-                return self._once(name, keys, args)
+                return self._with(rider, script) if rider else self._once(script)
             except UNAVAILABLE as error:
                 if time.monotonic() >= give_up:
                     raise unavailable(error) from error
             time.sleep(random.uniform(pause_s / 2, pause_s))
             pause_s = min(1.0, pause_s * 2)
 
-    def _once(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
-        command = (*self._library.command(name), len(keys), *keys, *args)
-        for _ in range(LOADS):
-            try:
-                return self._execute(*command)
-            except redis_errors.ResponseError as error:
-                if not self._library.unknown(error):
-                    raise
-                self._library.load(self.client, name)
-        return self._execute(*command)
+    def _once(self, script: Prepared) -> Any:
+        try:
+            return self._execute(*script.command)
+        except redis_errors.ResponseError as error:
+            if not script.library.unknown(error):
+                raise
+        (reply,) = self._together((script,))
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def _with(self, rider: ScriptErrand, script: Prepared) -> Any:
+        told, reply = self._together((rider.script, script))
+        if isinstance(reply, Exception):
+            raise reply
+        if isinstance(told, Exception):
+            rider.lost(told)
+        return reply
 
     def pipeline(self, calls: Sequence[tuple[str, Sequence[str], Sequence[Arg]]]) -> list[Any]:
-        """Run several scripts in one round trip (no transaction: each is atomic by itself). Errors come back as values."""
-        replies: list[Any] = [None] * len(calls)
-        missing = list(range(len(calls)))
+        """Run several scripts in one round trip (no transaction: each is atomic by itself). Errors come back as values.
+
+        Raises:
+            StoreUnavailable: the server can't be reached.
+
+        """
+        try:
+            return self._together([self.prepared(*call) for call in calls])
+        except UNAVAILABLE as error:
+            raise unavailable(error) from error
+
+    def _together(self, scripts: Sequence[Prepared]) -> list[Any]:
+        replies: list[Any] = [None] * len(scripts)
+        missing = list(range(len(scripts)))
+        unknown: set[tuple[Library, str]] = set()
         for _ in range(1 + LOADS):
             if not missing:
                 break
             pipe: Any = self.client.pipeline(transaction=False)
-            for name, keys, args in (calls[n] for n in missing):
-                pipe.execute_command(*self._library.command(name), len(keys), *keys, *args)
-            try:
-                for n, reply in zip(missing, pipe.execute(raise_on_error=False), strict=True):
-                    replies[n] = reply  # those that ran are not run again: what they answered is said only once
-                missing = [n for n in missing if self._library.unknown(replies[n])]
-                for name in {calls[n][0] for n in missing}:
-                    self._library.load(self.client, name)
-            except UNAVAILABLE as error:
-                raise unavailable(error) from error
+            for library, name in unknown:
+                library.load(pipe, name)  # in one piece with the calls: nobody flushes it in between
+            for n in missing:
+                pipe.execute_command(*scripts[n].command)
+            answers = pipe.execute(raise_on_error=False)[len(unknown) :]
+            for n, reply in zip(missing, answers, strict=True):
+                replies[n] = reply  # those that ran are not run again: what they answered is said only once
+            missing = [n for n in missing if scripts[n].library.unknown(replies[n])]
+            unknown = {(scripts[n].library, scripts[n].name) for n in missing}
         return replies
 
 

@@ -50,7 +50,7 @@ def test_a_tool_result_of_three_megabytes_is_survived():
     talk = Talk(clerk(tools=[look_up], context_budget=budget(24_000)), Talker(4))
     began_s = time.monotonic()
     assert talk.run().output == "All done."
-    assert time.monotonic() - began_s < 20
+    assert time.monotonic() - began_s < 60
     assert talk.most_tokens() <= 24_000
 
 
@@ -69,6 +69,6 @@ def test_a_result_of_three_megabytes_that_lies_in_the_log_is_cut():
     model.fail = blow_up
     began_s = time.monotonic()
     assert talk.run().output == "All done."
-    assert time.monotonic() - began_s < 20
+    assert time.monotonic() - began_s < 60
     assert pack(whole) in talk.session.originals.values()
     assert talk.most_tokens() <= 6_000

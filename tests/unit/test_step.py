@@ -9,11 +9,13 @@ import pytest
 from orchestration import Agent, Escalation, RetryConfig, RunLimits, ToolContext, ToolError, tool
 from orchestration.admission import Call, Report, Settlement
 from orchestration.errors import StoreUnavailable
+from orchestration.ports import Gate
 from orchestration.testing import InlineFleet, ScriptedModel, call
 from orchestration.toolstep import UNKNOWN_EFFECT
 from schemas.failure import Failure, FailureKind
 from schemas.job import JobStatus
 from schemas.message import ToolMessage
+from schemas.model import ModelReply, Stop, Usage
 from schemas.step import Defer
 
 
@@ -229,8 +231,13 @@ def test_an_inline_call_that_may_be_repeated_is_put_back_as_a_task_of_its_own():
 
 # --- admission
 
+REFUSED, FULL = (
+    ModelReply(parts=(), stop=stop, usage=Usage(input_tokens=9, output_tokens=1), model="m-1")
+    for stop in (Stop.REFUSAL, Stop.CONTEXT_FULL)
+)
 
-class Admissions:
+
+class Admissions(Gate):
     """A gate that remembers what it let in and what it was told of it, and refuses as often as it is told to."""
 
     def __init__(self, refuse=0, denial=None, settlement=None):
@@ -285,6 +292,53 @@ def test_whatever_was_admitted_is_settled(ends):
     assert gate.open == []
     assert [bool(report.usage) for report in gate.reports] == [True, False, False, True]
     assert gate.reports[2].failure.kind is FailureKind.OVERLOADED
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome"),
+    [
+        pytest.param(REFUSED, "defer", id="given back, to be asked again"),
+        pytest.param(FULL, "dead_letter", id="asked again at once"),
+    ],
+)
+def test_a_reply_that_no_commit_follows_is_settled_all_the_same(reply, outcome):
+    """Before the step is given back, and before it asks once more."""
+    gate = Admissions()
+    fleet = InlineFleet(model=ScriptedModel([reply, reply]), gate=gate)
+    again = RetryConfig(retry_on=(FailureKind.REFUSED,))
+    job_id = fleet.enqueue(Ledger().agent(retry_config=again), "hi")
+    fleet.runner.run(fleet.published.popleft())
+    assert fleet.trace(job_id)[0].outcome == outcome
+    assert gate.reports
+    assert gate.open == []
+
+
+def test_a_defect_after_the_reply_leaves_nothing_reserved(monkeypatch):
+    """The job ends with what was raised, and the coordinator has heard that its call went well."""
+    gate = Admissions()
+    fleet = InlineFleet(model=ScriptedModel(["Done."]), gate=gate)
+    job_id = fleet.enqueue(Ledger().agent(), "hi")
+    monkeypatch.setattr(fleet.runner.estimator, "learn", None)
+    assert fleet.run(job_id).failure.kind is FailureKind.INTERNAL
+    assert [bool(report.usage) for report in gate.reports] == [True]
+    assert gate.open == []
+
+
+def test_a_lost_lease_leaves_nothing_reserved():
+    """Another worker took the step while the model was asked: the work is dropped, its settlement is not."""
+
+    def slowly(request):
+        fleet.clock.advance(fleet.store.lease_ms + 1)
+        vanish(fleet, job_id, "1")
+        return "Done."
+
+    gate = Admissions()
+    fleet = InlineFleet(model=ScriptedModel([slowly]), gate=gate)
+    job_id = fleet.enqueue(Ledger().agent(), "hi")
+    fleet.runner.run(fleet.published.popleft())
+    assert fleet.trace(job_id) == []
+    assert [bool(report.usage) for report in gate.reports] == [True]
+    assert gate.open == []
 
 
 def test_a_denial_by_admission_is_a_dead_letter_with_its_reason():

@@ -1,0 +1,239 @@
+"""How often a step asks Redis, and what the settlement that goes along with a commit must survive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis as redis_py
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from structlog.testing import capture_logs
+
+from orchestration import Agent, tool
+from orchestration.admission.board import Board
+from orchestration.admission.call import Call, Report
+from orchestration.admission.redis_gate import RedisGate
+from orchestration.commits import Claim
+from orchestration.keyspace import Keyspace
+from orchestration.registry import Registry
+from orchestration.step import StepRunner
+from orchestration.store import RedisStore
+from orchestration.testing import ScriptedModel, call
+from schemas.job import JobStatus
+from schemas.limits import Limits
+from schemas.model import Usage
+from tests.contract.store_bench import ending_of, results_of, trace_of, turn_of
+from tests.properties.two_stores import HOUR_MS, Recorder, new_job
+from workers.bench.context.replay import Unrenewed
+from workers.embedded import EmbeddedServer
+from workers.runtime import SystemClock
+
+MODEL = "scripted:m-1"
+OK = Report(usage=Usage(input_tokens=10, output_tokens=5))
+
+
+class Line(redis_py.Connection):
+    """A connection that counts what is sent on it, and hangs up before a reply when it is told to."""
+
+    trips = 0
+    hang_up = False
+
+    def send_packed_command(self, *args: Any, **options: Any) -> Any:
+        Line.trips += 1
+        return super().send_packed_command(*args, **options)
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        if Line.hang_up:
+            Line.hang_up = False
+            super().read_response(*args, **options)  # the server has done it all
+            self.disconnect()
+            raise redis_py.ConnectionError("the cable was pulled")
+        return super().read_response(*args, **options)
+
+
+@pytest.fixture
+def client(server: EmbeddedServer, prefix: str) -> Iterator[redis_py.Redis]:
+    """Counts its round trips; tries once more when a connection breaks, as the workers' own does."""
+    retry = Retry(NoBackoff(), 1, supported_errors=(redis_py.ConnectionError,))
+    pool = redis_py.ConnectionPool.from_url(server.url, connection_class=Line, socket_timeout=5, retry=retry)
+    yield redis_py.Redis(connection_pool=pool)
+    pool.disconnect()
+
+
+@pytest.fixture
+def keys(prefix: str) -> Keyspace:
+    return Keyspace(prefix)
+
+
+@pytest.fixture
+def store(client: redis_py.Redis, keys: Keyspace) -> RedisStore:
+    return RedisStore(client, keys, Recorder(), lease_ms=HOUR_MS)
+
+
+@pytest.fixture
+def gate(client: redis_py.Redis, keys: Keyspace) -> RedisGate:
+    limits = Limits(rpm=60_000, itpm=60_000_000)
+    return RedisGate(client, keys, {MODEL: limits, "shop": limits}, 1, sleep_ms=SystemClock().sleep_ms)
+
+
+@pytest.fixture
+def own_gate(redis: redis_py.Redis, keys: Keyspace) -> RedisGate:
+    """Of another client: as far as the store can tell, of another server."""
+    return RedisGate(redis, keys, {}, sleep_ms=SystemClock().sleep_ms)
+
+
+@pytest.fixture
+def claim(store: RedisStore) -> Claim:
+    """The first step of a job, claimed."""
+    job = new_job("job-1", "s1")
+    store.enqueue(job)
+    claim = store.claim(job.ref, "n-1")
+    assert isinstance(claim, Claim)
+    return claim
+
+
+def admitted(gate: RedisGate, claim: Claim, to: str = MODEL) -> Call:
+    one = Call(claim, to, lasts_ms=60_000, input_tokens=10, output_tokens=5)
+    assert gate.admit(one) is None
+    return one
+
+
+def late(claim: Claim) -> Claim:
+    """The same, of a worker whose lease ran out."""
+    return replace(claim, fence=claim.fence - 1)
+
+
+def in_flight(gate: RedisGate, name: str = MODEL) -> int:
+    """Calls that nobody has settled."""
+    return int(gate.client.hlen(gate.keys.downstream(name)[1]))  # type: ignore[arg-type]
+
+
+# --- how many
+
+
+@tool(inline=True, idempotent=True)
+def look_up(order: str) -> str:
+    """Find an order."""
+    return f"{order} is at sea"
+
+
+@tool(idempotent=True)
+def weigh(order: str) -> str:
+    """Weigh an order."""
+    return "40 kg"
+
+
+@tool(idempotent=True, downstream="shop")
+def buy(order: str) -> str:
+    """Buy."""
+    return "bought"
+
+
+@pytest.mark.parametrize(
+    ("name", "of_turn", "of_call"),
+    [
+        pytest.param(
+            "look_up", 4, 1, id="inline: claim, admit, settle and commit, commit of the result; a late message"
+        ),
+        pytest.param("weigh", 3, 2, id="own task: claim, admit, settle and commit; claim, commit"),
+        pytest.param("buy", 3, 3, id="own task behind the gate: claim, admit, settle and commit, twice"),
+    ],
+)
+def test_a_step_makes_no_more_round_trips_than_it_must(
+    store: RedisStore, gate: RedisGate, name: str, of_turn: int, of_call: int
+) -> None:
+    """What settles a call travels with the commit of what the call brought; so does that of the last turn."""
+    model = ScriptedModel([call(name, order="A"), "Done."] * 2)
+    agent = Agent("clerk", MODEL, "You help.", tools=[look_up, weigh, buy])
+    clock = SystemClock()
+    leases = Unrenewed(store.renew, clock, HOUR_MS)
+    runner = StepRunner(store, Registry([agent]), lambda provider: model, gate, leases, clock, "w1")
+
+    def trips(job_id: str) -> list[int]:
+        job = new_job(job_id, f"s-{job_id}", agent="clerk", agent_version=agent.version)
+        store.enqueue(job)
+        made = []
+        for ref in (job.ref, job.ref.call(0), job.ref.model_turn(2)):
+            before = Line.trips
+            runner.run(ref)
+            made.append(Line.trips - before)
+        assert store.job(job_id).status is JobStatus.COMPLETED
+        return made
+
+    trips("job-1")  # loads the scripts, makes the downstream known, looks at the drift counters
+    assert trips("job-2") == [of_turn, of_call, 3]
+    assert (in_flight(gate), in_flight(gate, "shop")) == (0, 0)
+
+
+# --- what goes along with a commit
+
+
+def commits(store: RedisStore, claim: Claim, verb: str, errand: Any) -> bool:
+    """One of the three verbs that take something along."""
+    match verb:
+        case "commit_turn":
+            return store.commit_turn(claim, turn_of(claim), errand) is not False
+        case "commit_results":
+            return store.commit_results(claim, results_of(claim, claim.ref), errand)
+        case _:
+            return store.finish(claim, ending_of(claim, JobStatus.COMPLETED), trace_of(claim, "complete"), errand)
+
+
+@pytest.mark.parametrize("verb", ["commit_turn", "commit_results", "finish"])
+def test_a_settlement_goes_along_also_when_the_lease_was_lost(
+    store: RedisStore, gate: RedisGate, claim: Claim, verb: str
+) -> None:
+    """The work is dropped; what its call reserved is given back all the same."""
+    one = admitted(gate, claim)
+    assert commits(store, late(claim), verb, gate.settling(one, OK)) is False
+    assert in_flight(gate) == 0
+
+
+def test_a_lost_reply_settles_and_commits_once(store: RedisStore, gate: RedisGate, claim: Claim) -> None:
+    """Both are sent a second time, and both find that they were there before."""
+    store.commit_turn(late(claim), turn_of(claim), gate.settling(admitted(gate, claim), OK))  # loads the scripts
+    one = admitted(gate, claim)
+    Line.hang_up = True
+    assert store.commit_turn(claim, turn_of(claim), gate.settling(one, OK)) is True
+    assert not Line.hang_up
+    assert len(store.trace(claim.ref)) == 1
+    status = Board(gate.client, gate.keys).show(MODEL)
+    assert (status.admitted, status.ok, status.live) == (2, 2, 0)
+
+
+def test_a_server_that_has_forgotten_all_scripts_is_told_them_again(
+    store: RedisStore, gate: RedisGate, claim: Claim
+) -> None:
+    """Of both libraries, within the call; what ran already is not run a second time."""
+    one = admitted(gate, claim)
+    gate.client.script_flush()
+    gate.client.function_flush()
+    assert store.commit_turn(claim, turn_of(claim), gate.settling(one, OK)) is True
+    assert in_flight(gate) == 0
+    assert len(store.trace(claim.ref)) == 1
+
+
+def test_a_settlement_that_comes_to_nothing_does_not_cost_the_work(
+    store: RedisStore, gate: RedisGate, claim: Claim
+) -> None:
+    """The coordinator refuses a report that makes no sense: the commit counts, and the log says what was lost."""
+    one = admitted(gate, claim)
+    with capture_logs() as logs:
+        assert store.commit_turn(claim, turn_of(claim), gate.settling(one, Report(latency_ms=-1))) is True
+    assert [line["event"] for line in logs] == ["gate.settle_lost"]
+    assert len(store.trace(claim.ref)) == 1
+
+
+def test_a_coordinator_on_another_server_is_told_by_itself(
+    store: RedisStore, keys: Keyspace, claim: Claim, own_gate: RedisGate
+) -> None:
+    """Two servers, two round trips; settled before the commit, as it would be in one."""
+    one = admitted(own_gate, claim)
+    store.commit_turn(late(claim), turn_of(claim))  # loads the script
+    before = Line.trips
+    assert store.commit_turn(claim, turn_of(claim), own_gate.settling(one, OK)) is True
+    assert Line.trips - before == 1
+    assert in_flight(own_gate) == 0

@@ -64,7 +64,8 @@ def make_app(current: Settings) -> Celery:
     return app
 
 
-app = make_app(settings())
+MADE_FOR = settings()
+app = make_app(MADE_FOR)
 
 
 @worker_process_init.connect

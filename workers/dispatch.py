@@ -64,9 +64,8 @@ class CeleryDispatcher:
     def _app(self) -> Celery:
         """The process's own app where it is of the same fleet, as in a worker; an app for these addresses elsewhere."""
         from workers import app as process
-        from workers.settings import settings as of_process
 
-        return process.app if self._settings == of_process() else process.make_app(self._settings)
+        return process.app if self._settings == process.MADE_FOR else process.make_app(self._settings)
 
     def hand_off(self, priority: Priority) -> tuple[str, str] | None:
         """Never."""

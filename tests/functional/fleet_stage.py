@@ -80,8 +80,8 @@ def close(client: Client) -> None:
     client.operations.client.close()
     app = vars(client.store._dispatcher).get("_app")
     if app is not None:
-        app.producer_pool.force_close_all()
-        app.pool.force_close_all()
+        app.producer_pool.force_close_all(close_pool=False)
+        app.pool.force_close_all(close_pool=False)
 
 
 class Parts:

@@ -9,12 +9,15 @@ import pytest
 
 from orchestration.keyspace import PARTITIONS
 from schemas.job import JobStatus
+from schemas.step import Priority
 from tests.functional.fleet_agents import desk, head, plain, workshops
 from tests.functional.fleet_marks import marks
 from tests.functional.fleet_stage import ROOT, close, fleet_on_stage, told, use
+from workers.app import MADE_FOR
 from workers.dispatch import client_of
 from workers.embedded import EmbeddedServer
-from workers.settings import Settings
+from workers.settings import Settings, settings
+from workers.wire import queue_key
 
 BROKERS = ("hand-off off", "another database", "another server")
 
@@ -88,6 +91,21 @@ def test_sessions_children_and_approvals_go_the_same_way(stage):
     hauling = WORKSHOP.enqueue(stage.cast([use(("long_haul", {}))]))
     hauling.cancel()
     assert hauling.result(10).status is JobStatus.CANCELLED
+
+
+def test_it_publishes_where_its_settings_say_whatever_was_read_since(server, lend_prefix, monkeypatch):
+    """A process whose settings were read anew has an app of the old ones: its producers publish to the new address."""
+    with lend_prefix() as prefix:
+        for name, value in {"REDIS_URL": server.url, "PREFIX": prefix, "HAND_OFF": "false"}.items():
+            monkeypatch.setenv(f"MIDWATCH_{name}", value)
+        assert Settings() != MADE_FOR
+        settings.cache_clear()
+        client = client_of(Settings())
+        client.enqueue("plain", "hello")
+        keys = client.operations.keys
+        assert client.store.client.llen(queue_key(keys.queue("model"), Priority.NORMAL)) == 1
+        close(client)
+    settings.cache_clear()
 
 
 WEB_APPLICATION = """

@@ -20,6 +20,8 @@ from orchestration.validation import InvalidArguments, JSONSchemaValidator, expl
 from schemas.message import ToolCall
 
 MAX_S = 0.25
+KNOWN_WORK_S = 0.05
+"""What a million remainders took where MAX_S was set."""
 OPENED: list[str] = []
 _watching = False
 
@@ -49,6 +51,13 @@ def judged(schema: dict[str, Any], raw: str) -> tuple[str, float]:
         _watching = False
     assert not OPENED
     return said, took
+
+
+def slowness() -> float:
+    """How many times as long as there the same work takes here and now: a slow machine, or one whose caches are shared."""
+    began = time.thread_time()
+    sum(n % 7 for n in range(1_000_000))
+    return max(1.0, (time.thread_time() - began) / KNOWN_WORK_S)
 
 
 def of(part: object, **more: object) -> dict[str, Any]:
@@ -135,9 +144,9 @@ def test_a_bomb_is_judged_within_bounds(name: str) -> None:
     """Whatever the verdict, it comes in a quarter of a second and in a few thousand characters."""
     schema, raw = BOMBS[name]
     said, took = judged(schema, raw())
-    if took > MAX_S:  # a busy machine's caches slow down what shares them: once more
+    if took > MAX_S:  # a collection of the whole run's garbage may have fallen into it: once more
         said, took = judged(schema, raw())
-    assert took < MAX_S
+    assert took < MAX_S or took < MAX_S * slowness()
     assert len(said) < 10_000
 
 

@@ -190,7 +190,8 @@ def test_hostile_text_takes_linear_time(unit: str) -> None:
         return time.process_time() - start
 
     small = max(seconds(20_000), 0.002)
-    assert seconds(200_000) < 60 * small
+    large = min(seconds(200_000) for _ in range(2))  # a collection of the whole run's garbage may fall into one
+    assert large < 60 * small
 
 
 def test_a_three_megabyte_result_keeps_to_the_room() -> None:

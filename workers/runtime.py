@@ -31,7 +31,8 @@ class SystemClock:
 
     def sleep_ms(self, ms: int) -> None:
         """See `ports.Clock`."""
-        time.sleep(ms / 1000)
+        if ms > 0:  # a sleep of nothing gives the processor away all the same
+            time.sleep(ms / 1000)
 
 
 class Runtime:

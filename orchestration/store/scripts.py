@@ -106,7 +106,7 @@ class ScriptErrand:
     alone: Errand
     """How it is sent when nothing goes to its server."""
     lost: Callable[[Exception], object]
-    """Told when it was sent along and came to nothing; what took it along counts all the same."""
+    """Told when the server refused it; what took it along counts all the same."""
 
     def __call__(self) -> object:
         """By itself, now."""

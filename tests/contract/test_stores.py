@@ -148,6 +148,22 @@ def test_whoever_lost_the_step_commits_nothing(bench):
     assert bench.store.commit_turn(new, turn_of(new)) is True
 
 
+def test_what_goes_along_with_a_commit_is_sent_once_whether_it_counts_or_not(bench):
+    """Lost work or not: the coordinator must hear what became of the call."""
+    claim, sent = bench.begin(), []
+    late = replace(claim, fence=claim.fence - 1)
+    assert bench.store.commit_turn(late, turn_of(late), lambda: sent.append("late turn")) is False
+    assert (
+        bench.store.finish(late, ending_of(late, JobStatus.COMPLETED), trace_of(late), lambda: sent.append("late end"))
+        is False
+    )
+    assert bench.store.commit_turn(claim, turn_of(claim, 1), lambda: sent.append("turn")) is True
+    call = bench.claim(claim.ref.call(0))
+    assert bench.store.commit_results(call, results_of(call), lambda: sent.append("result")) is True
+    assert bench.store.commit_results(call, results_of(call), lambda: sent.append("again")) is False
+    assert sent == ["late turn", "late end", "turn", "result", "again"]
+
+
 def test_a_commit_is_made_once(bench):
     """Its second sending, after a lost reply, changes nothing and says so: what it started inline is still its own."""
     claim = bench.begin()

@@ -191,11 +191,13 @@ class Scripts:
             if not missing:
                 break
             pipe: Any = self.client.pipeline(transaction=False)
+            # In one piece with the calls, so that nobody flushes it in between; but a cluster's pipeline loads nothing.
+            taught = self.client if isinstance(self.client, redis.RedisCluster) else pipe
             for library, name in unknown:
-                library.load(pipe, name)  # in one piece with the calls: nobody flushes it in between
+                library.load(taught, name)
             for n in missing:
                 pipe.execute_command(*scripts[n].command)
-            answers = pipe.execute(raise_on_error=False)[len(unknown) :]
+            answers = pipe.execute(raise_on_error=False)[-len(missing) :]
             for n, reply in zip(missing, answers, strict=True):
                 replies[n] = reply  # those that ran are not run again: what they answered is said only once
             missing = [n for n in missing if scripts[n].library.unknown(replies[n])]

@@ -13,6 +13,7 @@ from schemas.step import StepKind
 from tests.tickets.chaos import Chaos
 from tests.tickets.record import tickets
 from tests.tickets.stage import Report, Stage
+from workers.fleet import Member
 
 SOME = slice(0, 50, 8)
 WORKERS = [("model,maintenance", "threads", 8), ("tools", "threads", 8), ("tools", "threads", 8)]
@@ -26,7 +27,7 @@ def tripled(folder: Path, **without: str) -> Report:
         with Chaos(stage, seed=1) as chaos:
             chaos.deliver_thrice()
             stage.play(tickets()[SOME], wires=("openai",))
-            stage.wait(40)
+            stage.wait(60)
         return stage.check()
 
 
@@ -48,7 +49,7 @@ def crashed(folder: Path, **without: str) -> Report:
         stage.start_workers(WORKERS)
         stage.fleet.watch()
         stage.play(tickets()[0:1], wires=("openai",))
-        stage.wait(40)
+        stage.wait(60)
         return stage.check()
 
 
@@ -90,14 +91,25 @@ def frozen(folder: Path, **without: str) -> Report:
     with Stage(folder, prefix="control", env={"TICKETS_TOOL_MS": "1500", **without}) as stage:
         stage.start_workers([("model,maintenance", "threads", 8), ("tools", "threads", 8)])
         stage.play(tickets()[0:1], wires=("openai",))
-        _await_tool_under_way(stage)
         sleeper = stage.workers[1]
-        sleeper.freeze()
+        held = _frozen_in_a_tool(stage, sleeper)
         stage.start_workers([("tools", "threads", 8)])
-        stage.await_new_claim()
+        stage.await_new_claim(held)
         sleeper.thaw()
-        stage.wait(20)
+        stage.wait(60, or_letter=True)  # without the fence the conversation does not go together: a dead letter
         return stage.check()
+
+
+def _frozen_in_a_tool(stage: Stage, sleeper: Member) -> dict[str, bytes]:
+    """Freeze it in a call for certain: a call may end between the look and the signal. What it held."""
+    give_up = time.monotonic() + 60
+    while time.monotonic() < give_up:
+        _await_tool_under_way(stage)
+        sleeper.freeze()
+        if held := stage.under_way(StepKind.TOOL):
+            return held
+        sleeper.thaw()
+    raise AssertionError("the worker was never frozen in a tool call within 60 s")
 
 
 def _await_tool_under_way(stage: Stage) -> None:

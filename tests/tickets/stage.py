@@ -130,8 +130,10 @@ class Stage:
         endings = sum(counters.get(f"jobs.{status.value}", 0) for status in JobStatus if status.ended)
         return endings - counters.get("letters.replayed", 0)
 
-    def wait(self, timeout_s: float, *, replaying: bool = False) -> None:
+    def wait(self, timeout_s: float, *, replaying: bool = False, or_letter: bool = False) -> None:
         """Until every job has ended. What has not by then is found by `check`.
+
+        `or_letter`: or until there is a dead letter, which its session waits for.
 
         `replaying` does what an operator does: a step that was killed three times, as may happen where workers are
         killed at random, is a dead letter that its session waits for; it is replayed, and goes on where it stopped.
@@ -141,6 +143,8 @@ class Stage:
         while time.monotonic() < give_up and self.ended() < wanted:
             if replaying:
                 self.replay_killed()
+            if or_letter and self.client().dead_letters.list():
+                return
             time.sleep(0.2)
 
     def replay_killed(self) -> None:
@@ -168,10 +172,9 @@ class Stage:
         running = self.client().jobs.list(limit=1_000, status="running")
         return bool(running)
 
-    def await_new_claim(self, timeout_s: float = 30.0) -> None:
-        """Until somebody else holds (or has finished) a tool call that is held now."""
-        before = self.under_way(StepKind.TOOL)
-        fences = {step: row.split(b"|")[1] for step, row in before.items()}
+    def await_new_claim(self, held: dict[str, bytes], timeout_s: float = 60.0) -> None:
+        """Until somebody else holds (or has finished) a call that was held; see `under_way`."""
+        fences = {step: row.split(b"|")[1] for step, row in held.items()}
         give_up = time.monotonic() + timeout_s
         while time.monotonic() < give_up:
             now = {step: row.split(b"|")[1] for step, row in self.under_way(StepKind.TOOL).items()}

@@ -138,8 +138,8 @@ def test_a_cancelled_child_is_told_to_the_parents_model(stage, wait_for):
 
 def test_the_children_of_a_job_that_ran_out_of_time_end_at_their_next_turn(stage, wait_for):
     """Nobody is left to answer to: no further model call is paid for."""
-    task = stage.cast([use(("idle", {"seconds": 1.4})), "never"])
-    text = stage.cast([use(("scribe", {"input": task}), ("stall", {"seconds": 1.0})), "never"])
+    task = stage.cast([use(("idle", {"seconds": 3.2})), "never"])
+    text = stage.cast([use(("scribe", {"input": task}), ("stall", {"seconds": 2.4})), "never"])
     handle = hasty.enqueue(text)
     assert handle.result(10).status is JobStatus.TIMED_OUT
     child = wait_for(lambda: (found := family(stage, handle)[1]).status.ended and found, 10, "the child to end")

@@ -93,12 +93,12 @@ def test_sessions_children_and_approvals_go_the_same_way(stage):
     assert hauling.result(10).status is JobStatus.CANCELLED
 
 
-def test_it_publishes_where_its_settings_say_whatever_was_read_since(server, lend_prefix, monkeypatch):
+def test_it_publishes_where_its_settings_say_whatever_was_read_since(monkeypatch):
     """A process whose settings were read anew has an app of the old ones: its producers publish to the new address."""
-    with lend_prefix() as prefix:
-        for name, value in {"REDIS_URL": server.url, "PREFIX": prefix, "HAND_OFF": "false"}.items():
-            monkeypatch.setenv(f"MIDWATCH_{name}", value)
+    with EmbeddedServer(append_only=None) as own:
         monkeypatch.delenv("MIDWATCH_BROKER_URL", raising=False)  # a stage of this module may be up
+        monkeypatch.setenv("MIDWATCH_REDIS_URL", own.url)
+        monkeypatch.setenv("MIDWATCH_HAND_OFF", "false")
         assert Settings() != MADE_FOR
         settings.cache_clear()
         client = client_of(Settings())

@@ -128,7 +128,7 @@ def test_high_priority_is_served_before_low(crew: Crew) -> None:
     gatekeeper = crew.enqueue(calls(("hold", "gate")))
     crew.began("gate")
     jobs = [crew.enqueue(calls(("note", priority)), priority=priority) for priority in ("low", "normal", "high")]
-    until(lambda: crew.queued("model") == 3, 5, "all three to wait")
+    until(lambda: crew.queued("model") == 3, 30, "all three to wait")
     crew.journal.open_gate("gate")
     for job in (gatekeeper, *jobs):
         job.result(20)

@@ -61,9 +61,9 @@ def test_a_poisonous_message_is_kept_with_its_reason(crew: Crew, letter: Letter)
     known = {record.poison_id for record in crew.client.operations.poison()}
     send(crew, letter.raw)
     if letter.reason is None:
-        until(lambda: not crew.queued("model"), 10, "the message to be taken")
+        until(lambda: not crew.queued("model"), 30, "the message to be taken")
         return
-    records = until(lambda: [r for r in crew.client.operations.poison() if r.poison_id not in known], 10, "a record")
+    records = until(lambda: [r for r in crew.client.operations.poison() if r.poison_id not in known], 30, "a record")
     assert [letter.reason in record.reason for record in records] == [True], records[0].reason
     assert records[0].queue == crew.client.operations.keys.queue("model")
     assert records[0].body or not letter.raw
@@ -81,7 +81,7 @@ def test_a_forged_step_of_a_real_job_changes_nothing(crew: Crew) -> None:
         for step in ("1", "1.0", "2", "2.0", "2.7", "3", "999999")
     ]
     crew.client.operations.publish(forged)
-    until(lambda: not crew.queued("model") and not crew.queued("tools"), 10, "the forged messages to be taken")
+    until(lambda: not crew.queued("model") and not crew.queued("tools"), 30, "the forged messages to be taken")
     crew.journal.open_gate("real-gate")
     assert job.result(20).output == "done after 2 turns"
     assert [message.content for message in crew.results(job)] == ["noted real", "held real-gate"]
@@ -93,7 +93,7 @@ def test_a_start_in_order_is_a_job(crew: Crew) -> None:
     plan = calls(("note", "started"))
     for _ in range(3):
         send(crew, start(**{**GOOD_START, "input": plan}))
-    job = until(lambda: [job for job in crew.client.jobs.list(limit=100) if job.job_id == "job-started"], 10, "the job")
+    job = until(lambda: [job for job in crew.client.jobs.list(limit=100) if job.job_id == "job-started"], 30, "the job")
     assert JobHandle(crew.client, job[0].job_id, job[0].session_id).result(20).output == "done after 1 turns"
     assert len(crew.journal.of("started")) == 1
 

@@ -56,7 +56,7 @@ def fill_disk(server: EmbeddedServer, crew: Crew) -> None:
     client = crew.client.store.client
     client.config_set("save", "3600 1000000")
     client.bgsave()
-    until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", 10, "the snapshot to fail")
+    until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", 30, "the snapshot to fail")
 
 
 def free_disk(server: EmbeddedServer, crew: Crew) -> None:
@@ -109,7 +109,7 @@ def test_work_under_way_outlives_an_outage(stage: tuple[Crew, Member], kind: str
     try:
         crew.journal.open_gate(*words)
         refused_s = time_of_refusal(crew)
-        until(lambda: all(crew.journal.of(word, event) for word, event in finished(words)), 10, "the work to be done")
+        until(lambda: all(crew.journal.of(word, event) for word, event in finished(words)), 30, "the work to be done")
         time.sleep(max(0.0, back_s - time.monotonic()))
     finally:
         outage.end(crew.server, crew)
@@ -146,7 +146,7 @@ def test_a_start_taken_by_a_full_server_is_a_job_when_there_is_room_again(stage:
     store.config_set("maxmemory", "1mb")
     try:
         worker.thaw()
-        until(lambda: worker.has_said("start.store_unavailable"), 10, "the enqueue to be refused")
+        until(lambda: worker.has_said("start.store_unavailable"), 30, "the enqueue to be refused")
     finally:
         store.config_set("maxmemory", "0")
     until(lambda: crew.journal.of("from-afar"), 20, "the job to be done")

@@ -119,7 +119,7 @@ def test_a_frozen_worker_commits_nothing_after_someone_else_did(crew: Crew) -> N
     in_tool = crew.enqueue(calls(("hold", "tool"), ("note", "after")))
     in_model = crew.enqueue(calls(("note", "before"), at1=("hold", "model")))
     crew.began("tool")
-    until(lambda: crew.journal.of("model", "model"), 10, "the model call to begin")
+    until(lambda: crew.journal.of("model", "model"), 30, "the model call to begin")
     sleeper.freeze()
     crew.worker("other", "threads", 4)
     crew.began("tool", times=2)
@@ -143,7 +143,7 @@ def test_sigterm_drains(crew: Crew, pool: str) -> None:
     in_tool = crew.enqueue(calls(("hold_once", "tool"), ("note", "after")))
     crew.began("tool")
     in_model = crew.enqueue(calls(("note", "after-model"), at0=("hold", "model")))
-    until(lambda: crew.journal.of("model", "model"), 10, "the model call to begin")
+    until(lambda: crew.journal.of("model", "model"), 30, "the model call to begin")
     waiting = [crew.enqueue(calls(("note", f"waits{n}"))) for n in range(5)]
     worker.ask_to_end()
     until(lambda: worker.has_said("Warm shutdown"), 20, "the signal to be heard")
@@ -206,7 +206,7 @@ def test_a_worker_that_has_not_loaded_the_agent_leaves_it_to_one_that_has(crew: 
     """As in a rolling deployment: deferred with its reason, and done when the new worker is there."""
     old = crew.worker("old", "threads", 2, MIDWATCH_AGENTS="tests.faults.fault_agents:fault")
     job = crew.enqueue(calls(("note", "new")), agent="elsewhere")
-    until(lambda: (waiting := job.job().waiting) and "elsewhere" in waiting.reason, 10, "the job to be deferred")
+    until(lambda: (waiting := job.job().waiting) and "elsewhere" in waiting.reason, 30, "the job to be deferred")
     crew.worker("new", "threads", 2)
     assert old.terminate()
     assert job.result(20).output == "done after 1 turns"
@@ -217,7 +217,7 @@ def test_the_same_message_three_times(crew: Crew) -> None:
     crew.worker("worker", "threads", 8)
     job = crew.enqueue(calls(("hold_once", "once"), at0=("hold", "model")))
     first = crew.client.operations.first_step(job.job())
-    until(lambda: crew.journal.of("model", "model"), 10, "the model call to begin")
+    until(lambda: crew.journal.of("model", "model"), 30, "the model call to begin")
     publish_thrice(crew, first)
     crew.journal.open_gate("model")
     crew.began("once")
@@ -233,7 +233,7 @@ def test_the_same_message_three_times(crew: Crew) -> None:
 def publish_thrice(crew: Crew, *refs: Any) -> None:
     """Deliver messages again, and wait until they were taken."""
     crew.client.operations.publish(refs * 3)
-    until(lambda: not crew.queued("model") + crew.queued("tools"), 10, "the duplicates to be taken")
+    until(lambda: not crew.queued("model") + crew.queued("tools"), 30, "the duplicates to be taken")
     crew.enqueue(calls(("note", "behind"))).result(10)
 
 

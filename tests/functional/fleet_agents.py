@@ -64,7 +64,7 @@ terse = agent("terse", CLAUDE, tools.add, limits=RunLimits(max_output_tokens=20)
 hurried = agent(
     "hurried",
     CLAUDE,
-    limits=RunLimits(call_timeout_s=0.4),
+    limits=RunLimits(call_timeout_s=1.5),
     retry_config=RetryConfig(max_retries=1, base_s=0.02, cap_s=0.02, retry_on=("timeout",)),
 )
 
@@ -106,11 +106,11 @@ chief = agent("chief", CLAUDE, scribe.as_tool("Writes things down."), head.as_to
 only_child = agent("only-child", CLAUDE, children=[scribe], limits=RunLimits(max_children=1))
 lowest = agent("lowest", CLAUDE, children=[scribe], limits=RunLimits(max_depth=1))
 middle = agent("middle", CLAUDE, children=[lowest])
-hasty = agent("hasty", CLAUDE, tools.stall, children=[scribe], limits=RunLimits(session_timeout_s=0.8))
+hasty = agent("hasty", CLAUDE, tools.stall, children=[scribe], limits=RunLimits(session_timeout_s=2))
 
 # Approvals
 desk = agent("desk", CLAUDE, tools.wipe, tools.pay, tools.add, tools.gamble)
-soon = agent("soon", CLAUDE, tools.wipe, limits=RunLimits(session_timeout_s=0.7))
+soon = agent("soon", CLAUDE, tools.wipe, limits=RunLimits(session_timeout_s=2))
 escalating = agent(
     "escalating",
     WIRES["responses"],

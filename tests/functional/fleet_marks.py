@@ -15,7 +15,7 @@ from typing import Any
 FOLDER = "FLEET_MARKS"
 """Environment variable: the folder that workers and the test share."""
 
-LONGEST_WAIT_S = 8.0
+LONGEST_WAIT_S = 20.0
 """Nothing waits longer: a test that forgot to open a gate fails, and its worker goes on."""
 
 

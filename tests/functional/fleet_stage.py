@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from kombu import pools
 
 from orchestration import client as client_module
 from orchestration import connect
@@ -80,8 +81,12 @@ def close(client: Client) -> None:
     client.operations.client.close()
     app = vars(client.store._dispatcher).get("_app")
     if app is not None:
-        app.producer_pool.force_close_all(close_pool=False)
-        app.pool.force_close_all(close_pool=False)
+        app.producer_pool.force_close_all()
+        app.pool.force_close_all()
+        for group in (pools.producers, pools.connections):
+            # Or the next app of this address is given closed pools. Left open and emptied, they would let it wait for ever.
+            with suppress(KeyError):  # two clients of one address share it
+                del group[app.connection_for_write()]
 
 
 class Parts:

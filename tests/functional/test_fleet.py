@@ -37,7 +37,7 @@ def test_a_watching_fleet_restarts_what_died_and_not_what_was_asked_to_end(fleet
     first = killed.pid
     ended.terminate()
     killed.kill_group()
-    wait_for(lambda: killed.pid != first and killed.alive, 5, "the killed member to be back")
+    wait_for(lambda: killed.pid != first and killed.alive, 30, "the killed member to be back")
     assert not ended.alive
     assert [(death.name, death.pid, death.exit_code, death.restart_in_s) for death in fleet.deaths] == [
         ("killed", first, -signal.SIGKILL, 0.0)
@@ -54,7 +54,7 @@ def test_a_member_that_is_killed_often_is_not_given_up(fleet, monkeypatch, wait_
     for _ in range(4):
         pid = member.pid
         member.kill_group()
-        wait_for(lambda pid=pid: member.pid != pid and member.alive, 5, "the member to be back")
+        wait_for(lambda pid=pid: member.pid != pid and member.alive, 30, "the member to be back")
     assert [death.restart_in_s for death in fleet.deaths] == [0.0] * 4
 
 
@@ -101,10 +101,10 @@ def test_a_watch_survives_a_program_that_vanished(fleet, tmp_path, wait_for):
     program.unlink()
     fleet.watch()
     member.kill_group()
-    wait_for(lambda: len(fleet.deaths) >= 2, 5, "a restart to fail")
+    wait_for(lambda: len(fleet.deaths) >= 2, 30, "a restart to fail")
     assert "could not be started" in fleet.deaths[1].said
     program.symlink_to(sys.executable)
-    wait_for(lambda: member.alive, 5, "the member to be back")
+    wait_for(lambda: member.alive, 30, "the member to be back")
 
 
 def test_waiting_takes_a_predicate_and_has_an_end(fleet):

@@ -73,7 +73,7 @@ def ear(server: EmbeddedServer, redis, wait_for) -> Iterator[Ear]:
     """Listening when it is handed out."""
     before = redis.pubsub_numpat() + len(redis.pubsub_channels())
     with Ear(server.url) as listening:
-        wait_for(lambda: redis.pubsub_numpat() + len(redis.pubsub_channels()) > before, 10, "the ear to listen")
+        wait_for(lambda: redis.pubsub_numpat() + len(redis.pubsub_channels()) > before, 30, "the ear to listen")
         yield listening
 
 
@@ -103,7 +103,7 @@ def test_a_row_follows_its_job_and_tells_ids_only(ear: Ear, stage: Stage, events
     second = stage.next_turn(call)
     events.observe(second, stage.trace(second, "continue"), Continue())
     events.observe(second, stage.trace(second, "complete"), Complete(output="a secret answer"))
-    wait_for(lambda: "task-succeeded" in ear.told(job_id), 10, "the last event")
+    wait_for(lambda: "task-succeeded" in ear.told(job_id), 30, "the last event")
     assert ear.told(job_id) == ["task-deferred", "task-running", "task-succeeded"]
     row = ear.row(job_id)
     assert (row.state, row.name, row.args, row.retries) == ("SUCCESS", "job:desk", "()", 1)
@@ -127,7 +127,7 @@ def test_every_way_to_stop_has_its_state(ear: Ear, stage: Stage, events: JobEven
     claim = stage.begin()
     events.observe(claim, stage.trace(claim, "continue"), Continue())
     events.observe(claim, stage.trace(claim, word, failure=THROTTLED), outcome)
-    wait_for(lambda: len(ear.told(claim.ref.job_id)) == 2, 10, "both events")
+    wait_for(lambda: len(ear.told(claim.ref.job_id)) == 2, 30, "both events")
     assert ear.row(claim.ref.job_id).state == state
     assert ear.row(claim.ref.job_id).exception == "rate_limited"
 
@@ -141,7 +141,7 @@ def test_a_row_goes_on_after_a_replay_and_after_an_uncounted_wait(ear: Ear, stag
     events.observe(call, stage.trace(call, "continue"), Continue())
     events.observe(call, stage.trace(call, "defer"), NOT_NOW)
     events.observe(call, stage.trace(call, "continue"), Continue())
-    wait_for(lambda: len(ear.told(claim.ref.job_id)) == 5, 10, "five events")
+    wait_for(lambda: len(ear.told(claim.ref.job_id)) == 5, 30, "five events")
     assert ear.told(claim.ref.job_id)[1:] == ["task-dead-lettered", "task-running", "task-deferred", "task-running"]
     assert ear.row(claim.ref.job_id).state == "RUNNING"
 
@@ -157,7 +157,7 @@ def test_a_forked_child_has_a_sender_of_its_own(ear: Ear, stage: Stage, events: 
         os._exit(0 if events.flush(10) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     for claim in claims:
-        wait_for(lambda claim=claim: ear.told(claim.ref.job_id) == ["task-running"], 10, "the row")
+        wait_for(lambda claim=claim: ear.told(claim.ref.job_id) == ["task-running"], 30, "the row")
 
 
 def test_a_frozen_broker_costs_a_step_nothing(stage: Stage):

@@ -70,15 +70,15 @@ def test_killing_a_member_kills_all_it_started(fleet, wait_for):
     member.kill_group()
     assert not member.alive
     assert member.exit_code == -signal.SIGKILL
-    wait_for(lambda: status(child) == "dead", 5, "the child to die with its group")
+    wait_for(lambda: status(child) == "dead", 30, "the child to die with its group")
 
 
 def test_what_a_dead_member_left_behind_is_killed(fleet, wait_for):
     """The process alone dies, as when the kernel is out of memory: its orphans go as soon as somebody looks."""
     member, child = start_parent(fleet)
     os.kill(member.pid, signal.SIGKILL)
-    wait_for(lambda: not member.alive, 5, "the member to be dead")
-    wait_for(lambda: status(child) == "dead", 5, "its orphan to be killed")
+    wait_for(lambda: not member.alive, 30, "the member to be dead")
+    wait_for(lambda: status(child) == "dead", 30, "its orphan to be killed")
 
 
 def test_a_frozen_group_does_nothing_and_goes_on_when_thawed(fleet, wait_for):
@@ -86,10 +86,10 @@ def test_a_frozen_group_does_nothing_and_goes_on_when_thawed(fleet, wait_for):
     member, child = start_parent(fleet)
     pid = member.pid
     member.freeze()
-    wait_for(lambda: status(pid) == status(child) == psutil.STATUS_STOPPED, 5, "the group to stop")
+    wait_for(lambda: status(pid) == status(child) == psutil.STATUS_STOPPED, 30, "the group to stop")
     assert member.alive
     member.thaw()
-    wait_for(lambda: status(pid) == status(child) == psutil.STATUS_SLEEPING, 5, "the group to go on")
+    wait_for(lambda: status(pid) == status(child) == psutil.STATUS_SLEEPING, 30, "the group to go on")
     assert member.pid == pid
 
 
@@ -134,7 +134,7 @@ def test_members_die_with_their_parent_even_frozen(tmp_path, wait_for):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         parent.kill()
-    wait_for(lambda: [status(pid) for pid in pids] == ["dead", "dead"], 5, "the members to die with their parent")
+    wait_for(lambda: [status(pid) for pid in pids] == ["dead", "dead"], 30, "the members to die with their parent")
 
 
 @linux

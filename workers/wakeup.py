@@ -8,9 +8,46 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from threading import Lock
 from typing import Any
 
 from celery import bootsteps
+
+
+class Bell:
+    """A pipe that an event loop listens to, and any thread may ring.
+
+    A task may outlive the consumer it was taken by: when the broker is lost, the pipe is closed and its number is soon that
+    of another connection. What is written to the bare number then goes to a vendor or to Redis, in front of a request: seen
+    as `xxxxPOST`. So nobody else has the numbers, and a bell that is closed is silent.
+    """
+
+    def __init__(self) -> None:
+        self.listening, self._ringing = os.pipe()
+        os.set_blocking(self.listening, False)
+        os.set_blocking(self._ringing, False)
+        self._lock = Lock()
+        self._open = True
+
+    def ring(self, *_: object) -> None:
+        """Wake who listens."""
+        with self._lock, suppress(BlockingIOError):  # full: it is awake already
+            if self._open:
+                os.write(self._ringing, b"x")
+
+    def heard(self, *_: object) -> None:
+        """Empty the pipe."""
+        with self._lock, suppress(BlockingIOError):
+            if self._open:
+                os.read(self.listening, 4096)
+
+    def close(self) -> None:
+        """Silent from now on. Closing twice is closing once."""
+        with self._lock:
+            if self._open:
+                self._open = False
+                os.close(self.listening)
+                os.close(self._ringing)
 
 
 class WakeupStep(bootsteps.StartStopStep):
@@ -27,28 +64,18 @@ class WakeupStep(bootsteps.StartStopStep):
         pool = consumer.pool
         if consumer.hub is None or not hasattr(pool, "executor"):
             return
-        read_end, write_end = os.pipe()
-        os.set_blocking(read_end, False)
-        os.set_blocking(write_end, False)
+        bell = Bell()
         submit = pool.on_apply
-
-        def wake(_: object) -> None:
-            with suppress(OSError):  # full: it is awake already; closed: it is ending
-                os.write(write_end, b"x")
 
         def on_apply(*args: Any, **kwargs: Any) -> Any:
             result = submit(*args, **kwargs)
-            result.f.add_done_callback(wake)
+            result.f.add_done_callback(bell.ring)
             return result
 
-        def drain(_: int = 0) -> None:
-            with suppress(BlockingIOError):
-                os.read(read_end, 4096)
-
         pool.on_apply = on_apply
-        consumer.hub.add_reader(read_end, drain, read_end)
-        self._undo = [lambda: consumer.hub.remove_reader(read_end), lambda: setattr(pool, "on_apply", submit)]
-        self._undo += [lambda: os.close(read_end), lambda: os.close(write_end)]
+        consumer.hub.add_reader(bell.listening, bell.heard, bell.listening)
+        self._undo = [lambda: consumer.hub.remove_reader(bell.listening), lambda: setattr(pool, "on_apply", submit)]
+        self._undo.append(bell.close)
 
     def stop(self, consumer: Any) -> None:
         """With the consumer: on shutdown, and before a reconnection."""

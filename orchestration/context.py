@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from orchestration.agent import Agent
 from orchestration.commits import Claim
 from orchestration.compaction.render import render
-from orchestration.ladder import Offer
+from orchestration.ladder import Offer, usual
 from orchestration.recall import RECALL
 from orchestration.results import READ_RESULT
 from orchestration.weight import weigh
@@ -24,7 +24,7 @@ def assemble(agent: Agent, claim: Claim, offer: Offer | None = None) -> ModelReq
 
     Between two compactions each begins with the bytes of the one before, so that a prompt cache can serve it.
     """
-    offer = offer or Offer(agent.model, agent.toolbox.specs, agent.output_schema)
+    offer = offer or usual(agent)
     tools = offer.tools
     tools += (READ_RESULT,) if "results" in claim.flags else ()
     tools += (RECALL,) if claim.memory else ()

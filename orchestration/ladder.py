@@ -91,6 +91,11 @@ class Offer:
     """What is otherwise than in the agent's own requests, for the trace."""
 
 
+def usual(agent: Agent) -> Offer:
+    """The agent's own request: nothing was refused, nothing drifts."""
+    return Offer(agent.model, agent.toolbox.specs, agent.output_schema)
+
+
 def offer(
     agent: Agent,
     behind: Streak,
@@ -103,6 +108,8 @@ def offer(
     `drifting` tools are strict from the start: see `drift`. `not_strict` are agents (by version) and models whose provider
     refused that.
     """
+    if not behind.turns and not drifting:
+        return usual(agent)
     rung = behind.rung(drifting=bool(behind.tools & drifting))
     narrow = rung >= NARROW_AT
     model, specs, output = agent.model, agent.toolbox.specs, agent.output_schema

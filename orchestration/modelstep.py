@@ -39,8 +39,8 @@ class ModelStep:
         self.anchor: Anchor | None = None
         """What the provider counted, for the next estimate."""
         self.estimated_tokens = 0
-        self.offer = ladder.offer(agent, ladder.Streak())
-        """Who is asked, and what with."""
+        self.offer: ladder.Offer
+        """Who is asked, and what with; known when it was."""
 
     def run(self) -> Outcome:
         """Ask the model once; twice when the provider finds the request too long, or refuses its strict schemas."""

@@ -38,7 +38,7 @@ MAX_DEPTH = 10
 """OpenAI's bound on nesting, and more than Anthropic's grammars grow to."""
 
 _SAID = frozenset({"description", "title"})
-_LEFT_OUT = frozenset({"default", "examples", "$schema", "$id", "$comment", "deprecated", "readOnly", "writeOnly"})
+_LEFT_OUT = frozenset({"examples", "$schema", "$id", "$comment", "deprecated", "readOnly", "writeOnly"})
 _SPREAD = frozenset({"allOf", "patternProperties", "$dynamicRef", "prefixItems", "unevaluatedProperties"})
 """Leaving these out, or closing an object around them, would change what can be said."""
 
@@ -136,7 +136,7 @@ _STRUCTURE = frozenset({
 def _say_the_rest(form: JsonObject, schema: JsonObject, dialect: _Dialect) -> None:
     """What is not constrained is put into words: the author's schema judges it all the same."""
     said = {}
-    for word in sorted(schema.keys() - _STRUCTURE - _SAID - (_LEFT_OUT - {"default"})):
+    for word in sorted(schema.keys() - _STRUCTURE - _SAID - _LEFT_OUT):
         if word in dialect.keeps or (word == "format" and schema[word] in dialect.formats):
             form[word] = schema[word]
         else:

@@ -90,7 +90,7 @@ def test_a_window_is_judged_by_what_it_was_sent():
     ("arguments", "names"),
     [
         ('{"user_id": "sara_doe", "ids": ["#W2378156"], "on": "2024-05-01"}', {"sara_doe", "#W2378156", "2024-05-01"}),
-        ('{"path": "/work/out.csv", "sheet": "Sheet1", "n": 46194, "few": 12}', {"/work/out.csv", "Sheet1", "46194"}),
+        ('{"path": "/reports/out.csv", "sheet": "Sheet1", "n": 46194, "few": 12}', {"/reports/out.csv", "Sheet1", "46194"}),
         ('{"text": "Ask mia@example.com about https://x.org/a?b=1, see /tmp/a/b.txt (INV-0042)."}',
          {"mia@example.com", "https://x.org/a?b=1", "/tmp/a/b.txt", "INV-0042"}),
         ('{"query": "parcel", "status": "open", "exact": true, "and": "his or her order"}', set()),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,6 @@ from orchestration import tool
 from orchestration.strictform import strict_form
 from workers.providers.openai_strict import is_openai_strict
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 OBJECT = {"type": "object", "additionalProperties": False}
 
 
@@ -105,10 +103,9 @@ def test_a_tool_made_of_a_function_has_one():
         assert strict_form(provider, find.spec.input_schema) is not None
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="the recorded schemas are not at hand")
-def test_recorded_schemas():
+def test_recorded_schemas(data_dir):
     """Of real servers' tools: each strict form is what the vendor demands, and a good part of them has one."""
-    with gzip.open(DATA / "mcp_server_tools.json.gz", "rt") as file:
+    with gzip.open(data_dir / "mcp_server_tools.json.gz", "rt") as file:
         schemas = [found["inputSchema"] for found in tools_in(json.load(file))]
     forms = [form for form in (strict_form("openai", schema) for schema in schemas) if form]
     assert all(is_openai_strict(form) for form in forms)

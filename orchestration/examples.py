@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from orchestration.subschemas import target
 from orchestration.validation import JSONSchemaValidator
 from schemas.contract import JsonObject
 
@@ -32,10 +33,7 @@ def _value(schema: object, root: JsonObject, depth: int) -> object:
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return {}
     if "$ref" in schema:
-        found: object = root
-        for part in str(schema["$ref"]).removeprefix("#/").split("/"):
-            found = found[part] if isinstance(found, dict) else {}
-        return _value(found, root, depth + 1)
+        return _value(target(root, schema["$ref"]), root, depth + 1)
     for known in ("const", "default"):
         if known in schema:
             return schema[known]

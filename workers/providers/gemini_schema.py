@@ -5,8 +5,7 @@ The endpoint refuses the whole request for one keyword that it does not know (`c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from orchestration.subschemas import target
 from schemas.contract import JsonObject
 
 KEPT = ("description", "minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength", "pattern", "nullable")
@@ -86,10 +85,8 @@ class _Writer:
 
     def _target(self, reference: str) -> JsonObject:
         """What a local reference points to; an empty schema when it points elsewhere."""
-        target: object = self._root
-        for step in reference.removeprefix("#/").split("/") if reference.startswith("#/") else ("",):
-            target = target.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(target, Mapping) else None
-        return target if isinstance(target, dict) else {}
+        found = target(self._root, reference)
+        return found if isinstance(found, dict) else {}
 
 
 def _variants(schema: JsonObject) -> list[JsonObject]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from orchestration import dialects
+from orchestration.dialects import rules
 from orchestration.errors import ConfigError, RunInsideTool
 from orchestration.modelnames import ModelName, pinning
 from orchestration.toolrun import inside_tool
@@ -103,7 +103,7 @@ class Agent:
         _check_tool_names(self)
         self.fallback_models = tuple(_model(self.name, fallback, self.model_policy) for fallback in fallback_models)
         providers = [model.provider for model in (self.model, *self.fallback_models)]
-        self.findings = dialects.check_all(providers, self.toolbox.specs, self.output_schema)
+        self.findings = rules.check_all(providers, self.toolbox.specs, self.output_schema)
         """What its providers take otherwise than it is written: see `dialects`."""
         self.version = self._digest()
         self.fixed_weight = weigh(self.system) + sum(weigh(spec.model_dump_json()) for spec in self.toolbox.specs)

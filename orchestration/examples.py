@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from orchestration.subschemas import target
+from orchestration.dialects.subschemas import target
 from orchestration.validation import JSONSchemaValidator
 from schemas.contract import JsonObject
 

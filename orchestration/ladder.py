@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from orchestration import answers
 from orchestration.agent import Agent
+from orchestration.dialects.strict import strict_form
 from orchestration.modelnames import ModelName
-from orchestration.strictform import strict_form
 from orchestration.tools import CheckedCall
 from schemas.contract import JsonObject
 from schemas.failure import Failure, FailureKind

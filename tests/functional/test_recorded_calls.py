@@ -15,7 +15,8 @@ import pytest
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT7, DRAFT202012
 
-from orchestration import Agent, dialects, turn
+from orchestration import Agent, turn
+from orchestration.dialects import rules
 from orchestration.effort import Effort
 from orchestration.errors import ConfigError
 from orchestration.keywords import DIALECTS, LATEST
@@ -194,8 +195,8 @@ def test_every_tool_of_the_record_is_taken_by_every_provider_or_refused_with_one
     specs = [one for key in (NOTION, FILES) for one in server(key, "").specs]
     for domain in ("tau_retail", "tau_airline"):
         specs += tau(domain).specs
-    assert dialects.check("anthropic", specs) == dialects.check("openai", specs) == ()
-    said = dialects.check("gemini", specs)
+    assert rules.check("anthropic", specs) == rules.check("openai", specs) == ()
+    said = rules.check("gemini", specs)
     assert {one.rule for one in said} >= {"keyword", "reference", "null", "optional"}
     assert all(one.mended for one in said if one.rule != "optional")
 

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from orchestration.dialects import RULES, check
+from orchestration.dialects.root import NotOneObject, one_object
+from orchestration.dialects.rules import RULES, check
+from orchestration.dialects.subschemas import target
+from orchestration.dialects.wire import ROOT_REFUSED, wire_form
 from orchestration.errors import ConfigError
-from orchestration.rootform import NotOneObject, one_object
-from orchestration.subschemas import target
 from orchestration.validation import JSONSchemaValidator
-from orchestration.wireform import ROOT_REFUSED, wire_form
 from schemas.tools import ToolSpec
 
 Schema = Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration import dialects
+from orchestration.dialects import rules
 from schemas.tools import ToolSpec
 from workers.cli import checkup
 
@@ -98,7 +98,7 @@ def test_whatever_is_not_fine_says_what_to_do():
 def test_what_a_provider_takes_otherwise_is_shown():
     """One line for each rule of a provider: what is mended is fine, what makes a model guess is warned about."""
     tools = [ToolSpec(name=f"find_{n}", description="Find.", input_schema=schema) for n, schema in enumerate(SCHEMAS)]
-    first, second, third = checkup.taken_otherwise("clerk", dialects.check_all(["openai", "gemini"], tools, None))
+    first, second, third = checkup.taken_otherwise("clerk", rules.check_all(["openai", "gemini"], tools, None))
     assert (first.name, first.result, first.advice) == ("schema root", "ok", "")
     assert first.found.startswith("clerk, find_0 and 1 more: openai: anyOf at the top level: sent as one object")
     assert second.found.startswith("clerk, find_0 and 1 more: gemini: anyOf")

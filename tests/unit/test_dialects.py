@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestration import Agent, tool
-from orchestration.dialects import RULES, check
+from orchestration.dialects.rules import RULES, check
 from orchestration.errors import ConfigError
 from orchestration.validation import JSONSchemaValidator
 from schemas.tools import ToolSpec

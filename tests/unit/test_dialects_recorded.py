@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from orchestration.dialects import check
+from orchestration.dialects.root import COMPOSED, NotOneObject, one_object
+from orchestration.dialects.rules import check
+from orchestration.dialects.wire import wire_form
 from orchestration.errors import ConfigError
-from orchestration.rootform import COMPOSED, NotOneObject, one_object
 from orchestration.validation import JSONSchemaValidator
-from orchestration.wireform import wire_form
 from schemas.tools import ToolSpec
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

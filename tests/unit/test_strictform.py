@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from orchestration import tool
-from orchestration.strictform import strict_form
+from orchestration.dialects.strict import strict_form
 from workers.providers.openai_strict import is_openai_strict
 
 OBJECT = {"type": "object", "additionalProperties": False}

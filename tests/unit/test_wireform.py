@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestration.arrayform import with_items
-from orchestration.wireform import wire_form, wire_output
+from orchestration.dialects.arrays import with_items
+from orchestration.dialects.wire import wire_form, wire_output
 from schemas.message import UserMessage
 from schemas.model import ModelRequest
 from schemas.tools import ToolSpec

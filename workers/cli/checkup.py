@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from orchestration.dialects import Finding
+    from orchestration.dialects.rules import Finding
 
 VALKEY_FROM = (9, 1, 1)
 """Before it, closing a TLS client or loading a corrupt stream could corrupt memory (CVE-2026-56684, CVE-2026-63639)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anthropic
 import httpx2
 
-from orchestration.wireform import wire_output
+from orchestration.dialects.wire import wire_output
 from schemas.contract import JsonObject
 from schemas.failure import FailureKind
 from schemas.model import ModelRequest

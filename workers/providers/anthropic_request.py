@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from orchestration.wireform import wire_form
+from orchestration.dialects.wire import wire_form
 from schemas.contract import JsonObject
 from schemas.message import Message, Text, ToolCall
 from schemas.model import ModelRequest

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from orchestration.wireform import wire_form, wire_output
+from orchestration.dialects.wire import wire_form, wire_output
 from schemas.contract import JsonObject
 from schemas.message import AssistantMessage, Message, Opaque, ToolCall
 from schemas.model import ModelRequest

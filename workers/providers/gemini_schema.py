@@ -5,7 +5,7 @@ The endpoint refuses the whole request for one keyword that it does not know (`c
 
 from __future__ import annotations
 
-from orchestration.subschemas import target
+from orchestration.dialects.subschemas import target
 from schemas.contract import JsonObject
 
 KEPT = ("description", "minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength", "pattern", "nullable")

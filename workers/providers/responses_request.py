@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-from orchestration.wireform import wire_form, wire_output
+from orchestration.dialects.wire import wire_form, wire_output
 from schemas.contract import JsonObject
 from schemas.message import Message, NoteMessage, Text, ToolCall
 from schemas.model import ModelRequest

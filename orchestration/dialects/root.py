@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import count
 from urllib.parse import unquote
 
+from orchestration.dialects.shapes import ANY_OBJECT, Form, Shape, both, either
+from orchestration.dialects.subschemas import every_part, target, types
 from orchestration.problems import pointer
-from orchestration.shapes import ANY_OBJECT, Form, Shape, both, either
-from orchestration.subschemas import every_part, target, types
 from schemas.contract import JsonObject
 
 COMPOSED = ("anyOf", "oneOf", "allOf")

@@ -1,6 +1,6 @@
 """The form in which a tool is offered to a provider that does not take it as it is written.
 
-Used by the providers' adapters, and by `dialects` to say beforehand what they will do. Strict mode binds the model to the
+Used by the providers' adapters, and by `rules` to say beforehand what they will do. Strict mode binds the model to the
 schema that it is sent, so nothing is rewritten there.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from orchestration.arrayform import with_items
-from orchestration.rootform import COMPOSED, NotOneObject, RootForm, one_object
+from orchestration.dialects.arrays import with_items
+from orchestration.dialects.root import COMPOSED, NotOneObject, RootForm, one_object
 from schemas.contract import JsonObject
 from schemas.tools import ToolSpec
 
@@ -46,7 +46,7 @@ def wire_output(provider: str, schema: JsonObject) -> JsonObject:
 
 
 def wire_schema(provider: str, schema: JsonObject) -> RootForm:
-    """The schema that is sent, and what it can't say. One that has no such form is left: `dialects` refuses it."""
+    """The schema that is sent, and what it can't say. One that has no such form is left: `rules` refuses it."""
     form = RootForm(schema, "")
     if any(keyword in schema for keyword in ROOT_REFUSED[provider]):
         with suppress(NotOneObject):

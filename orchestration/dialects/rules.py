@@ -2,7 +2,7 @@
 
 One tool in a form that the vendor does not take makes it refuse every request of the agent. The author's schema is
 never changed: it judges the arguments in any case. What a provider's endpoint does not take and its adapter rewrites
-(`wireform`, `workers/providers/gemini_schema.py`) is said as mended; what only makes the model guess is said; what the
+(`wire`, `workers/providers/gemini_schema.py`) is said as mended; what only makes the model guess is said; what the
 vendor answers with 400 and nobody can rewrite is refused here. Sources: the vendors' own error texts, as quoted in
 public issues in 2025 and 2026.
 """
@@ -13,12 +13,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestration.arrayform import has_listed_items, lacks_items
+from orchestration.dialects.arrays import has_listed_items, lacks_items
+from orchestration.dialects.root import NotOneObject, one_object
+from orchestration.dialects.subschemas import Part, Place, every_part, members, types
+from orchestration.dialects.wire import ROOT_REFUSED, STRICT_MODES
 from orchestration.errors import ConfigError
 from orchestration.problems import pointer
-from orchestration.rootform import NotOneObject, one_object
-from orchestration.subschemas import Part, Place, every_part, members, types
-from orchestration.wireform import ROOT_REFUSED, STRICT_MODES
 from schemas.contract import JsonObject
 from schemas.tools import ToolSpec
 

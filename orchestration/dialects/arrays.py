@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 
-from orchestration.subschemas import every_part, types
+from orchestration.dialects.subschemas import every_part, types
 from schemas.contract import JsonObject
 
 

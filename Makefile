@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test check format fast faults docs wheel clean
+.PHONY: help demo dev test check house format fast faults docs wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ check: $(STAMP) ## Lint, formatting, types, layers, schemas of deployment files
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
+house: $(STAMP) ## Doors, arrows and circles of the packages
+	@$(BIN)/python tests/unit/house.py $(ARGS)
+
 format: $(STAMP) ## Format and sort imports
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
@@ -44,7 +47,7 @@ faults: $(STAMP) ## The long fault runs (minutes)
 	@$(BIN)/pytest -q -m "slow" tests/faults $(ARGS)
 
 docs: $(STAMP) ## Write what is generated: wire schemas, keyspace, command line
-	@$(BIN)/python -m workers.generate
+	@$(BIN)/python -m midwatch.workers.generate
 
 wheel: $(STAMP) ## Build the wheel
 	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

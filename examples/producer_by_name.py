@@ -3,7 +3,7 @@
 Run `quickstart.py`'s worker first. Run this twice: the second time the job exists already, and its answer is at hand.
 """
 
-from orchestration import connect
+from midwatch import connect
 
 client = connect()  # MIDWATCH_REDIS_URL, or connect("redis://...")
 

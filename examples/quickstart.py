@@ -4,7 +4,7 @@ With `MIDWATCH_REDIS_URL` and `ANTHROPIC_API_KEY` set, in this folder: `MIDWATCH
 `python quickstart.py` in another terminal. No key? `midwatch simulate` plays the model.
 """
 
-from orchestration import Agent, tool
+from midwatch import Agent, tool
 
 TIDES = {"Brackwater": "04:12 and 16:39", "Sandholm": "05:01 and 17:24"}
 

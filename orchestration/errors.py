@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from schemas.failure import Failure
+from midwatch.schemas.failure import Failure
 
 
 class MidwatchError(Exception):

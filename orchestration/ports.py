@@ -6,13 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from orchestration.admission.call import Call, Report, Settlement
-from orchestration.commits import Claim, Compaction, CompactionWork, Ending, ResultCommit, TurnCommit, Verdict
-from schemas.failure import Failure
-from schemas.job import Job, NewJob
-from schemas.model import ModelReply, ModelRequest
-from schemas.step import Defer, Park, Priority, StepRef
-from schemas.trace import TraceRecord
+from midwatch.orchestration.protocol.calls import Call, Report, Settlement
+from midwatch.orchestration.protocol.commits import (
+    Claim,
+    Compaction,
+    CompactionWork,
+    Ending,
+    ResultCommit,
+    TurnCommit,
+    Verdict,
+)
+from midwatch.schemas.failure import Failure
+from midwatch.schemas.job import Job, NewJob
+from midwatch.schemas.model import ModelReply, ModelRequest
+from midwatch.schemas.step import Defer, Park, Priority, StepRef
+from midwatch.schemas.trace import TraceRecord
 
 
 class Model(Protocol):

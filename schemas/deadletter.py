@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from schemas.contract import Contract, Id
-from schemas.failure import Failure
-from schemas.step import StepKind
+from midwatch.schemas.contract import Contract, Id
+from midwatch.schemas.failure import Failure
+from midwatch.schemas.step import StepKind
 
 
 class Try(Contract):

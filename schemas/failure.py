@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from schemas.contract import Contract
+from midwatch.schemas.contract import Contract
 
 
 class FailureKind(StrEnum):

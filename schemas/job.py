@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from schemas.contract import Contract, Id, Name
-from schemas.failure import Failure
-from schemas.model import Usage
-from schemas.step import Priority, StepRef
+from midwatch.schemas.contract import Contract, Id, Name
+from midwatch.schemas.failure import Failure
+from midwatch.schemas.model import Usage
+from midwatch.schemas.step import Priority, StepRef
 
 JobInput = Annotated[str, StringConstraints(min_length=1)]
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
-from schemas.contract import Contract
-from schemas.step import Priority
+from midwatch.schemas.contract import Contract
+from midwatch.schemas.step import Priority
 
 Rate = Annotated[float, Field(gt=0, le=1e12)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from schemas.contract import Contract
+from midwatch.schemas.contract import Contract
 
 
 class Facts(Contract):

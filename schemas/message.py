@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from schemas.contract import Contract, JsonObject
+from midwatch.schemas.contract import Contract, JsonObject
 
 
 class Text(Contract):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from schemas.contract import Contract, JsonObject
-from schemas.message import Message, Part, Text, ToolCall
-from schemas.tools import ToolSpec
+from midwatch.schemas.contract import Contract, JsonObject
+from midwatch.schemas.message import Message, Part, Text, ToolCall
+from midwatch.schemas.tools import ToolSpec
 
 
 class Stop(StrEnum):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.contract import Contract
-from schemas.failure import FailureKind
-from schemas.job import SessionPolicy
+from midwatch.schemas.contract import Contract
+from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.job import SessionPolicy
 
 TRANSIENT = (
     FailureKind.RATE_LIMITED,

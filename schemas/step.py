@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from schemas.contract import Contract, Id
-from schemas.failure import Failure
+from midwatch.schemas.contract import Contract, Id
+from midwatch.schemas.failure import Failure
 
 
 class StepKind(StrEnum):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.contract import Contract, JsonObject, Name
+from midwatch.schemas.contract import Contract, JsonObject, Name
 
 
 class ToolSpec(Contract):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from schemas.contract import Contract
-from schemas.failure import Failure
-from schemas.model import Usage
-from schemas.step import StepKind
+from midwatch.schemas.contract import Contract
+from midwatch.schemas.failure import Failure
+from midwatch.schemas.model import Usage
+from midwatch.schemas.step import StepKind
 
 
 class TraceRecord(Contract):

@@ -18,9 +18,9 @@ from hypothesis import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from orchestration.errors import ConfigError
-from orchestration.keyspace import Key, Keyspace
-from workers.embedded import EmbeddedServer
+from midwatch.orchestration.errors import ConfigError
+from midwatch.orchestration.keyspace import Key, Keyspace
+from midwatch.workers.local.embedded_server import EmbeddedServer
 
 from .leakcheck import Lender
 

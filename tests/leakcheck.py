@@ -13,7 +13,7 @@ from typing import cast
 
 import redis as redis_py
 
-from orchestration.keyspace import Key
+from midwatch.orchestration.keyspace import Key
 
 PRIORITY = r"(\x06\x16\d)?"
 """What kombu appends to a queue's name for every priority but the first."""

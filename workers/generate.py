@@ -1,6 +1,6 @@
 """`make docs`: what is generated from the code, and whether it still matches: wire schemas, keyspace, command line.
 
-`python -m workers.generate` writes the files; with `--check` it writes nothing, names what is stale and exits with 1.
+`python -m midwatch.workers.generate` writes the files; with `--check` it writes nothing, names what is stale and exits with 1.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 import click
 from pydantic import SecretStr, TypeAdapter
 
-from orchestration.keyspace import KEPT_S, PARTITIONS, Keyspace
-from schemas.deadletter import DeadLetterRecord, PoisonRecord
-from schemas.job import Job, JobResult, StartEnvelope
-from schemas.message import MESSAGE
-from schemas.step import StepRef
-from schemas.trace import TraceRecord
-from workers.cli.environment import source_of
-from workers.cli.exits import MEANING
-from workers.cli.program import program
-from workers.settings import Settings
+from midwatch.orchestration.keyspace import KEPT_S, PARTITIONS, Keyspace
+from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
+from midwatch.schemas.job import Job, JobResult, StartEnvelope
+from midwatch.schemas.message import MESSAGE
+from midwatch.schemas.step import StepRef
+from midwatch.schemas.trace import TraceRecord
+from midwatch.workers.cli.environment import source_of
+from midwatch.workers.cli.exits import MEANING
+from midwatch.workers.cli.program import program
+from midwatch.workers.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 WIRE = "schemas/wire"
@@ -45,7 +45,9 @@ WIRE_SHAPES: dict[str, tuple[str, TypeAdapter[Any]]] = {
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     """Write or check; returns the exit code."""
-    parser = argparse.ArgumentParser("python -m workers.generate", description="Write what is generated from the code.")
+    parser = argparse.ArgumentParser(
+        "python -m midwatch.workers.generate", description="Write what is generated from the code."
+    )
     parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 when something is stale")
     wanted = documents()
     stale = [name for name, text in wanted.items() if _read(root / name) != text]

@@ -15,8 +15,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from orchestration.keyspace import ORIGINALS_BYTES
-from schemas.limits import Limits
+from midwatch.orchestration.keyspace import ORIGINALS_BYTES
+from midwatch.schemas.limits import Limits
 
 
 class Settings(BaseSettings):

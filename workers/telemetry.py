@@ -7,7 +7,7 @@ import sys
 
 import structlog
 
-from workers.settings import Settings
+from midwatch.workers.settings import Settings
 
 
 def configure(settings: Settings) -> None:

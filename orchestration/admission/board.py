@@ -9,14 +9,14 @@ from typing import Any
 import redis
 from pydantic import ValidationError
 
-from orchestration.admission.configuration import configuration, defaults
-from orchestration.admission.redis_gate import COORDINATOR, WAKE_MS, call_id
-from orchestration.errors import ConfigError, NotFound
-from orchestration.keyspace import Keyspace
-from orchestration.store.records import ref_of
-from orchestration.store.scripts import UNAVAILABLE, Library, Scripts, unavailable
-from schemas.limits import DownstreamStatus, Limits
-from schemas.step import StepRef
+from midwatch.orchestration.admission.configuration import configuration, defaults
+from midwatch.orchestration.admission.redis_gate import COORDINATOR, WAKE_MS, call_id
+from midwatch.orchestration.errors import ConfigError, NotFound
+from midwatch.orchestration.keyspace import Keyspace
+from midwatch.orchestration.store.records import ref_of
+from midwatch.orchestration.store.scripts import UNAVAILABLE, Library, Scripts, unavailable
+from midwatch.schemas.limits import DownstreamStatus, Limits
+from midwatch.schemas.step import StepRef
 
 RESOURCES = {"q": "requests", "i": "input_tokens", "o": "output_tokens", "t": "tokens"}
 """The scripts' short names."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from schemas.limits import Limits
+from midwatch.schemas.limits import Limits
 
 RESERVES = {
     "anthropic": Limits(reserve_output="expected", count_cached=False),

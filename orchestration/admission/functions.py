@@ -12,7 +12,7 @@ from hashlib import sha1
 import redis
 from redis import exceptions as redis_errors
 
-from orchestration.store.scripts import Library
+from midwatch.orchestration.store.scripts import Library
 
 SHARED = ("prelude", "health", "buckets", "lines")
 """What all functions share, by concept; each builds on those before it."""

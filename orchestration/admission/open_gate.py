@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from orchestration.admission.call import Call, Report, Settlement
-from schemas.failure import Failure
-from schemas.step import Defer
+from midwatch.orchestration.protocol.calls import Call, Report, Settlement
+from midwatch.schemas.failure import Failure
+from midwatch.schemas.step import Defer
 
 
 class OpenGate:

@@ -10,23 +10,23 @@ from functools import partial
 import redis
 import structlog
 
-from orchestration.admission.call import Call, Report, Settlement
-from orchestration.admission.configuration import configuration, defaults, over_defaults
-from orchestration.admission.functions import FunctionLibrary
-from orchestration.admission.headers import Figures, read
-from orchestration.admission.names import resolve
-from orchestration.errors import StoreUnavailable
-from orchestration.keyspace import KEPT_S, Keyspace
-from orchestration.store.records import member
-from orchestration.store.scripts import Arg, Library, ScriptErrand, Scripts
-from schemas.failure import Failure, FailureKind
-from schemas.limits import Limits
-from schemas.model import Usage
-from schemas.step import Defer, StepRef
+from midwatch.orchestration.admission.configuration import configuration, defaults, over_defaults
+from midwatch.orchestration.admission.functions import FunctionLibrary
+from midwatch.orchestration.admission.headers import Figures, read
+from midwatch.orchestration.admission.names import resolve
+from midwatch.orchestration.errors import StoreUnavailable
+from midwatch.orchestration.keyspace import KEPT_S, Keyspace
+from midwatch.orchestration.protocol.calls import Call, Report, Settlement
+from midwatch.orchestration.store.records import member
+from midwatch.orchestration.store.scripts import Arg, Library, ScriptErrand, Scripts
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.limits import Limits
+from midwatch.schemas.model import Usage
+from midwatch.schemas.step import Defer, StepRef
 
 log = structlog.get_logger("midwatch.gate")
 
-COORDINATOR = FunctionLibrary("orchestration.admission", bare=("due",))
+COORDINATOR = FunctionLibrary("midwatch.orchestration.admission", bare=("due",))
 
 HOLD_MS = 200
 """A shorter wait is spent in the worker: it costs less than to give the step back and claim it again."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from copy import deepcopy
 
-from orchestration.dialects.subschemas import every_part, types
-from schemas.contract import JsonObject
+from midwatch.orchestration.validation.subschemas import every_part, types
+from midwatch.schemas.contract import JsonObject
 
 
 def lacks_items(part: JsonObject) -> bool:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from itertools import count
 from urllib.parse import unquote
 
-from orchestration.dialects.shapes import ANY_OBJECT, Form, Shape, both, either
-from orchestration.dialects.subschemas import every_part, target, types
-from orchestration.problems import pointer
-from schemas.contract import JsonObject
+from midwatch.orchestration.dialects.shapes import ANY_OBJECT, Form, Shape, both, either
+from midwatch.orchestration.validation.problems import pointer
+from midwatch.orchestration.validation.subschemas import every_part, target, types
+from midwatch.schemas.contract import JsonObject
 
 COMPOSED = ("anyOf", "oneOf", "allOf")
 

@@ -2,9 +2,9 @@
 
 One tool in a form that the vendor does not take makes it refuse every request of the agent. The author's schema is
 never changed: it judges the arguments in any case. What a provider's endpoint does not take and its adapter rewrites
-(`wire`, `workers/providers/gemini_schema.py`) is said as mended; what only makes the model guess is said; what the
-vendor answers with 400 and nobody can rewrite is refused here. Sources: the vendors' own error texts, as quoted in
-public issues in 2025 and 2026.
+(`vendor_form`, `workers.providers.chat_completions.gemini_schema`) is reported as mended; what only makes the model guess
+is reported; what the vendor answers with 400 and nothing can rewrite is refused here. Sources: the vendors' own error
+texts, as quoted in public issues in 2025 and 2026.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestration.dialects.arrays import has_listed_items, lacks_items
-from orchestration.dialects.root import NotOneObject, one_object
-from orchestration.dialects.subschemas import Part, Place, every_part, members, types
-from orchestration.dialects.wire import ROOT_REFUSED, STRICT_MODES
-from orchestration.errors import ConfigError
-from orchestration.problems import pointer
-from schemas.contract import JsonObject
-from schemas.tools import ToolSpec
+from midwatch.orchestration.dialects.arrays import has_listed_items, lacks_items
+from midwatch.orchestration.dialects.root import NotOneObject, one_object
+from midwatch.orchestration.dialects.vendor_form import ROOT_REFUSED, STRICT_MODES
+from midwatch.orchestration.errors import ConfigError
+from midwatch.orchestration.validation.problems import pointer
+from midwatch.orchestration.validation.subschemas import Part, Place, every_part, members, types
+from midwatch.schemas.contract import JsonObject
+from midwatch.schemas.tools import ToolSpec
 
 Found = Iterator[tuple[Place, str]]
 """Places that break a rule, with a word for each: a property, a keyword."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
-from schemas.contract import JsonObject
+from midwatch.schemas.contract import JsonObject
 
 Form = JsonObject | bool
 """What a property may be: a schema."""

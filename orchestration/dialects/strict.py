@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas.contract import JsonObject, canonical_json
+from midwatch.schemas.contract import JsonObject, canonical_json
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ from typing import Any
 
 import structlog
 
-from orchestration.children import child_id
-from orchestration.errors import NotFound, Refused, StoreUnavailable
-from orchestration.keyspace import PARTITIONS
-from orchestration.store.conversations import Conversations
-from orchestration.store.records import following, job_of, member, member_base, step_keys
-from orchestration.store.scripts import Arg
-from schemas.deadletter import DeadLetterRecord, PoisonRecord
-from schemas.job import Job, JobStatus
-from schemas.step import StepKind, StepRef
-from schemas.trace import TraceRecord
+from midwatch.orchestration.errors import NotFound, Refused, StoreUnavailable
+from midwatch.orchestration.keyspace import PARTITIONS
+from midwatch.orchestration.protocol.addresses import child_id
+from midwatch.orchestration.store.records import following, job_of, member, member_base, step_keys
+from midwatch.orchestration.store.scripts import Arg
+from midwatch.orchestration.store.sessions import Conversations
+from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
+from midwatch.schemas.job import Job, JobStatus
+from midwatch.schemas.step import StepKind, StepRef
+from midwatch.schemas.trace import TraceRecord
 
 log = structlog.get_logger("midwatch.operations")
 

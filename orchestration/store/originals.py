@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import redis
 
-from orchestration.keyspace import KEPT_S, ORIGINALS_BYTES, Keyspace
-from orchestration.store.scripts import UNAVAILABLE, Scripts, unavailable
+from midwatch.orchestration.keyspace import KEPT_S, ORIGINALS_BYTES, Keyspace
+from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unavailable
 
 
 class Originals:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from orchestration.keyspace import Keyspace, partition
-from schemas.failure import Failure
-from schemas.job import Job, JobStatus, NewJob, Waiting
-from schemas.model import Usage
-from schemas.step import Priority, StepRef
+from midwatch.orchestration.keyspace import Keyspace, partition
+from midwatch.schemas.failure import Failure
+from midwatch.schemas.job import Job, JobStatus, NewJob, Waiting
+from midwatch.schemas.model import Usage
+from midwatch.schemas.step import Priority, StepRef
 
 
 def step_keys(keys: Keyspace, ref: StepRef) -> list[str]:

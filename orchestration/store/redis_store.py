@@ -9,20 +9,29 @@ from typing import Any
 import redis
 import structlog
 
-from orchestration.commits import Claim, Ending, ResultCommit, TurnCommit, Verdict
-from orchestration.errors import SessionBusy, StoreUnavailable
-from orchestration.estimate import Anchor
-from orchestration.keyspace import HELD_S, KEPT_S, ORIGINALS_BYTES, Keyspace
-from orchestration.ports import Dispatcher, Errand
-from orchestration.store.compacting import Compacting
-from orchestration.store.logcache import Held, LogCache, encode
-from orchestration.store.records import fields, following, job_of, member, member_base, spec, step_keys, usage_args
-from orchestration.store.scripts import UNAVAILABLE, Arg, Scripts, unavailable
-from orchestration.store.shelf import Shelf
-from schemas.job import NewJob, SessionPolicy
-from schemas.message import ToolCall
-from schemas.step import Defer, Park, StepKind, StepRef
-from schemas.trace import TraceRecord
+from midwatch.orchestration.errors import SessionBusy, StoreUnavailable
+from midwatch.orchestration.keyspace import HELD_S, KEPT_S, ORIGINALS_BYTES, Keyspace
+from midwatch.orchestration.ports import Dispatcher, Errand
+from midwatch.orchestration.protocol.anchor import Anchor
+from midwatch.orchestration.protocol.commits import Claim, Ending, ResultCommit, TurnCommit, Verdict
+from midwatch.orchestration.store.compaction import Compacting
+from midwatch.orchestration.store.log_cache import Held, LogCache, encode
+from midwatch.orchestration.store.reads import Shelf
+from midwatch.orchestration.store.records import (
+    fields,
+    following,
+    job_of,
+    member,
+    member_base,
+    spec,
+    step_keys,
+    usage_args,
+)
+from midwatch.orchestration.store.scripts import UNAVAILABLE, Arg, Scripts, unavailable
+from midwatch.schemas.job import NewJob, SessionPolicy
+from midwatch.schemas.message import ToolCall
+from midwatch.schemas.step import Defer, Park, StepKind, StepRef
+from midwatch.schemas.trace import TraceRecord
 
 LEASE_MS = 3_000
 """How long a claim holds without renewal: a worker that dies delays its step by this at the most."""

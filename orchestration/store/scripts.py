@@ -14,9 +14,9 @@ from typing import Any
 import redis
 from redis import exceptions as redis_errors
 
-from orchestration.errors import StoreUnavailable
-from orchestration.keyspace import HELD_S, KEPT_S
-from orchestration.ports import Errand
+from midwatch.orchestration.errors import StoreUnavailable
+from midwatch.orchestration.keyspace import HELD_S, KEPT_S
+from midwatch.orchestration.ports import Errand
 
 Arg = str | bytes | int
 
@@ -75,7 +75,7 @@ class Library:
 
 
 STEP_MACHINE = Library(
-    "orchestration.store",
+    "midwatch.orchestration.store",
     f"local KEPT_S, HELD_S = {KEPT_S}, {HELD_S}\n",
     bare=("sweep", "wake", "compact_begin", "forget"),
     originals=("compact", "keep_result"),

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from midwatch.workers.local.embedded_server import EmbeddedServer
 from tests.browser.stage import Site, Stage, flower
-from workers.embedded import EmbeddedServer
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 

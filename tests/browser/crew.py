@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from orchestration import Agent, ContextBudget, RetryConfig, tool
-from workers.simulator import Faults, ModelServer, ScriptBrain, Use
-from workers.simulator.faults import Fault
+from midwatch import Agent, ContextBudget, RetryConfig, tool
+from midwatch.workers.simulator import Faults, ModelServer, ScriptBrain, Use
+from midwatch.workers.simulator.faults import Fault
 
 
 @tool(idempotent=True)

@@ -14,21 +14,21 @@ from dataclasses import dataclass
 from http.cookiejar import CookieJar
 from typing import Self
 
-from orchestration import endings
-from orchestration.client import Client
-from orchestration.commits import CallRow, Claim, Ending, ResultCommit, TurnCommit
-from orchestration.jobs import new_id
-from orchestration.keyspace import KEPT_S
-from schemas.deadletter import PoisonRecord
-from schemas.failure import Failure, FailureKind
-from schemas.job import JobStatus
-from schemas.message import AssistantMessage, Text, ToolCall, ToolMessage
-from schemas.model import Usage
-from schemas.step import Defer, Priority, StepKind, StepRef
-from schemas.trace import TraceRecord
-from workers.dispatch import client_of
-from workers.settings import Settings
-from workers.wire import queue_key
+from midwatch import Client
+from midwatch.orchestration.client.new_job import new_id
+from midwatch.orchestration.keyspace import KEPT_S
+from midwatch.orchestration.protocol.commits import CallRow, Claim, Ending, ResultCommit, TurnCommit
+from midwatch.orchestration.steps import endings
+from midwatch.schemas.deadletter import PoisonRecord
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.message import AssistantMessage, Text, ToolCall, ToolMessage
+from midwatch.schemas.model import Usage
+from midwatch.schemas.step import Defer, Priority, StepKind, StepRef
+from midwatch.schemas.trace import TraceRecord
+from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.write_message import queue_key
+from midwatch.workers.settings import Settings
 
 XSS = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
 """What no page may let a browser run."""
@@ -197,7 +197,7 @@ class Site:
                 return Answer(error.code, error.read().decode(), dict(error.headers))
 
 
-RUN = "import sys; from workers.flower.launch import run; run(0, sys.argv[1], sys.argv[2:])"
+RUN = "import sys; from midwatch.workers.flower.launch import run; run(0, sys.argv[1], sys.argv[2:])"
 
 
 @contextmanager

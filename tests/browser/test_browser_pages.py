@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
-from schemas.failure import Failure, FailureKind
+from midwatch.schemas.failure import Failure, FailureKind
 from tests.browser.stage import XSS, Site, Stage
 
 pytestmark = pytest.mark.browser

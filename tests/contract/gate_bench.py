@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import redis as redis_py
 
-from orchestration.admission.board import Board
-from orchestration.admission.call import Call, Report, Settlement
-from orchestration.admission.redis_gate import COORDINATOR, RedisGate
-from orchestration.commits import Claim
-from orchestration.keyspace import Key, Keyspace
-from schemas.failure import Failure, FailureKind
-from schemas.job import Job, JobStatus
-from schemas.limits import DownstreamStatus, Limits
-from schemas.model import Usage
-from schemas.step import Defer, Priority, StepRef
+from midwatch.orchestration.admission.board import Board
+from midwatch.orchestration.admission.redis_gate import COORDINATOR, RedisGate
+from midwatch.orchestration.keyspace import Key, Keyspace
+from midwatch.orchestration.protocol.calls import Call, Report, Settlement
+from midwatch.orchestration.protocol.commits import Claim
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.job import Job, JobStatus
+from midwatch.schemas.limits import DownstreamStatus, Limits
+from midwatch.schemas.model import Usage
+from midwatch.schemas.step import Defer, Priority, StepRef
 
 SHOP = "shop"
 """The downstream of most tests: nothing is known of it but what a test says."""
@@ -32,7 +32,7 @@ TEST_TIME = "{{ 0, redis.call('GET', string.match({}, '^.-}}') .. ':clock') }}"
 """Beside the coordinator's own keys, in their slot: so that it is legal on a cluster, too."""
 
 if TYPE_CHECKING:
-    from orchestration.store.scripts import Library as Shipped
+    from midwatch.orchestration.store.scripts import Library as Shipped
 else:
     Shipped = type(COORDINATOR)
 

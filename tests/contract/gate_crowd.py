@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
-from orchestration import retry
-from orchestration.admission.call import Call, Report
-from schemas.failure import Failure, FailureKind
-from schemas.model import Usage
-from schemas.policy import RetryConfig
-from schemas.step import Defer, StepRef
+from midwatch.orchestration.protocol.calls import Call, Report
+from midwatch.orchestration.steps import retry
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.model import Usage
+from midwatch.schemas.policy import RetryConfig
+from midwatch.schemas.step import Defer, StepRef
 from tests.contract.gate_bench import GateBench
 
 LEASE_S = 3.0

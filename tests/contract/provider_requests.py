@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.message import AssistantMessage, Message, Text, ToolCall, ToolMessage, UserMessage
-from schemas.model import ModelReply, ModelRequest
-from schemas.tools import ToolSpec
-from workers.providers import Credentials
+from midwatch.schemas.message import AssistantMessage, Message, Text, ToolCall, ToolMessage, UserMessage
+from midwatch.schemas.model import ModelReply, ModelRequest
+from midwatch.schemas.tools import ToolSpec
+from midwatch.workers.providers import Credentials
 
 KEY = "sk-ant-api03-SECRETSECRETSECRET_do-not-show"
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from orchestration.errors import ModelError
-from schemas.failure import Failure
-from schemas.model import ModelRequest
+from midwatch.orchestration.errors import ModelError
+from midwatch.schemas.failure import Failure
+from midwatch.schemas.model import ModelRequest
+from midwatch.workers import providers
+from midwatch.workers.providers import Provider
 from tests.contract.provider_requests import ask, credentials
 from tests.contract.provider_server import ProviderServer, Reply
 from tests.contract.provider_wire import WIRES, Wire
-from workers import providers
-from workers.providers import Provider
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,20 @@ from typing import Any
 
 import redis as redis_py
 
-from orchestration.commits import CallRow, Claim, Ending, ResultCommit, TurnCommit, Verdict
-from orchestration.keyspace import Keyspace
-from orchestration.memory_operations import MemoryOperations
-from orchestration.memory_store import MemoryStore
-from orchestration.ports import Store
-from orchestration.store import Operations, RedisStore
-from schemas.deadletter import DeadLetterRecord
-from schemas.failure import Failure, FailureKind
-from schemas.job import JobStatus
-from schemas.message import AssistantMessage, Text, ToolCall, ToolMessage
-from schemas.model import Usage
-from schemas.step import Defer, Park, StepRef
-from schemas.trace import TraceRecord
+from midwatch.orchestration.keyspace import Keyspace
+from midwatch.orchestration.ports import Store
+from midwatch.orchestration.protocol.commits import CallRow, Claim, Ending, ResultCommit, TurnCommit, Verdict
+from midwatch.orchestration.store.operations import Operations
+from midwatch.orchestration.store.redis_store import RedisStore
+from midwatch.orchestration.testing.local_operations import MemoryOperations
+from midwatch.orchestration.testing.local_store import MemoryStore
+from midwatch.schemas.deadletter import DeadLetterRecord
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.message import AssistantMessage, Text, ToolCall, ToolMessage
+from midwatch.schemas.model import Usage
+from midwatch.schemas.step import Defer, Park, StepRef
+from midwatch.schemas.trace import TraceRecord
 from tests.properties.two_stores import HOUR_MS, Recorder, Stopped, expire_in_memory, expire_in_redis, new_job
 
 FAILURE = Failure(kind=FailureKind.PROVIDER_ERROR, detail="503 from the model")

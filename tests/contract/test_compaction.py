@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from orchestration.commits import Claim, Compaction, CompactionWork
-from orchestration.recall import pack_group, unpack_group
-from orchestration.weight import weigh_all
-from schemas.job import JobStatus
-from schemas.memory import Facts, Memory
-from schemas.message import AssistantMessage, ToolMessage, UserMessage
-from schemas.model import Usage
-from schemas.step import StepRef
+from midwatch.orchestration.context.recall import pack_group, unpack_group
+from midwatch.orchestration.protocol.commits import Claim, Compaction, CompactionWork
+from midwatch.orchestration.tokens.weight import weigh_all
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.memory import Facts, Memory
+from midwatch.schemas.message import AssistantMessage, ToolMessage, UserMessage
+from midwatch.schemas.model import Usage
+from midwatch.schemas.step import StepRef
 from tests.contract.store_bench import (
     Bench,
     ending_of,

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestration.drift import DriftBreaker, call_field, invalid_field, rows
-from schemas.job import JobStatus
+from midwatch.orchestration.drift.breaker import DriftBreaker, call_field, invalid_field, rows
+from midwatch.schemas.job import JobStatus
 from tests.contract.store_bench import Bench, ending_of, memory_bench, redis_bench, trace_of, turn_of
 
 MODEL = "openai:gpt-5-2025-08-07"

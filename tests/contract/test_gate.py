@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import redis as redis_py
 
-from orchestration.admission.call import Report
-from orchestration.admission.redis_gate import GRACE_MS, HOLD_MS
-from orchestration.keyspace import Key
-from schemas.failure import Failure, FailureKind
-from schemas.model import Usage
-from schemas.step import Defer
+from midwatch.orchestration.admission.redis_gate import GRACE_MS, HOLD_MS
+from midwatch.orchestration.keyspace import Key
+from midwatch.orchestration.protocol.calls import Report
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.model import Usage
+from midwatch.schemas.step import Defer
 from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
 
 Make = Callable[..., GateBench]

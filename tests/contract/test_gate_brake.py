@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import redis as redis_py
 
-from orchestration.admission.call import Call
-from orchestration.keyspace import Key
-from schemas.failure import FailureKind
+from midwatch.orchestration.keyspace import Key
+from midwatch.orchestration.protocol.calls import Call
+from midwatch.schemas.failure import FailureKind
 from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
 from tests.contract.gate_crowd import Answer, Crowd
 

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis as redis_py
 
-from orchestration.keyspace import Key
-from schemas.failure import FailureKind
+from midwatch.orchestration.keyspace import Key
+from midwatch.schemas.failure import FailureKind
 from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits, said
 from tests.contract.gate_crowd import Answer, Crowd
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import redis as redis_py
 
-from orchestration.admission.call import Call
-from orchestration.keyspace import Key
-from schemas.failure import Failure, FailureKind
-from schemas.step import Defer
+from midwatch.orchestration.keyspace import Key
+from midwatch.orchestration.protocol.calls import Call
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.step import Defer
 from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
 from tests.contract.gate_crowd import Answer, Crowd
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 import redis as redis_py
 
-from orchestration.admission.call import Report, Settlement
-from orchestration.errors import ConfigError, NotFound
-from orchestration.keyspace import Key
-from schemas.failure import Failure, FailureKind
-from schemas.model import Usage
+from midwatch.orchestration.errors import ConfigError, NotFound
+from midwatch.orchestration.keyspace import Key
+from midwatch.orchestration.protocol.calls import Report, Settlement
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.model import Usage
 from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits, said
 from tests.contract.gate_crowd import Answer, Bucket, Crowd
 

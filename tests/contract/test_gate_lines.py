@@ -10,11 +10,11 @@ from itertools import chain
 import pytest
 import redis as redis_py
 
-from orchestration.admission.board import AT_MOST, Board
-from orchestration.admission.call import Call
-from orchestration.admission.redis_gate import WAKE_MS
-from orchestration.keyspace import Key
-from schemas.step import Priority
+from midwatch.orchestration.admission.board import AT_MOST, Board
+from midwatch.orchestration.admission.redis_gate import WAKE_MS
+from midwatch.orchestration.keyspace import Key
+from midwatch.orchestration.protocol.calls import Call
+from midwatch.schemas.step import Priority
 from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
 from tests.contract.gate_crowd import Answer, Crowd
 

@@ -9,19 +9,19 @@ from typing import Any, cast
 import pytest
 import redis as redis_py
 
-from orchestration.client import Client
-from orchestration.commits import Claim
-from orchestration.keyspace import Key, partition
-from orchestration.store.records import member
-from schemas.job import JobStatus
-from schemas.step import Defer, StepRef
+from midwatch import Client
+from midwatch.orchestration.keyspace import Key, partition
+from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.store.records import member
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.step import Defer, StepRef
+from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.local.embedded_server import EmbeddedServer
+from midwatch.workers.process.steward import Steward
+from midwatch.workers.settings import Settings
 from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
 from tests.contract.store_bench import ending_of, trace_of
 from tests.properties.two_stores import expire_in_redis, new_job
-from workers.dispatch import client_of
-from workers.embedded import EmbeddedServer
-from workers.settings import Settings
-from workers.steward import Steward
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 import redis as redis_client
 
-from orchestration.commits import Claim
-from orchestration.keyspace import HELD_S, KEPT_S
-from orchestration.recall import answer_recall
-from schemas.job import JobStatus
-from schemas.memory import Memory
+from midwatch.orchestration.context.recall import answer_recall
+from midwatch.orchestration.keyspace import HELD_S, KEPT_S
+from midwatch.orchestration.protocol.commits import Claim
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.memory import Memory
 from tests.contract.store_bench import Bench, ending_of, memory_bench, redis_bench, trace_of
 from tests.contract.test_compaction import again, began, go_on, talk, without_group
 from tests.unit.claims import tool_call

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestration.errors import ModelError
-from schemas.failure import FailureKind
+from midwatch.orchestration.errors import ModelError
+from midwatch.schemas.failure import FailureKind
+from midwatch.workers import providers
 from tests.contract.provider_requests import ask, credentials
 from tests.contract.provider_server import ProviderServer, raw, reply
 from tests.contract.provider_side import Side, beside_vendor
-from workers import providers
 
 
 @pytest.fixture(params=providers.BUILT_IN)

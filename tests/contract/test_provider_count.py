@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from orchestration.errors import ModelError
-from schemas.failure import FailureKind
+from midwatch.orchestration.errors import ModelError
+from midwatch.schemas.failure import FailureKind
 from tests.contract.provider_requests import ask
 from tests.contract.provider_server import reply, silent
 from tests.contract.provider_side import beside_vendor

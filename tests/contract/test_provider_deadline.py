@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestration.errors import ModelError
-from schemas.failure import FailureKind
+from midwatch.orchestration.errors import ModelError
+from midwatch.schemas.failure import FailureKind
+from midwatch.workers import providers
 from tests.contract.provider_requests import KEY, ask, credentials
 from tests.contract.provider_server import Reply, drip, head, reply, silent
 from tests.contract.provider_side import Side, beside_vendor
-from workers import providers
 
 TIMEOUT_S = 0.25
 WITHIN_S = 10.0

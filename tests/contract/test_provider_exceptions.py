@@ -11,8 +11,8 @@ import httpx2
 import openai
 import pytest
 
-from schemas.failure import FailureKind
-from workers.providers.classify import Circumstances, failure
+from midwatch.schemas.failure import FailureKind
+from midwatch.workers.providers.errors.classify import Circumstances, failure
 
 CALL = Circumstances("vendor", 1.0)
 

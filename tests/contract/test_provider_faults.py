@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestration.errors import ModelError
-from schemas.failure import FailureKind
-from schemas.message import UserMessage
+from midwatch.orchestration.errors import ModelError
+from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.message import UserMessage
+from midwatch.workers import providers
 from tests.contract.provider_requests import ask, assistant, call
 from tests.contract.provider_server import reply
 from tests.contract.provider_side import Side, beside_vendor
-from workers import providers
 
 STATUSES = {
     301: FailureKind.PROVIDER_ERROR,

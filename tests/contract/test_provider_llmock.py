@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 import pytest
 from llmock.pytest_plugin import LLMock
 
-from orchestration.admission.headers import read
-from orchestration.errors import ModelError
-from schemas.failure import FailureKind
-from schemas.message import UserMessage
-from schemas.model import Stop
+from midwatch.orchestration.admission.headers import read
+from midwatch.orchestration.errors import ModelError
+from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.message import UserMessage
+from midwatch.schemas.model import Stop
+from midwatch.workers import providers
+from midwatch.workers.providers import Credentials, Provider
 from tests.contract.provider_requests import KEY, after, ask
-from workers import providers
-from workers.providers import Credentials, Provider
 
 
 @pytest.fixture(params=providers.BUILT_IN)

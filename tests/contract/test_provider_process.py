@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.errors import ModelError
-from schemas.failure import FailureKind
+from midwatch.orchestration.errors import ModelError
+from midwatch.schemas.failure import FailureKind
+from midwatch.workers import providers
+from midwatch.workers.providers.http.client import proxy_for
 from tests.contract.provider_requests import ask, credentials
 from tests.contract.provider_server import ProviderServer, drip, head, reply
 from tests.contract.provider_wire import WIRES
-from workers import providers
-from workers.providers.http_client import proxy_for
 
 
 def python(code: str, **environment: str) -> str:
@@ -41,7 +41,7 @@ def test_sdks_are_imported_on_first_use(load: str, loaded: str) -> None:
     """Importing the registry imports no SDK; loading a provider imports its own and no other."""
     code = f"""
 import sys
-from workers import providers
+from midwatch.workers import providers
 given = providers.Credentials(anthropic_api_key="k", openai_api_key="k", gemini_api_key="k")
 {load}
 print(sorted({{"anthropic", "openai", "httpx2"}} & sys.modules.keys()), end="")
@@ -53,7 +53,7 @@ def test_a_forked_child_makes_its_own_client() -> None:
     """Connections are never shared over a fork: two processes would read each other's answers."""
     code = """
 import os
-from workers import providers
+from midwatch.workers import providers
 given = providers.Credentials(openai_api_key="k")
 mine = providers.load("openai", given)
 child = os.fork()
@@ -120,8 +120,8 @@ def test_tls(certificate: Path) -> None:
         vendor.will(reply(200, WIRES["openai"].text("sealed")), drip(head(200, {"content-length": "900"}) + b" " * 900))
         code = f"""
 from tests.contract.provider_requests import ask, credentials
-from orchestration.errors import ModelError
-from workers import providers
+from midwatch.orchestration.errors import ModelError
+from midwatch.workers import providers
 model = providers.load("openai", credentials("{vendor.url}"))
 print(model.complete(ask()).text)
 try:

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from schemas.contract import JsonObject
-from schemas.message import AssistantMessage, Message, Text, ToolCall, ToolMessage, UserMessage
-from schemas.model import ModelRequest
+from midwatch.schemas.contract import JsonObject
+from midwatch.schemas.message import AssistantMessage, Message, Text, ToolCall, ToolMessage, UserMessage
+from midwatch.schemas.model import ModelRequest
+from midwatch.workers.providers.anthropic.request import messages_request
+from midwatch.workers.providers.chat_completions.gemini_schema import KEPT, for_gemini
+from midwatch.workers.providers.chat_completions.request import chat_request
+from midwatch.workers.providers.responses.request import responses_request
 from tests.contract.provider_requests import SEARCH
 from tests.contract.provider_wire import WIRES
-from workers.providers.anthropic_request import messages_request
-from workers.providers.chat_request import chat_request
-from workers.providers.gemini_schema import KEPT, for_gemini
-from workers.providers.responses_request import responses_request
 
 SESSIONS = ("tau2_airline_repeated_ids", "toolathlon_sessions")
 

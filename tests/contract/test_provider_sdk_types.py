@@ -12,14 +12,14 @@ from openai.types.responses import input_token_count_params, response_create_par
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import is_typeddict
 
-from schemas.message import AssistantMessage, NoteMessage, Opaque, Text, UserMessage
-from schemas.model import ModelRequest
+from midwatch.schemas.message import AssistantMessage, NoteMessage, Opaque, Text, UserMessage
+from midwatch.schemas.model import ModelRequest
+from midwatch.workers.providers.anthropic.request import count_request as anthropic_count
+from midwatch.workers.providers.anthropic.request import messages_request
+from midwatch.workers.providers.chat_completions.request import chat_request
+from midwatch.workers.providers.responses.request import count_request as responses_count
+from midwatch.workers.providers.responses.request import responses_request
 from tests.contract.provider_requests import ask, call, result
-from workers.providers.anthropic_request import count_request as anthropic_count
-from workers.providers.anthropic_request import messages_request
-from workers.providers.chat_request import chat_request
-from workers.providers.responses_request import count_request as responses_count
-from workers.providers.responses_request import responses_request
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
 

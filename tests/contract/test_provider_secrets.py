@@ -11,13 +11,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestration.errors import ModelError
-from schemas.failure import FailureKind
-from schemas.message import UserMessage
+from midwatch.orchestration.errors import ModelError
+from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.message import UserMessage
+from midwatch.workers import providers
 from tests.contract.provider_requests import KEY, PROMPT, ask, assistant, call, credentials, result
 from tests.contract.provider_server import Reply, raw, reply, silent
 from tests.contract.provider_side import Side, beside_vendor
-from workers import providers
 
 SYSTEM = "House rule number one: the launch code is four four seven nine alpha."
 TOLD = "customer Ada Lovelace, card ending 4242, lives at 12 Fleet Street"
@@ -101,7 +101,7 @@ def test_our_own_error_names_its_place(side: Side, monkeypatch: pytest.MonkeyPat
     def broken(*args: object, **kwargs: object) -> None:
         raise KeyError(PROMPT)
 
-    monkeypatch.setattr("workers.providers.provider_model.ModelReply", broken)
+    monkeypatch.setattr("midwatch.workers.providers.provider_model.ModelReply", broken)
     failure = side.failure(reply(200, side.wire.text("x")), REQUEST.model_copy(update={"timeout_s": 5.0}))
     assert failure.kind is FailureKind.INTERNAL
     assert failure.detail.startswith(f"{side.name}: KeyError at test_provider_secrets.py:")

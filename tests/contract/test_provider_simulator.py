@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestration.admission.headers import read
-from orchestration.errors import ModelError
-from schemas.failure import FailureKind
+from midwatch.orchestration.admission.headers import read
+from midwatch.orchestration.errors import ModelError
+from midwatch.schemas.failure import FailureKind
+from midwatch.workers import providers
+from midwatch.workers.providers import Provider
+from midwatch.workers.simulator import Fault, Faults, ModelServer, Say
 from tests.contract.provider_requests import ask, credentials
-from workers import providers
-from workers.providers import Provider
-from workers.simulator import Fault, Faults, ModelServer, Say
 
 REFUSALS = {
     Fault.RATE_LIMITED: FailureKind.RATE_LIMITED,

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestration.errors import ModelError
-from schemas.failure import FailureKind
-from schemas.message import Text, UserMessage
-from schemas.model import Stop, Usage
+from midwatch.orchestration.errors import ModelError
+from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.message import Text, UserMessage
+from midwatch.schemas.model import Stop, Usage
+from midwatch.workers import providers
+from midwatch.workers.providers import Provider
 from tests.contract.provider_requests import KEY, SEARCH, after, ask, assistant, call, credentials, result
 from tests.contract.provider_server import ProviderServer, reply
 from tests.contract.provider_wire import WIRES, Wire
-from workers import providers
-from workers.providers import Provider
 
 
 @pytest.fixture

@@ -12,24 +12,24 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from structlog.testing import capture_logs
 
-from orchestration import Agent, tool
-from orchestration.admission.board import Board
-from orchestration.admission.call import Call, Report
-from orchestration.admission.redis_gate import RedisGate
-from orchestration.commits import Claim
-from orchestration.keyspace import Keyspace
-from orchestration.registry import Registry
-from orchestration.step import StepRunner
-from orchestration.store import RedisStore
-from orchestration.testing import ScriptedModel, call
-from schemas.job import JobStatus
-from schemas.limits import Limits
-from schemas.model import Usage
+from midwatch import Agent, tool
+from midwatch.orchestration.admission.board import Board
+from midwatch.orchestration.admission.redis_gate import RedisGate
+from midwatch.orchestration.agents.registry import Registry
+from midwatch.orchestration.keyspace import Keyspace
+from midwatch.orchestration.protocol.calls import Call, Report
+from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.steps.runner import StepRunner
+from midwatch.orchestration.store.redis_store import RedisStore
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.limits import Limits
+from midwatch.schemas.model import Usage
+from midwatch.testing import ScriptedModel, call
+from midwatch.workers.bench.context.replay import Unrenewed
+from midwatch.workers.local.embedded_server import EmbeddedServer
+from midwatch.workers.process.runtime import SystemClock
 from tests.contract.store_bench import ending_of, results_of, trace_of, turn_of
 from tests.properties.two_stores import HOUR_MS, Recorder, new_job
-from workers.bench.context.replay import Unrenewed
-from workers.embedded import EmbeddedServer
-from workers.runtime import SystemClock
 
 MODEL = "scripted:m-1"
 OK = Report(usage=Usage(input_tokens=10, output_tokens=5))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration.commits import Claim, Verdict
-from orchestration.errors import NotFound, Refused, SessionBusy
-from schemas.job import JobStatus, Parent, SessionPolicy
-from schemas.message import ToolMessage
-from schemas.step import StepRef
+from midwatch.orchestration.errors import NotFound, Refused, SessionBusy
+from midwatch.orchestration.protocol.commits import Claim, Verdict
+from midwatch.schemas.job import JobStatus, Parent, SessionPolicy
+from midwatch.schemas.message import ToolMessage
+from midwatch.schemas.step import StepRef
 from tests.contract.store_bench import (
     ASK,
     FAILURE,

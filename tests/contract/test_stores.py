@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from orchestration.commits import Claim, Verdict
-from orchestration.errors import NotFound, Refused
-from schemas.job import JobStatus, Parent
-from schemas.message import ToolMessage, UserMessage
-from schemas.model import Usage
-from schemas.step import StepRef
+from midwatch.orchestration.errors import NotFound, Refused
+from midwatch.orchestration.protocol.commits import Claim, Verdict
+from midwatch.schemas.job import JobStatus, Parent
+from midwatch.schemas.message import ToolMessage, UserMessage
+from midwatch.schemas.model import Usage
+from midwatch.schemas.step import StepRef
 from tests.contract.store_bench import (
     ASK,
     Bench,

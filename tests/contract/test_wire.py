@@ -15,17 +15,17 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from schemas.step import Priority, StepRef
+from midwatch.schemas.step import Priority, StepRef
+from midwatch.workers.celery_app.write_message import Wire, queue_key
+from midwatch.workers.local.embedded_server import EmbeddedServer
 from tests.faults.crew import Crew, until
 from tests.faults.plan import calls
-from workers.embedded import EmbeddedServer
-from workers.wire import Wire, queue_key
 
 PUBLISH = """
 import sys
-from orchestration.store.records import ref_of
-from workers.dispatch import client_of
-from workers.settings import settings
+from midwatch.orchestration.store.records import ref_of
+from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.settings import settings
 
 client_of(settings()).operations.publish([ref_of(member) for member in sys.argv[1:]])
 """

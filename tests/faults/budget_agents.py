@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestration import Agent, ContextBudget, RetryConfig, RunLimits, tool
+from midwatch import Agent, ContextBudget, RetryConfig, RunLimits, tool
 
 MODEL = "anthropic:claude-sonnet-4-6"
 SCOUTS = 8

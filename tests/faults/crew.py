@@ -10,16 +10,16 @@ from typing import Any, Self, TypeVar
 import psutil
 import pytest
 
-from orchestration.client import Client
-from orchestration.handle import JobHandle
-from schemas.message import ToolMessage
-from schemas.step import Priority
+from midwatch import Client, JobHandle
+from midwatch.schemas.message import ToolMessage
+from midwatch.schemas.step import Priority
+from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.write_message import queue_key
+from midwatch.workers.local.embedded_server import EmbeddedServer
+from midwatch.workers.local.fleet import Fleet, wait_ready, worker_argv
+from midwatch.workers.local.process import Member
+from midwatch.workers.settings import Settings
 from tests.faults.journal import VARIABLE, Journal
-from workers.dispatch import client_of
-from workers.embedded import EmbeddedServer
-from workers.fleet import Fleet, Member, wait_ready, worker_argv
-from workers.settings import Settings
-from workers.wire import queue_key
 
 T = TypeVar("T")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestration import Agent, ContextBudget, RunLimits, tool
+from midwatch import Agent, ContextBudget, RunLimits, tool
 
 MODEL = "openai:gpt-5-2025-08-07"
 

@@ -12,13 +12,13 @@ import signal
 import time
 from typing import Any
 
-from orchestration import Agent, ContextBudget, RunLimits, ToolContext, tool
-from orchestration.ports import Model
-from schemas.message import AssistantMessage, Text, ToolCall, UserMessage
-from schemas.model import ModelReply, ModelRequest, Stop, Usage
+from midwatch import Agent, ContextBudget, RunLimits, ToolContext, tool
+from midwatch.orchestration.ports import Model
+from midwatch.schemas.message import AssistantMessage, Text, ToolCall, UserMessage
+from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
+from midwatch.workers import providers
 from tests.faults.journal import Journal
 from tests.faults.plan import Plan
-from workers import providers
 
 if "faults" not in providers.names():
     providers.register("faults", "tests.faults.fault_agents:connect")

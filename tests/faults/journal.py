@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestration import ToolContext
+from midwatch import ToolContext
 
 VARIABLE = "FAULTS_FOLDER"
 LONGEST_HOLD_S = 60.0

@@ -15,13 +15,14 @@ import signal
 import time
 from typing import Any
 
-from orchestration import Agent, ContextBudget, RunLimits, compactor, tool
-from orchestration.ports import Model
-from orchestration.store.redis_store import RedisStore
-from schemas.message import NoteMessage, Text, ToolCall, ToolMessage
-from schemas.model import ModelReply, ModelRequest, Stop, Usage
+from midwatch import Agent, ContextBudget, RunLimits, tool
+from midwatch.orchestration.ports import Model
+from midwatch.orchestration.steps import compaction_step
+from midwatch.orchestration.store.redis_store import RedisStore
+from midwatch.schemas.message import NoteMessage, Text, ToolCall, ToolMessage
+from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
+from midwatch.workers import providers
 from tests.faults.journal import VARIABLE
-from workers import providers
 
 TURNS = 12
 ASKED_AT = 8
@@ -33,7 +34,7 @@ LOCK_MS = 3_000
 """Of a compaction, in these workers: a dead one's lock is waited for, and fifteen seconds teach nothing more than three."""
 
 if os.environ.get(VARIABLE):
-    compactor.LOCK_MS = LOCK_MS
+    compaction_step.LOCK_MS = LOCK_MS
 
 if "long" not in providers.names():
     providers.register("long", "tests.faults.long_agents:connect")

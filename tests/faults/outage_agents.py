@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestration import Agent, RunLimits, tool
+from midwatch import Agent, RunLimits, tool
 
 
 @tool(idempotent=True)

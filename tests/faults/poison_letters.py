@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.step import StepRef
-from workers.wire import Wire
+from midwatch.schemas.step import StepRef
+from midwatch.workers.celery_app.write_message import Wire
 
 DEEP = "[" * 990 + "]" * 990
 FORGED = StepRef(job_id="job-forged", session_id="session-forged", step="1")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.handle import JobHandle
-from schemas.job import JobStatus
-from schemas.message import AssistantMessage, ToolMessage, UserMessage
+from midwatch import JobHandle
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.message import AssistantMessage, ToolMessage, UserMessage
+from midwatch.workers.bench.context.windows import split_groups
+from midwatch.workers.local.embedded_server import EmbeddedServer
 from tests.faults.crew import Crew, until
 from tests.faults.long_agents import TURNS, result_of
-from workers.bench.context.windows import split_groups
-from workers.embedded import EmbeddedServer
 
 MOMENTS = ("before begin", "after begin", "before commit", "after commit", "with a memory")
 

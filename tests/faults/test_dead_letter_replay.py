@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from schemas.job import JobStatus
+from midwatch.schemas.job import JobStatus
 from tests.tickets.ledger import Ledger
 from tests.tickets.record import tickets
 from tests.tickets.stage import Stage

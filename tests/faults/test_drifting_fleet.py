@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from schemas.job import JobStatus
-from schemas.message import ToolMessage
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.message import ToolMessage
+from midwatch.workers.local.embedded_server import EmbeddedServer
+from midwatch.workers.simulator import Conversation, ModelServer, Say, Use
+from midwatch.workers.simulator.metering import Meter
 from tests.faults.crew import ROOT, Crew, ready
 from tests.faults.drift_agents import MODEL
-from workers.embedded import EmbeddedServer
-from workers.simulator import Conversation, ModelServer, Say, Use
-from workers.simulator.metering import Meter
 
 ORDERS = 4
 DRIFT, ABOVE_TOKENS = 0.08, 50_000
@@ -62,7 +62,7 @@ class Drifting:
 def midwatch(arguments: list[str], url: str, prefix: str) -> subprocess.CompletedProcess[str]:
     """The command line, as an operator has it."""
     env = {**os.environ, "MIDWATCH_REDIS_URL": url, "MIDWATCH_PREFIX": prefix}
-    command = [sys.executable, "-c", "from workers.cli import main; raise SystemExit(main())", *arguments]
+    command = [sys.executable, "-c", "from midwatch.workers.cli import main; raise SystemExit(main())", *arguments]
     return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from schemas.failure import FailureKind
-from schemas.job import JobStatus
+from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.job import JobStatus
+from midwatch.workers.local.embedded_server import EmbeddedServer
+from midwatch.workers.local.process import Member
+from midwatch.workers.simulator import Conversation, Faults, ModelServer, Say, Use
+from midwatch.workers.simulator.metering import Meter, spoken
 from tests.faults.budget_agents import LOOKS, MAX_INPUT_TOKENS, MAX_OUTPUT_TOKENS, MODEL, SCOUTS
 from tests.faults.crew import Crew, children, ready, until
-from workers.embedded import EmbeddedServer
-from workers.fleet import Member
-from workers.simulator import Conversation, Faults, ModelServer, Say, Use
-from workers.simulator.metering import Meter, spoken
 
 CHILDREN = 4
 """Processes of each of the two workers: one call each at a time."""

@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
-from orchestration import Agent
-from orchestration.admission.call import Call, Report, Settlement
-from orchestration.admission.redis_gate import RedisGate
-from orchestration.errors import StoreUnavailable
-from orchestration.keyspace import Keyspace
-from orchestration.testing import InlineFleet, ScriptedModel
-from schemas.job import JobStatus
-from schemas.limits import Limits
-from schemas.model import Usage
+from midwatch import Agent
+from midwatch.orchestration.admission.redis_gate import RedisGate
+from midwatch.orchestration.errors import StoreUnavailable
+from midwatch.orchestration.keyspace import Keyspace
+from midwatch.orchestration.protocol.calls import Call, Report, Settlement
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.limits import Limits
+from midwatch.schemas.model import Usage
+from midwatch.testing import InlineFleet, ScriptedModel
+from midwatch.workers.local.embedded_server import EmbeddedServer
+from midwatch.workers.redis_connection import connect_redis
+from midwatch.workers.simulator import Conversation, ModelServer, Say, Use
 from tests.faults.crew import Crew, until
 from tests.faults.outage_agents import keeper
 from tests.unit.claims import claim_of
-from workers.embedded import EmbeddedServer
-from workers.redisconn import connect_redis
-from workers.simulator import Conversation, ModelServer, Say, Use
 
 MODEL = str(keeper.model)
 REFUSED_WITHIN_S = 10.0

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from schemas.step import StepKind
+from midwatch.schemas.step import StepKind
+from midwatch.workers.local.process import Member
 from tests.tickets.chaos import Chaos
 from tests.tickets.record import tickets
 from tests.tickets.stage import Report, Stage
-from workers.fleet import Member
 
 SOME = slice(0, 50, 8)
 WORKERS = [("model,maintenance", "threads", 8), ("tools", "threads", 8), ("tools", "threads", 8)]

@@ -8,13 +8,13 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestration.handle import JobHandle
-from schemas.step import StepRef
+from midwatch import JobHandle
+from midwatch.schemas.step import StepRef
+from midwatch.workers.local.embedded_server import EmbeddedServer
+from midwatch.workers.local.process import Member
 from tests.faults.crew import Crew, children, ready, until
 from tests.faults.plan import calls
 from tests.faults.poison_letters import GOOD_START, LETTERS, Letter, start
-from workers.embedded import EmbeddedServer
-from workers.fleet import Member
 
 POOLS = ("threads", "prefork")
 

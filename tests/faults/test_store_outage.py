@@ -11,24 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.client import Client
-from orchestration.commits import Claim, TurnCommit
-from orchestration.errors import StoreUnavailable
-from orchestration.handle import JobHandle
-from orchestration.jobs import new_job
-from orchestration.store.logcache import decode, encode
-from orchestration.weight import weigh_all
-from schemas.message import AssistantMessage, NoteMessage, Text
-from schemas.model import Usage
-from schemas.step import Continue, StepKind, StepRef
-from schemas.trace import TraceRecord
+from midwatch import Client, JobHandle
+from midwatch.orchestration.client.new_job import new_job
+from midwatch.orchestration.errors import StoreUnavailable
+from midwatch.orchestration.protocol.commits import Claim, TurnCommit
+from midwatch.orchestration.store.log_cache import decode, encode
+from midwatch.orchestration.tokens.weight import weigh_all
+from midwatch.schemas.message import AssistantMessage, NoteMessage, Text
+from midwatch.schemas.model import Usage
+from midwatch.schemas.step import Continue, StepKind, StepRef
+from midwatch.schemas.trace import TraceRecord
+from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.local.embedded_server import EmbeddedServer
+from midwatch.workers.local.process import Member
+from midwatch.workers.settings import Settings
 from tests.faults.crew import Crew, children, until
 from tests.faults.plan import calls
 from tests.faults.poison_letters import GOOD_START, start
-from workers.dispatch import client_of
-from workers.embedded import EmbeddedServer
-from workers.fleet import Member
-from workers.settings import Settings
 
 LONG_S, SHORT_S = 5.0, 2.5
 """Both longer than a lease."""

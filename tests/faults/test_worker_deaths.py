@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from orchestration.toolstep import UNKNOWN_EFFECT
-from schemas.failure import FailureKind
-from schemas.job import JobStatus
-from schemas.message import AssistantMessage
+from midwatch.orchestration.steps.tool_step import UNKNOWN_EFFECT
+from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.message import AssistantMessage
+from midwatch.workers.celery_app.write_message import queue_key
+from midwatch.workers.local.embedded_server import EmbeddedServer
 from tests.faults.crew import Crew, children, ready, until
 from tests.faults.plan import Plan, calls
-from workers.embedded import EmbeddedServer
-from workers.wire import queue_key
 
 POOLS = ("threads", "prefork")
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from orchestration import Agent, ContextBudget, Escalation, RetryConfig, RunLimits
+from midwatch import Agent, ContextBudget, Escalation, RetryConfig, RunLimits
 from tests.functional import fleet_tools as tools
 
 WIRES = {

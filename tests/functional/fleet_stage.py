@@ -14,17 +14,15 @@ from pathlib import Path
 import pytest
 from kombu import pools
 
-from orchestration import client as client_module
-from orchestration import connect
-from orchestration.client import Client
-from orchestration.handle import JobHandle
-from schemas.job import Job
-from schemas.message import ToolMessage
+from midwatch import Client, JobHandle, connect
+from midwatch.orchestration.client import client as client_module
+from midwatch.schemas.job import Job
+from midwatch.schemas.message import ToolMessage
+from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.local.fleet import Fleet, wait_ready, worker_argv
+from midwatch.workers.settings import Settings
+from midwatch.workers.simulator import Conversation, ModelServer, Say, UnexpectedCall, Use
 from tests.functional import fleet_marks
-from workers.dispatch import client_of
-from workers.fleet import Fleet, wait_ready, worker_argv
-from workers.settings import Settings
-from workers.simulator import Conversation, ModelServer, Say, UnexpectedCall, Use
 
 Line = str | Say | Use | Callable[[Conversation], Say | Use]
 ROOT = Path(__file__).parents[2]

@@ -6,9 +6,8 @@ import asyncio
 import time
 from typing import Any, Literal
 
-from orchestration import RetryConfig, ToolContext, tool
-from orchestration.errors import ToolError
-from orchestration.validation import JSONSchemaValidator
+from midwatch import RetryConfig, ToolContext, ToolError, tool
+from midwatch.validators import JSONSchemaValidator
 from tests.functional.fleet_marks import is_open, mark, marks, until
 
 

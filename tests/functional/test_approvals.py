@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from orchestration import Escalation
-from orchestration.errors import ConfigError, JobTimeout, Refused
-from schemas.job import JobStatus
+from midwatch import Escalation
+from midwatch.orchestration.errors import ConfigError, JobTimeout, Refused
+from midwatch.schemas.job import JobStatus
 from tests.functional.fleet_agents import CLAUDE, agent, desk, escalating, plain, soon
 from tests.functional.fleet_marks import marks, until
 from tests.functional.fleet_stage import fleet_on_stage, told, use

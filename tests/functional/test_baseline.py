@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from orchestration.errors import ConfigError
-from workers.bench.baseline import BaselineRun
-from workers.bench.measure import cpu_s, kept_bytes, redis_commands
-from workers.embedded import EmbeddedServer
+from midwatch.orchestration.errors import ConfigError
+from midwatch.workers.bench.measure import cpu_s, kept_bytes, redis_commands
+from midwatch.workers.bench.steps.baseline import BaselineRun
+from midwatch.workers.local.embedded_server import EmbeddedServer
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="CPU figures are read from Linux's /proc")
 

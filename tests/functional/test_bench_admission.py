@@ -14,14 +14,14 @@ from itertools import repeat
 import pytest
 import redis as redis_py
 
-from orchestration.admission.board import Board
-from orchestration.errors import ConfigError, MidwatchError
-from schemas.limits import DownstreamStatus
-from workers.bench import admission_clients
-from workers.bench.admission import run
-from workers.bench.admission_clients import Clients, hammer
-from workers.bench.admission_peers import CONTENDERS, DOWNSTREAM, FLOOR, KEYS, REFUSED, WHOLE_CALL, Contender
-from workers.embedded import EmbeddedServer
+from midwatch.orchestration.admission.board import Board
+from midwatch.orchestration.errors import ConfigError, MidwatchError
+from midwatch.schemas.limits import DownstreamStatus
+from midwatch.workers.bench.admission import clients as admission_clients
+from midwatch.workers.bench.admission.admission import run
+from midwatch.workers.bench.admission.clients import Clients, hammer
+from midwatch.workers.bench.admission.peers import CONTENDERS, DOWNSTREAM, FLOOR, KEYS, REFUSED, WHOLE_CALL, Contender
+from midwatch.workers.local.embedded_server import EmbeddedServer
 
 
 @pytest.fixture(scope="module")

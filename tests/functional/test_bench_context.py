@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from orchestration.errors import ConfigError
-from schemas.message import Text
-from schemas.model import ModelReply, ModelRequest, Stop, Usage
-from workers.bench.context import run
+from midwatch.orchestration.errors import ConfigError
+from midwatch.schemas.message import Text
+from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
+from midwatch.workers.bench.context import run
 
 WORDS = "The parcel was left with a neighbour who has moved since. "
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from workers.cli import main
+from midwatch.workers.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from schemas.contract import canonical_json
-from schemas.message import AssistantMessage, Message, NoteMessage, Text, ToolCall, ToolMessage, UserMessage
-from schemas.model import ModelRequest
-from schemas.step import StepRef
-from schemas.tools import ToolSpec
-from workers.bench.context import counting
-from workers.bench.context.needed import Tally, identifiers, said, tally
-from workers.bench.context.peers import PEERS, Peer, trimmed
-from workers.bench.context.recorded_model import RecordedModel
-from workers.bench.context.screenplay import PlayedJob, PlayedTurn
-from workers.bench.context.transcripts import transcript
-from workers.bench.context.windows import Budget, split_groups
-from workers.providers.chat_request import chat_request
+from midwatch.schemas.contract import canonical_json
+from midwatch.schemas.message import AssistantMessage, Message, NoteMessage, Text, ToolCall, ToolMessage, UserMessage
+from midwatch.schemas.model import ModelRequest
+from midwatch.schemas.step import StepRef
+from midwatch.schemas.tools import ToolSpec
+from midwatch.workers.bench.context import counting
+from midwatch.workers.bench.context.needed import Tally, identifiers, said, tally
+from midwatch.workers.bench.context.peers import PEERS, Peer, trimmed
+from midwatch.workers.bench.context.recorded_model import RecordedModel
+from midwatch.workers.bench.context.screenplay import PlayedJob, PlayedTurn
+from midwatch.workers.bench.context.transcripts import transcript
+from midwatch.workers.bench.context.windows import Budget, split_groups
+from midwatch.workers.providers.chat_completions.request import chat_request
 
 
 def call(arguments: str, name: str = "find", call_id: str = "c") -> ToolCall:

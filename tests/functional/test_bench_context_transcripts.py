@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.errors import ConfigError
-from schemas.message import AssistantMessage, NoteMessage, Opaque, ToolMessage, UserMessage
-from workers.bench.context.screenplay import BRIDGE, OPENING, jobs_of
-from workers.bench.context.transcripts import ORPHAN, chat_form, load, transcript
+from midwatch.orchestration.errors import ConfigError
+from midwatch.schemas.message import AssistantMessage, NoteMessage, Opaque, ToolMessage, UserMessage
+from midwatch.workers.bench.context.screenplay import BRIDGE, OPENING, jobs_of
+from midwatch.workers.bench.context.transcripts import ORPHAN, chat_form, load, transcript
 
 CHAT = [
     {"role": "system", "content": "You look things up."},

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from orchestration.errors import ConfigError
-from workers.bench.validation import run
-from workers.cli.program import program
+from midwatch.orchestration.errors import ConfigError
+from midwatch.workers.bench.validation import run
+from midwatch.workers.cli.program import program
 
 ORDER = {
     "type": "object",

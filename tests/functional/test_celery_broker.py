@@ -7,17 +7,17 @@ import sys
 
 import pytest
 
-from orchestration.keyspace import PARTITIONS
-from schemas.job import JobStatus
-from schemas.step import Priority
+from midwatch.orchestration.keyspace import PARTITIONS
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.step import Priority
+from midwatch.workers.celery_app.app import MADE_FOR
+from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.write_message import queue_key
+from midwatch.workers.local.embedded_server import EmbeddedServer
+from midwatch.workers.settings import Settings, settings
 from tests.functional.fleet_agents import desk, head, plain, workshops
 from tests.functional.fleet_marks import marks
 from tests.functional.fleet_stage import ROOT, close, fleet_on_stage, told, use
-from workers.app import MADE_FOR
-from workers.dispatch import client_of
-from workers.embedded import EmbeddedServer
-from workers.settings import Settings, settings
-from workers.wire import queue_key
 
 BROKERS = ("hand-off off", "another database", "another server")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.job import JobStatus
-from schemas.model import Stop
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.model import Stop
+from midwatch.workers.simulator import Say
 from tests.functional.fleet_agents import chief, hasty, head
 from tests.functional.fleet_marks import marks
 from tests.functional.fleet_stage import fleet_on_stage, told, use
-from workers.simulator import Say
 
 
 @pytest.fixture(scope="module")

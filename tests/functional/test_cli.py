@@ -7,19 +7,19 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestration import endings
-from orchestration.client import Client
-from orchestration.commits import CallRow, Claim, TurnCommit
-from schemas.deadletter import PoisonRecord
-from schemas.failure import Failure
-from schemas.job import JobStatus
-from schemas.message import AssistantMessage, Text, ToolCall
-from schemas.model import Usage
-from schemas.step import Park, StepRef
-from schemas.trace import TraceRecord
-from workers.cli import main
-from workers.dispatch import connect
-from workers.settings import settings
+from midwatch import Client
+from midwatch.orchestration.protocol.commits import CallRow, Claim, TurnCommit
+from midwatch.orchestration.steps import endings
+from midwatch.schemas.deadletter import PoisonRecord
+from midwatch.schemas.failure import Failure
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.message import AssistantMessage, Text, ToolCall
+from midwatch.schemas.model import Usage
+from midwatch.schemas.step import Park, StepRef
+from midwatch.schemas.trace import TraceRecord
+from midwatch.workers.celery_app.dispatch import connect
+from midwatch.workers.cli import main
+from midwatch.workers.settings import settings
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -8,18 +8,18 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestration.admission.call import Call, Report
-from orchestration.admission.redis_gate import RedisGate
-from orchestration.client import Client
-from orchestration.commits import Claim
-from schemas.failure import Failure, FailureKind
-from schemas.job import Job, JobStatus
-from schemas.limits import Limits
-from schemas.model import Usage
-from schemas.step import Defer, StepRef
-from workers.cli import main
-from workers.dispatch import connect
-from workers.settings import settings
+from midwatch import Client
+from midwatch.orchestration.admission.redis_gate import RedisGate
+from midwatch.orchestration.protocol.calls import Call, Report
+from midwatch.orchestration.protocol.commits import Claim
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.job import Job, JobStatus
+from midwatch.schemas.limits import Limits
+from midwatch.schemas.model import Usage
+from midwatch.schemas.step import Defer, StepRef
+from midwatch.workers.celery_app.dispatch import connect
+from midwatch.workers.cli import main
+from midwatch.workers.settings import settings
 
 Run = Callable[..., tuple[int, str, str]]
 SONNET = "anthropic:claude-sonnet-4-6"

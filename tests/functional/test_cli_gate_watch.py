@@ -14,11 +14,11 @@ import time
 
 import pytest
 
-from orchestration.client import Client
-from workers.cli import main
-from workers.dispatch import connect
-from workers.embedded import EmbeddedServer
-from workers.settings import settings
+from midwatch import Client
+from midwatch.workers.celery_app.dispatch import connect
+from midwatch.workers.cli import main
+from midwatch.workers.local.embedded_server import EmbeddedServer
+from midwatch.workers.settings import settings
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ class Screen:
         self._pid, self._terminal = pty.fork()
         if self._pid == 0:
             os.environ |= {"COLUMNS": "100", "LINES": "30", "TERM": "xterm"}
-            os.execv(sys.executable, [sys.executable, "-m", "workers.cli", *arguments])
+            os.execv(sys.executable, [sys.executable, "-m", "midwatch.workers.cli", *arguments])
         self.drawn = ""
 
     def wait_for(self, pattern: str, timeout_s: float = 20) -> None:
@@ -95,7 +95,7 @@ def test_watching_without_a_terminal_is_lines_of_json_or_2(client, capsys):
     client.gate.set("jira", rpm=60)
     assert main(["gate", "status", "--watch"]) == 2
     assert "add --json" in capsys.readouterr().err
-    argv = [sys.executable, "-m", "workers.cli", "gate", "status", "--watch", "--json"]
+    argv = [sys.executable, "-m", "midwatch.workers.cli", "gate", "status", "--watch", "--json"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         lines = [json.loads(process.stdout.readline()) for _ in range(2)]
         process.send_signal(signal.SIGINT)

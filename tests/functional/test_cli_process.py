@@ -13,11 +13,11 @@ import sys
 
 import pytest
 
-from orchestration.commits import Claim
-from schemas.step import Defer
-from schemas.trace import TraceRecord
-from workers.dispatch import client_of
-from workers.settings import Settings
+from midwatch.orchestration.protocol.commits import Claim
+from midwatch.schemas.step import Defer
+from midwatch.schemas.trace import TraceRecord
+from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.settings import Settings
 
 HEAVY = (
     *("anthropic", "celery", "flower", "jsonschema", "kombu", "openai", "orchestration", "pydantic"),
@@ -25,7 +25,7 @@ HEAVY = (
 )
 PROBE = """
 import sys
-from workers.cli import main
+from midwatch.workers.cli import main
 code = main(sys.argv[2:])
 print("LOADED", *(name for name in sys.argv[1].split(",") if name in sys.modules), file=sys.stderr)
 """
@@ -42,7 +42,7 @@ def loaded(*arguments: str) -> list[str]:
 
 def midwatch(*arguments: str, **more: object) -> subprocess.Popen[str]:
     """A command line as a process."""
-    argv = [sys.executable, "-m", "workers.cli", *arguments]
+    argv = [sys.executable, "-m", "midwatch.workers.cli", *arguments]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
 
 
@@ -95,7 +95,11 @@ def screen(arguments: list[str], **env: str) -> str:
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", **env}
     process = subprocess.Popen(
-        [sys.executable, "-m", "workers.cli", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        [sys.executable, "-m", "midwatch.workers.cli", *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
     )
     os.close(theirs)
     received = b""

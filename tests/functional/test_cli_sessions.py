@@ -11,26 +11,25 @@ from typing import Any
 
 import pytest
 
-from orchestration import Agent, ContextBudget, tool
-from orchestration.admission import OpenGate
-from orchestration.client import Client
-from orchestration.commits import Compaction
-from orchestration.compactor import Compacted
-from orchestration.errors import NotFound, Refused
-from orchestration.keyspace import partition
-from orchestration.registry import Registry
-from orchestration.step import StepRunner
-from orchestration.testing import ScriptedModel, call
-from schemas.failure import FailureKind
-from schemas.job import JobStatus
-from schemas.message import AssistantMessage, Message, ToolMessage, UserMessage
-from schemas.step import Priority, StepRef
-from workers.bench.context.replay import Unrenewed
-from workers.cli import main
-from workers.dispatch import connect
-from workers.runtime import SystemClock
-from workers.settings import settings
-from workers.wire import queue_key
+from midwatch import Agent, Client, ContextBudget, tool
+from midwatch.orchestration.admission.open_gate import OpenGate
+from midwatch.orchestration.agents.registry import Registry
+from midwatch.orchestration.errors import NotFound, Refused
+from midwatch.orchestration.keyspace import partition
+from midwatch.orchestration.protocol.commits import Compaction
+from midwatch.orchestration.steps.compaction_step import Compacted
+from midwatch.orchestration.steps.runner import StepRunner
+from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.message import AssistantMessage, Message, ToolMessage, UserMessage
+from midwatch.schemas.step import Priority, StepRef
+from midwatch.testing import ScriptedModel, call
+from midwatch.workers.bench.context.replay import Unrenewed
+from midwatch.workers.celery_app.dispatch import connect
+from midwatch.workers.celery_app.write_message import queue_key
+from midwatch.workers.cli import main
+from midwatch.workers.process.runtime import SystemClock
+from midwatch.workers.settings import settings
 
 Run = Callable[..., tuple[int, str, str]]
 CANARY = "Margarethe-0815"

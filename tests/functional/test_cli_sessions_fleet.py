@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from schemas.message import ToolMessage
+from midwatch.schemas.message import ToolMessage
+from midwatch.workers.local.embedded_server import EmbeddedServer
 from tests.faults.crew import Crew, until
 from tests.faults.long_agents import TURNS, result_of
-from workers.embedded import EmbeddedServer
 
 
 def test_an_operators_compaction_is_done_by_a_worker(server: EmbeddedServer, prefix: str, tmp_path: Path) -> None:

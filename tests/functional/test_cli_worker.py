@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from workers.dispatch import client_of
-from workers.settings import Settings
-from workers.simulator import ModelServer, Say, ScriptBrain, Use
+from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.settings import Settings
+from midwatch.workers.simulator import ModelServer, Say, ScriptBrain, Use
 
 AGENTS = '''\
-from orchestration import Agent, tool
+from midwatch import Agent, tool
 
 
 @tool(idempotent=True, timeout_s=45)
@@ -47,7 +47,7 @@ class Process:
         environment = {**os.environ, "MIDWATCH_AGENTS": "desk_agents_here", "MIDWATCH_LOG_FORMAT": "json", **env}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "workers.cli", "worker", *arguments],
+                [sys.executable, "-m", "midwatch.workers.cli", "worker", *arguments],
                 cwd=folder,
                 env=environment,
                 stdout=log,
@@ -106,7 +106,7 @@ def test_a_worker_runs_jobs_and_drains(start, prefix, server, wait_for, tmp_path
     worker = start("--concurrency", "4", "--name", "w1")
     wait_for(lambda: worker.said("ready."), 60, "the worker")
     done = subprocess.run(
-        [sys.executable, "-m", "workers.cli", "submit", "desk", "Where is O-1?", "--wait", "--timeout", "60"],
+        [sys.executable, "-m", "midwatch.workers.cli", "submit", "desk", "Where is O-1?", "--wait", "--timeout", "60"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -139,15 +139,15 @@ def test_tools_alone_run_in_children_with_a_hard_limit(start, server, prefix, wa
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("x = (", "SyntaxError"),
         ("x = 1", "holds no Agent"),
-        ("from orchestration import Agent\nAgent('a b', 'claude-sonnet-4-6', 'x')", "agent name 'a b'"),
-        ("from orchestration import Agent\n\nAgent('a', 'claude-sonnet-4-6', 'x', max_step=3)", "line 3"),
+        ("from midwatch import Agent\nAgent('a b', 'claude-sonnet-4-6', 'x')", "agent name 'a b'"),
+        ("from midwatch import Agent\n\nAgent('a', 'claude-sonnet-4-6', 'x', max_step=3)", "line 3"),
     ],
 )
 def test_a_mistake_in_the_agents_ends_the_boot(prefix, tmp_path, source, said):
     """Exit code 2, one line that says what and where, no traceback, and no worker."""
     (tmp_path / "broken.py").write_text(source)
     done = subprocess.run(
-        [sys.executable, "-m", "workers.cli", "worker"],
+        [sys.executable, "-m", "midwatch.workers.cli", "worker"],
         env={**os.environ, "MIDWATCH_AGENTS": "broken"},
         cwd=tmp_path,
         capture_output=True,
@@ -162,7 +162,11 @@ def test_a_mistake_in_the_agents_ends_the_boot(prefix, tmp_path, source, said):
 def test_a_worker_without_agents_is_refused(prefix, tmp_path):
     """It could run nothing, and would send other people's jobs to the dead letters."""
     done = subprocess.run(
-        [sys.executable, "-m", "workers.cli", "worker"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "midwatch.workers.cli", "worker"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 2
     assert "MIDWATCH_AGENTS" in done.stderr
@@ -179,7 +183,7 @@ def test_an_embedded_server_is_where_producers_look_for_it(start, tmp_path, wait
     assert client.jobs.get(job_id).result(60).output == "It is on its way."
     client.store.client.close()
     second = subprocess.run(
-        [sys.executable, "-m", "workers.cli", "worker", "--embedded"],
+        [sys.executable, "-m", "midwatch.workers.cli", "worker", "--embedded"],
         env={**os.environ, **env, "MIDWATCH_AGENTS": "desk_agents_here"},
         cwd=tmp_path,
         capture_output=True,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import random
 
-from orchestration import Agent, ContextBudget, RunLimits, tool
-from orchestration.drift import rows
-from orchestration.testing import InlineFleet
-from schemas.message import Text, ToolCall
-from schemas.model import ModelReply, ModelRequest, Stop, Usage
+from midwatch import Agent, ContextBudget, RunLimits, tool
+from midwatch.orchestration.drift.breaker import rows
+from midwatch.schemas.message import Text, ToolCall
+from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
+from midwatch.testing import InlineFleet
 
 JOBS = 1_000
 TURNS = 4

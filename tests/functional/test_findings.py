@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from orchestration.errors import ConfigError
+from midwatch.orchestration.errors import ConfigError
+from midwatch.workers.cli import main
+from midwatch.workers.settings import settings
 from tests.functional.fleet_agents import one_search
 from tests.functional.fleet_stage import fleet_on_stage, use
-from workers.cli import main
-from workers.settings import settings
 
 
 @pytest.fixture(scope="module")

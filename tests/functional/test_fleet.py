@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from orchestration.errors import ConfigError, MidwatchError
-from workers import fleet as fleet_module
-from workers.fleet import Death, Fleet, restart_in_s, wait_ready
+from midwatch.orchestration.errors import ConfigError, MidwatchError
+from midwatch.workers.local import fleet as fleet_module
+from midwatch.workers.local.fleet import Death, Fleet, restart_in_s, wait_ready
 
 IDLE = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
 STUBBORN = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); print('up'); time.sleep(60)"]

@@ -11,15 +11,15 @@ import pytest
 from celery.events import EventReceiver
 from celery.events.state import State, Task
 
-from schemas.failure import Failure, FailureKind
-from schemas.step import Complete, Continue, DeadLetter, Defer, Park
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.step import Complete, Continue, DeadLetter, Defer, Park
+from midwatch.workers.celery_app.app import make_app
+from midwatch.workers.celery_app.flower_events import CAPACITY_EVENTS, JobEvents
+from midwatch.workers.local.embedded_server import EmbeddedServer
+from midwatch.workers.local.fleet import Fleet, wait_ready, worker_argv
+from midwatch.workers.settings import Settings
 from tests.browser.crew import model_server
 from tests.browser.stage import Stage
-from workers.app import make_app
-from workers.embedded import EmbeddedServer
-from workers.events import CAPACITY_EVENTS, JobEvents
-from workers.fleet import Fleet, wait_ready, worker_argv
-from workers.settings import Settings
 
 THROTTLED = Failure(kind=FailureKind.RATE_LIMITED, detail="429")
 LATER = Defer(after_ms=0, reason="rate_limited: 429", counts_as_attempt=True, failure=THROTTLED)

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from schemas.step import Complete, Continue
+from midwatch.schemas.step import Complete, Continue
+from midwatch.workers.celery_app.app import make_app
+from midwatch.workers.celery_app.flower_events import JobEvents
+from midwatch.workers.flower.intake import without_content
+from midwatch.workers.local.embedded_server import EmbeddedServer
+from midwatch.workers.settings import Settings
 from tests.browser.stage import Site, Stage, flower
-from workers.app import make_app
-from workers.embedded import EmbeddedServer
-from workers.events import JobEvents
-from workers.flower.intake import without_content
-from workers.settings import Settings
 
 LOGIN = {"Authorization": "Basic " + base64.b64encode(b"mate:secret").decode()}
 

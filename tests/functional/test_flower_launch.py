@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
+from midwatch.workers.local.embedded_server import EmbeddedServer
 from tests.browser.stage import RUN, flower
-from workers.embedded import EmbeddedServer
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from schemas.failure import Failure, FailureKind
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.workers.local.embedded_server import EmbeddedServer
 from tests.browser.stage import XSS, Site, Stage, flower
-from workers.embedded import EmbeddedServer
 
 LOGIN = {"Authorization": "Basic " + base64.b64encode(b"mate:secret").decode()}
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.failure import Failure, FailureKind
-from schemas.job import Job, JobStatus, Waiting
-from schemas.message import AssistantMessage, Text, ToolCall, UserMessage
-from schemas.step import StepKind
-from schemas.trace import TraceRecord
-from workers.flower.waterfall import draw
-from workers.flower.wording import standing
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.job import Job, JobStatus, Waiting
+from midwatch.schemas.message import AssistantMessage, Text, ToolCall, UserMessage
+from midwatch.schemas.step import StepKind
+from midwatch.schemas.trace import TraceRecord
+from midwatch.workers.flower.waterfall import draw
+from midwatch.workers.flower.wording import standing
 
 NOW = 1_000_000
 REFUSED = Failure(kind=FailureKind.REFUSED, detail="the model refused to answer")

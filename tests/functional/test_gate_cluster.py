@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from orchestration.admission.redis_gate import COORDINATOR
-from orchestration.keyspace import PARTITIONS, Keyspace
-from orchestration.store.scripts import Scripts
-from schemas.step import StepRef
+from midwatch.orchestration.admission.redis_gate import COORDINATOR
+from midwatch.orchestration.keyspace import PARTITIONS, Keyspace
+from midwatch.orchestration.store.scripts import Scripts
+from midwatch.schemas.step import StepRef
+from midwatch.workers.local.die_with_parent import Process, last_lines, signal_group, start_leashed
+from midwatch.workers.local.embedded_server import HOST, server_binary
 from tests.contract import test_gate, test_gate_lines, test_store_endings, test_stores
 from tests.contract.gate_bench import SHOP, GateBench, limits
 from tests.contract.store_bench import Bench, redis_bench
-from workers.embedded import HOST, server_binary
-from workers.leash import Process, last_lines, signal_group, start_leashed
 
 SLOTS = (0, 5_461, 10_923, 16_384)
 _CONFIG = """\

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from orchestration.keyspace import Key, Keyspace
+from midwatch.orchestration.keyspace import Key, Keyspace
 from tests.leakcheck import expand
 
 EXTRA = Key("{prefix}:made:{name}", "STRING", "a row that a test adds for keys of its own", "kept")

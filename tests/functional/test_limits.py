@@ -6,11 +6,12 @@ import json
 
 import pytest
 
-from orchestration import RunLimits
-from orchestration.errors import ConfigError
-from orchestration.ladder import MAX_IDENTICAL
-from schemas.job import JobStatus
-from schemas.model import Stop
+from midwatch import RunLimits
+from midwatch.orchestration.drift.ladder import MAX_IDENTICAL
+from midwatch.orchestration.errors import ConfigError
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.model import Stop
+from midwatch.workers.simulator import Faults, Say
 from tests.functional.fleet_agents import (
     CLAUDE,
     agent,
@@ -33,7 +34,6 @@ from tests.functional.fleet_agents import (
 from tests.functional.fleet_marks import marks
 from tests.functional.fleet_stage import fleet_on_stage, note, told, use
 from tests.functional.fleet_tools import search
-from workers.simulator import Faults, Say
 
 WIRES = list(trimming)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.errors import ConfigError
-from workers.bench.judged import run, shortfalls
-from workers.bench.judged_trial import PROCESSES, THREADS, Contestant, Trial
-from workers.bench.llmock_run import Judge, Judgement
-from workers.fleet import Fleet
+from midwatch.orchestration.errors import ConfigError
+from midwatch.workers.bench.judged.judged import run, shortfalls
+from midwatch.workers.bench.judged.llmock_run import Judge, Judgement
+from midwatch.workers.bench.judged.trial import PROCESSES, THREADS, Contestant, Trial
+from midwatch.workers.local.fleet import Fleet
 
 RPM, SECONDS, LATENCY_MS = 240, 5, 50
 

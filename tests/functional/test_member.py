@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from workers.fleet import Fleet, Member, wait_ready
+from midwatch.workers.local.fleet import Fleet, wait_ready
+from midwatch.workers.local.process import Member
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only the Linux kernel ends a process with its parent")
 
@@ -126,7 +127,8 @@ def test_restart_gives_the_member_a_new_process_and_a_fresh_ear(fleet):
 def test_members_die_with_their_parent_even_frozen(tmp_path, wait_for):
     """A killed demo leaves no worker behind, not even one that was stopped in its tracks."""
     program = (
-        "import sys; from pathlib import Path; from workers.fleet import Fleet; fleet = Fleet({}, Path(sys.argv[1]));"
+        "import sys; from pathlib import Path; from midwatch.workers.local.fleet import Fleet;"
+        "fleet = Fleet({}, Path(sys.argv[1]));"
         "members = [fleet.start(name, sys.argv[2:]) for name in ('one', 'two')]; members[1].freeze();"
         "print(*[member.pid for member in members], flush=True); sys.stdin.read()"
     )
@@ -152,7 +154,7 @@ def test_a_member_outlives_the_thread_that_started_it(fleet):
 def test_a_forked_process_can_start_members_of_its_own(tmp_path: Path):
     """The starting thread is not inherited by a fork: the child makes its own instead of waiting for ever."""
     program = (
-        "import os, sys; from pathlib import Path; from workers.fleet import Fleet, wait_ready\n"
+        "import os, sys; from pathlib import Path; from midwatch.workers.local.fleet import Fleet, wait_ready\n"
         "Fleet({}, Path(sys.argv[1])).start('one', sys.argv[2:]).terminate()\n"
         "child = os.fork()\n"
         "if child: sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"

@@ -6,21 +6,22 @@ import json
 
 import redis as redis_py
 
-from orchestration import Agent, ContextBudget, tool
-from orchestration.admission.redis_gate import RedisGate
-from orchestration.keyspace import Keyspace
-from orchestration.registry import Registry
-from orchestration.step import StepRunner
-from orchestration.store import Operations, RedisStore
-from orchestration.testing import ScriptedModel, call
-from schemas.failure import FailureKind
-from schemas.job import JobStatus
-from schemas.limits import Limits
-from schemas.message import Text
-from schemas.model import ModelReply, Stop, Usage
+from midwatch import Agent, ContextBudget, tool
+from midwatch.orchestration.admission.redis_gate import RedisGate
+from midwatch.orchestration.agents.registry import Registry
+from midwatch.orchestration.keyspace import Keyspace
+from midwatch.orchestration.steps.runner import StepRunner
+from midwatch.orchestration.store.operations import Operations
+from midwatch.orchestration.store.redis_store import RedisStore
+from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.limits import Limits
+from midwatch.schemas.message import Text
+from midwatch.schemas.model import ModelReply, Stop, Usage
+from midwatch.testing import ScriptedModel, call
+from midwatch.workers.bench.context.replay import Unrenewed
+from midwatch.workers.process.runtime import SystemClock
 from tests.properties.two_stores import Recorder, new_job
-from workers.bench.context.replay import Unrenewed
-from workers.runtime import SystemClock
 
 
 @tool(inline=True, idempotent=True)

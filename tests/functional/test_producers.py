@@ -9,9 +9,9 @@ import pytest
 from celery import Celery
 from kombu import Connection, Queue
 
-from orchestration.errors import ConfigError, JobTimeout, NotFound, StoreUnavailable
-from schemas.contract import MAX_INPUT_BYTES
-from schemas.job import JobStatus
+from midwatch.orchestration.errors import ConfigError, JobTimeout, NotFound, StoreUnavailable
+from midwatch.schemas.contract import MAX_INPUT_BYTES
+from midwatch.schemas.job import JobStatus
 from tests.functional.fleet_agents import plain, scribe, three_steps
 from tests.functional.fleet_marks import marks
 from tests.functional.fleet_stage import fleet_on_stage, use

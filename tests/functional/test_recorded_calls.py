@@ -15,15 +15,18 @@ import pytest
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT7, DRAFT202012
 
-from orchestration import Agent, turn
-from orchestration.dialects import rules
-from orchestration.effort import Effort
-from orchestration.errors import ConfigError
-from orchestration.keywords import DIALECTS, LATEST
-from orchestration.tools import CheckedCall, RefusedCall, Tool, Toolbox, tool
-from orchestration.validation import InvalidArguments, JSONSchemaValidator, parse_arguments
-from schemas.message import ToolCall
-from schemas.model import Stop
+from midwatch import Agent, tool
+from midwatch.orchestration.dialects import rules
+from midwatch.orchestration.errors import ConfigError
+from midwatch.orchestration.steps import read_reply
+from midwatch.orchestration.tools.declaration import Tool
+from midwatch.orchestration.tools.toolbox import CheckedCall, RefusedCall, Toolbox
+from midwatch.orchestration.validation.arguments import parse_arguments
+from midwatch.orchestration.validation.cost import Effort
+from midwatch.orchestration.validation.keywords import DIALECTS, LATEST
+from midwatch.schemas.message import ToolCall
+from midwatch.schemas.model import Stop
+from midwatch.validators import InvalidArguments, JSONSchemaValidator
 from tests.unit.claims import claim_of, reply_of
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -181,12 +184,14 @@ def test_a_reply_that_was_cut_off_runs_nothing_and_says_so() -> None:
     agent = Agent("clerk", "scripted:m-1", "You help.", tools=[box.get("get_user_details")])  # type: ignore[list-item]
     for raw in ('{"user_id": "mia', '{"user_id": "mia_li_3668"}'):
         call = ToolCall(id="1", name="get_user_details", raw_arguments=raw)
-        found = turn.read(agent, claim_of("1"), reply_of(call, stop=Stop.LENGTH))
+        found = read_reply.read(agent, claim_of("1"), reply_of(call, stop=Stop.LENGTH))
         assert found.invalid == ["get_user_details: cut_off"]
         assert found.calls == []
-    found = turn.read(agent, claim_of("1"), reply_of(call.model_copy(update={"raw_arguments": '{"user_id": "mia'})))
+    found = read_reply.read(
+        agent, claim_of("1"), reply_of(call.model_copy(update={"raw_arguments": '{"user_id": "mia'}))
+    )
     assert found.invalid == ["get_user_details: cut_off"]
-    found = turn.read(agent, claim_of("1"), reply_of(call.model_copy(update={"raw_arguments": "{'user_id': 1}"})))
+    found = read_reply.read(agent, claim_of("1"), reply_of(call.model_copy(update={"raw_arguments": "{'user_id': 1}"})))
     assert found.invalid == ["get_user_details: bad_json"]
 
 

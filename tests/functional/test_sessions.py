@@ -8,13 +8,13 @@ from itertools import pairwise
 
 import pytest
 
-from orchestration.errors import SessionBusy
-from schemas.job import JobStatus
-from schemas.model import Stop
+from midwatch.orchestration.errors import SessionBusy
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.model import Stop
+from midwatch.workers.simulator import Say
 from tests.functional.fleet_agents import interrupting, plain, rejecting, scribe
 from tests.functional.fleet_marks import marks
 from tests.functional.fleet_stage import fleet_on_stage, use
-from workers.simulator import Say
 
 TWO_OF_EACH = (("model,maintenance", "threads", 6), ("model,tools", "threads", 6), ("tools", "threads", 6))
 

@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from orchestration.errors import ConfigError
-from workers.simulator import Conversation, Entry, Faults, ModelServer, Say
-from workers.simulator.example import example
-from workers.simulator.serve import Options, choose, serve
+from midwatch.orchestration.errors import ConfigError
+from midwatch.workers.simulator import Conversation, Entry, Faults, ModelServer, Say
+from midwatch.workers.simulator.brains.example import example
+from midwatch.workers.simulator.serve import Options, choose, serve
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -47,10 +47,10 @@ def chat(text: str) -> dict[str, Any]:
 
 @contextmanager
 def process(*arguments: str, cwd: Path | None = None) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """`python -m workers.simulator`, and the line that it prints when it is ready."""
+    """`python -m midwatch.workers.simulator`, and the line that it prints when it is ready."""
     path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(
-        [sys.executable, "-m", "workers.simulator", *arguments],
+        [sys.executable, "-m", "midwatch.workers.simulator", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -67,9 +67,7 @@ def process(*arguments: str, cwd: Path | None = None) -> Iterator[tuple[subproce
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_process_says_where_it_is_and_ends_on_signals(tmp_path: Path, number: signal.Signals) -> None:
     """One line of JSON when ready; a rule set from the working directory; a clean end, with the journal written."""
-    rules = (
-        "from workers.simulator import Say\n\ndef rules(conversation):\n    return Say(conversation.last_user[::-1])\n"
-    )
+    rules = "from midwatch.workers.simulator import Say\n\ndef rules(talk):\n    return Say(talk.last_user[::-1])\n"
     (tmp_path / "my_rules.py").write_text(rules)
     with process("--rules", "my_rules:rules", "--journal", "journal.jsonl", cwd=tmp_path) as (started, ready):
         port = int(ready["url"].rpartition(":")[2])
@@ -94,7 +92,7 @@ def test_a_process_may_end_with_its_stdin() -> None:
 
 def test_wrong_options_are_told_on_stderr() -> None:
     """Exit code 2 and a sentence, not a traceback."""
-    command = [sys.executable, "-m", "workers.simulator", "--chaos", "rate_limit=1"]
+    command = [sys.executable, "-m", "midwatch.workers.simulator", "--chaos", "rate_limit=1"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 2
     assert ended.stderr.startswith("chaos: rate_limit: ")

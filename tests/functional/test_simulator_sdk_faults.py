@@ -16,7 +16,7 @@ import openai
 import pytest
 from jsonschema import Draft202012Validator
 
-from workers.simulator import Conversation, Entry, Fault, Faults, ModelServer, RuleBrain, Say, ScriptBrain, Use
+from midwatch.workers.simulator import Conversation, Entry, Fault, Faults, ModelServer, RuleBrain, Say, ScriptBrain, Use
 
 REFUND = {
     "type": "object",

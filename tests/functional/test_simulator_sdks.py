@@ -11,8 +11,8 @@ import anthropic
 import openai
 import pytest
 
-from schemas.model import Stop
-from workers.simulator import Conversation, ModelServer, Say, ScriptBrain, UnexpectedCall, Use
+from midwatch.schemas.model import Stop
+from midwatch.workers.simulator import Conversation, ModelServer, Say, ScriptBrain, UnexpectedCall, Use
 
 WEATHER = {
     "type": "object",

@@ -14,7 +14,7 @@ import anthropic
 import openai
 import pytest
 
-from workers.simulator import Faults, ModelServer, TranscriptBrain
+from midwatch.workers.simulator import Faults, ModelServer, TranscriptBrain
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 Messages = list[dict[str, Any]]

@@ -8,17 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis as redis_py
 
-from orchestration.commits import Claim, Verdict
-from orchestration.errors import StoreUnavailable
-from orchestration.keyspace import Keyspace
-from orchestration.store import Operations, RedisStore
-from orchestration.store.logcache import COMPRESS_ABOVE_BYTES
-from schemas.job import JobStatus
-from schemas.message import ToolMessage
-from schemas.step import Priority, StepRef
+from midwatch.orchestration.errors import StoreUnavailable
+from midwatch.orchestration.keyspace import Keyspace
+from midwatch.orchestration.protocol.commits import Claim, Verdict
+from midwatch.orchestration.store.log_cache import COMPRESS_ABOVE_BYTES
+from midwatch.orchestration.store.operations import Operations
+from midwatch.orchestration.store.redis_store import RedisStore
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.message import ToolMessage
+from midwatch.schemas.step import Priority, StepRef
+from midwatch.workers.local.embedded_server import EmbeddedServer
 from tests.contract.store_bench import ending_of, redis_bench, results_of, trace_of, turn_of
 from tests.properties.two_stores import Recorder, new_job
-from workers.embedded import EmbeddedServer
 
 
 @pytest.fixture

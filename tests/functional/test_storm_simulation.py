@@ -12,12 +12,15 @@ from functools import cache
 
 import pytest
 
-from orchestration.errors import ConfigError
-from schemas.failure import FailureKind
-from workers.bench.storm import SCENARIOS, STRATEGIES, Figures, run_simulation, simulate
-from workers.bench.storm.provider import Provider, ProviderModel
-from workers.bench.storm.simulation import Process, Simulation, Slots
-from workers.bench.storm.targets import missed
+from midwatch.orchestration.errors import ConfigError
+from midwatch.schemas.failure import FailureKind
+from midwatch.workers.bench.storm_simulated import run_simulation, simulate
+from midwatch.workers.bench.storm_simulated.figures import Figures
+from midwatch.workers.bench.storm_simulated.provider import Provider, ProviderModel
+from midwatch.workers.bench.storm_simulated.scenarios import SCENARIOS
+from midwatch.workers.bench.storm_simulated.simulation import Process, Simulation, Slots
+from midwatch.workers.bench.storm_simulated.strategies import STRATEGIES
+from midwatch.workers.bench.storm_simulated.targets import missed
 
 SHARE = 0.2
 SMALL = {name: scenario.scaled(SHARE) for name, scenario in SCENARIOS.items()}

@@ -7,13 +7,13 @@ import re
 
 import pytest
 
-from orchestration.errors import RunInsideTool
-from schemas.job import JobStatus
+from midwatch.orchestration.errors import RunInsideTool
+from midwatch.schemas.job import JobStatus
+from midwatch.workers.simulator import Faults, Say, Use
 from tests.functional.fleet_agents import WIRES, plain, strict, telling, unhurried, workshops
 from tests.functional.fleet_marks import marks, open_gate
 from tests.functional.fleet_stage import fleet_on_stage, told, use
 from tests.functional.fleet_tools import numbered_lines
-from workers.simulator import Faults, Say, Use
 
 AS_IN_PRODUCTION = (("model,maintenance", "threads", 12), ("tools", "prefork", 6))
 

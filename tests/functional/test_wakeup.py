@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from workers.wakeup import Bell, WakeupStep
+from midwatch.workers.process.wakeup import Bell, WakeupStep
 
 
 class Hub:

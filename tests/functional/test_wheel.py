@@ -1,9 +1,11 @@
-"""The wheel: what a user installs holds everything, and says so plainly when another `schemas` shadows it."""
+"""The wheel and the sdist: an install brings one import name, and lives beside a project's own packages."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
@@ -11,57 +13,126 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
+OWN_PACKAGES = ("workers", "orchestration", "schemas")
+"""Names that a user's project may well have."""
+
+PROJECT = '''
+"""A project that has packages of all three names, and an agent."""
+import sys
+from pathlib import Path
+
+import orchestration, schemas, workers
+from midwatch import Agent, tool
+from midwatch.testing import ScriptedModel, call, run_inline
+
+@tool(idempotent=True)
+def look_up(order: str) -> str:
+    """Where an order is."""
+    return f"{order}: {workers.MINE} {orchestration.MINE} {schemas.MINE}"
+
+clerk = Agent("clerk", "scripted:m-1", "You help.", tools=[look_up])
+
+if __name__ == "__main__":
+    model = ScriptedModel([call("look_up", order="A-17"), "It is here."])
+    result = run_inline(clerk, "Where is A-17?", model=model)
+    seen = model.requests[-1].messages[-1].content
+    assert seen == "A-17: my workers my orchestration my schemas", seen
+    here = str(Path(__file__).parent)
+    assert all(sys.modules[name].__file__.startswith(here) for name in ("workers", "orchestration", "schemas"))
+    import midwatch
+    print(result.status, result.output, midwatch.__file__)
+'''
+
+
+def build(kind: str, source: Path, folder: Path) -> Path:
+    """The distribution of a source folder, built without a network."""
+    code = f"import hatchling.build as b, sys; print(b.build_{kind}({str(folder)!r}))"
+    built = subprocess.run(
+        [sys.executable, "-c", code], cwd=source, check=True, capture_output=True, text=True, timeout=120
+    )
+    return folder / built.stdout.split()[-1]
+
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel as it would lie in site-packages."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True, timeout=170)
-    (wheel,) = folder.glob("midwatch-*.whl")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, timeout=170)
+    return next(folder.glob("midwatch-*.whl"))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A user's project with packages named `workers`, `orchestration` and `schemas`."""
+    for name in OWN_PACKAGES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"MINE = 'my {name}'\n")
+    (tmp_path / "my_agents.py").write_text(PROJECT)
+    return tmp_path
+
+
+def names_in(wheel: Path) -> set[str]:
+    """Paths of a wheel's files."""
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "site")
-    return folder / "site"
+        return set(archive.namelist())
 
 
-def python(code: str, *path: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run code with these folders first on the import path, away from the checkout."""
-    insert = f"import sys; sys.path[:0] = {[str(folder) for folder in path]!r}; "
-    return subprocess.run(
-        [sys.executable, "-P", "-c", insert + code], cwd=cwd, capture_output=True, text=True, timeout=60
-    )
+def test_an_install_brings_one_import_name(wheel: Path) -> None:
+    """Nothing but `midwatch` becomes importable: no `workers`, no `orchestration`, no `schemas`."""
+    tops = {name.partition("/")[0] for name in names_in(wheel)}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"midwatch"}
 
 
-def test_what_is_not_python_is_in_it(unpacked: Path) -> None:
-    """Scripts, templates, wire schemas, the demo's data, the type markers."""
+def test_what_is_not_python_is_in_it(wheel: Path) -> None:
+    """Scripts, templates, wire schemas, the demo's data, the type marker."""
+    names = names_in(wheel)
     for name in (
-        "orchestration/store/lua/prelude.lua",
-        "orchestration/store/lua/claim.lua",
-        "schemas/wire/start.json",
-        "workers/demo/knowledge.md",
-        "workers/demo/desk.sql",
-        "schemas/py.typed",
-        "orchestration/py.typed",
-        "workers/py.typed",
+        "midwatch/py.typed",
+        "midwatch/orchestration/store/lua/prelude.lua",
+        "midwatch/orchestration/store/lua/claim.lua",
+        "midwatch/schemas/wire/start.json",
+        "midwatch/workers/demo/desk/knowledge.md",
+        "midwatch/workers/demo/desk/desk.sql",
     ):
-        assert (unpacked / name).exists(), name
-    assert list((unpacked / "workers" / "flower").rglob("*.html"))
-    assert not (unpacked / "tests").exists()
+        assert name in names, name
+    assert any(name.startswith("midwatch/workers/flower/") and name.endswith(".html") for name in names)
 
 
-def test_it_imports_by_itself(unpacked: Path, tmp_path: Path) -> None:
-    """Without the checkout: the three packages and the command line come from the wheel."""
-    code = "import orchestration, workers.cli, schemas; print(orchestration.__file__); workers.cli.main(['--help'])"
-    result = python(code, unpacked, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(str(unpacked))
+def test_the_sdist_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    """The links survive the archive, or are files by then: either way the wheel from it holds the same files."""
+    pytest.importorskip("hatchling", reason="builds without isolation")
+    archive = build("sdist", ROOT, tmp_path)
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path / "source", filter="data")
+    (source,) = (tmp_path / "source").iterdir()
+    assert names_in(build("wheel", source, tmp_path)) == names_in(wheel)
 
 
-def test_a_foreign_schemas_package_is_named(unpacked: Path, tmp_path: Path) -> None:
-    """The message says which package shadows ours, and what to do."""
-    (tmp_path / "schemas").mkdir()
-    (tmp_path / "schemas" / "__init__.py").write_text("")
-    result = python("import orchestration", tmp_path, unpacked, cwd=tmp_path)
-    assert result.returncode != 0
-    assert str(tmp_path / "schemas") in result.stderr
-    assert "shadows it" in result.stderr
+def test_it_runs_beside_packages_of_all_three_names(wheel: Path, project: Path, tmp_path: Path) -> None:
+    """A project's own `workers`, `orchestration` and `schemas` stay its own, and its agent runs."""
+    environment = tmp_path / "environment"
+    venv.create(environment, with_pip=False, symlinks=True)
+    (site,) = (environment / "lib").glob("python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    dependencies = Path(pytest.__file__).parents[1]  # installed once, shared; the checkout's own link stays out
+    (site / "dependencies.pth").write_text(f"import sys; sys.path.append({str(dependencies)!r})\n")
+    python = environment / "bin" / "python"
+    ran = subprocess.run([python, "my_agents.py"], cwd=project, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith(f"completed It is here. {site}")
+    helped = subprocess.run(
+        [python, "-m", "midwatch.workers.cli", "--help"], cwd=project, capture_output=True, text=True, timeout=60
+    )
+    assert "Usage" in helped.stdout, helped.stderr
+
+
+@pytest.mark.parametrize("name", OWN_PACKAGES)
+def test_a_checkout_refuses_a_second_import_of_the_same_file(name: str) -> None:
+    """From the root of the repository `import workers` would load every module a second time: refused, with the right name."""
+    ran = subprocess.run(
+        [sys.executable, "-c", f"import {name}"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode != 0
+    assert f"import `midwatch.{name}` instead" in ran.stderr

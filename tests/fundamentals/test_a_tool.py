@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration.errors import ConfigError, ToolError, ToolFailed
-from orchestration.results import bound, new_handle, page
-from orchestration.toolrun import run_tool
-from orchestration.tools import CheckedCall, RefusedCall, Toolbox, ToolContext, idempotency_key, tool
-from orchestration.validation import JSONSchemaValidator
-from schemas.message import ToolCall
-from schemas.policy import RetryConfig
+from midwatch import ToolContext, ToolError, tool
+from midwatch.orchestration.errors import ConfigError, ToolFailed
+from midwatch.orchestration.tools.result_pages import page
+from midwatch.orchestration.tools.results import bound, new_handle
+from midwatch.orchestration.tools.run import run_tool
+from midwatch.orchestration.tools.toolbox import CheckedCall, RefusedCall, Toolbox, idempotency_key
+from midwatch.schemas.message import ToolCall
+from midwatch.schemas.policy import RetryConfig
+from midwatch.validators import JSONSchemaValidator
 
 ORDERS = {"W1001": {"status": "shipped", "total": 19.99}, "W1002": {"status": "pending", "total": 5.00}}
 

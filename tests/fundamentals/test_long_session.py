@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 
-from orchestration import Agent, ContextBudget, tool
-from orchestration.testing import InlineFleet, ScriptedModel, call
-from schemas.job import JobStatus
-from schemas.message import NoteMessage, ToolMessage, UserMessage
+from midwatch import Agent, ContextBudget, tool
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.message import NoteMessage, ToolMessage, UserMessage
+from midwatch.testing import InlineFleet, ScriptedModel, call
 
 ORDERS = {f"W-{number}": f"parcel P-{7 * number}" for number in range(101, 117)}
 

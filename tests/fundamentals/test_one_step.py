@@ -6,11 +6,11 @@ Nothing here needs a server, a network or a key. `run_inline` runs the real step
 
 from __future__ import annotations
 
-from orchestration import Agent, Escalation, RetryConfig, ToolContext, ToolError, tool
-from orchestration.testing import InlineFleet, ScriptedModel, call, run_inline
-from schemas.failure import FailureKind
-from schemas.job import JobStatus
-from schemas.message import ToolCall, ToolMessage
+from midwatch import Agent, Escalation, RetryConfig, ToolContext, ToolError, tool
+from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.message import ToolCall, ToolMessage
+from midwatch.testing import InlineFleet, ScriptedModel, call, run_inline
 
 ORDERS = {"A-17": "shipped on Monday"}
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from workers.demo.stage import Stage
-from workers.dispatch import client_of
-from workers.providers import REGISTRY
-from workers.settings import Settings
+from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.demo.stage import Stage
+from midwatch.workers.providers import REGISTRY
+from midwatch.workers.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```python([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

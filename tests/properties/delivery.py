@@ -10,22 +10,23 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from orchestration import Agent, ToolContext, tool
-from orchestration.admission import OpenGate
-from orchestration.inline_fleet import UnrenewedLeases
-from orchestration.jobs import new_job
-from orchestration.keyspace import PARTITIONS, Keyspace
-from orchestration.memory_operations import MemoryOperations
-from orchestration.memory_store import MemoryStore
-from orchestration.registry import Registry
-from orchestration.scripted_model import ScriptedModel, call
-from orchestration.step import StepRunner
-from orchestration.store import Operations, RedisStore
-from orchestration.store.records import ref_of
-from schemas.job import Job, JobStatus
-from schemas.message import AssistantMessage
-from schemas.model import ModelReply, ModelRequest
-from schemas.step import StepRef
+from midwatch import Agent, ToolContext, tool
+from midwatch.orchestration.admission.open_gate import OpenGate
+from midwatch.orchestration.agents.registry import Registry
+from midwatch.orchestration.client.new_job import new_job
+from midwatch.orchestration.keyspace import PARTITIONS, Keyspace
+from midwatch.orchestration.steps.runner import StepRunner
+from midwatch.orchestration.store.operations import Operations
+from midwatch.orchestration.store.records import ref_of
+from midwatch.orchestration.store.redis_store import RedisStore
+from midwatch.orchestration.testing.inline_fleet import UnrenewedLeases
+from midwatch.orchestration.testing.local_operations import MemoryOperations
+from midwatch.orchestration.testing.local_store import MemoryStore
+from midwatch.schemas.job import Job, JobStatus
+from midwatch.schemas.message import AssistantMessage
+from midwatch.schemas.model import ModelReply, ModelRequest
+from midwatch.schemas.step import StepRef
+from midwatch.testing import ScriptedModel, call
 from tests.properties.two_stores import HOUR_MS, Recorder, Stopped, expire_in_memory, expire_in_redis
 
 WRITES = ("claim", "commit_turn", "commit_results", "finish", "defer")

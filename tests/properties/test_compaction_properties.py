@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.compaction.cut import cut
-from orchestration.compaction.elide import elide
-from orchestration.compaction.extractive import Extractive
-from orchestration.compaction.ledger import absorb
-from orchestration.compaction.render import render, rendered_bytes
-from schemas.memory import Memory
-from schemas.message import AssistantMessage, Message, Text, ToolCall, ToolMessage, UserMessage
+from midwatch.orchestration.context.cut import cut
+from midwatch.orchestration.context.elide import elide
+from midwatch.orchestration.context.ledger import absorb
+from midwatch.orchestration.context.render import render, rendered_bytes
+from midwatch.orchestration.context.summary_extractive import Extractive
+from midwatch.schemas.memory import Memory
+from midwatch.schemas.message import AssistantMessage, Message, Text, ToolCall, ToolMessage, UserMessage
 
 BARE_BYTES = 400
 """The note without anything in it."""

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.toolstep import UNKNOWN_EFFECT
-from schemas.job import JobStatus
-from schemas.message import AssistantMessage, ToolMessage
+from midwatch.orchestration.steps.tool_step import UNKNOWN_EFFECT
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.message import AssistantMessage, ToolMessage
 from tests.properties.delivery import SCRIPT, BadFleet
 
 CALLS = {

@@ -17,16 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from orchestration.admission import redis_gate
-from orchestration.admission.call import Call, Report
-from orchestration.admission.redis_gate import GRACE_MS, HOLD_MS
-from orchestration.store.scripts import Scripts
-from schemas.failure import Failure, FailureKind
-from schemas.model import Usage
-from schemas.step import Defer, Priority, StepRef
+from midwatch.orchestration.admission import redis_gate
+from midwatch.orchestration.admission.redis_gate import GRACE_MS, HOLD_MS
+from midwatch.orchestration.protocol.calls import Call, Report
+from midwatch.orchestration.store.scripts import Scripts
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.model import Usage
+from midwatch.schemas.step import Defer, Priority, StepRef
+from midwatch.workers.local.embedded_server import EmbeddedServer
 from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
 from tests.contract.gate_crowd import Answer, Crowd
-from workers.embedded import EmbeddedServer
 
 FIGURES = {"requests": 600.0, "input_tokens": 60_000.0, "output_tokens": 6_000.0, "tokens": 66_000.0}
 """A minute. The depths are a second's worth: 10, 1,000, 100, 1,100."""

@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.errors import ToolFailed
-from orchestration.pages import BLOCK_CHARS, pack
-from orchestration.results import BYTES_PER_TOKEN, bound, page, render
+from midwatch.orchestration.errors import ToolFailed
+from midwatch.orchestration.tools.result_pages import BLOCK_CHARS, pack, page
+from midwatch.orchestration.tools.results import BYTES_PER_TOKEN, bound, render
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates() | st.decimals(),

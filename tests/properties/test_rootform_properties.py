@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from orchestration.dialects.root import NotOneObject, one_object
-from orchestration.dialects.rules import RULES, check
-from orchestration.dialects.subschemas import target
-from orchestration.dialects.wire import ROOT_REFUSED, wire_form
-from orchestration.errors import ConfigError
-from orchestration.validation import JSONSchemaValidator
-from schemas.tools import ToolSpec
+from midwatch.orchestration.dialects.root import NotOneObject, one_object
+from midwatch.orchestration.dialects.rules import RULES, check
+from midwatch.orchestration.dialects.vendor_form import ROOT_REFUSED, wire_form
+from midwatch.orchestration.errors import ConfigError
+from midwatch.orchestration.validation.subschemas import target
+from midwatch.schemas.tools import ToolSpec
+from midwatch.validators import JSONSchemaValidator
 
 Schema = Any
 NAMES = st.sampled_from(["a", "b", "c", "kind"])

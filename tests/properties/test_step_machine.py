@@ -19,15 +19,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from orchestration.commits import CallRow, Claim, Ending, ResultCommit, RowState, TurnCommit, Verdict
-from orchestration.memory_state import JobState
-from schemas.deadletter import DeadLetterRecord
-from schemas.failure import Failure, FailureKind
-from schemas.job import JobStatus, SessionPolicy
-from schemas.message import AssistantMessage, NoteMessage, Text, ToolCall, ToolMessage
-from schemas.model import Usage
-from schemas.step import Defer, Park, Priority, StepKind, StepRef
-from schemas.trace import TraceRecord
+from midwatch.orchestration.protocol.commits import CallRow, Claim, Ending, ResultCommit, RowState, TurnCommit, Verdict
+from midwatch.orchestration.testing.local_state import JobState
+from midwatch.schemas.deadletter import DeadLetterRecord
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.job import JobStatus, SessionPolicy
+from midwatch.schemas.message import AssistantMessage, NoteMessage, Text, ToolCall, ToolMessage
+from midwatch.schemas.model import Usage
+from midwatch.schemas.step import Defer, Park, Priority, StepKind, StepRef
+from midwatch.schemas.trace import TraceRecord
 from tests.properties.two_stores import HOUR_MS, TwoStores, new_job
 
 FAILURE = Failure(kind=FailureKind.PROVIDER_ERROR, detail="503")

@@ -12,12 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.effort import MAX_EFFORT, Effort, TooMuchEffort
-from orchestration.errors import ConfigError
-from orchestration.patterncost import pattern_cost
-from orchestration.tools import CheckedCall, Toolbox, tool
-from orchestration.validation import InvalidArguments, JSONSchemaValidator, explain, parse_arguments
-from schemas.message import ToolCall
+from midwatch import tool
+from midwatch.orchestration.errors import ConfigError
+from midwatch.orchestration.tools.toolbox import CheckedCall, Toolbox
+from midwatch.orchestration.validation.arguments import parse_arguments
+from midwatch.orchestration.validation.cost import MAX_EFFORT, Effort, TooMuchEffort
+from midwatch.orchestration.validation.pattern_cost import pattern_cost
+from midwatch.orchestration.validation.problems import explain
+from midwatch.schemas.message import ToolCall
+from midwatch.validators import InvalidArguments, JSONSchemaValidator
 
 MAX_S = 0.25
 KNOWN_WORK_S = 0.05

@@ -9,12 +9,13 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orchestration.arguments import MAX_ARGUMENT_BYTES
-from orchestration.problems import MAX_PROBLEMS, MAX_SHOWN_CHARS
-from orchestration.regexsafety import hazard
-from orchestration.tools import CheckedCall, RefusedCall, Toolbox, tool
-from orchestration.validation import InvalidArguments, JSONSchemaValidator, explain, parse_arguments
-from schemas.message import ToolCall
+from midwatch import tool
+from midwatch.orchestration.tools.toolbox import CheckedCall, RefusedCall, Toolbox
+from midwatch.orchestration.validation.arguments import MAX_ARGUMENT_BYTES, parse_arguments
+from midwatch.orchestration.validation.problems import MAX_PROBLEMS, MAX_SHOWN_CHARS, explain
+from midwatch.orchestration.validation.regex_safety import hazard
+from midwatch.schemas.message import ToolCall
+from midwatch.validators import InvalidArguments, JSONSchemaValidator
 
 NAMES = st.sampled_from(["a", "b", "c", "type", "$ref", "x/y~z"])
 JSON_VALUES = st.recursive(

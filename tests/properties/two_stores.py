@@ -10,17 +10,18 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
-from orchestration.commits import Claim
-from orchestration.keyspace import Keyspace, partition
-from orchestration.memory_operations import MemoryOperations
-from orchestration.memory_state import Row
-from orchestration.memory_store import MemoryStore
-from orchestration.store import Operations, RedisStore
-from orchestration.store.logcache import LogCache
-from orchestration.store.records import job_of, member, ref_of, step_keys
-from schemas.job import Job, NewJob
-from schemas.message import ToolCall
-from schemas.step import Priority, StepRef
+from midwatch.orchestration.keyspace import Keyspace, partition
+from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.store.log_cache import LogCache
+from midwatch.orchestration.store.operations import Operations
+from midwatch.orchestration.store.records import job_of, member, ref_of, step_keys
+from midwatch.orchestration.store.redis_store import RedisStore
+from midwatch.orchestration.testing.local_operations import MemoryOperations
+from midwatch.orchestration.testing.local_state import Row
+from midwatch.orchestration.testing.local_store import MemoryStore
+from midwatch.schemas.job import Job, NewJob
+from midwatch.schemas.message import ToolCall
+from midwatch.schemas.step import Priority, StepRef
 
 HOUR_MS = 3_600_000
 TIMES = ("created_ms", "started_ms", "deadline_ms", "finished_ms")

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestration import Agent, ContextBudget, RetryConfig, RunLimits, ToolContext, tool
-from orchestration.tools import Tool
-from orchestration.validation import JSONSchemaValidator
-from schemas.contract import canonical_json
+from midwatch import Agent, ContextBudget, RetryConfig, RunLimits, ToolContext, tool
+from midwatch.orchestration.tools.declaration import Tool
+from midwatch.schemas.contract import canonical_json
+from midwatch.validators import JSONSchemaValidator
 from tests.tickets import without
 from tests.tickets.ledger import Ledger
 from tests.tickets.record import policy, results, tool_schemas

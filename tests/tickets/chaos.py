@@ -13,10 +13,10 @@ from contextlib import suppress
 
 import redis
 
-from schemas.step import Priority, StepRef
+from midwatch.schemas.step import Priority, StepRef
+from midwatch.workers.celery_app.dispatch import RedisDispatcher
+from midwatch.workers.redis_connection import connect_redis
 from tests.tickets.stage import Stage
-from workers.dispatch import RedisDispatcher
-from workers.redisconn import connect_redis
 
 IDS = re.compile(
     rb'job_id[\\"]+:[\\" ]+([^"\\]+)[\\"]+,[\\" ]+session_id[\\"]+:[\\" ]+([^"\\]+)[\\"]+,[\\" ]+step[\\"]+:[\\" ]+([0-9.]+)'

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from schemas.contract import canonical_json
-from schemas.message import AssistantMessage, Message, ToolMessage, UserMessage
+from midwatch.schemas.contract import canonical_json
+from midwatch.schemas.message import AssistantMessage, Message, ToolMessage, UserMessage
 
 END_OF_RECORD = "(The record ends here.)"
 """Five tickets end on a tool result: the model server is given this as the answer that was never recorded."""

@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from orchestration.client import Client
-from orchestration.errors import NotFound, StoreUnavailable
-from orchestration.handle import JobHandle
-from schemas.contract import canonical_json
-from schemas.failure import FailureKind
-from schemas.job import JobStatus
-from schemas.step import StepKind
+from midwatch import Client, JobHandle
+from midwatch.orchestration.errors import NotFound, StoreUnavailable
+from midwatch.schemas.contract import canonical_json
+from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.step import StepKind
+from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.local.embedded_server import EmbeddedServer
+from midwatch.workers.local.fleet import Fleet, wait_ready, worker_argv
+from midwatch.workers.local.process import Member
+from midwatch.workers.settings import Settings
 from tests.tickets.ledger import Ledger
 from tests.tickets.record import Ticket, as_record, expected, tickets
-from workers.dispatch import client_of
-from workers.embedded import EmbeddedServer
-from workers.fleet import Fleet, Member, wait_ready, worker_argv
-from workers.settings import Settings
 
 WIRES = ("anthropic", "openai")
 
@@ -76,7 +76,7 @@ class Stage:
             **(env or {}),
         }
         self.fleet = Fleet(self.env, folder / "logs")
-        python = [sys.executable, "-m", "workers.simulator"]
+        python = [sys.executable, "-m", "midwatch.workers.simulator"]
         model = self.fleet.start(
             "model-server",
             [*python, "--port", "0", "--transcript", str(transcript), "--latency-ms", str(latency_ms)],

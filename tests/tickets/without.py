@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestration.store.scripts import Library
-from workers.steward import Steward
+from midwatch.orchestration.store.scripts import Library
+from midwatch.workers.process.steward import Steward
 
 
 def _edit(script: str, old: str, new: str) -> None:

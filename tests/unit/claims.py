@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestration.commits import Claim
-from orchestration.weight import weigh_all
-from schemas.job import Job, JobStatus
-from schemas.message import AssistantMessage, Message, NoteMessage, Text, ToolCall, ToolMessage, UserMessage
-from schemas.model import ModelReply, Stop, Usage
-from schemas.step import StepRef
+from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.tokens.weight import weigh_all
+from midwatch.schemas.job import Job, JobStatus
+from midwatch.schemas.message import AssistantMessage, Message, NoteMessage, Text, ToolCall, ToolMessage, UserMessage
+from midwatch.schemas.model import ModelReply, Stop, Usage
+from midwatch.schemas.step import StepRef
 
 
 def claim_of(step: str = "1", *, log: tuple[Message, ...] = (), ending: str = "", **fields: Any) -> Claim:

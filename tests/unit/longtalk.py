@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from orchestration import Agent, ContextBudget, tool
-from orchestration.errors import ModelError
-from orchestration.testing import InlineFleet
-from orchestration.tools import Tool
-from schemas.failure import Failure, FailureKind
-from schemas.message import AssistantMessage, NoteMessage, Part, Text, ToolCall, ToolMessage, UserMessage
-from schemas.model import ModelReply, ModelRequest, Stop, Usage
-from schemas.step import StepKind
+from midwatch import Agent, ContextBudget, tool
+from midwatch.orchestration.errors import ModelError
+from midwatch.orchestration.tools.declaration import Tool
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.message import AssistantMessage, NoteMessage, Part, Text, ToolCall, ToolMessage, UserMessage
+from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
+from midwatch.schemas.step import StepKind
+from midwatch.testing import InlineFleet
 
 BYTES_PER_TOKEN = 3
 """Of this model's tokenizer."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel
 
-from orchestration import Agent, ContextBudget, Escalation, GoalContract, ModelPolicy, RetryConfig, RunLimits, tool
-from orchestration.errors import ConfigError
+from midwatch import Agent, ContextBudget, Escalation, GoalContract, ModelPolicy, RetryConfig, RunLimits, tool
+from midwatch.orchestration.errors import ConfigError
 
 
 @tool(idempotent=True)

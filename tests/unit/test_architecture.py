@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from .house import House
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("schemas", "orchestration", "workers")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MAX_LINES = 250
+MAX_DOORS = 18
+RUN = {"orchestration.agents.agent", "orchestration.client.client", "orchestration.client.new_job"}
 BANNED = {"utils", "util", "common", "helpers", "helper", "manager", "base", "core", "misc"}
-DEBTS: dict[str, int] = {}
+DEBTS: dict[str, int] = {"orchestration/store/redis_store.py": 258}
 """Modules over the limit, with the size they may not exceed: visible, and only ever shorter."""
 
 
@@ -39,6 +43,30 @@ def test_debts_are_real():
         assert MAX_LINES < now > lines - 20, f"{name} has {now} lines now: lower its debt, or strike it off"
 
 
+def test_a_package_has_few_doors():
+    """A listing that needs a table is no listing: a family of three files is a room."""
+    house = House(ROOT)
+    for package in PACKAGES:
+        doors = house.doors(package)
+        assert len(doors) <= MAX_DOORS, f"{package} has {len(doors)} doors: give a family of files a room"
+
+
+def test_the_only_circle_is_the_one_of_run():
+    """Imports under `TYPE_CHECKING` and inside functions count: `agent.run()` enqueues, and nothing else runs up."""
+    assert House(ROOT).circles() == [RUN]
+
+
+def test_a_circle_through_a_hidden_import_is_found(tmp_path):
+    """The control: one arrow under `TYPE_CHECKING`, one inside a function."""
+    for package in PACKAGES:
+        (tmp_path / package).mkdir()
+    (tmp_path / "workers" / "one.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from midwatch.workers.two import x\n"
+    )
+    (tmp_path / "workers" / "two.py").write_text("def f():\n    from midwatch.workers import one\n")
+    assert House(tmp_path).circles() == [{"workers.one", "workers.two"}]
+
+
 def test_no_folder_of_tests_shadows_a_layer():
     """And none is a package: files are imported by their path."""
     tests = ROOT / "tests"
@@ -49,13 +77,16 @@ def test_no_folder_of_tests_shadows_a_layer():
 @pytest.mark.parametrize(
     ("statement", "forbidden"),
     [
-        ("import orchestration", {"celery", "kombu", "anthropic", "openai", "flower", "click"}),
-        ("import orchestration.testing", {"celery", "kombu", "anthropic", "openai", "flower", "click"}),
+        ("import midwatch.orchestration", {"celery", "kombu", "anthropic", "openai", "flower", "click"}),
         (
-            "import schemas.job",
+            "import midwatch.testing",
+            {"celery", "kombu", "anthropic", "openai", "flower", "click"},
+        ),
+        (
+            "import midwatch.schemas.job",
             {"redis", "celery", "kombu", "anthropic", "openai", "jsonschema", "structlog", "orchestration"},
         ),
-        ("import workers.app", {"anthropic", "openai", "flower"}),
+        ("import midwatch.workers.celery_app.app", {"anthropic", "openai", "flower"}),
     ],
 )
 def test_an_import_loads_no_more_than_it_needs(statement, forbidden):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration.dialects import rules
-from schemas.tools import ToolSpec
-from workers.cli import checkup
+from midwatch.orchestration.dialects import rules
+from midwatch.schemas.tools import ToolSpec
+from midwatch.workers.cli.commands import checkup
 
 SCHEMAS = [{"type": "object", "anyOf": [{"properties": {name: {"type": "string"}}}, {}]} for name in "ab"]
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from workers.cli import main
-from workers.cli.environment import mistyped, without_password
-from workers.settings import settings
+from midwatch.workers.cli import main
+from midwatch.workers.cli.environment import mistyped, without_password
+from midwatch.workers.settings import settings
 
 SECRET = "sk-very-secret"
 

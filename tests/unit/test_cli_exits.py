@@ -9,9 +9,9 @@ import sys
 import click
 import pytest
 
-from orchestration import errors
-from schemas.failure import Failure
-from workers.cli.exits import MEANING, Exit, code_of, run
+from midwatch.orchestration import errors
+from midwatch.schemas.failure import Failure
+from midwatch.workers.cli.exits import MEANING, Exit, code_of, run
 
 FAILURE = Failure(kind="internal", detail="x")
 
@@ -33,7 +33,7 @@ CODES = {
 
 
 def every_error(root: type[Exception] = errors.MidwatchError) -> set[type[Exception]]:
-    """The exception tree of `orchestration.errors`."""
+    """The exception tree of `midwatch.orchestration.errors`."""
     below = {kind for kind in root.__subclasses__() if kind.__module__ == errors.__name__}
     return {root}.union(*(every_error(kind) for kind in below))
 
@@ -106,7 +106,7 @@ def test_an_error_message_cant_steer_the_terminal(capsys):
 def test_a_reader_that_leaves_is_no_traceback():
     """`midwatch jobs list | head` ends quietly, in a process of its own as pipes need it."""
     code = (
-        "import sys; from workers.cli.exits import run; import click\n"
+        "import sys; from midwatch.workers.cli.exits import run; import click\n"
         "program = click.Command('x', callback=lambda: [click.echo('line ' * 1000) for _ in range(1000)])\n"
         "sys.exit(run(program, []))"
     )

@@ -7,12 +7,12 @@ import tomllib
 import click
 import pytest
 
-from orchestration.admission.configuration import defaults
-from schemas.limits import DownstreamStatus, Limits
-from workers.cli.assignments import changes, differences, names
-from workers.cli.gate import seconds, set_limits
-from workers.cli.gatestatus import COLUMNS, as_document, card, row, state
-from workers.cli.tables import lay_out
+from midwatch.orchestration.admission.configuration import defaults
+from midwatch.schemas.limits import DownstreamStatus, Limits
+from midwatch.workers.cli.assignments import changes, differences, names
+from midwatch.workers.cli.commands.gate import seconds, set_limits
+from midwatch.workers.cli.commands.gate_status import COLUMNS, as_document, card, row, state
+from midwatch.workers.cli.tables import lay_out
 
 NOW_MS = 1_795_000_000_000
 WELL = DownstreamStatus(

@@ -7,11 +7,11 @@ import json
 import pytest
 from pydantic import BaseModel
 
-from schemas.deadletter import DeadLetterRecord, PoisonRecord, Try
-from schemas.failure import Failure
-from schemas.job import Job, Waiting
-from schemas.trace import TraceRecord
-from workers.cli.output import (
+from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord, Try
+from midwatch.schemas.failure import Failure
+from midwatch.schemas.job import Job, Waiting
+from midwatch.schemas.trace import TraceRecord
+from midwatch.workers.views.output import (
     TIMES,
     count,
     document,

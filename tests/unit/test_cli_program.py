@@ -8,13 +8,14 @@ import click
 import jsonschema
 import pytest
 
-from schemas.step import StepRef
-from workers import generate, wire
-from workers.cli import main
-from workers.cli.environment import source_of
-from workers.cli.lazygroup import Lazy
-from workers.cli.program import program
-from workers.settings import Settings
+from midwatch.schemas.step import StepRef
+from midwatch.workers import generate
+from midwatch.workers.celery_app import write_message
+from midwatch.workers.cli import main
+from midwatch.workers.cli.environment import source_of
+from midwatch.workers.cli.lazy_group import Lazy
+from midwatch.workers.cli.program import program
+from midwatch.workers.settings import Settings
 
 
 def every_command(context: click.Context | None = None) -> dict[str, click.Command]:
@@ -66,7 +67,7 @@ def test_a_mistyped_command_is_told_the_one_that_was_meant(capsys):
 def test_a_table_entry_that_is_no_command_is_a_bug_that_says_so():
     """A wrong target fails when it is loaded, by name."""
     with pytest.raises(TypeError, match="expected a click command"):
-        Lazy("workers.cli:main", "").load()
+        Lazy("midwatch.workers.cli:main", "").load()
 
 
 def test_what_is_generated_is_up_to_date(capsys):
@@ -104,7 +105,7 @@ def test_wire_schemas_are_valid_json_schema(name):
 def test_the_step_schema_describes_what_is_really_sent():
     """Address and version, and nothing else."""
     schema = json.loads(generate.wire_schema("step"))
-    sent = wire.envelope(StepRef(job_id="job-1", session_id="s", step="3.0"))
+    sent = write_message.envelope(StepRef(job_id="job-1", session_id="s", step="3.0"))
     jsonschema.validate(sent, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**sent, "extra": 1}, schema)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers.cli.tables import Column, lay_out, print_card, print_table
+from midwatch.workers.cli.tables import Column, lay_out, print_card, print_table
 
 COLUMNS = (Column("ID"), Column("N", "right", "spare"), Column("EMPTY"), Column("WHY", kind="long"))
 ROWS = (("job-" + "0" * 30, "7", "", "because of " + "reasons " * 20), ("job-2", "12", "", ""))

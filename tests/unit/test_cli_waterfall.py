@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from schemas.failure import Failure
-from schemas.job import Job
-from schemas.message import AssistantMessage, Text, ToolCall, ToolMessage, UserMessage
-from schemas.trace import TraceRecord
-from workers.cli.said import Said, said
-from workers.cli.trace import draw
-from workers.cli.waterfall import Timeline, rows, why
+from midwatch.schemas.failure import Failure
+from midwatch.schemas.job import Job
+from midwatch.schemas.message import AssistantMessage, Text, ToolCall, ToolMessage, UserMessage
+from midwatch.schemas.trace import TraceRecord
+from midwatch.workers.cli.commands.trace import draw
+from midwatch.workers.views.conversation import Said, said
+from midwatch.workers.views.waterfall import Timeline, rows, why
 
 T0 = 1_700_000_000_000
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 import pytest
 
-from orchestration import Agent, RunLimits, tool
-from workers.cli.worker import split_queues
-from workers.cli.workerplan import WorkerPlan, plan
+from midwatch import Agent, RunLimits, tool
+from midwatch.workers.cli.commands.worker import split_queues
+from midwatch.workers.cli.commands.worker_plan import WorkerPlan, plan
 
 
 @tool(idempotent=True, inline=True, timeout_s=7)

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from orchestration.compaction.cut import cut
-from orchestration.compaction.elide import elide
-from schemas.message import AssistantMessage, Message, Text, ToolCall, ToolMessage, UserMessage
+from midwatch.orchestration.context.cut import cut
+from midwatch.orchestration.context.elide import elide
+from midwatch.schemas.message import AssistantMessage, Message, Text, ToolCall, ToolMessage, UserMessage
 
 
 def result(group: int, size: int, handle: str | None = None, fill: str = "x") -> ToolMessage:

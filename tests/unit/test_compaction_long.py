@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestration.compaction.facts import facts_of
-from orchestration.compaction.ledger import absorb
-from orchestration.compaction.scan import FIRST_CHARS, FIRST_ROWS, LAST_CHARS, LAST_ROWS
-from schemas.memory import Memory
-from schemas.message import ToolMessage
+from midwatch.orchestration.context.facts import facts_of
+from midwatch.orchestration.context.ledger import absorb
+from midwatch.orchestration.context.scan import FIRST_CHARS, FIRST_ROWS, LAST_CHARS, LAST_ROWS
+from midwatch.schemas.memory import Memory
+from midwatch.schemas.message import ToolMessage
 
 LINES = (FIRST_CHARS + LAST_CHARS) // 4
 """More lines than are read, whatever is in them."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from orchestration import Agent, ContextBudget, GoalContract, context, tool
-from orchestration.compaction.render import render
-from orchestration.weight import weigh
-from schemas.memory import Facts, Memory
-from schemas.message import NoteMessage, UserMessage
+from midwatch import Agent, ContextBudget, GoalContract, tool
+from midwatch.orchestration.context import window
+from midwatch.orchestration.context.render import render
+from midwatch.orchestration.tokens.weight import weigh
+from midwatch.schemas.memory import Facts, Memory
+from midwatch.schemas.message import NoteMessage, UserMessage
 from tests.unit.claims import claim_of, result, said, tool_call
 
 MEMORY = Memory(
@@ -41,7 +42,7 @@ def test_a_request_is_made_of_the_agent_and_the_whole_conversation():
     goal = GoalContract(objective="Find the order", deliverables=("its state",), constraints=("be polite",))
     clerk = agent(goal=goal, context_budget=ContextBudget(max_tokens=10_000, reserve_output=500))
     claim = claim_of(log=long_log(2, chars=5))
-    request = context.assemble(clerk, claim)
+    request = window.assemble(clerk, claim)
     assert request.messages == claim.log
     assert request.system.startswith("You help.")
     for line in ("Find the order", "its state", "be polite"):
@@ -53,26 +54,26 @@ def test_a_request_is_made_of_the_agent_and_the_whole_conversation():
 def test_what_is_pinned_is_part_of_the_system_prompt():
     """No compaction can touch it there, and a prompt cache keeps it."""
     clerk = agent(context_budget=ContextBudget(max_tokens=10_000, pin=("Prices are in EUR.", "It is 2026.")))
-    system = context.assemble(clerk, claim_of()).system
+    system = window.assemble(clerk, claim_of()).system
     assert system.endswith("# Always true\n- Prices are in EUR.\n- It is 2026.")
 
 
 def test_the_same_claim_gives_the_same_bytes():
     """A provider's prompt cache lives from it."""
-    one, two = (context.assemble(agent(), claim_of(log=long_log(3), memory=MEMORY)) for _ in range(2))
+    one, two = (window.assemble(agent(), claim_of(log=long_log(3), memory=MEMORY)) for _ in range(2))
     assert one.model_dump_json() == two.model_dump_json()
 
 
 def test_kept_results_can_be_paged_where_there_are_any():
     """`read_result` is offered after the agent's own tools."""
-    request = context.assemble(agent(), claim_of(flags=frozenset({"results"})))
+    request = window.assemble(agent(), claim_of(flags=frozenset({"results"})))
     assert [spec.name for spec in request.tools] == ["look_up", "read_result"]
 
 
 def test_a_memory_stands_before_the_conversation_and_brings_its_tool():
     """As a note of the runtime, which no provider takes for the user; `recall` is offered last."""
     claim = claim_of(log=long_log(2), memory=MEMORY, flags=frozenset({"results"}))
-    request = context.assemble(agent(), claim)
+    request = window.assemble(agent(), claim)
     assert request.messages[0] == NoteMessage(group=4, text=render(MEMORY))
     assert request.messages[1:] == claim.log
     assert [spec.name for spec in request.tools] == ["look_up", "read_result", "recall"]
@@ -82,13 +83,13 @@ def test_nothing_is_left_out_here_however_long_the_conversation_is():
     """Making room is a compaction's work, done once and kept; not the work of every call."""
     small = agent(context_budget=ContextBudget(max_tokens=2_000, reserve_output=500))
     claim = claim_of(log=long_log(30))
-    assert context.assemble(small, claim).messages == claim.log
+    assert window.assemble(small, claim).messages == claim.log
 
 
 def test_the_size_counts_all_that_is_sent():
     """Prompt and tools, messages, and the memory."""
     clerk, bare = agent(), claim_of(log=long_log(2))
-    assert context.weight_of(clerk, bare) == clerk.fixed_weight + bare.log_weight
+    assert window.weight_of(clerk, bare) == clerk.fixed_weight + bare.log_weight
     with_memory = claim_of(log=long_log(2), memory=MEMORY)
-    noted = context.weight_of(clerk, with_memory) - context.weight_of(clerk, bare)
-    assert noted == context.note_weight(MEMORY) == weigh(render(MEMORY)) > 0
+    noted = window.weight_of(clerk, with_memory) - window.weight_of(clerk, bare)
+    assert noted == window.note_weight(MEMORY) == weigh(render(MEMORY)) > 0

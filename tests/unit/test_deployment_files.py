@@ -15,11 +15,11 @@ import yaml
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from schemas.policy import RunLimits
-from workers.cli.checkup import VALKEY_FROM, eviction, persistence
-from workers.cli.program import program
-from workers.embedded import server_binary
-from workers.settings import Settings
+from midwatch.schemas.policy import RunLimits
+from midwatch.workers.cli.commands.checkup import VALKEY_FROM, eviction, persistence
+from midwatch.workers.cli.program import program
+from midwatch.workers.local.embedded_server import server_binary
+from midwatch.workers.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "compose"
@@ -169,7 +169,7 @@ def test_the_image_is_built_in_stages_and_runs_as_nobody_in_particular():
     assert "--no-index" in text
     copied = {word.removeprefix("./") for line in lines if line.startswith("COPY") for word in line.split()[1:-1]}
     assert all((ROOT / name).exists() for name in copied)
-    assert {"schemas", "orchestration", "workers", "pyproject.toml"} <= copied
+    assert {"midwatch", "schemas", "orchestration", "workers", "pyproject.toml"} <= copied
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")

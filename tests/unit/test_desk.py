@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from workers.demo.desk import MAX_STRIKES, Desk, DeskError, Effect, ServiceDown, ServiceFaults
-from workers.demo.desk_data import CUSTOMERS, KNOWLEDGE, ORDERS, shop
-from workers.demo.tickets import Ticket, make_tickets, open_desk
+from midwatch.workers.demo.desk.data import CUSTOMERS, KNOWLEDGE, ORDERS, shop
+from midwatch.workers.demo.desk.desk import MAX_STRIKES, Desk, DeskError, Effect, ServiceDown, ServiceFaults
+from midwatch.workers.demo.desk.tickets import Ticket, make_tickets, open_desk
 
 SEED = 11
 AT_ONCE = ServiceFaults(slow_ms=0)

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.errors import ToolError, ToolFailed
-from orchestration.toolrun import run_tool
-from orchestration.tools import RefusedCall, Toolbox, ToolContext, idempotency_key
-from schemas.contract import JsonObject
-from schemas.job import JobResult, JobStatus
-from schemas.message import ToolCall
-from workers.demo.desk_agents import TOOLS, Resolution
-from workers.demo.desk_brain import solve
-from workers.demo.desk_case import MAX_CALLS
-from workers.demo.tickets import CheckReport, Ticket, check, make_tickets, open_desk
-from workers.simulator.brain import Answer, Call, Conversation, Say, Turn
+from midwatch import ToolContext, ToolError
+from midwatch.orchestration.errors import ToolFailed
+from midwatch.orchestration.tools.run import run_tool
+from midwatch.orchestration.tools.toolbox import RefusedCall, Toolbox, idempotency_key
+from midwatch.schemas.contract import JsonObject
+from midwatch.schemas.job import JobResult, JobStatus
+from midwatch.schemas.message import ToolCall
+from midwatch.workers.demo.desk.agents import TOOLS, Resolution
+from midwatch.workers.demo.desk.brain import solve
+from midwatch.workers.demo.desk.case import MAX_CALLS
+from midwatch.workers.demo.desk.tickets import CheckReport, Ticket, check, make_tickets, open_desk
+from midwatch.workers.simulator.brains.brain import Answer, Call, Conversation, Say, Turn
 
 SEED = 23
 TOOLBOX = Toolbox(TOOLS)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from schemas.job import JobResult, JobStatus
-from workers.demo.desk import ServiceFaults
-from workers.demo.kinds import KINDS
-from workers.demo.tickets import MAX_TICKETS, CheckReport, Ticket, check, make_tickets, open_desk
+from midwatch.schemas.job import JobResult, JobStatus
+from midwatch.workers.demo.desk.desk import ServiceFaults
+from midwatch.workers.demo.desk.kinds import KINDS
+from midwatch.workers.demo.desk.tickets import MAX_TICKETS, CheckReport, Ticket, check, make_tickets, open_desk
 
 SEED = 7
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from orchestration import Agent, tool
-from orchestration.dialects.rules import RULES, check
-from orchestration.errors import ConfigError
-from orchestration.validation import JSONSchemaValidator
-from schemas.tools import ToolSpec
+from midwatch import Agent, tool
+from midwatch.orchestration.dialects.rules import RULES, check
+from midwatch.orchestration.errors import ConfigError
+from midwatch.schemas.tools import ToolSpec
+from midwatch.validators import JSONSchemaValidator
 
 
 def spec(schema: dict[str, Any], *, strict: bool = False) -> ToolSpec:

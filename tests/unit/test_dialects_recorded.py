@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from orchestration.dialects.root import COMPOSED, NotOneObject, one_object
-from orchestration.dialects.rules import check
-from orchestration.dialects.wire import wire_form
-from orchestration.errors import ConfigError
-from orchestration.validation import JSONSchemaValidator
-from schemas.tools import ToolSpec
+from midwatch.orchestration.dialects.root import COMPOSED, NotOneObject, one_object
+from midwatch.orchestration.dialects.rules import check
+from midwatch.orchestration.dialects.vendor_form import wire_form
+from midwatch.orchestration.errors import ConfigError
+from midwatch.schemas.tools import ToolSpec
+from midwatch.validators import JSONSchemaValidator
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 

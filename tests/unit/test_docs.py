@@ -10,17 +10,17 @@ from pathlib import Path
 import click
 import pytest
 
-from orchestration import keyspace
-from orchestration.store.redis_store import LEASE_MS, MAX_LOSSES
-from schemas.failure import FailureKind
-from schemas.job import JobStatus
-from schemas.step import Outcome
-from schemas.trace import TraceRecord
-from workers import steward
-from workers.cli import checkup
-from workers.cli.environment import source_of
-from workers.cli.program import program
-from workers.settings import Settings
+from midwatch.orchestration import keyspace
+from midwatch.orchestration.store.redis_store import LEASE_MS, MAX_LOSSES
+from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.step import Outcome
+from midwatch.schemas.trace import TraceRecord
+from midwatch.workers.cli.commands import checkup
+from midwatch.workers.cli.environment import source_of
+from midwatch.workers.cli.program import program
+from midwatch.workers.process import steward
+from midwatch.workers.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "decisions") for path in folder.glob("*.md"))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.admission import configuration, redis_gate
-from schemas.limits import Limits
-from workers.cli.assignments import names
+from midwatch.orchestration.admission import configuration, redis_gate
+from midwatch.schemas.limits import Limits
+from midwatch.workers.cli.assignments import names
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "coordinator.md").read_text(encoding="utf-8")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from orchestration import Agent, ladder, tool
-from orchestration.drift import LOOK_MS, RECENT_MS, SHADOW, DriftBreaker, call_field, invalid_field
+from midwatch import Agent, tool
+from midwatch.orchestration.drift import ladder
+from midwatch.orchestration.drift.breaker import LOOK_MS, RECENT_MS, SHADOW, DriftBreaker, call_field, invalid_field
 
 MODEL = "openai:gpt-5-2025-08-07"
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration import Agent, RunLimits, endings
-from schemas.failure import Failure, FailureKind
-from schemas.job import JobStatus
-from schemas.model import Usage
-from schemas.step import StepKind
-from schemas.trace import TraceRecord
+from midwatch import Agent, RunLimits
+from midwatch.orchestration.steps import endings
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.model import Usage
+from midwatch.schemas.step import StepKind
+from midwatch.schemas.trace import TraceRecord
 from tests.unit.claims import claim_of, tool_call
 
 FAILURE = Failure(kind=FailureKind.PROVIDER_ERROR, detail="503")

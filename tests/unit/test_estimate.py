@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from orchestration.estimate import BOUNDS, MARGIN, PRIOR, Anchor, Estimator
+from midwatch.orchestration.protocol.anchor import Anchor
+from midwatch.orchestration.tokens.estimate import BOUNDS, MARGIN, PRIOR, Estimator
 
 
 def test_an_anchor_survives_the_store():

@@ -12,11 +12,12 @@ from statistics import mean
 
 import pytest
 
-from orchestration.estimate import Anchor, Estimator
-from orchestration.weight import weigh, weigh_message
-from schemas.message import AssistantMessage
-from workers.bench.context.counting import TokenCounter, token_counter
-from workers.bench.context.transcripts import Transcript, load
+from midwatch.orchestration.protocol.anchor import Anchor
+from midwatch.orchestration.tokens.estimate import Estimator
+from midwatch.orchestration.tokens.weight import weigh, weigh_message
+from midwatch.schemas.message import AssistantMessage
+from midwatch.workers.bench.context.counting import TokenCounter, token_counter
+from midwatch.workers.bench.context.transcripts import Transcript, load
 
 FITTED = ("toolathlon_sessions.jsonl.gz", "tau_retail/trajectories.jsonl.gz")
 """The weights were fitted on halves of these; the others were never looked at by the fit."""

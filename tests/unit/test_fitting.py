@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration.testing import ManualClock
-from schemas.failure import FailureKind
-from schemas.job import JobStatus
-from schemas.memory import Memory
-from schemas.message import NoteMessage, ToolMessage
-from schemas.model import ModelRequest, Stop
-from schemas.step import StepRef
+from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.memory import Memory
+from midwatch.schemas.message import NoteMessage, ToolMessage
+from midwatch.schemas.model import ModelRequest, Stop
+from midwatch.schemas.step import StepRef
+from midwatch.testing import ManualClock
 from tests.unit.longtalk import Talk, Talker, budget, clerk, text_of, tokens_of, wordy
 
 # --- when

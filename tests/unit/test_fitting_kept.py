@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from orchestration import GoalContract
-from orchestration.compaction.render import UNTRUSTED
-from schemas.message import ToolCall, ToolMessage
-from schemas.model import ModelRequest
+from midwatch import GoalContract
+from midwatch.orchestration.context.render import UNTRUSTED
+from midwatch.schemas.message import ToolCall, ToolMessage
+from midwatch.schemas.model import ModelRequest
+from midwatch.workers.providers.anthropic.request import messages_request
+from midwatch.workers.providers.chat_completions.request import chat_request
+from midwatch.workers.providers.responses.request import responses_request
 from tests.unit.longtalk import Talk, Talker, budget, clerk, prompts, wordy
-from workers.providers.anthropic_request import messages_request
-from workers.providers.chat_request import chat_request
-from workers.providers.responses_request import responses_request
 
 
 def called(name: str, **arguments: Any) -> ToolCall:

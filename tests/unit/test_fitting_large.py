@@ -6,10 +6,10 @@ import json
 import time
 from typing import Any
 
-from orchestration import tool
-from orchestration.pages import pack
-from schemas.message import ToolCall, ToolMessage
-from schemas.model import ModelRequest
+from midwatch import tool
+from midwatch.orchestration.tools.result_pages import pack
+from midwatch.schemas.message import ToolCall, ToolMessage
+from midwatch.schemas.model import ModelRequest
 from tests.unit.longtalk import Talk, Talker, budget, clerk, prompts
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from orchestration.admission import Call, OpenGate, Report
-from orchestration.errors import ModelError
-from schemas.failure import Failure, FailureKind
-from schemas.memory import Memory
-from schemas.message import Text
-from schemas.model import ModelReply, ModelRequest, Stop, Usage
-from schemas.step import Defer
+from midwatch.orchestration.admission.open_gate import OpenGate
+from midwatch.orchestration.errors import ModelError
+from midwatch.orchestration.protocol.calls import Call, Report
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.memory import Memory
+from midwatch.schemas.message import Text
+from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
+from midwatch.schemas.step import Defer
 from tests.unit.longtalk import Talk, Talker, budget, clerk, prompts, tokens_of
 
 

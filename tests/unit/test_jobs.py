@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration import Agent, RunLimits
-from orchestration.errors import ConfigError
-from orchestration.jobs import keyed_job_id, new_id, new_job
-from schemas.contract import MAX_INPUT_BYTES
-from schemas.job import SessionPolicy
+from midwatch import Agent, RunLimits
+from midwatch.orchestration.client.new_job import keyed_job_id, new_id, new_job
+from midwatch.orchestration.errors import ConfigError
+from midwatch.schemas.contract import MAX_INPUT_BYTES
+from midwatch.schemas.job import SessionPolicy
 
 AGENT = Agent(
     "clerk", "scripted:m-1", "You help.", limits=RunLimits(max_steps=7, session_timeout_s=1.5, on_busy="reject")

@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from orchestration import Agent, Escalation, tool
-from orchestration.drift import band, call_field, invalid_field, rows
-from orchestration.examples import example
-from orchestration.testing import InlineFleet
-from orchestration.validation import JSONSchemaValidator
-from schemas.message import Text, ToolCall
-from schemas.model import ModelReply, ModelRequest, Stop, Usage
+from midwatch import Agent, Escalation, tool
+from midwatch.orchestration.drift.breaker import band, call_field, invalid_field, rows
+from midwatch.orchestration.drift.examples import example
+from midwatch.schemas.message import Text, ToolCall
+from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
+from midwatch.testing import InlineFleet
+from midwatch.validators import JSONSchemaValidator
 
 MODEL = "openai:gpt-5-2025-08-07"
 STRONG = "anthropic:claude-sonnet-4-6"

@@ -7,13 +7,13 @@ import json
 import pytest
 from pydantic import BaseModel
 
-from orchestration import Agent, Escalation, tool
-from orchestration.drift import rows
-from orchestration.errors import ModelError
-from orchestration.testing import InlineFleet
-from schemas.failure import Failure, FailureKind
-from schemas.message import NoteMessage, Text
-from schemas.model import ModelReply, ModelRequest, Stop, Usage
+from midwatch import Agent, Escalation, tool
+from midwatch.orchestration.drift.breaker import rows
+from midwatch.orchestration.errors import ModelError
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.message import NoteMessage, Text
+from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
+from midwatch.testing import InlineFleet
 
 MODEL, STRONG = "openai:gpt-5-2025-08-07", "anthropic:claude-sonnet-4-6"
 

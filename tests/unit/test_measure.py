@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers.bench.measure import percentile
+from midwatch.workers.bench.measure import percentile
 
 
 @pytest.mark.parametrize(

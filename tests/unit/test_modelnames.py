@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration.errors import ConfigError
-from orchestration.modelnames import ModelName, is_pinned
+from midwatch.orchestration.agents.model_names import ModelName, is_pinned
+from midwatch.orchestration.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from schemas.message import (
+from midwatch.schemas.message import (
     AssistantMessage,
     Message,
     NoteMessage,
@@ -17,10 +17,10 @@ from schemas.message import (
     ToolMessage,
     UserMessage,
 )
-from schemas.model import ModelRequest, Stop, Usage
-from schemas.tools import ToolSpec
-from workers.providers.anthropic_reply import message_answer
-from workers.providers.anthropic_request import messages_request
+from midwatch.schemas.model import ModelRequest, Stop, Usage
+from midwatch.schemas.tools import ToolSpec
+from midwatch.workers.providers.anthropic.reply import message_answer
+from midwatch.workers.providers.anthropic.request import messages_request
 
 CACHED = {"type": "ephemeral"}
 

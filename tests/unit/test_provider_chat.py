@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from schemas.message import (
+from midwatch.schemas.message import (
     AssistantMessage,
     Message,
     NoteMessage,
@@ -17,11 +17,11 @@ from schemas.message import (
     ToolMessage,
     UserMessage,
 )
-from schemas.model import ModelRequest, Stop, Usage
-from schemas.tools import ToolSpec
-from workers.providers.chat_reply import completion_answer
-from workers.providers.chat_request import chat_request
-from workers.providers.read_json import BadReply
+from midwatch.schemas.model import ModelRequest, Stop, Usage
+from midwatch.schemas.tools import ToolSpec
+from midwatch.workers.providers.chat_completions.reply import completion_answer
+from midwatch.workers.providers.chat_completions.request import chat_request
+from midwatch.workers.providers.read_json import BadReply
 
 TOOLS = (ToolSpec(name="f", description="does f", input_schema={"type": "object"}),)
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.waithints import MAX_WAIT_MS, duration_ms, exhausted_reset_ms, retry_after_ms
-from schemas.failure import FailureKind
-from workers.providers.scrub import ECHO_CHARS, MAX_DETAIL_CHARS, scrub
-from workers.providers.vendor_error import VendorError
+from midwatch.orchestration.protocol.retry_after import MAX_WAIT_MS, duration_ms, exhausted_reset_ms, retry_after_ms
+from midwatch.schemas.failure import FailureKind
+from midwatch.workers.providers.errors.scrub import ECHO_CHARS, MAX_DETAIL_CHARS, scrub
+from midwatch.workers.providers.errors.vendor_error import VendorError
 
 
 @pytest.mark.parametrize(

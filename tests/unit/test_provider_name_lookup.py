@@ -8,7 +8,7 @@ import threading
 import httpcore2
 import pytest
 
-from workers.providers.name_lookup import NameLookup
+from midwatch.workers.providers.http.name_lookup import NameLookup
 
 
 def test_an_address_needs_no_lookup() -> None:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestration.errors import ConfigError, ModelError
-from schemas.failure import FailureKind
-from workers import providers
-from workers.providers import REGISTRY, Credentials
+from midwatch.orchestration.errors import ConfigError, ModelError
+from midwatch.schemas.failure import FailureKind
+from midwatch.workers import providers
+from midwatch.workers.providers import REGISTRY, Credentials
 
 GIVEN = Credentials(
     anthropic_api_key="k", openai_api_key="k", gemini_api_key="k", openai_base_url="http://127.0.0.1:9/v1"
@@ -25,7 +25,9 @@ def forget() -> Iterator[None]:
 
 def test_names() -> None:
     """Four providers come with the package."""
-    ours = tuple(name for name, target in providers.REGISTRY.items() if target.startswith("workers.providers."))
+    ours = tuple(
+        name for name, target in providers.REGISTRY.items() if target.startswith("midwatch.workers.providers.")
+    )
     assert ours == ("anthropic", "openai", "gemini", "openai-compatible")
 
 
@@ -91,7 +93,7 @@ def test_credentials_are_not_shown() -> None:
 def test_register(monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider of one's own is a name and where it lives; taken names and half addresses are refused."""
     monkeypatch.setattr(providers, "REGISTRY", dict(REGISTRY))
-    providers.register("mine", "workers.providers.openai_chat:connect_compatible")
+    providers.register("mine", "midwatch.workers.providers.chat_completions.model:connect_compatible")
     assert providers.load("mine", GIVEN).name == "openai-compatible"
     with pytest.raises(ConfigError, match="registered already"):
         providers.register("mine", "a:b")

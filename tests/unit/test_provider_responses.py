@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from schemas.message import (
+from midwatch.schemas.message import (
     AssistantMessage,
     Message,
     NoteMessage,
@@ -17,11 +17,11 @@ from schemas.message import (
     ToolMessage,
     UserMessage,
 )
-from schemas.model import ModelRequest, Stop, Usage
-from schemas.tools import ToolSpec
-from workers.providers.read_json import ErrorReply
-from workers.providers.responses_reply import response_answer
-from workers.providers.responses_request import reasons, responses_request
+from midwatch.schemas.model import ModelRequest, Stop, Usage
+from midwatch.schemas.tools import ToolSpec
+from midwatch.workers.providers.read_json import ErrorReply
+from midwatch.workers.providers.responses.reply import response_answer
+from midwatch.workers.providers.responses.request import reasons, responses_request
 
 TOOLS = (ToolSpec(name="f", description="does f", input_schema={"type": "object", "properties": {}}),)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.providers.gemini_schema import KEPT, MAX_PARTS, for_gemini
-from workers.providers.openai_strict import is_openai_strict
+from midwatch.workers.providers.chat_completions.gemini_schema import KEPT, MAX_PARTS, for_gemini
+from midwatch.workers.providers.responses.strict import is_openai_strict
 
 ACCEPTED = {*KEPT, "type", "properties", "required", "items", "enum", "anyOf"}
 

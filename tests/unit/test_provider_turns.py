@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.message import AssistantMessage, Message, ToolCall, ToolMessage, UserMessage
-from workers.providers.replay import wire_name
-from workers.providers.turns import Unsendable, turns
+from midwatch.schemas.message import AssistantMessage, Message, ToolCall, ToolMessage, UserMessage
+from midwatch.workers.providers.replay import wire_name
+from midwatch.workers.providers.turns import Unsendable, turns
 
 
 def said(group: int, *ids: str, provider: str = "a") -> AssistantMessage:

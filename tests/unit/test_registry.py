@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from orchestration import Agent
-from orchestration.errors import ConfigError, UnknownAgent
-from orchestration.registry import Registry, load
+from midwatch import Agent
+from midwatch.orchestration.agents.registry import Registry, load
+from midwatch.orchestration.errors import ConfigError, UnknownAgent
 
 
 def agent(name="clerk", prompt="You help.", **fields):
@@ -41,7 +41,7 @@ def test_two_different_agents_of_one_name_are_refused_when_they_are_loaded():
 
 
 MODULE = """
-from orchestration import Agent
+from midwatch import Agent
 clerk = Agent("clerk", "scripted:m-1", "You help.")
 crew = [clerk, Agent("scout", "scripted:m-1", "You scout.")]
 nothing = 3

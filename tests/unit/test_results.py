@@ -15,10 +15,10 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel
 
-from orchestration.errors import ToolFailed
-from orchestration.pages import pack
-from orchestration.results import MAX_RESULT_CHARS, READ_RESULT, bound, new_handle, page, render, tokens
-from schemas.failure import FailureKind
+from midwatch.orchestration.errors import ToolFailed
+from midwatch.orchestration.tools.result_pages import READ_RESULT, pack, page
+from midwatch.orchestration.tools.results import MAX_RESULT_CHARS, bound, new_handle, render, tokens
+from midwatch.schemas.failure import FailureKind
 
 
 class Status(Enum):

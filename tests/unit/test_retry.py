@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from orchestration.retry import backoff_ms, decide
-from schemas.failure import Failure, FailureKind
-from schemas.policy import NEVER_RETRIED, TRANSIENT, RetryConfig
-from schemas.step import DeadLetter, Defer
+from midwatch.orchestration.steps.retry import backoff_ms, decide
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.policy import NEVER_RETRIED, TRANSIENT, RetryConfig
+from midwatch.schemas.step import DeadLetter, Defer
 
 RNG = random.Random(7)
 

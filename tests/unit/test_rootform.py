@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.dialects.root import MAX_SAID_CHARS, NotOneObject, one_object
+from midwatch.orchestration.dialects.root import MAX_SAID_CHARS, NotOneObject, one_object
 
 A, B = {"a": {"type": "string"}}, {"b": {"type": "integer"}}
 TEXT, NUMBER = {"type": "string"}, {"type": "integer"}

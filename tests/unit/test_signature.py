@@ -14,10 +14,10 @@ from uuid import UUID
 import pytest
 from pydantic import AfterValidator, BaseModel, Field
 
-from orchestration.docstrings import read_docstring
-from orchestration.errors import ConfigError
-from orchestration.signature import Signature
-from orchestration.toolcontext import ToolContext
+from midwatch import ToolContext
+from midwatch.orchestration.errors import ConfigError
+from midwatch.orchestration.tools.docstrings import read_docstring
+from midwatch.orchestration.tools.signature import Signature
 
 if TYPE_CHECKING:
     from collections import OrderedDict as OnlyForCheckers

@@ -9,13 +9,23 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from orchestration.errors import ConfigError
-from schemas.model import Stop
-from workers.simulator.brain import SPOILED_ID, Answer, Call, Conversation, Say, ToolOffer, Turn, UnexpectedCall, Use
-from workers.simulator.example import example
-from workers.simulator.rules import RuleBrain, each_tool_once
-from workers.simulator.script import ScriptBrain
-from workers.simulator.transcript import TranscriptBrain
+from midwatch.orchestration.errors import ConfigError
+from midwatch.schemas.model import Stop
+from midwatch.workers.simulator.brains.brain import (
+    SPOILED_ID,
+    Answer,
+    Call,
+    Conversation,
+    Say,
+    ToolOffer,
+    Turn,
+    UnexpectedCall,
+    Use,
+)
+from midwatch.workers.simulator.brains.example import example
+from midwatch.workers.simulator.brains.rules import RuleBrain, each_tool_once
+from midwatch.workers.simulator.brains.script import ScriptBrain
+from midwatch.workers.simulator.brains.transcript import TranscriptBrain
 
 
 def heard(*turns: Turn, system: str = "", **more: Any) -> Conversation:
@@ -183,11 +193,14 @@ def test_the_default_rules_use_each_tool_once_per_job() -> None:
 
 def test_rules_are_found_by_name() -> None:
     """`module:attr`; what is wrong with a name is said, with what there is."""
-    assert RuleBrain.named("workers.simulator.rules:each_tool_once").rules is each_tool_once
+    assert RuleBrain.named("midwatch.workers.simulator.brains.rules:each_tool_once").rules is each_tool_once
     for name, told in (
         ("each_tool_once", "expected `module:attr`"),
         ("no.such.module:rules", "can't import 'no.such.module'"),
-        ("workers.simulator.rules:each_tool_twice", "no callable 'each_tool_twice'; it has: .*each_tool_once"),
+        (
+            "midwatch.workers.simulator.brains.rules:each_tool_twice",
+            "no callable 'each_tool_twice'; it has: .*each_tool_once",
+        ),
     ):
         with pytest.raises(ConfigError, match=told):
             RuleBrain.named(name)

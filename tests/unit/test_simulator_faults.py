@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from orchestration.errors import ConfigError
-from schemas.model import Stop, Usage
-from workers.simulator.brain import SPOILED_ID, Call, Conversation, ToolOffer, Turn
-from workers.simulator.faults import ALTERING, MISREPORTING, REFUSING, SPOILING, Fault, Faults, chance
-from workers.simulator.ratelimit import Bucket, RateLimit
-from workers.simulator.spoil import spoil
-from workers.simulator.wires.wire import RefusalKind, Reply
+from midwatch.orchestration.errors import ConfigError
+from midwatch.schemas.model import Stop, Usage
+from midwatch.workers.simulator.brains.brain import SPOILED_ID, Call, Conversation, ToolOffer, Turn
+from midwatch.workers.simulator.faults import ALTERING, MISREPORTING, REFUSING, SPOILING, Fault, Faults, chance
+from midwatch.workers.simulator.ratelimit import Bucket, RateLimit
+from midwatch.workers.simulator.spoil import spoil
+from midwatch.workers.simulator.vendor_formats.vendor_format import RefusalKind, Reply
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.simulator.brain import Call, Turn
-from workers.simulator.metering import Meter
-from workers.simulator.pairing import OrphanResult, Result, UnansweredCalls, pair
-from workers.simulator.wires import ANSWERS
-from workers.simulator.wires.jsontext import dump, encoded
-from workers.simulator.wires.openai_errors import duration
-from workers.simulator.wires.reading import heard, read
-from workers.simulator.wires.wire import BadRequest, RateState, Refusal, RefusalKind, Wire
+from midwatch.workers.simulator.brains.brain import Call, Turn
+from midwatch.workers.simulator.metering import Meter
+from midwatch.workers.simulator.pairing import OrphanResult, Result, UnansweredCalls, pair
+from midwatch.workers.simulator.vendor_formats import ANSWERS
+from midwatch.workers.simulator.vendor_formats.jsontext import dump, encoded
+from midwatch.workers.simulator.vendor_formats.openai_errors import duration
+from midwatch.workers.simulator.vendor_formats.reading import heard, read
+from midwatch.workers.simulator.vendor_formats.vendor_format import BadRequest, RateState, Refusal, RefusalKind, Wire
 
 MESSAGES, RESPONSES, CHAT = (ANSWERS[path] for path in ("/v1/messages", "/v1/responses", "/v1/chat/completions"))
 every_wire = pytest.mark.parametrize("wire", ANSWERS.values(), ids=lambda wire: wire.name)

@@ -6,17 +6,17 @@ from contextlib import contextmanager
 
 import pytest
 
-from orchestration import Agent, Escalation, RetryConfig, RunLimits, ToolContext, ToolError, tool
-from orchestration.admission import Call, Report, Settlement
-from orchestration.errors import StoreUnavailable
-from orchestration.ports import Gate
-from orchestration.testing import InlineFleet, ScriptedModel, call
-from orchestration.toolstep import UNKNOWN_EFFECT
-from schemas.failure import Failure, FailureKind
-from schemas.job import JobStatus
-from schemas.message import ToolMessage
-from schemas.model import ModelReply, Stop, Usage
-from schemas.step import Defer
+from midwatch import Agent, Escalation, RetryConfig, RunLimits, ToolContext, ToolError, tool
+from midwatch.orchestration.errors import StoreUnavailable
+from midwatch.orchestration.ports import Gate
+from midwatch.orchestration.protocol.calls import Call, Report, Settlement
+from midwatch.orchestration.steps.tool_step import UNKNOWN_EFFECT
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.message import ToolMessage
+from midwatch.schemas.model import ModelReply, Stop, Usage
+from midwatch.schemas.step import Defer
+from midwatch.testing import InlineFleet, ScriptedModel, call
 
 
 class Ledger:

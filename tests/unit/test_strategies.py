@@ -9,20 +9,20 @@ from hashlib import sha1
 
 import pytest
 
-from orchestration import Agent, ContextBudget
-from orchestration.commits import Compaction, CompactionWork
-from orchestration.compaction.restore import handles_of, restore, text_of
-from orchestration.context import note_weight
-from orchestration.recall import unpack_group
-from orchestration.strategies import STRATEGIES, Room
-from orchestration.weight import weigh_all, weigh_message
-from schemas.memory import Memory
-from schemas.message import AssistantMessage, Message, NoteMessage, Opaque, ToolMessage, UserMessage
-from schemas.model import ModelReply
-from schemas.policy import ContextBudget as Budget
-from schemas.step import StepRef
+from midwatch import Agent, ContextBudget
+from midwatch.orchestration.context.recall import unpack_group
+from midwatch.orchestration.context.restore import handles_of, restore, text_of
+from midwatch.orchestration.context.strategies import STRATEGIES, Room
+from midwatch.orchestration.context.window import note_weight
+from midwatch.orchestration.protocol.commits import Compaction, CompactionWork
+from midwatch.orchestration.tokens.weight import weigh_all, weigh_message
+from midwatch.schemas.memory import Memory
+from midwatch.schemas.message import AssistantMessage, Message, NoteMessage, Opaque, ToolMessage, UserMessage
+from midwatch.schemas.model import ModelReply
+from midwatch.schemas.policy import ContextBudget as Budget
+from midwatch.schemas.step import StepRef
+from midwatch.workers.bench.context.windows import split_groups
 from tests.unit.claims import said, tool_call
-from workers.bench.context.windows import split_groups
 
 AGENT = Agent("clerk", "scripted:m-1", "You help.", context_budget=ContextBudget(max_tokens=10_000))
 SHRINKING = [name for name in STRATEGIES if name != "none"]

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestration import tool
-from orchestration.dialects.strict import strict_form
-from workers.providers.openai_strict import is_openai_strict
+from midwatch import tool
+from midwatch.orchestration.dialects.strict import strict_form
+from midwatch.workers.providers.responses.strict import is_openai_strict
 
 OBJECT = {"type": "object", "additionalProperties": False}
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration import Agent, RetryConfig, realmodels
-from orchestration.errors import ConfigError, ModelError
-from orchestration.testing import ManualClock, ScriptedModel, call, forbid_real_models, run_inline
-from schemas.failure import FailureKind
-from schemas.job import JobStatus
-from schemas.message import ToolCall, UserMessage
-from schemas.model import ModelRequest, Stop
+from midwatch import Agent, RetryConfig
+from midwatch.orchestration.errors import ConfigError, ModelError
+from midwatch.orchestration.testing import real_models
+from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.message import ToolCall, UserMessage
+from midwatch.schemas.model import ModelRequest, Stop
+from midwatch.testing import ManualClock, ScriptedModel, call, forbid_real_models, run_inline
 
 AGENT = Agent("clerk", "scripted:m-1", "You help.")
 REQUEST = ModelRequest(model="m-1", system="s", messages=(UserMessage(group=1, text="hi"),))
@@ -100,11 +101,11 @@ def test_time_does_not_go_back():
 
 def test_real_models_can_be_forbidden():
     """For a block; blocks nest, and each of them holds."""
-    realmodels.check("anthropic")
+    real_models.check("anthropic")
     with forbid_real_models(allow=("openai-compatible",)):
-        realmodels.check("openai-compatible")
+        real_models.check("openai-compatible")
         with pytest.raises(ConfigError, match="'anthropic' was about to be called"):
-            realmodels.check("anthropic")
+            real_models.check("anthropic")
         with forbid_real_models(), pytest.raises(ConfigError):
-            realmodels.check("openai-compatible")
-    realmodels.check("anthropic")
+            real_models.check("openai-compatible")
+    real_models.check("anthropic")

@@ -22,12 +22,12 @@ import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.errors import ToolFailed
-from orchestration.toolfailures import tool_failure
-from orchestration.toolrun import run_tool
-from orchestration.tools import tool
-from orchestration.waithints import MAX_WAIT_MS
-from schemas.failure import Failure, FailureKind
+from midwatch import tool
+from midwatch.orchestration.errors import ToolFailed
+from midwatch.orchestration.protocol.retry_after import MAX_WAIT_MS
+from midwatch.orchestration.tools.failures import tool_failure
+from midwatch.orchestration.tools.run import run_tool
+from midwatch.schemas.failure import Failure, FailureKind
 
 URL = "http://jira.test/issue/7"
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from orchestration.errors import ConfigError, RunInsideTool
-from orchestration.tools import Tool, ToolContext, agent_tool, tool
-from orchestration.validation import JSONSchemaValidator
-from schemas.policy import RetryConfig
+from midwatch import ToolContext, tool
+from midwatch.orchestration.errors import ConfigError, RunInsideTool
+from midwatch.orchestration.tools.declaration import Tool
+from midwatch.orchestration.tools.toolbox import agent_tool
+from midwatch.schemas.policy import RetryConfig
+from midwatch.validators import JSONSchemaValidator
 
 ORDER = JSONSchemaValidator(
     {

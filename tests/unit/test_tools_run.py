@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import structlog
 
-from orchestration.errors import ConfigError, ToolError, ToolFailed
-from orchestration.toolrun import inside_tool, run_tool
-from orchestration.tools import Tool, ToolContext, tool
-from orchestration.validation import JSONSchemaValidator
-from schemas.failure import FailureKind
+from midwatch import ToolContext, ToolError, tool
+from midwatch.orchestration.errors import ConfigError, ToolFailed
+from midwatch.orchestration.tools.declaration import Tool
+from midwatch.orchestration.tools.run import inside_tool, run_tool
+from midwatch.schemas.failure import FailureKind
+from midwatch.validators import JSONSchemaValidator
 
 ANYTHING = JSONSchemaValidator({"type": "object"})
 SHORT_S = 0.05

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestration.errors import ConfigError
-from orchestration.tools import CheckedCall, RefusedCall, Tool, Toolbox, idempotency_key, tool
-from orchestration.validation import JSONSchemaValidator
-from schemas.message import ToolCall
+from midwatch import tool
+from midwatch.orchestration.errors import ConfigError
+from midwatch.orchestration.tools.declaration import Tool
+from midwatch.orchestration.tools.toolbox import CheckedCall, RefusedCall, Toolbox, idempotency_key
+from midwatch.schemas.message import ToolCall
+from midwatch.validators import JSONSchemaValidator
 
 
 @tool

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from orchestration.errors import ConfigError
-from orchestration.validation import JSONSchemaValidator, Problem, explain
+from midwatch.orchestration.errors import ConfigError
+from midwatch.orchestration.validation.problems import explain
+from midwatch.validators import JSONSchemaValidator, Problem
 
 TICKETS: dict[str, Any] = {
     "type": "object",

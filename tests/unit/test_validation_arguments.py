@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from orchestration.validation import InvalidArguments, parse_arguments
+from midwatch.orchestration.validation.arguments import parse_arguments
+from midwatch.validators import InvalidArguments
 
 
 def refused(raw: str, *, has_required: bool = True) -> InvalidArguments:

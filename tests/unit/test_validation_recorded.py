@@ -15,10 +15,11 @@ import pytest
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from orchestration.errors import ConfigError
-from orchestration.formats import FORMATS
-from orchestration.keywords import DIALECTS, LATEST
-from orchestration.validation import InvalidArguments, JSONSchemaValidator, parse_arguments
+from midwatch.orchestration.errors import ConfigError
+from midwatch.orchestration.validation.arguments import parse_arguments
+from midwatch.orchestration.validation.formats import FORMATS
+from midwatch.orchestration.validation.keywords import DIALECTS, LATEST
+from midwatch.validators import InvalidArguments, JSONSchemaValidator
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from orchestration.regexsafety import hazard
+from midwatch.orchestration.validation.regex_safety import hazard
 
 EXPONENTIAL = [
     r"^(a+)+$",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration.weight import SAMPLE_CHARS, SAMPLES, weigh, weigh_all, weigh_message
-from schemas.message import AssistantMessage, Opaque, Text, ToolCall, ToolMessage, UserMessage
+from midwatch.orchestration.tokens.weight import SAMPLE_CHARS, SAMPLES, weigh, weigh_all, weigh_message
+from midwatch.schemas.message import AssistantMessage, Opaque, Text, ToolCall, ToolMessage, UserMessage
 from tests.unit.claims import result, said, tool_call
 
 

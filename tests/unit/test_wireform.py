@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from orchestration.dialects.arrays import with_items
-from orchestration.dialects.wire import wire_form, wire_output
-from schemas.message import UserMessage
-from schemas.model import ModelRequest
-from schemas.tools import ToolSpec
-from workers.providers.anthropic_messages import MessagesDialect
-from workers.providers.anthropic_request import count_request, messages_request
-from workers.providers.chat_request import chat_request
-from workers.providers.responses_request import responses_request
+from midwatch.orchestration.dialects.arrays import with_items
+from midwatch.orchestration.dialects.vendor_form import wire_form, wire_output
+from midwatch.schemas.message import UserMessage
+from midwatch.schemas.model import ModelRequest
+from midwatch.schemas.tools import ToolSpec
+from midwatch.workers.providers.anthropic.model import MessagesDialect
+from midwatch.workers.providers.anthropic.request import count_request, messages_request
+from midwatch.workers.providers.chat_completions.request import chat_request
+from midwatch.workers.providers.responses.request import responses_request
 
 ONE_OF = {
     "type": "object",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import redis
 
-from orchestration.errors import ConfigError
+from midwatch.orchestration.errors import ConfigError
 
 PROC = Path("/proc")
 

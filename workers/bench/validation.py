@@ -17,10 +17,12 @@ from typing import Any, Literal
 
 import jsonschema
 
-from orchestration.errors import ConfigError
-from orchestration.validation import InvalidArguments, JSONSchemaValidator, explain, parse_arguments
-from schemas.contract import JsonObject
-from workers.bench.measure import percentile
+from midwatch.orchestration.errors import ConfigError
+from midwatch.orchestration.validation.arguments import InvalidArguments, parse_arguments
+from midwatch.orchestration.validation.problems import explain
+from midwatch.orchestration.validation.validator import JSONSchemaValidator
+from midwatch.schemas.contract import JsonObject
+from midwatch.workers.bench.measure import percentile
 
 REPEATS = 3
 """Each case is timed so often and the shortest counts: the machine's other work is not the validator's."""

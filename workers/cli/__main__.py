@@ -1,10 +1,10 @@
-"""`python -m workers.cli`: the command line where the console script is not on the path."""
+"""`python -m midwatch.workers.cli`: the command line where the console script is not on the path."""
 
 from __future__ import annotations
 
 import sys
 
-from workers.cli import main
+from midwatch.workers.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

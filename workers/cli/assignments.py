@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from schemas.limits import Limits
+    from midwatch.schemas.limits import Limits
 
 HINT = "KEY=VALUE..."
 SUFFIXES = {"": 1, "k": 1_000, "K": 1_000, "M": 1_000_000}
@@ -67,7 +67,7 @@ def names() -> dict[str, str]:
     """What may be typed -> field: every field, and the short names of the rates."""
     from pydantic import AliasChoices
 
-    from schemas.limits import Limits
+    from midwatch.schemas.limits import Limits
 
     known = {}
     for field, info in Limits.model_fields.items():
@@ -107,7 +107,7 @@ def _check(before: Limits, changed: dict[str, Any]) -> None:
     """Refuse what is out of range, in the words that were typed."""
     from pydantic import ValidationError
 
-    from schemas.limits import Limits
+    from midwatch.schemas.limits import Limits
 
     try:
         Limits.model_validate({**before.model_dump(), **changed})

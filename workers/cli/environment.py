@@ -15,8 +15,8 @@ import click
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from orchestration.client import Client
-    from workers.settings import Settings
+    from midwatch.orchestration.client.client import Client
+    from midwatch.workers.settings import Settings
 
 FILE = "midwatch.toml"
 PREFIX = "MIDWATCH_"
@@ -45,7 +45,7 @@ def read_settings() -> Settings:
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
-    from workers.settings import settings
+    from midwatch.workers.settings import settings
 
     try:
         current = settings()
@@ -70,7 +70,7 @@ def connect() -> Client:
 
     """
     current = read_settings()
-    from workers.dispatch import client_of
+    from midwatch.workers.celery_app.dispatch import client_of
 
     return client_of(current)
 
@@ -83,7 +83,7 @@ def server_ms(client: Client) -> int:
 
 def source_of(name: str) -> str:
     """The environment variable that sets a setting."""
-    from workers.settings import Settings
+    from midwatch.workers.settings import Settings
 
     alias = Settings.model_fields[name].validation_alias
     return alias if isinstance(alias, str) else PREFIX + name.upper()
@@ -96,7 +96,7 @@ def without_password(value: str) -> str:
 
 def mistyped() -> list[str]:
     """Variables that look like settings and are none: a typo in a name would otherwise pass for the default."""
-    from workers.settings import Settings
+    from midwatch.workers.settings import Settings
 
     known = {source_of(name) for name in Settings.model_fields}
     strange = (name for name in os.environ if name.startswith(PREFIX) and not name.startswith(NO_SETTINGS))
@@ -105,7 +105,7 @@ def mistyped() -> list[str]:
 
 def _problem(error: ValidationError) -> str:
     """The first problem, without the value where it may be a secret."""
-    from workers.settings import Settings
+    from midwatch.workers.settings import Settings
 
     problem = error.errors(include_url=False)[0]
     key = str(problem["loc"][0]) if problem["loc"] else ""
@@ -127,7 +127,7 @@ def _problem(error: ValidationError) -> str:
 
 def _inside(where: str, problem: Any) -> str:
     """A problem within a table, such as a limit of one downstream."""
-    from workers.cli.assignments import names
+    from midwatch.workers.cli.assignments import names
 
     *path, last = (str(part) for part in problem["loc"][1:] if part != "[key]")
     where = ".".join([where, *(part if part.isidentifier() else json.dumps(part) for part in path)])

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 import click
 
-from workers.cli.output import printable_lines
+from midwatch.workers.views.output import printable_lines
 
 
 class Exit(IntEnum):
@@ -71,7 +71,7 @@ def code_of(error: Exception) -> Exit | None:
     The classes are looked up where they were loaded: whoever raised one has loaded them, and importing them here would
     cost every command that raises nothing.
     """
-    errors = sys.modules.get("orchestration.errors")
+    errors = sys.modules.get("midwatch.orchestration.errors")
     redis = sys.modules.get("redis.exceptions")
     if errors is not None and isinstance(error, errors.MidwatchError):
         by_class = (

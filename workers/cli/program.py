@@ -4,34 +4,45 @@ from __future__ import annotations
 
 import click
 
-from workers.cli.lazygroup import Lazy, LazyGroup
+from midwatch.workers.cli.lazy_group import Lazy, LazyGroup
 
 COMMANDS = {
     "Run": {
-        "demo": Lazy("workers.cli.demo:demo", "Show the whole system on this machine, faults switched on."),
-        "dev": Lazy("workers.cli.demo:dev", "Run the whole system on this machine with your own agents."),
-        "worker": Lazy("workers.cli.worker:worker", "Run one worker process; any number of them form the fleet."),
-        "flower": Lazy("workers.cli.flower:flower", "Serve Flower, with Midwatch's pages in it."),
-        "simulate": Lazy("workers.cli.simulate:simulate", "Serve a model on loopback, with faults on demand."),
+        "demo": Lazy(
+            "midwatch.workers.cli.commands.demo:demo", "Show the whole system on this machine, faults switched on."
+        ),
+        "dev": Lazy(
+            "midwatch.workers.cli.commands.demo:dev", "Run the whole system on this machine with your own agents."
+        ),
+        "worker": Lazy(
+            "midwatch.workers.cli.commands.worker:worker", "Run one worker process; any number of them form the fleet."
+        ),
+        "flower": Lazy("midwatch.workers.cli.commands.flower:flower", "Serve Flower, with Midwatch's pages in it."),
+        "simulate": Lazy(
+            "midwatch.workers.cli.commands.simulate:simulate", "Serve a model on loopback, with faults on demand."
+        ),
     },
     "Jobs": {
-        "submit": Lazy("workers.cli.submit:submit", "Enqueue a job for an agent."),
-        "jobs": Lazy("workers.cli.jobs:jobs", "List, show, follow and cancel jobs."),
-        "trace": Lazy("workers.cli.trace:trace", "Show what a job did, step by step, and why."),
+        "submit": Lazy("midwatch.workers.cli.commands.submit:submit", "Enqueue a job for an agent."),
+        "jobs": Lazy("midwatch.workers.cli.commands.jobs:jobs", "List, show, follow and cancel jobs."),
+        "trace": Lazy("midwatch.workers.cli.commands.trace:trace", "Show what a job did, step by step, and why."),
         "sessions": Lazy(
-            "workers.cli.sessions:sessions", "Read, compact and forget the conversations that jobs take place in."
+            "midwatch.workers.cli.commands.sessions:sessions",
+            "Read, compact and forget the conversations that jobs take place in.",
         ),
     },
     "Attend": {
-        "dlq": Lazy("workers.cli.dlq:dlq", "List, show, replay and discard dead letters."),
-        "approvals": Lazy("workers.cli.approvals:approvals", "Decide what was parked for a human."),
-        "gate": Lazy("workers.cli.gate:gate", "See and steer what goes to each downstream."),
+        "dlq": Lazy("midwatch.workers.cli.commands.dlq:dlq", "List, show, replay and discard dead letters."),
+        "approvals": Lazy("midwatch.workers.cli.commands.approvals:approvals", "Decide what was parked for a human."),
+        "gate": Lazy("midwatch.workers.cli.commands.gate:gate", "See and steer what goes to each downstream."),
     },
     "Look after": {
-        "findings": Lazy("workers.cli.findings:findings", "Show what a person should look at."),
-        "settings": Lazy("workers.cli.settings:settings", "List every setting, its value, and where it comes from."),
-        "doctor": Lazy("workers.cli.doctor:doctor", "Check whether this deployment is safe to run."),
-        "bench": Lazy("workers.cli.bench:bench", "Measure this machine."),
+        "findings": Lazy("midwatch.workers.cli.commands.findings:findings", "Show what a person should look at."),
+        "settings": Lazy(
+            "midwatch.workers.cli.commands.settings:settings", "List every setting, its value, and where it comes from."
+        ),
+        "doctor": Lazy("midwatch.workers.cli.commands.doctor:doctor", "Check whether this deployment is safe to run."),
+        "bench": Lazy("midwatch.workers.cli.commands.bench:bench", "Measure this machine."),
     },
 }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from workers.cli.output import printable, printable_lines, say
+from midwatch.workers.views.output import printable, printable_lines, say
 
 if TYPE_CHECKING:
     from rich.console import Console

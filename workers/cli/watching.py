@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from workers.cli.output import print_json_line
+from midwatch.workers.views.output import print_json_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,8 +35,8 @@ def draw(look: Callable[[], RenderableType]) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from orchestration.errors import StoreUnavailable
-    from workers.cli.tables import console
+    from midwatch.orchestration.errors import StoreUnavailable
+    from midwatch.workers.cli.tables import console
 
     frame = look()
     with Live(frame, console=console(), auto_refresh=False) as live:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestration import Agent, tool
+from midwatch import Agent, tool
 
 
 @tool(idempotent=True, inline=True)

@@ -14,12 +14,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from orchestration.client import Client
-from orchestration.handle import JobHandle, result_of
-from schemas.job import JobResult, JobStatus
-from workers.demo.screen import Screen
-from workers.demo.stage import Stage
-from workers.demo.tickets import CheckReport, Ticket, check, make_tickets, open_desk
+from midwatch.orchestration.client.client import Client
+from midwatch.orchestration.client.handle import JobHandle, result_of
+from midwatch.schemas.job import JobResult, JobStatus
+from midwatch.workers.demo.desk.tickets import CheckReport, Ticket, check, make_tickets, open_desk
+from midwatch.workers.demo.screen import Screen
+from midwatch.workers.demo.stage import Stage
 
 SEED = 20
 CHAOS = (
@@ -56,14 +56,14 @@ def run_demo(jobs: int = 60, *, as_json: bool = False, keep: bool = False, kills
         tickets = make_tickets(jobs, SEED)
         desk = open_desk(home / "desk.sqlite", tickets, SEED)
         env = {
-            "MIDWATCH_AGENTS": "workers.demo.desk_agents",
+            "MIDWATCH_AGENTS": "midwatch.workers.demo.desk.agents",
             "MIDWATCH_DEMO_DB": str(home / "desk.sqlite"),
             "MIDWATCH_DEMO_FLAKY": FLAKY,
             "MIDWATCH_DEMO_SEED": str(SEED),
         }
         brain = [
             "--rules",
-            "workers.demo.desk_brain:solve",
+            "midwatch.workers.demo.desk.brain:solve",
             "--chaos",
             CHAOS,
             "--seed",
@@ -102,7 +102,7 @@ def run_dev(*, flower_port: int = 5555, concurrency: int = 16) -> int:
     home = Path(os.environ.get("MIDWATCH_DEV_DIR", ".midwatch"))
     home.mkdir(exist_ok=True)
     has_key = any(os.environ.get(name) for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY"))
-    env = {} if os.environ.get("MIDWATCH_AGENTS") else {"MIDWATCH_AGENTS": "workers.demo.hello"}
+    env = {} if os.environ.get("MIDWATCH_AGENTS") else {"MIDWATCH_AGENTS": "midwatch.workers.demo.hello"}
     with Stage(home, env, None if has_key else []) as stage:
         stage.start_worker("model-1", "model,maintenance", "threads", concurrency)
         stage.start_worker("tools-1", "tools", "prefork", 2)

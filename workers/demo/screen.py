@@ -13,12 +13,12 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from schemas.job import Job, JobStatus
+from midwatch.schemas.job import Job, JobStatus
 
 if TYPE_CHECKING:
-    from workers.demo.runner import Account
-    from workers.demo.stage import Stage
-    from workers.demo.tickets import CheckReport
+    from midwatch.workers.demo.desk.tickets import CheckReport
+    from midwatch.workers.demo.runner import Account
+    from midwatch.workers.demo.stage import Stage
 
 
 class Screen:

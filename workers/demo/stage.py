@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from orchestration.client import Client
-from orchestration.errors import MidwatchError
-from workers.dispatch import client_of
-from workers.embedded import EmbeddedServer
-from workers.fleet import Death, Fleet, Member, wait_ready, worker_argv
-from workers.settings import Settings
+from midwatch.orchestration.client.client import Client
+from midwatch.orchestration.errors import MidwatchError
+from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.local.embedded_server import EmbeddedServer
+from midwatch.workers.local.fleet import Death, Fleet, wait_ready, worker_argv
+from midwatch.workers.local.process import Member
+from midwatch.workers.settings import Settings
 
 NO_KEY = "none-needed-here"
 """What stands for a vendor's key when the model server is ours."""
@@ -53,7 +54,7 @@ class Stage:
         self.server.stop()
 
     def _start_model_server(self, arguments: list[str]) -> None:
-        member = self.fleet.start("model-server", [sys.executable, "-m", "workers.simulator", *arguments])
+        member = self.fleet.start("model-server", [sys.executable, "-m", "midwatch.workers.simulator", *arguments])
         wait_ready(member, '"url"')
         lines = (self.folder / "logs" / "model-server.log").read_text().splitlines()
         url = json.loads(next(line for line in lines if '"url"' in line))["url"]
@@ -72,7 +73,7 @@ class Stage:
 
     def start_flower(self, port: int) -> None:
         """Flower, on loopback. Its address is in `flower_url`."""
-        argv = [sys.executable, "-m", "workers.cli", "flower", "--port", str(port)]
+        argv = [sys.executable, "-m", "midwatch.workers.cli", "flower", "--port", str(port)]
         self.fleet.start("flower", argv, self.env)
         self.flower_url = f"http://127.0.0.1:{port}"
 

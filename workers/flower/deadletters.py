@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from tornado import web
 from tornado.httputil import url_concat
 
-from schemas.deadletter import DeadLetterRecord, PoisonRecord
-from workers.flower import guard
-from workers.flower.page import Api, Page, ask, now_ms, operations
+from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
+from midwatch.workers.flower import guard
+from midwatch.workers.flower.page import Api, Page, ask, now_ms, operations
 
 SHOWN_LETTERS = 200
 SHOWN_POISON = 50

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from tornado import web
 
-from orchestration.errors import ConfigError
+from midwatch.orchestration.errors import ConfigError
 
 UNPROTECTED = "unprotected"
 """Our option beside Flower's own: somebody else, for example a proxy with a login, keeps strangers out."""

@@ -8,9 +8,9 @@ from flower import urls
 from flower.views import BaseHandler
 from tornado.web import url
 
-from workers.flower.deadletters import DeadLetterButton, DeadLettersApi, DeadLettersPage, DeadLetterVerb
-from workers.flower.jobs import JobApi, JobPage, JobsApi, JobsPage
-from workers.flower.loader import PageLoader
+from midwatch.workers.flower.deadletters import DeadLetterButton, DeadLettersApi, DeadLettersPage, DeadLetterVerb
+from midwatch.workers.flower.jobs import JobApi, JobPage, JobsApi, JobsPage
+from midwatch.workers.flower.loader import PageLoader
 
 TABS = (("Jobs", "midwatch_jobs"), ("Dead letters", "midwatch_dead_letters"))
 """What the navigation shows: title, name of the page. A new page is a line here, its handlers below, its template."""

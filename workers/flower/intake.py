@@ -20,7 +20,7 @@ HIDDEN = "hidden"
 LONGEST_CHARS = 1_000
 
 JOB_ROW = "job:"
-"""What the name of a row that stands for a whole job begins with (`workers.events`)."""
+"""What the name of a row that stands for a whole job begins with (`midwatch.workers.celery_app.flower_events`)."""
 
 
 class Intake(Events):  # type: ignore[misc]

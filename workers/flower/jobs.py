@@ -7,11 +7,11 @@ from typing import Any
 
 from tornado import web
 
-from schemas.contract import JsonObject
-from schemas.job import Job, JobStatus
-from workers.flower.page import Api, Page, ask, now_ms, operations
-from workers.flower.waterfall import MOST_ROWS, Waterfall, draw
-from workers.flower.wording import standing
+from midwatch.schemas.contract import JsonObject
+from midwatch.schemas.job import Job, JobStatus
+from midwatch.workers.flower.page import Api, Page, ask, now_ms, operations
+from midwatch.workers.flower.waterfall import MOST_ROWS, Waterfall, draw
+from midwatch.workers.flower.wording import standing
 
 SHOWN_JOBS = 100
 EVERY_ROW = 10_000

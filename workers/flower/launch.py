@@ -13,8 +13,8 @@ from typing import Any
 
 import structlog
 
-from orchestration.errors import ConfigError
-from workers.settings import settings
+from midwatch.orchestration.errors import ConfigError
+from midwatch.workers.settings import settings
 
 log = structlog.get_logger("midwatch.flower")
 
@@ -32,7 +32,7 @@ def run(port: int, address: str, extra: Sequence[str] = ()) -> None:
         ConfigError: an unknown option, the port is taken, or jobs would be shown to the network without a login.
 
     """
-    from workers import telemetry
+    from midwatch.workers import telemetry
 
     telemetry.configure(settings())
     flower = build(port, address, extra)
@@ -50,10 +50,10 @@ def build(port: int, address: str, extra: Sequence[str] = ()) -> Any:
     from flower.urls import settings as web_settings
     from tornado.ioloop import IOLoop
 
-    from workers.app import app
-    from workers.flower import guard
-    from workers.flower.install import install
-    from workers.flower.intake import Intake
+    from midwatch.workers.celery_app.app import app
+    from midwatch.workers.flower import guard
+    from midwatch.workers.flower.install import install
+    from midwatch.workers.flower.intake import Intake
 
     _read_options(options, [f"--port={port}", f"--address={address}", *extra])
     guard.refuse_open(options)
@@ -79,8 +79,8 @@ def _read_options(options: Any, argv: list[str]) -> None:
     from flower import command
     from tornado.options import Error, define
 
-    from workers.flower.guard import UNPROTECTED
-    from workers.flower.intake import format_task
+    from midwatch.workers.flower.guard import UNPROTECTED
+    from midwatch.workers.flower.intake import format_task
 
     if UNPROTECTED not in options:
         define(UNPROTECTED, default=False, type=bool, help="no login: a proxy in front asks for one")

@@ -11,11 +11,11 @@ from flower.api import BaseApiHandler
 from flower.views import BaseHandler
 from tornado import web
 
-from orchestration.errors import MidwatchError, NotFound, Refused, StoreUnavailable
-from orchestration.store import Operations
-from workers.dispatch import client_of
-from workers.flower import guard, wording
-from workers.settings import settings
+from midwatch.orchestration.errors import MidwatchError, NotFound, Refused, StoreUnavailable
+from midwatch.orchestration.store.operations import Operations
+from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.flower import guard, wording
+from midwatch.workers.settings import settings
 
 P = ParamSpec("P")
 T = TypeVar("T")

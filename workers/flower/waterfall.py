@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from schemas.job import Job
-from schemas.message import Message
-from schemas.step import StepKind
-from schemas.trace import TraceRecord
-from workers.cli.said import Said, said
-from workers.cli.waterfall import Timeline, why
+from midwatch.schemas.job import Job
+from midwatch.schemas.message import Message
+from midwatch.schemas.step import StepKind
+from midwatch.schemas.trace import TraceRecord
+from midwatch.workers.views.conversation import Said, said
+from midwatch.workers.views.waterfall import Timeline, why
 
 MOST_ROWS = 200
 """A page with more freezes browsers; the rest is a link away."""

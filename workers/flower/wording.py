@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas.failure import Failure
-from schemas.job import Job, JobStatus, Waiting
-from workers.cli.output import count, duration
+from midwatch.schemas.failure import Failure
+from midwatch.schemas.job import Job, JobStatus, Waiting
+from midwatch.workers.views.output import count, duration
 
 __all__ = ["Standing", "cause", "count", "cut", "duration", "standing"]
 

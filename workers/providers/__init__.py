@@ -12,10 +12,10 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Protocol, cast
 
-from orchestration import realmodels
-from orchestration.errors import ConfigError
-from orchestration.ports import Model
-from workers.providers.credentials import Credentials
+from midwatch.orchestration.errors import ConfigError
+from midwatch.orchestration.ports import Model
+from midwatch.orchestration.testing import real_models
+from midwatch.workers.providers.credentials import Credentials
 
 __all__ = ["Credentials", "Provider", "close", "load", "names", "register"]
 
@@ -31,10 +31,10 @@ class Provider(Model, Protocol):
 Connect = Callable[[Credentials], Provider]
 
 REGISTRY: dict[str, str] = {
-    "anthropic": "workers.providers.anthropic_messages:connect",
-    "openai": "workers.providers.openai_responses:connect",
-    "gemini": "workers.providers.openai_chat:connect_gemini",
-    "openai-compatible": "workers.providers.openai_chat:connect_compatible",
+    "anthropic": "midwatch.workers.providers.anthropic.model:connect",
+    "openai": "midwatch.workers.providers.responses.model:connect",
+    "gemini": "midwatch.workers.providers.chat_completions.model:connect_gemini",
+    "openai-compatible": "midwatch.workers.providers.chat_completions.model:connect_compatible",
 }
 """Provider name -> `module:function`; the function takes `Credentials` and returns the `Provider`."""
 
@@ -75,7 +75,7 @@ def load(provider: str, credentials: Credentials | None = None) -> Provider:
         ModelError: a key is missing (`auth_error`; the detail names the variable).
 
     """
-    realmodels.check(provider)
+    real_models.check(provider)
     if provider not in REGISTRY:
         close_names = get_close_matches(provider, REGISTRY, n=1)
         hint = f"; did you mean {close_names[0]!r}?" if close_names else ""

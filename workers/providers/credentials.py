@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from orchestration.errors import ModelError
-from schemas.failure import Failure, FailureKind
+from midwatch.orchestration.errors import ModelError
+from midwatch.schemas.failure import Failure, FailureKind
 
 VARIABLES: dict[str, str] = {
     "anthropic_api_key": "ANTHROPIC_API_KEY",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from schemas.contract import JsonObject
-from schemas.message import Part
-from schemas.model import ModelRequest, Stop, Usage
+from midwatch.schemas.contract import JsonObject
+from midwatch.schemas.message import Part
+from midwatch.schemas.model import ModelRequest, Stop, Usage
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import httpx2
 import openai
 
-from workers.providers.http_client import http_client, timeouts
-from workers.providers.provider_model import Connection
-from workers.providers.quiet_logs import quiet
+from midwatch.workers.providers.http.client import http_client, timeouts
+from midwatch.workers.providers.provider_model import Connection
+from midwatch.workers.providers.quiet_logs import quiet
 
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 

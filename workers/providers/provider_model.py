@@ -14,17 +14,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestration.errors import ModelError
-from orchestration.waithints import ratelimit
-from schemas.contract import JsonObject
-from schemas.model import ModelReply, ModelRequest
-from workers.providers import deadline
-from workers.providers.classify import Circumstances, failure, never_sent, request_id
-from workers.providers.dialect import Dialect
-from workers.providers.read_json import misshapen, read_object
-from workers.providers.scrub import said_in
-from workers.providers.token_usage import MAX_TOKENS
-from workers.providers.turns import Unsendable
+from midwatch.orchestration.errors import ModelError
+from midwatch.orchestration.protocol.retry_after import ratelimit
+from midwatch.schemas.contract import JsonObject
+from midwatch.schemas.model import ModelReply, ModelRequest
+from midwatch.workers.providers.dialect import Dialect
+from midwatch.workers.providers.errors.classify import Circumstances, failure, never_sent, request_id
+from midwatch.workers.providers.errors.scrub import said_in
+from midwatch.workers.providers.http import deadline
+from midwatch.workers.providers.read_json import misshapen, read_object
+from midwatch.workers.providers.token_usage import MAX_TOKENS
+from midwatch.workers.providers.turns import Unsendable
 
 if TYPE_CHECKING:
     import httpx2

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from schemas.contract import MAX_DEPTH, JsonObject
-from schemas.failure import FailureKind
+from midwatch.schemas.contract import MAX_DEPTH, JsonObject
+from midwatch.schemas.failure import FailureKind
 
 
 class BadReply(Exception):

@@ -7,8 +7,8 @@ import json
 import re
 from typing import NoReturn
 
-from schemas.contract import JsonObject
-from schemas.message import NoteMessage, ToolMessage, UserMessage
+from midwatch.schemas.contract import JsonObject
+from midwatch.schemas.message import NoteMessage, ToolMessage, UserMessage
 
 EARLIER_TURNS = "<reminder>Earlier turns are not shown.</reminder>"
 """What a window begins with that was trimmed to a model turn: some vendors want the user to begin."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.model import Stop, Usage
+from midwatch.schemas.model import Stop, Usage
 
 MAX_TOKENS = 100_000_000
 """No call is this large; a figure above it is an error of the provider, and would wreck budgets and prices."""

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from schemas.failure import FailureKind
-from schemas.message import AssistantMessage, Message, NoteMessage, ToolMessage, UserMessage
+from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.message import AssistantMessage, Message, NoteMessage, ToolMessage, UserMessage
 
 _PORTABLE_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 """An id that every vendor takes: Anthropic allows no other characters, OpenAI at most 40 in a chat."""

@@ -1,6 +1,6 @@
 """A model server on loopback that speaks what the vendors' SDKs speak, with faults on demand.
 
-from workers.simulator import Faults, ModelServer, Say, ScriptBrain, Use
+from midwatch.workers.simulator import Faults, ModelServer, Say, ScriptBrain, Use
 
 brain = ScriptBrain([Use([("find_order", {"order_id": "W1"})]), "It is on its way."])
 with ModelServer(brain, faults=Faults(rate_limited=0.1, seed=7)) as server:
@@ -10,13 +10,23 @@ with ModelServer(brain, faults=Faults(rate_limited=0.1, seed=7)) as server:
 
 from __future__ import annotations
 
-from workers.simulator.brain import Answer, Brain, Call, Conversation, Say, ToolOffer, Turn, UnexpectedCall, Use
-from workers.simulator.faults import Fault, Faults
-from workers.simulator.journal import Entry, Stats
-from workers.simulator.rules import RuleBrain
-from workers.simulator.script import ScriptBrain
-from workers.simulator.server import ModelServer
-from workers.simulator.transcript import TranscriptBrain
+from midwatch.workers.simulator.brains.brain import (
+    Answer,
+    Brain,
+    Call,
+    Conversation,
+    Say,
+    ToolOffer,
+    Turn,
+    UnexpectedCall,
+    Use,
+)
+from midwatch.workers.simulator.brains.rules import RuleBrain
+from midwatch.workers.simulator.brains.script import ScriptBrain
+from midwatch.workers.simulator.brains.transcript import TranscriptBrain
+from midwatch.workers.simulator.faults import Fault, Faults
+from midwatch.workers.simulator.journal import Entry, Stats
+from midwatch.workers.simulator.server import ModelServer
 
 __all__ = [
     "Answer",

@@ -1,16 +1,16 @@
-"""`python -m workers.simulator`: the model server without the rest of Midwatch's command line."""
+"""`python -m midwatch.workers.simulator`: the model server without the rest of Midwatch's command line."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from workers.simulator.serve import Options, serve
+from midwatch.workers.simulator.serve import Options, serve
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Read the command line and serve; 2 when it is wrong."""
-    parser = argparse.ArgumentParser("python -m workers.simulator", description=__doc__)
+    parser = argparse.ArgumentParser("python -m midwatch.workers.simulator", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 is a free one")
     parser.add_argument("--script", help="JSON or TOML file: replies in order")

@@ -10,14 +10,14 @@ from urllib.parse import parse_qs
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 
-from schemas.contract import JsonObject
-from workers.simulator.faults import Faults
-from workers.simulator.journal import Journal
-from workers.simulator.modelcall import ModelCalls
-from workers.simulator.wires import ANSWERS, COUNTERS
-from workers.simulator.wires.jsontext import encoded
-from workers.simulator.wires.reading import read
-from workers.simulator.wires.wire import BadRequest, Refusal, RefusalKind
+from midwatch.schemas.contract import JsonObject
+from midwatch.workers.simulator.faults import Faults
+from midwatch.workers.simulator.journal import Journal
+from midwatch.workers.simulator.modelcall import ModelCalls
+from midwatch.workers.simulator.vendor_formats import ANSWERS, COUNTERS
+from midwatch.workers.simulator.vendor_formats.jsontext import encoded
+from midwatch.workers.simulator.vendor_formats.reading import read
+from midwatch.workers.simulator.vendor_formats.vendor_format import BadRequest, Refusal, RefusalKind
 
 PREFIX = "/__midwatch__/"
 

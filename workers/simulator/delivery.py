@@ -13,7 +13,7 @@ from typing import cast
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 
-from workers.simulator.faults import Fault, Faults
+from midwatch.workers.simulator.faults import Fault, Faults
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from orchestration.errors import ConfigError
-from schemas.contract import Contract, JsonObject
+from midwatch.orchestration.errors import ConfigError
+from midwatch.schemas.contract import Contract, JsonObject
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 

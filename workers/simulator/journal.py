@@ -8,8 +8,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 
-from schemas.contract import Contract
-from schemas.model import Usage
+from midwatch.schemas.contract import Contract
+from midwatch.schemas.model import Usage
 
 KEPT_ENTRIES = 100_000
 """In memory. A file keeps them all."""

@@ -11,10 +11,10 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from schemas.model import Usage
-from workers.simulator.brain import Conversation
-from workers.simulator.wires.jsontext import dump
-from workers.simulator.wires.wire import Prompt
+from midwatch.schemas.model import Usage
+from midwatch.workers.simulator.brains.brain import Conversation
+from midwatch.workers.simulator.vendor_formats.jsontext import dump
+from midwatch.workers.simulator.vendor_formats.vendor_format import Prompt
 
 BYTES_PER_TOKEN = 4
 SMALLEST_CACHED_TOKENS = 1_024

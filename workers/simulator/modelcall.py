@@ -13,18 +13,25 @@ from datetime import UTC, datetime
 
 from tornado.httputil import HTTPServerRequest
 
-from schemas.contract import JsonObject
-from schemas.model import Stop, Usage
-from workers.simulator.brain import Answer, Brain, Call, Conversation, UnexpectedCall, Use
-from workers.simulator.delivery import WEB_PAGE, HttpAnswer, deliver
-from workers.simulator.faults import ALTERING, MISREPORTING, REFUSING, SPOILING, Fault, Faults, chance
-from workers.simulator.journal import Entry, Journal
-from workers.simulator.metering import Meter, spoken
-from workers.simulator.ratelimit import RateLimit
-from workers.simulator.spoil import exhausted, spoil
-from workers.simulator.wires.jsontext import dump, encoded
-from workers.simulator.wires.reading import read
-from workers.simulator.wires.wire import BadRequest, Prompt, Refusal, RefusalKind, Reply, Wire
+from midwatch.schemas.contract import JsonObject
+from midwatch.schemas.model import Stop, Usage
+from midwatch.workers.simulator.brains.brain import Answer, Brain, Call, Conversation, UnexpectedCall, Use
+from midwatch.workers.simulator.delivery import WEB_PAGE, HttpAnswer, deliver
+from midwatch.workers.simulator.faults import ALTERING, MISREPORTING, REFUSING, SPOILING, Fault, Faults, chance
+from midwatch.workers.simulator.journal import Entry, Journal
+from midwatch.workers.simulator.metering import Meter, spoken
+from midwatch.workers.simulator.ratelimit import RateLimit
+from midwatch.workers.simulator.spoil import exhausted, spoil
+from midwatch.workers.simulator.vendor_formats.jsontext import dump, encoded
+from midwatch.workers.simulator.vendor_formats.reading import read
+from midwatch.workers.simulator.vendor_formats.vendor_format import (
+    BadRequest,
+    Prompt,
+    Refusal,
+    RefusalKind,
+    Reply,
+    Wire,
+)
 
 REMEMBERED_TURNS = 200_000
 USUAL_WINDOW_TOKENS = 200_000

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from workers.simulator.brain import Call, Turn
+from midwatch.workers.simulator.brains.brain import Call, Turn
 
 
 @dataclass(frozen=True, slots=True)

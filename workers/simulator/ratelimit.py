@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from workers.simulator.faults import Faults
-from workers.simulator.wires.wire import RateState, Refusal, RefusalKind
+from midwatch.workers.simulator.faults import Faults
+from midwatch.workers.simulator.vendor_formats.vendor_format import RateState, Refusal, RefusalKind
 
 
 @dataclass(slots=True)

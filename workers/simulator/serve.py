@@ -1,4 +1,4 @@
-"""The model server as a process: `midwatch simulate`, or `python -m workers.simulator`."""
+"""The model server as a process: `midwatch simulate`, or `python -m midwatch.workers.simulator`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 
 from pydantic import Field
 
-from orchestration.errors import ConfigError
-from schemas.contract import Contract
-from workers.simulator.brain import Brain
-from workers.simulator.faults import Faults
-from workers.simulator.rules import RuleBrain
-from workers.simulator.script import ScriptBrain
-from workers.simulator.server import ModelServer
-from workers.simulator.transcript import TranscriptBrain
+from midwatch.orchestration.errors import ConfigError
+from midwatch.schemas.contract import Contract
+from midwatch.workers.simulator.brains.brain import Brain
+from midwatch.workers.simulator.brains.rules import RuleBrain
+from midwatch.workers.simulator.brains.script import ScriptBrain
+from midwatch.workers.simulator.brains.transcript import TranscriptBrain
+from midwatch.workers.simulator.faults import Faults
+from midwatch.workers.simulator.server import ModelServer
 
 
 class Options(Contract):

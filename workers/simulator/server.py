@@ -14,14 +14,14 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
 
-from orchestration.errors import ConfigError
-from workers.simulator.brain import Brain
-from workers.simulator.control import Control
-from workers.simulator.faults import Faults
-from workers.simulator.journal import Entry, Journal, Stats
-from workers.simulator.modelcall import ModelCalls
-from workers.simulator.rules import RuleBrain, Rules
-from workers.simulator.wires import ANSWERS
+from midwatch.orchestration.errors import ConfigError
+from midwatch.workers.simulator.brains.brain import Brain
+from midwatch.workers.simulator.brains.rules import RuleBrain, Rules
+from midwatch.workers.simulator.control import Control
+from midwatch.workers.simulator.faults import Faults
+from midwatch.workers.simulator.journal import Entry, Journal, Stats
+from midwatch.workers.simulator.modelcall import ModelCalls
+from midwatch.workers.simulator.vendor_formats import ANSWERS
 
 LARGEST_BODY_BYTES = 64_000_000
 """Twice what any vendor accepts; a larger request is cut off by the HTTP layer."""

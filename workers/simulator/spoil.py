@@ -13,12 +13,12 @@ from jsonschema.exceptions import SchemaError
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from schemas.contract import JsonObject
-from schemas.model import Stop, Usage
-from workers.simulator.brain import SPOILED_ID, Call, Conversation
-from workers.simulator.faults import SPOILING, Fault, chance
-from workers.simulator.wires.jsontext import dump
-from workers.simulator.wires.wire import Reply
+from midwatch.schemas.contract import JsonObject
+from midwatch.schemas.model import Stop, Usage
+from midwatch.workers.simulator.brains.brain import SPOILED_ID, Call, Conversation
+from midwatch.workers.simulator.faults import SPOILING, Fault, chance
+from midwatch.workers.simulator.vendor_formats.jsontext import dump
+from midwatch.workers.simulator.vendor_formats.vendor_format import Reply
 
 
 def spoil(fault: Fault, reply: Reply, conversation: Conversation, seed: int) -> Reply | None:

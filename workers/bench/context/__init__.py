@@ -8,18 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from orchestration.errors import ConfigError
-from orchestration.ports import Model
-from workers.bench.context.counting import TokenCounter, token_counter
-from workers.bench.context.needed import Tally
-from workers.bench.context.peers import PEERS, trimmed
-from workers.bench.context.recorded_model import SUMMARY
-from workers.bench.context.replay import Played, Replay, Summarizer
-from workers.bench.context.transcripts import PROVIDER, Transcript, load
-from workers.bench.context.windows import Budget
-from workers.bench.measure import percentile
-from workers.embedded import EmbeddedServer
-from workers.redisconn import connect_redis
+from midwatch.orchestration.errors import ConfigError
+from midwatch.orchestration.ports import Model
+from midwatch.workers.bench.context.counting import TokenCounter, token_counter
+from midwatch.workers.bench.context.needed import Tally
+from midwatch.workers.bench.context.peers import PEERS, trimmed
+from midwatch.workers.bench.context.recorded_model import SUMMARY
+from midwatch.workers.bench.context.replay import Played, Replay, Summarizer
+from midwatch.workers.bench.context.transcripts import PROVIDER, Transcript, load
+from midwatch.workers.bench.context.windows import Budget
+from midwatch.workers.bench.measure import percentile
+from midwatch.workers.local.embedded_server import EmbeddedServer
+from midwatch.workers.redis_connection import connect_redis
 
 RESERVE_TOKENS = 8_000
 """`ContextBudget`'s own default."""

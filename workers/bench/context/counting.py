@@ -13,10 +13,10 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from schemas.contract import canonical_json
-from schemas.message import AssistantMessage, Message, NoteMessage, Opaque, Part, Text, ToolMessage
-from schemas.model import ModelRequest
-from schemas.tools import ToolSpec
+from midwatch.schemas.contract import canonical_json
+from midwatch.schemas.message import AssistantMessage, Message, NoteMessage, Opaque, Part, Text, ToolMessage
+from midwatch.schemas.model import ModelRequest
+from midwatch.schemas.tools import ToolSpec
 
 FRAME_TOKENS = 4
 """Around each message, tool and call: role and delimiters (3 and a role in OpenAI's published counting recipe)."""

@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from schemas.message import AssistantMessage, Message, Text, ToolCall, ToolMessage
+from midwatch.schemas.message import AssistantMessage, Message, Text, ToolCall, ToolMessage
 
 MIN_CHARS, MAX_CHARS = 4, 200
 

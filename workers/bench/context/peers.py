@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from schemas.contract import canonical_json
-from schemas.message import AssistantMessage, Message, NoteMessage, ToolMessage, UserMessage
-from workers.bench.context.counting import TokenCounter
-from workers.bench.context.needed import Tally, said, tally
-from workers.bench.context.transcripts import Transcript
-from workers.bench.context.windows import Budget, goal_intact, split_groups
+from midwatch.schemas.contract import canonical_json
+from midwatch.schemas.message import AssistantMessage, Message, NoteMessage, ToolMessage, UserMessage
+from midwatch.workers.bench.context.counting import TokenCounter
+from midwatch.workers.bench.context.needed import Tally, said, tally
+from midwatch.workers.bench.context.transcripts import Transcript
+from midwatch.workers.bench.context.windows import Budget, goal_intact, split_groups
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage

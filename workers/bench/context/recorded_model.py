@@ -8,16 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from orchestration.tools import ToolContext
-from schemas.contract import canonical_json
-from schemas.message import AssistantMessage, Text, ToolMessage
-from schemas.model import ModelReply, ModelRequest, Stop, Usage
-from schemas.step import StepKind, StepRef
-from workers.bench.context.counting import TokenCounter
-from workers.bench.context.needed import Tally, said, tally
-from workers.bench.context.screenplay import PlayedJob
-from workers.bench.context.transcripts import PROVIDER
-from workers.bench.context.windows import Budget, CallRow, goal_intact, split_groups
+from midwatch.orchestration.tools.context import ToolContext
+from midwatch.schemas.contract import canonical_json
+from midwatch.schemas.message import AssistantMessage, Text, ToolMessage
+from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
+from midwatch.schemas.step import StepKind, StepRef
+from midwatch.workers.bench.context.counting import TokenCounter
+from midwatch.workers.bench.context.needed import Tally, said, tally
+from midwatch.workers.bench.context.screenplay import PlayedJob
+from midwatch.workers.bench.context.transcripts import PROVIDER
+from midwatch.workers.bench.context.windows import Budget, CallRow, goal_intact, split_groups
 
 REPLAYED = "recorded"
 SUMMARY = "summary"

@@ -16,27 +16,28 @@ from typing import Any
 
 import redis
 
-from orchestration.admission.open_gate import OpenGate
-from orchestration.agent import Agent
-from orchestration.commits import Claim
-from orchestration.errors import MidwatchError
-from orchestration.jobs import new_job
-from orchestration.keyspace import Keyspace
-from orchestration.leases import Hold, LeaseKeeper
-from orchestration.ports import Model
-from orchestration.registry import Registry
-from orchestration.step import StepRunner
-from orchestration.store import Operations, RedisStore
-from schemas.job import JobStatus
-from schemas.policy import ContextBudget, RunLimits
-from schemas.step import Priority, StepKind, StepRef
-from workers.bench.context.counting import TokenCounter
-from workers.bench.context.recorded_model import REPLAYED, RecordedModel
-from workers.bench.context.screenplay import NO_SYSTEM, PlayedJob, jobs_of, tools_of
-from workers.bench.context.transcripts import PROVIDER, Transcript
-from workers.bench.context.windows import Budget, CallRow
-from workers.bench.measure import kept_bytes
-from workers.runtime import SystemClock
+from midwatch.orchestration.admission.open_gate import OpenGate
+from midwatch.orchestration.agents.agent import Agent
+from midwatch.orchestration.agents.registry import Registry
+from midwatch.orchestration.client.new_job import new_job
+from midwatch.orchestration.errors import MidwatchError
+from midwatch.orchestration.keyspace import Keyspace
+from midwatch.orchestration.ports import Model
+from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.steps.leases import Hold, LeaseKeeper
+from midwatch.orchestration.steps.runner import StepRunner
+from midwatch.orchestration.store.operations import Operations
+from midwatch.orchestration.store.redis_store import RedisStore
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.policy import ContextBudget, RunLimits
+from midwatch.schemas.step import Priority, StepKind, StepRef
+from midwatch.workers.bench.context.counting import TokenCounter
+from midwatch.workers.bench.context.recorded_model import REPLAYED, RecordedModel
+from midwatch.workers.bench.context.screenplay import NO_SYSTEM, PlayedJob, jobs_of, tools_of
+from midwatch.workers.bench.context.transcripts import PROVIDER, Transcript
+from midwatch.workers.bench.context.windows import Budget, CallRow
+from midwatch.workers.bench.measure import kept_bytes
+from midwatch.workers.process.runtime import SystemClock
 
 SESSION = "replayed"
 KEYS = Keyspace("benchcontext")

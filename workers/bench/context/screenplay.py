@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from orchestration.errors import ToolError
-from orchestration.tools import Tool, ToolContext, tool
-from orchestration.validation import JSONSchemaValidator, Problem
-from schemas.contract import JsonObject
-from schemas.message import AssistantMessage, Part, Text, ToolCall, ToolMessage
-from schemas.model import Stop
-from schemas.tools import ToolSpec
-from workers.bench.context.transcripts import NO_DESCRIPTION, ORPHAN, Transcript, portable
+from midwatch.orchestration.errors import ToolError
+from midwatch.orchestration.tools.context import ToolContext
+from midwatch.orchestration.tools.declaration import Tool
+from midwatch.orchestration.tools.toolbox import tool
+from midwatch.orchestration.validation.problems import Problem
+from midwatch.orchestration.validation.validator import JSONSchemaValidator
+from midwatch.schemas.contract import JsonObject
+from midwatch.schemas.message import AssistantMessage, Part, Text, ToolCall, ToolMessage
+from midwatch.schemas.model import Stop
+from midwatch.schemas.tools import ToolSpec
+from midwatch.workers.bench.context.transcripts import NO_DESCRIPTION, ORPHAN, Transcript, portable
 
 OPENING = "(The record begins with the model's own words.)"
 BRIDGE = "(The record goes on here without an answer of the model.)"

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.errors import ConfigError
-from schemas.contract import JsonObject
-from schemas.message import AssistantMessage, Message, NoteMessage, ToolMessage, UserMessage
-from schemas.tools import ToolSpec
-from workers.bench.context.wireforms import Event, Heard, Result, Said, read
+from midwatch.orchestration.errors import ConfigError
+from midwatch.schemas.contract import JsonObject
+from midwatch.schemas.message import AssistantMessage, Message, NoteMessage, ToolMessage, UserMessage
+from midwatch.schemas.tools import ToolSpec
+from midwatch.workers.bench.context.recorded_formats import Event, Heard, Result, Said, read
 
 PROVIDER = "bench"
 ORPHAN = -1

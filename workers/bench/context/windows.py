@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from schemas.message import AssistantMessage, Message, ToolMessage, UserMessage
-from workers.bench.context.needed import Tally
+from midwatch.schemas.message import AssistantMessage, Message, ToolMessage, UserMessage
+from midwatch.workers.bench.context.needed import Tally
 
 
 @dataclass

@@ -1,0 +1,33 @@
+"""Every exception that Midwatch raises."""
+
+from midwatch.orchestration.errors import (
+    ConfigError,
+    JobTimeout,
+    LeaseLost,
+    MidwatchError,
+    ModelError,
+    NotFound,
+    Refused,
+    RunInsideTool,
+    SessionBusy,
+    StoreUnavailable,
+    ToolError,
+    ToolFailed,
+    UnknownAgent,
+)
+
+__all__ = [
+    "ConfigError",
+    "JobTimeout",
+    "LeaseLost",
+    "MidwatchError",
+    "ModelError",
+    "NotFound",
+    "Refused",
+    "RunInsideTool",
+    "SessionBusy",
+    "StoreUnavailable",
+    "ToolError",
+    "ToolFailed",
+    "UnknownAgent",
+]

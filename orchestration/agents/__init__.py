@@ -1,0 +1,1 @@
+"""Agents: the definition, the names of models, and the agents that a process has loaded."""

@@ -1,0 +1,1 @@
+"""What producers and operators hold: the client, job handles, new jobs, findings."""

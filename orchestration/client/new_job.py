@@ -1,0 +1,115 @@
+"""A job as it is made: ids, limits resolved, input checked."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from hashlib import sha256
+
+from pydantic import TypeAdapter, ValidationError
+
+from midwatch.orchestration.agents.agent import Agent
+from midwatch.orchestration.errors import ConfigError
+from midwatch.schemas.contract import MAX_INPUT_BYTES, Id, Name
+from midwatch.schemas.job import NewJob, Parent, SessionPolicy
+from midwatch.schemas.policy import RunLimits
+from midwatch.schemas.step import Priority
+
+_ID: TypeAdapter[str] = TypeAdapter(Id)
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def new_id(kind: str) -> str:
+    """`kind-` and a UUIDv7's 32 hex digits: sortable by time of making, unguessable (RFC 9562, section 5.7)."""
+    ms = time.time_ns() // 1_000_000
+    random = secrets.randbits(74)
+    value = (ms << 80) | (0x7 << 76) | ((random >> 62) << 64) | (0b10 << 62) | (random & ((1 << 62) - 1))
+    return f"{kind}-{value:032x}"
+
+
+def keyed_job_id(agent: str, tenant: str | None, key: str) -> str:
+    """The job id of an idempotency key: the same key gives the same job, whoever enqueues it, without a lookup."""
+    return "job-" + sha256(f"{agent}\0{tenant or ''}\0{key}".encode()).hexdigest()[:32]
+
+
+def checked_id(value: str, what: str) -> str:
+    """An id from outside, safe as part of a key. Raises ConfigError."""
+    try:
+        return _ID.validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{what}={value!r}: expected 1 to 128 letters, digits or . _ : @ -, beginning with a letter or digit"
+        ) from error
+
+
+def checked_agent(name: str) -> str:
+    """The name of an agent that this process need not have loaded. Raises ConfigError."""
+    try:
+        return _NAME.validate_python(name)
+    except ValidationError as error:
+        raise ConfigError(
+            f"agent name {name!r:.100}: expected a letter or _, then letters, digits, _ or -, at most 64"
+        ) from error
+
+
+def checked_input(text: str) -> str:
+    """A job's input: text, not empty, not too long, encodable. Raises ConfigError."""
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f"input: expected text, got {type(text).__name__} {str(text)[:40]!r}")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"input: not valid text, a lone surrogate stands at position {error.start}; decode it properly"
+        ) from error
+    if size > MAX_INPUT_BYTES:
+        raise ConfigError(
+            f"input: {size:,} bytes, at most {MAX_INPUT_BYTES:,}; store the document and give the agent a tool to read it"
+        )
+    return text
+
+
+def new_job(
+    agent: Agent | str,
+    input: str,
+    *,
+    job_id: str | None = None,
+    session_id: str | None = None,
+    idempotency_key: str | None = None,
+    priority: str = Priority.NORMAL,
+    tenant: str | None = None,
+    parent: Parent | None = None,
+    traceparent: str | None = None,
+) -> NewJob:
+    """A job for the store. By an agent's name alone, its limits are filled in by the worker at the first step.
+
+    Raises:
+        ConfigError: a bad id, priority or input.
+
+    """
+    if priority not in set(Priority):
+        raise ConfigError(f"priority={priority!r}: expected one of {', '.join(Priority)}")
+    name = agent.name if isinstance(agent, Agent) else checked_agent(agent)
+    limits = agent.limits if isinstance(agent, Agent) else RunLimits()
+    if tenant is not None:
+        checked_id(tenant, "tenant")
+    if job_id is None and idempotency_key is not None:
+        job_id = keyed_job_id(name, tenant, checked_id(idempotency_key, "idempotency_key"))
+    job_id = checked_id(job_id, "job_id") if job_id else new_id("job")
+    session_id = (
+        checked_id(session_id, "session_id") if session_id is not None else job_id.replace("job-", "session-", 1)
+    )
+    return NewJob(
+        job_id=job_id,
+        agent=name,
+        agent_version=agent.version if isinstance(agent, Agent) else "",
+        session_id=session_id,
+        input=checked_input(input),
+        tenant=tenant,
+        priority=Priority(priority),
+        parent=parent,
+        traceparent=traceparent,
+        max_steps=limits.max_steps,
+        timeout_ms=int(limits.session_timeout_s * 1000),
+        on_busy=SessionPolicy(limits.on_busy),
+    )

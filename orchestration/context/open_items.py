@@ -1,0 +1,47 @@
+"""What was asked or begun in groups that leave the window, and neither answered nor ended there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from midwatch.orchestration.context.decisions import MAX_SENTENCE_CHARS, sentences
+from midwatch.orchestration.context.scan import clean
+from midwatch.orchestration.context.taint import marked
+from midwatch.schemas.message import AssistantMessage, Message, ToolMessage, UserMessage
+
+MAX_ITEMS = 20
+"""The newest stay."""
+
+_UNCHECKED = re.compile(r"^[ \t]{0,8}[-*] \[ \] ([^\n]{1,400})", re.MULTILINE)
+
+
+def open_items(before: Sequence[str], messages: Sequence[Message]) -> list[str]:
+    """Open items after `messages`, marked where a tool's words are behind them.
+
+    A final answer (an assistant turn without calls) closes what the user had asked until then; its own question opens one.
+    """
+    items = list(before)
+    for message in messages:
+        if isinstance(message, UserMessage) and (text := clean(message.text[:MAX_SENTENCE_CHARS])):
+            items.append(f"The user asked: {text}")
+        elif isinstance(message, AssistantMessage):
+            if not message.tool_calls and message.text.strip():
+                items = [f"You asked: {one}" for one in sentences(message.text[-1_000:]) if one.endswith(("?", "？"))]
+            items += [
+                f"You planned: {clean(one[:MAX_SENTENCE_CHARS])}" for one in _UNCHECKED.findall(message.text[:20_000])
+            ]
+    items += _without_result(messages)
+    return marked(list(dict.fromkeys(items))[-MAX_ITEMS:], messages)
+
+
+def _without_result(messages: Sequence[Message]) -> list[str]:
+    """Calls of a crash: they were made, and nobody knows what they came to."""
+    answered = {(message.group, message.ordinal) for message in messages if isinstance(message, ToolMessage)}
+    return [
+        f"Group {message.group} called {call.name}; what came of it is not known"
+        for message in messages
+        if isinstance(message, AssistantMessage)
+        for ordinal, call in enumerate(message.tool_calls)
+        if (message.group, ordinal) not in answered
+    ]

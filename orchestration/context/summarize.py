@@ -1,0 +1,40 @@
+"""Who writes the memory: the extractive summarizer, or the model that the budget names, with the first as its net."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from midwatch.orchestration.agents.agent import Agent
+from midwatch.orchestration.agents.model_names import ModelName
+from midwatch.orchestration.context.summary_by_model import ByModel, Summarized
+from midwatch.orchestration.context.summary_extractive import Extractive
+from midwatch.orchestration.protocol.commits import CompactionWork
+from midwatch.schemas.memory import Memory
+from midwatch.schemas.message import Message
+from midwatch.schemas.model import ModelReply, ModelRequest
+
+log = structlog.get_logger("midwatch.compaction")
+
+Ask = Callable[[CompactionWork, ModelName, ModelRequest], ModelReply]
+"""One call of a summarizer's model, under the gate. Raises ModelError."""
+
+
+def summarize(
+    work: CompactionWork, gone: Sequence[Message], room_bytes: int, *, agent: Agent, live: Sequence[Message], ask: Ask
+) -> Summarized:
+    """The memory after `gone` left the window, and what writing it cost."""
+    memory, model = work.memory or Memory(), agent.summary_model
+    if model is None:
+        return Summarized(Extractive().summarize(memory, gone, room_bytes, live=live, pinned=agent.system))
+    by_model = ByModel(
+        lambda request: ask(work, model, request),
+        model.model,
+        input_tokens=max(2_000, min(24_000, agent.context_budget.max_tokens // 2)),
+        timeout_s=agent.limits.call_timeout_s,
+    )
+    done = by_model.summarize(memory, gone, room_bytes, live=live, pinned=agent.system)
+    if done.fell_back:
+        log.warning("compaction.fell_back", session_id=work.ref.session_id, model=str(model), why=done.fell_back)
+    return done

@@ -1,0 +1,207 @@
+"""The summarizer that asks a model for the prose. The ledger is made without it, and whatever it gets wrong is survived."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from midwatch.orchestration.context.decisions import MAX_SENTENCE_CHARS
+from midwatch.orchestration.context.facts import Kind, kind_of
+from midwatch.orchestration.context.ledger import absorb
+from midwatch.orchestration.context.open_items import MAX_ITEMS
+from midwatch.orchestration.context.prompt import ANSWER, SYSTEM, chunks
+from midwatch.orchestration.context.render import UNTRUSTED
+from midwatch.orchestration.context.scan import clean, pieces
+from midwatch.orchestration.context.summary_extractive import Extractive, advanced, prose_within
+from midwatch.orchestration.context.taint import marked
+from midwatch.orchestration.errors import MidwatchError, StoreUnavailable
+from midwatch.schemas.memory import Memory
+from midwatch.schemas.message import Message, UserMessage
+from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
+
+BYTES_PER_TOKEN = 2.5
+"""Conservative, as in the window's own first estimate."""
+
+MAX_CALLS = 16
+"""Most calls of one compaction. What lies in older chunks beyond it is in the ledger and the archive, not in the prose."""
+
+CHECKED = (Kind.ID, Kind.AMOUNT, Kind.DATE)
+"""Kinds that the model must have read somewhere: a sentence with an invented one is dropped."""
+
+
+@dataclass(frozen=True)
+class Summarized:
+    """The memory, what its making used, and, when the model was of no use, why."""
+
+    memory: Memory
+    usage: Usage = field(default_factory=Usage)
+    fell_back: str = ""
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    text: str
+    from_tool: bool
+
+
+@dataclass(frozen=True)
+class _Answer:
+    happened: tuple[_Sentence, ...]
+    open: tuple[_Sentence, ...]
+
+
+class Useless(MidwatchError):
+    """Raised when an answer can't be used: says why, without its text."""
+
+
+class ByModel:
+    """Asks chunk by chunk, each answer handed on to the next question, so its input is bounded however long the archive."""
+
+    def __init__(
+        self,
+        complete: Callable[[ModelRequest], ModelReply],
+        model: str,
+        *,
+        input_tokens: int = 24_000,
+        output_tokens: int = 1_500,
+        timeout_s: float = 60.0,
+    ) -> None:
+        self._complete = complete
+        self._model = model
+        self._chunk_bytes = int(input_tokens * BYTES_PER_TOKEN) - len(SYSTEM)
+        self._output_tokens = output_tokens
+        self._timeout_s = timeout_s
+        if self._chunk_bytes < 1_000:
+            raise ValueError(f"input_tokens={input_tokens} leaves no room for a transcript; give it 2,000 or more")
+
+    def summarize(
+        self,
+        memory: Memory,
+        groups: Sequence[Message],
+        room_bytes: int,
+        *,
+        live: Sequence[Message] = (),
+        pinned: str = "",
+    ) -> Summarized:
+        """As `Extractive.summarize`, with prose. Falls back to it on any failure of the model, and says so."""
+        plain = Extractive().summarize(memory, groups, room_bytes, live=live, pinned=pinned)
+        spent: list[Usage] = []
+        try:
+            answer = self._asked(memory, groups, spent)
+            happened, still_open = _checked(answer, memory, groups, pinned)
+            if not happened:
+                raise Useless("no sentence of the answer could be kept")
+            if len("\n".join(happened).encode()) >= sum(_text_bytes(message) for message in groups):
+                raise Useless("the summary is not shorter than what it stands for")
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            return Summarized(plain, _total(spent), _why(error))
+        written = advanced(memory, groups, summary="\n".join(happened), items=still_open[-MAX_ITEMS:])
+        written = prose_within(written, room_bytes)
+        return Summarized(absorb(written, groups, room_bytes, live=live, pinned=pinned), _total(spent))
+
+    def _asked(self, memory: Memory, groups: Sequence[Message], spent: list[Usage]) -> _Answer:
+        """Newest chunks, oldest of them first; what is known so far takes at most a quarter of each question."""
+        answer = _Answer(_remembered(memory.summary.splitlines()), _remembered(memory.open_items))
+        for chunk in list(chunks(groups, self._chunk_bytes * 3 // 4))[-MAX_CALLS:]:
+            known = json.dumps({"happened": _plain(answer.happened), "open": _plain(answer.open)}, ensure_ascii=False)
+            known = known.encode()[: self._chunk_bytes // 4].decode(errors="ignore")
+            reply = self._complete(self._request(known, chunk))
+            spent.append(reply.usage)
+            if reply.stop is not Stop.END or reply.tool_calls:
+                raise Useless(f"the model stopped with {reply.stop.value}, expected one whole answer")
+            answer = _parsed(reply.text)
+        return answer
+
+    def _request(self, known: str, chunk: str) -> ModelRequest:
+        text = (
+            "Your notes so far, made by you from earlier parts (keep in the answer what still holds):\n"
+            f"{known}\n\nThe next part of the conversation:\n{chunk}"
+        )
+        return ModelRequest(
+            model=self._model,
+            system=SYSTEM,
+            messages=(UserMessage(group=1, text=text),),
+            max_output_tokens=self._output_tokens,
+            timeout_s=self._timeout_s,
+            output_schema=ANSWER,
+        )
+
+
+def _parsed(text: str) -> _Answer:
+    """The answer's object, also when it stands in a code fence."""
+    start, end = text.find("{"), text.rfind("}")
+    try:
+        value = json.loads(text[start : end + 1]) if start >= 0 else None
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise Useless("the answer is no JSON object")
+    return _Answer(tuple(_sentences(value.get("happened"))), tuple(_sentences(value.get("open"))))
+
+
+def _sentences(value: object) -> Iterator[_Sentence]:
+    if not isinstance(value, list):
+        raise Useless("the answer is not of the schema: `happened` and `open` must be lists")
+    for one in value:
+        if not isinstance(one, dict) or not isinstance(one.get("text"), str):
+            raise Useless("the answer is not of the schema: a sentence must be an object with a text")
+        text = clean(one["text"][: 2 * MAX_SENTENCE_CHARS])
+        if text:
+            yield _Sentence(text, one.get("from_tool") is not False)
+
+
+def _checked(answer: _Answer, memory: Memory, groups: Sequence[Message], pinned: str) -> tuple[list[str], list[str]]:
+    """Without sentences that hold identifiers nobody wrote; marked where tools' words are behind them."""
+    read = "\n".join([pinned, memory.summary, *memory.open_items, *(_said(message) for message in groups)])
+    read += "\n".join(item for facts in memory.facts for item in facts.items)
+    kept = [
+        [sentence for sentence in sentences if not any(value not in read for value in _identifiers(sentence.text))]
+        for sentences in (answer.happened, answer.open)
+    ]
+    happened, still_open = (
+        marked((_shown(sentence) for sentence in dict.fromkeys(sentences)), groups) for sentences in kept
+    )
+    return happened, still_open
+
+
+def _identifiers(text: str) -> Iterator[str]:
+    for _, value, _whole in pieces(text):
+        if kind_of(value, whole=False) in CHECKED:
+            yield value
+
+
+def _shown(sentence: _Sentence) -> str:
+    text = sentence.text.replace(UNTRUSTED, "").strip()
+    return f"{UNTRUSTED} {text}" if sentence.from_tool else text
+
+
+def _remembered(texts: Iterable[str]) -> tuple[_Sentence, ...]:
+    return tuple(_Sentence(text.replace(UNTRUSTED, "").strip(), text.startswith(UNTRUSTED)) for text in texts)
+
+
+def _plain(sentences: Iterable[_Sentence]) -> list[dict[str, object]]:
+    return [{"text": one.text, "from_tool": one.from_tool} for one in sentences]
+
+
+def _said(message: Message) -> str:
+    if message.role == "tool":
+        return message.content
+    if message.role == "assistant":
+        return "\n".join([message.text, *(call.raw_arguments for call in message.tool_calls)])
+    return message.text
+
+
+def _text_bytes(message: Message) -> int:
+    return len(_said(message).encode(errors="backslashreplace"))
+
+
+def _total(spent: Iterable[Usage]) -> Usage:
+    return sum(spent, Usage())
+
+
+def _why(error: Exception) -> str:
+    """Kind and, of our own errors, the words; a stranger's message may hold the transcript."""
+    return str(error)[:200] if isinstance(error, MidwatchError) else type(error).__name__

@@ -1,0 +1,66 @@
+"""The summarizer that needs no model: the ledger and the open items, deterministic, and always there to fall back to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from midwatch.orchestration.context.ledger import absorb
+from midwatch.orchestration.context.open_items import open_items
+from midwatch.orchestration.context.render import rendered_bytes
+from midwatch.schemas.memory import Memory
+from midwatch.schemas.message import Message
+
+PROSE_SHARE = 0.3
+"""At most this part of the room for summary and open items together: the ledger needs the rest."""
+
+
+class Extractive:
+    """Keeps what was said verbatim, or not at all. It writes no prose, so it can't make anything up."""
+
+    def summarize(
+        self,
+        memory: Memory,
+        groups: Sequence[Message],
+        room_bytes: int,
+        *,
+        live: Sequence[Message] = (),
+        pinned: str = "",
+    ) -> Memory:
+        """The memory after `groups` left the window; rendered, it keeps to `room_bytes` (but for the bare note of 350 bytes).
+
+        Args:
+            memory: What was kept so far.
+            groups: Whole groups, in order, that are archived.
+            room_bytes: Ceiling of the rendered note.
+            live: What stays in the window; facts that stand there are not repeated.
+            pinned: Text that always stays: system prompt, goal.
+
+        """
+        after = advanced(memory, groups, summary=memory.summary, items=open_items(memory.open_items, groups))
+        return absorb(prose_within(after, room_bytes), groups, room_bytes, live=live, pinned=pinned)
+
+
+def advanced(memory: Memory, groups: Sequence[Message], *, summary: str, items: Sequence[str]) -> Memory:
+    """The memory one compaction later, its facts as they were."""
+    return memory.model_copy(
+        update={
+            "through_group": max([memory.through_group, *(message.group for message in groups)]),
+            "summary": summary,
+            "open_items": tuple(items),
+            "compactions": memory.compactions + 1,
+        }
+    )
+
+
+def prose_within(memory: Memory, room_bytes: int) -> Memory:
+    """Without the oldest open items, and then without the summary's end, until both keep to their share of the room."""
+    bare = memory.model_copy(update={"facts": (), "summary": "", "open_items": ()})
+    share_bytes = min(room_bytes, rendered_bytes(bare) + int(room_bytes * PROSE_SHARE))
+    prose = bare.model_copy(update={"summary": memory.summary, "open_items": memory.open_items})
+    while prose.open_items and rendered_bytes(prose) > share_bytes:
+        prose = prose.model_copy(update={"open_items": prose.open_items[1:]})
+    lines = prose.summary.splitlines()
+    while lines and rendered_bytes(prose) > share_bytes:
+        del lines[-max(1, len(lines) // 8) :]
+        prose = prose.model_copy(update={"summary": "\n".join(lines)})
+    return memory.model_copy(update={"summary": prose.summary, "open_items": prose.open_items})

@@ -1,0 +1,84 @@
+"""Assemble what one model call sees: system prompt, tools, the session's memory, and the conversation that is live."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from midwatch.orchestration.agents.agent import Agent
+from midwatch.orchestration.context.recall import RECALL
+from midwatch.orchestration.context.render import render
+from midwatch.orchestration.drift.ladder import Offer, usual
+from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.tokens.weight import weigh
+from midwatch.orchestration.tools.result_pages import READ_RESULT
+from midwatch.schemas.memory import Memory
+from midwatch.schemas.message import Message, NoteMessage
+from midwatch.schemas.model import ModelRequest
+
+
+def assemble(agent: Agent, claim: Claim, offer: Offer | None = None) -> ModelRequest:
+    """The request of this turn. Deterministic: the same claim and offer give the same request.
+
+    The offer is another than the agent's own for a model that could not make its calls: see `ladder`.
+
+    Between two compactions each begins with the bytes of the one before, so that a prompt cache can serve it.
+    """
+    offer = offer or usual(agent)
+    tools = offer.tools
+    tools += (READ_RESULT,) if "results" in claim.flags else ()
+    tools += (RECALL,) if claim.memory else ()
+    messages: Sequence[Message] = claim.log
+    if claim.memory:
+        messages = (NoteMessage(group=claim.memory.through_group, text=note(claim.memory)), *messages)
+    # Every part was validated when it was made: to do it again would cost more with every turn.
+    return ModelRequest.model_construct(
+        model=offer.model.model,
+        system=agent.system,
+        messages=tuple(messages),
+        tools=tools,
+        max_output_tokens=most_output(agent, claim),
+        timeout_s=agent.limits.call_timeout_s,
+        output_schema=offer.output_schema,
+        cache_key=claim.ref.session_id,
+    )
+
+
+def most_output(agent: Agent, claim: Claim) -> int:
+    """What the model may write: the reserve, or what is left of the job's own ceiling."""
+    reserve, ceiling = agent.context_budget.reserve_output, agent.limits.max_output_tokens
+    return reserve if ceiling is None else max(1, min(reserve, ceiling - claim.job.usage.output_tokens))
+
+
+def weight_of(agent: Agent, claim: Claim) -> int:
+    """Weight of all that is sent: prompt, goal, tools, memory, messages."""
+    return agent.fixed_weight + claim.log_weight + (note_weight(claim.memory) if claim.memory else 0)
+
+
+_notes: OrderedDict[int, tuple[Memory, str, int]] = OrderedDict()
+_KEPT = 64
+"""Sessions whose note a worker keeps: it is the same from one compaction to the next, and long."""
+
+
+def note(memory: Memory) -> str:
+    """The memory as text, made once for each memory."""
+    return _noted(memory)[1]
+
+
+def note_weight(memory: Memory) -> int:
+    """Weight of that text."""
+    return _noted(memory)[2]
+
+
+def _noted(memory: Memory) -> tuple[Memory, str, int]:
+    known = _notes.get(id(memory))
+    if known is not None and known[0] is memory:
+        return known
+    text = render(memory)
+    noted = _notes[id(memory)] = (memory, text, weigh(text))
+    while len(_notes) > _KEPT:
+        try:
+            _notes.popitem(last=False)
+        except KeyError:  # another thread emptied it
+            break
+    return noted

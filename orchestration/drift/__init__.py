@@ -1,0 +1,1 @@
+"""What follows calls and answers that do not pass: the ladder, examples, and the drift breaker."""

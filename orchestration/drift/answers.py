@@ -1,0 +1,42 @@
+"""Judge a final answer before anything downstream sees it: is there one, is it whole, does it satisfy `output_schema`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from midwatch.orchestration.agents.agent import Agent
+from midwatch.orchestration.validation.arguments import InvalidArguments, parse_arguments
+from midwatch.orchestration.validation.problems import explain
+
+AnswerKind = Literal["cut_off", "empty", "bad_json", "schema"]
+
+
+@dataclass(frozen=True)
+class BadAnswer:
+    """Why an answer is sent back: the kind, and what the model is told."""
+
+    kind: AnswerKind
+    told: str
+
+
+CUT_OFF = BadAnswer("cut_off", "Your answer was cut off at the output limit. Give it again, shorter.")
+EMPTY = BadAnswer("empty", "Your answer was empty. Answer the user now, in words.")
+
+
+def problem(agent: Agent, text: str) -> BadAnswer | None:
+    """What is wrong with an answer that came whole. With an `output_schema` it is decoded as strictly as arguments are."""
+    if not text.strip():
+        return EMPTY
+    if agent.output_validator is None:
+        return None
+    try:
+        value = parse_arguments(text, has_required=True)
+    except InvalidArguments as error:
+        return _told("bad_json", error.message.replace("The arguments are", "It is", 1))
+    found = agent.output_validator.problems(value)
+    return _told("schema", explain(found, agent.output_validator.schema)) if found else None
+
+
+def _told(kind: AnswerKind, what: str) -> BadAnswer:
+    return BadAnswer(kind, f"Your final answer does not satisfy the required schema. {what} Answer with JSON only.")

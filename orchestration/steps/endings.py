@@ -1,0 +1,79 @@
+"""How jobs end other than well: the endings that a claim forces, and the dead letter with its evidence."""
+
+from __future__ import annotations
+
+from midwatch.orchestration.agents.agent import Agent
+from midwatch.orchestration.protocol.commits import Claim, Ending
+from midwatch.schemas.deadletter import DeadLetterRecord, Try
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.trace import TraceRecord
+
+NOT_RUN = "This call has no result: the job ended around it ({why}). Whether it took effect is unknown if it had begun."
+
+
+def forced(claim: Claim) -> Failure:
+    """The failure behind `claim.ending`."""
+    job = claim.job
+    match claim.ending:
+        case "cancelled":
+            return Failure(kind=FailureKind.CANCELLED, detail="cancelled on request")
+        case "timed_out":
+            return Failure(
+                kind=FailureKind.TIMEOUT, detail=f"session_timeout: not finished {_seconds(job)} s after its first step"
+            )
+        case "step_limit":
+            return Failure(
+                kind=FailureKind.BUDGET_EXCEEDED,
+                detail=f"step_limit: {job.max_steps} model turns taken (max_steps) and no final answer",
+            )
+        case _:
+            detail = f"the step took its worker with it {claim.losses} times (killed, out of memory, or hung past its deadline)"
+            return Failure(kind=FailureKind.WORKER_LOST, detail=detail)
+
+
+def _seconds(job: object) -> int:
+    started, deadline = getattr(job, "started_ms", None), getattr(job, "deadline_ms", None)
+    return round((deadline - started) / 1000) if started and deadline else 0
+
+
+def over_budget(agent: Agent, claim: Claim) -> Failure | None:
+    """A token ceiling that this job has reached."""
+    usage, limits = claim.job.usage, agent.limits
+    for name, used, limit in (
+        ("max_input_tokens", usage.input_tokens, limits.max_input_tokens),
+        ("max_output_tokens", usage.output_tokens, limits.max_output_tokens),
+    ):
+        if limit is not None and used >= limit:
+            return Failure(kind=FailureKind.BUDGET_EXCEEDED, detail=f"{name}: {used} tokens used of {limit}")
+    return None
+
+
+def ending(claim: Claim, failure: Failure, *, dead_ms: int, worker: str, tries: tuple[Try, ...] = ()) -> Ending:
+    """The ending that a failure means: cancelled and timed out are final, everything else is a dead letter to replay."""
+    repair = NOT_RUN.format(why=failure.kind.value)
+    if claim.ending == "cancelled":
+        return Ending(status=JobStatus.CANCELLED, failure=failure, repair=repair)
+    if claim.ending == "timed_out":
+        return Ending(status=JobStatus.TIMED_OUT, failure=failure, repair=repair)
+    letter = DeadLetterRecord(
+        job_id=claim.ref.job_id,
+        session_id=claim.ref.session_id,
+        agent=claim.job.agent,
+        step=claim.ref.step,
+        kind=claim.ref.kind,
+        tool=claim.call.name if claim.call else None,
+        failure=failure,
+        dead_ms=dead_ms,
+        tries=(*tries, Try(at_ms=dead_ms, worker=worker, attempt=claim.attempt, failure=failure)),
+    )
+    return Ending(status=JobStatus.DEAD_LETTERED, failure=failure, letter=letter)
+
+
+def tries_of(records: list[TraceRecord], step: str) -> tuple[Try, ...]:
+    """Earlier attempts at a step, from the job's trace."""
+    return tuple(
+        Try(at_ms=record.ended_ms, worker=record.worker, attempt=record.attempt, failure=record.failure)
+        for record in records
+        if record.step == step and record.failure is not None
+    )

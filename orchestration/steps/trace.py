@@ -1,0 +1,45 @@
+"""The record of one attempt: what the waterfall, the dead letter and the findings are made of."""
+
+from __future__ import annotations
+
+from midwatch.orchestration.protocol.commits import Claim
+from midwatch.schemas.failure import Failure
+from midwatch.schemas.model import ModelReply
+from midwatch.schemas.step import Outcome
+from midwatch.schemas.trace import TraceRecord
+
+
+def record(
+    claim: Claim,
+    outcome: Outcome,
+    reply: ModelReply | None,
+    *,
+    failure: Failure | None,
+    reason: str,
+    invalid: tuple[str, ...],
+    word: str,
+    worker: str,
+    span_ms: tuple[int, int],
+    asked: str = "",
+) -> TraceRecord:
+    """One attempt, from `span_ms[0]` to `span_ms[1]` by the server's time. `word` when the outcome's own does not say it."""
+    return TraceRecord(
+        step=claim.ref.step,
+        kind=claim.ref.kind,
+        group=claim.group,
+        attempt=claim.attempt,
+        outcome=word or outcome.kind,
+        started_ms=span_ms[0],
+        ended_ms=span_ms[1],
+        worker=worker,
+        reason=reason,
+        asked=asked,
+        model=reply.model if reply else None,
+        stop=reply.stop.value if reply else None,
+        usage=reply.usage if reply else None,
+        request_id=reply.request_id if reply else None,
+        tools=tuple(call.name for call in reply.tool_calls) if reply else (),
+        tool=claim.call.name if claim.call else None,
+        invalid=invalid,
+        failure=failure,
+    )

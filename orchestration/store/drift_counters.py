@@ -1,0 +1,34 @@
+"""The counters of drift, as the commits of all partitions wrote them."""
+
+from __future__ import annotations
+
+import redis
+
+from midwatch.orchestration.keyspace import PARTITIONS, Keyspace
+from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
+
+
+def read(client: redis.Redis, keys: Keyspace, hours: int) -> dict[tuple[int, str], int]:
+    """By hour (since the epoch, of the server's clock) and name; the last `hours`, the present one included.
+
+    Raises:
+        StoreUnavailable: Redis can't be reached.
+
+    """
+    try:
+        seconds, _ = client.time()
+        newest = seconds // 3_600
+        wanted = range(newest - hours + 1, newest + 1)
+        pipe = client.pipeline(transaction=False)
+        for hour in wanted:
+            for p in range(PARTITIONS):
+                pipe.hgetall(keys.index(p, f"drift:{hour}"))
+        replies = pipe.execute()
+    except UNAVAILABLE as error:
+        raise unavailable(error) from error
+    found: dict[tuple[int, str], int] = {}
+    for place, reply in enumerate(replies):
+        for name, count in reply.items():
+            key = (wanted[place // PARTITIONS], name.decode())
+            found[key] = found.get(key, 0) + int(count)
+    return found

@@ -1,0 +1,130 @@
+"""A worker's copy of conversations: a claim brings only what came since, so a step costs the same at turn 2 and at turn 200."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from bisect import insort
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+
+from midwatch.orchestration.protocol.commits import LogMark
+from midwatch.orchestration.tokens.weight import weigh_message
+from midwatch.schemas.memory import Memory
+from midwatch.schemas.message import MESSAGE, Message, ToolMessage
+
+COMPRESS_ABOVE_BYTES = 4_096
+"""zlib level 1 makes a 200 KB transcript 16 times smaller in 0.5 ms (measured); below 4 KB it is not worth the call."""
+
+
+def encode(message: Message) -> bytes:
+    """One log entry: JSON, or `z` and compressed JSON when it is long."""
+    raw = message.model_dump_json(exclude_none=True).encode()
+    return b"z" + zlib.compress(raw, 1) if len(raw) > COMPRESS_ABOVE_BYTES else raw
+
+
+def decode(entry: bytes) -> tuple[Message, int]:
+    """The message of one log entry, and how many bytes of JSON it is."""
+    raw = zlib.decompress(entry[1:]) if entry[:1] == b"z" else entry
+    return MESSAGE.validate_json(raw), len(raw)
+
+
+class _Copy:
+    """One session's messages, in the order they are sent."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.length = 0
+        self.size_bytes = 0
+        self.weight = 0
+        self.messages: list[Message] = []
+        self.last = b""
+        self.memory: Memory | None = None
+
+    def append(self, entry: bytes) -> None:
+        message, size_bytes = decode(entry)
+        self.length += 1
+        self.size_bytes += size_bytes
+        self.weight += weigh_message(message)
+        self.last = entry
+        if not isinstance(message, ToolMessage):
+            self.messages.append(message)
+            return
+        # Results come in the order the fleet finished them; they are sent in the order of their calls.
+        start = len(self.messages)
+        while (
+            start
+            and isinstance(self.messages[start - 1], ToolMessage)
+            and self.messages[start - 1].group == message.group
+        ):
+            start -= 1
+        insort(self.messages, message, lo=start, key=lambda m: m.ordinal if isinstance(m, ToolMessage) else 0)
+
+
+@dataclass(frozen=True)
+class HeldMark(LogMark):
+    """A mark, and the copy it describes: what a claim brings fits it even when the cache lets go of it meanwhile."""
+
+    copy: _Copy | None = None
+
+
+@dataclass(frozen=True)
+class Held:
+    """A conversation as a worker holds it."""
+
+    messages: tuple[Message, ...] = ()
+    weight: int = 0
+    memory: Memory | None = None
+
+
+class LogCache:
+    """Least recently used sessions leave first. Thread-safe; a stale copy is only ever shorter than the truth."""
+
+    def __init__(self, max_bytes: int = 64_000_000) -> None:
+        self._max_bytes = max_bytes
+        self._copies: OrderedDict[str, _Copy] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def mark(self, session_id: str) -> HeldMark:
+        """How much of the session is here."""
+        with self._lock:
+            copy = self._copies.get(session_id)
+            if copy is None:
+                return HeldMark()
+            digest = sha1(copy.last, usedforsecurity=False).hexdigest()
+            return HeldMark(copy.epoch, copy.length, digest, copy)
+
+    def extend(
+        self, session_id: str, mark: HeldMark, epoch: int, start: int, entries: Sequence[bytes], memory: bytes = b""
+    ) -> Held:
+        """Add what a claim brought for `mark`; return the whole conversation, its weight, and the memory.
+
+        `start` is the number of the first entry brought: 0 when the copy did not fit the server's log.
+        """
+        with self._lock:
+            kept = self._copies.pop(session_id, None)
+            if kept:
+                self._bytes -= kept.size_bytes
+            copy = mark.copy if start else None
+            if copy is None:
+                copy = _Copy(epoch)
+                copy.memory = Memory.model_validate_json(memory) if memory else None
+            # Another thread may have added the same entries meanwhile: skip those.
+            for entry in entries[copy.length - start :]:
+                copy.append(entry)
+            self._copies[session_id] = copy
+            self._bytes += copy.size_bytes
+            while self._bytes > self._max_bytes and len(self._copies) > 1:
+                _, oldest = self._copies.popitem(last=False)
+                self._bytes -= oldest.size_bytes
+            return Held(tuple(copy.messages), copy.weight, copy.memory)
+
+    def forget(self, session_id: str) -> None:
+        """Drop a session, e.g. when its job ended."""
+        with self._lock:
+            copy = self._copies.pop(session_id, None)
+            if copy:
+                self._bytes -= copy.size_bytes

@@ -1,0 +1,52 @@
+"""What the store only gives back: jobs as they stand, and traces."""
+
+from __future__ import annotations
+
+import redis
+
+from midwatch.orchestration.errors import NotFound
+from midwatch.orchestration.keyspace import KEPT_S, Keyspace
+from midwatch.orchestration.store import drift_counters as driftcounters
+from midwatch.orchestration.store.records import job_of
+from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
+from midwatch.schemas.job import Job
+from midwatch.schemas.step import StepRef
+from midwatch.schemas.trace import TraceRecord
+
+
+class Shelf:
+    """The reading part of `ports.Store`."""
+
+    def __init__(self, client: redis.Redis, keys: Keyspace) -> None:
+        self.client = client
+        self.keys = keys
+
+    def job(self, job_id: str) -> Job:
+        """See `ports.Store.job`."""
+        return job_of(job_id, self._read_job(job_id))
+
+    def _read_job(self, job_id: str) -> dict[str, str]:
+        try:
+            session_id = self.client.get(self.keys.job_pointer(job_id))
+            flat = (
+                self.client.hgetall(self.keys.job(session_id.decode(), job_id)) if isinstance(session_id, bytes) else {}
+            )
+        except UNAVAILABLE as error:
+            raise unavailable(error) from error
+        if not flat:
+            raise NotFound(
+                f"no job {job_id!r}: it was never enqueued here, or its retention of {KEPT_S // 86_400} days is over"
+            )
+        return {key.decode(): value.decode() for key, value in flat.items()}  # type: ignore[union-attr]
+
+    def trace(self, ref: StepRef) -> list[TraceRecord]:
+        """See `ports.Store.trace`."""
+        try:
+            raw = self.client.lrange(self.keys.trace(ref.session_id, ref.job_id), 0, -1)
+        except UNAVAILABLE as error:
+            raise unavailable(error) from error
+        return [TraceRecord.model_validate_json(record) for record in raw]
+
+    def drift_counters(self, hours: int) -> dict[tuple[int, str], int]:
+        """See `ports.Store.drift_counters`."""
+        return driftcounters.read(self.client, self.keys, hours)

@@ -1,0 +1,207 @@
+"""Conversations from outside their jobs: what is live, what was really said, how large it is, and forgetting it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from midwatch.orchestration.context.recall import unpack_group
+from midwatch.orchestration.context.restore import handles_of, restore, text_of
+from midwatch.orchestration.errors import NotFound, Refused
+from midwatch.orchestration.keyspace import partition
+from midwatch.orchestration.protocol.anchor import Anchor
+from midwatch.orchestration.store.due_and_owed import Owing
+from midwatch.orchestration.store.log_cache import LogCache
+from midwatch.orchestration.store.records import job_of
+from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
+from midwatch.schemas.job import Job
+from midwatch.schemas.memory import Memory
+from midwatch.schemas.message import Message
+from midwatch.schemas.step import StepRef
+
+FORGOTTEN = "forgotten with its session"
+
+BY_OPERATOR = "0c"
+"""The step of a compaction that no turn found necessary: a worker runs it whatever the fill."""
+
+
+@dataclass(frozen=True)
+class SessionNumbers:
+    """A session in numbers."""
+
+    session_id: str
+    active_job: str | None
+    """The job that has the session: it runs, is parked, or is a dead letter."""
+    messages: int
+    """Live: what the next call is sent, beside the memory."""
+    groups_live: int
+    groups_archived: int
+    results_kept: int
+    """Tool results and cut messages that lie whole beside the session."""
+    compactions: int
+    originals_bytes: int
+    """Of archived groups and whole results, compressed: what MIDWATCH_SESSION_ORIGINALS_BYTES bounds."""
+    redis_bytes: int
+    """Of all its keys, as MEMORY USAGE counts them; the records of its jobs are not among them."""
+    last_call_tokens: int | None
+    """Input of the session's last model call, as its provider counted it; None before the first."""
+    last_call_model: str | None
+
+
+class Conversations(Owing):
+    """The part of `Operations` that is about sessions."""
+
+    def messages(self, session_id: str) -> tuple[Message, ...]:
+        """The live conversation of a session, in the order it is sent; empty when there is none."""
+        pipe = self.client.pipeline(transaction=False)
+        pipe.lrange(self.keys.log(session_id), 0, -1)
+        return _in_order(session_id, self._run(pipe)[0])
+
+    def memory(self, session_id: str) -> Memory | None:
+        """What stands for the groups that were compacted; None before the first compaction."""
+        pipe = self.client.pipeline(transaction=False)
+        pipe.get(self.keys.memory(session_id))
+        raw = self._run(pipe)[0]
+        return Memory.model_validate_json(raw) if raw else None
+
+    def originals(self, session_id: str) -> tuple[Message, ...]:
+        """What was really said: archived groups, then live ones, with all that was elided or cut put back.
+
+        A result whose whole is no longer kept stays as short as it is.
+        """
+        pipe = self.client.pipeline(transaction=True)  # a compaction in between would show a group twice, or not at all
+        pipe.hgetall(self.keys.archive(session_id))
+        pipe.lrange(self.keys.log(session_id), 0, -1)
+        archive, log = self._run(pipe)
+        archived = [message for body in archive.values() for message in unpack_group(body)]
+        # The prompt of the running job stays live while later groups leave.
+        said = sorted((*archived, *_in_order(session_id, log)), key=lambda message: message.group)
+        return tuple(self._restored(session_id, message) for message in said)
+
+    def numbers(self, session_id: str) -> SessionNumbers:
+        """How large the session is. Raises NotFound."""
+        keys = self._keys_of(session_id)
+        pipe = self.client.pipeline(transaction=True)
+        pipe.hmget(keys[0], "active", "compactions", "anchor", "originals")
+        pipe.lrange(keys[1], 0, -1)
+        pipe.hlen(keys[3])
+        pipe.hlen(keys[5])
+        for key in keys:
+            pipe.memory_usage(key, samples=0)
+        (active, compactions, anchor, originals), log, results, archived, *sizes = self._run(pipe)
+        if not log:
+            raise NotFound(f"no session {session_id!r}: nothing was said in it, or its retention is over")
+        messages = _in_order(session_id, log)
+        last = Anchor.read(anchor.decode()) if anchor else None
+        return SessionNumbers(
+            session_id=session_id,
+            active_job=active.decode() if active else None,
+            messages=len(messages),
+            groups_live=len({message.group for message in messages}),
+            groups_archived=archived,
+            results_kept=results,
+            compactions=int(compactions or 0),
+            originals_bytes=int(originals or 0),
+            redis_bytes=sum(size or 0 for size in sizes),
+            last_call_tokens=last.tokens if last else None,
+            last_call_model=last.model if last else None,
+        )
+
+    def compact(self, session_id: str) -> bool:
+        """Ask a worker to compact the session, whatever its fill. False: one is compacting it already.
+
+        Raises:
+            NotFound: there is no such session, or none of its jobs is known any more: nobody knows its agent.
+
+        """
+        pipe = self.client.pipeline(transaction=False)
+        pipe.time()
+        pipe.hget(self.keys.session(session_id), "compacting")
+        (seconds, micros), lock = self._run(pipe)
+        if lock and int(lock.partition(b"|")[0]) > seconds * 1_000 + micros // 1_000:
+            return False
+        newest = next(iter(self._jobs_of(session_id)), None)
+        if newest is None:
+            raise NotFound(
+                f"no session {session_id!r} with a job that is known: nothing was said in it, or its retention is over"
+            )
+        ref = StepRef(job_id=newest.job_id, session_id=session_id, step=BY_OPERATOR, priority=newest.priority)
+        self.publish((ref,))
+        return True
+
+    def forget(self, session_id: str) -> bool:
+        """Delete what was said in a session: log, memory, archive, results, and what its jobs put out and failed of.
+
+        The records of its jobs stay, without words, until their retention is over. False: there was nothing to delete.
+
+        Raises:
+            Refused: a job is under way in it, or a dead letter holds it.
+
+        """
+        jobs = [job.job_id for job in self._jobs_of(session_id)]
+        keys = self._keys_of(session_id)
+        for job_id in jobs:
+            keys += [
+                self.keys.job(session_id, job_id),
+                self.keys.steps(session_id, job_id),
+                self.keys.trace(session_id, job_id),
+            ]
+        reply = self._scripts.call("forget", keys, (session_id, FORGOTTEN), patience_ms=1_000)
+        if reply[0] == b"held":
+            job_id, status = reply[1].decode(), reply[2].decode()
+            todo = "discard it" if status == "dead_lettered" else "wait for its end, or cancel it"
+            raise Refused(
+                f"session {session_id!r} is held by job {job_id!r} ({status}); {todo}, then forget the session"
+            )
+        return bool(reply[1])
+
+    def _restored(self, session_id: str, message: Message) -> Message:
+        """The message whole, as far as its whole is kept. What was cut twice takes two rounds."""
+        for _ in range(8):
+            found = {handle: self._kept(session_id, handle) for handle in handles_of(message)}
+            whole = restore(message, {handle: text_of(body) for handle, body in found.items() if body is not None})
+            if whole == message:
+                break
+            message = whole
+        return message
+
+    def _kept(self, session_id: str, handle: str) -> bytes | None:
+        pipe = self.client.pipeline(transaction=False)
+        pipe.hget(self.keys.results(session_id), handle)
+        body: bytes | None = self._run(pipe)[0]
+        return body
+
+    def _jobs_of(self, session_id: str) -> Iterator[Job]:
+        """The jobs of a session, the newest first: those of its partition whose pointer says so."""
+        pipe = self.client.pipeline(transaction=False)
+        pipe.zrange(self.keys.index(partition(session_id), "jobs"), 0, -1, desc=True)
+        job_ids = [job_id.decode() for job_id in self._run(pipe)[0]]
+        for start in range(0, len(job_ids), 500):
+            some = job_ids[start : start + 500]
+            pipe = self.client.pipeline(transaction=False)
+            for job_id in some:
+                pipe.hgetall(self.keys.job(session_id, job_id))
+                pipe.get(self.keys.job_pointer(job_id))
+            replies = self._run(pipe)
+            for job_id, flat, home in zip(some, replies[::2], replies[1::2], strict=True):
+                if flat and home == session_id.encode():
+                    yield job_of(job_id, {key.decode(): value.decode() for key, value in flat.items()})
+
+    def _keys_of(self, session_id: str) -> list[str]:
+        keys = self.keys
+        parts = (keys.session, keys.log, keys.waiting, keys.results, keys.memory, keys.archive, keys.originals)
+        return [key(session_id) for key in parts]
+
+    def _run(self, pipe: Any) -> list[Any]:
+        try:
+            replies: list[Any] = pipe.execute() if len(pipe) else []
+        except UNAVAILABLE as error:
+            raise unavailable(error) from error
+        return replies
+
+
+def _in_order(session_id: str, entries: list[bytes]) -> tuple[Message, ...]:
+    """A log as it is sent."""
+    cache = LogCache()
+    return cache.extend(session_id, cache.mark(session_id), 0, 0, entries).messages

@@ -1,0 +1,1 @@
+"""Tools: declared, checked, run under a time limit, and their results made fit for a window."""

@@ -1,0 +1,182 @@
+"""What a function's signature says: which arguments the model fills in, their JSON Schema, and what they become.
+
+Validated JSON is handed to the function as it is: a `str` parameter gets the string, nothing is coerced. Only where
+the annotation names something that JSON has no value for (a pydantic model, a dataclass, an Enum, a datetime, a set)
+is the value converted, by pydantic in strict mode.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic.fields import FieldInfo
+
+from midwatch.orchestration.errors import ConfigError
+from midwatch.orchestration.tools.annotations import described, evaluated, is_plain_json, without_titles
+from midwatch.orchestration.tools.context import ToolContext
+from midwatch.orchestration.validation.problems import Problem, pointer, show
+from midwatch.schemas.contract import JsonObject
+
+_MISSING = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument that the model fills in."""
+
+    name: str
+    annotation: Any
+    default: Any = _MISSING
+    adapter: TypeAdapter[Any] | None = None
+    """Converts the JSON value; None when it is handed over as it is."""
+
+    @property
+    def required(self) -> bool:
+        """The function has no default for it."""
+        return self.default is _MISSING
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A function, as far as calling it with JSON goes."""
+
+    name: str
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    takes_context: str | None = None
+    """The parameter annotated `ToolContext`."""
+    takes_any: bool = False
+    """It has `**arguments`."""
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], *, schema_given: bool) -> Signature:
+        """Read a function.
+
+        Args:
+            function: What will be called.
+            schema_given: The tool's author wrote the schema; then annotations need not say everything.
+
+        Raises:
+            ConfigError: the function can't be called with named JSON arguments, or says too little about them.
+
+        """
+        name = getattr(function, "__name__", type(function).__name__)
+        parameters: dict[str, Parameter] = {}
+        context, takes_any = None, False
+        for one in inspect.signature(function).parameters.values():
+            annotation = evaluated(function, one, strict=not schema_given)
+            if annotation is ToolContext:
+                context = _only_one(name, context, one.name)
+            elif one.kind is inspect.Parameter.VAR_KEYWORD:
+                takes_any = True
+            else:
+                parameters[one.name] = _parameter(name, one, annotation)
+        if takes_any and not schema_given:
+            raise ConfigError(f"tool {name}: **arguments says nothing about the input; give it a validator")
+        return cls(name, parameters, context, takes_any)
+
+    def schema(self, descriptions: Mapping[str, str]) -> JsonObject:
+        """The JSON Schema of the arguments: closed, without titles, with defaults and descriptions.
+
+        Raises:
+            ConfigError: an annotation has no JSON Schema.
+
+        """
+        adapters = {one.name: _adapter(self.name, one) for one in self.parameters.values()}
+        try:
+            schemas, shared = TypeAdapter.json_schemas([(name, "validation", made) for name, made in adapters.items()])
+        except PydanticUserError as error:
+            raise ConfigError(f"tool {self.name}: a parameter's type has no JSON Schema: {error.message}") from error
+        properties = {name: without_titles(schemas[(name, "validation")]) for name in adapters}
+        for name, schema in properties.items():
+            text = schema.get("description") or described(self.parameters[name].annotation) or descriptions.get(name)
+            if text:
+                schema["description"] = text
+            _add_default(schema, self.parameters[name], adapters[name])
+        found: JsonObject = {"type": "object", "properties": properties}
+        required = [one.name for one in self.parameters.values() if one.required]
+        if required:
+            found["required"] = required
+        found["additionalProperties"] = False
+        if shared.get("$defs"):
+            found["$defs"] = {name: without_titles(schema) for name, schema in shared["$defs"].items()}
+        return found
+
+    def mismatch(self, arguments: JsonObject) -> list[Problem]:
+        """Where arguments that the schema lets pass do not fit the function: a name too many, or one too few."""
+        extra = [] if self.takes_any else [name for name in arguments if name not in self.parameters]
+        missing = [one.name for one in self.parameters.values() if one.required and one.name not in arguments]
+        return [
+            Problem(pointer([name]), "no such property", show(arguments[name]), "additionalProperties")
+            for name in extra
+        ] + [Problem(pointer([name]), "a value (it is required)", "nothing", "required") for name in missing]
+
+    def convert(self, arguments: JsonObject) -> tuple[JsonObject, list[Problem]]:
+        """The values to call the function with, and what could not be converted. Doesn't raise."""
+        values, problems = dict(arguments), []
+        for name, value in arguments.items():
+            parameter = self.parameters.get(name)
+            if parameter is None or parameter.adapter is None:
+                continue
+            try:
+                values[name] = parameter.adapter.validate_json(json.dumps(value), strict=True)
+            except ValidationError as error:
+                problems += [
+                    Problem(pointer([name, *one["loc"]]), one["msg"], show(one["input"]), one["type"])
+                    for one in error.errors(include_url=False, include_context=False)
+                ]
+            except Exception as error:  # a validator of the author's own, which may raise anything
+                problems.append(
+                    Problem(
+                        pointer([name]), "a value its type accepts", f"{show(value)} ({type(error).__name__})", "type"
+                    )
+                )
+        return values, problems
+
+
+def _parameter(tool: str, one: inspect.Parameter, annotation: Any) -> Parameter:
+    if one.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL):
+        raise ConfigError(f"tool {tool}: parameter {one.name!r} can't be passed by name; take out the '/' or '*'")
+    if isinstance(one.default, FieldInfo):
+        raise ConfigError(
+            f"tool {tool}: parameter {one.name!r}: a Field(...) as default would be handed to the function; "
+            f"write {one.name}: Annotated[..., Field(...)] and a plain default"
+        )
+    parameter = Parameter(one.name, annotation, one.default)
+    if annotation is _MISSING or is_plain_json(annotation):
+        return parameter
+    return Parameter(one.name, annotation, one.default, _adapter(tool, parameter))
+
+
+def _adapter(tool: str, parameter: Parameter) -> TypeAdapter[Any]:
+    if parameter.annotation is _MISSING:
+        raise ConfigError(f"tool {tool}: parameter {parameter.name!r} has no type hint; add one, or give a validator")
+    try:
+        return TypeAdapter(parameter.annotation)
+    except (PydanticSchemaGenerationError, PydanticUserError, TypeError) as error:
+        raise ConfigError(
+            f"tool {tool}: parameter {parameter.name!r}: no JSON value becomes a {parameter.annotation!r}; "
+            f"use plain types, a pydantic model or a dataclass ({str(error).partition(chr(10))[0]:.200})"
+        ) from error
+
+
+def _only_one(tool: str, found: str | None, name: str) -> str:
+    if found:
+        raise ConfigError(f"tool {tool}: two parameters are a ToolContext, {found!r} and {name!r}; keep one")
+    return name
+
+
+def _add_default(schema: JsonObject, parameter: Parameter, adapter: TypeAdapter[Any]) -> None:
+    if parameter.required:
+        return
+    try:
+        default = adapter.dump_python(parameter.default, mode="json", warnings="none")
+        adapter.validate_json(json.dumps(default, allow_nan=False))
+    except Exception:  # a default outside its own annotation (`name: str = None`) is the function's affair
+        return
+    schema["default"] = default

@@ -1,0 +1,1 @@
+"""`midwatch bench admission`: the coordinator beside other rate limiters."""

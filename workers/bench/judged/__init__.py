@@ -1,0 +1,1 @@
+"""A fleet against a model server of somebody else, which judges the traffic."""

@@ -1,0 +1,1 @@
+"""`midwatch bench storm` on real processes."""

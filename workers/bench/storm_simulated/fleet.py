@@ -1,0 +1,160 @@
+"""The coordinated fleet: every call passes the real gate, on a real server, in simulated time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import redis
+
+from midwatch.orchestration.admission.board import Board
+from midwatch.orchestration.admission.redis_gate import RedisGate
+from midwatch.orchestration.keyspace import Keyspace
+from midwatch.orchestration.protocol.calls import Call, Report
+from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.steps.retry import decide
+from midwatch.schemas.failure import Failure
+from midwatch.schemas.job import Job, JobStatus
+from midwatch.schemas.limits import Limits
+from midwatch.schemas.policy import RetryConfig
+from midwatch.schemas.step import DeadLetter, Defer, StepRef
+from midwatch.workers.bench.storm_simulated.clockwork import SIMULATED
+from midwatch.workers.bench.storm_simulated.figures import Path, Progress
+from midwatch.workers.bench.storm_simulated.provider import Answer, Provider
+from midwatch.workers.bench.storm_simulated.scenarios import Load
+from midwatch.workers.bench.storm_simulated.simulation import Process, Resume, Simulation, Slots
+
+DOWNSTREAM = "simulated:model"
+RETRY = RetryConfig(max_retries=6)
+LASTS_MS = 35_000
+"""The bound on a call: a provider that hangs is given up after 30 s."""
+
+TICK_MS = (50, 500)
+"""A steward looks again when the coordinator says, within these bounds."""
+
+
+@dataclass
+class CoordinatedFleet:
+    """Workers that ask before each call, give their slot back while they wait, and are woken by a steward."""
+
+    load: Load
+    simulation: Simulation
+    provider: Provider
+    slots: Slots
+    progress: Progress
+    rng: random.Random
+    client: redis.Redis
+    keys: Keyspace
+    limits: Limits
+    _held_ms: int = 0
+    _asleep: dict[str, tuple[int, Resume]] = field(default_factory=dict)
+    """Job -> which sleep of it, and how to end it."""
+    _sleeps: int = 0
+
+    def __post_init__(self) -> None:
+        self.gate = RedisGate(
+            self.client, self.keys, {DOWNSTREAM: self.limits}, version=1, sleep_ms=self._hold, library=SIMULATED
+        )
+        self.board = Board(self.client, self.keys, SIMULATED)
+        self.simulation.start(self._steward())
+
+    def subtree(self, path: Path) -> Process[bool]:
+        """A call and all it causes; false when some of it failed for good."""
+        if not (yield from self._call(path)):
+            return False
+        if len(path) > self.load.depth:
+            return True
+        children = [self.subtree((*path, child)) for child in range(self.load.children)]
+        return (yield from self.simulation.together(children))
+
+    def _call(self, path: Path) -> Process[bool]:
+        """One logical call as its step is run, again and again, until it is done or given up."""
+        job, attempt, fence = job_of(path), 0, 0
+        while True:
+            yield self.slots.take
+            fence += 1
+            outcome = yield from self._attempt(Call(claim_of(job, attempt, fence), DOWNSTREAM, LASTS_MS))
+            self.slots.give_back()
+            if outcome is None:
+                self.progress.succeeded(path, self.simulation.now_s)
+                return True
+            if not isinstance(outcome, Defer):
+                return False
+            attempt += outcome.counts_as_attempt
+            yield from self._wait(job.job_id, outcome)
+
+    def _attempt(self, call: Call) -> Process[Defer | DeadLetter | Failure | None]:
+        """What a worker does with it; None: it was answered."""
+        self._held_ms = 0
+        self.progress.decisions += 1
+        if refusal := self.gate.admit(call):
+            return refusal
+        yield self._held_ms / 1_000
+        answer = self.provider.call()
+        yield answer.latency_s
+        failure = failure_of(answer)
+        self.progress.decisions += 1
+        settled = self.gate.settle(call, Report(failure=failure, latency_ms=int(answer.latency_s * 1_000)))
+        return decide(RETRY, failure, call.claim.attempt, self.rng, settled) if failure else None
+
+    def _hold(self, ms: int) -> None:
+        self._held_ms = ms
+
+    def _wait(self, job_id: str, defer: Defer) -> Process[None]:
+        """Asleep in Redis: until its time has come or, in a line, a steward wakes it."""
+        self._sleeps += 1
+        number = self._sleeps
+
+        def wait(resume: Resume) -> None:
+            self._asleep[job_id] = (number, resume)
+            self.simulation.after(defer.after_ms / 1_000, self._time_out, job_id, number)
+
+        yield wait
+
+    def _time_out(self, job_id: str, number: int) -> None:
+        if self._asleep.get(job_id, (0,))[0] == number:
+            self._asleep.pop(job_id)[1]()
+
+    def _wake(self, refs: Sequence[StepRef]) -> list[StepRef]:
+        """Bring steps to workers; those that were asleep."""
+        woken = [ref for ref in refs if ref.job_id in self._asleep]
+        for ref in woken:
+            self._asleep.pop(ref.job_id)[1]()
+        return woken
+
+    def _steward(self) -> Process[None]:
+        """One thread of one worker; a fleet has many, so this is the slowest that it can be."""
+        while True:
+            _, more_ms = self.board.release(self._wake)
+            lowest, highest = TICK_MS
+            yield (min(highest, max(lowest, more_ms)) if more_ms >= 0 else highest) / 1_000
+
+
+def job_of(path: Path) -> Job:
+    """The job whose one model turn makes the call."""
+    name = "-".join(map(str, path))
+    return Job(
+        job_id=f"job-{name}",
+        agent="storm",
+        agent_version="1",
+        session_id=f"session-{name}",
+        root_id=f"job-{path[0]}",
+        status=JobStatus.RUNNING,
+        max_steps=1,
+        created_ms=0,
+    )
+
+
+def claim_of(job: Job, attempt: int, fence: int) -> Claim:
+    """The step as a worker has claimed it."""
+    ref = StepRef.model_construct(job_id=job.job_id, session_id=job.session_id, step="1", priority=job.priority)
+    return Claim(ref, fence, "", 0, job, attempt, losses=0, interrupted=False, ending="")
+
+
+def failure_of(answer: Answer) -> Failure | None:
+    """What a provider adapter makes of the answer."""
+    if answer.failure is None:
+        return None
+    retry_after_ms = None if answer.retry_after_s is None else answer.retry_after_s * 1_000
+    return Failure(kind=answer.failure, detail="simulated", retry_after_ms=retry_after_ms)

@@ -1,0 +1,80 @@
+"""The Celery app: queues, and settings with their reasons."""
+
+from __future__ import annotations
+
+from celery import Celery
+from celery.signals import worker_process_init
+from kombu import Queue
+
+from midwatch.orchestration.keyspace import Keyspace
+from midwatch.workers.celery_app import transport
+from midwatch.workers.celery_app.poison import PoisonList
+from midwatch.workers.celery_app.write_message import PRIORITIES, SEPARATOR
+from midwatch.workers.redis_connection import connect_redis
+from midwatch.workers.settings import Settings, settings
+
+QUEUES = ("model", "tools", "maintenance")
+
+
+def make_app(current: Settings) -> Celery:
+    """The app of one fleet."""
+    transport.install()
+    redis_broker = current.broker.startswith(("redis://", "rediss://"))
+    # A producer may have a Celery app of its own, and its shared tasks go to the app that is current: not to ours.
+    app = Celery("midwatch", broker=current.broker, include=["midwatch.workers.process.tasks"], set_as_current=False)
+    app.conf.update(
+        # A message is a hint, the state in Redis is the truth. On Redis it is not acknowledged at all: that halves the
+        # broker's commands, and with no unacked messages there is no visibility timeout to run a step twice. What dies
+        # with its worker comes back when its lease ends. Brokers that push (RabbitMQ) need late acknowledgement.
+        task_queues=[
+            Queue(f"{current.prefix}.{name}", routing_key=f"{current.prefix}.{name}", no_ack=redis_broker)
+            for name in QUEUES
+        ],
+        task_acks_late=not redis_broker,
+        task_reject_on_worker_lost=False,
+        task_default_queue=f"{current.prefix}.model",
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        # Take a message only when a slot is free: what lies in a worker's memory is lost with it, and starves the others.
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=redis_broker,
+        broker_transport_options={
+            transport.POISON_LIST: PoisonList(connect_redis(current.redis_url), Keyspace(current.prefix).poison()),
+            "sep": SEPARATOR,
+            "priority_steps": sorted(PRIORITIES.values()),
+            "queue_order_strategy": "priority",
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+            "visibility_timeout": 24 * 3600,
+        }
+        if redis_broker
+        else {},
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        # The fence protects a step that outlives its connection: nothing to cancel.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_soft_shutdown_timeout=0.0,
+        accept_content=["json"],
+        task_serializer="json",
+        worker_consumer="midwatch.workers.process.consumer:Consumer",
+        worker_hijack_root_logger=False,
+        worker_log_color=False,
+        worker_send_task_events=current.events,
+        task_send_sent_event=False,
+        worker_enable_remote_control=current.events,
+    )
+    return app
+
+
+MADE_FOR = settings()
+app = make_app(MADE_FOR)
+
+
+@worker_process_init.connect
+def _forked(**_: object) -> None:
+    """A pool child makes its own connections at its first step."""
+    from midwatch.workers import telemetry
+
+    telemetry.configure(settings())

@@ -1,0 +1,52 @@
+"""Messages that could not become a step: kept raw and bounded for a person to look at, never delivered again."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+import redis
+import structlog
+
+from midwatch.orchestration.client.new_job import new_id
+from midwatch.orchestration.keyspace import KEPT_S
+from midwatch.orchestration.store.scripts import UNAVAILABLE
+from midwatch.schemas.deadletter import PoisonRecord
+
+log = structlog.get_logger("midwatch.poison")
+
+KEPT_RECORDS = 1_000
+KEPT_BYTES = 4_000
+
+
+class PoisonList:
+    """The fleet's poison messages, which `midwatch dlq list` shows."""
+
+    def __init__(self, client: redis.Redis, key: str) -> None:
+        self._client = client
+        self._key = key
+
+    def keep(self, queue: str, body: bytes | str, reason: str) -> None:
+        """Keep one message. When Redis can't take it, it is logged by its size only."""
+        raw = body if isinstance(body, bytes) else body.encode("utf-8", "surrogatepass")
+        entry = PoisonRecord(
+            poison_id=new_id("poison"),
+            queue=queue,
+            reason=reason[:300],
+            body=raw[:KEPT_BYTES].decode("utf-8", "backslashreplace"),
+            size_bytes=len(raw),
+            seen_ms=time.time_ns() // 1_000_000,
+            worker=f"{socket.gethostname()}.{os.getpid()}",
+        )
+        log.error(
+            "message.poison", queue=queue, reason=entry.reason, size_bytes=entry.size_bytes, poison_id=entry.poison_id
+        )
+        try:
+            pipe = self._client.pipeline()
+            pipe.lpush(self._key, entry.model_dump_json())
+            pipe.ltrim(self._key, 0, KEPT_RECORDS - 1)
+            pipe.expire(self._key, KEPT_S)
+            pipe.execute()
+        except UNAVAILABLE as error:
+            log.error("message.poison_not_kept", poison_id=entry.poison_id, error=str(error)[:200])

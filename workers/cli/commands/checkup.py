@@ -1,0 +1,110 @@
+"""What makes a deployment unsafe, as checks on what the server says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from midwatch.orchestration.dialects.rules import Finding
+
+VALKEY_FROM = (9, 1, 1)
+"""Before it, closing a TLS client or loading a corrupt stream could corrupt memory (CVE-2026-56684, CVE-2026-63639)."""
+
+REDIS_FROM = (8, 6, 3)
+"""Before it, unblocking a client that waits in BRPOP could overwrite freed memory (CVE-2026-23479): every Celery worker
+waits in BRPOP."""
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of `midwatch doctor`."""
+
+    name: str
+    result: Literal["ok", "warn", "fail"]
+    found: str
+    advice: str = ""
+
+
+def taken_otherwise(agent: str, findings: Iterable[Finding]) -> list[Check]:
+    """What its providers take otherwise than it is written: one line for each rule, with the first place."""
+    by_rule: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        by_rule.setdefault((finding.said.partition(":")[0], finding.rule), []).append(finding)
+    checks: list[Check] = []
+    for (_, rule), found in by_rule.items():
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        text, mended = f"{agent}, {found[0].where}{more}: {found[0].said}", found[0].mended
+        advice = "" if mended else "agent.findings names every place"
+        checks.append(Check(f"schema {rule}", "ok" if mended else "warn", text, advice))
+    return checks
+
+
+Info = Mapping[str, object]
+"""The reply to INFO: names and values."""
+
+
+def version(info: Info) -> Check:
+    """Is the server free of the known holes that a fleet would meet?"""
+    valkey = info.get("valkey_version")
+    name, text, least = ("Valkey", valkey, VALKEY_FROM) if valkey else ("Redis", info.get("redis_version"), REDIS_FROM)
+    found = f"{name} {text or 'of unknown version'}"
+    numbers = tuple(int(part) for part in str(text or "").split(".")[:3] if part.isdecimal())
+    if len(numbers) == 3 and numbers >= least:
+        return Check("version", "ok", found)
+    wanted = ".".join(map(str, least))
+    return Check(
+        "version", "warn", found, f"use {name} {wanted} or newer: memory errors that clients can reach were mended"
+    )
+
+
+def role(info: Info) -> Check:
+    """Does it take writes?"""
+    found = str(info.get("role", "unknown"))
+    if found in ("slave", "replica"):
+        return Check("role", "fail", "a replica, which takes no writes", "name its primary in MIDWATCH_REDIS_URL")
+    return Check("role", "ok", "takes writes")
+
+
+def persistence(info: Info, snapshots: str | None) -> Check:
+    """Does what was committed survive a restart? `snapshots` is its `save` setting, None when it does not say."""
+    for name, what in (("aof_last_write_status", "append-only file"), ("rdb_last_bgsave_status", "snapshot")):
+        if info.get(name, "ok") != "ok":
+            return Check("persistence", "fail", f"the last write of its {what} failed", "look at its disk and its log")
+    if info.get("aof_enabled") in (1, "1"):
+        return Check("persistence", "ok", "append-only file")
+    advice = "set `appendonly yes`: a job lives in Redis and nowhere else"
+    if snapshots is None:
+        return Check("persistence", "warn", "no append-only file, and it does not say whether it snapshots", advice)
+    if snapshots:
+        return Check(
+            "persistence", "warn", f"snapshots only ({snapshots}): a crash loses the time since the last", advice
+        )
+    return Check("persistence", "fail", "none: a restart forgets every job", advice)
+
+
+def eviction(info: Info) -> Check:
+    """Will it throw jobs away when memory is short?"""
+    policy, limit_bytes = str(info.get("maxmemory_policy", "unknown")), int(str(info.get("maxmemory", 0)))
+    if policy == "noeviction":
+        return Check("eviction", "ok", policy)
+    advice = "set `maxmemory-policy noeviction`: an evicted key is a lost job"
+    if limit_bytes == 0:
+        return Check("eviction", "warn", f"{policy}, without effect while maxmemory is 0", advice)
+    return Check("eviction", "fail", f"{policy} above {limit_bytes:,} bytes", advice)
+
+
+def access(url: str) -> Check:
+    """Can anybody on the network read every conversation?"""
+    parts = urlsplit(url)
+    if parts.scheme == "unix" or parts.hostname in LOOPBACK:
+        return Check("access", "ok", "this machine only")
+    if not parts.password:
+        return Check("access", "warn", "no password in its address", "require one: sessions hold what users said")
+    if parts.scheme != "rediss":
+        return Check("access", "warn", "password, unencrypted", "use rediss:// unless the network is private")
+    return Check("access", "ok", "password, encrypted")

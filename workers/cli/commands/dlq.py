@@ -1,0 +1,194 @@
+"""`midwatch dlq`: what will not be tried again by itself, and what a person does about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from midwatch.workers.cli import options
+from midwatch.workers.cli.environment import connect, server_ms
+from midwatch.workers.cli.exits import Exit
+from midwatch.workers.cli.lazy_group import InOrder
+from midwatch.workers.cli.tables import Column, print_card, print_table
+from midwatch.workers.views.output import document, duration, iso, print_json, say
+
+if TYPE_CHECKING:
+    from midwatch.orchestration.client.client import Client
+    from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
+
+POISON = "poison-"
+MOST_POISON = 1_000
+"""All that is kept of it."""
+
+
+@click.group(cls=InOrder)
+def dlq() -> None:
+    """List, show, replay and discard dead letters.
+
+    A dead letter is a step that will not be tried again; its job and session wait for a decision. Poison is a message
+    that could not even become a step: it is kept to be looked at, and expires.
+    """
+
+
+@dlq.command("list")
+@options.limit
+@options.as_json
+def list_letters(limit: int, as_json: bool) -> None:
+    """List dead letters and poison messages, the newest first."""
+    client = connect()
+    letters, poison = client.dead_letters.list(limit=limit), client.operations.poison(limit)
+    if as_json:
+        print_json(
+            {"dead_letters": [document(each) for each in letters], "poison": [document(each) for each in poison]}
+        )
+        return
+    now_ms = server_ms(client) if letters or poison else 0
+    columns = [
+        Column("JOB"),
+        Column("AGENT"),
+        Column("STEP"),
+        Column("TOOL", kind="spare"),
+        Column("TRIES", "right", "spare"),
+        Column("AGE", "right"),
+        Column("FAILURE"),
+        Column("DETAIL", kind="long"),
+    ]
+    rows = [
+        (
+            letter.job_id,
+            letter.agent,
+            letter.step,
+            letter.tool or "",
+            str(len(letter.tries)),
+            duration(now_ms - letter.dead_ms),
+            letter.failure.kind.value,
+            letter.failure.detail,
+        )
+        for letter in letters
+    ]
+    if letters or not poison:
+        print_table(columns, rows, empty="no dead letters")
+    if poison:
+        if letters:
+            click.echo()
+        print_poison(poison, now_ms)
+
+
+def print_poison(poison: list[PoisonRecord], now_ms: int) -> None:
+    """The messages that could not become a step."""
+    columns = [
+        Column("POISON"),
+        Column("QUEUE"),
+        Column("BYTES", "right", "spare"),
+        Column("AGE", "right"),
+        Column("REASON", kind="long"),
+    ]
+    rows = [
+        (each.poison_id, each.queue, str(each.size_bytes), duration(now_ms - each.seen_ms), each.reason)
+        for each in poison
+    ]
+    print_table(columns, rows, empty="")
+
+
+@dlq.command("show")
+@options.job_id
+@options.as_json
+def show_letter(job_id: str, as_json: bool) -> None:
+    """Show one dead letter with its tries, or one poison message with its body."""
+    client = connect()
+    if job_id.startswith(POISON):
+        poison = _poison(client, job_id)
+        if as_json:
+            print_json(document(poison))
+        else:
+            print_card(_poison_card(poison))
+        return
+    letter = client.dead_letters.show(job_id)
+    if as_json:
+        print_json(document(letter))
+    else:
+        print_card(_letter_card(letter))
+
+
+def _poison(client: Client, poison_id: str) -> PoisonRecord:
+    from midwatch.orchestration.errors import NotFound
+
+    for each in client.operations.poison(MOST_POISON):
+        if each.poison_id == poison_id:
+            return each
+    raise NotFound(f"no poison message {poison_id!r}: at most {MOST_POISON:,} are kept; `midwatch dlq list` shows them")
+
+
+def _poison_card(poison: PoisonRecord) -> list[tuple[str, str]]:
+    return [
+        ("poison", poison.poison_id),
+        ("reason", poison.reason),
+        ("queue", poison.queue),
+        ("seen", iso(poison.seen_ms)),
+        ("by worker", poison.worker),
+        ("bytes", f"{poison.size_bytes:,}"),
+        ("body", poison.body),
+    ]
+
+
+def _letter_card(letter: DeadLetterRecord) -> list[tuple[str, str]]:
+    tries = [
+        f"{iso(each.at_ms)}  {each.worker}  " + (f"{each.failure.kind}: {each.failure.detail}" if each.failure else "")
+        for each in letter.tries
+    ]
+    return [
+        ("job", letter.job_id),
+        ("agent", letter.agent),
+        ("session", letter.session_id),
+        ("step", letter.step + (f" ({letter.tool})" if letter.tool else f" ({letter.kind})")),
+        ("failure", f"{letter.failure.kind}: {letter.failure.detail}"),
+        ("request", letter.failure.request_id or ""),
+        ("dead since", iso(letter.dead_ms)),
+        ("tries", "\n".join(tries)),
+        ("next", f"midwatch trace {letter.job_id}\nmidwatch dlq replay {letter.job_id}"),
+    ]
+
+
+@dlq.command("replay")
+@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+def replay(job_ids: tuple[str, ...]) -> None:
+    """Try dead letters again where they stopped. A second replay does nothing."""
+    client = connect()
+    codes = [_replay(client, job_id) for job_id in job_ids]
+    if any(codes):
+        raise click.exceptions.Exit(max(codes))
+
+
+def _replay(client: Client, job_id: str) -> Exit:
+    from midwatch.orchestration.errors import NotFound
+
+    try:
+        if client.dead_letters.replay(job_id):
+            say(f"job {job_id} goes on where it stopped")
+            return Exit.OK
+        status = client.jobs.show(job_id).status
+    except NotFound as error:  # the others are replayed all the same
+        say(f"midwatch: {error}")
+        return Exit.NOT_FOUND
+    if status == "dead_lettered":
+        say(f"job {job_id} was discarded, it can't be replayed; submit it anew")
+        return Exit.REFUSED
+    say(f"job {job_id} is {status}, not dead: nothing to replay")
+    return Exit.OK
+
+
+@dlq.command("discard")
+@options.job_id
+def discard(job_id: str) -> None:
+    """Give a dead letter up. Its session goes on with the next job."""
+    client = connect()
+    if client.dead_letters.discard(job_id):
+        say(f"job {job_id} is given up; its session goes on")
+        return
+    status = client.jobs.show(job_id).status
+    if status == "dead_lettered":
+        say(f"job {job_id} was discarded already")
+        return
+    say(f"job {job_id} is {status}, not dead: nothing to discard")
+    raise click.exceptions.Exit(Exit.REFUSED)

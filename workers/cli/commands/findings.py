@@ -1,0 +1,76 @@
+"""`midwatch findings`: what a person should look at, with the evidence."""
+
+from __future__ import annotations
+
+import math
+
+import click
+
+from midwatch.workers.cli import options
+from midwatch.workers.cli.commands.gate import seconds
+from midwatch.workers.cli.environment import connect
+from midwatch.workers.cli.tables import Column, print_table
+from midwatch.workers.views.output import print_json, printable
+
+
+@click.command("findings")
+@click.option(
+    "--since",
+    "since_s",
+    metavar="TIME",
+    default="24h",
+    show_default=True,
+    callback=seconds,
+    help="How far back: 90m, 24h or 7d.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    default=0.03,
+    show_default=True,
+    help="Share of invalid calls from which a row is a finding.",
+)
+@click.option("--all", "everything", is_flag=True, help="Also rows below the threshold.")
+@options.as_json
+def findings(since_s: float, threshold: float, everything: bool, as_json: bool) -> None:
+    """Show what a person should look at.
+
+    Models whose tool calls do not pass their schemas, by tool and fill of the window. Exits with 1 when there is a finding.
+    """
+    hours = max(1, math.ceil(since_s / 3_600))
+    found = connect().findings.drift(hours=hours, threshold=threshold)
+    shown = [one for one in found if everything or one.over]
+    if as_json:
+        print_json(
+            {
+                "since_hours": hours,
+                "threshold": threshold,
+                "rows": [
+                    {
+                        "finding": "invalid_calls", "model": one.drift.model, "tool": one.drift.tool,
+                        "context": one.drift.band, "calls": one.drift.calls, "invalid": one.drift.invalid,
+                        "rate": round(one.drift.rate, 4), "kinds": one.drift.kinds, "over": one.over,
+                    }
+                    for one in (found if everything else shown)
+                ],
+            }
+        )  # fmt: skip
+    else:
+        print_table(
+            [
+                Column("MODEL"), Column("TOOL"), Column("CONTEXT"), Column("CALLS", "right"), Column("INVALID", "right"),
+                Column("RATE", "right"), Column("KINDS"),
+            ],
+            [
+                [
+                    printable(one.drift.model), printable(one.drift.tool), one.drift.band, str(one.drift.calls),
+                    str(one.drift.invalid), f"{one.drift.rate:.1%}",
+                    ", ".join(f"{kind} {count}" for kind, count in sorted(one.drift.kinds.items())),
+                ]
+                for one in shown
+            ],
+            empty="Nothing to look at.",
+        )  # fmt: skip
+    if any(one.over for one in found):
+        raise SystemExit(1)

@@ -1,0 +1,137 @@
+"""`midwatch jobs`: what jobs there are, one of them in full, one of them as it happens, one of them cancelled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from midwatch.workers.cli import options
+from midwatch.workers.cli.environment import connect, server_ms
+from midwatch.workers.cli.exits import Exit
+from midwatch.workers.cli.lazy_group import InOrder
+from midwatch.workers.cli.tables import Column, print_card, print_table
+from midwatch.workers.views.output import count, document, duration, iso, print_json, print_json_line, say
+
+if TYPE_CHECKING:
+    from midwatch.schemas.job import Job
+
+STATUSES = ("queued", "running", "parked", "completed", "dead_lettered", "cancelled", "timed_out")
+
+
+@click.group(cls=InOrder)
+def jobs() -> None:
+    """List, show, follow and cancel jobs."""
+
+
+@jobs.command("list")
+@click.option("--status", type=click.Choice(STATUSES), help="Only jobs that stand so.")
+@click.option("--agent", metavar="NAME", help="Only jobs of this agent.")
+@options.limit
+@options.as_json
+def list_jobs(status: str | None, agent: str | None, limit: int, as_json: bool) -> None:
+    """List jobs, the newest first."""
+    client = connect()
+    found = client.jobs.list(limit=limit, status=status, agent=agent)
+    if as_json:
+        print_json({"jobs": [document(job) for job in found]})
+        return
+    now_ms = server_ms(client) if found else 0
+    columns = [
+        Column("JOB"),
+        Column("AGENT"),
+        Column("STATUS"),
+        Column("AGE", "right"),
+        Column("TURNS", "right", "spare"),
+        Column("TOKENS", "right", "spare"),
+        Column("WHY", kind="long"),
+    ]
+    rows = [
+        (
+            job.job_id,
+            job.agent,
+            job.status.value,
+            duration(now_ms - job.created_ms),
+            str(job.turn),
+            count(job.usage.input_tokens + job.usage.output_tokens),
+            why(job, now_ms),
+        )
+        for job in found
+    ]
+    print_table(columns, rows, empty="no jobs; `midwatch submit AGENT INPUT` makes one")
+
+
+@jobs.command("show")
+@options.job_id
+@options.as_json
+def show_job(job_id: str, as_json: bool) -> None:
+    """Show all that is known of a job."""
+    client = connect()
+    job = client.jobs.show(job_id)
+    if as_json:
+        print_json(document(job))
+        return
+    print_card(card(job, server_ms(client)))
+
+
+@jobs.command("tail")
+@options.job_id
+def tail_job(job_id: str) -> None:
+    """Print a job's steps as they are committed. One JSON line each, until the job ends."""
+    for record in connect().jobs.get(job_id).events(follow=True):
+        print_json_line(document(record))
+
+
+@jobs.command("cancel")
+@options.job_id
+def cancel_job(job_id: str) -> None:
+    """Cancel a job. What is under way ends at its next step; nothing new of it begins."""
+    client = connect()
+    if client.jobs.cancel(job_id):
+        say(f"job {job_id} is cancelled: nothing of it starts any more")
+        return
+    status = client.jobs.show(job_id).status
+    say(f"job {job_id} had ended already: {status}")
+    if status != "cancelled":
+        raise click.exceptions.Exit(Exit.REFUSED)
+
+
+def why(job: Job, now_ms: int) -> str:
+    """What the job waits for and until when, or what it failed of."""
+    if job.status.ended:
+        return f"{job.failure.kind}: {job.failure.detail}" if job.failure else ""
+    if job.waiting is None:
+        return f"{job.open_calls} tool calls under way" if job.open_calls > 1 else ""
+    waiting = job.waiting
+    if job.status == "parked" or waiting.until_ms is None:
+        return waiting.reason
+    word = f"retrying, attempt {waiting.attempt + 1}" if waiting.attempt else "waiting"
+    left_ms = waiting.until_ms - now_ms
+    return f"{word}, {f'next in {duration(left_ms)}' if left_ms > 0 else 'due now'}: {waiting.reason}"
+
+
+def card(job: Job, now_ms: int) -> list[tuple[str, str]]:
+    """The job as names and values."""
+    end_ms = job.finished_ms if job.finished_ms and job.status.ended else now_ms
+    usage = job.usage
+    cached = f" ({count(usage.cached_tokens)} cached)" if usage.cached_tokens else ""
+    calls = f"{job.tool_calls}" + (f", {job.invalid_calls} invalid ones refused" if job.invalid_calls else "")
+    return [
+        ("job", job.job_id),
+        ("status", job.status.value),
+        ("why", why(job, now_ms)),
+        ("agent", f"{job.agent} {job.agent_version}".strip()),
+        ("session", job.session_id),
+        ("root job", job.root_id if job.root_id != job.job_id else ""),
+        ("tenant", job.tenant or ""),
+        ("priority", job.priority.value),
+        ("created", iso(job.created_ms)),
+        ("took", duration(end_ms - job.started_ms) if job.started_ms else ""),
+        ("deadline", iso(job.deadline_ms) if job.deadline_ms and not job.status.ended else ""),
+        ("model turns", f"{job.turn} of at most {job.max_steps}"),
+        ("tool calls", calls),
+        ("child jobs", str(job.children) if job.children else ""),
+        ("retries", str(job.retries) if job.retries else ""),
+        ("tokens", f"{count(usage.input_tokens)} in{cached}, {count(usage.output_tokens)} out"),
+        ("output", job.output or ""),
+    ]

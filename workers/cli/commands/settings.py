@@ -1,0 +1,86 @@
+"""`midwatch settings`: every setting, its value, and where it comes from. Secrets are only said to be there."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from midwatch.workers.cli import options
+from midwatch.workers.cli.environment import FILE, mistyped, read_settings, source_of, without_password
+from midwatch.workers.cli.tables import Column, print_table
+from midwatch.workers.views.output import print_json, printable, say
+
+if TYPE_CHECKING:
+    from midwatch.workers.settings import Settings
+
+VALUE_COLUMNS = 40
+"""What a terminal shows of a value; `--json` has all of it."""
+
+
+@click.command()
+@options.as_json
+def settings(as_json: bool) -> None:
+    """List every setting, its value, and where it comes from.
+
+    The environment wins over `midwatch.toml` in the working directory. Secrets are shown as set or not set.
+    """
+    found = listing(read_settings())
+    if as_json:
+        print_json({"settings": found})
+    else:
+        columns = [Column("SETTING"), Column("VALUE"), Column("FROM", kind="spare"), Column("DESCRIPTION", kind="long")]
+        width = VALUE_COLUMNS if sys.stdout.isatty() else None
+        rows = [(e["variable"], printable(e["value"], width), e["from"], e["description"]) for e in found]
+        print_table(columns, rows, empty="")
+    for problem in mistyped():
+        say(f"warning: {problem}")
+
+
+def listing(current: Settings) -> list[dict[str, str]]:
+    """One entry for each setting: name, variable, value, from, description."""
+    in_file = _file_keys()
+    found = []
+    for name, field in type(current).model_fields.items():
+        variable = source_of(name)
+        filed = FILE if name in in_file or variable in in_file else "default"
+        origin = "environment" if variable in os.environ else filed
+        found.append(
+            {
+                "name": name,
+                "variable": variable,
+                "value": shown(getattr(current, name)),
+                "from": origin,
+                "description": field.description or "",
+            }
+        )
+    return found
+
+
+def shown(value: object) -> str:
+    """A setting's value as it may be shown."""
+    from pydantic import SecretStr
+
+    if value is None:
+        return "not set"
+    if isinstance(value, SecretStr):
+        return "set"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        limits = {name: each.model_dump(mode="json", exclude_unset=True) for name, each in value.items()}
+        return json.dumps(limits) if limits else "none"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return without_password(str(value))
+
+
+def _file_keys() -> frozenset[str]:
+    import tomllib
+
+    path = Path(FILE)
+    return frozenset(tomllib.loads(path.read_text("utf-8"))) if path.is_file() else frozenset()

@@ -1,0 +1,139 @@
+"""`midwatch trace`: the waterfall of a job on the terminal, each step with its why, and the totals below."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from midwatch.workers.cli import options
+from midwatch.workers.cli.commands.jobs import why as why_of_job
+from midwatch.workers.cli.environment import connect, server_ms
+from midwatch.workers.cli.tables import STYLES, Column, console, lay_out, print_lines
+from midwatch.workers.views.output import count, document, duration, print_json, printable, some
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.text import Text
+
+    from midwatch.schemas.job import Job
+    from midwatch.workers.views.waterfall import Row
+
+TABLE = (
+    Column("AT", "right"),
+    Column(""),
+    Column("STEP"),
+    Column("WHAT"),
+    Column("TRY", "right"),
+    Column("TOOK", "right"),
+    Column("OUTCOME"),
+    Column("IN / OUT", "right", "spare"),
+    Column("WHY", kind="long"),
+)
+
+LONGEST_WHAT = 26
+
+
+@click.command()
+@options.job_id
+@options.as_json
+def trace(job_id: str, as_json: bool) -> None:
+    """Show what a job did, step by step, and why.
+
+    Bars are work, dots are waiting; long waits are cut short.
+    """
+    from midwatch.orchestration.errors import NotFound
+    from midwatch.workers.views.conversation import Said, said
+    from midwatch.workers.views.waterfall import rows
+
+    client = connect()
+    job = client.jobs.show(job_id)
+    records = client.jobs.trace(job_id)
+    try:
+        spoken = said(job, records, client.sessions.messages(job.session_id))
+    except NotFound:  # nothing was said yet
+        spoken = Said()
+    found = rows(job, records, spoken)
+    if as_json:
+        print_json({"job": document(job), "steps": [_document(job, row) for row in found]})
+        return
+    screen = console()
+    print_lines(screen, draw(found, screen.width, ascii_only=screen.options.ascii_only))
+    for line in totals(job, found, server_ms(client)):
+        screen.print(line)
+
+
+def _document(job: Job, row: Row) -> dict[str, Any]:
+    from midwatch.workers.views.output import iso
+
+    return {
+        "step": row.step,
+        "kind": row.kind.value,
+        "what": row.what,
+        "attempt": row.attempt,
+        "outcome": row.outcome,
+        "started_at": iso(job.created_ms + row.offset_ms),
+        "offset_ms": row.offset_ms,
+        "took_ms": row.took_ms,
+        "waited_ms": row.waited_ms,
+        "usage": row.usage.model_dump(mode="json") if row.usage else None,
+        "why": row.why,
+    }
+
+
+def draw(found: Sequence[Row], width: int, *, ascii_only: bool = False) -> list[Text]:
+    """The lines of the waterfall, fitted to a terminal."""
+    from midwatch.workers.views.waterfall import Timeline
+
+    columns = max(8, min(30, width // 6))
+    work, wait = ("#", ".") if ascii_only else ("█", "·")
+    line = Timeline([(row.offset_ms, row.offset_ms + row.took_ms) for row in found], columns)
+    bars = [line.bar(row, columns, work=work, wait=wait) for row in found]
+    return lay_out(TABLE, [_cells(row, bar) for row, bar in zip(found, bars, strict=True)], width) if found else []
+
+
+def _cells(row: Row, bar: str) -> tuple[str | Text, ...]:
+    from rich.text import Text
+
+    usage = row.usage
+    colour = STYLES.get(row.outcome) if row.outcome not in ("continue", "complete") else ""
+    return (
+        duration(row.offset_ms),
+        Text(bar, colour or ("cyan" if row.kind == "model" else "blue")),
+        row.step,
+        printable(row.what, LONGEST_WHAT),
+        str(row.attempt) if row.attempt > 1 else "",
+        duration(row.took_ms),
+        row.outcome,
+        f"{count(usage.input_tokens)} / {count(usage.output_tokens)}" if usage else "",
+        Text(printable(row.why), "dim"),
+    )
+
+
+def totals(job: Job, found: Sequence[Row], now_ms: int) -> list[Text]:
+    """How the job stands, and what it took."""
+    from rich.text import Text
+
+    end_ms = job.finished_ms if job.finished_ms and job.status.ended else now_ms
+    by_kind = {kind: sum(row.took_ms for row in found if row.kind == kind) for kind in ("model", "tool")}
+    usage, waited_ms = job.usage, sum(row.waited_ms for row in found)
+    cached = f" ({count(usage.cached_tokens)} cached)" if usage.cached_tokens else ""
+    facts = [
+        duration(end_ms - job.created_ms),
+        f"{some(job.turn, 'model turn')} in {duration(by_kind['model'])}",
+        f"{some(job.tool_calls, 'tool call')} in {duration(by_kind['tool'])}" if job.tool_calls else "",
+        f"{some(job.invalid_calls, 'invalid call')} refused" if job.invalid_calls else "",
+        some(job.retries, "retry", "retries") if job.retries else "",
+        f"waited {duration(waited_ms)}" if waited_ms else "",
+        f"{count(usage.input_tokens)} tokens in{cached}, {count(usage.output_tokens)} out",
+    ]
+    summary = Text(job.status.value, STYLES.get(job.status.value, ""))
+    summary.append(" · " + " · ".join(filter(None, facts)), "default")
+    lines = [Text(), summary] if found else [summary]
+    reason = why_of_job(job, now_ms)
+    if reason:
+        lines.append(Text(printable(reason)))
+    if job.status == "dead_lettered":
+        lines.append(Text(f"`midwatch dlq replay {job.job_id}` tries it again where it stopped", "dim"))
+    return lines

@@ -1,0 +1,148 @@
+"""`midwatch worker`: one Celery worker of the fleet. SIGTERM and Ctrl-C drain it."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from midwatch.workers.cli.environment import BadSetting, mistyped, read_settings
+from midwatch.workers.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from midwatch.workers.cli.commands.worker_plan import WorkerPlan
+    from midwatch.workers.settings import Settings
+
+QUEUES = "model,tools,maintenance"
+
+
+def split_queues(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
+    """`model,tools` as a tuple, each once, in the order given."""
+    known = QUEUES.split(",")
+    queues = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for queue in queues:
+        if queue not in known:
+            near = difflib.get_close_matches(queue, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise click.BadParameter(f"{queue!r}: expected some of {QUEUES}{hint}")
+    if not queues:
+        raise click.BadParameter(f"expected some of {QUEUES}, got none")
+    return queues
+
+
+@click.command()
+@click.option(
+    "--queues", metavar="Q,...", default=QUEUES, show_default=True, callback=split_queues, help="What to serve."
+)
+@click.option("--pool", type=click.Choice(("threads", "prefork", "solo")), help="How steps run side by side.")
+@click.option("--concurrency", type=click.IntRange(1, 1_000), metavar="N", help="How many steps run at a time.")
+@click.option("--name", metavar="NAME", help="What logs and Flower call it; the host's name is added.")
+@click.option("--embedded", is_flag=True, help="Run a server beside it, for a laptop; its data is kept.")
+def worker(
+    queues: tuple[str, ...], pool: str | None, concurrency: int | None, name: str | None, embedded: bool
+) -> None:
+    """Run one worker process; any number of them form the fleet.
+
+    Needs MIDWATCH_AGENTS. The first queue is served first. By default a worker for tools alone is a prefork pool with a
+    child for each CPU, where a tool that hangs can be killed; any other has 16 threads, or 100 for model calls alone.
+    SIGTERM and Ctrl-C let running steps finish and take no new ones.
+    """
+    current = read_settings()
+    with _server(current) if embedded else nullcontext():
+        code = run(current, queues, pool, concurrency, name)
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def run(current: Settings, queues: tuple[str, ...], pool: str | None, concurrency: int | None, name: str | None) -> int:
+    """Load the agents, then be a worker until told to end. Returns the exit code."""
+    from celery.utils.sysinfo import cpu_budget  # type: ignore[attr-defined]  # newer than its stubs
+
+    from midwatch.workers.cli.commands.agents import load_agents
+    from midwatch.workers.cli.commands.worker_plan import plan
+
+    if not current.agents:
+        raise BadSetting(
+            "MIDWATCH_AGENTS: expected the modules that define your agents, got nothing; a worker needs them"
+        )
+    agents = load_agents(current)
+    chosen = plan(
+        queues=queues,
+        pool=pool,
+        concurrency=concurrency,
+        name=name,
+        events=current.events,
+        agents=agents,
+        cpus=cpu_budget().count,
+    )
+    return _serve(current, chosen, sorted(agent.name for agent in agents))
+
+
+def _serve(current: Settings, chosen: WorkerPlan, agents: list[str]) -> int:
+    """Hand over to Celery, with our logging instead of its own."""
+    import structlog
+    from celery import signals
+
+    from midwatch.workers import telemetry
+    from midwatch.workers.celery_app.app import app
+
+    ended: dict[str, Any] = {}
+
+    def configure(**_: object) -> None:
+        telemetry.configure(current)
+
+    def made(instance: Any, **_: object) -> None:
+        ended["worker"] = instance
+
+    def asked(sig: str, **_: object) -> None:
+        ended["signal"] = sig
+
+    signals.setup_logging.connect(configure, weak=False)
+    signals.celeryd_init.connect(made, weak=False)
+    signals.worker_shutting_down.connect(asked, weak=False)
+    telemetry.configure(current)
+    logging.captureWarnings(True)  # Celery's own, about root for one, would break the stream of log lines
+    log = structlog.get_logger("midwatch.worker")
+    log.info(
+        "worker.starting",
+        queues=list(chosen.queues),
+        pool=chosen.pool,
+        concurrency=chosen.concurrency,
+        time_limit_s=chosen.time_limit_s,
+        prefix=current.prefix,
+        agents=agents,
+    )
+    for warning in filter(None, (chosen.warning, *mistyped())):
+        log.warning("worker.advice", advice=warning)
+    app.worker_main(chosen.argv(current.prefix))
+    if ended.get("signal") == "SIGINT":
+        return Exit.INTERRUPTED
+    return int(getattr(ended.get("worker"), "exitcode", None) or 0)
+
+
+def _server(current: Settings) -> AbstractContextManager[object]:
+    """A server at the address that the settings name, so that producers with the same environment find it."""
+    from pathlib import Path
+    from urllib.parse import urlsplit
+
+    from midwatch.orchestration.errors import ConfigError
+    from midwatch.workers.cli.commands.checkup import LOOPBACK
+    from midwatch.workers.local.embedded_server import EmbeddedServer
+
+    parts = urlsplit(current.redis_url)
+    if parts.hostname not in LOOPBACK or parts.scheme != "redis" or parts.password:
+        raise BadSetting(
+            "--embedded runs a server on this machine: expected MIDWATCH_REDIS_URL=redis://127.0.0.1:PORT/0"
+        )
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    port = parts.port or 6379
+    try:
+        return EmbeddedServer(Path(state) / "midwatch" / f"server-{port}", port=port)
+    except ConfigError as error:
+        raise BadSetting(
+            f"--embedded: {error}. If a server runs there, leave --embedded out; or set MIDWATCH_REDIS_URL"
+        ) from error

@@ -1,0 +1,1 @@
+"""The Chat Completions format: any compatible server, and Gemini."""

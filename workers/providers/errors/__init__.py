@@ -1,0 +1,1 @@
+"""Whatever a provider call raised, as one classified failure without secrets."""

@@ -1,0 +1,1 @@
+"""What answers in the model server: a script, rules, a recorded transcript."""

@@ -1,0 +1,1 @@
+"""What pages and commands share: the waterfall of a job, its conversation, and printing."""

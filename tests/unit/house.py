@@ -1,7 +1,8 @@
 """The shape of the house, measured from the syntax trees: doors, arrows between them, circles of files.
 
-`make house`, or `python tests/unit/house.py [CHECKOUT]`, prints it. All imports count: also those under `TYPE_CHECKING` and inside functions.
-Works on a checkout from before the import name `midwatch`, too, so that two commits can be compared.
+`make house`, or `python tests/unit/house.py [CHECKOUT]`, prints it. All imports count: also those under `TYPE_CHECKING`
+and inside functions. Works on
+a checkout from before the import name `midwatch`, too, so that two commits can be compared.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pages say what is: links lead somewhere, commands and settings exist, numbers and names are those of the code."""
+"""The docs match the code: links resolve, commands and settings exist, numbers and names are the current ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from midwatch.workers.settings import Settings
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "decisions") for path in folder.glob("*.md"))
 AWAITED: set[str] = set()
-"""Pages that are linked and not written yet: visible, and to be struck off."""
+"""Pages that are linked but not written yet. Remove a page from this list when you write it."""
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 GENERATED = {"cli.md", "keyspace.md"}
@@ -40,13 +40,13 @@ def text_of(page: str) -> str:
 
 
 def anchors(path: Path) -> set[str]:
-    """What the headings of a page are linked by, as GitHub makes it."""
+    """The anchors of a page's headings, in the form that GitHub generates."""
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def commands_in(text: str) -> list[str]:
-    """Every command that a page shows: lines of console blocks, and code in a sentence."""
+    """Every command on a page: lines of console blocks, and inline code."""
     shown = [
         line for kind, block in FENCE.findall(text) if kind in ("console", "text", "") for line in block.splitlines()
     ]
@@ -57,7 +57,7 @@ def commands_in(text: str) -> list[str]:
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_links_lead_somewhere(path):
-    """Every relative link names a file that exists, and every anchor a heading in it."""
+    """Every relative link points to a file that exists. Every anchor points to a heading in that file."""
     for link in LINK.findall(FENCE.sub("", path.read_text(encoding="utf-8"))):
         if re.match(r"https?://|mailto:", link):
             continue
@@ -70,18 +70,18 @@ def test_links_lead_somewhere(path):
 
 
 def test_a_page_that_was_awaited_leaves_the_list():
-    """Once it is there, its links are checked like all others."""
-    assert not [page for page in AWAITED if (ROOT / page).exists()], "strike it off AWAITED"
+    """A page that exists is removed from `AWAITED`, so that links to it are checked."""
+    assert not [page for page in AWAITED if (ROOT / page).exists()], "remove it from AWAITED"
 
 
 def test_the_readme_fits_on_a_few_screens():
-    """150 lines at most: what does not fit belongs to a page of its own."""
+    """The README has at most 150 lines. Longer content belongs in docs/."""
     assert len(text_of("README.md").splitlines()) <= 150
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "decisions").glob("*.md")), ids=name_of)
 def test_a_decision_is_short_and_numbered(path):
-    """At most 60 lines; its number is that of its file."""
+    """A decision record has at most 60 lines, and its title has the number of its file."""
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 60
     assert lines[0].startswith(f"# {int(path.name[:4])}. ")
@@ -89,18 +89,19 @@ def test_a_decision_is_short_and_numbered(path):
 
 @pytest.mark.parametrize("path", [path for path in PAGES if path.name not in GENERATED], ids=name_of)
 def test_commands_exist(path):
-    """`midwatch …` with its subcommands and options, `make …` with its target: whoever types it is not told otherwise."""
+    """Every `midwatch` command on a page has valid subcommands and options. Every `make` command has a valid target."""
     targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.MULTILINE))
     for command in commands_in(path.read_text(encoding="utf-8")):
         words = shlex.split(command, comments=True)
         if words[0] == "make":
-            assert set(words[1:]) <= targets, command
+            named = {word for word in words[1:] if not re.match(r"[A-Z]+=", word)}
+            assert named <= targets, command
         else:
             check_command(words[1:], command)
 
 
 def check_command(words: list[str], shown: str) -> None:
-    """Walk down the groups, then look at the options."""
+    """Check the subcommands, then the options."""
     context = program.make_context("midwatch", [], resilient_parsing=True)
     command: click.Command = program
     while isinstance(command, click.Group) and words and words[0].islower() and not words[0].startswith("-"):
@@ -116,7 +117,7 @@ def check_command(words: list[str], shown: str) -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_settings_exist(path):
-    """Every MIDWATCH_… that a page names is read by somebody."""
+    """Every `MIDWATCH_` variable on a page is a setting."""
     known = {source_of(name) for name in Settings.model_fields}
     named = set(re.findall(r"\bMIDWATCH_[A-Z_]*[A-Z]\b", path.read_text(encoding="utf-8")))
     assert named <= known, f"unknown: {', '.join(sorted(named - known))}"
@@ -124,7 +125,7 @@ def test_settings_exist(path):
 
 @pytest.mark.parametrize("path", [path for path in PAGES if path.name not in GENERATED], ids=name_of)
 def test_files_that_are_named_exist(path):
-    """A path of the repository in a sentence is one that can be opened."""
+    """Every repository path on a page exists."""
     roots = "schemas|orchestration|workers|tests|docs|examples|compose"
     for named in re.findall(rf"`((?:{roots})/[\w./-]*)`", path.read_text(encoding="utf-8")):
         assert (ROOT / named).exists() or named in AWAITED or "NNNN" in named, named
@@ -154,7 +155,7 @@ def test_the_catalogue_of_log_lines_is_complete():
 
 
 def test_the_catalogue_of_counters_is_complete():
-    """The same for the counters that the scripts change."""
+    """docs/telemetry.md has a row for each counter that the scripts change, and for no other."""
     scripts = "\n".join(path.read_text() for path in (ROOT / "orchestration" / "store" / "lua").glob("*.lua"))
     counted = set(re.findall(r"COUNTERS, '(\w+\.\w+)'", scripts))
     counted |= {f"jobs.{status}" for status in JobStatus if status.ended}
@@ -164,14 +165,14 @@ def test_the_catalogue_of_counters_is_complete():
 
 
 def test_every_field_of_a_trace_record_is_explained():
-    """docs/telemetry.md names them all, in a table."""
+    """The table in docs/telemetry.md has every field of a trace record."""
     section = text_of("docs/telemetry.md").partition("## Trace")[2].partition("\n## ")[0]
     cells = " ".join(line.split("|")[1] for line in section.splitlines() if line.startswith("| `"))
     assert set(re.findall(r"`(\w+)`", cells)) == set(TraceRecord.model_fields)
 
 
 def test_the_state_charts_have_every_state():
-    """docs/lifecycle.md draws each status a job may have, and lists each of the outcomes."""
+    """docs/lifecycle.md draws every job status and lists every outcome."""
     page = text_of("docs/lifecycle.md")
     chart = next(block for kind, block in FENCE.findall(page) if kind == "mermaid")
     assert {word for word in re.findall(r"\w+", chart) if word in set(JobStatus)} == set(JobStatus)
@@ -189,7 +190,7 @@ def _version(numbers: tuple[int, ...]) -> str:
         ("README.md", f"one of {len(FailureKind)} kinds of failure"),
         ("docs/glossary.md", f"one of {len(FailureKind)} kinds"),
         ("docs/lifecycle.md", f"one of {len(FailureKind)} [kinds of failure]"),
-        ("docs/glossary.md", f"how long a claim holds without being renewed: {LEASE_MS / 1000:g} s"),
+        ("docs/glossary.md", f"how long a claim lasts without renewal: {LEASE_MS / 1000:g} s"),
         ("docs/architecture.md", f"a lease of {LEASE_MS / 1000:g} s"),
         ("docs/architecture.md", f"after {steward.PATIENCE_MS / 1000:g} s when their queue is empty"),
         ("docs/architecture.md", f"after {steward.STALE_MS / 1000:g} s when it is not"),
@@ -203,5 +204,5 @@ def _version(numbers: tuple[int, ...]) -> str:
     ],
 )
 def test_numbers_are_those_of_the_code(page, said):
-    """A constant that changes takes its sentences along."""
-    assert said in " ".join(text_of(page).replace("**", "").split()), f"{page} should say {said!r}"
+    """The numbers on a page are the constants of the code."""
+    assert said in " ".join(text_of(page).replace("**", "").split()), f"{page} should contain {said!r}"

@@ -16,6 +16,12 @@ from midwatch.orchestration.protocol.commits import (
     TurnCommit,
     Verdict,
 )
+from midwatch.orchestration.protocol.store_replies import (
+    CompactionBusy,
+    LeaseState,
+    NothingToCompact,
+    TurnCommitted,
+)
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.job import Job, NewJob
 from midwatch.schemas.model import ModelReply, ModelRequest
@@ -43,8 +49,8 @@ class Model(Protocol):
         ...
 
 
-Errand = Callable[[], object]
-"""Something to tell a server whose answer nobody waits for. Calling it sends it; a commit to the same server takes it along."""
+Piggyback = Callable[[], object]
+"""A message that a commit carries in its own round trip when both go to the same server. Calling it sends it by itself."""
 
 
 class Gate(Protocol):
@@ -66,7 +72,7 @@ class Gate(Protocol):
         """Tell what became of an admitted call, whatever became of it. A second report of the same call counts nothing."""
         ...
 
-    def settling(self, call: Call, report: Report) -> Errand:
+    def settling(self, call: Call, report: Report) -> Piggyback:
         """The settlement of a call that went well, for the commit of what it brought to take along."""
         return partial(self.settle, call, report)
 
@@ -98,8 +104,8 @@ class Dispatcher(Protocol):
 class Store(Protocol):
     """The truth. Two keep the promises: `RedisStore` for the fleet, `MemoryStore` for tests without a server.
 
-    Every write method returns False when the claim's fence is no longer current: the work is dropped. What goes `along`
-    with it is sent all the same.
+    When the claim's fence is no longer current, a write changes nothing: it returns False, or LOST. Its `piggyback` is sent
+    in any case.
 
     Raises (all methods): StoreUnavailable.
     """
@@ -117,18 +123,15 @@ class Store(Protocol):
         """Take the step, or say why there is nothing to do. The same nonce again gets the same claim (a lost reply)."""
         ...
 
-    def renew(self, claim: Claim) -> bool | None:
-        """Prolong the lease. None: still ours, but the job was cancelled; False: lost."""
+    def renew(self, claim: Claim) -> LeaseState:
+        """Prolong the lease by `lease_ms` from now."""
         ...
 
-    def commit_turn(self, claim: Claim, commit: TurnCommit, along: Errand | None = None) -> bool | None:
-        """Append the turn; owe its calls, or the next turn when it has none that run.
-
-        None: committed, but the job was cancelled meanwhile, so none of its inline calls may run.
-        """
+    def commit_turn(self, claim: Claim, commit: TurnCommit, piggyback: Piggyback | None = None) -> TurnCommitted:
+        """Append the turn; owe its calls, or the next turn when it has none that run."""
         ...
 
-    def commit_results(self, claim: Claim, commit: ResultCommit, along: Errand | None = None) -> bool:
+    def commit_results(self, claim: Claim, commit: ResultCommit, piggyback: Piggyback | None = None) -> bool:
         """Append results; the last one of a turn owes the next model turn. A result whose step is over is refused."""
         ...
 
@@ -148,16 +151,16 @@ class Store(Protocol):
         """The tool step is a child job under way: give the worker back, look again when the child ends or after `poll_ms`."""
         ...
 
-    def finish(self, claim: Claim, ending: Ending, trace: TraceRecord, along: Errand | None = None) -> bool:
+    def finish(self, claim: Claim, ending: Ending, trace: TraceRecord, piggyback: Piggyback | None = None) -> bool:
         """End the job; the session goes to the next one in line, unless a dead letter holds it."""
         ...
 
     def begin_compaction(
         self, ref: StepRef, nonce: str, *, job_id: str = "", lock_ms: int = 15_000
-    ) -> CompactionWork | int | None:
-        """Take the session's lock and read it. An int: someone else compacts, for so many ms at most. None: nothing to do.
+    ) -> CompactionWork | CompactionBusy | NothingToCompact:
+        """Take the session's lock for `lock_ms`, and read what there is to compact.
 
-        With `job_id` only while that job is the session's active one. The lock ends by itself after `lock_ms`.
+        With a `job_id`, there is nothing to compact unless that job is the session's active one.
         """
         ...
 

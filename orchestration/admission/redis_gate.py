@@ -18,7 +18,7 @@ from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.keyspace import KEPT_S, Keyspace
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement
 from midwatch.orchestration.store.records import member
-from midwatch.orchestration.store.scripts import Arg, Library, ScriptErrand, Scripts
+from midwatch.orchestration.store.scripts import Arg, Library, ScriptPiggyback, Scripts
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.limits import Limits
 from midwatch.schemas.model import Usage
@@ -113,11 +113,11 @@ class RedisGate:
             log.error("gate.blocked", downstream=name, detail=report.failure.detail[:200] if report.failure else "")
         return Settlement(closed_ms=int(reply[1]), why=reply[2].decode(), free=bool(reply[3]))
 
-    def settling(self, call: Call, report: Report) -> ScriptErrand:
+    def settling(self, call: Call, report: Report) -> ScriptPiggyback:
         """See `ports.Gate.settling`."""
         name = resolve(call.downstream, self.limits)
         script = self._scripts.prepared("settle", self._keys(name, call.claim.job.root_id), _settle_args(call, report))
-        return ScriptErrand(self.client, script, partial(self.settle, call, report), partial(_lost, name))
+        return ScriptPiggyback(self.client, script, partial(self.settle, call, report), partial(_lost, name))
 
     def configure(self, name: str) -> None:
         """Make the downstream known with the limits of this process; newer ones stay."""

@@ -20,6 +20,7 @@ from midwatch.orchestration.context.window import note_weight
 from midwatch.orchestration.errors import ModelError
 from midwatch.orchestration.ports import Gate, Model, Store
 from midwatch.orchestration.protocol.commits import CompactionWork
+from midwatch.orchestration.protocol.store_replies import CompactionBusy, NothingToCompact
 from midwatch.orchestration.steps.gated_calls import asked, summary_call
 from midwatch.orchestration.tokens.estimate import BOUNDS, PRIOR
 from midwatch.schemas.failure import Failure, FailureKind
@@ -65,9 +66,9 @@ class Compactor:
         """
         began_s = time.monotonic()
         work = self.store.begin_compaction(ref, nonce, job_id=job_id, lock_ms=LOCK_MS)
-        if work is None:
+        if isinstance(work, NothingToCompact):
             return Compacted.NOTHING
-        if isinstance(work, int):
+        if isinstance(work, CompactionBusy):
             return Compacted.BUSY
         weight = weight_of(agent, work)
         room = room_of(agent, work) if above else room_of(agent, work, most=weight)

@@ -12,6 +12,7 @@ import structlog
 from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.ports import Clock
 from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.store_replies import LeaseState
 
 log = structlog.get_logger("midwatch.leases")
 
@@ -34,7 +35,7 @@ class Hold:
 class LeaseKeeper:
     """Holds claims. Short steps never meet the thread: they are over before their first renewal is due."""
 
-    def __init__(self, renew: Callable[[Claim], bool | None], clock: Clock, lease_ms: int) -> None:
+    def __init__(self, renew: Callable[[Claim], LeaseState], clock: Clock, lease_ms: int) -> None:
         self._renew = renew
         self._clock = clock
         self._period_ms = lease_ms // RENEWALS_PER_LEASE
@@ -88,6 +89,6 @@ class LeaseKeeper:
             return True
         self._away = False
         hold.renew_at_ms = now + self._period_ms
-        hold.cancelled = hold.cancelled or answer is None
-        hold.lost = answer is False
+        hold.cancelled = hold.cancelled or answer is LeaseState.CANCELLED
+        hold.lost = answer is LeaseState.LOST
         return True

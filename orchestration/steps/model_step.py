@@ -14,6 +14,7 @@ from midwatch.orchestration.drift import breaker, ladder
 from midwatch.orchestration.errors import LeaseLost
 from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.commits import Ending, TurnCommit
+from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.steps import endings, make_room, read_reply
 from midwatch.orchestration.steps.child_jobs import orphaned
 from midwatch.orchestration.steps.gated_calls import asked, model_call
@@ -138,12 +139,12 @@ class ModelStep:
         )
         with self.a.along() as along:
             done = store.commit_turn(claim, commit, along)
-        if done is False:
+        if done is TurnCommitted.LOST:
             raise LeaseLost
         if make_room.little_room(agent, claim, reply.usage.input_tokens + reply.usage.output_tokens):
             self.r.compact_beside(claim.ref.compaction())
         self.r.observe(claim, trace, outcome)
-        if read.inline and done:
+        if read.inline and done is TurnCommitted.COMMITTED:
             run_inline(self.a, agent, read.inline)
         return outcome
 

@@ -14,7 +14,7 @@ import structlog
 from midwatch.orchestration.agents.registry import Registry
 from midwatch.orchestration.drift.breaker import DriftBreaker
 from midwatch.orchestration.errors import LeaseLost, NotFound, StoreUnavailable, UnknownAgent
-from midwatch.orchestration.ports import Clock, Errand, Gate, Model, Store
+from midwatch.orchestration.ports import Clock, Gate, Model, Piggyback, Store
 from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement
 from midwatch.orchestration.protocol.commits import Claim, Ending, Verdict
@@ -162,7 +162,7 @@ class Attempt:
             self.settled = self.r.gate.settle(*told)
 
     @contextmanager
-    def along(self) -> Iterator[Errand | None]:
+    def along(self) -> Iterator[Piggyback | None]:
         """The same, for the commit in this block to take along. One that breaks may not have: then it is told by itself."""
         yield self.r.gate.settling(*self.unsettled) if self.unsettled else None
         self.unsettled = None

@@ -8,6 +8,7 @@ from typing import Any
 from midwatch.orchestration.keyspace import KEPT_S, partition
 from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.commits import Compaction, CompactionWork
+from midwatch.orchestration.protocol.store_replies import CompactionBusy, NothingToCompact
 from midwatch.orchestration.store.log_cache import decode, encode
 from midwatch.orchestration.store.originals import Originals
 from midwatch.orchestration.store.records import usage_args
@@ -22,18 +23,18 @@ class Compacting(Originals):
 
     def begin_compaction(
         self, ref: StepRef, nonce: str, *, job_id: str = "", lock_ms: int = 15_000
-    ) -> CompactionWork | int | None:
+    ) -> CompactionWork | CompactionBusy | NothingToCompact:
         """See `ports.Store.begin_compaction`."""
         session_id = ref.session_id
         keys = [self.keys.session(session_id), self.keys.log(session_id), self.keys.memory(session_id)]
         reply = self.scripts.call("compact_begin", keys, (nonce, lock_ms, job_id))
         match reply[0]:
             case b"busy":
-                return int(reply[1])
+                return CompactionBusy(int(reply[1]))
             case b"begun":
                 return self._work(ref, nonce, *reply[2:])
             case _:
-                return None
+                return NothingToCompact()
 
     def _work(
         self, ref: StepRef, nonce: str, epoch: bytes, active: bytes, memory: bytes, anchor: bytes, log: Any

@@ -11,9 +11,10 @@ import structlog
 
 from midwatch.orchestration.errors import SessionBusy, StoreUnavailable
 from midwatch.orchestration.keyspace import HELD_S, KEPT_S, ORIGINALS_BYTES, Keyspace
-from midwatch.orchestration.ports import Dispatcher, Errand
+from midwatch.orchestration.ports import Dispatcher, Piggyback
 from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.commits import Claim, Ending, ResultCommit, TurnCommit, Verdict
+from midwatch.orchestration.protocol.store_replies import LeaseState, TurnCommitted
 from midwatch.orchestration.store.compaction import Compacting
 from midwatch.orchestration.store.log_cache import Held, LogCache, encode
 from midwatch.orchestration.store.reads import Shelf
@@ -82,9 +83,7 @@ class RedisStore(Shelf, Compacting):
             case b"exists":
                 return False
             case b"busy":
-                self.client.delete(
-                    self.keys.job_pointer(job.job_id)
-                )  # a job that was refused binds its id to no session
+                self.client.delete(self.keys.job_pointer(job.job_id))  # a refused job binds its id to no session
                 raise SessionBusy(
                     f"session {home!r} runs job {reply[1].decode()!r} and the agent's policy is on_busy='reject'; "
                     "wait for it, cancel it, or use on_busy='enqueue'"
@@ -142,14 +141,13 @@ class RedisStore(Shelf, Compacting):
             flags=frozenset(flags.decode().split(",")) if flags else frozenset(),
         )
 
-    def renew(self, claim: Claim) -> bool | None:
+    def renew(self, claim: Claim) -> LeaseState:
         """See `ports.Store.renew`."""
-        reply = self._call(
-            "renew", claim.ref, (claim.ref.step, claim.fence, self.lease_ms, member(claim.ref)), hand_off=False
-        )
-        return (False, True, None)[reply]
+        args = (claim.ref.step, claim.fence, self.lease_ms, member(claim.ref))
+        reply = self._call("renew", claim.ref, args, hand_off=False)
+        return (LeaseState.LOST, LeaseState.HELD, LeaseState.CANCELLED)[reply]
 
-    def commit_turn(self, claim: Claim, commit: TurnCommit, along: Errand | None = None) -> bool | None:
+    def commit_turn(self, claim: Claim, commit: TurnCommit, piggyback: Piggyback | None = None) -> TurnCommitted:
         """See `ports.Store.commit_turn`."""
         ref = claim.ref
         following_turn = ref.model_turn(ref.turn + 1)
@@ -171,19 +169,22 @@ class RedisStore(Shelf, Compacting):
             owed.append(following_turn)
         args += [following_turn.step, member(following_turn), "" if commit.calls else self._message(following_turn)]
         args += [str(commit.anchor or ""), len(commit.drift), *commit.drift]
-        reply = self._call("commit_turn", ref, args, patience_ms=COMMIT_PATIENCE_MS, along=along)
+        reply = self._call("commit_turn", ref, args, patience_ms=COMMIT_PATIENCE_MS, piggyback=piggyback)
         if reply in (1, 2):
             self._published(owed)
-        return (False, True, None, True, None)[reply]
+        done, cancelled = TurnCommitted.COMMITTED, TurnCommitted.CANCELLED
+        return (TurnCommitted.LOST, done, cancelled, done, cancelled)[reply]
 
-    def commit_results(self, claim: Claim, commit: ResultCommit, along: Errand | None = None) -> bool:
+    def commit_results(self, claim: Claim, commit: ResultCommit, piggyback: Piggyback | None = None) -> bool:
         """See `ports.Store.commit_results`."""
         following_turn = claim.ref.model_turn(claim.ref.turn + 1)
         args: list[Arg] = [claim.fence, len(commit.refs)]
         for ref, message, trace in zip(commit.refs, commit.messages, commit.traces, strict=True):
             args += [ref.step, member(ref), encode(message), trace.model_dump_json(exclude_none=True)]
         args += [following_turn.step, member(following_turn), self._message(following_turn)]
-        applied, next_owed = self._call("commit_results", claim.ref, args, patience_ms=COMMIT_PATIENCE_MS, along=along)
+        applied, next_owed = self._call(
+            "commit_results", claim.ref, args, patience_ms=COMMIT_PATIENCE_MS, piggyback=piggyback
+        )
         if next_owed:
             self._published((following_turn,))
         return bool(applied == len(commit.refs))
@@ -214,7 +215,7 @@ class RedisStore(Shelf, Compacting):
         args = (claim.ref.step, claim.fence, member(claim.ref), "waiting", poll_ms, "", "")
         return bool(self._call("park", claim.ref, args, hand_off=False, patience_ms=COMMIT_PATIENCE_MS))
 
-    def finish(self, claim: Claim, ending: Ending, trace: TraceRecord, along: Errand | None = None) -> bool:
+    def finish(self, claim: Claim, ending: Ending, trace: TraceRecord, piggyback: Piggyback | None = None) -> bool:
         """See `ports.Store.finish`."""
         ref = claim.ref
         args: list[Arg] = [
@@ -225,23 +226,22 @@ class RedisStore(Shelf, Compacting):
             ending.repair, claim.group, len(ending.messages), *map(encode, ending.messages), str(ending.anchor or ""),
             len(ending.drift), *ending.drift,
         ]  # fmt: skip
-        reply = self._call("finish", ref, args, hand_off=False, patience_ms=COMMIT_PATIENCE_MS, along=along)
+        reply = self._call("finish", ref, args, hand_off=False, patience_ms=COMMIT_PATIENCE_MS, piggyback=piggyback)
         if not reply[0]:
             return False
-        if heir := following(ref, reply[1]):
-            self._publish((heir,))
-        if claim.job.parent:
-            self._publish((claim.job.parent,))
+        for next_step in (following(ref, reply[1]), claim.job.parent):
+            if next_step:
+                self._publish((next_step,))
         return True
 
     def _call(
         self, name: str, ref: StepRef, args: Sequence[Arg], *,
-        hand_off: bool = True, patience_ms: int = 0, along: Errand | None = None,
+        hand_off: bool = True, patience_ms: int = 0, piggyback: Piggyback | None = None,
     ) -> Any:  # fmt: skip
         keys = step_keys(self.keys, ref)
         if hand_off and (queues := self._dispatcher.hand_off(ref.priority)):
             keys += queues
-        return self.scripts.call(name, keys, args, patience_ms=patience_ms, along=along)
+        return self.scripts.call(name, keys, args, patience_ms=patience_ms, piggyback=piggyback)
 
     def _message(self, ref: StepRef) -> bytes:
         return self._dispatcher.message(ref) if self._dispatcher.hand_off(ref.priority) else b""

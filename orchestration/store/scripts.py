@@ -16,7 +16,7 @@ from redis import exceptions as redis_errors
 
 from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.keyspace import HELD_S, KEPT_S
-from midwatch.orchestration.ports import Errand
+from midwatch.orchestration.ports import Piggyback
 
 Arg = str | bytes | int
 
@@ -98,15 +98,15 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class ScriptErrand:
-    """A `ports.Errand` that rides with another script to the same server."""
+class ScriptPiggyback:
+    """A `ports.Piggyback` that is a script too: sent with another script when both go to the same server."""
 
     client: redis.Redis
     script: Prepared
-    alone: Errand
+    alone: Piggyback
     """How it is sent when nothing goes to its server."""
     lost: Callable[[Exception], object]
-    """Told when the server refused it; what took it along counts all the same."""
+    """Called with the error when the server refused it. The script that carried it counts nevertheless."""
 
     def __call__(self) -> object:
         """By itself, now."""
@@ -126,26 +126,32 @@ class Scripts:
         return Prepared(self._library, name, keys, args)
 
     def call(
-        self, name: str, keys: Sequence[str], args: Sequence[Arg], *, patience_ms: int = 0, along: Errand | None = None
+        self,
+        name: str,
+        keys: Sequence[str],
+        args: Sequence[Arg],
+        *,
+        patience_ms: int = 0,
+        piggyback: Piggyback | None = None,
     ) -> Any:
         """Run a script; keep trying for `patience_ms` while the server can't be reached.
 
         Every script may be sent twice (its reply may be lost): the second finds the fence moved, the nonce known or the
-        job present. So trying again is safe, for what goes `along` too: in one round trip where it goes to this server.
+        job present. So trying again is safe, also for the `piggyback`, which shares the round trip if it goes to this server.
 
         Raises:
             StoreUnavailable: the server can't be reached, or refuses to write, and patience is over.
 
         """
         script = self.prepared(name, keys, args)
-        rider = along if isinstance(along, ScriptErrand) and along.client is self.client else None
-        if along and not rider:
-            along()
+        carried = piggyback if isinstance(piggyback, ScriptPiggyback) and piggyback.client is self.client else None
+        if piggyback and not carried:
+            piggyback()
         give_up = time.monotonic() + patience_ms / 1000
         pause_s = 0.05
         while True:
             try:
-                return self._with(rider, script) if rider else self._once(script)
+                return self._with(carried, script) if carried else self._once(script)
             except UNAVAILABLE as error:
                 if time.monotonic() >= give_up:
                     raise unavailable(error) from error
@@ -163,12 +169,12 @@ class Scripts:
             raise reply
         return reply
 
-    def _with(self, rider: ScriptErrand, script: Prepared) -> Any:
-        told, reply = self._together((rider.script, script))
+    def _with(self, carried: ScriptPiggyback, script: Prepared) -> Any:
+        carried_reply, reply = self._together((carried.script, script))
         if isinstance(reply, Exception):
             raise reply
-        if isinstance(told, Exception):
-            rider.lost(told)
+        if isinstance(carried_reply, Exception):
+            carried.lost(carried_reply)
         return reply
 
     def pipeline(self, calls: Sequence[tuple[str, Sequence[str], Sequence[Arg]]]) -> list[Any]:

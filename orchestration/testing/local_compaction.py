@@ -5,6 +5,7 @@ from __future__ import annotations
 from hashlib import sha1
 
 from midwatch.orchestration.protocol.commits import Compaction, CompactionWork
+from midwatch.orchestration.protocol.store_replies import CompactionBusy, NothingToCompact
 from midwatch.orchestration.testing.local_state import MemoryState
 from midwatch.orchestration.tokens.weight import weigh_message
 from midwatch.schemas.message import Message
@@ -19,14 +20,14 @@ class MemoryCompacting:
 
     def begin_compaction(
         self, ref: StepRef, nonce: str, *, job_id: str = "", lock_ms: int = 15_000
-    ) -> CompactionWork | int | None:
+    ) -> CompactionWork | CompactionBusy | NothingToCompact:
         """See `ports.Store.begin_compaction`."""
         session, now_ms = self.state.sessions.get(ref.session_id), self.state.now_ms
         if session is None or not session.log or (job_id and session.active != job_id):
-            return None
+            return NothingToCompact()
         holder, until_ms = session.lock
         if until_ms > now_ms and holder != nonce:
-            return until_ms - now_ms
+            return CompactionBusy(until_ms - now_ms)
         session.lock = (nonce, now_ms + lock_ms)
         return CompactionWork(
             ref=ref,

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from midwatch.orchestration.errors import SessionBusy
 from midwatch.orchestration.keyspace import ORIGINALS_BYTES
-from midwatch.orchestration.ports import Clock, Errand
+from midwatch.orchestration.ports import Clock, Piggyback
 from midwatch.orchestration.protocol.commits import Claim, Ending, ResultCommit, RowState, TurnCommit, Verdict
+from midwatch.orchestration.protocol.store_replies import LeaseState, TurnCommitted
 from midwatch.orchestration.store.redis_store import LEASE_MS
 from midwatch.orchestration.testing.local_begin import begin
 from midwatch.orchestration.testing.local_compaction import MemoryCompacting
@@ -70,25 +71,26 @@ class MemoryStore(MemoryShelf, MemoryCompacting):
         """See `ports.Store.claim`."""
         return begin(self.state, ref, nonce, self.lease_ms)
 
-    def renew(self, claim: Claim) -> bool | None:
+    def renew(self, claim: Claim) -> LeaseState:
         """See `ports.Store.renew`."""
         row = self.state.held(claim)
         if row is None or row.state is not RowState.STARTED:
-            return False
+            return LeaseState.LOST
         row.until_ms = self.state.now_ms + self.lease_ms
         self.state.settle(claim.ref)
         self.state.due[claim.ref] = row.until_ms
-        return None if self.state.jobs[claim.ref.job_id].cancel else True
+        return LeaseState.CANCELLED if self.state.jobs[claim.ref.job_id].cancel else LeaseState.HELD
 
-    def commit_turn(self, claim: Claim, commit: TurnCommit, along: Errand | None = None) -> bool | None:
+    def commit_turn(self, claim: Claim, commit: TurnCommit, piggyback: Piggyback | None = None) -> TurnCommitted:
         """See `ports.Store.commit_turn`."""
         state, ref = self.state, claim.ref
         job = state.jobs[ref.job_id]
-        if along:
-            along()
+        if piggyback:
+            piggyback()
         if state.held(claim) is None:  # sent again, because its reply was lost?
-            again = job.committed == (ref.step, claim.fence)
-            return again and (None if job.cancel else True)
+            if job.committed != (ref.step, claim.fence):
+                return TurnCommitted.LOST
+            return TurnCommitted.CANCELLED if job.cancel else TurnCommitted.COMMITTED
         job.committed = (ref.step, claim.fence)
         session, record = state.session(job), job.record
         session.log += commit.messages
@@ -118,17 +120,17 @@ class MemoryStore(MemoryShelf, MemoryCompacting):
         if not commit.calls:
             owed.append(self._owe_turn(job, ref.turn + 1))
         self.publish(owed)
-        return None if job.cancel else True
+        return TurnCommitted.CANCELLED if job.cancel else TurnCommitted.COMMITTED
 
     def _owe_turn(self, job: JobState, turn: int) -> StepRef:
         job.rows[str(turn)] = Row()
         return self.state.owe(job.ref(str(turn)))
 
-    def commit_results(self, claim: Claim, commit: ResultCommit, along: Errand | None = None) -> bool:
+    def commit_results(self, claim: Claim, commit: ResultCommit, piggyback: Piggyback | None = None) -> bool:
         """See `ports.Store.commit_results`."""
         state, applied = self.state, 0
-        if along:
-            along()
+        if piggyback:
+            piggyback()
         for ref, message, trace in zip(commit.refs, commit.messages, commit.traces, strict=True):
             if state.held(claim, ref) is None:
                 continue
@@ -200,11 +202,11 @@ class MemoryStore(MemoryShelf, MemoryCompacting):
         self.state.due[claim.ref] = row.until_ms
         return True
 
-    def finish(self, claim: Claim, ending: Ending, trace: TraceRecord, along: Errand | None = None) -> bool:
+    def finish(self, claim: Claim, ending: Ending, trace: TraceRecord, piggyback: Piggyback | None = None) -> bool:
         """See `ports.Store.finish`."""
         state, row = self.state, self.state.held(claim)
-        if along:
-            along()
+        if piggyback:
+            piggyback()
         if row is None:
             return False
         job = state.jobs[claim.ref.job_id]

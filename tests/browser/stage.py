@@ -18,6 +18,7 @@ from midwatch import Client
 from midwatch.orchestration.client.new_job import new_id
 from midwatch.orchestration.keyspace import KEPT_S
 from midwatch.orchestration.protocol.commits import CallRow, Claim, Ending, ResultCommit, TurnCommit
+from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.steps import endings
 from midwatch.schemas.deadletter import PoisonRecord
 from midwatch.schemas.failure import Failure, FailureKind
@@ -73,7 +74,7 @@ class Stage:
             trace=self.trace(claim, "continue", tools=tools),
             tool_calls=len(calls),
         )
-        assert self.store.commit_turn(claim, commit)
+        assert self.store.commit_turn(claim, commit) is TurnCommitted.COMMITTED
         return [self.claim(claim.ref.call(n)) for n in range(len(calls))]
 
     def next_turn(self, call: Claim) -> Claim:

@@ -10,6 +10,7 @@ import redis as redis_py
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.ports import Store
 from midwatch.orchestration.protocol.commits import CallRow, Claim, Ending, ResultCommit, TurnCommit, Verdict
+from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.orchestration.testing.local_operations import MemoryOperations
@@ -77,7 +78,7 @@ class Bench:
     def to_calls(self, count: int = 2, *, inline: int = 0, **fields: Any) -> tuple[Claim, list[StepRef]]:
         """A job whose first turn asked for `count` calls, the first `inline` of them inline."""
         claim = self.begin(**fields)
-        assert self.store.commit_turn(claim, turn_of(claim, count, inline=inline)) is True
+        assert self.store.commit_turn(claim, turn_of(claim, count, inline=inline)) is TurnCommitted.COMMITTED
         return claim, [claim.ref.call(n) for n in range(count)]
 
     def to_dead_letter(self, job_id: str = "job-1", **fields: Any) -> Claim:

@@ -8,6 +8,7 @@ import pytest
 
 from midwatch.orchestration.context.recall import pack_group, unpack_group
 from midwatch.orchestration.protocol.commits import Claim, Compaction, CompactionWork
+from midwatch.orchestration.protocol.store_replies import CompactionBusy, NothingToCompact, TurnCommitted
 from midwatch.orchestration.tokens.weight import weigh_all
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.memory import Facts, Memory
@@ -46,7 +47,7 @@ def talk(bench: Bench, turns: int = 3) -> Claim:
 
 def go_on(bench: Bench, claim: Claim) -> Claim:
     """A turn with one call and its result; the claim of the next."""
-    assert bench.store.commit_turn(claim, turn_of(claim, 1)) is True
+    assert bench.store.commit_turn(claim, turn_of(claim, 1)) is TurnCommitted.COMMITTED
     call = bench.claim(claim.ref.call(0))
     assert bench.store.commit_results(call, results_of(call))
     return bench.claim(claim.ref.model_turn(claim.ref.turn + 1))
@@ -134,7 +135,7 @@ def test_a_turn_that_came_meanwhile_survives(bench):
 def test_results_that_came_meanwhile_stand_in_the_order_of_their_calls(bench):
     """One result was there when the compaction began, the one before it comes after: no group is torn or turned round."""
     claim = talk(bench, turns=1)
-    assert bench.store.commit_turn(claim, turn_of(claim, 2)) is True
+    assert bench.store.commit_turn(claim, turn_of(claim, 2)) is TurnCommitted.COMMITTED
     first, second = bench.claim(claim.ref.call(0)), bench.claim(claim.ref.call(1))
     assert bench.store.commit_results(second, results_of(second))
     work = began(bench, claim.ref.compaction())
@@ -149,9 +150,9 @@ def test_of_two_at_once_one_does_the_work(bench):
     """The second is told for how long at the most; when the first is done, it may begin."""
     claim = talk(bench)
     work = began(bench, claim.ref.compaction(), "c1", lock_ms=60_000)
-    wait_ms = bench.store.begin_compaction(claim.ref.compaction(), "c2", lock_ms=60_000)
-    assert isinstance(wait_ms, int)
-    assert 0 < wait_ms <= 60_000
+    busy = bench.store.begin_compaction(claim.ref.compaction(), "c2", lock_ms=60_000)
+    assert isinstance(busy, CompactionBusy)
+    assert 0 < busy.lock_left_ms <= 60_000
     assert bench.store.commit_compaction(work, without_group(work, 2)) is True
     second = began(bench, claim.ref.compaction(), "c2")
     assert (second.epoch, second.memory) == (1, MEMORY)
@@ -236,9 +237,9 @@ def test_a_compaction_beside_a_job_is_only_for_the_job_that_has_the_session(benc
     """A late message finds nothing to do; an operator may compact a session that nobody has."""
     claim = talk(bench, turns=1)
     compaction = claim.ref.compaction()
-    assert bench.store.begin_compaction(compaction, "c1", job_id="job-9") is None
+    assert bench.store.begin_compaction(compaction, "c1", job_id="job-9") == NothingToCompact()
     assert bench.store.finish(claim, ending_of(claim, JobStatus.COMPLETED), trace_of(claim, "complete"))
-    assert bench.store.begin_compaction(compaction, "c1", job_id="job-1") is None
+    assert bench.store.begin_compaction(compaction, "c1", job_id="job-1") == NothingToCompact()
     work = began(bench, compaction)
     assert work.active_job == ""
     assert bench.store.commit_compaction(work, without_group(work, 2)) is True
@@ -247,7 +248,8 @@ def test_a_compaction_beside_a_job_is_only_for_the_job_that_has_the_session(benc
 
 def test_a_session_that_never_was_has_nothing_to_compact(bench):
     """And none is made by asking."""
-    assert bench.store.begin_compaction(StepRef(job_id="job-1", session_id="never", step="0c"), "c1") is None
+    ref = StepRef(job_id="job-1", session_id="never", step="0c")
+    assert bench.store.begin_compaction(ref, "c1") == NothingToCompact()
 
 
 def test_a_second_compaction_adds_to_the_archive_of_the_first(bench):

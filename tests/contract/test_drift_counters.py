@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from midwatch.orchestration.drift.breaker import DriftBreaker, call_field, invalid_field, rows
+from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.schemas.job import JobStatus
 from tests.contract.store_bench import Bench, ending_of, memory_bench, redis_bench, trace_of, turn_of
 
@@ -33,8 +34,8 @@ def test_a_turn_that_goes_on_and_one_that_ends_the_job_are_counted(bench):
     """Each once: what is committed again, because its reply was lost, is not counted again."""
     claim = bench.begin()
     commit = replace(turn_of(claim), drift=(CALLED, CALLED, REFUSED))
-    assert bench.store.commit_turn(claim, commit)
-    assert bench.store.commit_turn(claim, commit)
+    assert bench.store.commit_turn(claim, commit) is TurnCommitted.COMMITTED
+    assert bench.store.commit_turn(claim, commit) is TurnCommitted.COMMITTED
     last = bench.claim(claim.ref.model_turn(2))
     ending = replace(ending_of(last, JobStatus.DEAD_LETTERED), drift=(CALLED, REFUSED))
     assert bench.store.finish(last, ending, trace_of(last, "dead_letter"))
@@ -47,13 +48,14 @@ def test_a_turn_that_goes_on_and_one_that_ends_the_job_are_counted(bench):
 def test_a_turn_whose_lease_is_lost_counts_nothing(bench):
     """Its successor counts."""
     claim = bench.begin()
-    assert bench.store.commit_turn(replace(claim, fence=claim.fence - 1), turn_of(claim)) is False
+    assert bench.store.commit_turn(replace(claim, fence=claim.fence - 1), turn_of(claim)) is TurnCommitted.LOST
     assert counted(bench) == {}
 
 
 def test_the_breaker_of_one_worker_knows_what_another_one_saw(bench):
     """Twenty refused calls of another worker, whichever partition their sessions live in."""
     claim = bench.begin()
-    assert bench.store.commit_turn(claim, replace(turn_of(claim), drift=(CALLED,) * 20 + (REFUSED,) * 20))
+    commit = replace(turn_of(claim), drift=(CALLED,) * 20 + (REFUSED,) * 20)
+    assert bench.store.commit_turn(claim, commit) is TurnCommitted.COMMITTED
     elsewhere = DriftBreaker(bench.store.drift_counters, lambda: 0)
     assert elsewhere.open(MODEL) == {"book"}

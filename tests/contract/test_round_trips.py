@@ -19,6 +19,7 @@ from midwatch.orchestration.agents.registry import Registry
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.protocol.calls import Call, Report
 from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.steps.runner import StepRunner
 from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.schemas.job import JobStatus
@@ -171,15 +172,15 @@ def test_a_step_makes_no_more_round_trips_than_it_must(
 # --- what goes along with a commit
 
 
-def commits(store: RedisStore, claim: Claim, verb: str, errand: Any) -> bool:
+def commits(store: RedisStore, claim: Claim, verb: str, piggyback: Any) -> bool:
     """One of the three verbs that take something along."""
     match verb:
         case "commit_turn":
-            return store.commit_turn(claim, turn_of(claim), errand) is not False
+            return store.commit_turn(claim, turn_of(claim), piggyback) is not TurnCommitted.LOST
         case "commit_results":
-            return store.commit_results(claim, results_of(claim, claim.ref), errand)
+            return store.commit_results(claim, results_of(claim, claim.ref), piggyback)
         case _:
-            return store.finish(claim, ending_of(claim, JobStatus.COMPLETED), trace_of(claim, "complete"), errand)
+            return store.finish(claim, ending_of(claim, JobStatus.COMPLETED), trace_of(claim, "complete"), piggyback)
 
 
 @pytest.mark.parametrize("verb", ["commit_turn", "commit_results", "finish"])
@@ -197,7 +198,7 @@ def test_a_lost_reply_settles_and_commits_once(store: RedisStore, gate: RedisGat
     store.commit_turn(late(claim), turn_of(claim), gate.settling(admitted(gate, claim), OK))  # loads the scripts
     one = admitted(gate, claim)
     Line.hang_up = True
-    assert store.commit_turn(claim, turn_of(claim), gate.settling(one, OK)) is True
+    assert store.commit_turn(claim, turn_of(claim), gate.settling(one, OK)) is TurnCommitted.COMMITTED
     assert not Line.hang_up
     assert len(store.trace(claim.ref)) == 1
     status = Board(gate.client, gate.keys).show(MODEL)
@@ -211,7 +212,7 @@ def test_a_server_that_has_forgotten_all_scripts_is_told_them_again(
     one = admitted(gate, claim)
     gate.client.script_flush()
     gate.client.function_flush()
-    assert store.commit_turn(claim, turn_of(claim), gate.settling(one, OK)) is True
+    assert store.commit_turn(claim, turn_of(claim), gate.settling(one, OK)) is TurnCommitted.COMMITTED
     assert in_flight(gate) == 0
     assert len(store.trace(claim.ref)) == 1
 
@@ -222,7 +223,8 @@ def test_a_settlement_that_comes_to_nothing_does_not_cost_the_work(
     """The coordinator refuses a report that makes no sense: the commit counts, and the log says what was lost."""
     one = admitted(gate, claim)
     with capture_logs() as logs:
-        assert store.commit_turn(claim, turn_of(claim), gate.settling(one, Report(latency_ms=-1))) is True
+        senseless = gate.settling(one, Report(latency_ms=-1))
+        assert store.commit_turn(claim, turn_of(claim), senseless) is TurnCommitted.COMMITTED
     assert [line["event"] for line in logs] == ["gate.settle_lost"]
     assert len(store.trace(claim.ref)) == 1
 
@@ -234,6 +236,6 @@ def test_a_coordinator_on_another_server_is_told_by_itself(
     one = admitted(own_gate, claim)
     store.commit_turn(late(claim), turn_of(claim))  # loads the script
     before = Line.trips
-    assert store.commit_turn(claim, turn_of(claim), own_gate.settling(one, OK)) is True
+    assert store.commit_turn(claim, turn_of(claim), own_gate.settling(one, OK)) is TurnCommitted.COMMITTED
     assert Line.trips - before == 1
     assert in_flight(own_gate) == 0

@@ -6,6 +6,7 @@ import pytest
 
 from midwatch.orchestration.errors import NotFound, Refused, SessionBusy
 from midwatch.orchestration.protocol.commits import Claim, Verdict
+from midwatch.orchestration.protocol.store_replies import LeaseState, TurnCommitted
 from midwatch.schemas.job import JobStatus, Parent, SessionPolicy
 from midwatch.schemas.message import ToolMessage
 from midwatch.schemas.step import StepRef
@@ -177,10 +178,10 @@ def test_a_parked_job_can_be_cancelled(bench):
 
 
 def test_a_turn_of_a_cancelled_job_is_committed_but_its_inline_calls_may_not_run(bench):
-    """None says so: what the model said is kept, what it asked for is not done."""
+    """CANCELLED says so: the model's message is kept, the tools it called are not run."""
     claim = bench.begin()
     bench.operations.cancel("job-1")
-    assert bench.store.commit_turn(claim, turn_of(claim, 2, inline=2)) is None
+    assert bench.store.commit_turn(claim, turn_of(claim, 2, inline=2)) is TurnCommitted.CANCELLED
 
 
 def test_a_dead_letter_of_a_cancelled_job_is_a_cancelled_job(bench):
@@ -316,7 +317,7 @@ def test_a_lease_that_ran_out_and_is_prolonged_is_not_published_again(bench):
     claim = bench.begin()
     bench.expire(claim.ref)
     assert bench.sweep() == ["job-1/1"]
-    assert bench.store.renew(claim) is True
+    assert bench.store.renew(claim) is LeaseState.HELD
     assert bench.sweep(patience_ms=0) == []
 
 

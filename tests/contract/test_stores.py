@@ -8,6 +8,7 @@ import pytest
 
 from midwatch.orchestration.errors import NotFound, Refused
 from midwatch.orchestration.protocol.commits import Claim, Verdict
+from midwatch.orchestration.protocol.store_replies import LeaseState, TurnCommitted
 from midwatch.schemas.job import JobStatus, Parent
 from midwatch.schemas.message import ToolMessage, UserMessage
 from midwatch.schemas.model import Usage
@@ -97,7 +98,7 @@ def test_a_lost_reply_is_given_again(bench):
     claim = bench.begin()
     again = bench.store.claim(claim.ref, claim.nonce)
     assert (again.fence, again.interrupted, again.losses) == (claim.fence, False, 0)
-    assert bench.store.commit_turn(claim, turn_of(claim)) is True
+    assert bench.store.commit_turn(claim, turn_of(claim)) is TurnCommitted.COMMITTED
 
 
 def test_a_step_whose_worker_vanished_is_taken_over(bench):
@@ -135,29 +136,29 @@ def test_whoever_lost_the_step_commits_nothing(bench):
     old = bench.begin()
     bench.expire(old.ref)
     new = bench.claim(old.ref)
-    assert bench.store.commit_turn(old, turn_of(old, 2)) is False
+    assert bench.store.commit_turn(old, turn_of(old, 2)) is TurnCommitted.LOST
     assert bench.store.defer(old, not_now(), trace_of(old)) is False
     assert bench.store.park(old, ASK, trace_of(old)) is False
     assert bench.store.wait_for_child(old, 1_000) is False
     assert bench.store.finish(old, ending_of(old, JobStatus.COMPLETED), trace_of(old)) is False
-    assert bench.store.renew(old) is False
+    assert bench.store.renew(old) is LeaseState.LOST
     bench.store.set_limits(old, agent_version="v9", max_steps=1, timeout_ms=1)
     assert bench.store.trace(old.ref) == []
     assert bench.store.job("job-1").agent_version == "v1"
     assert len(bench.operations.messages("s1")) == 1
-    assert bench.store.commit_turn(new, turn_of(new)) is True
+    assert bench.store.commit_turn(new, turn_of(new)) is TurnCommitted.COMMITTED
 
 
 def test_what_goes_along_with_a_commit_is_sent_once_whether_it_counts_or_not(bench):
     """Lost work or not: the coordinator must hear what became of the call."""
     claim, sent = bench.begin(), []
     late = replace(claim, fence=claim.fence - 1)
-    assert bench.store.commit_turn(late, turn_of(late), lambda: sent.append("late turn")) is False
+    assert bench.store.commit_turn(late, turn_of(late), lambda: sent.append("late turn")) is TurnCommitted.LOST
     assert (
         bench.store.finish(late, ending_of(late, JobStatus.COMPLETED), trace_of(late), lambda: sent.append("late end"))
         is False
     )
-    assert bench.store.commit_turn(claim, turn_of(claim, 1), lambda: sent.append("turn")) is True
+    assert bench.store.commit_turn(claim, turn_of(claim, 1), lambda: sent.append("turn")) is TurnCommitted.COMMITTED
     call = bench.claim(claim.ref.call(0))
     assert bench.store.commit_results(call, results_of(call), lambda: sent.append("result")) is True
     assert bench.store.commit_results(call, results_of(call), lambda: sent.append("again")) is False
@@ -167,22 +168,22 @@ def test_what_goes_along_with_a_commit_is_sent_once_whether_it_counts_or_not(ben
 def test_a_commit_is_made_once(bench):
     """Its second sending, after a lost reply, changes nothing and says so: what it started inline is still its own."""
     claim = bench.begin()
-    assert bench.store.commit_turn(claim, turn_of(claim)) is True
-    assert bench.store.commit_turn(claim, turn_of(claim)) is True
+    assert bench.store.commit_turn(claim, turn_of(claim)) is TurnCommitted.COMMITTED
+    assert bench.store.commit_turn(claim, turn_of(claim)) is TurnCommitted.COMMITTED
     assert len(bench.store.trace(claim.ref)) == 1
-    assert bench.store.commit_turn(replace(claim, fence=claim.fence + 1), turn_of(claim)) is False
+    assert bench.store.commit_turn(replace(claim, fence=claim.fence + 1), turn_of(claim)) is TurnCommitted.LOST
 
 
 def test_a_lease_is_prolonged_while_it_is_held(bench):
-    """True while ours; None when the job was cancelled; False when the step is over or another's."""
+    """HELD while it is ours; CANCELLED when the job was cancelled; LOST when the step is over or another worker's."""
     claim = bench.begin()
     bench.expire(claim.ref)
-    assert bench.store.renew(claim) is True
+    assert bench.store.renew(claim) is LeaseState.HELD
     assert bench.take(claim.ref) is Verdict.BUSY
     bench.operations.cancel("job-1")
-    assert bench.store.renew(claim) is None
+    assert bench.store.renew(claim) is LeaseState.CANCELLED
     bench.store.finish(claim, ending_of(claim, JobStatus.CANCELLED), trace_of(claim))
-    assert bench.store.renew(claim) is False
+    assert bench.store.renew(claim) is LeaseState.LOST
 
 
 # --- a turn and its calls
@@ -191,7 +192,7 @@ def test_a_lease_is_prolonged_while_it_is_held(bench):
 def test_a_turn_without_calls_owes_the_next(bench):
     """The model is asked again, with what was said in the window."""
     claim = bench.begin()
-    assert bench.store.commit_turn(claim, turn_of(claim)) is True
+    assert bench.store.commit_turn(claim, turn_of(claim)) is TurnCommitted.COMMITTED
     assert bench.published() == ["job-1/1", "job-1/2"]
     following = bench.claim(claim.ref.model_turn(2))
     assert [message.role for message in following.log] == ["user", "assistant"]
@@ -252,9 +253,9 @@ def test_an_inline_call_keeps_its_lease_by_its_own_address(bench):
     """The turn's row is gone with its commit, so renewing the turn is refused and renewing the call is not."""
     claim, calls = bench.to_calls(1, inline=1)
     inline = Claim(**{**vars(claim), "ref": calls[0]})
-    assert bench.store.renew(claim) is False
+    assert bench.store.renew(claim) is LeaseState.LOST
     bench.expire(calls[0])
-    assert bench.store.renew(inline) is True
+    assert bench.store.renew(inline) is LeaseState.HELD
     assert bench.take(calls[0]) is Verdict.BUSY
 
 

@@ -15,6 +15,7 @@ from midwatch import Client, JobHandle
 from midwatch.orchestration.client.new_job import new_job
 from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.protocol.commits import Claim, TurnCommit
+from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.store.log_cache import decode, encode
 from midwatch.orchestration.tokens.weight import weigh_all
 from midwatch.schemas.message import AssistantMessage, NoteMessage, Text
@@ -242,4 +243,4 @@ def answer(client: Client, ref: StepRef, text: str) -> None:
         step=ref.step, kind=StepKind.MODEL, attempt=0, outcome=Continue().kind, started_ms=0, ended_ms=0, worker="test"
     )
     commit = TurnCommit(messages=(said,), calls=(), usage=Usage(), trace=trace)
-    assert client.store.commit_turn(claim, commit)
+    assert client.store.commit_turn(claim, commit) is TurnCommitted.COMMITTED

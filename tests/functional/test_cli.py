@@ -9,6 +9,7 @@ import pytest
 
 from midwatch import Client
 from midwatch.orchestration.protocol.commits import CallRow, Claim, TurnCommit
+from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.steps import endings
 from midwatch.schemas.deadletter import PoisonRecord
 from midwatch.schemas.failure import Failure
@@ -90,7 +91,7 @@ def parked(client: Client) -> str:
         trace=trace_of(claim, "continue", model="m", tools=("refund",), usage=Usage(input_tokens=1_200)),
         tool_calls=1,
     )
-    assert client.store.commit_turn(claim, turn)
+    assert client.store.commit_turn(claim, turn) is TurnCommitted.COMMITTED
     step = client.store.claim(claim.ref.call(0), "nonce")
     assert isinstance(step, Claim)
     park = Park(question="May refund run?", reason="tool_approval")

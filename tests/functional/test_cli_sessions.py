@@ -16,7 +16,7 @@ from midwatch.orchestration.admission.open_gate import OpenGate
 from midwatch.orchestration.agents.registry import Registry
 from midwatch.orchestration.errors import NotFound, Refused
 from midwatch.orchestration.keyspace import partition
-from midwatch.orchestration.protocol.commits import Compaction
+from midwatch.orchestration.protocol.commits import Compaction, CompactionWork
 from midwatch.orchestration.steps.compaction_step import Compacted
 from midwatch.orchestration.steps.runner import StepRunner
 from midwatch.schemas.failure import FailureKind
@@ -266,7 +266,8 @@ def test_an_operator_compacts_a_session_however_empty_it_is(run, worker, client)
 def test_a_compaction_under_way_is_not_asked_for_again(run, worker, client):
     """That is fine: exit code 0, and no second message."""
     job_id = worker.job(["Hello."], "Hi.")
-    assert client.store.begin_compaction(StepRef(job_id=job_id, session_id="s1", step="0c"), "n", lock_ms=60_000)
+    ref = StepRef(job_id=job_id, session_id="s1", step="0c")
+    assert isinstance(client.store.begin_compaction(ref, "n", lock_ms=60_000), CompactionWork)
     code, _, err = run("compact", "s1")
     assert code == 0
     assert "already" in err

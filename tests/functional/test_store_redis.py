@@ -11,6 +11,7 @@ import redis as redis_py
 from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.protocol.commits import Claim, Verdict
+from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.store.log_cache import COMPRESS_ABOVE_BYTES
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.redis_store import RedisStore
@@ -70,7 +71,7 @@ def test_scripts_come_back_when_the_server_forgets_them(bench, redis):
     """A restart or a SCRIPT FLUSH costs one round trip more; a pipeline of scripts, too."""
     claim = bench.begin()
     redis.script_flush()
-    assert bench.store.commit_turn(claim, turn_of(claim)) is True
+    assert bench.store.commit_turn(claim, turn_of(claim)) is TurnCommitted.COMMITTED
     redis.script_flush()
     assert bench.sweep() == []
 
@@ -189,7 +190,7 @@ def test_a_server_that_is_away_is_said_to_be_and_what_was_claimed_can_be_committ
             bench.store.claim(claim.ref, "w9")
         back = threading.Thread(target=server.restart)
         back.start()
-        assert bench.store.commit_turn(claim, turn_of(claim)) is True
+        assert bench.store.commit_turn(claim, turn_of(claim)) is TurnCommitted.COMMITTED
         back.join()
         client.close()
 
@@ -204,6 +205,6 @@ def test_a_server_out_of_memory_takes_nothing_half(tmp_path):
         with pytest.raises(StoreUnavailable, match="memory"):
             bench.store.claim(claim.ref, "w9")
         client.config_set("maxmemory", 0)
-        assert bench.store.commit_turn(claim, turn_of(claim)) is True
+        assert bench.store.commit_turn(claim, turn_of(claim)) is TurnCommitted.COMMITTED
         assert len(bench.operations.messages("s1")) == 2
         client.close()

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 )
 
 from midwatch.orchestration.protocol.commits import CallRow, Claim, Ending, ResultCommit, RowState, TurnCommit, Verdict
+from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.testing.local_state import JobState
 from midwatch.schemas.deadletter import DeadLetterRecord
 from midwatch.schemas.failure import Failure, FailureKind
@@ -229,7 +230,9 @@ class StepMachine(RuleBasedStateMachine):
         held, commit = self.holds(model), turn_commit(real, inline, refused)
         again = self.stores.memory.state.jobs[model.ref.job_id].committed == (model.ref.step, model.fence)
         answers = self.stores.both("commit_turn", (real, commit), (model, commit))
-        assert (answers[0] is not False) == (held or again), "a stale fence committed, or a current one did not"
+        assert (answers[0] is not TurnCommitted.LOST) == (held or again), (
+            "a stale fence committed, or a current one did not"
+        )
         if held:
             self.inline[place] = [real.ref.call(row.ordinal) for row in commit.calls if row.started]
 

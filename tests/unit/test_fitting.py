@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from midwatch.orchestration.protocol.commits import CompactionWork
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.memory import Memory
@@ -57,7 +58,8 @@ def test_a_turn_without_room_looks_again_when_someone_else_compacts():
     def hold(number: int, request: ModelRequest) -> None:
         if number == 6 and not held:
             ref = StepRef(job_id=talk.job_id, session_id="s1", step="1c")
-            assert talk.fleet.store.begin_compaction(ref, "a worker that dies", lock_ms=15_000)
+            work = talk.fleet.store.begin_compaction(ref, "a worker that dies", lock_ms=15_000)
+            assert isinstance(work, CompactionWork)
             held.append(clock.monotonic_ms())
 
     talk.model.fail = hold

@@ -69,11 +69,11 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
 
 def documents() -> dict[str, str]:
     """Every generated file: its path from the root of the repository, and its text."""
-    wire = {f"{WIRE}/{name}.json": wire_schema(name) for name in WIRE_SHAPES}
+    wire = {f"{WIRE}/{name}.json": to_vendor_schema(name) for name in WIRE_SHAPES}
     return {**wire, "docs/keyspace.md": keyspace_page(), "docs/cli.md": cli_page()}
 
 
-def wire_schema(name: str) -> str:
+def to_vendor_schema(name: str) -> str:
     """The JSON Schema of one shape that crosses a process."""
     about, adapter = WIRE_SHAPES[name]
     schema = adapter.json_schema()

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from midwatch.orchestration.agents.model_names import ModelName, pinning
+from midwatch.orchestration.agents.model_names import ModelName, pinning_of
 from midwatch.orchestration.dialects import rules
 from midwatch.orchestration.errors import ConfigError, RunInsideTool
 from midwatch.orchestration.tokens.weight import weigh
 from midwatch.orchestration.tools.declaration import Tool
-from midwatch.orchestration.tools.run import inside_tool
+from midwatch.orchestration.tools.run import is_inside_tool
 from midwatch.orchestration.tools.toolbox import Toolbox, agent_tool
 from midwatch.orchestration.validation.validator import JSONSchemaValidator
 from midwatch.schemas.contract import JsonObject, Name, canonical_json
@@ -104,7 +104,7 @@ class Agent:
         _check_tool_names(self)
         self.fallback_models = tuple(_model(self.name, fallback, self.model_policy) for fallback in fallback_models)
         providers = [model.provider for model in (self.model, *self.fallback_models)]
-        self.findings = rules.check_all(providers, self.toolbox.specs, self.output_schema)
+        self.schema_differences = rules.check_all(providers, self.toolbox.specs, self.output_schema)
         """What its providers take otherwise than it is written: see `dialects`."""
         self.version = self._digest()
         self.fixed_weight = weigh(self.system) + sum(weigh(spec.model_dump_json()) for spec in self.toolbox.specs)
@@ -134,7 +134,7 @@ class Agent:
             StoreUnavailable: Redis can't be reached.
 
         """
-        if inside_tool():
+        if is_inside_tool():
             raise RunInsideTool(
                 "agent.run can't be used inside a tool: the worker would wait for the fleet it is part of. Offer the other "
                 f"agent as a tool instead: tools=[{self.name}.as_tool('what it does')]"
@@ -224,7 +224,7 @@ def _check_tool_names(agent: Agent) -> None:
 
 def _model(agent: str, name: str, policy: ModelPolicy) -> ModelName:
     parsed = ModelName.parse(name)
-    if pinning(parsed.provider, parsed.model) == "alias" and not policy.allow_alias:
+    if pinning_of(parsed.provider, parsed.model) == "alias" and not policy.allow_alias:
         raise ConfigError(
             f"agent {agent!r}: model {name!r} is a moving name, so its behaviour can change overnight; "
             "name a pinned version, or say model_policy=ModelPolicy(allow_alias=True)"

@@ -85,16 +85,13 @@ class ModelName:
     @property
     def pinning(self) -> Pinning:
         """Does the name stand still?"""
-        return is_pinned(self.provider, self.model)
+        return pinning_of(self.provider, self.model)
 
 
-def is_pinned(provider: str, model: str) -> Pinning:
+def pinning_of(provider: str, model: str) -> Pinning:
     """Does this name stand still? By the vendor's own rules."""
     rule = _RULES.get(provider)
     return rule(model) if rule else "pinned"
-
-
-pinning = is_pinned
 
 
 def _anthropic(model: str) -> Pinning:

@@ -52,7 +52,7 @@ class Registry:
         return agent
 
 
-def load(specs: Iterable[str]) -> Registry:
+def load_agents(specs: Iterable[str]) -> Registry:
     """Load agents from `module` (all agents in it) or `module:attribute` (one agent, or a list of them).
 
     The working directory comes first on the import path, as with `celery -A`.

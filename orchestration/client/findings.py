@@ -1,4 +1,4 @@
-"""What a person should look at. Its first rows: models whose tool calls do not pass their schemas."""
+"""What a person should look at. Its first drift_rows: models whose tool calls do not pass their schemas."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import redis
 
-from midwatch.orchestration.drift.breaker import MIN_CALLS, THRESHOLD, Drift, rows
+from midwatch.orchestration.drift.counts import MIN_CALLS, THRESHOLD, Drift, drift_rows
 from midwatch.orchestration.errors import ConfigError
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.store import drift_counters
@@ -15,7 +15,7 @@ KEPT_HOURS = 192
 
 
 @dataclass(frozen=True)
-class Finding:
+class DriftFinding:
     """One row of `midwatch findings`."""
 
     drift: Drift
@@ -31,7 +31,7 @@ class Findings:
         self._client = client
         self._keys = keys
 
-    def drift(self, *, hours: int = 24, threshold: float = THRESHOLD, min_calls: int = MIN_CALLS) -> list[Finding]:
+    def drift(self, *, hours: int = 24, threshold: float = THRESHOLD, min_calls: int = MIN_CALLS) -> list[DriftFinding]:
         """Invalid calls by model, tool and context band, the worst first.
 
         Args:
@@ -47,5 +47,5 @@ class Findings:
         if not 1 <= hours <= KEPT_HOURS:
             raise ConfigError(f"hours={hours}: expected 1 to {KEPT_HOURS}; older counters are gone")
         counters = drift_counters.read(self._client, self._keys, hours)
-        found = rows((name, count) for (_, name), count in counters.items())
-        return [Finding(row, threshold, row.calls >= min_calls and row.rate >= threshold) for row in found]
+        found = drift_rows((name, count) for (_, name), count in counters.items())
+        return [DriftFinding(row, threshold, row.calls >= min_calls and row.rate >= threshold) for row in found]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from midwatch.orchestration.errors import JobTimeout, RunInsideTool
-from midwatch.orchestration.tools.run import inside_tool
+from midwatch.orchestration.tools.run import is_inside_tool
 from midwatch.schemas.job import Job, JobResult, JobStatus
 from midwatch.schemas.trace import TraceRecord
 
@@ -47,7 +47,7 @@ class JobHandle:
             RunInsideTool: called inside a tool.
 
         """
-        if inside_tool():
+        if is_inside_tool():
             raise RunInsideTool(
                 "a tool can't wait for a job: its worker would wait for the fleet it is part of. "
                 "Offer the other agent as a tool instead: tools=[other.as_tool('what it does')]"

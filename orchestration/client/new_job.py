@@ -32,7 +32,7 @@ def keyed_job_id(agent: str, tenant: str | None, key: str) -> str:
     return "job-" + sha256(f"{agent}\0{tenant or ''}\0{key}".encode()).hexdigest()[:32]
 
 
-def checked_id(value: str, what: str) -> str:
+def check_id(value: str, what: str) -> str:
     """An id from outside, safe as part of a key. Raises ConfigError."""
     try:
         return _ID.validate_python(value)
@@ -42,7 +42,7 @@ def checked_id(value: str, what: str) -> str:
         ) from error
 
 
-def checked_agent(name: str) -> str:
+def check_agent_name(name: str) -> str:
     """The name of an agent that this process need not have loaded. Raises ConfigError."""
     try:
         return _NAME.validate_python(name)
@@ -52,7 +52,7 @@ def checked_agent(name: str) -> str:
         ) from error
 
 
-def checked_input(text: str) -> str:
+def check_input(text: str) -> str:
     """A job's input: text, not empty, not too long, encodable. Raises ConfigError."""
     if not isinstance(text, str) or not text.strip():
         raise ConfigError(f"input: expected text, got {type(text).__name__} {str(text)[:40]!r}")
@@ -89,22 +89,20 @@ def new_job(
     """
     if priority not in set(Priority):
         raise ConfigError(f"priority={priority!r}: expected one of {', '.join(Priority)}")
-    name = agent.name if isinstance(agent, Agent) else checked_agent(agent)
+    name = agent.name if isinstance(agent, Agent) else check_agent_name(agent)
     limits = agent.limits if isinstance(agent, Agent) else RunLimits()
     if tenant is not None:
-        checked_id(tenant, "tenant")
+        check_id(tenant, "tenant")
     if job_id is None and idempotency_key is not None:
-        job_id = keyed_job_id(name, tenant, checked_id(idempotency_key, "idempotency_key"))
-    job_id = checked_id(job_id, "job_id") if job_id else new_id("job")
-    session_id = (
-        checked_id(session_id, "session_id") if session_id is not None else job_id.replace("job-", "session-", 1)
-    )
+        job_id = keyed_job_id(name, tenant, check_id(idempotency_key, "idempotency_key"))
+    job_id = check_id(job_id, "job_id") if job_id else new_id("job")
+    session_id = check_id(session_id, "session_id") if session_id is not None else job_id.replace("job-", "session-", 1)
     return NewJob(
         job_id=job_id,
         agent=name,
         agent_version=agent.version if isinstance(agent, Agent) else "",
         session_id=session_id,
-        input=checked_input(input),
+        input=check_input(input),
         tenant=tenant,
         priority=Priority(priority),
         parent=parent,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from midwatch.orchestration.tools.result_pages import PAGE_CHARS, pack, page
+from midwatch.orchestration.tools.result_pages import PAGE_CHARS, pack, read_page
 from midwatch.orchestration.tools.result_pages import RECALL as NAME
 from midwatch.orchestration.validation.arguments import InvalidArguments, parse_arguments
 from midwatch.orchestration.validation.problems import explain
@@ -70,7 +70,7 @@ def answer_recall(store: Store, claim: Claim, call: ToolCall, ordinal: int) -> T
         elif (body := store.archived(claim.ref.session_id, group)) is None:
             content = _missing(claim, group)
         else:
-            content, is_error = page(body, int(arguments.get("offset", 0)), PAGE_CHARS), False
+            content, is_error = read_page(body, int(arguments.get("offset", 0)), PAGE_CHARS), False
     return ToolMessage(
         group=claim.group, ordinal=ordinal, call_id=call.id, tool=call.name, content=content, is_error=is_error
     )

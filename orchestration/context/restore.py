@@ -49,7 +49,7 @@ def restore(message: Message, kept: Mapping[str, str]) -> Message:
     return message
 
 
-def text_of(body: bytes) -> str:
+def decompress_text(body: bytes) -> str:
     """A kept text, whole."""
     try:
         return zlib.decompressobj().decompress(body).decode(errors="replace")

@@ -9,7 +9,7 @@ from typing import Protocol
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.context.cut import Cut, cut, size_bytes
 from midwatch.orchestration.context.elide import elide
-from midwatch.orchestration.context.ledger import absorb
+from midwatch.orchestration.context.fact_ledger import absorb_facts
 from midwatch.orchestration.context.recall import pack_group
 from midwatch.orchestration.context.restore import whole_handle
 from midwatch.orchestration.context.summarize import Ask, summarize
@@ -90,7 +90,7 @@ class SummarizeAndTrim:
             through = max(message.group for message in gone)
             memory = memory.model_copy(update={"through_group": through, "compactions": memory.compactions + 1})
         if plan.elided and self.remembers:
-            memory = absorb(memory, plan.elided, memory_bytes, live=live, pinned=agent.system)
+            memory = absorb_facts(memory, plan.elided, memory_bytes, live=live, pinned=agent.system)
         changed = memory != (work.memory or Memory())
         return Compaction(
             memory=memory if changed else None,

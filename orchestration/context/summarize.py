@@ -8,8 +8,8 @@ import structlog
 
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.agents.model_names import ModelName
-from midwatch.orchestration.context.summary_by_model import ByModel, Summarized
-from midwatch.orchestration.context.summary_extractive import Extractive
+from midwatch.orchestration.context.summary_by_model import ModelSummarizer, Summary
+from midwatch.orchestration.context.summary_extractive import ExtractiveSummarizer
 from midwatch.orchestration.protocol.commits import CompactionWork
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message
@@ -23,12 +23,12 @@ Ask = Callable[[CompactionWork, ModelName, ModelRequest], ModelReply]
 
 def summarize(
     work: CompactionWork, gone: Sequence[Message], room_bytes: int, *, agent: Agent, live: Sequence[Message], ask: Ask
-) -> Summarized:
+) -> Summary:
     """The memory after `gone` left the window, and what writing it cost."""
     memory, model = work.memory or Memory(), agent.summary_model
     if model is None:
-        return Summarized(Extractive().summarize(memory, gone, room_bytes, live=live, pinned=agent.system))
-    by_model = ByModel(
+        return Summary(ExtractiveSummarizer().summarize(memory, gone, room_bytes, live=live, pinned=agent.system))
+    by_model = ModelSummarizer(
         lambda request: ask(work, model, request),
         model.model,
         input_tokens=max(2_000, min(24_000, agent.context_budget.max_tokens // 2)),

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from midwatch.orchestration.context.decisions import MAX_SENTENCE_CHARS
+from midwatch.orchestration.context.fact_ledger import absorb_facts
 from midwatch.orchestration.context.facts import Kind, kind_of
-from midwatch.orchestration.context.ledger import absorb
 from midwatch.orchestration.context.open_items import MAX_ITEMS
 from midwatch.orchestration.context.prompt import ANSWER, SYSTEM, chunks
 from midwatch.orchestration.context.render import UNTRUSTED
 from midwatch.orchestration.context.scan import clean, pieces
-from midwatch.orchestration.context.summary_extractive import Extractive, advanced, prose_within
+from midwatch.orchestration.context.summary_extractive import ExtractiveSummarizer, advance_memory, limit_prose
 from midwatch.orchestration.context.taint import marked
 from midwatch.orchestration.errors import MidwatchError, StoreUnavailable
 from midwatch.schemas.memory import Memory
@@ -31,7 +31,7 @@ CHECKED = (Kind.ID, Kind.AMOUNT, Kind.DATE)
 
 
 @dataclass(frozen=True)
-class Summarized:
+class Summary:
     """The memory, what its making used, and, when the model was of no use, why."""
 
     memory: Memory
@@ -51,11 +51,11 @@ class _Answer:
     open: tuple[_Sentence, ...]
 
 
-class Useless(MidwatchError):
+class UnusableAnswer(MidwatchError):
     """Raised when an answer can't be used: says why, without its text."""
 
 
-class ByModel:
+class ModelSummarizer:
     """Asks chunk by chunk, each answer handed on to the next question, so its input is bounded however long the archive."""
 
     def __init__(
@@ -83,24 +83,24 @@ class ByModel:
         *,
         live: Sequence[Message] = (),
         pinned: str = "",
-    ) -> Summarized:
-        """As `Extractive.summarize`, with prose. Falls back to it on any failure of the model, and says so."""
-        plain = Extractive().summarize(memory, groups, room_bytes, live=live, pinned=pinned)
+    ) -> Summary:
+        """As `ExtractiveSummarizer.summarize`, with prose. Falls back to it on any failure of the model, and says so."""
+        plain = ExtractiveSummarizer().summarize(memory, groups, room_bytes, live=live, pinned=pinned)
         spent: list[Usage] = []
         try:
             answer = self._asked(memory, groups, spent)
             happened, still_open = _checked(answer, memory, groups, pinned)
             if not happened:
-                raise Useless("no sentence of the answer could be kept")
+                raise UnusableAnswer("no sentence of the answer could be kept")
             if len("\n".join(happened).encode()) >= sum(_text_bytes(message) for message in groups):
-                raise Useless("the summary is not shorter than what it stands for")
+                raise UnusableAnswer("the summary is not shorter than what it stands for")
         except StoreUnavailable:
             raise
         except Exception as error:
-            return Summarized(plain, _total(spent), _why(error))
-        written = advanced(memory, groups, summary="\n".join(happened), items=still_open[-MAX_ITEMS:])
-        written = prose_within(written, room_bytes)
-        return Summarized(absorb(written, groups, room_bytes, live=live, pinned=pinned), _total(spent))
+            return Summary(plain, _total(spent), _why(error))
+        written = advance_memory(memory, groups, summary="\n".join(happened), items=still_open[-MAX_ITEMS:])
+        written = limit_prose(written, room_bytes)
+        return Summary(absorb_facts(written, groups, room_bytes, live=live, pinned=pinned), _total(spent))
 
     def _asked(self, memory: Memory, groups: Sequence[Message], spent: list[Usage]) -> _Answer:
         """Newest chunks, oldest of them first; what is known so far takes at most a quarter of each question."""
@@ -111,7 +111,7 @@ class ByModel:
             reply = self._complete(self._request(known, chunk))
             spent.append(reply.usage)
             if reply.stop is not Stop.END or reply.tool_calls:
-                raise Useless(f"the model stopped with {reply.stop.value}, expected one whole answer")
+                raise UnusableAnswer(f"the model stopped with {reply.stop.value}, expected one whole answer")
             answer = _parsed(reply.text)
         return answer
 
@@ -138,16 +138,16 @@ def _parsed(text: str) -> _Answer:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise Useless("the answer is no JSON object")
+        raise UnusableAnswer("the answer is no JSON object")
     return _Answer(tuple(_sentences(value.get("happened"))), tuple(_sentences(value.get("open"))))
 
 
 def _sentences(value: object) -> Iterator[_Sentence]:
     if not isinstance(value, list):
-        raise Useless("the answer is not of the schema: `happened` and `open` must be lists")
+        raise UnusableAnswer("the answer is not of the schema: `happened` and `open` must be lists")
     for one in value:
         if not isinstance(one, dict) or not isinstance(one.get("text"), str):
-            raise Useless("the answer is not of the schema: a sentence must be an object with a text")
+            raise UnusableAnswer("the answer is not of the schema: a sentence must be an object with a text")
         text = clean(one["text"][: 2 * MAX_SENTENCE_CHARS])
         if text:
             yield _Sentence(text, one.get("from_tool") is not False)

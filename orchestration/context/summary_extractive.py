@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from midwatch.orchestration.context.ledger import absorb
+from midwatch.orchestration.context.fact_ledger import absorb_facts
 from midwatch.orchestration.context.open_items import open_items
 from midwatch.orchestration.context.render import rendered_bytes
 from midwatch.schemas.memory import Memory
@@ -14,7 +14,7 @@ PROSE_SHARE = 0.3
 """At most this part of the room for summary and open items together: the ledger needs the rest."""
 
 
-class Extractive:
+class ExtractiveSummarizer:
     """Keeps what was said verbatim, or not at all. It writes no prose, so it can't make anything up."""
 
     def summarize(
@@ -36,11 +36,11 @@ class Extractive:
             pinned: Text that always stays: system prompt, goal.
 
         """
-        after = advanced(memory, groups, summary=memory.summary, items=open_items(memory.open_items, groups))
-        return absorb(prose_within(after, room_bytes), groups, room_bytes, live=live, pinned=pinned)
+        after = advance_memory(memory, groups, summary=memory.summary, items=open_items(memory.open_items, groups))
+        return absorb_facts(limit_prose(after, room_bytes), groups, room_bytes, live=live, pinned=pinned)
 
 
-def advanced(memory: Memory, groups: Sequence[Message], *, summary: str, items: Sequence[str]) -> Memory:
+def advance_memory(memory: Memory, groups: Sequence[Message], *, summary: str, items: Sequence[str]) -> Memory:
     """The memory one compaction later, its facts as they were."""
     return memory.model_copy(
         update={
@@ -52,7 +52,7 @@ def advanced(memory: Memory, groups: Sequence[Message], *, summary: str, items: 
     )
 
 
-def prose_within(memory: Memory, room_bytes: int) -> Memory:
+def limit_prose(memory: Memory, room_bytes: int) -> Memory:
     """Without the oldest open items, and then without the summary's end, until both keep to their share of the room."""
     bare = memory.model_copy(update={"facts": (), "summary": "", "open_items": ()})
     share_bytes = min(room_bytes, rendered_bytes(bare) + int(room_bytes * PROSE_SHARE))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.context.recall import RECALL
 from midwatch.orchestration.context.render import render
-from midwatch.orchestration.drift.ladder import Offer, usual
+from midwatch.orchestration.drift.ladder import Offer, usual_offer
 from midwatch.orchestration.protocol.commits import Claim
 from midwatch.orchestration.tokens.weight import weigh
 from midwatch.orchestration.tools.result_pages import READ_RESULT
@@ -24,7 +24,7 @@ def assemble(agent: Agent, claim: Claim, offer: Offer | None = None) -> ModelReq
 
     Between two compactions each begins with the bytes of the one before, so that a prompt cache can serve it.
     """
-    offer = offer or usual(agent)
+    offer = offer or usual_offer(agent)
     tools = offer.tools
     tools += (READ_RESULT,) if "results" in claim.flags else ()
     tools += (RECALL,) if claim.memory else ()
@@ -37,14 +37,14 @@ def assemble(agent: Agent, claim: Claim, offer: Offer | None = None) -> ModelReq
         system=agent.system,
         messages=tuple(messages),
         tools=tools,
-        max_output_tokens=most_output(agent, claim),
+        max_output_tokens=max_output_tokens(agent, claim),
         timeout_s=agent.limits.call_timeout_s,
         output_schema=offer.output_schema,
         cache_key=claim.ref.session_id,
     )
 
 
-def most_output(agent: Agent, claim: Claim) -> int:
+def max_output_tokens(agent: Agent, claim: Claim) -> int:
     """What the model may write: the reserve, or what is left of the job's own ceiling."""
     reserve, ceiling = agent.context_budget.reserve_output, agent.limits.max_output_tokens
     return reserve if ceiling is None else max(1, min(reserve, ceiling - claim.job.usage.output_tokens))

@@ -40,13 +40,13 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Finding:
+class SchemaDifference:
     """One thing that a provider takes otherwise than it is written."""
 
     rule: str
     where: str
     """`tool/properties/name`: the first place of this tool."""
-    said: str
+    message: str
     mended: bool
     """The request is sent in a form that the provider takes."""
 
@@ -58,12 +58,14 @@ OUTPUT = "output_schema"
 ROOT = "root"
 
 
-def check_all(providers: Iterable[str], tools: Sequence[ToolSpec], output: JsonObject | None) -> tuple[Finding, ...]:
+def check_all(
+    providers: Iterable[str], tools: Sequence[ToolSpec], output: JsonObject | None
+) -> tuple[SchemaDifference, ...]:
     """What each of these providers takes otherwise. Raises ConfigError, as `check`."""
     return tuple(finding for one in dict.fromkeys(providers) for finding in check(one, tools, output))
 
 
-def check(provider: str, tools: Iterable[ToolSpec], output: JsonObject | None = None) -> tuple[Finding, ...]:
+def check(provider: str, tools: Iterable[ToolSpec], output: JsonObject | None = None) -> tuple[SchemaDifference, ...]:
     """What this provider takes otherwise. A provider whose rules are not known has no findings.
 
     Args:
@@ -83,7 +85,7 @@ def check(provider: str, tools: Iterable[ToolSpec], output: JsonObject | None = 
     return tuple(found)
 
 
-def _check_tool(provider: str, tool: ToolSpec) -> Iterator[Finding]:
+def _check_tool(provider: str, tool: ToolSpec) -> Iterator[SchemaDifference]:
     rules = RULES.get(provider, ())
     if tool.strict and provider in STRICT_MODES:
         rules = (*map(_as_written, rules), *(STRICT if provider == "openai" else ()))
@@ -96,7 +98,7 @@ def _as_written(rule: Rule) -> Rule:
     return Rule(rule.name, rule.finds, REFUSED, advice) if rule.effect == MENDED else rule
 
 
-def _check(provider: str, name: str, schema: JsonObject, rules: Sequence[Rule]) -> Iterator[Finding]:
+def _check(provider: str, name: str, schema: JsonObject, rules: Sequence[Rule]) -> Iterator[SchemaDifference]:
     found = list(every_part(schema))
     for rule in rules:
         places = list(rule.finds(found))
@@ -113,7 +115,7 @@ def _check(provider: str, name: str, schema: JsonObject, rules: Sequence[Rule]) 
                 found = list(every_part(one_object(schema).schema))
             except NotOneObject as error:
                 raise ConfigError(f"{refused}, and it can't be sent as one object: {error}; {rule.unless}") from error
-        yield Finding(rule.name, where, f"{provider}: {listed}: {rule.says}", mended=rule.effect == MENDED)
+        yield SchemaDifference(rule.name, where, f"{provider}: {listed}: {rule.says}", mended=rule.effect == MENDED)
 
 
 _GEMINI_TAKES = frozenset({

@@ -25,27 +25,27 @@ STRICT_MODES = ("anthropic", "openai")
 """Providers whose strict mode is asked for; the others are never told of it."""
 
 
-def wire_form(provider: str, tool: ToolSpec) -> ToolSpec:
+def to_vendor_tool(provider: str, tool: ToolSpec) -> ToolSpec:
     """The tool as this provider takes it: the same one, where that is what the author wrote."""
     if provider not in ROOT_REFUSED or (tool.strict and provider in STRICT_MODES):
         return tool
-    form = wire_schema(provider, tool.input_schema)
+    form = to_vendor_schema(provider, tool.input_schema)
     if form.schema is tool.input_schema:
         return tool
     described = f"{tool.description.rstrip()}\n\n{form.said}" if form.said else tool.description
     return tool.model_copy(update={"description": described, "input_schema": form.schema})
 
 
-def wire_output(provider: str, schema: JsonObject) -> JsonObject:
+def to_vendor_output(provider: str, schema: JsonObject) -> JsonObject:
     """The same for the schema of a final answer; the alternatives become part of its own description."""
     if provider not in ROOT_REFUSED:
         return schema
-    form = wire_schema(provider, schema)
+    form = to_vendor_schema(provider, schema)
     described = " ".join(filter(None, (form.schema.get("description"), form.said)))
     return {**form.schema, "description": described} if form.said else form.schema
 
 
-def wire_schema(provider: str, schema: JsonObject) -> RootForm:
+def to_vendor_schema(provider: str, schema: JsonObject) -> RootForm:
     """The schema that is sent, and what it can't say. One that has no such form is left: `rules` refuses it."""
     form = RootForm(schema, "")
     if any(keyword in schema for keyword in ROOT_REFUSED[provider]):

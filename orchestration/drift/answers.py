@@ -17,14 +17,14 @@ class BadAnswer:
     """Why an answer is sent back: the kind, and what the model is told."""
 
     kind: AnswerKind
-    told: str
+    message: str
 
 
 CUT_OFF = BadAnswer("cut_off", "Your answer was cut off at the output limit. Give it again, shorter.")
 EMPTY = BadAnswer("empty", "Your answer was empty. Answer the user now, in words.")
 
 
-def problem(agent: Agent, text: str) -> BadAnswer | None:
+def find_problem(agent: Agent, text: str) -> BadAnswer | None:
     """What is wrong with an answer that came whole. With an `output_schema` it is decoded as strictly as arguments are."""
     if not text.strip():
         return EMPTY

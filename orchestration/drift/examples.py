@@ -18,7 +18,7 @@ WORDS = {
 """Values of the usual formats."""
 
 
-def example(validator: JSONSchemaValidator) -> str | None:
+def make_example(validator: JSONSchemaValidator) -> str | None:
     """Arguments that pass, as JSON; None when none is found by filling in what is required."""
     try:
         value = _value(validator.schema, validator.schema, 0)

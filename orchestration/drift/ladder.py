@@ -87,16 +87,16 @@ class Offer:
     output_schema: JsonObject | None
     strict: bool = False
     """Something is sent in its strict form."""
-    said: str = ""
+    changes: str = ""
     """What is otherwise than in the agent's own requests, for the trace."""
 
 
-def usual(agent: Agent) -> Offer:
+def usual_offer(agent: Agent) -> Offer:
     """The agent's own request: nothing was refused, nothing drifts."""
     return Offer(agent.model, agent.toolbox.specs, agent.output_schema)
 
 
-def offer(
+def make_offer(
     agent: Agent,
     behind: Streak,
     drifting: Set[str] = frozenset(),
@@ -109,7 +109,7 @@ def offer(
     refused that.
     """
     if not behind.turns and not drifting:
-        return usual(agent)
+        return usual_offer(agent)
     rung = behind.rung(drifting=bool(behind.tools & drifting))
     narrow = rung >= NARROW_AT
     model, specs, output = agent.model, agent.toolbox.specs, agent.output_schema
@@ -135,7 +135,7 @@ def _strict(model: ModelName, spec: ToolSpec) -> ToolSpec:
     return spec if form is None else spec.model_copy(update={"input_schema": form, "strict": True})
 
 
-def streak(agent: Agent, log: Sequence[Message]) -> Streak:
+def find_streak(agent: Agent, log: Sequence[Message]) -> Streak:
     """What was refused at the end of the running job's part of the conversation."""
     last = log[-1] if log else None
     if not (isinstance(last, NoteMessage) or (isinstance(last, ToolMessage) and last.is_error)):
@@ -168,8 +168,8 @@ def _refused(agent: Agent, said: AssistantMessage, heard: Sequence[Message]) -> 
     notes = [message.text for message in heard if isinstance(message, NoteMessage)]
     if not notes:
         return []
-    cut_off = notes[0].startswith(answers.CUT_OFF.told)
-    return [sent_back(said.text, (not cut_off and answers.problem(agent, said.text)) or answers.CUT_OFF)]
+    cut_off = notes[0].startswith(answers.CUT_OFF.message)
+    return [refuse_answer(said.text, (not cut_off and answers.find_problem(agent, said.text)) or answers.CUT_OFF)]
 
 
 def _refusal(agent: Agent, call: ToolCall, told: ToolMessage | None) -> Refusal | None:
@@ -184,12 +184,12 @@ def _refusal(agent: Agent, call: ToolCall, told: ToolMessage | None) -> Refusal 
     return Refusal(call.name, checked.kind, call.raw_arguments)
 
 
-def sent_back(text: str, bad: answers.BadAnswer) -> Refusal:
+def refuse_answer(text: str, bad: answers.BadAnswer) -> Refusal:
     """An answer that does not pass."""
     return Refusal(ANSWER, bad.kind, text)
 
 
-def end(before: Streak, now: Sequence[Refusal]) -> Failure | None:
+def find_failure(before: Streak, now: Sequence[Refusal]) -> Failure | None:
     """The top of the ladder: why the job ends here, when all of this turn (`now`) was refused, too."""
     after = Streak((*now, *before.refusals), before.turns + 1)
     for one in now:

@@ -10,7 +10,7 @@ import structlog
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.context import window
 from midwatch.orchestration.context.recall import RECALL, answer_recall
-from midwatch.orchestration.drift import breaker, ladder
+from midwatch.orchestration.drift import counts, ladder
 from midwatch.orchestration.errors import LeaseLost
 from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.commits import Ending, TurnCommit
@@ -19,7 +19,7 @@ from midwatch.orchestration.steps import endings, make_room, read_reply
 from midwatch.orchestration.steps.child_jobs import orphaned
 from midwatch.orchestration.steps.gated_calls import asked, model_call
 from midwatch.orchestration.steps.inline_calls import run_inline
-from midwatch.orchestration.tools.result_pages import answer_page
+from midwatch.orchestration.tools.result_pages import answer_read_result
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.message import ToolCall, ToolMessage
@@ -79,10 +79,10 @@ class ModelStep:
 
     def called(self) -> ModelReply | Failure | Outcome:
         """Admission, then the call."""
-        behind = ladder.streak(self.agent, self.a.claim.log)
-        drifting = self.r.drift.open(str(self.agent.model))
-        self.offer = ladder.offer(self.agent, behind, drifting, not_strict=self.r.not_strict)
-        self.a.asked = self.offer.said
+        behind = ladder.find_streak(self.agent, self.a.claim.log)
+        drifting = self.r.drift.open_tools(str(self.agent.model))
+        self.offer = ladder.make_offer(self.agent, behind, drifting, not_strict=self.r.not_strict)
+        self.a.asked = self.offer.changes
         request = window.assemble(self.agent, self.a.claim, self.offer)
         self.estimated_tokens = make_room.tokens_of(self.a, self.agent)
         call = model_call(self.agent, self.a.claim, request, self.estimated_tokens, self.offer.model)
@@ -163,9 +163,9 @@ class ModelStep:
         if read.answered(self.agent):
             made.append(ladder.ANSWER)
         return (
-            *(breaker.call_field(model, named(tool), tokens) for tool in made),
-            *(breaker.invalid_field(model, named(one.tool), tokens, one.kind) for one in read.refusals),
-            *(breaker.invalid_field(model, tool, tokens, breaker.SHADOW) for tool in read.shadowed),
+            *(counts.call_field(model, named(tool), tokens) for tool in made),
+            *(counts.invalid_field(model, named(one.tool), tokens, one.kind) for one in read.refusals),
+            *(counts.invalid_field(model, tool, tokens, counts.SHADOW) for tool in read.shadowed),
         )
 
     def paged(self, reply: ModelReply, call: ToolCall) -> ToolMessage:
@@ -173,4 +173,4 @@ class ModelStep:
         if call.name == RECALL.name:
             ordinal = next(place for place, one in enumerate(reply.tool_calls) if one is call)
             return answer_recall(self.r.store, self.a.claim, call, ordinal)
-        return answer_page(self.r.store, self.a.claim, reply, call)
+        return answer_read_result(self.r.store, self.a.claim, reply, call)

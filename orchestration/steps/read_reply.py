@@ -8,7 +8,7 @@ from itertools import takewhile
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.context.recall import RECALL
 from midwatch.orchestration.drift import answers, ladder
-from midwatch.orchestration.drift.examples import example
+from midwatch.orchestration.drift.examples import make_example
 from midwatch.orchestration.protocol.commits import CallRow, Claim
 from midwatch.orchestration.tools.declaration import Tool
 from midwatch.orchestration.tools.result_pages import READ_RESULT
@@ -59,7 +59,7 @@ def read(agent: Agent, claim: Claim, reply: ModelReply, provider: str = "") -> T
     """
     said_by = provider or agent.model.provider
     turn = Turn(AssistantMessage(group=claim.group, parts=reply.parts, provider=said_by, model=reply.model))
-    calls, before = reply.tool_calls, ladder.streak(agent, claim.log)
+    calls, before = reply.tool_calls, ladder.find_streak(agent, claim.log)
     if reply.stop is Stop.REFUSAL:
         turn.failure = Failure(
             kind=FailureKind.REFUSED, detail="the model refused to answer", request_id=reply.request_id
@@ -78,7 +78,7 @@ def read(agent: Agent, claim: Claim, reply: ModelReply, provider: str = "") -> T
     elif reply.stop is Stop.LENGTH:
         _answer(agent, turn, answers.CUT_OFF, reply.text, before)
     elif reply.stop is Stop.END:
-        _answer(agent, turn, answers.problem(agent, reply.text), reply.text, before)
+        _answer(agent, turn, answers.find_problem(agent, reply.text), reply.text, before)
     elif reply.stop is not Stop.PAUSE:
         turn.failure = Failure(
             kind=FailureKind.PROVIDER_ERROR,
@@ -86,7 +86,7 @@ def read(agent: Agent, claim: Claim, reply: ModelReply, provider: str = "") -> T
             request_id=reply.request_id,
         )
     if calls and len(turn.refusals) == len(calls):
-        turn.failure = ladder.end(before, turn.refusals)
+        turn.failure = ladder.find_failure(before, turn.refusals)
     return turn
 
 
@@ -122,7 +122,7 @@ def _further(validator: JSONSchemaValidator | None, again: int, before: ladder.S
     said = ""
     if again:
         said += "\nYou sent exactly this before. It is refused again, and will be each time: change it."
-    if validator and before.turns + 1 >= ladder.EXAMPLE_AT and (shown := example(validator)):
+    if validator and before.turns + 1 >= ladder.EXAMPLE_AT and (shown := make_example(validator)):
         said += f"\nAn example that passes: {shown}"
     return said
 
@@ -180,11 +180,11 @@ def _answer(agent: Agent, turn: Turn, bad: answers.BadAnswer | None, text: str, 
     if bad is None:
         turn.output = text
         return
-    refusal = ladder.sent_back(text, bad)
+    refusal = ladder.refuse_answer(text, bad)
     turn.refusals.append(refusal)
     turn.invalid.append(f"output: {bad.kind}")
-    turn.failure = ladder.end(before, turn.refusals)
+    turn.failure = ladder.find_failure(before, turn.refusals)
     if not turn.failure:
         shown = agent.output_validator if bad.kind in ("schema", "bad_json") else None
-        said = bad.told + _further(shown, before.identical(refusal), before)
+        said = bad.message + _further(shown, before.identical(refusal), before)
         turn.answers.append(NoteMessage(group=turn.assistant.group, text=said))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from midwatch.orchestration.context.recall import unpack_group
-from midwatch.orchestration.context.restore import handles_of, restore, text_of
+from midwatch.orchestration.context.restore import decompress_text, handles_of, restore
 from midwatch.orchestration.errors import NotFound, Refused
 from midwatch.orchestration.keyspace import partition
 from midwatch.orchestration.protocol.anchor import Anchor
@@ -160,7 +160,9 @@ class Conversations(Owing):
         """The message whole, as far as its whole is kept. What was cut twice takes two rounds."""
         for _ in range(8):
             found = {handle: self._kept(session_id, handle) for handle in handles_of(message)}
-            whole = restore(message, {handle: text_of(body) for handle, body in found.items() if body is not None})
+            whole = restore(
+                message, {handle: decompress_text(body) for handle, body in found.items() if body is not None}
+            )
             if whole == message:
                 break
             message = whole

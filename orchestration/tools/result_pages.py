@@ -67,7 +67,7 @@ def pack(text: str) -> bytes:
     return bytes(body)
 
 
-def page(body: bytes, offset: int, length: int) -> str:
+def read_page(body: bytes, offset: int, length: int) -> str:
     """`length` characters from `offset` on (at most a page), then a line that says how much remains."""
     length = max(1, min(length, PAGE_CHARS))
     total, text = _read(body, max(0, offset), length)
@@ -104,7 +104,7 @@ def _inflate(body: bytes) -> str:
         return body.decode(errors="replace")
 
 
-def answer_page(store: Store, claim: Claim, reply: ModelReply, call: ToolCall) -> ToolMessage:
+def answer_read_result(store: Store, claim: Claim, reply: ModelReply, call: ToolCall) -> ToolMessage:
     """Answer one call of `read_result` from what the session keeps."""
     ordinal = next(place for place, one in enumerate(reply.tool_calls) if one is call)
     content, is_error = "", True
@@ -122,7 +122,10 @@ def answer_page(store: Store, claim: Claim, reply: ModelReply, call: ToolCall) -
                 "Call the tool again that returned it."
             )
         else:
-            content, is_error = page(body, int(arguments["offset"]), int(arguments.get("length", PAGE_CHARS))), False
+            content, is_error = (
+                read_page(body, int(arguments["offset"]), int(arguments.get("length", PAGE_CHARS))),
+                False,
+            )
     return ToolMessage(
         group=claim.group, ordinal=ordinal, call_id=call.id, tool=call.name, content=content, is_error=is_error
     )

@@ -38,7 +38,7 @@ class ToolOutcome:
     content: str
 
 
-def inside_tool() -> bool:
+def is_inside_tool() -> bool:
     """True in a tool's thread and in its coroutine: there, nobody may wait for the fleet."""
     return _inside.get()
 

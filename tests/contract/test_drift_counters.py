@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from midwatch.orchestration.drift.breaker import DriftBreaker, call_field, invalid_field, rows
+from midwatch.orchestration.drift.breaker import DriftBreaker
+from midwatch.orchestration.drift.counts import call_field, drift_rows, invalid_field
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.schemas.job import JobStatus
 from tests.contract.store_bench import Bench, ending_of, memory_bench, redis_bench, trace_of, turn_of
@@ -41,7 +42,7 @@ def test_a_turn_that_goes_on_and_one_that_ends_the_job_are_counted(bench):
     assert bench.store.finish(last, ending, trace_of(last, "dead_letter"))
     assert not bench.store.finish(last, ending, trace_of(last, "dead_letter"))
     assert counted(bench) == {CALLED: 3, REFUSED: 2}
-    (row,) = rows(counted(bench).items())
+    (row,) = drift_rows(counted(bench).items())
     assert (row.calls, row.invalid, row.band) == (3, 2, "50k-100k")
 
 
@@ -58,4 +59,4 @@ def test_the_breaker_of_one_worker_knows_what_another_one_saw(bench):
     commit = replace(turn_of(claim), drift=(CALLED,) * 20 + (REFUSED,) * 20)
     assert bench.store.commit_turn(claim, commit) is TurnCommitted.COMMITTED
     elsewhere = DriftBreaker(bench.store.drift_counters, lambda: 0)
-    assert elsewhere.open(MODEL) == {"book"}
+    assert elsewhere.open_tools(MODEL) == {"book"}

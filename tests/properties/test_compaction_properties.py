@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from midwatch.orchestration.context.cut import cut
 from midwatch.orchestration.context.elide import elide
-from midwatch.orchestration.context.ledger import absorb
+from midwatch.orchestration.context.fact_ledger import absorb_facts
 from midwatch.orchestration.context.render import render, rendered_bytes
-from midwatch.orchestration.context.summary_extractive import Extractive
+from midwatch.orchestration.context.summary_extractive import ExtractiveSummarizer
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import AssistantMessage, Message, Text, ToolCall, ToolMessage, UserMessage
 
@@ -67,8 +67,8 @@ def conversations(draw: st.DrawFn) -> list[Message]:
 @given(conversations(), conversations(), st.integers(0, 5_000))
 def test_the_room_is_kept(first: list[Message], second: list[Message], room_bytes: int) -> None:
     """Whatever was said, and however often it is compacted, the note keeps to its room and can be stored."""
-    memory = Extractive().summarize(Memory(), first, room_bytes)
-    memory = Extractive().summarize(memory, second, room_bytes, live=first)
+    memory = ExtractiveSummarizer().summarize(Memory(), first, room_bytes)
+    memory = ExtractiveSummarizer().summarize(memory, second, room_bytes, live=first)
     assert rendered_bytes(memory) <= max(room_bytes, BARE_BYTES)
     assert Memory.model_validate_json(memory.model_dump_json()) == memory
 
@@ -77,7 +77,7 @@ def test_the_room_is_kept(first: list[Message], second: list[Message], room_byte
 @given(conversations(), st.integers(0, 5_000))
 def test_the_same_messages_give_the_same_note(messages: list[Message], room_bytes: int) -> None:
     """No clock, no chance, no order of a set."""
-    one, two = (Extractive().summarize(Memory(), messages, room_bytes) for _ in range(2))
+    one, two = (ExtractiveSummarizer().summarize(Memory(), messages, room_bytes) for _ in range(2))
     assert render(one) == render(two)
 
 
@@ -85,8 +85,8 @@ def test_the_same_messages_give_the_same_note(messages: list[Message], room_byte
 @given(conversations())
 def test_absorbing_twice_is_absorbing_once(messages: list[Message]) -> None:
     """A compaction that is tried again after a crash adds nothing."""
-    once = absorb(Memory(), messages, 100_000)
-    assert absorb(once, messages, 100_000) == once
+    once = absorb_facts(Memory(), messages, 100_000)
+    assert absorb_facts(once, messages, 100_000) == once
 
 
 @settings(deadline=None, max_examples=60)

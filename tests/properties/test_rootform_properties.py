@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from midwatch.orchestration.dialects.root import NotOneObject, one_object
 from midwatch.orchestration.dialects.rules import RULES, check
-from midwatch.orchestration.dialects.vendor_form import ROOT_REFUSED, wire_form
+from midwatch.orchestration.dialects.vendor_form import ROOT_REFUSED, to_vendor_tool
 from midwatch.orchestration.errors import ConfigError
 from midwatch.orchestration.validation.subschemas import target
 from midwatch.schemas.tools import ToolSpec
@@ -129,7 +129,7 @@ def test_nothing_that_a_vendor_refuses_is_sent(root: Schema) -> None:
             check(provider, [tool])
         except ConfigError:
             continue
-        sent = wire_form(provider, tool)
+        sent = to_vendor_tool(provider, tool)
         assert not set(ROOT_REFUSED[provider]) & set(sent.input_schema)
         if provider != "gemini":  # whose own rules are held by its writer
             assert check(provider, [sent]) == ()

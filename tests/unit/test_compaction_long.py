@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from midwatch.orchestration.context.fact_ledger import absorb_facts
 from midwatch.orchestration.context.facts import facts_of
-from midwatch.orchestration.context.ledger import absorb
 from midwatch.orchestration.context.scan import FIRST_CHARS, FIRST_ROWS, LAST_CHARS, LAST_ROWS
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import ToolMessage
@@ -70,5 +70,5 @@ def test_megabytes_are_absorbed_quickly(text: str):
     """3 MB cost under half a second of CPU; the bound leaves room for a busy machine."""
     assert len(text) > 3_000_000
     start = time.process_time()
-    absorb(Memory(), [result(text)], 20_000)
+    absorb_facts(Memory(), [result(text)], 20_000)
     assert time.process_time() - start < 1.5

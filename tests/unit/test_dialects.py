@@ -63,7 +63,7 @@ def test_what_can_be_mended_is_mended_and_said(
     """Tools of other people's servers can't be rewritten by hand; what is sent instead is a finding."""
     (finding,) = [found for found in check(provider, [spec(schema)]) if found.rule not in ("optional", "keyword")][:1]
     assert (finding.rule, finding.where, finding.mended) == (rule, where, True)
-    assert said in finding.said
+    assert said in finding.message
 
 
 @pytest.mark.parametrize("provider", ["anthropic", "openai"])
@@ -80,7 +80,7 @@ def test_an_output_schema_is_looked_at_as_well() -> None:
     """Neither takes alternatives at the top level of a final answer; Anthropic's SDK would leave only `{}` of them."""
     schema = {"type": "object", "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}
     for model in ("gpt-5-2025-08-07", "claude-sonnet-4-6"):
-        (finding,) = Agent("clerk", model, "You help.", output_schema=schema).findings
+        (finding,) = Agent("clerk", model, "You help.", output_schema=schema).schema_differences
         assert (finding.rule, finding.where, finding.mended) == ("root", "output_schema", True)
     with pytest.raises(
         ConfigError, match=r"^output_schema: openai refuses allOf at the top level, and it can't be sent"
@@ -130,7 +130,7 @@ def test_what_gemini_gets_rewritten_is_said(schema: dict[str, Any], rule: str, w
     """Each construct that its endpoint refuses is sent in another form, and that is a finding, not a secret."""
     found = [finding for finding in check("gemini", [spec(schema)]) if finding.rule == rule]
     assert [(finding.where, finding.mended) for finding in found] == [(where, mended)]
-    assert found[0].said.startswith("gemini: ")
+    assert found[0].message.startswith("gemini: ")
 
 
 def test_a_property_is_no_keyword() -> None:
@@ -142,7 +142,7 @@ def test_a_property_is_no_keyword() -> None:
 def test_places_are_told_once_for_a_tool() -> None:
     """Forty optional properties are one finding, with the first five names."""
     (finding,) = check("gemini", [spec({"properties": {f"p{n}": {"type": "string"} for n in range(40)}})])
-    assert "p0, p1, p2, p3, p4 and 35 more: optional without a default" in finding.said
+    assert "p0, p1, p2, p3, p4 and 35 more: optional without a default" in finding.message
 
 
 @tool
@@ -165,11 +165,13 @@ def misnamed(**arguments: Any) -> str:
 
 def test_an_agent_knows_what_its_model_takes_otherwise() -> None:
     """Constructing it is enough: findings are data, a refusal is an error, fallback models are asked as well."""
-    findings = Agent("clerk", "gemini:gemini-2.5-pro", "You help.", tools=[look_up]).findings
+    findings = Agent("clerk", "gemini:gemini-2.5-pro", "You help.", tools=[look_up]).schema_differences
     assert [(finding.rule, finding.mended) for finding in findings] == [("keyword", True)]
-    assert Agent("clerk", "claude-sonnet-4-6", "You help.", tools=[look_up, tagged]).findings == ()
+    assert Agent("clerk", "claude-sonnet-4-6", "You help.", tools=[look_up, tagged]).schema_differences == ()
     both = Agent("clerk", "claude-sonnet-4-6", "Help.", tools=[tagged], fallback_models=["gpt-5-2025-08-07"])
-    assert [(finding.rule, finding.where) for finding in both.findings] == [("items", "tagged/properties/tags")]
+    assert [(finding.rule, finding.where) for finding in both.schema_differences] == [
+        ("items", "tagged/properties/tags")
+    ]
     with pytest.raises(ConfigError, match=r"tool tagged/properties/a b: anthropic refuses the property name 'a b'"):
         Agent("clerk", "gpt-5-2025-08-07", "Help.", tools=[misnamed], fallback_models=["claude-sonnet-4-6"])
 

@@ -15,7 +15,7 @@ from jsonschema import Draft7Validator, Draft202012Validator
 
 from midwatch.orchestration.dialects.root import COMPOSED, NotOneObject, one_object
 from midwatch.orchestration.dialects.rules import check
-from midwatch.orchestration.dialects.vendor_form import wire_form
+from midwatch.orchestration.dialects.vendor_form import to_vendor_tool
 from midwatch.orchestration.errors import ConfigError
 from midwatch.schemas.tools import ToolSpec
 from midwatch.validators import JSONSchemaValidator
@@ -55,7 +55,7 @@ def ended(provider: str, tool: ToolSpec) -> str:
         found = check(provider, [tool])
     except ConfigError:
         return "refused"
-    sent = wire_form(provider, tool)
+    sent = to_vendor_tool(provider, tool)
     if provider != "gemini":  # the other half of whose form is written by its adapter
         assert check(provider, [sent]) == ()
         assert (sent is tool) is (found == ())

@@ -6,7 +6,8 @@ from collections import Counter
 
 from midwatch import Agent, tool
 from midwatch.orchestration.drift import ladder
-from midwatch.orchestration.drift.breaker import LOOK_MS, RECENT_MS, SHADOW, DriftBreaker, call_field, invalid_field
+from midwatch.orchestration.drift.breaker import LOOK_MS, RECENT_MS, DriftBreaker
+from midwatch.orchestration.drift.counts import SHADOW, call_field, invalid_field
 
 MODEL = "openai:gpt-5-2025-08-07"
 
@@ -32,7 +33,7 @@ class Fleet:
     def later(self, ms: int = LOOK_MS) -> frozenset[str]:
         """What is open after so long."""
         self.now_ms += ms
-        return self.breaker.open(MODEL)
+        return self.breaker.open_tools(MODEL)
 
 
 def test_it_opens_on_a_share_of_enough_calls():
@@ -41,17 +42,17 @@ def test_it_opens_on_a_share_of_enough_calls():
     fleet.calls(19, 10)
     fleet.calls(100, 29, tool="find")
     fleet.calls(50, 50, tool="scan", kind=SHADOW)
-    assert fleet.breaker.open(MODEL) == frozenset()
+    assert fleet.breaker.open_tools(MODEL) == frozenset()
     fleet.calls(1, 0)
     assert fleet.later() == {"book"}
-    assert fleet.breaker.open("openai:gpt-4.1-2025-04-14") == frozenset()
+    assert fleet.breaker.open_tools("openai:gpt-4.1-2025-04-14") == frozenset()
 
 
 def test_it_looks_every_fifteen_seconds():
     """One pipeline for all that a worker does meanwhile."""
     fleet = Fleet()
     for _ in range(100):
-        fleet.breaker.open(MODEL)
+        fleet.breaker.open_tools(MODEL)
     assert fleet.looks == 1
     fleet.later()
     assert fleet.looks == 2
@@ -94,16 +95,16 @@ def now() -> str:
 def test_an_open_breaker_makes_the_tool_strict_from_the_start():
     """All tools are offered, that one in its strict form; and a refused call counts as two."""
     agent = Agent("clerk", MODEL, "Book.", [book, now])
-    first = ladder.offer(agent, ladder.Streak(), {"book"})
+    first = ladder.make_offer(agent, ladder.Streak(), {"book"})
     assert [(spec.name, spec.strict) for spec in first.tools] == [("book", True), ("now", False)]
     assert first.said == "strict"
     behind = ladder.Streak((ladder.Refusal("book", "schema", "{}"), ladder.Refusal("book", "schema", "[]")), 2)
-    assert [spec.name for spec in ladder.offer(agent, behind, {"book"}).tools] == ["book"]
-    assert [spec.name for spec in ladder.offer(agent, behind).tools] == ["book", "now"]
+    assert [spec.name for spec in ladder.make_offer(agent, behind, {"book"}).tools] == ["book"]
+    assert [spec.name for spec in ladder.make_offer(agent, behind).tools] == ["book", "now"]
 
 
 def test_a_tool_that_does_not_exist_takes_no_tool_away():
     """A model that calls `serch` three times is still offered what there is: a request without tools may be refused."""
     agent = Agent("clerk", MODEL, "Book.", [book, now])
     behind = ladder.Streak(tuple(ladder.Refusal("serch", "unknown_tool", str(n)) for n in range(3)), 3)
-    assert len(ladder.offer(agent, behind).tools) == 2
+    assert len(ladder.make_offer(agent, behind).tools) == 2

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from midwatch import Agent, Escalation, tool
-from midwatch.orchestration.drift.breaker import band, call_field, invalid_field, rows
-from midwatch.orchestration.drift.examples import example
+from midwatch.orchestration.drift.counts import band, call_field, drift_rows, invalid_field
+from midwatch.orchestration.drift.examples import make_example
 from midwatch.schemas.message import Text, ToolCall
 from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
 from midwatch.testing import InlineFleet
@@ -150,7 +150,7 @@ def test_a_human_is_asked_where_the_agent_says_so() -> None:
 def test_an_example_passes_its_schema(schema: dict[str, object]) -> None:
     """Made of what is required, and never shown when it does not pass."""
     validator = JSONSchemaValidator(schema)
-    found = example(validator)
+    found = make_example(validator)
     assert found is not None
     assert validator.problems(json.loads(found)) == ()
 
@@ -158,7 +158,7 @@ def test_an_example_passes_its_schema(schema: dict[str, object]) -> None:
 def test_no_example_is_better_than_a_wrong_one() -> None:
     """A pattern can't be guessed."""
     schema = {"type": "object", "properties": {"zip": {"type": "string", "pattern": "^[0-9]{5}$"}}, "required": ["zip"]}
-    assert example(JSONSchemaValidator(schema)) is None
+    assert make_example(JSONSchemaValidator(schema)) is None
 
 
 def test_drift_rows_add_up() -> None:
@@ -169,7 +169,7 @@ def test_drift_rows_add_up() -> None:
         (invalid_field(model, "a", 60_000, "bad_json"), 3), (call_field(model, "a", 60_000), 10),
         (call_field(model, "b", 1), 50),
     ]  # fmt: skip
-    worst, best = rows(counters)
+    worst, best = drift_rows(counters)
     assert (worst.tool, worst.band, worst.calls, worst.invalid, worst.rate) == ("a", "50k-100k", 100, 9, 0.09)
     assert worst.kinds == {"schema": 6, "bad_json": 3}
     assert (best.tool, best.rate) == ("b", 0.0)

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from midwatch import Agent, Escalation, tool
-from midwatch.orchestration.drift.breaker import rows
+from midwatch.orchestration.drift.counts import drift_rows
 from midwatch.orchestration.errors import ModelError
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.message import NoteMessage, Text
@@ -101,7 +101,7 @@ def test_it_ends(answers, turns, detail):
     result = fleet.run(job)
     assert (result.status, result.failure.kind, len(model.asked)) == ("dead_lettered", "output_invalid", turns)
     assert result.failure.detail == detail
-    (row,) = rows(fleet.store.state.drift.items())
+    (row,) = drift_rows(fleet.store.state.drift.items())
     assert (row.tool, row.calls, row.invalid) == ("(answer)", turns, turns)
 
 

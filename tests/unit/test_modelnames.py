@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from midwatch.orchestration.agents.model_names import ModelName, is_pinned
+from midwatch.orchestration.agents.model_names import ModelName, pinning_of
 from midwatch.orchestration.errors import ConfigError
 
 
@@ -91,4 +91,4 @@ def test_whether_a_name_stands_still(name: str, stands: str) -> None:
     """By each vendor's own rules: a date is neither needed (Claude from 4.6 on) nor always to be had (gpt-5.6 on)."""
     parsed = ModelName.parse(name)
     assert parsed.pinning == stands
-    assert is_pinned(parsed.provider, parsed.model) == stands
+    assert pinning_of(parsed.provider, parsed.model) == stands

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from midwatch import Agent
-from midwatch.orchestration.agents.registry import Registry, load
+from midwatch.orchestration.agents.registry import Registry, load_agents
 from midwatch.orchestration.errors import ConfigError, UnknownAgent
 
 
@@ -64,7 +64,7 @@ def module(tmp_path, monkeypatch):
 )
 def test_agents_are_loaded_from_a_module_of_the_working_directory(module, spec, names):
     """All of a module, one by name, or a list of them."""
-    assert {one.name for one in load([spec])} == names
+    assert {one.name for one in load_agents([spec])} == names
 
 
 @pytest.mark.parametrize(
@@ -74,4 +74,4 @@ def test_agents_are_loaded_from_a_module_of_the_working_directory(module, spec, 
 def test_a_spec_that_leads_nowhere_ends_the_boot(module, spec, says):
     """With the spec in the message."""
     with pytest.raises(ConfigError, match=says):
-        load([spec])
+        load_agents([spec])

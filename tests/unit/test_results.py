@@ -1,4 +1,4 @@
-"""Results as text: rendered without surprises, bounded, the whole kept and read page by page."""
+"""Results as text: rendered without surprises, bounded, the whole kept and read read_page by read_page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from pydantic import BaseModel
 
 from midwatch.orchestration.errors import ToolFailed
-from midwatch.orchestration.tools.result_pages import READ_RESULT, pack, page
+from midwatch.orchestration.tools.result_pages import READ_RESULT, pack, read_page
 from midwatch.orchestration.tools.results import MAX_RESULT_CHARS, bound, new_handle, render, tokens
 from midwatch.schemas.failure import FailureKind
 
@@ -168,19 +168,19 @@ def test_a_longer_one_keeps_head_and_tail_and_says_how_to_read_the_rest() -> Non
 
 
 def test_pages_go_on_where_the_last_one_ended() -> None:
-    """A page says where it lies and what to ask next; the last one says that it is the last."""
+    """A read_page says where it lies and what to ask next; the last one says that it is the last."""
     body = pack("abcdefghij")
-    assert page(body, 0, 4) == "abcd\n[characters 0 to 4 of 10; 6 remain: go on with offset=4]"
-    assert page(body, 4, 100) == "efghij\n[characters 4 to 10 of 10; this is the end]"
-    assert page(body, 10, 5) == "[nothing at 10: the result has 10 characters]"
-    assert page(pack(""), 0, 5) == "[nothing at 0: the result has 0 characters]"
+    assert read_page(body, 0, 4) == "abcd\n[characters 0 to 4 of 10; 6 remain: go on with offset=4]"
+    assert read_page(body, 4, 100) == "efghij\n[characters 4 to 10 of 10; this is the end]"
+    assert read_page(body, 10, 5) == "[nothing at 10: the result has 10 characters]"
+    assert read_page(pack(""), 0, 5) == "[nothing at 0: the result has 0 characters]"
 
 
 def test_a_page_is_bounded_and_negative_numbers_do_no_harm() -> None:
     """Whatever is asked for, at most 8,000 characters come."""
     body = pack("x" * 100_000)
-    assert len(page(body, 0, 10**9)) < 8_100
-    assert page(body, -5, -5).startswith("x\n[characters 0 to 1 of 100000")
+    assert len(read_page(body, 0, 10**9)) < 8_100
+    assert read_page(body, -5, -5).startswith("x\n[characters 0 to 1 of 100000")
 
 
 def test_pages_across_blocks_of_any_alphabet() -> None:
@@ -188,14 +188,14 @@ def test_pages_across_blocks_of_any_alphabet() -> None:
     text = "".join(chr(0x1F600 + number % 40) + "ä1" for number in range(100_000))
     body = pack(text)
     for offset in (0, 65_530, 65_536, 131_070, 299_990):
-        assert page(body, offset, 50).rpartition("\n")[0] == text[offset : offset + 50]
+        assert read_page(body, offset, 50).rpartition("\n")[0] == text[offset : offset + 50]
 
 
 def test_a_body_that_a_tool_kept_itself_can_be_read() -> None:
     """An artifact is bytes as the tool gave them: plain or compressed, it is paged all the same."""
-    assert page(b"plain text", 6, 4).startswith("text\n")
-    assert page(zlib.compress(b"compressed"), 0, 10).startswith("compressed\n")
-    assert page(b"\xff\xfe", 0, 10).startswith("\ufffd\ufffd\n")
+    assert read_page(b"plain text", 6, 4).startswith("text\n")
+    assert read_page(zlib.compress(b"compressed"), 0, 10).startswith("compressed\n")
+    assert read_page(b"\xff\xfe", 0, 10).startswith("\ufffd\ufffd\n")
 
 
 def test_the_handle_is_the_same_for_every_try_at_a_step() -> None:

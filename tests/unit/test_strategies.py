@@ -11,7 +11,7 @@ import pytest
 
 from midwatch import Agent, ContextBudget
 from midwatch.orchestration.context.recall import unpack_group
-from midwatch.orchestration.context.restore import handles_of, restore, text_of
+from midwatch.orchestration.context.restore import decompress_text, handles_of, restore
 from midwatch.orchestration.context.strategies import STRATEGIES, Room
 from midwatch.orchestration.context.window import note_weight
 from midwatch.orchestration.protocol.commits import Compaction, CompactionWork
@@ -141,7 +141,7 @@ def test_bulky_old_results_are_elided_before_anything_leaves():
     kept = dict(done.results)
     for at, stub in done.replaced:
         assert isinstance(stub, ToolMessage)
-        assert text_of(kept[stub.handle or ""]) == log[at].content
+        assert decompress_text(kept[stub.handle or ""]) == log[at].content
     assert done.memory is not None
     assert done.memory.through_group == 0
     assert "X-299" in done.memory.model_dump_json(), "its end is in no stub"
@@ -163,7 +163,7 @@ def test_the_newest_group_alone_too_large_is_cut_and_its_prompt_kept(name):
     assert weigh_all(after) <= 2_000
     assert split_groups(after) == 0
     cut = [message for message in after if isinstance(message, ToolMessage) and message.handle]
-    kept = {handle: text_of(body) for handle, body in done.results}
+    kept = {handle: decompress_text(body) for handle, body in done.results}
     assert [restore(message, kept).content for message in cut] == [
         message.content for message in log if isinstance(message, ToolMessage) and message.group == 9
     ]
@@ -198,7 +198,7 @@ def test_what_was_cut_can_be_restored(message):
     done, _ = compacted("summarize_and_trim", log, 1_600)
     kept = dict(done.results)
     for at, shorter in done.replaced:
-        found = {handle: text_of(kept[handle]) for handle in handles_of(shorter)}
+        found = {handle: decompress_text(kept[handle]) for handle in handles_of(shorter)}
         assert found
         assert restore(shorter, found) == log[at]
     if not done.replaced:  # it left instead: whole, in the archive
@@ -215,7 +215,7 @@ def test_a_message_that_is_cut_twice_is_kept_whole():
     assert len(kept) == len(first.results) + len(second.results)
     for original, message in zip((prompt, newest), last, strict=True):
         for _ in range(3):
-            message = restore(message, {handle: text_of(kept[handle]) for handle in handles_of(message)})
+            message = restore(message, {handle: decompress_text(kept[handle]) for handle in handles_of(message)})
         assert message == original
 
 

@@ -17,7 +17,7 @@ import structlog
 from midwatch import ToolContext, ToolError, tool
 from midwatch.orchestration.errors import ConfigError, ToolFailed
 from midwatch.orchestration.tools.declaration import Tool
-from midwatch.orchestration.tools.run import inside_tool, run_tool
+from midwatch.orchestration.tools.run import is_inside_tool, run_tool
 from midwatch.schemas.failure import FailureKind
 from midwatch.validators import JSONSchemaValidator
 
@@ -64,11 +64,11 @@ def test_inside_tool_is_true_only_inside() -> None:
     """In the tool's thread and in its coroutine, not where it was called from: `agent.run` asks here."""
 
     async def asks() -> bool:
-        return inside_tool()
+        return is_inside_tool()
 
-    assert run_tool(a_tool(lambda: inside_tool()), {}).content == "true"
+    assert run_tool(a_tool(lambda: is_inside_tool()), {}).content == "true"
     assert run_tool(a_tool(asks), {}).content == "true"
-    assert not inside_tool()
+    assert not is_inside_tool()
 
 
 def test_context_variables_go_with_the_call() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from midwatch.orchestration.dialects.arrays import with_items
-from midwatch.orchestration.dialects.vendor_form import wire_form, wire_output
+from midwatch.orchestration.dialects.vendor_form import to_vendor_output, to_vendor_tool
 from midwatch.schemas.message import UserMessage
 from midwatch.schemas.model import ModelRequest
 from midwatch.schemas.tools import ToolSpec
@@ -65,28 +65,28 @@ def test_a_final_answer_is_asked_for_as_one_object() -> None:
     asked_of_claude = MessagesDialect().request(asked)["output_config"]["format"]
     assert set(asked_of_claude["schema"]["properties"]) == {"url", "rows"}
     assert asked_of_claude["schema"]["description"].startswith("The file. Give exactly one of: url; rows.")
-    assert wire_output("openai-compatible", ONE_OF) is ONE_OF
+    assert to_vendor_output("openai-compatible", ONE_OF) is ONE_OF
 
 
 @pytest.mark.parametrize("provider", ["anthropic", "openai", "gemini", "openai-compatible", "scripted"])
 def test_what_every_vendor_takes_is_sent_as_it_is(provider: str) -> None:
     """The same object, not even copied: prompt caches, and the time of a call."""
     tool = spec({"type": "object", "properties": {"a": {"type": "array", "items": {"anyOf": [{"const": 1}]}}}})
-    assert wire_form(provider, tool) is tool
+    assert to_vendor_tool(provider, tool) is tool
 
 
 def test_a_tool_without_parameters_says_so_to_openai() -> None:
     """The vendor takes no object without `properties`; the others do."""
     tool = spec({"type": "object"})
-    assert wire_form("openai", tool).input_schema == {"type": "object", "properties": {}}
-    assert wire_form("anthropic", tool) is wire_form("gemini", tool) is tool
+    assert to_vendor_tool("openai", tool).input_schema == {"type": "object", "properties": {}}
+    assert to_vendor_tool("anthropic", tool) is to_vendor_tool("gemini", tool) is tool
 
 
 def test_strict_mode_is_sent_as_written() -> None:
     """Its schema binds the model, and is checked when the agent is constructed. Gemini's is never asked for."""
     tool = spec(ONE_OF, strict=True)
-    assert wire_form("anthropic", tool) is wire_form("openai", tool) is tool
-    assert "oneOf" not in wire_form("gemini", tool).input_schema
+    assert to_vendor_tool("anthropic", tool) is to_vendor_tool("openai", tool) is tool
+    assert "oneOf" not in to_vendor_tool("gemini", tool).input_schema
 
 
 @pytest.mark.parametrize(

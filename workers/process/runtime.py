@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cache
 
 from midwatch.orchestration.admission.redis_gate import RedisGate
-from midwatch.orchestration.agents.registry import Registry, load
+from midwatch.orchestration.agents.registry import Registry, load_agents
 from midwatch.orchestration.client.client import Client
 from midwatch.orchestration.ports import Model
 from midwatch.orchestration.steps.leases import LeaseKeeper
@@ -68,7 +68,7 @@ class Runtime:
 @cache
 def agents(specs: tuple[str, ...]) -> Registry:
     """The agents of `MIDWATCH_AGENTS`, imported once: in the main process before it forks, where an error ends the boot."""
-    return load(specs)
+    return load_agents(specs)
 
 
 def models(settings: Settings) -> Callable[[str], Model]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from midwatch.orchestration.dialects.rules import Finding
+    from midwatch.orchestration.dialects.rules import SchemaDifference
 
 VALKEY_FROM = (9, 1, 1)
 """Before it, closing a TLS client or loading a corrupt stream could corrupt memory (CVE-2026-56684, CVE-2026-63639)."""
@@ -30,16 +30,16 @@ class Check:
     advice: str = ""
 
 
-def taken_otherwise(agent: str, findings: Iterable[Finding]) -> list[Check]:
+def taken_otherwise(agent: str, findings: Iterable[SchemaDifference]) -> list[Check]:
     """What its providers take otherwise than it is written: one line for each rule, with the first place."""
-    by_rule: dict[tuple[str, str], list[Finding]] = {}
+    by_rule: dict[tuple[str, str], list[SchemaDifference]] = {}
     for finding in findings:
-        by_rule.setdefault((finding.said.partition(":")[0], finding.rule), []).append(finding)
+        by_rule.setdefault((finding.message.partition(":")[0], finding.rule), []).append(finding)
     checks: list[Check] = []
     for (_, rule), found in by_rule.items():
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        text, mended = f"{agent}, {found[0].where}{more}: {found[0].said}", found[0].mended
-        advice = "" if mended else "agent.findings names every place"
+        text, mended = f"{agent}, {found[0].where}{more}: {found[0].message}", found[0].mended
+        advice = "" if mended else "agent.schema_differences names every place"
         checks.append(Check(f"schema {rule}", "ok" if mended else "warn", text, advice))
     return checks
 

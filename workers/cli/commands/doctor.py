@@ -93,5 +93,5 @@ def _agents(current: Settings) -> list[Check]:
     names = ", ".join(f"{agent.name} ({agent.model})" for agent in loaded)
     checks = [checkup.Check("agents", "ok", names)]
     for agent in loaded:
-        checks += checkup.taken_otherwise(agent.name, agent.findings)
+        checks += checkup.taken_otherwise(agent.name, agent.schema_differences)
     return checks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anthropic
 import httpx2
 
-from midwatch.orchestration.dialects.vendor_form import wire_output
+from midwatch.orchestration.dialects.vendor_form import to_vendor_output
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.model import ModelRequest
@@ -66,7 +66,7 @@ def _with_accepted_schema(request: ModelRequest) -> ModelRequest:
     if request.output_schema is None:
         return request
     try:
-        accepted = anthropic.transform_schema(wire_output(NAME, request.output_schema))
+        accepted = anthropic.transform_schema(to_vendor_output(NAME, request.output_schema))
     except (ValueError, AssertionError, TypeError, AttributeError):
         detail = "the output schema can't be reduced to what the vendor accepts; give every part of it a single type"
         raise Unsendable(detail, FailureKind.FORMAT_ERROR) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from midwatch.orchestration.dialects.vendor_form import wire_form
+from midwatch.orchestration.dialects.vendor_form import to_vendor_tool
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.message import Message, Text, ToolCall
 from midwatch.schemas.model import ModelRequest
@@ -38,7 +38,7 @@ def _prompt(request: ModelRequest, provider: str) -> JsonObject:
         prompt["system"] = [{"type": "text", "text": request.system, "cache_control": CACHE_CONTROL}]
     if request.tools:
         tools: list[JsonObject] = []
-        for tool in (wire_form(provider, tool) for tool in request.tools):
+        for tool in (to_vendor_tool(provider, tool) for tool in request.tools):
             tools.append({"name": tool.name, "description": tool.description, "input_schema": tool.input_schema})
             if tool.strict:
                 tools[-1]["strict"] = True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from midwatch.orchestration.dialects.vendor_form import wire_form, wire_output
+from midwatch.orchestration.dialects.vendor_form import to_vendor_output, to_vendor_tool
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.message import AssistantMessage, Message, Opaque, ToolCall
 from midwatch.schemas.model import ModelRequest
@@ -36,7 +36,7 @@ def chat_request(request: ModelRequest, provider: str, *, gemini: bool) -> JsonO
     if request.force_tool is not None:
         body["tool_choice"] = {"type": "function", "function": {"name": request.force_tool}}
     if request.output_schema is not None:
-        schema = wire_output(provider, request.output_schema)
+        schema = to_vendor_output(provider, request.output_schema)
         schema = for_gemini(schema) if gemini else schema
         strict = {} if gemini else {"strict": is_openai_strict(schema)}
         body["response_format"] = {
@@ -58,7 +58,7 @@ def wants_signatures(model: str) -> bool:
 
 def _functions(request: ModelRequest, provider: str, gemini: bool) -> list[JsonObject]:
     functions: list[JsonObject] = []
-    for tool in (wire_form(provider, tool) for tool in request.tools):
+    for tool in (to_vendor_tool(provider, tool) for tool in request.tools):
         schema = for_gemini(tool.input_schema) if gemini else tool.input_schema
         functions.append({"name": tool.name, "description": tool.description, "parameters": schema})
         if tool.strict and not gemini:

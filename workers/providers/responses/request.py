@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-from midwatch.orchestration.dialects.vendor_form import wire_form, wire_output
+from midwatch.orchestration.dialects.vendor_form import to_vendor_output, to_vendor_tool
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.message import Message, NoteMessage, Text, ToolCall
 from midwatch.schemas.model import ModelRequest
@@ -65,12 +65,12 @@ def _prompt(request: ModelRequest, provider: str) -> JsonObject:
                 "parameters": tool.input_schema,
                 "strict": tool.strict,
             }
-            for tool in (wire_form(provider, tool) for tool in request.tools)
+            for tool in (to_vendor_tool(provider, tool) for tool in request.tools)
         ]
     if request.force_tool is not None:
         prompt["tool_choice"] = {"type": "function", "name": request.force_tool}
     if request.output_schema is not None:
-        schema = wire_output(provider, request.output_schema)
+        schema = to_vendor_output(provider, request.output_schema)
         strict = is_openai_strict(schema)
         prompt["text"] = {"format": {"type": "json_schema", "name": "output", "schema": schema, "strict": strict}}
     prompt["input"] = _items(request.messages, provider)

@@ -52,7 +52,7 @@ class Wanted:
     shapes: frozenset[str]
 
 
-def absorb(
+def absorb_facts(
     memory: Memory, messages: Sequence[Message], room_bytes: int, *, live: Sequence[Message] = (), pinned: str = ""
 ) -> Memory:
     """The memory with the facts of messages that leave the window, within its room.

@@ -7,15 +7,9 @@ from functools import partial
 from typing import Protocol
 
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement
-from midwatch.orchestration.protocol.commits import (
-    Claim,
-    Compaction,
-    CompactionWork,
-    Ending,
-    ResultCommit,
-    TurnCommit,
-    Verdict,
-)
+from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
+from midwatch.orchestration.protocol.commits import Ending, ResultCommit, TurnCommit
+from midwatch.orchestration.protocol.compactions import Compaction, CompactionWork
 from midwatch.orchestration.protocol.store_replies import (
     CompactionBusy,
     LeaseState,
@@ -119,7 +113,7 @@ class Store(Protocol):
         """
         ...
 
-    def claim(self, ref: StepRef, nonce: str) -> Claim | Verdict:
+    def claim(self, ref: StepRef, nonce: str) -> Claim | ClaimRefusal:
         """Take the step, or say why there is nothing to do. The same nonce again gets the same claim (a lost reply)."""
         ...
 

@@ -14,7 +14,7 @@ from midwatch.schemas.tools import ToolSpec
 
 if TYPE_CHECKING:
     from midwatch.orchestration.ports import Store
-    from midwatch.orchestration.protocol.commits import Claim
+    from midwatch.orchestration.protocol.claims import Claim
 
 RECALL = ToolSpec(
     name=NAME,

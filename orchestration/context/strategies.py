@@ -13,7 +13,7 @@ from midwatch.orchestration.context.fact_ledger import absorb_facts
 from midwatch.orchestration.context.recall import pack_group
 from midwatch.orchestration.context.restore import whole_handle
 from midwatch.orchestration.context.summarize import Ask, summarize
-from midwatch.orchestration.protocol.commits import Compaction, CompactionWork
+from midwatch.orchestration.protocol.compactions import Compaction, CompactionWork
 from midwatch.orchestration.tokens.weight import weigh_message
 from midwatch.orchestration.tools.result_pages import pack
 from midwatch.orchestration.tools.results import new_handle

@@ -10,7 +10,7 @@ from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.agents.model_names import ModelName
 from midwatch.orchestration.context.summary_by_model import ModelSummarizer, Summary
 from midwatch.orchestration.context.summary_extractive import ExtractiveSummarizer
-from midwatch.orchestration.protocol.commits import CompactionWork
+from midwatch.orchestration.protocol.compactions import CompactionWork
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message
 from midwatch.schemas.model import ModelReply, ModelRequest

@@ -9,7 +9,7 @@ from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.context.recall import RECALL
 from midwatch.orchestration.context.render import render
 from midwatch.orchestration.drift.ladder import Offer, usual_offer
-from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.tokens.weight import weigh
 from midwatch.orchestration.tools.result_pages import READ_RESULT
 from midwatch.schemas.memory import Memory

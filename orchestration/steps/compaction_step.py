@@ -19,7 +19,7 @@ from midwatch.orchestration.context.strategies import STRATEGIES, Room
 from midwatch.orchestration.context.window import note_weight
 from midwatch.orchestration.errors import ModelError
 from midwatch.orchestration.ports import Gate, Model, Store
-from midwatch.orchestration.protocol.commits import CompactionWork
+from midwatch.orchestration.protocol.compactions import CompactionWork
 from midwatch.orchestration.protocol.store_replies import CompactionBusy, NothingToCompact
 from midwatch.orchestration.steps.gated_calls import asked, summary_call
 from midwatch.orchestration.tokens.estimate import BOUNDS, PRIOR

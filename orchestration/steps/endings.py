@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from midwatch.orchestration.agents.agent import Agent
-from midwatch.orchestration.protocol.commits import Claim, Ending
+from midwatch.orchestration.protocol.claims import Claim
+from midwatch.orchestration.protocol.commits import Ending
 from midwatch.schemas.deadletter import DeadLetterRecord, Try
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import JobStatus

@@ -10,7 +10,8 @@ from midwatch.orchestration.agents.model_names import ModelName
 from midwatch.orchestration.errors import ModelError
 from midwatch.orchestration.ports import Gate, Model
 from midwatch.orchestration.protocol.calls import Call, Report
-from midwatch.orchestration.protocol.commits import Claim, CompactionWork
+from midwatch.orchestration.protocol.claims import Claim
+from midwatch.orchestration.protocol.compactions import CompactionWork
 from midwatch.orchestration.tokens.estimate import PRIOR
 from midwatch.orchestration.tokens.weight import weigh, weigh_all
 from midwatch.orchestration.tools.declaration import Tool

@@ -11,7 +11,7 @@ import structlog
 
 from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.ports import Clock
-from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.store_replies import LeaseState
 
 log = structlog.get_logger("midwatch.leases")

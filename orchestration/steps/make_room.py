@@ -9,7 +9,7 @@ import structlog
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.context import window
 from midwatch.orchestration.errors import LeaseLost
-from midwatch.orchestration.protocol.commits import Claim, Verdict
+from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.steps.compaction_step import Compacted
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.model import ModelRequest
@@ -84,7 +84,7 @@ def compacted(attempt: Attempt, agent: Agent, detail: str, *, above: float, must
         defer = Defer(after_ms=LOOK_AGAIN_MS, reason="its session is being compacted", counts_as_attempt=False)
         return attempt.deferred(defer)
     again = attempt.r.store.claim(claim.ref, claim.nonce)
-    if isinstance(again, Verdict):
+    if isinstance(again, ClaimRefusal):
         raise LeaseLost
     attempt.claim = again
     if not must and done is not Compacted.DONE:

@@ -9,7 +9,8 @@ from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.context.recall import RECALL
 from midwatch.orchestration.drift import answers, ladder
 from midwatch.orchestration.drift.examples import make_example
-from midwatch.orchestration.protocol.commits import CallRow, Claim
+from midwatch.orchestration.protocol.claims import Claim
+from midwatch.orchestration.protocol.commits import CallRow
 from midwatch.orchestration.tools.declaration import Tool
 from midwatch.orchestration.tools.result_pages import READ_RESULT
 from midwatch.orchestration.tools.toolbox import CheckedCall, RefusedCall

@@ -17,7 +17,8 @@ from midwatch.orchestration.errors import LeaseLost, NotFound, StoreUnavailable,
 from midwatch.orchestration.ports import Clock, Gate, Model, Piggyback, Store
 from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement
-from midwatch.orchestration.protocol.commits import Claim, Ending, Verdict
+from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
+from midwatch.orchestration.protocol.commits import Ending
 from midwatch.orchestration.steps import endings, retry
 from midwatch.orchestration.steps.compaction_step import Compacted, Compactor
 from midwatch.orchestration.steps.leases import LeaseKeeper
@@ -83,7 +84,7 @@ class StepRunner:
         above = 0.0 if wanted else agent.context_budget.shrink_to
         return self.compactor.run(ref, agent, nonce, job_id="" if wanted else ref.job_id, above=above)
 
-    def run(self, ref: StepRef) -> Outcome | Verdict:
+    def run(self, ref: StepRef) -> Outcome | ClaimRefusal:
         """Claim the step and bring it to one of the five outcomes; or say why there is nothing to do.
 
         Raises:
@@ -91,7 +92,7 @@ class StepRunner:
 
         """
         claim = self.store.claim(ref, f"{self.worker}.{self._life}.{next(self._nonces)}")
-        if isinstance(claim, Verdict):
+        if isinstance(claim, ClaimRefusal):
             return claim
         return Attempt(self, claim).run()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.claims import Claim
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.model import ModelReply
 from midwatch.schemas.step import Outcome

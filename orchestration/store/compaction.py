@@ -7,7 +7,7 @@ from typing import Any
 
 from midwatch.orchestration.keyspace import KEPT_S, partition
 from midwatch.orchestration.protocol.anchor import Anchor
-from midwatch.orchestration.protocol.commits import Compaction, CompactionWork
+from midwatch.orchestration.protocol.compactions import Compaction, CompactionWork
 from midwatch.orchestration.protocol.store_replies import CompactionBusy, NothingToCompact
 from midwatch.orchestration.store.log_cache import decode, encode
 from midwatch.orchestration.store.originals import Originals

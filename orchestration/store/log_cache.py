@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 
-from midwatch.orchestration.protocol.commits import LogMark
+from midwatch.orchestration.protocol.claims import LogMark
 from midwatch.orchestration.tokens.weight import weigh_message
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import MESSAGE, Message, ToolMessage

@@ -13,7 +13,8 @@ from midwatch.orchestration.errors import SessionBusy, StoreUnavailable
 from midwatch.orchestration.keyspace import HELD_S, KEPT_S, ORIGINALS_BYTES, Keyspace
 from midwatch.orchestration.ports import Dispatcher, Piggyback
 from midwatch.orchestration.protocol.anchor import Anchor
-from midwatch.orchestration.protocol.commits import Claim, Ending, ResultCommit, TurnCommit, Verdict
+from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
+from midwatch.orchestration.protocol.commits import Ending, ResultCommit, TurnCommit
 from midwatch.orchestration.protocol.store_replies import LeaseState, TurnCommitted
 from midwatch.orchestration.store.compaction import Compacting
 from midwatch.orchestration.store.log_cache import Held, LogCache, encode
@@ -104,7 +105,7 @@ class RedisStore(Shelf, Compacting):
             raise unavailable(error) from error
         return known.decode() if isinstance(known, bytes) else job.session_id
 
-    def claim(self, ref: StepRef, nonce: str) -> Claim | Verdict:
+    def claim(self, ref: StepRef, nonce: str) -> Claim | ClaimRefusal:
         """See `ports.Store.claim`."""
         mark = self._cache.mark(ref.session_id) if ref.kind is StepKind.MODEL else None
         reply = self._call(
@@ -117,7 +118,7 @@ class RedisStore(Shelf, Compacting):
             hand_off=False,
         )  # fmt: skip
         if reply[0] != b"claimed":
-            return Verdict(reply[0].decode())
+            return ClaimRefusal(reply[0].decode())
         _, now_ms, fence, attempt, losses, interrupted, ending, verdict, groups, call, flags, *rest = reply
         epoch, start, entries, flat, anchor, memory = rest
         held = self._cache.extend(ref.session_id, mark, int(epoch), start, entries, memory) if mark else Held()

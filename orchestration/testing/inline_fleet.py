@@ -14,7 +14,7 @@ from midwatch.orchestration.client.handle import result_of
 from midwatch.orchestration.client.new_job import new_job
 from midwatch.orchestration.errors import ConfigError, ModelError
 from midwatch.orchestration.ports import Gate, Model
-from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.steps.leases import Hold, LeaseKeeper
 from midwatch.orchestration.steps.runner import StepRunner
 from midwatch.orchestration.testing.local_operations import MemoryOperations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from midwatch.orchestration.protocol.commits import Claim, RowState, Verdict
+from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal, RowState
 from midwatch.orchestration.store.redis_store import MAX_LOSSES
 from midwatch.orchestration.testing.local_state import JobState, MemoryState, Row
 from midwatch.orchestration.tokens.weight import weigh_all
@@ -11,32 +11,32 @@ from midwatch.schemas.message import UserMessage
 from midwatch.schemas.step import StepKind, StepRef
 
 
-def begin(state: MemoryState, ref: StepRef, nonce: str, lease_ms: int) -> Claim | Verdict:
+def begin(state: MemoryState, ref: StepRef, nonce: str, lease_ms: int) -> Claim | ClaimRefusal:
     """See `ports.Store.claim`."""
     job = state.jobs.get(ref.job_id)
     if job is None or job.record.status.ended:
         state.settle(ref)
-        return Verdict.GONE
+        return ClaimRefusal.GONE
     row = job.rows.get(ref.step)
     if job.record.status is JobStatus.QUEUED:
         if state.session(job).active != ref.job_id:
-            return Verdict.NOT_YET
+            return ClaimRefusal.NOT_YET
         row = Row() if ref.step == "1" else None
-    refusal = Verdict.GONE if row is None else _refusal(job, row, nonce, state.now_ms)
-    if row is None or refusal is Verdict.GONE:
+    refusal = ClaimRefusal.GONE if row is None else _refusal(job, row, nonce, state.now_ms)
+    if row is None or refusal is ClaimRefusal.GONE:
         state.settle(ref)
-        return Verdict.GONE
+        return ClaimRefusal.GONE
     return refusal or _take(state, job, row, ref, nonce, lease_ms)
 
 
-def _refusal(job: JobState, row: Row, nonce: str, now: int) -> Verdict | None:
+def _refusal(job: JobState, row: Row, nonce: str, now: int) -> ClaimRefusal | None:
     """Why the step can't be taken, when it can't."""
     if row.state is RowState.DEAD or (row.state is RowState.PARKED and not job.cancel):
-        return Verdict.GONE
+        return ClaimRefusal.GONE
     if row.state is RowState.STARTED and row.nonce != nonce and row.until_ms > now:
-        return Verdict.BUSY
+        return ClaimRefusal.BUSY
     if row.state is RowState.PENDING and row.until_ms > now and not job.cancel:
-        return Verdict.EARLY
+        return ClaimRefusal.EARLY
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha1
 
-from midwatch.orchestration.protocol.commits import Compaction, CompactionWork
+from midwatch.orchestration.protocol.compactions import Compaction, CompactionWork
 from midwatch.orchestration.protocol.store_replies import CompactionBusy, NothingToCompact
 from midwatch.orchestration.testing.local_state import MemoryState
 from midwatch.orchestration.tokens.weight import weigh_message

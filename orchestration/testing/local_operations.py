@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from midwatch.orchestration.errors import NotFound, Refused
-from midwatch.orchestration.protocol.commits import RowState
+from midwatch.orchestration.protocol.claims import RowState
 from midwatch.orchestration.store.operations import DISCARDED
 from midwatch.orchestration.testing.local_state import JobState
 from midwatch.orchestration.testing.local_store import MemoryStore

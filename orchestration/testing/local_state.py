@@ -10,7 +10,7 @@ from typing import Any
 from midwatch.orchestration.errors import NotFound
 from midwatch.orchestration.ports import Clock
 from midwatch.orchestration.protocol.anchor import Anchor
-from midwatch.orchestration.protocol.commits import Claim, RowState
+from midwatch.orchestration.protocol.claims import Claim, RowState
 from midwatch.schemas.deadletter import DeadLetterRecord
 from midwatch.schemas.job import Job, JobStatus, NewJob, Waiting
 from midwatch.schemas.memory import Memory

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from midwatch.orchestration.errors import SessionBusy
 from midwatch.orchestration.keyspace import ORIGINALS_BYTES
 from midwatch.orchestration.ports import Clock, Piggyback
-from midwatch.orchestration.protocol.commits import Claim, Ending, ResultCommit, RowState, TurnCommit, Verdict
+from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal, RowState
+from midwatch.orchestration.protocol.commits import Ending, ResultCommit, TurnCommit
 from midwatch.orchestration.protocol.store_replies import LeaseState, TurnCommitted
 from midwatch.orchestration.store.redis_store import LEASE_MS
 from midwatch.orchestration.testing.local_begin import begin
@@ -67,7 +68,7 @@ class MemoryStore(MemoryShelf, MemoryCompacting):
             session.waiting.append(job.job_id)
         return True
 
-    def claim(self, ref: StepRef, nonce: str) -> Claim | Verdict:
+    def claim(self, ref: StepRef, nonce: str) -> Claim | ClaimRefusal:
         """See `ports.Store.claim`."""
         return begin(self.state, ref, nonce, self.lease_ms)
 

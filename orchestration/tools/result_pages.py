@@ -20,7 +20,7 @@ from midwatch.schemas.tools import ToolSpec
 
 if TYPE_CHECKING:
     from midwatch.orchestration.ports import Store
-    from midwatch.orchestration.protocol.commits import Claim
+    from midwatch.orchestration.protocol.claims import Claim
     from midwatch.schemas.model import ModelReply
 
 PAGE_CHARS = 8_000

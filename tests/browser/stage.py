@@ -17,7 +17,8 @@ from typing import Self
 from midwatch import Client
 from midwatch.orchestration.client.new_job import new_id
 from midwatch.orchestration.keyspace import KEPT_S
-from midwatch.orchestration.protocol.commits import CallRow, Claim, Ending, ResultCommit, TurnCommit
+from midwatch.orchestration.protocol.claims import Claim
+from midwatch.orchestration.protocol.commits import CallRow, Ending, ResultCommit, TurnCommit
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.steps import endings
 from midwatch.schemas.deadletter import PoisonRecord

@@ -13,7 +13,7 @@ from midwatch.orchestration.admission.board import Board
 from midwatch.orchestration.admission.redis_gate import COORDINATOR, RedisGate
 from midwatch.orchestration.keyspace import Key, Keyspace
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement
-from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.claims import Claim
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.limits import DownstreamStatus, Limits

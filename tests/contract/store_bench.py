@@ -9,7 +9,8 @@ import redis as redis_py
 
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.ports import Store
-from midwatch.orchestration.protocol.commits import CallRow, Claim, Ending, ResultCommit, TurnCommit, Verdict
+from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
+from midwatch.orchestration.protocol.commits import CallRow, Ending, ResultCommit, TurnCommit
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.redis_store import RedisStore
@@ -59,7 +60,7 @@ class Bench:
         assert self.store.enqueue(job)
         return self.claim(job.ref)
 
-    def take(self, ref: StepRef) -> Claim | Verdict:
+    def take(self, ref: StepRef) -> Claim | ClaimRefusal:
         """Claim as another worker, whatever comes of it."""
         self._nonces += 1
         return self.store.claim(ref, f"worker-{self._nonces}")

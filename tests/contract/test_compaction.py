@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from midwatch.orchestration.context.recall import pack_group, unpack_group
-from midwatch.orchestration.protocol.commits import Claim, Compaction, CompactionWork
+from midwatch.orchestration.protocol.claims import Claim
+from midwatch.orchestration.protocol.compactions import Compaction, CompactionWork
 from midwatch.orchestration.protocol.store_replies import CompactionBusy, NothingToCompact, TurnCommitted
 from midwatch.orchestration.tokens.weight import weigh_all
 from midwatch.schemas.job import JobStatus

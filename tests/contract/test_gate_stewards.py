@@ -11,7 +11,7 @@ import redis as redis_py
 
 from midwatch import Client
 from midwatch.orchestration.keyspace import Key, partition
-from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.store.records import member
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.step import Defer, StepRef

@@ -11,7 +11,7 @@ import redis as redis_client
 
 from midwatch.orchestration.context.recall import answer_recall
 from midwatch.orchestration.keyspace import HELD_S, KEPT_S
-from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.claims import Claim
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.memory import Memory
 from tests.contract.store_bench import Bench, ending_of, memory_bench, redis_bench, trace_of

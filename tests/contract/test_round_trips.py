@@ -18,7 +18,7 @@ from midwatch.orchestration.admission.redis_gate import RedisGate
 from midwatch.orchestration.agents.registry import Registry
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.protocol.calls import Call, Report
-from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.steps.runner import StepRunner
 from midwatch.orchestration.store.redis_store import RedisStore

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from midwatch.orchestration.errors import NotFound, Refused, SessionBusy
-from midwatch.orchestration.protocol.commits import Claim, Verdict
+from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.store_replies import LeaseState, TurnCommitted
 from midwatch.schemas.job import JobStatus, Parent, SessionPolicy
 from midwatch.schemas.message import ToolMessage
@@ -54,7 +54,7 @@ def test_a_completed_job_has_its_output_and_owes_nothing(bench):
     assert (job.status, job.output, job.usage.output_tokens, job.failure) == (JobStatus.COMPLETED, "done", 1, None)
     assert job.finished_ms >= job.started_ms
     assert [message.role for message in bench.operations.messages("s1")] == ["user", "assistant"]
-    assert bench.take(claim.ref) is Verdict.GONE
+    assert bench.take(claim.ref) is ClaimRefusal.GONE
     assert bench.sweep(patience_ms=0) == []
     assert [record.outcome for record in bench.store.trace(claim.ref)] == ["completed"]
 
@@ -91,10 +91,10 @@ def test_jobs_of_a_session_run_one_after_the_other_in_order(bench):
     for number in (2, 3):
         assert bench.store.enqueue(new_job(f"job-{number}", "s1"))
     assert bench.published() == ["job-1/1"]
-    assert bench.take(new_job("job-2", "s1").ref) is Verdict.NOT_YET
+    assert bench.take(new_job("job-2", "s1").ref) is ClaimRefusal.NOT_YET
     end(bench, first)
     assert bench.published() == ["job-2/1"]
-    assert bench.take(new_job("job-3", "s1").ref) is Verdict.NOT_YET
+    assert bench.take(new_job("job-3", "s1").ref) is ClaimRefusal.NOT_YET
     second = bench.claim(new_job("job-2", "s1").ref)
     assert [message.role for message in second.log] == ["user", "assistant", "user"]
     assert [message.group for message in second.log] == [1, 2, 3]
@@ -144,7 +144,7 @@ def test_a_queued_job_is_cancelled_at_once(bench):
     assert bench.published() == ["job-3/1"]
     assert bench.operations.cancel("job-1") is False
     assert bench.store.job("job-1").status is JobStatus.CANCELLED
-    assert bench.take(new_job("job-1", "s1").ref) is Verdict.GONE
+    assert bench.take(new_job("job-1", "s1").ref) is ClaimRefusal.GONE
 
 
 def test_a_cancelled_job_starts_nothing_any_more(bench):
@@ -161,7 +161,7 @@ def test_a_cancelled_job_starts_nothing_any_more(bench):
     assert ending.ending == "cancelled"
     end(bench, ending, JobStatus.CANCELLED)
     assert results(bench) == [(0, "result 1.0", False), (1, "ended", True), (2, "ended", True)]
-    assert bench.take(calls[2]) is Verdict.GONE
+    assert bench.take(calls[2]) is ClaimRefusal.GONE
 
 
 def test_a_parked_job_can_be_cancelled(bench):
@@ -203,11 +203,11 @@ def test_a_dead_letter_is_kept_and_holds_its_session(bench):
     """Everything needed to try again stays where it is, so the next job of the session must wait."""
     claim = bench.to_dead_letter()
     bench.store.enqueue(new_job("job-2", "s1"))
-    assert bench.take(new_job("job-2", "s1").ref) is Verdict.NOT_YET
+    assert bench.take(new_job("job-2", "s1").ref) is ClaimRefusal.NOT_YET
     letter = bench.operations.dead_letter("job-1")
     assert (letter.step, letter.failure) == ("1", FAILURE)
     assert bench.operations.dead_letters() == [letter]
-    assert bench.take(claim.ref) is Verdict.GONE
+    assert bench.take(claim.ref) is ClaimRefusal.GONE
     assert bench.store.job("job-1").failure == FAILURE
 
 
@@ -248,9 +248,9 @@ def test_a_replay_does_not_disturb_a_sibling_that_is_still_at_work(bench):
     _, calls = bench.to_calls(2)
     alive = bench.claim(calls[0])
     end(bench, bench.claim(calls[1]), JobStatus.DEAD_LETTERED)
-    assert bench.take(calls[0]) is Verdict.GONE, "a message for a dead job finds nothing to do"
+    assert bench.take(calls[0]) is ClaimRefusal.GONE, "a message for a dead job finds nothing to do"
     bench.operations.replay("job-1")
-    assert bench.take(calls[0]) is Verdict.BUSY
+    assert bench.take(calls[0]) is ClaimRefusal.BUSY
     bench.expire(calls[0])
     assert "job-1/1.0" in bench.sweep(), "its worker died, and nobody looks for it"
     assert bench.store.commit_results(alive, results_of(alive)) is True
@@ -266,7 +266,7 @@ def test_a_replay_brings_back_siblings_that_waited(bench):
     for ref in calls[:2]:
         bench.expire(ref)
         bench.sweep()
-        assert bench.take(ref) is Verdict.GONE
+        assert bench.take(ref) is ClaimRefusal.GONE
     bench.published()
     bench.operations.replay("job-1")
     assert bench.published() == ["job-1/1.0", "job-1/1.1", "job-1/1.2"]

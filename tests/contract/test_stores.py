@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from midwatch.orchestration.errors import NotFound, Refused
-from midwatch.orchestration.protocol.commits import Claim, Verdict
+from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.store_replies import LeaseState, TurnCommitted
 from midwatch.schemas.job import JobStatus, Parent
 from midwatch.schemas.message import ToolMessage, UserMessage
@@ -69,7 +69,7 @@ def test_an_unknown_job_is_not_found_and_not_run(bench):
     """Asking for it raises; a message for it finds nothing to do."""
     with pytest.raises(NotFound, match="job-9"):
         bench.store.job("job-9")
-    assert bench.take(StepRef(job_id="job-9", session_id="s1", step="1")) is Verdict.GONE
+    assert bench.take(StepRef(job_id="job-9", session_id="s1", step="1")) is ClaimRefusal.GONE
 
 
 # --- claim
@@ -90,7 +90,7 @@ def test_a_claim_brings_everything_that_is_needed_to_work(bench):
 def test_a_step_has_one_runner_at_a_time(bench):
     """Under a live lease everybody else is told that it is busy."""
     claim = bench.begin()
-    assert bench.take(claim.ref) is Verdict.BUSY
+    assert bench.take(claim.ref) is ClaimRefusal.BUSY
 
 
 def test_a_lost_reply_is_given_again(bench):
@@ -122,10 +122,10 @@ def test_three_lost_workers_end_the_job(bench):
 def test_a_message_for_a_step_that_is_over_finds_nothing(bench):
     """Late and repeated messages cost a round trip, and leave nothing published."""
     claim, calls = bench.to_calls(1)
-    assert bench.take(claim.ref) is Verdict.GONE
+    assert bench.take(claim.ref) is ClaimRefusal.GONE
     call = bench.claim(calls[0])
     assert bench.store.commit_results(call, results_of(call))
-    assert bench.take(calls[0]) is Verdict.GONE
+    assert bench.take(calls[0]) is ClaimRefusal.GONE
 
 
 # --- the fence
@@ -179,7 +179,7 @@ def test_a_lease_is_prolonged_while_it_is_held(bench):
     claim = bench.begin()
     bench.expire(claim.ref)
     assert bench.store.renew(claim) is LeaseState.HELD
-    assert bench.take(claim.ref) is Verdict.BUSY
+    assert bench.take(claim.ref) is ClaimRefusal.BUSY
     bench.operations.cancel("job-1")
     assert bench.store.renew(claim) is LeaseState.CANCELLED
     bench.store.finish(claim, ending_of(claim, JobStatus.CANCELLED), trace_of(claim))
@@ -230,7 +230,7 @@ def test_inline_calls_are_started_by_the_commit_itself(bench):
     """Nobody else can take them while the lease lives; their results are committed under the turn's own claim."""
     claim, calls = bench.to_calls(3, inline=2)
     assert bench.published() == ["job-1/1", "job-1/1.2"]
-    assert bench.take(calls[0]) is Verdict.BUSY
+    assert bench.take(calls[0]) is ClaimRefusal.BUSY
     assert bench.store.commit_results(claim, results_of(claim, *calls[:2])) is True
     last = bench.claim(calls[2])
     assert bench.store.commit_results(last, results_of(last)) is True
@@ -256,7 +256,7 @@ def test_an_inline_call_keeps_its_lease_by_its_own_address(bench):
     assert bench.store.renew(claim) is LeaseState.LOST
     bench.expire(calls[0])
     assert bench.store.renew(inline) is LeaseState.HELD
-    assert bench.take(calls[0]) is Verdict.BUSY
+    assert bench.take(calls[0]) is ClaimRefusal.BUSY
 
 
 def test_counters_of_a_job_add_up(bench):
@@ -286,7 +286,7 @@ def test_a_refusal_by_admission_is_not_an_attempt(bench):
     waiting = bench.store.job("job-1").waiting
     assert (waiting.step, waiting.reason, waiting.attempt) == ("1", "the provider is busy", 0)
     assert waiting.until_ms >= claim.now_ms + HOUR_MS
-    assert bench.take(claim.ref) is Verdict.EARLY
+    assert bench.take(claim.ref) is ClaimRefusal.EARLY
     bench.expire(claim.ref)
     again = bench.claim(claim.ref)
     assert (again.attempt, again.losses, again.job.retries, again.job.waiting) == (0, 1, 0, None)
@@ -341,7 +341,7 @@ def test_a_parked_step_waits_for_a_human_and_the_first_decision_wins(bench):
     job = bench.store.job("job-1")
     assert (job.status, job.waiting.step) == (JobStatus.PARKED, "1.0")
     assert job.waiting.reason == "tool_approval: May tool_0 run?"
-    assert bench.take(call) is Verdict.GONE
+    assert bench.take(call) is ClaimRefusal.GONE
     bench.published()
     assert bench.operations.decide("job-1", "1.0", approve=False, reason="too much") is True
     with pytest.raises(Refused, match="running"):

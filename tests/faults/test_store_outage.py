@@ -14,7 +14,8 @@ import pytest
 from midwatch import Client, JobHandle
 from midwatch.orchestration.client.new_job import new_job
 from midwatch.orchestration.errors import StoreUnavailable
-from midwatch.orchestration.protocol.commits import Claim, TurnCommit
+from midwatch.orchestration.protocol.claims import Claim
+from midwatch.orchestration.protocol.commits import TurnCommit
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.store.log_cache import decode, encode
 from midwatch.orchestration.tokens.weight import weigh_all

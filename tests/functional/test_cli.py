@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from midwatch import Client
-from midwatch.orchestration.protocol.commits import CallRow, Claim, TurnCommit
+from midwatch.orchestration.protocol.claims import Claim
+from midwatch.orchestration.protocol.commits import CallRow, TurnCommit
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.steps import endings
 from midwatch.schemas.deadletter import PoisonRecord

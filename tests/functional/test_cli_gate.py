@@ -11,7 +11,7 @@ import pytest
 from midwatch import Client
 from midwatch.orchestration.admission.redis_gate import RedisGate
 from midwatch.orchestration.protocol.calls import Call, Report
-from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.claims import Claim
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.limits import Limits

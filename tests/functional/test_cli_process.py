@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.claims import Claim
 from midwatch.schemas.step import Defer
 from midwatch.schemas.trace import TraceRecord
 from midwatch.workers.celery_app.dispatch import client_of

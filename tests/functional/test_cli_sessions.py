@@ -16,7 +16,7 @@ from midwatch.orchestration.admission.open_gate import OpenGate
 from midwatch.orchestration.agents.registry import Registry
 from midwatch.orchestration.errors import NotFound, Refused
 from midwatch.orchestration.keyspace import partition
-from midwatch.orchestration.protocol.commits import Compaction, CompactionWork
+from midwatch.orchestration.protocol.compactions import Compaction, CompactionWork
 from midwatch.orchestration.steps.compaction_step import Compacted
 from midwatch.orchestration.steps.runner import StepRunner
 from midwatch.schemas.failure import FailureKind

@@ -10,7 +10,7 @@ import redis as redis_py
 
 from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.keyspace import Keyspace
-from midwatch.orchestration.protocol.commits import Claim, Verdict
+from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.store.log_cache import COMPRESS_ABOVE_BYTES
 from midwatch.orchestration.store.operations import Operations
@@ -47,7 +47,7 @@ def test_of_many_workers_one_gets_the_step(bench):
         bench.store.enqueue(new_job(f"job-{number}", f"s-{number}"))
         answers = at_once(8, lambda n, ref=ref: bench.store.claim(ref, f"w{n}"))
         assert sum(isinstance(answer, Claim) for answer in answers) == 1
-        assert answers.count(Verdict.BUSY) == 7
+        assert answers.count(ClaimRefusal.BUSY) == 7
 
 
 def test_results_that_come_in_one_moment_owe_the_next_turn_once(bench):

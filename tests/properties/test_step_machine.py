@@ -19,7 +19,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from midwatch.orchestration.protocol.commits import CallRow, Claim, Ending, ResultCommit, RowState, TurnCommit, Verdict
+from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal, RowState
+from midwatch.orchestration.protocol.commits import CallRow, Ending, ResultCommit, TurnCommit
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.testing.local_state import JobState
 from midwatch.schemas.deadletter import DeadLetterRecord
@@ -210,7 +211,7 @@ class StepMachine(RuleBasedStateMachine):
         self.nonces += 1
         nonce = row.nonce if same else f"n{self.nonces}"
         real, model = self.stores.both("claim", (ref, nonce), (ref, nonce), worker)
-        if isinstance(real, Verdict):
+        if isinstance(real, ClaimRefusal):
             return
         assert same or not leased, f"{ref.step} was claimed while somebody holds it"
         assert real.ending == "cancelled" or ref.job_id not in self.cancelled, "a cancelled job started something"
@@ -436,7 +437,7 @@ class StepMachine(RuleBasedStateMachine):
     def finish_step(self, ref: StepRef):
         self.nonces += 1
         real, model = self.stores.both("claim", (ref, f"n{self.nonces}"), (ref, f"n{self.nonces}"))
-        if isinstance(real, Verdict):
+        if isinstance(real, ClaimRefusal):
             return
         if ref.kind is StepKind.TOOL and not real.ending:
             commit = results_commit(real, [ref])

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from midwatch.orchestration.keyspace import Keyspace, partition
-from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.store.log_cache import LogCache
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.records import job_of, member, ref_of, step_keys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.tokens.weight import weigh_all
 from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.message import AssistantMessage, Message, NoteMessage, Text, ToolCall, ToolMessage, UserMessage

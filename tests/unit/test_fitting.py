@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from midwatch.orchestration.protocol.commits import CompactionWork
+from midwatch.orchestration.protocol.compactions import CompactionWork
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.memory import Memory

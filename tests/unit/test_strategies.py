@@ -14,7 +14,7 @@ from midwatch.orchestration.context.recall import unpack_group
 from midwatch.orchestration.context.restore import decompress_text, handles_of, restore
 from midwatch.orchestration.context.strategies import STRATEGIES, Room
 from midwatch.orchestration.context.window import note_weight
-from midwatch.orchestration.protocol.commits import Compaction, CompactionWork
+from midwatch.orchestration.protocol.compactions import Compaction, CompactionWork
 from midwatch.orchestration.tokens.weight import weigh_all, weigh_message
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import AssistantMessage, Message, NoteMessage, Opaque, ToolMessage, UserMessage

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from celery import _state, signals
 
-from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.claims import Claim
 from midwatch.schemas.step import Complete, Defer, Outcome
 from midwatch.schemas.trace import TraceRecord
 

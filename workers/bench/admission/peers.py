@@ -16,7 +16,7 @@ from itertools import count, repeat
 from midwatch.orchestration.admission.redis_gate import RedisGate
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.protocol.calls import Call, Report
-from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.claims import Claim
 from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.limits import Limits
 from midwatch.schemas.model import Usage

@@ -23,7 +23,7 @@ from midwatch.orchestration.client.new_job import new_job
 from midwatch.orchestration.errors import MidwatchError
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.ports import Model
-from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.steps.leases import Hold, LeaseKeeper
 from midwatch.orchestration.steps.runner import StepRunner
 from midwatch.orchestration.store.operations import Operations

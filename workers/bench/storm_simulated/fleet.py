@@ -12,7 +12,7 @@ from midwatch.orchestration.admission.board import Board
 from midwatch.orchestration.admission.redis_gate import RedisGate
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.protocol.calls import Call, Report
-from midwatch.orchestration.protocol.commits import Claim
+from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.steps.retry import decide
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.job import Job, JobStatus

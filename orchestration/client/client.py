@@ -1,4 +1,4 @@
-"""Client: what a producer, an operator or a page does with a fleet."""
+"""Client: what a producer, an operator or a web page can do with a fleet."""
 
 from __future__ import annotations
 
@@ -27,123 +27,125 @@ from midwatch.schemas.trace import TraceRecord
 
 
 class Jobs:
-    """`client.jobs`."""
+    """`client.jobs`: jobs, listed, shown and cancelled."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
 
     def list(self, *, limit: int = 50, status: str | None = None, agent: str | None = None) -> Sequence[Job]:
-        """The newest first."""
-        return self._client.operations.jobs(limit=limit, status=JobStatus(status) if status else None, agent=agent)
+        """The newest jobs first."""
+        return self._operations.jobs(limit=limit, status=JobStatus(status) if status else None, agent=agent)
 
     def get(self, job_id: str) -> JobHandle:
         """A handle of a job that exists. Raises NotFound."""
-        job = self._client.operations.job(job_id)
-        return JobHandle(self._client, job.job_id, job.session_id)
+        job = self._operations.job(job_id)
+        return JobHandle(self._operations, job.job_id, job.session_id)
 
     def show(self, job_id: str) -> Job:
-        """All that is known of it. Raises NotFound."""
-        return self._client.operations.job(job_id)
+        """The record of the job. Raises NotFound."""
+        return self._operations.job(job_id)
 
     def trace(self, job_id: str) -> Sequence[TraceRecord]:
-        """Its steps as they were committed. Raises NotFound."""
-        return self._client.operations.trace(job_id)
+        """The committed steps of the job. Raises NotFound."""
+        return self._operations.trace(job_id)
 
     def cancel(self, job_id: str) -> bool:
-        """Cancel it. False: it had ended already."""
-        return self._client.operations.cancel(job_id)
+        """Cancel the job. Returns False if it had already ended."""
+        return self._operations.cancel(job_id)
 
 
 class DeadLetters:
-    """`client.dead_letters`."""
+    """`client.dead_letters`: dead letters, shown, replayed and discarded."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
 
     def list(self, *, limit: int = 1_000) -> Sequence[DeadLetterRecord]:
-        """The newest first."""
-        return self._client.operations.dead_letters(limit=limit)
+        """The newest dead letters first."""
+        return self._operations.dead_letters(limit=limit)
 
     def show(self, job_id: str) -> DeadLetterRecord:
-        """One of them. Raises NotFound."""
-        return self._client.operations.dead_letter(job_id)
+        """The dead letter of this job. Raises NotFound."""
+        return self._operations.dead_letter(job_id)
 
     def replay(self, job_id: str) -> bool:
-        """Resume the job at the step it stopped at. False: it is not dead (any more)."""
-        return self._client.operations.replay(job_id)
+        """Resume the job at the step where it stopped. Returns False if the job is not dead, or no longer."""
+        return self._operations.replay(job_id)
 
     def discard(self, job_id: str) -> bool:
-        """Give it up; its session goes on. False: it was not dead."""
-        return self._client.operations.discard(job_id)
+        """Give the job up, so that its session can go on. Returns False if the job is not dead."""
+        return self._operations.discard(job_id)
 
 
 class Approvals:
-    """`client.approvals`."""
+    """`client.approvals`: parked calls, approved and rejected."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
 
     def list(self, *, limit: int = 1_000) -> Sequence[Job]:
-        """Jobs that wait for a human, the newest first; `waiting` says for what."""
-        return self._client.operations.jobs(limit=limit, status=JobStatus.PARKED)
+        """The jobs that wait for a human, the newest first. `waiting` holds what each waits for."""
+        return self._operations.jobs(limit=limit, status=JobStatus.PARKED)
 
     def approve(self, job_id: str, step: str | None = None) -> bool:
-        """Let a parked call run. False: somebody decided before."""
-        return self._client.operations.decide(job_id, step, approve=True)
+        """Let a parked call run. Returns False if it was already decided."""
+        return self._operations.decide(job_id, step, approve=True)
 
     def reject(self, job_id: str, reason: str = "", step: str | None = None) -> bool:
-        """Refuse a parked call; the model is told why. False: somebody decided before."""
-        return self._client.operations.decide(job_id, step, approve=False, reason=reason)
+        """Refuse a parked call. The reason is returned to the model. Returns False if it was already decided."""
+        return self._operations.decide(job_id, step, approve=False, reason=reason)
 
 
 class Sessions:
-    """`client.sessions`."""
+    """`client.sessions`: conversations, shown, compacted and deleted."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
 
     def messages(self, session_id: str) -> tuple[Message, ...]:
-        """The live conversation: what the next call is sent, beside the memory. Raises NotFound."""
-        return self._some(session_id, self._client.operations.messages(session_id))
+        """The live messages: those that the next call sends, without the memory. Raises NotFound."""
+        return self._require(session_id, self._operations.messages(session_id))
 
     def memory(self, session_id: str) -> Memory | None:
-        """What stands for the groups that a compaction took out; None while nothing was compacted. Raises NotFound."""
-        memory = self._client.operations.memory(session_id)
+        """The memory that replaces the archived groups. None if nothing was compacted yet. Raises NotFound."""
+        memory = self._operations.memory(session_id)
         if memory is None:
             self.messages(session_id)
         return memory
 
     def originals(self, session_id: str) -> tuple[Message, ...]:
-        """The whole conversation as it was said: archived groups and live ones, elided results put back. Raises NotFound."""
-        return self._some(session_id, self._client.operations.originals(session_id))
+        """The whole original conversation: archived and live groups, with elided results restored. Raises NotFound."""
+        return self._require(session_id, self._operations.originals(session_id))
 
     def show(self, session_id: str) -> SessionNumbers:
         """The session in numbers. Raises NotFound."""
-        return self._client.operations.numbers(session_id)
+        return self._operations.numbers(session_id)
 
     def compact(self, session_id: str) -> bool:
-        """Ask a worker to compact it now. False: one is at it already.
+        """Have a worker compact the session now. Returns False if a compaction is already under way.
 
         Raises:
-            NotFound: no such session.
-            StoreUnavailable: the broker can't be reached; nothing was asked.
+            NotFound: the session does not exist.
+            StoreUnavailable: the broker can't be reached. Nothing was requested.
 
         """
-        return self._client.operations.compact(session_id)
+        return self._operations.compact(session_id)
 
     def forget(self, session_id: str) -> bool:
-        """Delete its conversation, memory, archive and results, and the outputs of its jobs. False: there was nothing.
+        """Delete the session's conversation, memory, archive and results, and the outputs of its jobs.
+
+        Returns False if there was nothing to delete.
 
         Raises:
-            Refused: a job is under way in it, or a dead letter holds it.
+            Refused: the session runs a job, or a dead letter needs it.
 
         """
-        return self._client.operations.forget(session_id)
+        return self._operations.forget(session_id)
 
     @staticmethod
-    def _some(session_id: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    def _require(session_id: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         if not messages:
-            raise NotFound(f"no session {session_id!r}: nothing was said in it, or its retention is over")
+            raise NotFound(f"no session {session_id!r}: it has no messages, or its retention is over")
         return messages
 
 
@@ -155,10 +157,10 @@ class Client:
     operations: Operations
 
     def __post_init__(self) -> None:
-        self.jobs = Jobs(self)
-        self.dead_letters = DeadLetters(self)
-        self.approvals = Approvals(self)
-        self.sessions = Sessions(self)
+        self.jobs = Jobs(self.operations)
+        self.dead_letters = DeadLetters(self.operations)
+        self.approvals = Approvals(self.operations)
+        self.sessions = Sessions(self.operations)
         self.gate = Board(self.store.client, self.operations.keys)
         self.findings = Findings(self.store.client, self.operations.keys)
 
@@ -173,12 +175,12 @@ class Client:
         tenant: str | None = None,
         parent: JobHandle | None = None,
     ) -> JobHandle:
-        """Record a job and owe its first step: when this returns, the job reaches an end whatever dies.
+        """Record a job and its first step. Once this returns, the job reaches an end even if processes crash.
 
         Raises:
-            ConfigError: a bad id, priority or input.
-            SessionBusy: the session runs another job, and the agent says `on_busy="reject"`.
-            StoreUnavailable: Redis can't be reached; nothing was recorded.
+            ConfigError: an id, the priority or the input is invalid.
+            SessionBusy: the session runs another job, and the agent has `on_busy="reject"`.
+            StoreUnavailable: Redis can't be reached. Nothing was recorded.
 
         """
         job = new_job(
@@ -188,15 +190,15 @@ class Client:
             idempotency_key=idempotency_key,
             priority=priority,
             tenant=tenant,
-            parent=self._parent(parent),
+            parent=self._parent_of(parent),
         )
         accepted = self.store.enqueue(job, on_interrupt=self.operations.cancel)
-        # The first enqueue of a key decides the session, also one that was refused, or that loses the race behind it.
-        sure = accepted and idempotency_key is None
-        home = job.session_id if sure else self.operations.job(job.job_id).session_id
-        return JobHandle(self, job.job_id, home, accepted=accepted)
+        # The first enqueue of a key decides the session. That may be another call's, so the stored job is read.
+        is_own_session = accepted and idempotency_key is None
+        found_session_id = job.session_id if is_own_session else self.operations.job(job.job_id).session_id
+        return JobHandle(self.operations, job.job_id, found_session_id, accepted=accepted)
 
-    def _parent(self, handle: JobHandle | None) -> Parent | None:
+    def _parent_of(self, handle: JobHandle | None) -> Parent | None:
         if handle is None:
             return None
         job = handle.job()
@@ -205,29 +207,28 @@ class Client:
 
 
 class Connect(Protocol):
-    """What an entry point of the group `midwatch.dispatcher` is."""
+    """The type of an entry point in the group `midwatch.dispatcher`."""
 
     def __call__(self, redis_url: str | None = None, broker_url: str | None = None) -> Client:
-        """A client of the fleet at these addresses, by default those of the environment."""
+        """Connect to the fleet at these addresses. The default is the environment's."""
         ...
 
 
 def connect(redis_url: str | None = None, broker_url: str | None = None) -> Client:
-    """A client of a fleet, for producers that hold or don't hold the agents' code.
+    """Connect to a fleet. The producer need not have the agents' code.
 
     Raises:
         ConfigError: no dispatcher is installed.
 
     """
-    return _dispatcher()(redis_url, broker_url)
+    return _load_dispatcher()(redis_url, broker_url)
 
 
 @cache
-def _dispatcher() -> Connect:
-    found = entry_points(group="midwatch.dispatcher")
-    for entry in found:
-        found_it: Connect = entry.load()
-        return found_it
+def _load_dispatcher() -> Connect:
+    for entry in entry_points(group="midwatch.dispatcher"):
+        dispatcher: Connect = entry.load()
+        return dispatcher
     raise ConfigError(
         "no dispatcher is installed (entry point group 'midwatch.dispatcher'); expected `pip install midwatch`"
     )
@@ -238,7 +239,7 @@ _clients: dict[int, Client] = {}
 
 
 def default_client() -> Client:
-    """The client of the environment's fleet, one per process (connections don't survive a fork)."""
+    """The client of the environment's fleet. Each process has its own, since connections don't survive a fork."""
     with _lock:
         if os.getpid() not in _clients:
             _clients[os.getpid()] = connect()

@@ -94,7 +94,7 @@ def test_a_start_in_order_is_a_job(crew: Crew) -> None:
     for _ in range(3):
         send(crew, start(**{**GOOD_START, "input": plan}))
     job = until(lambda: [job for job in crew.client.jobs.list(limit=100) if job.job_id == "job-started"], 30, "the job")
-    assert JobHandle(crew.client, job[0].job_id, job[0].session_id).result(20).output == "done after 1 turns"
+    assert JobHandle(crew.client.operations, job[0].job_id, job[0].session_id).result(20).output == "done after 1 turns"
     assert len(crew.journal.of("started")) == 1
 
 

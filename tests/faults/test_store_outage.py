@@ -151,7 +151,7 @@ def test_a_start_taken_by_a_full_server_is_a_job_when_there_is_room_again(stage:
     finally:
         store.config_set("maxmemory", "0")
     until(lambda: crew.journal.of("from-afar"), 20, "the job to be done")
-    assert JobHandle(crew.client, "job-afar", "session-afar").result(20).output == "done after 1 turns"
+    assert JobHandle(crew.client.operations, "job-afar", "session-afar").result(20).output == "done after 1 turns"
 
 
 def test_a_forgotten_script_is_not_noticed(stage: tuple[Crew, Member]) -> None:

@@ -49,7 +49,7 @@ class Wire(Protocol):
     def error(self, kind: str, message: str) -> Any:
         """An error body with this code."""
 
-    def misshapen(self) -> list[Any]:
+    def raise_wrong_type(self) -> list[Any]:
         """Bodies of a 200 that are JSON and no answer."""
 
     def results(self, body: Any) -> list[tuple[str, str]]:

@@ -60,7 +60,7 @@ class AnthropicWire:
     def error(self, kind: str, message: str) -> Any:
         return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_7"}
 
-    def misshapen(self) -> list[Any]:
+    def raise_wrong_type(self) -> list[Any]:
         return [
             [], {}, self._message(None, "end_turn"), self._message("hello", "end_turn"),
             self._message([None], "end_turn"), self._message([{"type": "text", "text": None}], "end_turn"),
@@ -124,7 +124,7 @@ class ResponsesWire:
     def error(self, kind: str, message: str) -> Any:
         return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": kind}}
 
-    def misshapen(self) -> list[Any]:
+    def raise_wrong_type(self) -> list[Any]:
         return [
             [], self._response(None), self._response("hello"), self._response([None]), self._response([{"type": None}]),
             self._response(self._said(None)), self._response([{"type": "message", "content": None}]),
@@ -187,7 +187,7 @@ class ChatWire:
     def error(self, kind: str, message: str) -> Any:
         return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": kind}}
 
-    def misshapen(self) -> list[Any]:
+    def raise_wrong_type(self) -> list[Any]:
         return [
             [], {}, {"choices": []}, {"choices": None}, {"choices": [None]}, self._completion(None),
             self._completion(self._said(7)), self._completion(self._said("x", tool_calls="f")),

@@ -12,9 +12,9 @@ import openai
 import pytest
 
 from midwatch.schemas.failure import FailureKind
-from midwatch.workers.providers.errors.classify import Circumstances, failure
+from midwatch.workers.providers.errors.classify import CallContext, classify_error
 
-CALL = Circumstances("vendor", 1.0)
+CALL = CallContext("vendor", 1.0)
 
 REQUEST = httpx2.Request("POST", "http://localhost/v1", headers={"authorization": "Bearer sk-never-shown"})
 
@@ -123,12 +123,12 @@ def test_every_exported_class(cls: type[BaseException]) -> None:
         status = status if isinstance(status, int) else 500
         status = 401 if name == "OAuthError" else status
         vars(error)["response"] = response(status, {"error": {"message": "x"}})
-        assert failure(error, CALL).kind is BY_STATUS[status]
+        assert classify_error(error, CALL).kind is BY_STATUS[status]
     elif name in ABSTRACT:
-        assert failure(error, CALL).kind is FailureKind.INTERNAL
+        assert classify_error(error, CALL).kind is FailureKind.INTERNAL
     else:
         assert name in WITHOUT_RESPONSE, f"{name} is new in {cls.__module__}: decide its kind in classify.py and here"
-        assert failure(error, CALL).kind is WITHOUT_RESPONSE[name]
+        assert classify_error(error, CALL).kind is WITHOUT_RESPONSE[name]
 
 
 @pytest.mark.parametrize(("status", "code"), [key for key in anthropic_errors.ERROR_CLASSES if key[1] is not None])
@@ -140,14 +140,14 @@ def test_every_anthropic_error_code(status: int, code: str) -> None:
     }
     error = anthropic_errors.make_status_error("x", body=body, response=response(status, body))
     assert type(error) is anthropic_errors.ERROR_CLASSES[status, code]
-    assert failure(error, CALL).kind is BY_CODE.get(code, BY_STATUS[status])
+    assert classify_error(error, CALL).kind is BY_CODE.get(code, BY_STATUS[status])
 
 
 @pytest.mark.parametrize("status", [key[0] for key in anthropic_errors.ERROR_CLASSES if key[1] is None])
 def test_every_anthropic_status(status: int) -> None:
     """Each status that the SDK has a class for has a kind."""
     error = anthropic_errors.make_status_error("x", body=None, response=response(status))
-    assert failure(error, CALL).kind is BY_STATUS[status]
+    assert classify_error(error, CALL).kind is BY_STATUS[status]
 
 
 def test_what_lies_beneath() -> None:
@@ -159,19 +159,19 @@ def test_what_lies_beneath() -> None:
     def wrapped(cause: BaseException) -> FailureKind:
         error = anthropic.APIConnectionError(request=REQUEST)
         error.__cause__ = cause
-        return failure(error, CALL).kind
+        return classify_error(error, CALL).kind
 
     assert wrapped(httpx2.ConnectError("refused")) is FailureKind.CONNECTION
     assert wrapped(httpx2.PoolTimeout("busy")) is FailureKind.TIMEOUT
     assert wrapped(httpx2.LocalProtocolError("illegal header")) is FailureKind.INTERNAL
     assert wrapped(SoftTimeLimitExceeded()) is FailureKind.TIMEOUT
-    assert failure(SoftTimeLimitExceeded(), CALL).kind is FailureKind.TIMEOUT
-    assert failure(json.JSONDecodeError("x", "y", 0), CALL).kind is FailureKind.CONNECTION
-    assert failure(RuntimeError("?"), CALL).kind is FailureKind.INTERNAL
+    assert classify_error(SoftTimeLimitExceeded(), CALL).kind is FailureKind.TIMEOUT
+    assert classify_error(json.JSONDecodeError("x", "y", 0), CALL).kind is FailureKind.CONNECTION
+    assert classify_error(RuntimeError("?"), CALL).kind is FailureKind.INTERNAL
 
 
 def test_a_ring_of_causes_ends() -> None:
     """Exceptions that cause each other are looked at once."""
     first, second = RuntimeError("a"), RuntimeError("b")
     first.__cause__, second.__cause__ = second, first
-    assert failure(first, CALL).kind is FailureKind.INTERNAL
+    assert classify_error(first, CALL).kind is FailureKind.INTERNAL

@@ -212,7 +212,7 @@ def test_not_an_answer(side: Side) -> None:
         failure = side.failure(reply(200, body, {"content-type": "text/html"}))
         assert failure.kind is FailureKind.PROVIDER_ERROR
         assert "expected" in failure.detail
-    for shape in side.wire.misshapen():
+    for shape in side.wire.raise_wrong_type():
         failure = side.failure(reply(200, shape))
         assert failure.kind in (FailureKind.PROVIDER_ERROR, FailureKind.CONNECTION), shape
         assert "expected" in failure.detail or "cut off" in failure.detail, failure.detail

@@ -14,7 +14,7 @@ import pytest
 from midwatch.orchestration.errors import ModelError
 from midwatch.schemas.failure import FailureKind
 from midwatch.workers import providers
-from midwatch.workers.providers.http.client import proxy_for
+from midwatch.workers.providers.http.client import find_proxy
 from tests.contract.provider_requests import ask, credentials
 from tests.contract.provider_server import ProviderServer, drip, head, reply
 from tests.contract.provider_wire import WIRES
@@ -88,13 +88,13 @@ def test_which_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    assert proxy_for("https://api.example/v1") is None
+    assert find_proxy("https://api.example/v1") is None
     monkeypatch.setenv("all_proxy", "http://all:1")
     monkeypatch.setenv("https_proxy", "proxy:3128")
     monkeypatch.setenv("no_proxy", "inside.example,127.0.0.1")
-    assert proxy_for("https://api.example/v1") == "http://proxy:3128"
-    assert proxy_for("http://api.example/v1") == "http://all:1"
-    assert proxy_for("https://models.inside.example/v1") is None
+    assert find_proxy("https://api.example/v1") == "http://proxy:3128"
+    assert find_proxy("http://api.example/v1") == "http://all:1"
+    assert find_proxy("https://models.inside.example/v1") is None
 
 
 @pytest.fixture

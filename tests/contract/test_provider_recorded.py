@@ -13,20 +13,20 @@ import pytest
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.message import AssistantMessage, Message, Text, ToolCall, ToolMessage, UserMessage
 from midwatch.schemas.model import ModelRequest
-from midwatch.workers.providers.anthropic.request import messages_request
-from midwatch.workers.providers.chat_completions.gemini_schema import KEPT, for_gemini
-from midwatch.workers.providers.chat_completions.request import chat_request
-from midwatch.workers.providers.responses.request import responses_request
+from midwatch.workers.providers.anthropic.request import write_messages_request
+from midwatch.workers.providers.chat_completions.gemini_schema import KEPT, convert_to_gemini
+from midwatch.workers.providers.chat_completions.request import write_chat_request
+from midwatch.workers.providers.responses.request import write_responses_request
 from tests.contract.provider_requests import SEARCH
 from tests.contract.provider_wire import WIRES
 
 SESSIONS = ("tau2_airline_repeated_ids", "toolathlon_sessions")
 
 WRITERS: dict[str, Callable[[ModelRequest], JsonObject]] = {
-    "anthropic": lambda request: messages_request(request, "anthropic"),
-    "openai": lambda request: responses_request(request, "openai"),
-    "gemini": lambda request: chat_request(request, "gemini", gemini=True),
-    "openai-compatible": lambda request: chat_request(request, "openai-compatible", gemini=False),
+    "anthropic": lambda request: write_messages_request(request, "anthropic"),
+    "openai": lambda request: write_responses_request(request, "openai"),
+    "gemini": lambda request: write_chat_request(request, "gemini", gemini=True),
+    "openai-compatible": lambda request: write_chat_request(request, "openai-compatible", gemini=False),
 }
 
 
@@ -134,7 +134,7 @@ def test_real_tool_schemas_for_gemini(data_dir: Path) -> None:
         schemas = list(_schemas([json.load(text), json.loads((data_dir / "agentdojo_tools.json").read_text())]))
     assert len(schemas) > 100
     for schema in schemas:
-        sent = for_gemini(schema)
+        sent = convert_to_gemini(schema)
         assert sent["type"] == "object"
         assert sent.get("properties", {}).keys() == schema.get("properties", {}).keys()
         assert _keywords(sent) <= {*KEPT, "type", "properties", "required", "items", "enum", "anyOf"}

@@ -14,11 +14,11 @@ from typing_extensions import is_typeddict
 
 from midwatch.schemas.message import AssistantMessage, NoteMessage, Opaque, Text, UserMessage
 from midwatch.schemas.model import ModelRequest
-from midwatch.workers.providers.anthropic.request import count_request as anthropic_count
-from midwatch.workers.providers.anthropic.request import messages_request
-from midwatch.workers.providers.chat_completions.request import chat_request
-from midwatch.workers.providers.responses.request import count_request as responses_count
-from midwatch.workers.providers.responses.request import responses_request
+from midwatch.workers.providers.anthropic.request import write_count_request as anthropic_count
+from midwatch.workers.providers.anthropic.request import write_messages_request
+from midwatch.workers.providers.chat_completions.request import write_chat_request
+from midwatch.workers.providers.responses.request import write_count_request as responses_count
+from midwatch.workers.providers.responses.request import write_responses_request
 from tests.contract.provider_requests import ask, call, result
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
@@ -72,7 +72,7 @@ PHASE = Opaque(provider="openai", raw={"type": "message_phase", "phase": "commen
     ("body", "kind", "fields"),
     [
         pytest.param(
-            messages_request(conversation("anthropic", THINKING), "anthropic"),
+            write_messages_request(conversation("anthropic", THINKING), "anthropic"),
             message_create_params.MessageCreateParamsNonStreaming,
             ("messages", "tools", "system", "tool_choice", "output_config"),
             id="anthropic",
@@ -84,7 +84,7 @@ PHASE = Opaque(provider="openai", raw={"type": "message_phase", "phase": "commen
             id="anthropic count",
         ),
         pytest.param(
-            responses_request(conversation("openai", REASONING, PHASE), "openai"),
+            write_responses_request(conversation("openai", REASONING, PHASE), "openai"),
             response_create_params.ResponseCreateParamsNonStreaming,
             ("input", "tools", "tool_choice", "text", "include"),
             id="openai",
@@ -96,7 +96,7 @@ PHASE = Opaque(provider="openai", raw={"type": "message_phase", "phase": "commen
             id="openai count",
         ),
         pytest.param(
-            chat_request(conversation("openai-compatible"), "openai-compatible", gemini=False),
+            write_chat_request(conversation("openai-compatible"), "openai-compatible", gemini=False),
             completion_create_params.CompletionCreateParamsNonStreaming,
             ("messages", "tools", "tool_choice", "response_format"),
             id="chat",

@@ -19,7 +19,7 @@ from midwatch.workers.bench.context.recorded_model import RecordedModel
 from midwatch.workers.bench.context.screenplay import PlayedJob, PlayedTurn
 from midwatch.workers.bench.context.transcripts import transcript
 from midwatch.workers.bench.context.windows import Budget, split_groups
-from midwatch.workers.providers.chat_completions.request import chat_request
+from midwatch.workers.providers.chat_completions.request import write_chat_request
 
 
 def call(arguments: str, name: str = "find", call_id: str = "c") -> ToolCall:
@@ -130,7 +130,7 @@ def test_the_count_is_of_what_the_wire_carries():
         asked = call(f'{{"order": "A-{group}"}}', call_id=f"call_{group}")
         turns += [asks(group, asked), answers(group, 0, "on its way to you " * 30)]
     request = ModelRequest(model="m", system="You look things up. " * 10, messages=tuple(turns), tools=(tool,))
-    body = chat_request(request, "bench", gemini=False)
+    body = write_chat_request(request, "bench", gemini=False)
     whole = counter.text(canonical_json({key: body[key] for key in ("messages", "tools")}))
     assert 0.85 * whole < counter.request(request) <= whole
 

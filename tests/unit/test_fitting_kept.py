@@ -9,9 +9,9 @@ from midwatch import GoalContract
 from midwatch.orchestration.context.render import UNTRUSTED
 from midwatch.schemas.message import ToolCall, ToolMessage
 from midwatch.schemas.model import ModelRequest
-from midwatch.workers.providers.anthropic.request import messages_request
-from midwatch.workers.providers.chat_completions.request import chat_request
-from midwatch.workers.providers.responses.request import responses_request
+from midwatch.workers.providers.anthropic.request import write_messages_request
+from midwatch.workers.providers.chat_completions.request import write_chat_request
+from midwatch.workers.providers.responses.request import write_responses_request
 from tests.unit.longtalk import Talk, Talker, budget, clerk, prompts, wordy
 
 
@@ -41,17 +41,17 @@ def test_between_two_compactions_each_request_begins_with_the_bytes_of_the_one_b
 
 def anthropic(request: ModelRequest) -> tuple[str, str]:
     """What comes before the messages, and the messages without the mark of the cache, which moves on."""
-    return _wire(messages_request(request, "anthropic"), "messages")
+    return _wire(write_messages_request(request, "anthropic"), "messages")
 
 
 def chat(request: ModelRequest) -> tuple[str, str]:
     """The same of Chat Completions."""
-    return _wire(chat_request(request, "openai", gemini=False), "messages")
+    return _wire(write_chat_request(request, "openai", gemini=False), "messages")
 
 
 def responses(request: ModelRequest) -> tuple[str, str]:
     """The same of Responses."""
-    return _wire(responses_request(request, "openai"), "input")
+    return _wire(write_responses_request(request, "openai"), "input")
 
 
 def _wire(body: dict[str, Any], name: str) -> tuple[str, str]:

@@ -19,8 +19,8 @@ from midwatch.schemas.message import (
 )
 from midwatch.schemas.model import ModelRequest, Stop, Usage
 from midwatch.schemas.tools import ToolSpec
-from midwatch.workers.providers.anthropic.reply import message_answer
-from midwatch.workers.providers.anthropic.request import messages_request
+from midwatch.workers.providers.anthropic.reply import parse_message
+from midwatch.workers.providers.anthropic.request import write_messages_request
 
 CACHED = {"type": "ephemeral"}
 
@@ -39,7 +39,7 @@ def calling(call_id: str = "toolu_1", raw_arguments: str = '{"b":1,"a":2}', name
 
 def body(*messages: Message, **changes: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {"model": "claude", "system": "Be brief.", "messages": messages, **changes}
-    return messages_request(ModelRequest(**fields), "anthropic")
+    return write_messages_request(ModelRequest(**fields), "anthropic")
 
 
 def bare(message: dict[str, Any]) -> list[dict[str, Any]]:
@@ -174,10 +174,10 @@ def test_cached_tokens_are_input() -> None:
         "input_tokens": 14, "cache_read_input_tokens": 1_600, "cache_creation_input_tokens": 31, "output_tokens": 9,
         "output_tokens_details": {"thinking_tokens": 4},
     }  # fmt: skip
-    assert message_answer(answer(usage=usage), ASKED, "anthropic").usage == Usage(
+    assert parse_message(answer(usage=usage), ASKED, "anthropic").usage == Usage(
         input_tokens=1_645, cached_tokens=1_600, cache_write_tokens=31, output_tokens=9, reasoning_tokens=4
     )
-    assert message_answer(answer(), ASKED, "anthropic").usage.input_tokens == 1_945
+    assert parse_message(answer(), ASKED, "anthropic").usage.input_tokens == 1_945
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_cached_tokens_are_input() -> None:
 )
 def test_stops(raw_stop: str, stop: Stop) -> None:
     """Each stop reason in our words; 'tool_use' without a call is not to be trusted."""
-    found = message_answer(answer(stop_reason=raw_stop), ASKED, "anthropic")
+    found = parse_message(answer(stop_reason=raw_stop), ASKED, "anthropic")
     assert (found.stop, found.raw_stop) == (stop, raw_stop)
 
 
@@ -207,7 +207,7 @@ def test_parts_keep_their_order_and_content() -> None:
         {"type": "text", "text": "Looking."},
         {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"z": 1, "a": "ü", "n": 1.50}},
     ]
-    found = message_answer(answer(content=content, stop_reason="tool_use"), ASKED, "anthropic")
+    found = parse_message(answer(content=content, stop_reason="tool_use"), ASKED, "anthropic")
     assert found.parts == (
         Opaque(provider="anthropic", raw=content[0]),
         Text(text="Looking."),

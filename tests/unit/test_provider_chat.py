@@ -19,8 +19,8 @@ from midwatch.schemas.message import (
 )
 from midwatch.schemas.model import ModelRequest, Stop, Usage
 from midwatch.schemas.tools import ToolSpec
-from midwatch.workers.providers.chat_completions.reply import completion_answer
-from midwatch.workers.providers.chat_completions.request import chat_request
+from midwatch.workers.providers.chat_completions.reply import parse_completion
+from midwatch.workers.providers.chat_completions.request import write_chat_request
 from midwatch.workers.providers.read_json import BadReply
 
 TOOLS = (ToolSpec(name="f", description="does f", input_schema={"type": "object"}),)
@@ -54,7 +54,7 @@ def test_chat_request() -> None:
         tools=TOOLS, cache_key="s-1", max_output_tokens=100, force_tool="f",
     )  # fmt: skip
     function = {"name": "f", "arguments": '{ "a" : 1 }'}
-    assert chat_request(request, "openai-compatible", gemini=False) == {
+    assert write_chat_request(request, "openai-compatible", gemini=False) == {
         "model": "gpt-5",
         "max_tokens": 100,
         "tools": [
@@ -85,12 +85,12 @@ def test_thought_signatures_go_round() -> None:
     function = {"name": "f", "arguments": "{}"}
     call = {"id": "c", "type": "function", "function": function, **signature}
     message = {"content": None, "tool_calls": [call]}
-    found = completion_answer(completion(message, "tool_calls"), asked(), "gemini")
+    found = parse_completion(completion(message, "tool_calls"), asked(), "gemini")
     assert found.parts == (ToolCall(id="c", name="f", raw_arguments="{}", vendor_extra=signature),)
     turn = (said(2, *found.parts, provider="gemini"), done(2, 0, "r"))
     gemini = asked(UserMessage(group=1, text="x"), *turn, model="gemini-3-pro")
-    assert chat_request(gemini, "gemini", gemini=True)["messages"][2]["tool_calls"] == [call]
-    elsewhere = chat_request(gemini, "openai-compatible", gemini=False)["messages"][2]["tool_calls"][0]
+    assert write_chat_request(gemini, "gemini", gemini=True)["messages"][2]["tool_calls"] == [call]
+    elsewhere = write_chat_request(gemini, "openai-compatible", gemini=False)["messages"][2]["tool_calls"][0]
     assert "extra_content" not in elsewhere
 
 
@@ -98,16 +98,16 @@ def test_foreign_calls_are_marked_for_gemini() -> None:
     """Gemini 3 refuses unsigned calls: the first of a turn that another provider made carries the stand-in."""
     turn = (said(2, calling(), calling(), provider="anthropic"), done(2, 0, "r"), done(2, 1, "s"))
     for model, signed in (("gemini-3-pro", [True, False]), ("gemini-2.5-pro", [False, False])):
-        body = chat_request(asked(UserMessage(group=1, text="x"), *turn, model=model), "gemini", gemini=True)
+        body = write_chat_request(asked(UserMessage(group=1, text="x"), *turn, model=model), "gemini", gemini=True)
         assert ["extra_content" in call for call in body["messages"][2]["tool_calls"]] == signed
 
 
 def test_reasoning_text_is_given_back() -> None:
     """Servers that send reasoning beside the message want it back in their own field."""
     message = {"content": "Hi", "reasoning_content": "hm"}
-    found = completion_answer(completion(message), asked(), "openai-compatible")
+    found = parse_completion(completion(message), asked(), "openai-compatible")
     assert found.parts == (Opaque(provider="openai-compatible", raw={"reasoning_content": "hm"}), Text(text="Hi"))
-    sent = chat_request(
+    sent = write_chat_request(
         asked(UserMessage(group=1, text="x"), said(2, *found.parts, provider="openai-compatible")),
         "openai-compatible",
         gemini=False,
@@ -122,48 +122,48 @@ def test_reasoning_text_is_given_back() -> None:
 def test_odd_arguments(arguments: object, raw: str, replayed: str) -> None:
     """Arguments are kept as they came; what a server could not parse in its history goes back as an empty object."""
     call = {"id": "c", "function": {"name": "f", "arguments": arguments}}
-    found = completion_answer(completion({"content": None, "tool_calls": [call]}), asked(), "openai-compatible")
+    found = parse_completion(completion({"content": None, "tool_calls": [call]}), asked(), "openai-compatible")
     (part,) = found.parts
     assert isinstance(part, ToolCall)
     assert part.raw_arguments == raw
     # 'stop' beside whole calls is how a forced call ends, and how some servers end any.
     assert found.stop is Stop.TOOLS
     request = asked(UserMessage(group=1, text="x"), said(2, part, provider="openai-compatible"), done(2, 0, "r"))
-    body = chat_request(request, "openai-compatible", gemini=False)
+    body = write_chat_request(request, "openai-compatible", gemini=False)
     assert body["messages"][2]["tool_calls"][0]["function"]["arguments"] == replayed
 
 
 def test_thoughts_that_only_the_total_counts() -> None:
     """Gemini leaves its thoughts out of completion_tokens and bills them as output."""
     usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 180}
-    found = completion_answer(completion({"content": "x"}, usage=usage), asked(), "gemini")
+    found = parse_completion(completion({"content": "x"}, usage=usage), asked(), "gemini")
     assert found.usage == Usage(input_tokens=100, output_tokens=80, reasoning_tokens=60)
 
 
 @pytest.mark.parametrize("finish", ["error", "function_call_filter: MALFORMED_FUNCTION_CALL"])
 def test_a_reply_its_own_server_gave_up_on(finish: str) -> None:
     """A call that the server itself could not read is its error, which another try usually cures."""
-    with pytest.raises(BadReply, match="gave up"):
-        completion_answer(completion({"content": None}, finish), asked(), "gemini")
+    with pytest.raises(BadReply, match="rejected its model's output"):
+        parse_completion(completion({"content": None}, finish), asked(), "gemini")
 
 
 def test_content_in_pieces() -> None:
     """Content may come as a list of typed pieces; only text is text."""
     pieces = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    assert completion_answer(completion({"content": pieces}), asked(), "x").parts == (Text(text="ab"),)
+    assert parse_completion(completion({"content": pieces}), asked(), "x").parts == (Text(text="ab"),)
 
 
 def test_output_schema() -> None:
     """An output schema is asked for as strict where it can be; Gemini gets its own form of it, and no `strict`."""
     schema = {"type": "object", "properties": {"a": {"const": "x"}}, "required": ["a"], "additionalProperties": False}
-    plain = chat_request(asked(output_schema=schema), "openai-compatible", gemini=False)["response_format"]
+    plain = write_chat_request(asked(output_schema=schema), "openai-compatible", gemini=False)["response_format"]
     assert plain == {"type": "json_schema", "json_schema": {"name": "output", "schema": schema, "strict": True}}
-    gemini = chat_request(asked(output_schema=schema), "gemini", gemini=True)["response_format"]["json_schema"]
+    gemini = write_chat_request(asked(output_schema=schema), "gemini", gemini=True)["response_format"]["json_schema"]
     projected = {"type": "object", "properties": {"a": {"enum": ["x"], "type": "string"}}, "required": ["a"]}
     assert gemini == {"name": "output", "schema": projected}
 
 
 def test_a_window_without_a_user_begins_with_one() -> None:
     """Chat templates want the user first; a trimmed window gets a marked line in its place."""
-    body = chat_request(asked(said(2, Text(text="hi"))), "openai-compatible", gemini=False)
+    body = write_chat_request(asked(said(2, Text(text="hi"))), "openai-compatible", gemini=False)
     assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant"]

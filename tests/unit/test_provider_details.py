@@ -42,7 +42,7 @@ def test_a_key_of_no_known_form() -> None:
 @given(st.text(min_size=ECHO_CHARS, max_size=400), st.text(max_size=200), st.text(max_size=200))
 def test_no_quotation_survives(said: str, before: str, after: str) -> None:
     """However the vendor embeds what was sent: no run of twenty characters of it is left."""
-    shown = scrub(before + said + after, said=said)
+    shown = scrub(before + said + after, request_text=said)
     plain = " ".join(said.split())
     assert not any(plain[i : i + ECHO_CHARS] in shown for i in range(len(plain) - ECHO_CHARS + 1))
     assert len(shown) <= MAX_DETAIL_CHARS
@@ -66,7 +66,7 @@ def test_no_quotation_survives(said: str, before: str, after: str) -> None:
 def test_any_body_is_an_error_body(body: object) -> None:
     """Nothing a server puts into an error body breaks the reading of it."""
     for status in (200, 400, 429, 503):
-        assert VendorError.read(body).kind(status) in (None, *FailureKind)
+        assert VendorError.parse(body).kind(status) in (None, *FailureKind)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_unknown_provider() -> None:
 def test_a_missing_variable_is_named(name: str, variable: str) -> None:
     """Without what it needs a provider is an auth error that names the variable, and it is tried anew next time."""
     for _ in range(2):
-        with pytest.raises(ModelError, match=f"{name}: expected {variable} to be set") as caught:
+        with pytest.raises(ModelError, match=f"{name}: {variable} is not set") as caught:
             providers.load(name, Credentials())
         assert caught.value.failure.kind is FailureKind.AUTH_ERROR
         assert not caught.value.sent
@@ -93,9 +93,9 @@ def test_credentials_are_not_shown() -> None:
 def test_register(monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider of one's own is a name and where it lives; taken names and half addresses are refused."""
     monkeypatch.setattr(providers, "REGISTRY", dict(REGISTRY))
-    providers.register("mine", "midwatch.workers.providers.chat_completions.model:connect_compatible")
+    providers.register("mine", "midwatch.workers.providers.chat_completions.openai_compatible:connect")
     assert providers.load("mine", GIVEN).name == "openai-compatible"
-    with pytest.raises(ConfigError, match="registered already"):
+    with pytest.raises(ConfigError, match="already registered"):
         providers.register("mine", "a:b")
     with pytest.raises(ConfigError, match="expected 'module:function'"):
         providers.register("other", "module_only")

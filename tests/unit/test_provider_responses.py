@@ -20,8 +20,8 @@ from midwatch.schemas.message import (
 from midwatch.schemas.model import ModelRequest, Stop, Usage
 from midwatch.schemas.tools import ToolSpec
 from midwatch.workers.providers.read_json import ErrorReply
-from midwatch.workers.providers.responses.reply import response_answer
-from midwatch.workers.providers.responses.request import reasons, responses_request
+from midwatch.workers.providers.responses.reply import parse_response
+from midwatch.workers.providers.responses.request import is_reasoning_model, write_responses_request
 
 TOOLS = (ToolSpec(name="f", description="does f", input_schema={"type": "object", "properties": {}}),)
 
@@ -53,7 +53,7 @@ def test_responses_request() -> None:
         done(2, 0, "no", is_error=True),
         tools=TOOLS, cache_key="s-1", max_output_tokens=4, force_tool="f",
     )  # fmt: skip
-    assert responses_request(request, "openai") == {
+    assert write_responses_request(request, "openai") == {
         "model": "gpt-5",
         "store": False,
         "max_output_tokens": 16,
@@ -88,13 +88,13 @@ def test_responses_request() -> None:
 )  # fmt: skip
 def test_encrypted_reasoning_is_asked_of_reasoning_models_only(model: str, expected: bool) -> None:
     """Other models answer 400 when they are asked for it."""
-    assert reasons(model) is expected
-    assert ("include" in responses_request(asked(model=model), "openai")) is expected
+    assert is_reasoning_model(model) is expected
+    assert ("include" in write_responses_request(asked(model=model), "openai")) is expected
 
 
 def test_long_cache_keys() -> None:
     """A cache key longer than the vendor takes is digested, the same each time."""
-    bodies = [responses_request(asked(cache_key="s" * 100), "openai") for _ in range(2)]
+    bodies = [write_responses_request(asked(cache_key="s" * 100), "openai") for _ in range(2)]
     assert len(bodies[0]["prompt_cache_key"]) == 64
     assert bodies[0] == bodies[1]
 
@@ -108,7 +108,7 @@ def test_long_cache_keys() -> None:
 )
 def test_output_schema(schema: dict[str, Any], strict: bool) -> None:
     """A schema is sent as strict exactly when it is in the form strict mode demands: any other is a 400."""
-    body = responses_request(asked(output_schema=schema), "openai")
+    body = write_responses_request(asked(output_schema=schema), "openai")
     assert body["text"] == {"format": {"type": "json_schema", "name": "output", "schema": schema, "strict": strict}}
 
 
@@ -128,12 +128,12 @@ def test_phase_and_reasoning_go_round() -> None:
         {"type": "message", "phase": "commentary", "content": [{"type": "output_text", "text": "I look."}]},
         {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": ""},
     ]
-    found = response_answer(reply(output), asked(), "openai")
+    found = parse_response(reply(output), asked(), "openai")
     assert (found.stop, found.usage) == (
         Stop.TOOLS, Usage(input_tokens=10, cached_tokens=4, cache_write_tokens=2, output_tokens=5)
     )  # fmt: skip
     assert found.parts[-1] == ToolCall(id="call_1", name="f", raw_arguments="")
-    sent = responses_request(asked(said(2, *found.parts), done(2, 0, "r")), "openai")["input"]
+    sent = write_responses_request(asked(said(2, *found.parts), done(2, 0, "r")), "openai")["input"]
     assert sent[:3] == [
         output[0],
         {"role": "assistant", "content": "I look.", "phase": "commentary"},
@@ -144,11 +144,11 @@ def test_phase_and_reasoning_go_round() -> None:
 def test_failed_responses_are_errors() -> None:
     """A response that failed after a good status is classified by its error; without one it is an error, too."""
     with pytest.raises(ErrorReply) as caught:
-        response_answer(reply([], "failed", error={"code": "rate_limit_exceeded", "message": "x"}), asked(), "openai")
+        parse_response(reply([], "failed", error={"code": "rate_limit_exceeded", "message": "x"}), asked(), "openai")
     assert caught.value.body["error"]["code"] == "rate_limit_exceeded"  # type: ignore[index]
     for status in ("failed", "cancelled"):
         with pytest.raises(ErrorReply):
-            response_answer(reply([], status), asked(), "openai")
+            parse_response(reply([], status), asked(), "openai")
 
 
 @pytest.mark.parametrize(
@@ -157,5 +157,5 @@ def test_failed_responses_are_errors() -> None:
 )
 def test_incomplete_responses(reason: str, stop: Stop) -> None:
     """Why a response is incomplete decides its stop."""
-    found = response_answer(reply([], "incomplete", incomplete_details={"reason": reason}), asked(), "openai")
+    found = parse_response(reply([], "incomplete", incomplete_details={"reason": reason}), asked(), "openai")
     assert (found.stop, found.raw_stop) == (stop, f"incomplete/{reason}")

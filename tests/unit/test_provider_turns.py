@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midwatch.schemas.message import AssistantMessage, Message, ToolCall, ToolMessage, UserMessage
-from midwatch.workers.providers.replay import wire_name
-from midwatch.workers.providers.turns import Unsendable, turns
+from midwatch.workers.providers.earlier_turns import make_portable_name
+from midwatch.workers.providers.request_turns import Unsendable, split_into_turns
 
 
 def said(group: int, *ids: str, provider: str = "a") -> AssistantMessage:
@@ -21,7 +21,7 @@ def done(group: int, ordinal: int, content: str = "r") -> ToolMessage:
 
 
 def ids(*messages: Message, provider: str = "a") -> list[str]:
-    return [wire_id for turn in turns(messages, provider) for wire_id in turn.ids]
+    return [wire_id for turn in split_into_turns(messages, provider) for wire_id in turn.call_ids]
 
 
 def test_own_ids_are_kept_and_collisions_are_not() -> None:
@@ -38,9 +38,11 @@ def test_made_up_ids_do_not_collide_either() -> None:
 
 def test_results_find_their_turn_wherever_they_lie() -> None:
     """A result recorded after a later message still belongs to its call."""
-    found = turns((said(2, "x", "y"), UserMessage(group=3, text="wait"), done(2, 1, "Y"), done(2, 0, "X")), "a")
+    found = split_into_turns(
+        (said(2, "x", "y"), UserMessage(group=3, text="wait"), done(2, 1, "Y"), done(2, 0, "X")), "a"
+    )
     assert [(wire_id, result.content) for wire_id, result in found[0].results] == [("x", "X"), ("y", "Y")]
-    assert [message.text for message in found[0].told] == ["wait"]
+    assert [message.text for message in found[0].inputs] == ["wait"]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_results_find_their_turn_wherever_they_lie() -> None:
 def test_what_no_vendor_accepts(messages: tuple[Message, ...], words: str) -> None:
     """A call without a result, a result without its call, and two results for one call are refused by name."""
     with pytest.raises(Unsendable, match=words):
-        turns(messages, "a")
+        split_into_turns(messages, "a")
 
 
 names = st.sampled_from(["", "same", "other", "x.y", "call_1_0", "call_2_1"]) | st.text(max_size=50)
@@ -78,7 +80,7 @@ def test_ids_are_unique_whatever_the_models_wrote(turns_of_ids: list[list[str]],
 @given(st.text(max_size=100))
 def test_names_are_ones_that_vendors_take(name: str) -> None:
     """A made-up tool name never makes a conversation unsendable."""
-    sent = wire_name(name)
+    sent = make_portable_name(name)
     assert 0 < len(sent) <= 64
     assert sent.isascii()
     assert sent.replace("_", "a").replace("-", "a").isalnum()

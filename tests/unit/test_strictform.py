@@ -10,7 +10,7 @@ import pytest
 
 from midwatch import tool
 from midwatch.orchestration.dialects.strict import strict_form
-from midwatch.workers.providers.responses.strict import is_openai_strict
+from midwatch.workers.providers.responses.strict_schema import is_openai_strict
 
 OBJECT = {"type": "object", "additionalProperties": False}
 

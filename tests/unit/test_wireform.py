@@ -11,10 +11,10 @@ from midwatch.orchestration.dialects.vendor_form import to_vendor_output, to_ven
 from midwatch.schemas.message import UserMessage
 from midwatch.schemas.model import ModelRequest
 from midwatch.schemas.tools import ToolSpec
-from midwatch.workers.providers.anthropic.model import MessagesDialect
-from midwatch.workers.providers.anthropic.request import count_request, messages_request
-from midwatch.workers.providers.chat_completions.request import chat_request
-from midwatch.workers.providers.responses.request import responses_request
+from midwatch.workers.providers.anthropic.provider import MessagesFormat
+from midwatch.workers.providers.anthropic.request import write_count_request, write_messages_request
+from midwatch.workers.providers.chat_completions.request import write_chat_request
+from midwatch.workers.providers.responses.request import write_responses_request
 
 ONE_OF = {
     "type": "object",
@@ -39,30 +39,30 @@ def test_every_wire_sends_one_object_and_says_the_alternatives() -> None:
     """Tools in the requests themselves, and in what is counted before them."""
     described = "Attach a file.\n\nGive exactly one of: url; rows."
     asked = request(ONE_OF)
-    for body in (messages_request(asked, "anthropic"), count_request(asked, "anthropic")):
+    for body in (write_messages_request(asked, "anthropic"), write_count_request(asked, "anthropic")):
         (tool,) = body["tools"]
         assert tool["description"] == described
         assert tool["input_schema"] == {
             "type": "object", "properties": {"url": {"type": "string"}, "rows": ROWS["anthropic"]},
         }  # fmt: skip
-    (tool,) = responses_request(asked, "openai")["tools"]
+    (tool,) = write_responses_request(asked, "openai")["tools"]
     assert tool["description"] == described
     assert tool["parameters"]["properties"]["rows"] == ROWS["openai"]
-    (tool,) = chat_request(asked, "gemini", gemini=True)["tools"]
+    (tool,) = write_chat_request(asked, "gemini", gemini=True)["tools"]
     assert tool["function"]["description"] == described
     assert tool["function"]["parameters"]["properties"]["rows"] == {"type": "array", "items": {"type": "string"}}
-    (tool,) = chat_request(asked, "openai-compatible", gemini=False)["tools"]
+    (tool,) = write_chat_request(asked, "openai-compatible", gemini=False)["tools"]
     assert tool["function"]["parameters"] == ONE_OF
 
 
 def test_a_final_answer_is_asked_for_as_one_object() -> None:
     """The alternatives are in the schema's own description. Anthropic's SDK would make an empty object of them."""
     asked = request({"type": "object"}, output_schema={**ONE_OF, "description": "The file."})
-    sent = responses_request(asked, "openai")["text"]["format"]
+    sent = write_responses_request(asked, "openai")["text"]["format"]
     assert sent["schema"]["description"] == "The file. Give exactly one of: url; rows."
     assert "oneOf" not in sent["schema"]
     assert sent["strict"] is False
-    asked_of_claude = MessagesDialect().request(asked)["output_config"]["format"]
+    asked_of_claude = MessagesFormat().write_request(asked)["output_config"]["format"]
     assert set(asked_of_claude["schema"]["properties"]) == {"url", "rows"}
     assert asked_of_claude["schema"]["description"].startswith("The file. Give exactly one of: url; rows.")
     assert to_vendor_output("openai-compatible", ONE_OF) is ONE_OF

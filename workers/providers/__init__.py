@@ -1,6 +1,6 @@
-"""The providers: name -> where it lives. An SDK is imported when its provider is first used, never before.
+"""The registry of providers. A provider's SDK is imported when the provider is first used, never before.
 
-A new provider is one file and one line here; the suite in `tests/contract/test_providers.py` finds it by itself.
+To add a provider, write its file and add one line here. `tests/contract/test_providers.py` then tests it, too.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ __all__ = ["Credentials", "Provider", "close", "load", "names", "register"]
 
 
 class Provider(Model, Protocol):
-    """A model whose connections are kept, and closed when the process ends."""
+    """A model that keeps its connections open until it is closed."""
 
     def close(self) -> None:
-        """Close every connection. The object is not used afterwards."""
+        """Close every connection. The object must not be used afterwards."""
         ...
 
 
 Connect = Callable[[Credentials], Provider]
 
 REGISTRY: dict[str, str] = {
-    "anthropic": "midwatch.workers.providers.anthropic.model:connect",
-    "openai": "midwatch.workers.providers.responses.model:connect",
-    "gemini": "midwatch.workers.providers.chat_completions.model:connect_gemini",
-    "openai-compatible": "midwatch.workers.providers.chat_completions.model:connect_compatible",
+    "anthropic": "midwatch.workers.providers.anthropic.provider:connect",
+    "openai": "midwatch.workers.providers.responses.provider:connect",
+    "gemini": "midwatch.workers.providers.chat_completions.gemini:connect",
+    "openai-compatible": "midwatch.workers.providers.chat_completions.openai_compatible:connect",
 }
 """Provider name -> `module:function`; the function takes `Credentials` and returns the `Provider`."""
 
 BUILT_IN = tuple(REGISTRY)
-"""Names of those that come with Midwatch."""
+"""Names of the providers that come with Midwatch."""
 
 _kept: dict[tuple[str, Credentials], Provider] = {}
 _lock = threading.Lock()
 
 
 def names() -> tuple[str, ...]:
-    """Every registered provider, in the order of registration."""
+    """Return the name of every registered provider, in the order of registration."""
     return tuple(REGISTRY)
 
 
@@ -54,25 +54,25 @@ def register(name: str, target: str) -> None:
     """Add a provider. `target` is `module:function`, imported on first use.
 
     Raises:
-        ConfigError: the name is taken, or `target` is not of that form.
+        ConfigError: the name is taken, or `target` does not have the form `module:function`.
 
     """
     module, colon, attribute = target.partition(":")
     if not (module and colon and attribute):
         raise ConfigError(f"expected 'module:function' for provider {name!r}, got {target!r}")
     if name in REGISTRY:
-        raise ConfigError(f"provider {name!r} is registered already, as {REGISTRY[name]!r}; choose another name")
+        raise ConfigError(f"provider {name!r} is already registered as {REGISTRY[name]!r}; choose another name")
     REGISTRY[name] = target
 
 
 def load(provider: str, credentials: Credentials | None = None) -> Provider:
-    """The model of a provider: made once per process and credentials, then shared by all threads.
+    """Return the model of a provider. It is made once per process and credentials, and shared by all threads.
 
-    Without `credentials` the vendors' own environment variables are read.
+    Without `credentials`, they are read from the vendors' own environment variables.
 
     Raises:
-        ConfigError: no such provider is registered.
-        ModelError: a key is missing (`auth_error`; the detail names the variable).
+        ConfigError: no provider of that name is registered.
+        ModelError: a key is missing (`auth_error`). The detail names the environment variable.
 
     """
     real_models.check(provider)
@@ -93,7 +93,7 @@ def load(provider: str, credentials: Credentials | None = None) -> Provider:
 
 
 def close() -> None:
-    """Close every kept client and forget it; a later `load` makes a new one."""
+    """Close and remove every kept provider. A later `load` makes a new one."""
     with _lock:
         models = tuple(_kept.values())
         _kept.clear()
@@ -102,7 +102,7 @@ def close() -> None:
 
 
 def _forget_after_fork() -> None:
-    """A forked child must not talk over its parent's TLS connections: it makes its own clients."""
+    """Empty the cache in a forked child, which must not share its parent's TLS connections."""
     global _lock
     _lock = threading.Lock()
     _kept.clear()

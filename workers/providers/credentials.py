@@ -1,4 +1,4 @@
-"""What a provider needs to be reached: keys and base URLs, handed in by whoever starts the process."""
+"""The API keys and base URLs of the providers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VARIABLES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Credentials:
-    """Keys and base URLs. None is shown in a repr: this ends up in tracebacks, and a URL may carry a password."""
+    """Keys and base URLs. The repr shows none of them: it appears in tracebacks, and a URL may contain a password."""
 
     anthropic_api_key: str | None = field(default=None, repr=False)
     anthropic_base_url: str | None = field(default=None, repr=False)
@@ -33,18 +33,18 @@ class Credentials:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
-        """Read the vendors' variables. A blank one counts as not set; a line break pasted with a key is dropped."""
+        """Read the vendors' variables. A blank value counts as not set. Whitespace around a key is removed."""
         return cls(**{name: environ.get(variable, "").strip() or None for name, variable in VARIABLES.items()})
 
     def need(self, name: str, provider: str) -> str:
-        """The value of a field that the provider can't do without.
+        """Return the value of a required field.
 
         Raises:
-            ModelError: it is not set (`auth_error`, which is never retried).
+            ModelError: the value is not set (`auth_error`, which is never retried).
 
         """
         value: str | None = getattr(self, name)
         if value:
             return value
-        detail = f"{provider}: expected {VARIABLES[name]} to be set, found nothing; set it where the workers run"
+        detail = f"{provider}: {VARIABLES[name]} is not set; set it in the environment of the workers"
         raise ModelError(Failure(kind=FailureKind.AUTH_ERROR, detail=detail), sent=False)

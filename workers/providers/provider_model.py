@@ -1,9 +1,9 @@
-"""One provider behind the `Model` port: the only way a call is made, whatever the dialect.
+"""`ProviderModel` implements the `Model` port for every vendor format.
 
-Write, send under one deadline without retries, read, and turn whatever went wrong into a `ModelError`.
+It writes the request, sends it once under a deadline, and parses the reply. It turns every error into a `ModelError`.
 
-The SDK sends bytes that were written here instead of building the request from keyword arguments: for a history of
-200 messages its own walk over them costs 75 ms of CPU a call (OpenAI Responses), sending them as bytes 1.2 ms.
+The request is serialized here and given to the SDK as bytes. If the SDK builds the request from keyword arguments, a
+history of 200 messages costs 75 ms of CPU per call (OpenAI Responses). Sending it as bytes costs 1.2 ms.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from midwatch.orchestration.errors import ModelError
 from midwatch.orchestration.protocol.retry_after import ratelimit
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.model import ModelReply, ModelRequest
-from midwatch.workers.providers.dialect import Dialect
-from midwatch.workers.providers.errors.classify import Circumstances, failure, never_sent, request_id
-from midwatch.workers.providers.errors.scrub import said_in
+from midwatch.workers.providers.errors.classify import CallContext, classify_error, read_request_id, was_never_sent
+from midwatch.workers.providers.errors.scrub import collect_request_text
 from midwatch.workers.providers.http import deadline
-from midwatch.workers.providers.read_json import misshapen, read_object
+from midwatch.workers.providers.read_json import raise_wrong_type, read_object
+from midwatch.workers.providers.request_turns import Unsendable
 from midwatch.workers.providers.token_usage import MAX_TOKENS
-from midwatch.workers.providers.turns import Unsendable
+from midwatch.workers.providers.vendor_format import VendorFormat
 
 if TYPE_CHECKING:
     import httpx2
 
 COUNT_TIMEOUT_S = 15.0
-"""Counting is a convenience: it must not hold a step for as long as a call may."""
+"""A token count is optional, so it may not delay a step for as long as a call may."""
 
 NO_COUNTER = frozenset({404, 405, 501})
-"""Statuses by which a server behind another base URL says that it has no counter."""
+"""A server at another base URL answers with one of these statuses if it has no counter."""
 
 _NO_HEADERS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
 class Connection:
-    """A provider's SDK client: how to post bytes with it, how to close it, and what must never be shown."""
+    """How to use a provider's SDK client: post bytes, close it, and which secrets must never be shown."""
 
     post: Callable[[str, bytes, float], httpx2.Response]
     """(path, body, timeout in seconds) -> response; raises the SDK's exceptions. Never retries."""
@@ -51,17 +51,17 @@ class Connection:
 class ProviderModel:
     """A provider's model endpoint. Safe for any number of threads."""
 
-    def __init__(self, name: str, dialect: Dialect, connection: Connection) -> None:
+    def __init__(self, name: str, vendor_format: VendorFormat, connection: Connection) -> None:
         self.name = name
-        self._dialect = dialect
+        self._vendor_format = vendor_format
         self._connection = connection
 
     def complete(self, request: ModelRequest) -> ModelReply:
         """Make one call, without retrying.
 
         Raises:
-            ModelError: whatever went wrong, classified, with the response's rate-limit headers when one came. Nothing
-                else leaves this method.
+            ModelError: any error, classified. It has the rate-limit headers of the response, if there was one. The
+                method raises no other exception.
 
         """
         outcome = self._attempt(request)
@@ -70,10 +70,10 @@ class ProviderModel:
         return outcome
 
     def count(self, request: ModelRequest) -> int | None:
-        """Input tokens of the request by the provider's own counter; None when it has none.
+        """Count the request's input tokens with the provider's own counter. None if it has no counter.
 
         Raises:
-            ModelError: the count failed. The estimate is good enough then.
+            ModelError: the count failed. Use the estimate instead.
 
         """
         outcome = self._count(request, min(request.timeout_s, COUNT_TIMEOUT_S))
@@ -82,24 +82,26 @@ class ProviderModel:
         return outcome
 
     def close(self) -> None:
-        """Close every connection. The object is not used afterwards."""
+        """Close every connection. The object must not be used afterwards."""
         self._connection.close()
 
-    # Errors are returned up to here and raised outside of any handler: an exception raised inside one would carry the
-    # SDK's exception as its context, and with it the key and the prompt.
+    # These methods return errors, so that `complete` and `count` raise them outside of any `except` block. Inside one,
+    # Python would attach the SDK's exception as the context, and that exception holds the key and the prompt.
     def _attempt(self, request: ModelRequest) -> ModelReply | ModelError:
         begun = time.monotonic()
         headers = _NO_HEADERS
         try:
-            response = self._post(self._dialect.path, self._dialect.request(request), request.timeout_s)
+            response = self._post(
+                self._vendor_format.path, self._vendor_format.write_request(request), request.timeout_s
+            )
             headers = response.headers
-            answer = self._dialect.answer(_object(response), request)
+            answer = self._vendor_format.parse_reply(_object(response), request)
             return ModelReply(
                 parts=answer.parts,
                 stop=answer.stop,
                 usage=answer.usage,
                 model=answer.model or request.model,
-                request_id=request_id(headers),
+                request_id=read_request_id(headers),
                 raw_stop=answer.raw_stop,
                 latency_ms=round(1_000 * (time.monotonic() - begun)),
                 ratelimit=ratelimit(headers) or None,
@@ -108,13 +110,15 @@ class ProviderModel:
             return self._error(error, request, request.timeout_s, headers)
 
     def _count(self, request: ModelRequest, timeout_s: float) -> int | ModelError | None:
-        if self._dialect.count_path is None:
+        if self._vendor_format.count_path is None:
             return None
         headers = _NO_HEADERS
         try:
-            response = self._post(self._dialect.count_path, self._dialect.count_request(request), timeout_s)
+            response = self._post(
+                self._vendor_format.count_path, self._vendor_format.write_count_request(request), timeout_s
+            )
             headers = response.headers
-            return _counted(_object(response))
+            return _parse_count(_object(response))
         except Exception as error:
             if getattr(getattr(error, "response", None), "status_code", 0) in NO_COUNTER:
                 return None
@@ -122,23 +126,23 @@ class ProviderModel:
 
     def _post(self, path: str, body: JsonObject, timeout_s: float) -> httpx2.Response:
         content = _bytes(body)
-        with deadline.within(timeout_s):
+        with deadline.limit_call(timeout_s):
             return self._connection.post(path, content, timeout_s)
 
     def _error(
         self, error: Exception, request: ModelRequest, timeout_s: float, headers: Mapping[str, str]
     ) -> ModelError:
-        """`headers` are those of a good status that was no answer; the SDK's error has those of a bad one."""
+        """Build the ModelError. `headers` are used for a 2xx reply that can't be used; the SDK's error has its own."""
         headers = getattr(getattr(error, "response", None), "headers", headers)
-        call = Circumstances(self.name, timeout_s, self._connection.secrets, said_in(request), headers)
-        return ModelError(failure(error, call), ratelimit(headers), sent=not never_sent(error))
+        call = CallContext(self.name, timeout_s, self._connection.secrets, collect_request_text(request), headers)
+        return ModelError(classify_error(error, call), ratelimit(headers), sent=not was_never_sent(error))
 
 
 def _bytes(body: JsonObject) -> bytes:
     try:
         return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except (ValueError, RecursionError):  # UnicodeEncodeError is one
-        detail = "the request is no JSON: it holds NaN, Infinity or half a character, or nests too deep"
+        detail = "the request can't be written as JSON: it holds NaN, Infinity or a lone surrogate, or nests too deep"
         raise Unsendable(detail) from None
 
 
@@ -146,8 +150,8 @@ def _object(response: httpx2.Response) -> JsonObject:
     return read_object(response.content, response.headers.get("content-type", ""))
 
 
-def _counted(reply: JsonObject) -> int:
+def _parse_count(reply: JsonObject) -> int:
     tokens = reply.get("input_tokens")
     if isinstance(tokens, bool) or not isinstance(tokens, int) or not 0 < tokens <= MAX_TOKENS:
-        misshapen("input_tokens", "a positive number", tokens)
+        raise_wrong_type("input_tokens", "a positive number", tokens)
     return tokens

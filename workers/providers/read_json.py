@@ -1,4 +1,4 @@
-"""Reading a provider's reply with suspicion: bytes to JSON, and each field with the type it must have."""
+"""Parses a provider's reply and checks the type of each field."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from midwatch.schemas.failure import FailureKind
 
 
 class BadReply(Exception):
-    """Raised when a reply with a good status can't be used; says why, without quoting it."""
+    """Raised when a reply with status 2xx can't be used. The message says why, without quoting the reply."""
 
     def __init__(self, kind: FailureKind, detail: str) -> None:
         super().__init__(detail)
@@ -19,15 +19,15 @@ class BadReply(Exception):
 
 
 class ErrorReply(Exception):
-    """Raised when a reply with a good status is an error in itself: a failed response, a gateway's error object."""
+    """Raised when a reply with status 2xx reports an error: a failed response, or a gateway's error object."""
 
     def __init__(self, body: object) -> None:
         super().__init__("the reply is an error")
         self.body = body
 
 
-def misshapen(what: str, expected: str, got: object) -> NoReturn:
-    """Refuse a reply: `what` should have been `expected`. Names the type that came, never the value.
+def raise_wrong_type(what: str, expected: str, got: object) -> NoReturn:
+    """Refuse a reply because `what` is not `expected`. The message names the type received, never the value.
 
     Raises:
         BadReply: always.
@@ -38,62 +38,62 @@ def misshapen(what: str, expected: str, got: object) -> NoReturn:
 
 
 def read_object(content: bytes, content_type: str) -> JsonObject:
-    """The JSON object that a reply consists of.
+    """Parse the JSON object in the body of a reply.
 
     Raises:
-        BadReply: it is none. Text that begins like one was cut off on the way (`connection`); anything else, such as
-            a proxy's HTML page, is the provider's error.
+        BadReply: the body is no JSON object. If it begins with `{`, it was cut off on the way (`connection`).
+            Anything else, such as a proxy's HTML page, is a `provider_error`.
 
     """
     try:
-        value: object = json.loads(content, parse_constant=_no_constant)
+        value: object = json.loads(content, parse_constant=_refuse_constant)
     except RecursionError:
-        raise BadReply(FailureKind.PROVIDER_ERROR, "unusable reply: nested too deep to read") from None
+        raise BadReply(FailureKind.PROVIDER_ERROR, "unusable reply: nested too deep to parse") from None
     except ValueError:
         if content.lstrip()[:1] == b"{":
             raise BadReply(FailureKind.CONNECTION, f"the reply was cut off after {len(content)} bytes") from None
         what = f"{content_type or 'no content type'}, {len(content)} bytes"
         raise BadReply(FailureKind.PROVIDER_ERROR, f"expected a JSON object, got something else ({what})") from None
     if not isinstance(value, dict):
-        misshapen("the body", "an object", value)
-    # A reply that is cut at a token may end in half a character; nothing downstream could encode it.
-    return _mended(value) if b"\\ud" in content.lower() else value
+        raise_wrong_type("the body", "an object", value)
+    # A reply that ends between two tokens may hold half of a surrogate pair, which can't be encoded later.
+    return _replace_lone_surrogates(value) if b"\\ud" in content.lower() else value
 
 
 def as_object(value: object, what: str) -> JsonObject:
-    """`value`, which must be an object."""
+    """Return `value`, or raise BadReply if it is no object."""
     if not isinstance(value, dict):
-        misshapen(what, "an object", value)
+        raise_wrong_type(what, "an object", value)
     return value
 
 
 def as_list(value: object, what: str) -> list[Any]:
-    """`value`, which must be a list."""
+    """Return `value`, or raise BadReply if it is no list."""
     if not isinstance(value, list):
-        misshapen(what, "a list", value)
+        raise_wrong_type(what, "a list", value)
     return value
 
 
 def as_text(value: object, what: str) -> str:
-    """`value`, which must be a string."""
+    """Return `value`, or raise BadReply if it is no string."""
     if not isinstance(value, str):
-        misshapen(what, "a string", value)
+        raise_wrong_type(what, "a string", value)
     return value
 
 
 def as_arguments(value: object, what: str) -> str:
-    """A tool call's arguments as JSON text: as they came, or written compactly when the vendor parsed them already."""
+    """Return a tool call's arguments as JSON text. Text is kept unchanged; an object is written as compact JSON."""
     if value is None:
         return ""
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
-        return json.dumps(not_too_deep(value, what), ensure_ascii=False, separators=(",", ":"))
-    misshapen(what, "a string or an object", value)
+        return json.dumps(check_depth(value, what), ensure_ascii=False, separators=(",", ":"))
+    raise_wrong_type(what, "a string or an object", value)
 
 
-def not_too_deep(value: JsonObject, what: str) -> JsonObject:
-    """`value`, which is stored as it is and must not nest beyond what every later reader accepts."""
+def check_depth(value: JsonObject, what: str) -> JsonObject:
+    """Return `value`, or raise BadReply if it nests deeper than a stored value may."""
     level: list[object] = [value]
     for _ in range(MAX_DEPTH):
         level = [inner for outer in level for inner in _children(outer)]
@@ -107,17 +107,17 @@ def _children(value: object) -> list[object]:
     return [item for item in inner if isinstance(item, (dict, list))]
 
 
-def _no_constant(name: str) -> NoReturn:
-    """NaN and Infinity are not JSON, and no provider takes them back."""
+def _refuse_constant(name: str) -> NoReturn:
+    """Refuse NaN and Infinity: they are not JSON, and no provider accepts them in a request."""
     raise ValueError(name)
 
 
-def _mended(value: Any) -> Any:
-    """The value with every lone surrogate replaced by U+FFFD."""
+def _replace_lone_surrogates(value: Any) -> Any:
+    """Replace every lone surrogate by U+FFFD."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     if isinstance(value, list):
-        return [_mended(item) for item in value]
+        return [_replace_lone_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {_mended(key): _mended(item) for key, item in value.items()}
+        return {_replace_lone_surrogates(key): _replace_lone_surrogates(item) for key, item in value.items()}
     return value

@@ -1,4 +1,4 @@
-"""A reply in Anthropic's Messages format, validated."""
+"""Parses and validates a reply in Anthropic's Messages format."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.message import Opaque, Part, Text, ToolCall
 from midwatch.schemas.model import ModelRequest, Stop, Usage
-from midwatch.workers.providers.dialect import Answer
 from midwatch.workers.providers.read_json import (
     BadReply,
     ErrorReply,
@@ -14,10 +13,11 @@ from midwatch.workers.providers.read_json import (
     as_list,
     as_object,
     as_text,
-    not_too_deep,
+    check_depth,
 )
-from midwatch.workers.providers.token_usage import UNREPORTED, length_stop, read_usage, total
-from midwatch.workers.providers.turns import made_up_id
+from midwatch.workers.providers.request_turns import make_call_id
+from midwatch.workers.providers.token_usage import UNREPORTED, add_counts, classify_length_stop, read_usage
+from midwatch.workers.providers.vendor_format import ParsedReply
 
 STOPS: dict[str, Stop] = {
     "end_turn": Stop.END,
@@ -31,12 +31,12 @@ STOPS: dict[str, Stop] = {
 }
 
 
-def message_answer(reply: JsonObject, request: ModelRequest, provider: str) -> Answer:
-    """Read the answer out of a message object.
+def parse_message(reply: JsonObject, request: ModelRequest, provider: str) -> ParsedReply:
+    """Parse a message object.
 
     Raises:
-        BadReply: the shape is wrong, or there is no stop reason: the message is not whole.
-        ErrorReply: it is an error object.
+        BadReply: the shape is wrong, or the message is incomplete because it has no stop reason.
+        ErrorReply: the reply is an error object.
 
     """
     if isinstance(reply.get("error"), dict):
@@ -51,7 +51,7 @@ def message_answer(reply: JsonObject, request: ModelRequest, provider: str) -> A
     if raw_stop is None:
         raise BadReply(FailureKind.CONNECTION, "the reply was cut off: it has no stop_reason")
     raw_stop = as_text(raw_stop, "stop_reason")
-    return Answer(tuple(parts), _stop(raw_stop, parts, usage, request), raw_stop, usage, _name(reply.get("model")))
+    return ParsedReply(tuple(parts), _stop(raw_stop, parts, usage, request), raw_stop, usage, _name(reply.get("model")))
 
 
 def _part(block: JsonObject, where: str, request: ModelRequest, provider: str, ordinal: int) -> Part | None:
@@ -62,32 +62,32 @@ def _part(block: JsonObject, where: str, request: ModelRequest, provider: str, o
     if kind == "tool_use":
         call_id = block.get("id")
         return ToolCall(
-            id=call_id if isinstance(call_id, str) and call_id else made_up_id(request.messages, ordinal),
+            id=call_id if isinstance(call_id, str) and call_id else make_call_id(request.messages, ordinal),
             name=as_text(block.get("name"), f"{where}.name"),
             raw_arguments=as_arguments(block.get("input"), f"{where}.input"),
         )
     as_text(kind, f"{where}.type")
-    return Opaque(provider=provider, raw=not_too_deep(block, where))
+    return Opaque(provider=provider, raw=check_depth(block, where))
 
 
 def _stop(raw_stop: str, parts: list[Part], usage: Usage, request: ModelRequest) -> Stop:
     stop = STOPS.get(raw_stop, Stop.UNKNOWN)
     if stop is Stop.LENGTH:
-        return length_stop(usage, request.max_output_tokens)
+        return classify_length_stop(usage, request.max_output_tokens)
     if stop is Stop.TOOLS and not any(isinstance(part, ToolCall) for part in parts):
         return Stop.UNKNOWN
     return stop
 
 
 def _usage(usage: object) -> Usage:
-    """The vendor's `input_tokens` leaves out what was read from or written to its cache; ours is everything."""
+    """Read the usage. Anthropic's `input_tokens` leaves out tokens read from or written to its cache; ours has all."""
     if not isinstance(usage, dict):
         return UNREPORTED
     details = usage.get("output_tokens_details")
     fresh, cached = usage.get("input_tokens"), usage.get("cache_read_input_tokens") or 0
     written = usage.get("cache_creation_input_tokens") or 0
     return read_usage(
-        total(fresh, cached, written),
+        add_counts(fresh, cached, written),
         usage.get("output_tokens"),
         cached=cached,
         cache_write=written,

@@ -1,8 +1,8 @@
-"""A request in Anthropic's Messages format.
+"""Writes a request in Anthropic's Messages format.
 
-Up to four cache breakpoints: system, last tool, and the last block of the two latest user turns. The later of those two
-writes the cache; the earlier one is where the previous call wrote it, so it is found however many blocks came since
-(the vendor looks back only 20).
+It sets up to four cache breakpoints: the system prompt, the last tool, and the last block of each of the two latest
+user messages. The later user message writes the cache. The earlier one is where the previous call wrote it. So the
+cache is found even if many blocks were added since; without this breakpoint, Anthropic looks back only 20 blocks.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from midwatch.orchestration.dialects.vendor_form import to_vendor_tool
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.message import Message, Text, ToolCall
 from midwatch.schemas.model import ModelRequest
-from midwatch.workers.providers.replay import EARLIER_TURNS, parsed_arguments, told, wire_name
-from midwatch.workers.providers.turns import Turn, turns
+from midwatch.workers.providers.earlier_turns import EARLIER_TURNS, make_portable_name, parse_arguments, render_input
+from midwatch.workers.providers.request_turns import RequestTurn, split_into_turns
 
 CACHE_CONTROL = {"type": "ephemeral"}
 
 CACHEABLE = frozenset({"text", "tool_use", "tool_result"})
-"""Blocks that may carry a breakpoint; thinking blocks may not."""
+"""Types of blocks that may have a cache breakpoint. Thinking blocks may not."""
 
 
-def messages_request(request: ModelRequest, provider: str) -> JsonObject:
-    """The body of `POST /v1/messages`. No temperature and no prefill: newer models refuse both."""
-    return {"model": request.model, "max_tokens": request.max_output_tokens, **_prompt(request, provider)}
+def write_messages_request(request: ModelRequest, provider: str) -> JsonObject:
+    """Write the body of `POST /v1/messages`, without temperature and prefill because newer models refuse both."""
+    return {"model": request.model, "max_tokens": request.max_output_tokens, **_write_prompt(request, provider)}
 
 
-def count_request(request: ModelRequest, provider: str) -> JsonObject:
-    """The body of `POST /v1/messages/count_tokens`."""
-    return {"model": request.model, **_prompt(request, provider)}
+def write_count_request(request: ModelRequest, provider: str) -> JsonObject:
+    """Write the body of `POST /v1/messages/count_tokens`."""
+    return {"model": request.model, **_write_prompt(request, provider)}
 
 
-def _prompt(request: ModelRequest, provider: str) -> JsonObject:
+def _write_prompt(request: ModelRequest, provider: str) -> JsonObject:
     prompt: JsonObject = {}
     if request.system.strip():
         prompt["system"] = [{"type": "text", "text": request.system, "cache_control": CACHE_CONTROL}]
@@ -48,62 +48,64 @@ def _prompt(request: ModelRequest, provider: str) -> JsonObject:
         prompt["tool_choice"] = {"type": "tool", "name": request.force_tool}
     if request.output_schema is not None:
         prompt["output_config"] = {"format": {"type": "json_schema", "schema": request.output_schema}}
-    prompt["messages"] = _messages(request.messages, provider)
+    prompt["messages"] = _write_messages(request.messages, provider)
     return prompt
 
 
-def _messages(messages: Iterable[Message], provider: str) -> list[JsonObject]:
-    wire: list[JsonObject] = []
-    for turn in turns(messages, provider):
-        if said := _assistant_blocks(turn, provider):
-            _append(wire, "assistant", said)
-        if heard := _user_blocks(turn):
-            _append(wire, "user", heard)
-    if not wire or wire[0]["role"] != "user":
-        wire.insert(0, {"role": "user", "content": [_text(EARLIER_TURNS)]})
-    for message in [message for message in wire if message["role"] == "user"][-2:]:
+def _write_messages(messages: Iterable[Message], provider: str) -> list[JsonObject]:
+    body_messages: list[JsonObject] = []
+    for turn in split_into_turns(messages, provider):
+        if assistant_blocks := _write_assistant(turn, provider):
+            _append(body_messages, "assistant", assistant_blocks)
+        if user_blocks := _write_user(turn):
+            _append(body_messages, "user", user_blocks)
+    if not body_messages or body_messages[0]["role"] != "user":
+        body_messages.insert(0, {"role": "user", "content": [_write_text(EARLIER_TURNS)]})
+    for message in [message for message in body_messages if message["role"] == "user"][-2:]:
         if message["content"][-1]["type"] in CACHEABLE:
             message["content"][-1]["cache_control"] = CACHE_CONTROL
-    return wire
+    return body_messages
 
 
-def _append(wire: list[JsonObject], role: str, blocks: list[JsonObject]) -> None:
-    """Add a message, or its blocks to the one before: a turn that comes to nothing leaves two of one role adjacent."""
-    if wire and wire[-1]["role"] == role:
-        wire[-1]["content"].extend(blocks)
+def _append(body_messages: list[JsonObject], role: str, blocks: list[JsonObject]) -> None:
+    """Add a message, or add its blocks to the last message if that has the same role. An empty turn can cause that."""
+    if body_messages and body_messages[-1]["role"] == role:
+        body_messages[-1]["content"].extend(blocks)
     else:
-        wire.append({"role": role, "content": blocks})
+        body_messages.append({"role": role, "content": blocks})
 
 
-def _assistant_blocks(turn: Turn, provider: str) -> list[JsonObject]:
+def _write_assistant(turn: RequestTurn, provider: str) -> list[JsonObject]:
     if turn.assistant is None:
         return []
     blocks: list[JsonObject] = []
-    ids = iter(turn.ids)
+    ids = iter(turn.call_ids)
     for part in turn.assistant.parts:
         if isinstance(part, ToolCall):
-            name, arguments = wire_name(part.name), parsed_arguments(part.raw_arguments) or {}
+            name, arguments = make_portable_name(part.name), parse_arguments(part.raw_arguments) or {}
             blocks.append({"type": "tool_use", "id": next(ids), "name": name, "input": arguments})
         elif isinstance(part, Text):
-            # Empty and blank text is refused by the vendor, also where its own model wrote it.
+            # Anthropic refuses empty and blank text, even if its own model wrote it.
             if part.text.strip():
-                blocks.append(_text(part.text))
+                blocks.append(_write_text(part.text))
         elif part.provider == provider:
             blocks.append(dict(part.raw))
     return blocks
 
 
-def _user_blocks(turn: Turn) -> list[JsonObject]:
-    """Results first, as the vendor demands, then what was said, in order."""
+def _write_user(turn: RequestTurn) -> list[JsonObject]:
+    """Write the tool results, which Anthropic wants first, and then the other messages in order."""
     blocks: list[JsonObject] = []
-    for wire_id, result in turn.results:
-        block: JsonObject = {"type": "tool_result", "tool_use_id": wire_id, "content": result.content}
+    for call_id, result in turn.results:
+        block: JsonObject = {"type": "tool_result", "tool_use_id": call_id, "content": result.content}
         if result.is_error:
-            # An error without a word is refused.
+            # Anthropic refuses an error without text.
             block.update(content=result.content if result.content.strip() else "(no details)", is_error=True)
         blocks.append(block)
-    return blocks + [_text(told(message) if message.text.strip() else "(blank)") for message in turn.told]
+    return blocks + [
+        _write_text(render_input(message) if message.text.strip() else "(blank)") for message in turn.inputs
+    ]
 
 
-def _text(text: str) -> JsonObject:
+def _write_text(text: str) -> JsonObject:
     return {"type": "text", "text": text}

@@ -1,1 +1,1 @@
-"""The Chat Completions format: any compatible server, and Gemini."""
+"""The Chat Completions format, with the providers that use it: Gemini and any compatible server."""

@@ -1,6 +1,7 @@
-"""A JSON Schema in the OpenAPI subset that Gemini's endpoint takes. The author's own schema still validates arguments.
+"""Converts a JSON Schema into the OpenAPI subset that Gemini's endpoint accepts.
 
-The endpoint refuses the whole request for one keyword that it does not know (`const`, `additionalProperties`, `$ref`).
+The endpoint refuses a whole request for one unknown keyword (`const`, `additionalProperties`, `$ref`). Arguments are
+still validated by the author's own schema.
 """
 
 from __future__ import annotations
@@ -9,27 +10,27 @@ from midwatch.orchestration.validation.subschemas import target
 from midwatch.schemas.contract import JsonObject
 
 KEPT = ("description", "minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength", "pattern", "nullable")
-"""Keywords that go through as they are."""
+"""Keywords that are kept unchanged."""
 
 MAX_PARTS = 2_000
-"""Most parts that are written. References are replaced by what they point to, so a small schema can be a huge one."""
+"""Most parts that are written. References are replaced by their targets, so a small schema can become a huge one."""
 
 _TYPING = frozenset({"type", "properties", "items", "prefixItems", "enum", "const", "$ref", "anyOf", "oneOf", "allOf"})
-"""Keywords by which a schema says what it describes."""
+"""A schema that has one of these keywords says which values it describes."""
 
 ANYTHING: JsonObject = {"type": "object"}
-"""What stands for a part that can't be written: one that contains itself, or one too many."""
+"""Replaces a part that can't be written because it contains itself, or because MAX_PARTS is reached."""
 
 
-def for_gemini(schema: JsonObject) -> JsonObject:
-    """The schema with each reference, `allOf`, union of types and constant replaced by the nearest accepted form."""
-    # A root that names no type is a tool without parameters (a real one said only `$schema`), not a string.
+def convert_to_gemini(schema: JsonObject) -> JsonObject:
+    """Replace each reference, `allOf`, union of types and constant by the nearest form that Gemini accepts."""
+    # A root without a type belongs to a tool without parameters (a real one had only `$schema`).
     typed = schema if _TYPING & schema.keys() else {"type": "object", **schema}
     return _Writer(typed).write(typed, frozenset({"#"}))
 
 
 class _Writer:
-    """Writes one schema. `followed` are the references on the way to a part: meeting one again is a cycle."""
+    """Writes one schema. `followed` holds the references on the path to a part, so a repeated one is a cycle."""
 
     def __init__(self, root: JsonObject) -> None:
         self._root = root
@@ -62,13 +63,13 @@ class _Writer:
             if required:
                 out["required"] = required
         if out.get("type") == "array" or items is not None:
-            # An array whose items are not described is refused.
+            # Gemini refuses an array without `items`.
             out["items"] = self.write(items, followed) if items else {"type": "string"}
         out.setdefault("type", "object" if "properties" in out else "array" if "items" in out else "string")
         return out
 
     def _flat(self, schema: JsonObject, followed: frozenset[str]) -> tuple[JsonObject, frozenset[str]]:
-        """The schema with its reference and its `allOf` merged in, what it says itself first."""
+        """Merge the schema's reference and its `allOf` into it. The schema's own keywords win."""
         self._left -= 1
         flat: JsonObject = {key: value for key, value in schema.items() if key not in ("$ref", "allOf")}
         reference = schema.get("$ref")
@@ -84,15 +85,16 @@ class _Writer:
         return flat, followed
 
     def _target(self, reference: str) -> JsonObject:
-        """What a local reference points to; an empty schema when it points elsewhere."""
+        """Return the target of a reference inside this schema, or an empty schema for any other reference."""
         found = target(self._root, reference)
         return found if isinstance(found, dict) else {}
 
 
 def _variants(schema: JsonObject) -> list[JsonObject]:
-    """The alternatives of a schema: one for each of its types, or those it lists.
+    """Return the alternatives of a schema: one for each of its types, or the entries of `anyOf` and `oneOf`.
 
-    Beside properties a list only narrows them ("at least one of these is required"), and the format can't say both.
+    If the schema has properties, `anyOf` only narrows them ("at least one of these is required"). It is left out then,
+    because the format can't express both.
     """
     types = schema.get("type")
     if isinstance(types, list):
@@ -103,7 +105,7 @@ def _variants(schema: JsonObject) -> list[JsonObject]:
 
 
 def _items(schema: JsonObject) -> object:
-    """One schema for all items: the format has no places in a list."""
+    """Merge `prefixItems` and `items` into one schema, because the format has no positions in a list."""
     places, rest = schema.get("prefixItems"), schema.get("items")
     if not places:
         return rest
@@ -123,7 +125,7 @@ def _merge(flat: JsonObject, more: JsonObject) -> None:
 
 
 def _add_values(schema: JsonObject, out: JsonObject) -> None:
-    """`enum` and `const`: an enumeration where all values are strings, words in the description where not."""
+    """Write `enum` and `const`: as an enumeration if all values are strings, else as text in the description."""
     values = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if not isinstance(values, list):
         return

@@ -1,4 +1,4 @@
-"""A reply in the Chat Completions format, validated. Servers that speak it differ in every optional field."""
+"""Parses and validates a reply in the Chat Completions format. Servers differ in every optional field."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.message import Opaque, Part, Text, ToolCall
 from midwatch.schemas.model import ModelRequest, Stop, Usage
-from midwatch.workers.providers.dialect import Answer
 from midwatch.workers.providers.read_json import (
     BadReply,
     ErrorReply,
@@ -14,10 +13,11 @@ from midwatch.workers.providers.read_json import (
     as_list,
     as_object,
     as_text,
-    not_too_deep,
+    check_depth,
 )
-from midwatch.workers.providers.token_usage import UNREPORTED, length_stop, read_usage
-from midwatch.workers.providers.turns import made_up_id
+from midwatch.workers.providers.request_turns import make_call_id
+from midwatch.workers.providers.token_usage import UNREPORTED, classify_length_stop, read_usage
+from midwatch.workers.providers.vendor_format import ParsedReply
 
 STOPS: dict[str, Stop] = {
     "stop": Stop.END,
@@ -28,18 +28,18 @@ STOPS: dict[str, Stop] = {
 }
 
 ECHOED = ("reasoning_content", "reasoning", "reasoning_details", "extra_content")
-"""Fields of a message that its server wants back: reasoning (DeepSeek, vLLM, OpenRouter), Gemini's signatures."""
+"""Fields of a message that the server wants back: reasoning (DeepSeek, vLLM, OpenRouter) and Gemini's signatures."""
 
-READ = frozenset({"id", "type", "function", "index"})
-"""Fields of a tool call that have a place of their own; all others are carried in `vendor_extra`."""
+STANDARD_FIELDS = frozenset({"id", "type", "function", "index"})
+"""The standard fields of a tool call. All other fields are kept in `vendor_extra`."""
 
 
-def completion_answer(reply: JsonObject, request: ModelRequest, provider: str) -> Answer:
-    """Read the answer out of a completion object.
+def parse_completion(reply: JsonObject, request: ModelRequest, provider: str) -> ParsedReply:
+    """Parse a completion object.
 
     Raises:
-        BadReply: the shape is wrong, or there is no finish reason: the answer is not whole.
-        ErrorReply: it is an error object.
+        BadReply: the shape is wrong, or the reply is incomplete because it has no finish reason.
+        ErrorReply: the reply is an error object.
 
     """
     if reply.get("error"):
@@ -54,20 +54,20 @@ def completion_answer(reply: JsonObject, request: ModelRequest, provider: str) -
         raise BadReply(FailureKind.CONNECTION, "the reply was cut off: it has no finish_reason")
     raw_stop = as_text(raw_stop, "finish_reason")
     if raw_stop == "error" or "malformed" in raw_stop.lower():
-        # Gemini's MALFORMED_FUNCTION_CALL: the server could not read its own model. Another try usually can.
-        raise BadReply(FailureKind.PROVIDER_ERROR, f"the provider gave up on its own reply ({raw_stop[:60]})")
+        # Gemini sends MALFORMED_FUNCTION_CALL if it can't parse its model's output. A retry usually succeeds.
+        raise BadReply(FailureKind.PROVIDER_ERROR, f"the provider rejected its model's output ({raw_stop[:60]})")
     parts, refused = _parts(message, request, provider)
     usage = _usage(reply.get("usage"))
     stop = Stop.REFUSAL if refused else _stop(raw_stop, parts, usage, request)
     model = reply.get("model")
-    return Answer(tuple(parts), stop, raw_stop, usage, model if isinstance(model, str) and model else None)
+    return ParsedReply(tuple(parts), stop, raw_stop, usage, model if isinstance(model, str) and model else None)
 
 
 def _parts(message: JsonObject, request: ModelRequest, provider: str) -> tuple[list[Part], bool]:
     parts: list[Part] = []
     echoed = {key: message[key] for key in ECHOED if message.get(key)}
     if echoed:
-        parts.append(Opaque(provider=provider, raw=not_too_deep(echoed, "message")))
+        parts.append(Opaque(provider=provider, raw=check_depth(echoed, "message")))
     refusal = message.get("refusal")
     refused = isinstance(refusal, str) and refusal != ""
     text = _content(message.get("content")) or (str(refusal) if refused else "")
@@ -83,17 +83,17 @@ def _call(call: JsonObject, ordinal: int, request: ModelRequest) -> ToolCall:
     where = f"tool_calls[{ordinal}]"
     function = as_object(call.get("function"), f"{where}.function")
     call_id = call.get("id")
-    extra = {key: value for key, value in call.items() if key not in READ and value is not None}
+    extra = {key: value for key, value in call.items() if key not in STANDARD_FIELDS and value is not None}
     return ToolCall(
-        id=call_id if isinstance(call_id, str) and call_id else made_up_id(request.messages, ordinal),
+        id=call_id if isinstance(call_id, str) and call_id else make_call_id(request.messages, ordinal),
         name=as_text(function.get("name"), f"{where}.function.name"),
         raw_arguments=as_arguments(function.get("arguments"), f"{where}.function.arguments"),
-        vendor_extra=not_too_deep(extra, where) if extra else None,
+        vendor_extra=check_depth(extra, where) if extra else None,
     )
 
 
 def _content(content: object) -> str:
-    """The text of a message: a string, null beside tool calls, or (Mistral) a list of typed pieces."""
+    """Read the text of a message: a string, null in a message with tool calls, or (Mistral) a list of typed pieces."""
     if content is None:
         return ""
     if isinstance(content, str):
@@ -106,9 +106,9 @@ def _stop(raw_stop: str, parts: list[Part], usage: Usage, request: ModelRequest)
     called = any(isinstance(part, ToolCall) for part in parts)
     stop = STOPS.get(raw_stop, Stop.UNKNOWN)
     if stop is Stop.LENGTH:
-        return length_stop(usage, request.max_output_tokens)
+        return classify_length_stop(usage, request.max_output_tokens)
     if stop is Stop.END and called:
-        # A forced call ends with 'stop' at OpenAI, and any call does at some servers; the calls are whole.
+        # With OpenAI, a forced call ends with 'stop'; with some servers, every call does. The calls are complete.
         return Stop.TOOLS
     return Stop.UNKNOWN if stop is Stop.TOOLS and not called else stop
 
@@ -120,7 +120,7 @@ def _usage(usage: object) -> Usage:
     prompt, completion, total = (usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total"))
     reasoning = written.get("reasoning_tokens") if isinstance(written, dict) else 0
     if type(prompt) is type(completion) is type(total) is int and total - prompt > completion >= 0:
-        # Gemini leaves its thoughts out of the completion and bills them as output; only the total has them.
+        # Gemini bills its thoughts as output, but counts them only in the total, not in the completion.
         completion, reasoning = total - prompt, total - prompt - completion
     return read_usage(
         prompt,

@@ -1,1 +1,1 @@
-"""Whatever a provider call raised, as one classified failure without secrets."""
+"""Turns an error of a provider call into a classified failure without secrets."""

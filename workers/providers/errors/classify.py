@@ -1,7 +1,7 @@
-"""Whatever a call raised -> one `Failure`. The exception goes no further: it holds the key and the prompt.
+"""Turns an exception of a provider call into a `Failure`. The exception is not passed on: it holds the key and prompt.
 
-The SDKs' exceptions are told apart by class name along their inheritance, so that classifying an error of one SDK
-does not import the other; a test walks every exception class that either of them exports.
+An SDK's exception is recognised by the names of its class and parent classes, so that no SDK has to be imported. A
+test covers every exception class that the SDKs export.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.workers.providers.errors.scrub import scrub
 from midwatch.workers.providers.errors.vendor_error import VendorError
 from midwatch.workers.providers.read_json import BadReply, ErrorReply
-from midwatch.workers.providers.turns import Unsendable
+from midwatch.workers.providers.request_turns import Unsendable
 
 CLASSES: dict[str, FailureKind] = {
     "APITimeoutError": FailureKind.TIMEOUT,
@@ -47,44 +47,44 @@ CLASSES: dict[str, FailureKind] = {
     "ContentFilterFinishReasonError": FailureKind.REFUSED,
     "InvalidWebhookSignatureError": FailureKind.INTERNAL,
 }
-"""Class name -> kind, for exceptions without a response. The nearest ancestor that is listed counts."""
+"""Class name -> kind, for exceptions without a response. The first listed class in the MRO counts."""
 
 NEVER_SENT = frozenset(
     {
         "Unsendable",
-        "ConnectError",  # refused, unreachable, no such name, no TLS
+        "ConnectError",  # connection refused, host unreachable or unknown, TLS failed
         "ConnectTimeout",
         "PoolTimeout",
-        "ProxyError",  # the proxy would not open the tunnel
+        "ProxyError",  # the proxy did not open the tunnel
         "UnsupportedProtocol",
         "InvalidURL",
-        "LocalProtocolError",  # of a request whose body is bytes: its headers can't be written
+        "LocalProtocolError",  # the headers can't be written; the body is bytes, so it can't cause this error
     }
 )
-"""Classes of errors that end a call before its first byte is written. Any other may come after it."""
+"""Errors that end a call before its first byte is written. Any other error may happen later."""
 
 
 class _Response(Protocol):
-    """The part of an HTTP response that is looked at."""
+    """The part of an HTTP response that is used here."""
 
     status_code: int
     content: bytes
 
 
 @dataclass(frozen=True)
-class Circumstances:
-    """What is known of a call beside its error: what must not be quoted, and how long it might take."""
+class CallContext:
+    """The data about a call that its failure needs: the timeout, and the text that must not be quoted."""
 
     provider: str
     timeout_s: float
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    said: str = field(default="", repr=False)
+    request_text: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Of the response, when one came: an error, or a 200 that was no answer."""
+    """Headers of the response, if there was one: an error, or a 200 that can't be used."""
 
 
-def failure(error: BaseException, call: Circumstances) -> Failure:
-    """The failure that `error` amounts to; INTERNAL when it is none that a provider call can end in."""
+def classify_error(error: BaseException, call: CallContext) -> Failure:
+    """Turn an exception into a Failure. Its kind is INTERNAL if the exception is none of a provider call."""
     if isinstance(error, BadReply):
         return _failure(error.kind, error.detail, call)
     if isinstance(error, ErrorReply):
@@ -94,76 +94,77 @@ def failure(error: BaseException, call: Circumstances) -> Failure:
     response = getattr(error, "response", None)
     if getattr(response, "status_code", 0) >= 300:
         return _of_response(cast("_Response", response), call)
-    kind = class_kind(error)
+    kind = kind_by_class(error)
     if kind is FailureKind.TIMEOUT:
         return Failure(kind=kind, detail=f"{call.provider}: no complete answer within {call.timeout_s:g} s")
     root = tuple(_chain(error))[-1]
-    if known_class(root) is None:
-        # Not a client's exception: its message may quote anything (pydantic's quotes the value), its place can't.
+    if find_listed_class(root) is None:
+        # The exception is not an HTTP client's. Its message may quote content (pydantic quotes the value), so only the
+        # place in the code is shown.
         return _failure(kind, f"{type(root).__name__} at {_place(root)}", call)
     return _failure(kind, f"{type(root).__name__}: {_text(root)}", call)
 
 
-def class_kind(error: BaseException) -> FailureKind:
-    """The kind of an exception by the class of what caused it, as far as that is known, or by its own."""
-    names = [known_class(link) for link in _chain(error)]
+def kind_by_class(error: BaseException) -> FailureKind:
+    """Find the kind of an exception by its class and its causes: a timeout first, else the deepest listed cause."""
+    names = [find_listed_class(link) for link in _chain(error)]
     kinds = [CLASSES[name] for name in names if name is not None]
     if FailureKind.TIMEOUT in kinds:
         return FailureKind.TIMEOUT
     return kinds[-1] if kinds else FailureKind.INTERNAL
 
 
-def never_sent(error: BaseException) -> bool:
-    """True when the call certainly never reached the provider, which has then not counted it either."""
+def was_never_sent(error: BaseException) -> bool:
+    """Return True if the call certainly did not reach the provider. Then the provider has not counted it."""
     return any(cls.__name__ in NEVER_SENT for link in _chain(error) for cls in type(link).__mro__)
 
 
-def known_class(error: BaseException) -> str | None:
-    """The nearest of an exception's classes that is listed."""
+def find_listed_class(error: BaseException) -> str | None:
+    """Find the first class in the exception's MRO that is listed in CLASSES."""
     return next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in CLASSES), None)
 
 
-def _of_body(body: object, call: Circumstances) -> Failure:
-    said = VendorError.read(body)
-    return _failure(said.kind(200), _detail(said, said.status or 200), call, said.retry_after_ms)
+def _of_body(body: object, call: CallContext) -> Failure:
+    error = VendorError.parse(body)
+    return _failure(error.kind(200), _detail(error, error.status or 200), call, error.retry_after_ms)
 
 
-def _of_response(response: _Response, call: Circumstances) -> Failure:
+def _of_response(response: _Response, call: CallContext) -> Failure:
     try:
         body: object = json.loads(response.content)
     except (ValueError, RecursionError):
         body = None
-    said = VendorError.read(body)
+    error = VendorError.parse(body)
     status = response.status_code
-    return _failure(said.kind(status), _detail(said, status), call, said.retry_after_ms)
+    return _failure(error.kind(status), _detail(error, status), call, error.retry_after_ms)
 
 
-def request_id(headers: Mapping[str, str]) -> str | None:
-    """The provider's own id of the call: Anthropic's header, or OpenAI's."""
+def read_request_id(headers: Mapping[str, str]) -> str | None:
+    """Read the provider's id of the call, from Anthropic's header or OpenAI's."""
     found = headers.get("request-id") or headers.get("x-request-id")
     return None if found is None else "".join(char for char in found[:128] if char.isprintable())
 
 
-def _detail(said: VendorError, status: int) -> str:
-    codes = "/".join(dict.fromkeys(said.codes))
-    return " ".join(part for part in (str(status), codes, said.message or "(no message)") if part)
+def _detail(error: VendorError, status: int) -> str:
+    codes = "/".join(dict.fromkeys(error.codes))
+    return " ".join(part for part in (str(status), codes, error.message or "(no message)") if part)
 
 
-def _failure(kind: FailureKind, detail: str, call: Circumstances, said_ms: int | None = None) -> Failure:
-    """`said_ms` is a wait that the body asks for; a header's word counts more, a limit's reset time less."""
+def _failure(kind: FailureKind, detail: str, call: CallContext, body_wait_ms: int | None = None) -> Failure:
+    """Build a Failure. The wait is taken from `retry-after`, else from the body, else from the limit's reset time."""
     wait_ms = retry_after_ms(call.headers)
     if wait_ms is None:
-        wait_ms = said_ms
+        wait_ms = body_wait_ms
     if wait_ms is None and kind is FailureKind.RATE_LIMITED:
         wait_ms = exhausted_reset_ms(call.headers)
-    text = scrub(f"{call.provider}: {detail}", secrets=call.secrets, said=call.said)
-    return Failure(kind=kind, detail=text, retry_after_ms=wait_ms, request_id=request_id(call.headers))
+    text = scrub(f"{call.provider}: {detail}", secrets=call.secrets, request_text=call.request_text)
+    return Failure(kind=kind, detail=text, retry_after_ms=wait_ms, request_id=read_request_id(call.headers))
 
 
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # an SDK's __str__ may fail; classifying must not
+    except Exception:  # an SDK's __str__ may fail, but classification must succeed
         return ""
 
 
@@ -173,7 +174,7 @@ def _place(error: BaseException) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from, nearest first; bounded, because a chain may be a ring."""
+    """Yield the error and its causes, nearest first. At most 8, because a chain of causes may be a cycle."""
     link: BaseException | None = error
     for _ in range(8):
         if link is None:

@@ -1,6 +1,6 @@
-"""What a provider says about an error, made fit for logs and dead letters: short, without keys, without the transcript.
+"""Makes a provider's error message safe for logs and dead letters: short, without keys and without the conversation.
 
-Vendors quote keys (masked ones, too) and some servers quote the request they could not validate.
+Vendors quote keys, some of them masked. Some servers quote a request that they could not validate.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from midwatch.schemas.message import AssistantMessage, ToolCall, ToolMessage
 from midwatch.schemas.model import ModelRequest
 
 MAX_DETAIL_CHARS = 300
-"""Longest detail of a failure: it is stored with every attempt and shown in a table."""
+"""Longest detail of a failure. It is stored with every attempt and shown in a table."""
 
 ECHO_CHARS = 20
-"""A run of this many characters that also occurs in what was sent is taken for a quotation of it."""
+"""If this many consecutive characters also occur in the request, they count as a quotation from it."""
 
 _READ_CHARS = 4_000
-"""How much of a message is looked at; more than the detail, so that cutting can't leave half a key behind."""
+"""How much of a message is read. It is more than a detail's length, so that no key is cut in half before the search."""
 
 _KEY_LIKE = re.compile(
     r"""
@@ -26,26 +26,26 @@ _KEY_LIKE = re.compile(
     | \b(?:AIza|AQ\.|ya29\.|gsk_|xai-|hf_|ghp_|xox[abp]-)[\w*.-]{8,}  # Google, Groq, xAI, Hugging Face, GitHub, Slack
     | \beyJ[\w-]{8,}\.[\w.-]*                                         # JSON Web Tokens
     | (?i:\b(?:bearer|basic)\s+)[\w.+/=~*-]{6,}
-    | (?<![\w-])(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{32,}              # long and mixed: nothing a person needs to read
+    | (?<![\w-])(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{32,}              # any long mix of letters and digits
     """,
     re.VERBOSE,
 )
 
 
-def scrub(text: str, *, secrets: Iterable[str] = (), said: str = "") -> str:
-    """At most 300 characters of `text`; secrets, whatever looks like a key, and quotations of `said` are cut out."""
+def scrub(text: str, *, secrets: Iterable[str] = (), request_text: str = "") -> str:
+    """Return at most 300 characters of `text`, without secrets, key-like words and quotations from the request."""
     text = text[:_READ_CHARS]
     for secret in secrets:
         if secret:
             text = text.replace(secret, "[key]")
     text = _KEY_LIKE.sub("[key]", text)
     text = "".join(char if char.isprintable() else " " for char in text)
-    text = _without_echo(" ".join(text.split())[: 3 * MAX_DETAIL_CHARS], " ".join(said.split()))
+    text = _without_echo(" ".join(text.split())[: 3 * MAX_DETAIL_CHARS], " ".join(request_text.split()))
     return text if len(text) <= MAX_DETAIL_CHARS else text[: MAX_DETAIL_CHARS - 1] + "…"
 
 
-def said_in(request: ModelRequest) -> str:
-    """All text of a request that may not be quoted in an error: prompt, messages, arguments, results."""
+def collect_request_text(request: ModelRequest) -> str:
+    """Join all text of a request that an error may not quote: prompt, messages, arguments and results."""
     texts = [request.system]
     for message in request.messages:
         if isinstance(message, AssistantMessage):
@@ -56,21 +56,22 @@ def said_in(request: ModelRequest) -> str:
     return "\n".join(texts)
 
 
-def _without_echo(text: str, said: str) -> str:
-    """`text` with every run of ECHO_CHARS or more that also occurs in `said` replaced."""
-    # Such a run holds a whole block of half its length: without a known block there is none, and that is quick to see.
+def _without_echo(text: str, request_text: str) -> str:
+    """Replace every run of ECHO_CHARS or more characters that also occurs in the request."""
+    # A quick check first: every such run contains a whole aligned block of half its length. If no block of `text`
+    # occurs in the request, there is no such run.
     half = ECHO_CHARS // 2
-    if not any(text[start : start + half] in said for start in range(0, len(text) - half + 1, half)):
+    if not any(text[start : start + half] in request_text for start in range(0, len(text) - half + 1, half)):
         return text
     kept: list[str] = []
     start = 0
     while start < len(text):
         end = start + ECHO_CHARS
-        if end > len(text) or text[start:end] not in said:
+        if end > len(text) or text[start:end] not in request_text:
             kept.append(text[start])
             start += 1
             continue
-        while end < len(text) and text[start : end + 1] in said:
+        while end < len(text) and text[start : end + 1] in request_text:
             end += 1
         kept.append("[…]")
         start = end

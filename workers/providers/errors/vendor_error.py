@@ -1,8 +1,8 @@
-"""What a provider says went wrong, in whichever of their shapes, and which failure kind that is.
+"""Parses the error body of any vendor and finds its failure kind.
 
-The code and the message are looked at before the status: spend caps come as 429 and as 400, a full window as 400,
-413 or 429, and a gateway may send an error with status 200. Codes are matched exactly; messages only by phrases that
-vendors document or that were seen in public reports, because a status alone can't tell them apart.
+The code and the message count more than the status, because the status is ambiguous. A spend cap is a 429 or a 400, a
+full window is a 400, 413 or 429, and a gateway may send an error with status 200. Codes are matched exactly. Messages
+are matched by phrases that vendors document, or that appear in public reports.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ CODES: dict[str, FailureKind] = {
     **dict.fromkeys(("timeout_error", "deadline_exceeded", "request_body_timeout", "vector_store_timeout"), TIMEOUT),
     **dict.fromkeys(("rate_limit_error", "rate_limit_exceeded", "ramp_limit_exceeded", "resource_exhausted"), RATE),
 }
-"""A vendor's `code`, `type`, `error_code` or `status`, in lower case. `server_error` says less than the status does."""
+"""A vendor's `code`, `type`, `error_code` or `status` in lower case -> kind. `server_error` is left out, because the
+status says more."""
 
 PRECEDENCE = (OVERFLOW, QUOTA, AUTH, REFUSED, OVERLOADED, TIMEOUT, RATE)
-"""Which counts when there are several: a spend cap has the type of a rate limit and a code that says what it is."""
+"""If an error matches several kinds, the first one here counts. A spend cap, for example, has the `type` of a rate
+limit, but its own `code`."""
 
 PHRASES: tuple[tuple[re.Pattern[str], FailureKind], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), kind)
@@ -62,24 +64,27 @@ STATUSES: dict[int, FailureKind] = {
     499: FailureKind.CONNECTION, 501: FORMAT, 503: OVERLOADED, 504: TIMEOUT, 522: TIMEOUT, 524: TIMEOUT,
     529: OVERLOADED,
 }  # fmt: skip
-"""What a status means when neither code nor message says more. Any other 4xx is a request that will not get better."""
+"""Status -> kind, used if neither code nor message is known. Any other 4xx is a FORMAT_ERROR."""
 
 _REQUESTED = re.compile(r"limit:?\s*([\d,]+)\b.{0,80}?\brequested:?\s*([\d,]+)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class VendorError:
-    """The parts of an error body that matter, empty where the vendor has none."""
+    """The fields of an error body that are used here. A field that the vendor does not send is empty."""
 
     codes: tuple[str, ...] = ()
     message: str = ""
     status: int | None = None
-    """A status inside the body: gateways put it there when the response itself says 200."""
+    """A status inside the body. Gateways send one there when the response's own status is 200."""
     retry_after_ms: int | None = None
 
     @classmethod
-    def read(cls, body: object) -> VendorError:
-        """Read `{"error": {...}}`, Google's list of it, a bare object, a string under `error` or `detail`, or none."""
+    def parse(cls, body: object) -> VendorError:
+        """Parse an error body: `{"error": {...}}`, Google's list of it, a bare object, or a string in `error` or `detail`.
+
+        Any other body gives an empty VendorError.
+        """
         if isinstance(body, list) and body:
             body = body[0]
         if not isinstance(body, Mapping):
@@ -98,18 +103,18 @@ class VendorError:
         )
 
     def kind(self, status: int) -> FailureKind:
-        """The failure kind of a response with this status."""
-        if self._asks_too_much():
+        """Return the failure kind of this error in a response with this status."""
+        if self._exceeds_limit():
             return OVERFLOW
         found = {CODES[code] for code in self.codes if code in CODES}
         found.update(kind for pattern, kind in PHRASES if pattern.search(self.message))
         for kind in PRECEDENCE:
             if kind in found:
                 return kind
-        return status_kind(self.status if self.status and status < 400 else status)
+        return kind_by_status(self.status if self.status and status < 400 else status)
 
-    def _asks_too_much(self) -> bool:
-        """Requested tokens above the limit itself: no wait makes that fit ('you will always get this error')."""
+    def _exceeds_limit(self) -> bool:
+        """Return True if one request asks for more tokens than the whole limit, so that no wait can help."""
         found = _REQUESTED.search(self.message)
         if found is None:
             return False
@@ -117,8 +122,8 @@ class VendorError:
         return requested > limit > 0
 
 
-def status_kind(status: int) -> FailureKind:
-    """The failure kind of a bare status."""
+def kind_by_status(status: int) -> FailureKind:
+    """Return the failure kind of a status without a body."""
     if status in STATUSES:
         return STATUSES[status]
     return FORMAT if 400 <= status < 500 else PROVIDER
@@ -136,7 +141,7 @@ def _codes(inner: Mapping[str, object], details: object) -> Iterator[str]:
 
 
 def _retry_delay_ms(details: object) -> int | None:
-    """Google's `RetryInfo`: it sends no header."""
+    """Read the wait from Google's `RetryInfo`, because Google sends no header."""
     for detail in details if isinstance(details, list) else ():
         if isinstance(detail, Mapping) and isinstance(delay := detail.get("retryDelay"), str):
             return duration_ms(delay)

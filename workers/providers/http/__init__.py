@@ -1,1 +1,1 @@
-"""The HTTP client under the SDKs: connections, the deadline of a call, bounded name lookup."""
+"""The HTTP client of the SDKs: connections, the deadline of a call, and name lookup with a timeout."""

@@ -1,6 +1,6 @@
-"""The HTTP client under an SDK: kept connections for 200 threads, the call's deadline on each, no redirects.
+"""The HTTP client that an SDK uses. It keeps connections for 200 threads and ends each call at its deadline.
 
-Redirects are refused because a client that follows one takes the API key along to wherever it points.
+It follows no redirects, because it would send the API key to the host that a redirect names.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import httpx2
 from midwatch.workers.providers.http.deadline import DeadlineBackend
 
 MAX_CONNECTIONS = 256
-"""Calls that may be under way at once in one process, for one provider."""
+"""Most simultaneous calls to one provider in one process."""
 
 KEEPALIVE_S = 60.0
-"""How long an idle connection is kept: steps of a job are seconds apart, and a TLS handshake costs two round trips.
-Vendors' front ends keep theirs for minutes."""
+"""How long an idle connection is kept. Steps of a job are seconds apart, and a TLS handshake costs two round trips.
+The vendors' servers keep idle connections for minutes."""
 
 CONNECT_TIMEOUT_S = 5.0
-"""For one address. The next one is tried after it, as long as the call's deadline allows."""
+"""Timeout for one address. Then the next address is tried, if the call's deadline has not passed."""
 
 _KEEP_ALIVE_PROBES: list[httpcore2.SOCKET_OPTION] = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
 
@@ -41,22 +41,22 @@ _CORE_ERRORS = (
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
-    """Trusted certificates, loaded once: that takes 20 ms of CPU."""
+    """Load the trusted certificates, once per process because it takes 20 ms of CPU."""
     return httpx2.create_ssl_context()
 
 
-def timeouts(timeout_s: float) -> httpx2.Timeout:
-    """The client's own timeouts. The deadline bounds the call; these keep one dead address from eating all of it."""
+def make_timeouts(timeout_s: float) -> httpx2.Timeout:
+    """Make the client's timeouts. The deadline bounds the whole call; these keep one dead address from using it up."""
     return httpx2.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
 
 
-def http_client(base_url: str) -> httpx2.Client:
-    """A client for one provider's base URL, through the proxy that the environment names for it."""
-    return httpx2.Client(transport=DeadlineTransport(proxy_for(base_url)), follow_redirects=False, trust_env=False)
+def make_http_client(base_url: str) -> httpx2.Client:
+    """Make a client for a provider's base URL. It uses the proxy that the environment names for that URL."""
+    return httpx2.Client(transport=DeadlineTransport(find_proxy(base_url)), follow_redirects=False, trust_env=False)
 
 
-def proxy_for(base_url: str) -> str | None:
-    """The proxy that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` set for this URL."""
+def find_proxy(base_url: str) -> str | None:
+    """Find the proxy for this URL in `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`."""
     parts = urllib.parse.urlsplit(base_url)
     if not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
         return None
@@ -66,7 +66,7 @@ def proxy_for(base_url: str) -> str | None:
 
 
 class DeadlineTransport(httpx2.BaseTransport):
-    """Hands requests to a pool of deadline-bound connections and reads each reply to its end before returning it."""
+    """Sends requests over a pool of connections with a deadline. Reads each reply completely before returning it."""
 
     def __init__(self, proxy_url: str | None = None) -> None:
         self._pool = httpcore2.ConnectionPool(
@@ -103,7 +103,7 @@ class DeadlineTransport(httpx2.BaseTransport):
 
 
 def _proxy(url: str) -> httpcore2.Proxy:
-    """A proxy whose user and password, when the URL names them, are sent as its own authentication."""
+    """Make a proxy from its URL. A user and password in the URL are sent to the proxy only."""
     proxy = httpx2.Proxy(url)
     raw = proxy.url
     core_url = httpcore2.URL(scheme=raw.raw_scheme, host=raw.raw_host, port=raw.port, target=raw.raw_path)
@@ -112,7 +112,7 @@ def _proxy(url: str) -> httpcore2.Proxy:
 
 @contextmanager
 def _as_httpx_errors() -> Iterator[None]:
-    """The SDKs know httpx2's exceptions; httpcore2 has its own, of the same names."""
+    """Turn httpcore2's exceptions into httpx2's exceptions of the same names, which the SDKs handle."""
     try:
         yield
     except _CORE_ERRORS as error:

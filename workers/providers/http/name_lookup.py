@@ -1,4 +1,4 @@
-"""Host names to addresses, in bounded time: the system's resolver takes no timeout and may take half a minute."""
+"""Looks up host names with a timeout. The system's resolver has no timeout and may take half a minute."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Resolve = Callable[[str, int], list[str]]
 
 
 def system_addresses(host: str, port: int) -> list[str]:
-    """All addresses of the host by the system's resolver, in its order of preference."""
+    """Ask the system's resolver for all addresses of the host, in its order of preference."""
     return [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
 class NameLookup:
-    """Looks names up on a thread that the caller can stop waiting for.
+    """Looks up names in a thread, so that the caller can stop waiting.
 
-    Callers that ask for the same name at once share one lookup, so a hanging resolver holds one thread for each
-    host (a process knows a handful), and that thread ends when the resolver gives up.
+    Concurrent callers share one lookup per name. So a resolver that hangs holds one thread per host, and a process
+    calls only a few hosts. The thread ends when the resolver gives up.
     """
 
     def __init__(self, resolve: Resolve = system_addresses) -> None:
@@ -31,11 +31,11 @@ class NameLookup:
         self._lock = threading.Lock()
 
     def addresses(self, host: str, port: int, timeout_s: float | None) -> list[str]:
-        """The addresses of the host.
+        """Look up the addresses of the host.
 
         Raises:
-            httpcore2.ConnectTimeout: not resolved in time.
-            httpcore2.ConnectError: no such host.
+            httpcore2.ConnectTimeout: the name was not resolved in time.
+            httpcore2.ConnectError: the host does not exist.
 
         """
         if _is_address(host):

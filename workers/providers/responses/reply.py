@@ -1,4 +1,4 @@
-"""A reply in OpenAI's Responses format, validated."""
+"""Parses and validates a reply in OpenAI's Responses format."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.message import Opaque, Part, Text, ToolCall
 from midwatch.schemas.model import ModelRequest, Stop, Usage
-from midwatch.workers.providers.dialect import Answer
 from midwatch.workers.providers.read_json import (
     BadReply,
     ErrorReply,
@@ -14,29 +13,30 @@ from midwatch.workers.providers.read_json import (
     as_list,
     as_object,
     as_text,
-    not_too_deep,
+    check_depth,
 )
+from midwatch.workers.providers.request_turns import make_call_id
 from midwatch.workers.providers.responses.request import PHASE
-from midwatch.workers.providers.token_usage import UNREPORTED, length_stop, read_usage
-from midwatch.workers.providers.turns import made_up_id
+from midwatch.workers.providers.token_usage import UNREPORTED, classify_length_stop, read_usage
+from midwatch.workers.providers.vendor_format import ParsedReply
 
 CUT_OFF = ("queued", "in_progress")
-"""Statuses of a response that is not finished: it was not asked to run in the background, so it was cut off."""
+"""Statuses of an unfinished response. We never request background responses, so an unfinished one was cut off."""
 
 
-def response_answer(reply: JsonObject, request: ModelRequest, provider: str) -> Answer:
-    """Read the answer out of a response object.
+def parse_response(reply: JsonObject, request: ModelRequest, provider: str) -> ParsedReply:
+    """Parse a response object.
 
     Raises:
-        BadReply: the shape is wrong, or the response is not whole.
-        ErrorReply: its status is `failed`, or it is an error object.
+        BadReply: the shape is wrong, or the response is incomplete.
+        ErrorReply: the status is `failed` or `cancelled`, or the reply is an error object.
 
     """
     status = reply.get("status")
     if isinstance(reply.get("error"), dict):
         raise ErrorReply(reply)
     if status in ("failed", "cancelled"):
-        raise ErrorReply({"error": {"code": status, "message": f"the response was {status}, without a reason"}})
+        raise ErrorReply({"error": {"code": status, "message": f"the response has status {status} and no reason"}})
     if status is None or status in CUT_OFF:
         raise BadReply(FailureKind.CONNECTION, f"the reply was cut off: its status is {status or 'missing'}")
     status = as_text(status, "status")
@@ -49,7 +49,7 @@ def response_answer(reply: JsonObject, request: ModelRequest, provider: str) -> 
     stop = _stop(status, reason, reader, usage, request)
     model = reply.get("model")
     raw_stop = f"{status}/{reason}" if isinstance(reason, str) else status
-    return Answer(tuple(reader.parts), stop, raw_stop, usage, model if isinstance(model, str) and model else None)
+    return ParsedReply(tuple(reader.parts), stop, raw_stop, usage, model if isinstance(model, str) and model else None)
 
 
 class _Reader:
@@ -71,14 +71,14 @@ class _Reader:
             usable = isinstance(call_id, str) and call_id != ""
             self.parts.append(
                 ToolCall(
-                    id=str(call_id) if usable else made_up_id(self._request.messages, self.calls),
+                    id=str(call_id) if usable else make_call_id(self._request.messages, self.calls),
                     name=as_text(item.get("name"), f"{where}.name"),
                     raw_arguments=as_arguments(item.get("arguments"), f"{where}.arguments"),
                 )
             )
             self.calls += 1
         else:
-            self.parts.append(Opaque(provider=self._provider, raw=not_too_deep(item, where)))
+            self.parts.append(Opaque(provider=self._provider, raw=check_depth(item, where)))
 
     def _add_message(self, item: JsonObject, where: str) -> None:
         text = ""
@@ -99,7 +99,7 @@ def _stop(status: str, reason: object, reader: _Reader, usage: Usage, request: M
     if reader.refused or reason == "content_filter":
         return Stop.REFUSAL
     if status == "incomplete":
-        return length_stop(usage, request.max_output_tokens) if reason == "max_output_tokens" else Stop.UNKNOWN
+        return classify_length_stop(usage, request.max_output_tokens) if reason == "max_output_tokens" else Stop.UNKNOWN
     if status != "completed":
         return Stop.UNKNOWN
     return Stop.TOOLS if reader.calls else Stop.END

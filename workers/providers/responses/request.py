@@ -1,4 +1,4 @@
-"""A request in OpenAI's Responses format: stateless, because the session lives in Redis."""
+"""Writes a request in OpenAI's Responses format. OpenAI stores nothing, because the session is kept in Redis."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ from midwatch.orchestration.dialects.vendor_form import to_vendor_output, to_ven
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.message import Message, NoteMessage, Text, ToolCall
 from midwatch.schemas.model import ModelRequest
-from midwatch.workers.providers.replay import error_marked, wire_name
-from midwatch.workers.providers.responses.strict import is_openai_strict
-from midwatch.workers.providers.turns import Turn, turns
+from midwatch.workers.providers.earlier_turns import make_portable_name, render_result
+from midwatch.workers.providers.request_turns import RequestTurn, split_into_turns
+from midwatch.workers.providers.responses.strict_schema import is_openai_strict
 
 MIN_OUTPUT_TOKENS = 16
-"""The vendor refuses a smaller limit."""
+"""OpenAI refuses a smaller limit."""
 
 MAX_CACHE_KEY_CHARS = 64
 
 PHASE = "message_phase"
-"""Our own opaque marker before a text: newer models want the `phase` of each of their messages back."""
+"""Type of a marker that we store before a text. It keeps the `phase`, which newer models want back with each message."""
 
 _REASONING = re.compile(r"(?:ft:)?(?:o\d|codex|gpt-(?:[5-9]|\d\d))")
 _NOT_REASONING = re.compile(r"-chat(?:-|$)")
 
 
-def reasons(model: str) -> bool:
-    """Whether the model sends reasoning items. Asking one that does not for their encrypted content is a 400."""
+def is_reasoning_model(model: str) -> bool:
+    """Return True if the model sends reasoning items. Other models answer 400 if their encrypted content is requested."""
     return _REASONING.match(model) is not None and _NOT_REASONING.search(model) is None
 
 
-def responses_request(request: ModelRequest, provider: str) -> JsonObject:
-    """The body of `POST /responses`."""
+def write_responses_request(request: ModelRequest, provider: str) -> JsonObject:
+    """Write the body of `POST /responses`."""
     body: JsonObject = {"model": request.model, "store": False}
     body["max_output_tokens"] = max(request.max_output_tokens, MIN_OUTPUT_TOKENS)
-    if reasons(request.model):
+    if is_reasoning_model(request.model):
         body["include"] = ["reasoning.encrypted_content"]
     if request.cache_key is not None:
-        body["prompt_cache_key"] = cache_key(request.cache_key)
-    return {**body, **_prompt(request, provider)}
+        body["prompt_cache_key"] = shorten_cache_key(request.cache_key)
+    return {**body, **_write_prompt(request, provider)}
 
 
-def count_request(request: ModelRequest, provider: str) -> JsonObject:
-    """The body of `POST /responses/input_tokens`."""
-    return {"model": request.model, **_prompt(request, provider)}
+def write_count_request(request: ModelRequest, provider: str) -> JsonObject:
+    """Write the body of `POST /responses/input_tokens`."""
+    return {"model": request.model, **_write_prompt(request, provider)}
 
 
-def cache_key(text: str) -> str:
-    """A cache key of the length the vendor takes."""
+def shorten_cache_key(text: str) -> str:
+    """Replace a cache key by its hash if it is longer than OpenAI accepts."""
     return text if len(text) <= MAX_CACHE_KEY_CHARS else hashlib.sha256(text.encode()).hexdigest()
 
 
-def _prompt(request: ModelRequest, provider: str) -> JsonObject:
+def _write_prompt(request: ModelRequest, provider: str) -> JsonObject:
     prompt: JsonObject = {}
     if request.system.strip():
         prompt["instructions"] = request.system
@@ -73,38 +73,38 @@ def _prompt(request: ModelRequest, provider: str) -> JsonObject:
         schema = to_vendor_output(provider, request.output_schema)
         strict = is_openai_strict(schema)
         prompt["text"] = {"format": {"type": "json_schema", "name": "output", "schema": schema, "strict": strict}}
-    prompt["input"] = _items(request.messages, provider)
+    prompt["input"] = _write_items(request.messages, provider)
     return prompt
 
 
-def _items(messages: Iterable[Message], provider: str) -> list[JsonObject]:
+def _write_items(messages: Iterable[Message], provider: str) -> list[JsonObject]:
     items: list[JsonObject] = []
-    for turn in turns(messages, provider):
-        items.extend(_said(turn, provider))
+    for turn in split_into_turns(messages, provider):
+        items.extend(_write_assistant(turn, provider))
         items.extend(
-            {"type": "function_call_output", "call_id": wire_id, "output": error_marked(result)}
-            for wire_id, result in turn.results
+            {"type": "function_call_output", "call_id": call_id, "output": render_result(result)}
+            for call_id, result in turn.results
         )
         items.extend(
             {"role": "developer" if isinstance(message, NoteMessage) else "user", "content": message.text}
-            for message in turn.told
+            for message in turn.inputs
         )
     return items
 
 
-def _said(turn: Turn, provider: str) -> list[JsonObject]:
-    """The model's own items in the order it wrote them: a reasoning item belongs to the one after it."""
+def _write_assistant(turn: RequestTurn, provider: str) -> list[JsonObject]:
+    """Write the model's items in their original order, because a reasoning item belongs to the item after it."""
     if turn.assistant is None:
         return []
     items: list[JsonObject] = []
-    ids = iter(turn.ids)
+    ids = iter(turn.call_ids)
     phase: JsonObject = {}
     for part in turn.assistant.parts:
         if isinstance(part, Text):
             items.append({"role": "assistant", "content": part.text, **phase})
             phase = {}
         elif isinstance(part, ToolCall):
-            name = wire_name(part.name)
+            name = make_portable_name(part.name)
             items.append({"type": "function_call", "call_id": next(ids), "name": name, "arguments": part.raw_arguments})
         elif part.provider == provider:
             if part.raw.get("type") == PHASE:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midwatch.workers.providers.chat_completions.gemini_schema import KEPT, MAX_PARTS, for_gemini
-from midwatch.workers.providers.responses.strict import is_openai_strict
+from midwatch.workers.providers.chat_completions.gemini_schema import KEPT, MAX_PARTS, convert_to_gemini
+from midwatch.workers.providers.responses.strict_schema import is_openai_strict
 
 ACCEPTED = {*KEPT, "type", "properties", "required", "items", "enum", "anyOf"}
 
@@ -44,21 +44,21 @@ ACCEPTED = {*KEPT, "type", "properties", "required", "items", "enum", "anyOf"}
 )  # fmt: skip
 def test_gemini(schema: dict[str, Any], sent: dict[str, Any]) -> None:
     """Each construct that the endpoint refuses becomes the nearest one it takes."""
-    assert for_gemini(schema) == sent
+    assert convert_to_gemini(schema) == sent
 
 
 def test_recursive_schemas_end() -> None:
     """A schema that contains itself is followed to a bounded depth."""
     tree = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}}
-    sent = for_gemini({"$ref": "#/$defs/tree", "$defs": {"tree": tree}})
+    sent = convert_to_gemini({"$ref": "#/$defs/tree", "$defs": {"tree": tree}})
     assert sent["properties"]["children"]["items"] == {"type": "object"}
-    assert for_gemini({"properties": {"a": {"$ref": "#"}}})["properties"] == {"a": {"type": "object"}}
+    assert convert_to_gemini({"properties": {"a": {"$ref": "#"}}})["properties"] == {"a": {"type": "object"}}
 
 
 def test_schemas_that_grow_are_bounded() -> None:
     """A page of references that each point twice to the next is cut off, not written out."""
     defs = {f"d{n}": {"properties": {k: {"$ref": f"#/$defs/d{n + 1}"} for k in "ab"}} for n in range(40)}
-    assert len(str(for_gemini({"$ref": "#/$defs/d0", "$defs": defs}))) < 60 * MAX_PARTS
+    assert len(str(convert_to_gemini({"$ref": "#/$defs/d0", "$defs": defs}))) < 60 * MAX_PARTS
 
 
 def keywords(schema: Any) -> set[str]:
@@ -100,7 +100,7 @@ schemas = st.recursive(
 @given(schemas)
 def test_only_accepted_keywords_are_sent(schema: dict[str, Any]) -> None:
     """Whatever the author wrote: no keyword reaches the endpoint that it refuses, and the whole has a type."""
-    sent = for_gemini(schema)
+    sent = convert_to_gemini(schema)
     assert keywords(sent) <= ACCEPTED
     assert "type" in sent or "anyOf" in sent
 

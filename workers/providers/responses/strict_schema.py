@@ -1,4 +1,4 @@
-"""Whether a JSON Schema is in the form that OpenAI's strict mode demands."""
+"""Checks whether OpenAI's strict mode accepts a JSON Schema."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ _VALUES = frozenset({"enum", "const", "default", "examples"})
 
 
 def is_openai_strict(schema: object) -> bool:
-    """True for closed objects with all properties required, all the way down: strict mode answers 400 to any other."""
+    """Return True if every object in the schema is closed and requires all of its properties.
+
+    In strict mode, OpenAI answers 400 to any other schema.
+    """
     if isinstance(schema, list):
         return all(is_openai_strict(item) for item in schema)
     if not isinstance(schema, dict):

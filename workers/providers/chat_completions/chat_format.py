@@ -1,0 +1,32 @@
+"""The Chat Completions format: OpenAI's older API, which many other servers accept."""
+
+from __future__ import annotations
+
+from midwatch.schemas.contract import JsonObject
+from midwatch.schemas.model import ModelRequest
+from midwatch.workers.providers.chat_completions.reply import parse_completion
+from midwatch.workers.providers.chat_completions.request import write_chat_request
+from midwatch.workers.providers.vendor_format import ParsedReply
+
+
+class ChatFormat:
+    """The Chat Completions format for one provider. Its servers have no token counter."""
+
+    path = "/chat/completions"
+    count_path = None
+
+    def __init__(self, provider: str, *, gemini: bool) -> None:
+        self._provider = provider
+        self._gemini = gemini
+
+    def write_request(self, request: ModelRequest) -> JsonObject:
+        """Write the body of a call."""
+        return write_chat_request(request, self._provider, gemini=self._gemini)
+
+    def write_count_request(self, request: ModelRequest) -> JsonObject:
+        """Write the body of a token count. Not used: `count_path` is None."""
+        return self.write_request(request)
+
+    def parse_reply(self, reply: JsonObject, request: ModelRequest) -> ParsedReply:
+        """Validate the reply and return it."""
+        return parse_completion(reply, request, self._provider)

@@ -1,6 +1,7 @@
-"""`make docs`: what is generated from the code, and whether it still matches: wire schemas, keyspace, command line.
+"""`make docs`: generate the wire schemas, the keyspace page and the command line page from the code.
 
-`python -m midwatch.workers.generate` writes the files; with `--check` it writes nothing, names what is stale and exits with 1.
+`python -m midwatch.workers.generate` writes the files. With `--check` it writes nothing. It then prints the stale files and
+exits with 1 if there are any.
 """
 
 from __future__ import annotations
@@ -33,51 +34,49 @@ HELP_COLUMNS = 100
 WIRE_SHAPES: dict[str, tuple[str, TypeAdapter[Any]]] = {
     "start": ("The one argument of the Celery task midwatch.start.", TypeAdapter(StartEnvelope)),
     "step": ("The keyword arguments of the Celery tasks midwatch.model and midwatch.tool.", TypeAdapter(StepRef)),
-    "job": ("What is known of a job.", TypeAdapter(Job)),
+    "job": ("The stored record of a job.", TypeAdapter(Job)),
     "job_result": ("How a job ended.", TypeAdapter(JobResult)),
     "message": ("One entry of a session's log.", MESSAGE),
     "trace": ("One entry of a job's trace.", TypeAdapter(TraceRecord)),
     "dead_letter": ("A dead letter.", TypeAdapter(DeadLetterRecord)),
     "poison": ("A message that could not become a step.", TypeAdapter(PoisonRecord)),
 }
-"""File name in `schemas/wire` -> what it describes, and the shape."""
+"""File name in `schemas/wire` -> its description, and its type."""
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
-    """Write or check; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        "python -m midwatch.workers.generate", description="Write what is generated from the code."
-    )
-    parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 when something is stale")
+    """Write or check the files. Returns the exit code."""
+    parser = argparse.ArgumentParser("python -m midwatch.workers.generate", description="Generate files from the code.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is stale")
     wanted = documents()
     stale = [name for name, text in wanted.items() if _read(root / name) != text]
-    strangers = [name for name in _wire_files(root) if name not in wanted]
+    obsolete = [name for name in _wire_files(root) if name not in wanted]
     if parser.parse_args(arguments).check:
-        for name in (*stale, *strangers):
+        for name in (*stale, *obsolete):
             print(f"{name} is stale; run `make docs`", file=sys.stderr)
-        return 1 if stale or strangers else 0
+        return 1 if stale or obsolete else 0
     for name in stale:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(wanted[name], "utf-8")
         print(f"wrote {name}")
-    for name in strangers:
+    for name in obsolete:
         (root / name).unlink()
         print(f"removed {name}")
     return 0
 
 
 def documents() -> dict[str, str]:
-    """Every generated file: its path from the root of the repository, and its text."""
-    wire = {f"{WIRE}/{name}.json": to_vendor_schema(name) for name in WIRE_SHAPES}
+    """Return path -> text of every generated file. Paths start at the root of the repository."""
+    wire = {f"{WIRE}/{name}.json": wire_schema(name) for name in WIRE_SHAPES}
     return {**wire, "docs/keyspace.md": keyspace_page(), "docs/cli.md": cli_page()}
 
 
-def to_vendor_schema(name: str) -> str:
-    """The JSON Schema of one shape that crosses a process."""
+def wire_schema(name: str) -> str:
+    """Return the JSON Schema of one type that is sent between processes."""
     about, adapter = WIRE_SHAPES[name]
     schema = adapter.json_schema()
-    if name == "step":  # the envelope's version stands beside the address, not in it
+    if name == "step":  # the version is part of the envelope and not of StepRef
         version = {"const": 1, "default": 1, "title": "V", "type": "integer"}
         schema["properties"] = {"v": version, **schema["properties"]}
     dialect = "https://json-schema.org/draft/2020-12/schema"
@@ -85,18 +84,18 @@ def to_vendor_schema(name: str) -> str:
 
 
 def keyspace_page() -> str:
-    """`docs/keyspace.md`."""
+    """Return the text of `docs/keyspace.md`."""
     lines = [
         "# Every Redis key",
         "",
         "<!-- Written by `make docs` from orchestration/keyspace.py; do not edit. -->",
         "",
         "`{prefix}` is `MIDWATCH_PREFIX`. `{p}` is the session's partition with its hash tag, such as `{mw07}`: one of "
-        f"{PARTITIONS}, by `crc32(session id) % {PARTITIONS}`. All keys of a session and of its jobs lie in one "
-        "partition, so every script that touches them is legal on Redis Cluster. `{gate}` is the coordinator's own tag, "
-        "such as `{mwgate}`: a decision of it changes a downstream and a lineage at once.",
+        f"{PARTITIONS}, by `crc32(session id) % {PARTITIONS}`. All keys of a session and of its jobs are in one "
+        "partition, so every script that uses them works on Redis Cluster. `{gate}` is the coordinator's hash tag, "
+        "such as `{mwgate}`. One decision of the coordinator changes a downstream and a lineage together.",
         "",
-        f"*kept* is {KEPT_S // 86_400} days after the last write. A key that lives for ever says why.",
+        f"*kept* means {KEPT_S // 86_400} days after the last write. A key without a time to live has its reason beside it.",
         "",
         "| key | type | holds | lives |",
         "|---|---|---|---|",
@@ -106,11 +105,11 @@ def keyspace_page() -> str:
 
 
 def cli_page() -> str:
-    """`docs/cli.md`."""
+    """Return the text of `docs/cli.md`."""
     lines = ["# The command line", "", "<!-- Written by `make docs` from workers/cli; do not edit. -->", ""]
     lines += [
-        "Data goes to stdout, prose to stderr. A listing is a table on a terminal and tab-separated values in a pipe; "
-        "with `--json` it is one JSON document whose times are ISO 8601. `NO_COLOR` is honoured.",
+        "Data goes to stdout, messages go to stderr. A listing is a table on a terminal and tab-separated values in a "
+        "pipe. With `--json` it is one JSON document with times in ISO 8601. `NO_COLOR` switches colours off.",
         "",
         "## Exit codes",
         "",
@@ -120,8 +119,8 @@ def cli_page() -> str:
         "",
         "## Settings",
         "",
-        "Read from the environment, then from `midwatch.toml` in the working directory, where they are named in lower "
-        "case without `MIDWATCH_`.",
+        "Settings come from the environment, then from `midwatch.toml` in the working directory. In the file their names "
+        "are in lower case and without `MIDWATCH_`.",
         "",
         "| variable | default | |",
         "|---|---|---|",
@@ -137,7 +136,7 @@ def cli_page() -> str:
 
 
 def _help_pages(context: click.Context) -> Iterator[tuple[str, str]]:
-    """Path and help of a command, then of those under it."""
+    """Yield path and help text of a command, then of its subcommands."""
     yield context.command_path, context.command.get_help(context)
     if isinstance(context.command, click.Group):
         for name in context.command.list_commands(context):

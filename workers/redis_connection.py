@@ -1,4 +1,4 @@
-"""Our own Redis client: short timeouts and few retries. redis-py's own default hangs 60 s on a frozen server (measured)."""
+"""The Redis client: short timeouts and few retries. With redis-py's defaults a frozen server blocks 60 s (measured)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from redis.connection import DefaultParser
 from redis.retry import Retry
 
 _Parser: Any = DefaultParser
-"""Untyped: the stubs know it as a variable."""
+"""Untyped, because the stubs declare it as a variable."""
 
 
 class Parser(_Parser):  # type: ignore[misc]
-    """Tells by its class that a server refuses writes for now; redis-py knows only two of the reasons by theirs.
+    """Raises `ReadOnlyError` for all replies that mean "the server refuses writes for now".
 
-    A full disk (MISCONF), too few replicas, a script that does not end, a failover that ended a blocking command.
+    redis-py recognises only two of these replies. Added here: a full disk (MISCONF), too few replicas (NOREPLICAS), a
+    script that does not end (BUSY), and a failover that ended a blocking command (UNBLOCKED).
     """
 
     EXCEPTION_CLASSES: ClassVar[dict[str, Any]] = {
@@ -26,10 +27,10 @@ class Parser(_Parser):  # type: ignore[misc]
 
 
 def connect_redis(url: str, *, max_connections: int = 256) -> redis.Redis:
-    """A client that answers or fails within five seconds.
+    """Return a client whose commands answer or fail within five seconds.
 
-    One retry, for a connection that the server closed while it lay in the pool: every script of ours may be sent twice.
-    None after a timeout: a frozen server would cost it twice.
+    A command is retried once if the server had closed the pooled connection. This is safe: every script may run twice.
+    A timeout is not retried, because a frozen server would cost it twice.
     """
     return redis.Redis.from_url(
         url,

@@ -20,17 +20,20 @@ from midwatch.schemas.limits import Limits
 
 
 class Settings(BaseSettings):
-    """Deployment: where things are and how much of them. What agents do is code, not environment.
+    """Deployment settings: addresses, names and sizes. The behaviour of agents is code and not a setting.
 
-    Order: environment, then `midwatch.toml` in the working directory, then the defaults here.
+    The environment comes first, then `midwatch.toml` in the working directory, then the defaults here.
     """
 
     model_config = SettingsConfigDict(
         env_prefix="MIDWATCH_", toml_file="midwatch.toml", extra="forbid", populate_by_name=True, frozen=True
     )
 
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="State, and broker unless broker_url is set.")
-    broker_url: str | None = Field(None, description="Celery's broker, when it is not the state's Redis.")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="Redis that holds the state. It is also the broker unless broker_url is set.",
+    )
+    broker_url: str | None = Field(None, description="Celery's broker, if it is another server than redis_url.")
     agents: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Modules with agents: `module` or `module:attr`, comma-separated."
     )
@@ -38,38 +41,44 @@ class Settings(BaseSettings):
         "mw", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,15}$", description="Prefix of every key and queue of this fleet."
     )
     hand_off: bool = Field(
-        True, description="Push the next step's message inside the commit (broker and state are one Redis)."
+        True, description="Push the next step's message inside the commit. Works if broker and state are one Redis."
     )
     events: bool = Field(
-        True, description="Send Celery and job events, for Flower's rows. Costs about half a worker's CPU at full load."
+        True,
+        description="Send Celery and job events, which Flower shows. Costs about half a worker's CPU at full load.",
     )
-    lease_ms: int = Field(3_000, ge=500, le=600_000, description="How long a claim holds without renewal.")
+    lease_ms: int = Field(3_000, ge=500, le=600_000, description="How long a claim is valid without renewal.")
     session_originals_bytes: int = Field(
         ORIGINALS_BYTES,
         ge=100_000,
-        description="Most bytes of archived groups and whole results, compressed, kept for one session; the oldest leave.",
+        description="Most bytes that one session keeps of archived groups and full results, compressed. The oldest are deleted.",
     )
-    sweep_ms: int = Field(500, ge=50, description="How often a steward looks for due steps.")
+    sweep_ms: int = Field(500, ge=50, description="How often a steward looks for due steps, in ms.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
-    log_format: str = Field("json", pattern="^(json|console)$", description="json, or console for people.")
+    log_format: str = Field(
+        "json", pattern="^(json|console)$", description="json, or console for reading in a terminal."
+    )
 
     limits: dict[str, Limits] = Field(
-        {}, description="Limits of each downstream, by name or pattern: a table `[limits.NAME]` each in midwatch.toml."
+        {},
+        description="Limits by a downstream's name or pattern. In midwatch.toml: one table `[limits.NAME]` for each.",
     )
 
     anthropic_api_key: SecretStr | None = Field(
-        None, validation_alias="ANTHROPIC_API_KEY", description="Anthropic's key."
+        None, validation_alias="ANTHROPIC_API_KEY", description="API key of Anthropic."
     )
     anthropic_base_url: str | None = Field(
-        None, validation_alias="ANTHROPIC_BASE_URL", description="Another Anthropic endpoint."
+        None, validation_alias="ANTHROPIC_BASE_URL", description="URL of another Anthropic endpoint."
     )
     openai_api_key: SecretStr | None = Field(
-        None, validation_alias="OPENAI_API_KEY", description="OpenAI's key, or that of a compatible server."
+        None, validation_alias="OPENAI_API_KEY", description="API key of OpenAI, or of a compatible server."
     )
-    openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL", description="A compatible server.")
-    gemini_api_key: SecretStr | None = Field(None, validation_alias="GEMINI_API_KEY", description="Gemini's key.")
+    openai_base_url: str | None = Field(
+        None, validation_alias="OPENAI_BASE_URL", description="URL of a compatible server."
+    )
+    gemini_api_key: SecretStr | None = Field(None, validation_alias="GEMINI_API_KEY", description="API key of Gemini.")
     gemini_base_url: str | None = Field(
-        None, validation_alias="GEMINI_BASE_URL", description="Another Gemini endpoint."
+        None, validation_alias="GEMINI_BASE_URL", description="URL of another Gemini endpoint."
     )
 
     @field_validator("agents", mode="before")
@@ -86,27 +95,30 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Initialiser, environment, `midwatch.toml`."""
+        """Return the sources in order: arguments, environment, `midwatch.toml`."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
     @property
     def limits_version(self) -> int:
-        """When the limits were written, in ms since the epoch: the newest wins, be it a file or `midwatch gate set`."""
+        """When the file with the limits was written, in ms since the epoch.
+
+        The newest limits win, from a file or from `midwatch gate set`.
+        """
         file = Path(str(self.model_config["toml_file"]))
         return file.stat().st_mtime_ns // 1_000_000 if file.is_file() else 0
 
     @property
     def broker(self) -> str:
-        """The broker's address."""
+        """URL of the broker."""
         return self.broker_url or self.redis_url
 
     @property
     def one_server(self) -> bool:
-        """Are broker and state one Redis? Then a commit can hand the next step off."""
+        """Are broker and state one Redis? Then a commit can hand off the next step."""
         return self.broker_url is None or self.broker_url == self.redis_url
 
 
 @cache
 def settings() -> Settings:
-    """The process's settings, read once."""
+    """Return the process's settings. They are read once."""
     return Settings()

@@ -1,4 +1,4 @@
-"""Logs: structlog lines of ids and numbers. No prompt, no answer, no argument, no key."""
+"""Logging: structlog lines that hold ids and numbers, and no prompt, answer, argument or key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from midwatch.workers.settings import Settings
 
 
 def configure(settings: Settings) -> None:
-    """One line per event on stderr, from structlog and from the standard library alike."""
+    """Write one line per event to stderr, for events of structlog and of the standard library."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -47,6 +47,6 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
-    # The SDKs log whole prompts at DEBUG, and Celery logs a line per task at INFO: neither is ours to repeat.
+    # The SDKs log whole prompts at DEBUG, and Celery logs a line per task at INFO. Both are suppressed.
     for name in ("anthropic", "openai", "httpx2", "httpcore2", "celery.app.trace", "celery.worker.strategy"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -28,7 +28,7 @@ from midwatch.schemas.message import AssistantMessage, Text, ToolCall, ToolMessa
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import Defer, Priority, StepKind, StepRef
 from midwatch.schemas.trace import TraceRecord
-from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.celery_app.write_message import queue_key
 from midwatch.workers.settings import Settings
 
@@ -42,7 +42,7 @@ class Stage:
     """Enqueues jobs and plays the worker."""
 
     def __init__(self, redis_url: str, prefix: str) -> None:
-        self.client: Client = client_of(Settings(redis_url=redis_url, prefix=prefix))
+        self.client: Client = make_client(Settings(redis_url=redis_url, prefix=prefix))
         self.store = self.client.store
 
     def __enter__(self) -> Self:

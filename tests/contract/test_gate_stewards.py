@@ -15,7 +15,7 @@ from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.store.records import member
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.step import Defer, StepRef
-from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.process.steward import Steward
 from midwatch.workers.settings import Settings
@@ -33,7 +33,7 @@ class Fleet:
     """A store, a gate on test time, a steward; workers by hand."""
 
     def __init__(self, settings: Settings, redis: redis_py.Redis) -> None:
-        self.client: Client = client_of(settings)
+        self.client: Client = make_client(settings)
         self.bench = GateBench(redis, settings.prefix, {SHOP: limits(rpm=60)})
         self.bench.warm()
         self.client.gate = self.bench.board

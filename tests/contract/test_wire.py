@@ -16,7 +16,7 @@ import pytest
 import redis as redis_py
 
 from midwatch.schemas.step import Priority, StepRef
-from midwatch.workers.celery_app.write_message import Wire, queue_key
+from midwatch.workers.celery_app.write_message import CeleryMessageWriter, queue_key
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from tests.faults.crew import Crew, until
 from tests.faults.plan import calls
@@ -24,10 +24,10 @@ from tests.faults.plan import calls
 PUBLISH = """
 import sys
 from midwatch.orchestration.store.records import ref_of
-from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.settings import settings
 
-client_of(settings()).operations.publish([ref_of(member) for member in sys.argv[1:]])
+make_client(settings()).operations.publish([ref_of(member) for member in sys.argv[1:]])
 """
 REFS = [
     StepRef(job_id="job-1", session_id="session.1:a@b_c", step=step, priority=priority)
@@ -60,11 +60,11 @@ def opened(raw: bytes | str) -> dict[str, Any]:
 def test_the_message_is_the_one_celery_would_have_pushed(
     server: EmbeddedServer, prefix: str, redis: redis_py.Redis
 ) -> None:
-    """Through `Wire` and through Celery's producer: the same lists, the same body, the same headers but for their origin."""
+    """Both writers push to the same lists, with the same body and the same headers, except for the origin."""
     publish(server, prefix, hand_off=False, refs=REFS)
     theirs = {ref: [opened(raw) for raw in redis.lrange(queue_of(prefix, ref), 0, -1)] for ref in REFS}
     for ref in REFS:
-        ours, (celerys,) = opened(Wire(prefix).message(ref)), theirs[ref]
+        ours, (celerys,) = opened(CeleryMessageWriter(prefix).write(ref)), theirs[ref]
         assert ours.keys() == celerys.keys()
         for name in ("body", "content-type", "content-encoding"):
             assert ours[name] == celerys[name], name
@@ -81,8 +81,8 @@ def test_the_message_is_the_one_celery_would_have_pushed(
 
 def test_delivery_tags_differ(prefix: str) -> None:
     """kombu keeps account of messages by their tag: no two of a process have the same."""
-    wire = Wire(prefix)
-    tags = {opened(wire.message(ref))["properties"]["delivery_tag"] for ref in REFS * 10}
+    writer = CeleryMessageWriter(prefix)
+    tags = {opened(writer.write(ref))["properties"]["delivery_tag"] for ref in REFS * 10}
     assert len(tags) == 10 * len(REFS)
 
 

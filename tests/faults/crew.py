@@ -13,7 +13,7 @@ import pytest
 from midwatch import Client, JobHandle
 from midwatch.schemas.message import ToolMessage
 from midwatch.schemas.step import Priority
-from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.celery_app.write_message import queue_key
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.local.fleet import Fleet, wait_ready, worker_argv
@@ -48,7 +48,7 @@ class Crew:
             },
             folder / "logs",
         )
-        self.client: Client = client_of(Settings(redis_url=server.url, prefix=prefix, lease_ms=LEASE_MS))
+        self.client: Client = make_client(Settings(redis_url=server.url, prefix=prefix, lease_ms=LEASE_MS))
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from midwatch.schemas.step import StepRef
-from midwatch.workers.celery_app.write_message import Wire
+from midwatch.workers.celery_app.write_message import CeleryMessageWriter
 
 DEEP = "[" * 990 + "]" * 990
 FORGED = StepRef(job_id="job-forged", session_id="session-forged", step="1")
@@ -26,7 +26,7 @@ class Letter:
 
 def altered(change: Callable[[dict[str, Any]], object]) -> bytes:
     """A step's message as workers hand it to each other, with one thing wrong."""
-    message = json.loads(Wire("p").message(FORGED))
+    message = json.loads(CeleryMessageWriter("p").write(FORGED))
     change(message)
     return json.dumps(message).encode()
 

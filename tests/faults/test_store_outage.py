@@ -23,7 +23,7 @@ from midwatch.schemas.message import AssistantMessage, NoteMessage, Text
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import Continue, StepKind, StepRef
 from midwatch.schemas.trace import TraceRecord
-from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.local.process import Member
 from midwatch.workers.settings import Settings
@@ -211,7 +211,7 @@ def test_a_server_that_lost_its_last_seconds_is_believed(tmp_path: Path) -> None
 @pytest.mark.parametrize("regrown", [0, 1, 2, 3, 4])
 def test_a_claim_brings_what_the_server_has(server: EmbeddedServer, prefix: str, lost: int, regrown: int) -> None:
     """A worker's copy of the log may be shorter, longer, or as long and different: the next claim is the server's log."""
-    client = client_of(Settings(redis_url=server.url, prefix=prefix))
+    client = make_client(Settings(redis_url=server.url, prefix=prefix))
     store, job = client.store, new_job("fault", "hello")
     store.enqueue(job)
     for turn in (1, 2, 3):

@@ -18,7 +18,7 @@ from midwatch import Client, JobHandle, connect
 from midwatch.orchestration.client import client as client_module
 from midwatch.schemas.job import Job
 from midwatch.schemas.message import ToolMessage
-from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.local.fleet import Fleet, wait_ready, worker_argv
 from midwatch.workers.settings import Settings
 from midwatch.workers.simulator import Conversation, ModelServer, Say, UnexpectedCall, Use
@@ -164,7 +164,7 @@ def fleet_on_stage(
                 fleet.start(f"worker-{number}", worker_argv(queues, pool, concurrency, f"worker-{number}"))
             for member in fleet.members:
                 wait_ready(member, "ready", timeout_s=60)
-            stage = Stage(client_of(Settings()), model, fleet, parts)
+            stage = Stage(make_client(Settings()), model, fleet, parts)
             yield stage
             stage.close()
         assert model.stats().unexpected == 0, "the model was asked for more turns than its part has lines"

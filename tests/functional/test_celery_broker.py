@@ -11,7 +11,7 @@ from midwatch.orchestration.keyspace import PARTITIONS
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.step import Priority
 from midwatch.workers.celery_app.app import MADE_FOR
-from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.celery_app.write_message import queue_key
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.settings import Settings, settings
@@ -101,7 +101,7 @@ def test_it_publishes_where_its_settings_say_whatever_was_read_since(monkeypatch
         monkeypatch.setenv("MIDWATCH_HAND_OFF", "false")
         assert Settings() != MADE_FOR
         settings.cache_clear()
-        client = client_of(Settings())
+        client = make_client(Settings())
         client.enqueue("plain", "hello")
         keys = client.operations.keys
         assert client.store.client.llen(queue_key(keys.queue("model"), Priority.NORMAL)) == 1
@@ -129,7 +129,7 @@ def test_a_producers_own_celery_app_stays_the_current_one(stage):
 def test_a_broker_that_is_away_costs_no_job(server, lend_prefix):
     """The job is recorded and its step owed, so enqueue succeeds: a steward publishes it when the broker is back."""
     with lend_prefix() as prefix:
-        away = client_of(Settings(redis_url=server.url, broker_url="redis://127.0.0.1:1/0", prefix=prefix))
+        away = make_client(Settings(redis_url=server.url, broker_url="redis://127.0.0.1:1/0", prefix=prefix))
         handle = away.enqueue("plain", "hello")
         assert handle.status() is JobStatus.QUEUED
         assert sum(away.store.client.zcard(away.operations.keys.index(p, "owed")) for p in range(PARTITIONS)) == 1

@@ -16,7 +16,7 @@ import pytest
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.schemas.step import Defer
 from midwatch.schemas.trace import TraceRecord
-from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.settings import Settings
 
 HEAVY = (
@@ -49,7 +49,7 @@ def midwatch(*arguments: str, **more: object) -> subprocess.Popen[str]:
 @pytest.fixture
 def client(prefix, server):
     """A producer of this test's fleet."""
-    made = client_of(Settings(redis_url=server.url, prefix=prefix))
+    made = make_client(Settings(redis_url=server.url, prefix=prefix))
     yield made
     made.store.client.close()
 

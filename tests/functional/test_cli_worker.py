@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.settings import Settings
 from midwatch.workers.simulator import ModelServer, Say, ScriptBrain, Use
 
@@ -178,7 +178,7 @@ def test_an_embedded_server_is_where_producers_look_for_it(start, tmp_path, wait
     env = {"MIDWATCH_REDIS_URL": url, "MIDWATCH_PREFIX": "mw", "XDG_STATE_HOME": str(tmp_path / "state")}
     worker = start("--embedded", **env)
     wait_for(lambda: worker.said("ready."), 60, "the worker")
-    client = client_of(Settings(redis_url=url, prefix="mw"))
+    client = make_client(Settings(redis_url=url, prefix="mw"))
     job_id = client.enqueue("desk", "Where is O-1?").id
     assert client.jobs.get(job_id).result(60).output == "It is on its way."
     client.store.client.close()
@@ -195,7 +195,7 @@ def test_an_embedded_server_is_where_producers_look_for_it(start, tmp_path, wait
     assert worker.end() == 0
     again = start("--embedded", **env)
     wait_for(lambda: again.said("ready."), 60, "the worker again")
-    client = client_of(Settings(redis_url=url, prefix="mw"))
+    client = make_client(Settings(redis_url=url, prefix="mw"))
     assert client.jobs.show(job_id).output == "It is on its way."
     client.store.client.close()
     assert again.end() == 0

@@ -68,7 +68,7 @@ def test_jobs_are_filtered_by_status_and_agent(stage: Stage, site: Site):
     page = site.get("/jobs?status=completed&agent=singer").text
     assert done in page
     assert other not in page
-    assert "No job fits the filter" in site.get("/jobs?status=parked&agent=singer").text
+    assert "No job matches the filter" in site.get("/jobs?status=parked&agent=singer").text
     refused = site.get("/jobs?status=asleep")
     assert refused.code == 400
     assert "expected one of queued, running" in refused.text

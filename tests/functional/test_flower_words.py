@@ -1,4 +1,4 @@
-"""How the pages say things: a job's standing in a line, a job's steps on an axis."""
+"""The texts of the pages: a job's state in one line, and a job's steps on an axis."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from midwatch.schemas.message import AssistantMessage, Text, ToolCall, UserMessa
 from midwatch.schemas.step import StepKind
 from midwatch.schemas.trace import TraceRecord
 from midwatch.workers.flower.waterfall import draw
-from midwatch.workers.flower.wording import standing
+from midwatch.workers.views.job_state import describe_state
 
 NOW = 1_000_000
 REFUSED = Failure(kind=FailureKind.REFUSED, detail="the model refused to answer")
 
 
 def job(status: JobStatus = JobStatus.RUNNING, **changes: object) -> Job:
-    """A job as it may be."""
+    """Return a job with some fields changed."""
     fixed = {"job_id": "j", "agent": "desk", "agent_version": "1", "session_id": "s", "root_id": "j"}
     return Job.model_validate({**fixed, "status": status, "max_steps": 9, "created_ms": 0, **changes})
 
 
 @pytest.mark.parametrize(
-    ("shown", "said"),
+    ("shown", "text"),
     [
         (job(JobStatus.QUEUED), "queued"),
         (job(), "running"),
@@ -47,14 +47,14 @@ def job(status: JobStatus = JobStatus.RUNNING, **changes: object) -> Job:
         (job(JobStatus.COMPLETED), "completed"),
     ],
 )
-def test_a_standing_says_what_is_waited_for_and_until_when(shown: Job, said: str):
-    """One line for each; a job that retries never just says that it runs."""
-    assert str(standing(shown, NOW)) == said
+def test_a_state_names_the_reason_and_the_end_of_a_wait(shown: Job, text: str):
+    """Each state is one line. A job that retries is not shown as just running."""
+    assert str(describe_state(shown, NOW)) == text
 
 
 def test_a_long_reason_is_cut():
-    """A listing's line stays a line."""
-    detail = standing(
+    """A reason in a listing fits on one line."""
+    detail = describe_state(
         job(JobStatus.DEAD_LETTERED, failure=Failure(kind=FailureKind.INTERNAL, detail="x" * 900)), NOW
     ).detail
     assert len(detail) == 200
@@ -68,8 +68,8 @@ def record(step: str, start_ms: int, end_ms: int, **changes: object) -> TraceRec
     return TraceRecord.model_validate({**fixed, "started_ms": start_ms, "ended_ms": end_ms, **changes})
 
 
-def test_rows_stand_in_the_order_of_their_steps_with_their_waits():
-    """A retry under its step, however late; bars inside the axis; a long idle time does not squeeze the work."""
+def test_rows_are_in_the_order_of_steps_and_show_their_waits():
+    """A retry follows its step even if it came late. Bars stay inside the axis. Long idle time does not shrink the work."""
     records = [
         record("1", 0, 1_000, tools=("look", "ask")),
         record("1.1", 1_000, 2_000, tool="ask"),
@@ -89,8 +89,8 @@ def test_rows_stand_in_the_order_of_their_steps_with_their_waits():
     assert dict(drawn.calls) == {"look": 1, "ask": 1}
 
 
-def test_a_turn_has_the_models_words_beside_it():
-    """Also in a session that holds another job."""
+def test_a_row_shows_the_models_text():
+    """This works also in a session that holds another job."""
     messages = (
         UserMessage(group=1, text="before"),
         AssistantMessage(group=2, parts=(Text(text="another job"),), provider="p", model="m"),
@@ -103,17 +103,17 @@ def test_a_turn_has_the_models_words_beside_it():
         ),
     )
     [row] = draw(job(), [record("1", 0, 10, tools=("look",))], messages).rows
-    assert "I look north." in row.why
+    assert "I look north." in row.reason
 
 
 def test_a_very_long_job_shows_its_newest_rows():
-    """And how many it leaves out; a page of ten thousand rows opens in no browser."""
+    """The number of hidden rows is given. No browser opens a page of ten thousand rows."""
     drawn = draw(job(), [record(str(n), n * 10, n * 10 + 5) for n in range(1, 501)], (), 200)
     assert len(drawn.rows) == 200
     assert drawn.rows[-1].record.step == "500"
     assert drawn.hidden == 300
 
 
-def test_a_job_without_steps_is_drawn_as_nothing():
-    """No axis, no error."""
+def test_a_job_without_steps_has_no_rows():
+    """Nothing is drawn, and no error is raised."""
     assert draw(job(), [], ()).rows == []

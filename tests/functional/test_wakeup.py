@@ -1,4 +1,4 @@
-"""The bell that wakes a consumer: a task that outlives its consumer rings into nothing, never into another connection."""
+"""The pipe that wakes a consumer. A task that outlives its consumer writes nothing into another connection."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from typing import Any
 
 import pytest
 
-from midwatch.workers.process.wakeup import Bell, WakeupStep
+from midwatch.workers.process.wakeup import WakeupPipe, WakeupStep
 
 
 class Hub:
-    """The part of kombu's event loop that the step asks for."""
+    """The part of kombu's event loop that the step uses."""
 
     def __init__(self) -> None:
         self.readers: dict[int, Callable[..., object]] = {}
 
     def add_reader(self, number: int, callback: Callable[..., object], *_: object) -> None:
-        """Call it when there is something to read."""
+        """Register a callback for a file descriptor."""
         self.readers[number] = callback
 
     def remove_reader(self, number: int) -> None:
-        """No more."""
+        """Remove the callback."""
         del self.readers[number]
 
 
 class Pool:
-    """A pool of threads whose tasks end when the test says so."""
+    """A thread pool whose tasks end when the test ends them."""
 
     executor = object()
 
     def on_apply(self, *_: object, **__: object) -> Any:
-        """A task that is under way."""
+        """Return a running task."""
         return SimpleNamespace(f=Future())
 
 
-def test_the_end_of_a_task_is_heard() -> None:
-    """Something lies in the pipe until the loop has turned, then nothing."""
+def test_the_end_of_a_task_wakes_the_loop() -> None:
+    """The pipe holds a byte after a task ends. It is empty after the loop has read it."""
     hub, pool = Hub(), Pool()
     consumer = SimpleNamespace(hub=hub, pool=pool)
     step = WakeupStep(consumer)
     step.start(consumer)
-    ((number, heard),) = hub.readers.items()
+    ((number, drain),) = hub.readers.items()
     pool.on_apply().f.set_result(None)
     assert os.read(number, 10) == b"x"
-    heard(number)
+    drain(number)
     with pytest.raises(BlockingIOError):
         os.read(number, 10)
     step.stop(consumer)
@@ -57,8 +57,8 @@ def test_the_end_of_a_task_is_heard() -> None:
     assert hub.readers == {}
 
 
-def test_a_task_that_outlives_its_consumer_writes_into_no_other_connection() -> None:
-    """The broker is lost in mid-call, and the number of the pipe becomes a vendor's connection: not a byte goes there."""
+def test_a_task_that_outlives_its_consumer_writes_nothing() -> None:
+    """The broker is lost during a call. The pipe's file descriptor becomes a vendor's connection, which gets no byte."""
     hub, pool = Hub(), Pool()
     consumer = SimpleNamespace(hub=hub, pool=pool)
     step = WakeupStep(consumer)
@@ -76,13 +76,13 @@ def test_a_task_that_outlives_its_consumer_writes_into_no_other_connection() -> 
                 end.recv(10)
 
 
-def test_a_closed_bell_reads_nobody_elses_bytes() -> None:
-    """A turn of the loop that was due when the bell was closed takes nothing from the next owner of its number."""
-    bell = Bell()
-    bell.close()
+def test_a_closed_pipe_reads_nothing() -> None:
+    """The loop may still call the reader after `close`. It takes no byte from the descriptor's next owner."""
+    pipe = WakeupPipe()
+    pipe.close()
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.send(b"reply")
         ours.send(b"request")
-        bell.heard()
+        pipe.drain()
         assert (ours.recv(10), theirs.recv(10)) == (b"reply", b"request")

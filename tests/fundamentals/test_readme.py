@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.demo.stage import Stage
 from midwatch.workers.providers import REGISTRY
 from midwatch.workers.settings import Settings
@@ -110,7 +110,7 @@ def test_the_access_list_is_enough_for_a_fleet_and_refuses_the_rest(quickstart, 
     quickstart.start_worker("worker", "model,tools", "threads", 4)
     quickstart.await_workers()
 
-    client = client_of(Settings(redis_url=urls["producer"]))
+    client = make_client(Settings(redis_url=urls["producer"]))
     handle = client.enqueue("tide-clerk", "When can I leave?", session_id="sailor-1")
     assert handle.result(30).status == "completed"
     assert len(list(handle.events())) == 3

@@ -17,7 +17,7 @@ from midwatch.schemas.contract import canonical_json
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.step import StepKind
-from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.local.fleet import Fleet, wait_ready, worker_argv
 from midwatch.workers.local.process import Member
@@ -98,7 +98,7 @@ class Stage:
 
     def client(self) -> Client:
         """A producer's client, of this stage."""
-        return client_of(Settings(redis_url=self.server.url, prefix=self.env["MIDWATCH_PREFIX"]))
+        return make_client(Settings(redis_url=self.server.url, prefix=self.env["MIDWATCH_PREFIX"]))
 
     def start_workers(self, kinds: Sequence[tuple[str, str, int]], env: dict[str, str] | None = None) -> None:
         """Start one worker for each (queues, pool, concurrency) and wait until they consume."""

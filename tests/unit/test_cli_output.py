@@ -1,4 +1,4 @@
-"""What commands print: safe on a terminal, exact in a pipe, times in words and in ISO 8601."""
+"""Printing: safe on a terminal, unchanged in a pipe, times in short form and in ISO 8601."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from midwatch.workers.views.output import (
     document,
     duration,
     iso,
+    pluralize,
     print_json,
     print_json_line,
     printable,
     printable_lines,
-    some,
 )
 
 HOSTILE = "ok\x1b]0;title\x07 \x9b31m red \u202egnp.exe \ud800 end\r\x08"
 
 
-def test_a_terminal_obeys_nothing_that_a_model_wrote():
-    """Escape sequences, one-byte controls, backspaces and reordering marks are shown, not sent."""
+def test_control_characters_are_made_visible():
+    """Escape sequences, one-byte controls, backspaces and reordering marks are printed as visible text."""
     shown = printable_lines(HOSTILE)
     assert shown == "ok\\x1b]0;title\\x07 \\x9b31m red \\x202egnp.exe \\xd800 end\\x0d\\x08"
 
 
 def test_lines_and_tabs_of_a_text_stay():
-    """What is no danger is left alone; a Windows line end is a line end."""
+    """Harmless characters are not changed. A Windows line end becomes a newline."""
     assert printable_lines("a\tb\r\nc") == "a\tb\nc"
 
 
 def test_a_cell_is_one_line_and_cut_with_an_ellipsis():
-    """A listing keeps one line per row, whatever is in it."""
+    """A row of a listing is one line, even if its text has line breaks."""
     assert printable("first\n\n second   third") == "first second third"
     assert printable("abcdef", 4) == "abc…"
 
 
-def test_json_is_the_same_document_without_the_dangerous_bytes(capsys):
-    """Escaped inside strings, so that any parser reads what was there."""
+def test_json_escapes_unsafe_characters(capsys):
+    """They are escaped inside strings, so a parser reads the original text."""
     print_json({"said": HOSTILE, "nested": [HOSTILE]})
     out = capsys.readouterr().out
     assert not any(char in out for char in "\x1b\x9b\u202e\ud800")
@@ -53,7 +53,7 @@ def test_json_is_the_same_document_without_the_dangerous_bytes(capsys):
 
 
 def test_json_lines_are_lines(capsys):
-    """One document, one line, whatever line ends it holds."""
+    """One document is one line, even if its text has line breaks."""
     print_json_line({"said": "a\nb\u2028c"})
     print_json_line([1])
     first, second = capsys.readouterr().out.rstrip("\n").split("\n")
@@ -74,7 +74,7 @@ def test_json_lines_are_lines(capsys):
     ],
 )
 def test_durations_are_short(ms, words):
-    """Two figures at most, and never a carry that reads `59m 60s`."""
+    """A duration has at most two units. Rounding never gives `59m 60s`."""
     assert duration(ms) == words
 
 
@@ -82,26 +82,26 @@ def test_durations_are_short(ms, words):
     ("number", "words"), [(0, "0"), (999, "999"), (12_345, "12.3k"), (999_960, "1.0M"), (1_250_000, "1.2M")]
 )
 def test_counts_are_short(number, words):
-    """Five characters at most."""
+    """A count has at most five characters."""
     assert count(number) == words
 
 
 def test_one_thing_is_singular():
-    """No `1 tool calls`."""
-    assert [some(1, "tool call"), some(2, "tool call"), some(2, "retry", "retries")] == [
+    """It never prints `1 tool calls`."""
+    assert [pluralize(1, "tool call"), pluralize(2, "tool call"), pluralize(2, "retry", "retries")] == [
         "1 tool call",
         "2 tool calls",
         "2 retries",
     ]
 
 
-def test_moments_are_iso_8601_in_utc():
-    """To the millisecond, with a Z."""
+def test_times_are_iso_8601_in_utc():
+    """A time has milliseconds and ends with Z."""
     assert iso(1_700_000_000_123) == "2023-11-14T22:13:20.123Z"
 
 
-def test_a_record_is_shown_with_moments_and_keeps_its_durations():
-    """`_ms` moments become `_at`, nested ones too; a duration such as retry_after_ms stays."""
+def test_a_record_shows_iso_times_and_keeps_its_durations():
+    """Times in `_ms` become `_at`, also nested ones. A duration such as retry_after_ms stays."""
     failure = Failure(kind="rate_limited", detail="429", retry_after_ms=2_000)
     tries = (Try(at_ms=1_700_000_000_000, worker="w", attempt=0, failure=failure),)
     letter = DeadLetterRecord(
@@ -114,8 +114,8 @@ def test_a_record_is_shown_with_moments_and_keeps_its_durations():
     assert "dead_ms" not in shown
 
 
-def test_every_moment_of_a_stored_record_is_known():
-    """A new `_ms` field is either a moment listed in TIMES, or a duration listed here."""
+def test_every_time_of_a_stored_record_is_known():
+    """A new `_ms` field is either a time listed in TIMES, or a duration listed here."""
     durations = {"retry_after_ms"}
     shapes: list[type[BaseModel]] = [Job, Waiting, TraceRecord, DeadLetterRecord, PoisonRecord, Try, Failure]
     fields = {name for shape in shapes for name in shape.model_fields if name.endswith("_ms")}

@@ -99,12 +99,12 @@ def test_the_page_has_every_command_and_every_setting():
 @pytest.mark.parametrize("name", generate.WIRE_SHAPES)
 def test_wire_schemas_are_valid_json_schema(name):
     """A producer in another language may check against them."""
-    jsonschema.Draft202012Validator.check_schema(json.loads(generate.to_vendor_schema(name)))
+    jsonschema.Draft202012Validator.check_schema(json.loads(generate.wire_schema(name)))
 
 
 def test_the_step_schema_describes_what_is_really_sent():
     """Address and version, and nothing else."""
-    schema = json.loads(generate.to_vendor_schema("step"))
+    schema = json.loads(generate.wire_schema("step"))
     sent = write_message.envelope(StepRef(job_id="job-1", session_id="s", step="3.0"))
     jsonschema.validate(sent, schema)
     with pytest.raises(jsonschema.ValidationError):

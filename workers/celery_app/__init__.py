@@ -1,1 +1,1 @@
-"""All that touches Celery and kombu: the app, the transport, messages in and out, poison, events."""
+"""All code that uses Celery and kombu: the app, the transport, reading and writing messages, poison, events."""

@@ -1,4 +1,4 @@
-"""The Celery app: queues, and settings with their reasons."""
+"""The Celery app: its queues, and its settings with their reasons."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ QUEUES = ("model", "tools", "maintenance")
 
 
 def make_app(current: Settings) -> Celery:
-    """The app of one fleet."""
+    """Return the Celery app of one fleet."""
     transport.install()
     redis_broker = current.broker.startswith(("redis://", "rediss://"))
-    # A producer may have a Celery app of its own, and its shared tasks go to the app that is current: not to ours.
+    # A producer may have its own Celery app. Its shared tasks go to the current app, so this app must not be current.
     app = Celery("midwatch", broker=current.broker, include=["midwatch.workers.process.tasks"], set_as_current=False)
     app.conf.update(
-        # A message is a hint, the state in Redis is the truth. On Redis it is not acknowledged at all: that halves the
-        # broker's commands, and with no unacked messages there is no visibility timeout to run a step twice. What dies
-        # with its worker comes back when its lease ends. Brokers that push (RabbitMQ) need late acknowledgement.
+        # A message is only a hint; the state in Redis is the truth. So messages on Redis are not acknowledged. This
+        # halves the number of broker commands. Without unacked messages no visibility timeout can run a step twice.
+        # A step whose worker dies runs again when its lease ends. Brokers that push (RabbitMQ) need late acknowledgement.
         task_queues=[
             Queue(f"{current.prefix}.{name}", routing_key=f"{current.prefix}.{name}", no_ack=redis_broker)
             for name in QUEUES
@@ -35,7 +35,8 @@ def make_app(current: Settings) -> Celery:
         task_default_queue=f"{current.prefix}.model",
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
-        # Take a message only when a slot is free: what lies in a worker's memory is lost with it, and starves the others.
+        # Take a message only when a slot is free. Prefetched messages are lost when the worker dies, and other workers
+        # can't run them.
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=redis_broker,
         broker_transport_options={
@@ -53,7 +54,7 @@ def make_app(current: Settings) -> Celery:
         else {},
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # The fence protects a step that outlives its connection: nothing to cancel.
+        # Running tasks need no cancelling: the fence makes a step that outlives its connection harmless.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_soft_shutdown_timeout=0.0,
         accept_content=["json"],
@@ -68,13 +69,13 @@ def make_app(current: Settings) -> Celery:
     return app
 
 
-MADE_FOR = settings()
-app = make_app(MADE_FOR)
+APP_SETTINGS = settings()
+app = make_app(APP_SETTINGS)
 
 
 @worker_process_init.connect
-def _forked(**_: object) -> None:
-    """A pool child makes its own connections at its first step."""
+def _configure_pool_child(**_: object) -> None:
+    """Set up logging in a pool child. Its connections are made at its first step."""
     from midwatch.workers import telemetry
 
     telemetry.configure(settings())

@@ -1,4 +1,4 @@
-"""Bring steps to workers: by the state's own connection where it is the broker, through Celery elsewhere."""
+"""Send steps to workers: through the state's own connection if that Redis is also the broker, else through Celery."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
 from midwatch.schemas.step import Priority, StepRef
-from midwatch.workers.celery_app.write_message import PRIORITIES, QUEUES, TASKS, Wire, envelope, queue_key
+from midwatch.workers.celery_app.write_message import (
+    PRIORITIES,
+    QUEUES,
+    TASKS,
+    CeleryMessageWriter,
+    envelope,
+    queue_key,
+)
 from midwatch.workers.redis_connection import connect_redis
 
 if TYPE_CHECKING:
@@ -24,11 +31,11 @@ if TYPE_CHECKING:
 
 
 class RedisDispatcher:
-    """Broker and state are one Redis: a message is pushed where the commit goes, in the same script."""
+    """Dispatcher for a fleet whose broker and state are one Redis. The commit's script pushes the next message."""
 
     def __init__(self, client: redis.Redis, keys: Keyspace) -> None:
         self._client = client
-        self._wire = Wire(keys.prefix)
+        self._writer = CeleryMessageWriter(keys.prefix)
         self._queues = {kind: keys.queue(name) for kind, name in QUEUES.items()}
         self._pairs = {
             priority: tuple(queue_key(keys.queue(name), priority) for name in ("model", "tools"))
@@ -42,13 +49,13 @@ class RedisDispatcher:
 
     def message(self, ref: StepRef) -> bytes:
         """See `ports.Dispatcher.message`."""
-        return self._wire.message(ref)
+        return self._writer.write(ref)
 
     def publish(self, refs: Sequence[StepRef]) -> None:
         """See `ports.Dispatcher.publish`."""
         pipe = self._client.pipeline(transaction=False)
         for ref in refs:
-            pipe.lpush(queue_key(self._queues[ref.kind], ref.priority), self._wire.message(ref))
+            pipe.lpush(queue_key(self._queues[ref.kind], ref.priority), self._writer.write(ref))
         try:
             pipe.execute()
         except UNAVAILABLE as error:
@@ -56,24 +63,27 @@ class RedisDispatcher:
 
 
 class CeleryDispatcher:
-    """Any other broker, or hand-off switched off: commit first, then publish through Celery, with one kept producer."""
+    """Dispatcher for any other broker, and for `hand_off = false`.
+
+    A step is committed first and then published through Celery. One producer is kept for all messages.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     @cached_property
     def _app(self) -> Celery:
-        """The process's own app where it is of the same fleet, as in a worker; an app for these addresses elsewhere."""
-        from midwatch.workers.celery_app import app as process
+        """The process's own app if its settings are the same, as in a worker; else a new app for these settings."""
+        from midwatch.workers.celery_app import app as process_app
 
-        return process.app if self._settings == process.MADE_FOR else process.make_app(self._settings)
+        return process_app.app if self._settings == process_app.APP_SETTINGS else process_app.make_app(self._settings)
 
     def hand_off(self, priority: Priority) -> tuple[str, str] | None:
-        """Never."""
+        """Return None: the message can't be pushed in the commit."""
         return None
 
     def message(self, ref: StepRef) -> bytes:
-        """Never asked for without hand-off."""
+        """Return nothing: only a commit with hand-off needs the message."""
         return b""
 
     def publish(self, refs: Sequence[StepRef]) -> None:
@@ -98,21 +108,21 @@ class CeleryDispatcher:
                     raise unavailable(error) from error
 
 
-def client_of(settings: Settings) -> Client:
-    """A client of the fleet that the settings describe."""
+def make_client(settings: Settings) -> Client:
+    """Return a client of the fleet that the settings describe."""
     redis_client = connect_redis(settings.redis_url)
     keys = Keyspace(settings.prefix)
     dispatcher = (
         RedisDispatcher(redis_client, keys) if settings.one_server and settings.hand_off else CeleryDispatcher(settings)
     )
-    bytes_kept = settings.session_originals_bytes
-    store = RedisStore(redis_client, keys, dispatcher, lease_ms=settings.lease_ms, originals_bytes=bytes_kept)
+    originals_bytes = settings.session_originals_bytes
+    store = RedisStore(redis_client, keys, dispatcher, lease_ms=settings.lease_ms, originals_bytes=originals_bytes)
     return Client(store=store, operations=Operations(redis_client, keys, dispatcher))
 
 
 def connect(redis_url: str | None = None, broker_url: str | None = None) -> Client:
-    """The entry point `midwatch.dispatcher`: what `orchestration.connect` finds."""
+    """Return a client. This is the entry point `midwatch.dispatcher`, which `orchestration.connect` looks up."""
     from midwatch.workers.settings import Settings
 
     given = {"redis_url": redis_url, "broker_url": broker_url}
-    return client_of(Settings(**{name: value for name, value in given.items() if value is not None}))  # type: ignore[arg-type]
+    return make_client(Settings(**{name: value for name, value in given.items() if value is not None}))  # type: ignore[arg-type]

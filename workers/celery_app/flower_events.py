@@ -1,7 +1,8 @@
-"""A row for every job in Flower's task list, by Celery events of our own.
+"""Celery events that give every job a row in Flower's task list.
 
-Flower turns an event of unknown type `task-xyz` into a row of state `XYZ`. So a job is a task that never was: its uuid
-is the job's id, its name `job:<agent>`, its state follows the job. Only a change of state sends an event, in a thread.
+Flower turns an event of an unknown type `task-xyz` into a row of state `XYZ`. So these events describe a job as if it were
+a Celery task. The uuid is the job's id, the name is `job:<agent>`, and the state follows the job. An event is sent only
+when the state changes. A background thread sends it.
 """
 
 from __future__ import annotations
@@ -32,68 +33,72 @@ EVENTS = {
     "continue": RUNNING,
     "defer": "deferred",
     "park": "parked",
-    # Celery's own: Flower knows it as SUCCESS, shows a runtime, and lets nothing that arrives late overwrite it.
+    # Celery's own type. Flower shows it as SUCCESS with a runtime, and a late event does not overwrite it.
     "complete": SUCCEEDED,
-    # Not Celery's `failed`: that is final for Flower, and a replay would never show.
+    # Not Celery's `failed`: Flower treats that as final, so a replay would not show.
     "dead_letter": "dead-lettered",
     "cancelled": "cancelled",
     "timed_out": "timed-out",
 }
-"""What a step's outcome makes of its job: the event's type after `task-`, and in capitals the row's state."""
+"""Outcome of a step -> new state of its job. The event's type is `task-` and this word; the row shows it in capitals."""
 
 OVER = frozenset({SUCCEEDED, "cancelled", "timed-out"})
 
 CAPACITY_EVENTS = 1_000
-"""Events that may wait for a slow broker. More are dropped: a row in Flower is not worth a step's time."""
+"""Most events that wait for a slow broker. Further events are dropped: a step must not wait for a row in Flower."""
 
 BATCH_EVENTS = 50
-"""Events that go in one message when several wait: 24 us of CPU each, where one alone costs 500 (measured). None waits
-for others: with several processes moving one job, an event that lingers arrives after the one that followed it.
+"""Most events in one message. An event in a batch costs 24 us of CPU, an event alone costs 500 us (measured).
+
+No event waits for a batch to fill. Several processes may move one job, so a delayed event would arrive after its successor.
 """
 
-PARTING_S = 1.0
-"""How long a process that ends waits for its last events to be sent."""
+EXIT_FLUSH_S = 1.0
+"""How long an ending process waits for its last events to be sent."""
 
 REMEMBERED_JOBS = 10_000
 
 PAUSE_S = 2.0
-"""How long nothing is sent after the broker failed."""
+"""How long the sender pauses after the broker failed."""
 
 
 class JobEvents:
-    """Its `observe` is a `StepRunner.observe`. One per process; thread-safe; never raises, never waits."""
+    """Sends an event when a step changes its job's state. `observe` is called by `StepRunner`.
+
+    There is one instance per process. It is thread-safe, and it neither raises nor blocks.
+    """
 
     def __init__(self, app: Celery | None = None) -> None:
         self._app = app
         self._sender: Sender | None = None
         self._lock = threading.Lock()
         self._not_running: dict[str, str] = {}
-        """Jobs that this process left in another state than running."""
+        """Job id -> state, for each job that this process last left in a state other than running."""
 
     def observe(self, claim: Claim, trace: TraceRecord, outcome: Outcome) -> None:
-        """Send the job's new state, if this step changed it. `trace.outcome` tells endings that `outcome` does not."""
-        now = EVENTS.get(trace.outcome)
-        if now is None or now == self._before(claim):
+        """Send the job's new state if this step changed it. `trace.outcome` has endings that `outcome` lacks."""
+        state = EVENTS.get(trace.outcome)
+        if state is None or state == self._state_before(claim):
             return
         try:
-            self._remember(claim.ref.job_id, now)
-            self._send(now, fields(claim, trace, outcome))
+            self._remember(claim.ref.job_id, state)
+            self._send(state, make_event(claim, trace, outcome))
         except Exception:
             log.exception("events.broke", job_id=claim.ref.job_id)
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until all is sent or dropped. False: it was not, in time."""
+        """Wait until every event is sent or dropped. Returns False if the time runs out first."""
         return self._sender is None or self._sender.flush(timeout_s)
 
     @property
     def dropped(self) -> int:
-        """Events of this process that were never sent."""
+        """How many events of this process were dropped."""
         return self._sender.dropped if self._sender else 0
 
-    def _before(self, claim: Claim) -> str | None:
-        """The job's state before this step, as the claim shows it; None for a job whose first step this is.
+    def _state_before(self, claim: Claim) -> str | None:
+        """The job's state before this step, read from the claim. None if this is the job's first step.
 
-        A deferral that counted as no attempt leaves no mark in the claim: then what this process remembers decides.
+        A deferral that did not count as an attempt is not visible in the claim. Then the process's memory decides.
         """
         waiting = claim.job.waiting
         if claim.verdict or (waiting and waiting.step == claim.ref.step and waiting.until_ms is None):
@@ -104,22 +109,22 @@ class JobEvents:
             return None
         return self._not_running.get(claim.ref.job_id, RUNNING)
 
-    def _remember(self, job_id: str, now: str) -> None:
+    def _remember(self, job_id: str, state: str) -> None:
         with self._lock:
             self._not_running.pop(job_id, None)
-            if now != RUNNING and now not in OVER:
-                self._not_running[job_id] = now
+            if state != RUNNING and state not in OVER:
+                self._not_running[job_id] = state
                 if len(self._not_running) > REMEMBERED_JOBS:
                     del self._not_running[next(iter(self._not_running))]
 
-    def _send(self, now: str, event: dict[str, Any]) -> None:
+    def _send(self, state: str, event: dict[str, Any]) -> None:
         sender = self._sender
         if sender is None or sender.pid != os.getpid():  # a forked child inherits neither thread nor connection
             with self._lock:
                 if self._sender is None or self._sender.pid != os.getpid():
                     self._sender = Sender(self._celery(), node_name())
                 sender = self._sender
-        sender.put(f"task-{now}", event)
+        sender.put(f"task-{state}", event)
 
     def _celery(self) -> Celery:
         if self._app is None:
@@ -138,12 +143,13 @@ class Sender:
         self._app = app
         self._hostname = hostname
         self._queue: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue(CAPACITY_EVENTS)
-        threading.Thread(target=self._work, name="midwatch-events", daemon=True).start()
-        atexit.register(self._part)
-        signals.worker_process_shutdown.connect(self._part, weak=False)  # a pool child leaves without its atexit
+        threading.Thread(target=self._run, name="midwatch-events", daemon=True).start()
+        atexit.register(self._flush_at_exit)
+        # A pool child ends without running its atexit functions.
+        signals.worker_process_shutdown.connect(self._flush_at_exit, weak=False)
 
     def put(self, kind: str, event: dict[str, Any]) -> None:
-        """Hand an event over, or drop it."""
+        """Queue an event. Drop it if the queue is full."""
         try:
             self._queue.put_nowait((kind, event))
         except queue.Full:
@@ -154,20 +160,20 @@ class Sender:
         with self._queue.all_tasks_done:
             return self._queue.all_tasks_done.wait_for(lambda: not self._queue.unfinished_tasks, timeout_s)
 
-    def _part(self, **_: object) -> None:
+    def _flush_at_exit(self, **_: object) -> None:
         if self.pid == os.getpid():
-            self.flush(PARTING_S)
+            self.flush(EXIT_FLUSH_S)
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         dispatcher: Any = None
         while True:
-            batch = self._batch()
+            batch = self._take_batch()
             try:
                 dispatcher = dispatcher or self._connect()
                 for kind, event in batch:
                     dispatcher.send(kind, **event)
                 dispatcher.flush(errors=False)
-            except Exception as error:  # whatever it is, the next batch begins with a new connection
+            except Exception as error:  # after any error the next batch opens a new connection
                 self.dropped += len(batch)
                 log.warning("events.dropped", events=len(batch), in_all=self.dropped, error=str(error)[:200])
                 dispatcher = self._disconnect(dispatcher)
@@ -176,7 +182,7 @@ class Sender:
                 for _ in batch:
                     self._queue.task_done()
 
-    def _batch(self) -> list[tuple[str, dict[str, Any]]]:
+    def _take_batch(self) -> list[tuple[str, dict[str, Any]]]:
         batch = [self._queue.get()]
         while len(batch) < BATCH_EVENTS:
             try:
@@ -203,8 +209,8 @@ class Sender:
             dispatcher.connection.collect(socket_timeout=0.1)
 
 
-def fields(claim: Claim, trace: TraceRecord, outcome: Outcome) -> dict[str, Any]:
-    """What a row shows: ids, times and numbers; nothing that anybody said. Times are the server's, in seconds."""
+def make_event(claim: Claim, trace: TraceRecord, outcome: Outcome) -> dict[str, Any]:
+    """Return the event of one row: ids, times and numbers, no content. Times are the server's, in seconds."""
     job = claim.job
     began_ms = job.started_ms or job.created_ms
     event: dict[str, Any] = {
@@ -227,6 +233,6 @@ def fields(claim: Claim, trace: TraceRecord, outcome: Outcome) -> dict[str, Any]
 
 
 def node_name() -> str:
-    """The Celery worker that this runs in, so that a job's row names the worker that moved it last."""
+    """Name of the Celery worker that runs this code. A job's row shows the worker that moved the job last."""
     task = _state.get_current_task()
     return (task.request.hostname if task is not None else None) or f"midwatch@{socket.gethostname()}"

@@ -1,4 +1,7 @@
-"""Messages that could not become a step: kept raw and bounded for a person to look at, never delivered again."""
+"""The poison list: messages that can't become a step. A person can read them; they are never delivered again.
+
+The list keeps a bounded number of raw messages.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ KEPT_BYTES = 4_000
 
 
 class PoisonList:
-    """The fleet's poison messages, which `midwatch dlq list` shows."""
+    """The poison messages of one fleet. `midwatch dlq list` shows them."""
 
     def __init__(self, client: redis.Redis, key: str) -> None:
         self._client = client
         self._key = key
 
     def keep(self, queue: str, body: bytes | str, reason: str) -> None:
-        """Keep one message. When Redis can't take it, it is logged by its size only."""
+        """Store one message. Its size is logged, its content is not, even if Redis is unavailable."""
         raw = body if isinstance(body, bytes) else body.encode("utf-8", "surrogatepass")
         entry = PoisonRecord(
             poison_id=new_id("poison"),

@@ -1,8 +1,9 @@
-"""What comes out of a queue, read strictly: Celery is handed a message rebuilt from what a step needs, and nothing else.
+"""Strict reading of Celery messages from a Redis queue.
 
-Celery and kombu trust what they find: one message whose body is `null`, whose id is a list or whose time limit is a word
-ended a worker, and the next worker with the next such message; a callback in it ran; a gzip header inflated in the event
-loop. So a message is taken apart here, and what is odd becomes a poison record with its reason.
+Celery and kombu trust every message. In tests a message ended its worker if its body was `null`, its id a list or its time
+limit a word, and the next such message ended the next worker. Callbacks in a message ran. A gzip body was inflated in the
+event loop. So this module parses each message itself. It rebuilds the message from the fields that a step needs, and
+passes only those to Celery. An invalid message becomes a poison record with the reason.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from kombu.utils.json import loads
 from midwatch.schemas.contract import MAX_ENVELOPE_BYTES, check_depth
 
 SHOWN_CHARS = 1_000
-"""Of what Flower shows of the arguments."""
+"""Most characters kept of a header that Flower shows."""
 
-PASSED_ON = ("root_id", "parent_id", "argsrepr", "kwargsrepr", "origin", "traceparent", "tracestate", "baggage")
-"""Headers that are only shown, or read by a tracer."""
+TEXT_HEADERS = ("root_id", "parent_id", "argsrepr", "kwargsrepr", "origin", "traceparent", "tracestate", "baggage")
+"""Headers that are only shown or traced. They are kept as they arrive."""
 
 DEFAULTS = {
     "lang": "py",
@@ -40,31 +41,31 @@ DEFAULTS = {
     "stamped_headers": None,
     "stamps": None,
 }
-"""Every header of Celery's, at the value that asks for nothing."""
+"""All headers of Celery, each with the value that has no effect."""
 
 Json = dict[str, Any]
 
 
-class Unreadable(ValueError):
-    """Raised when a raw item can't be a message."""
+class UnreadableMessage(ValueError):
+    """Raised when a queue item is not a valid message."""
 
 
 def read_message(raw: bytes, queue: str) -> Json:
-    """A raw list item as kombu's message. Nothing recurses into it before its depth is known.
+    """Parse a raw queue item into kombu's message. The nesting depth is checked before any recursive parsing.
 
     Raises:
-        Unreadable: says why.
+        UnreadableMessage: gives the reason.
 
     """
     if len(raw) > MAX_ENVELOPE_BYTES:
-        raise Unreadable(f"{len(raw):,} bytes, at most {MAX_ENVELOPE_BYTES:,}: messages carry ids, not content")
+        raise UnreadableMessage(f"{len(raw):,} bytes, at most {MAX_ENVELOPE_BYTES:,}: messages carry ids, not content")
     try:
         check_depth(raw)
         frame = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"not a task message: {type(error).__name__}: {str(error)[:200]}") from error
+        raise UnreadableMessage(f"not a task message: {type(error).__name__}: {str(error)[:200]}") from error
     properties, headers = _object(frame, "properties"), _object(frame, "headers")
-    _refuse(frame, headers)
+    _refuse_unsupported(frame, headers)
     task_id = _word(headers, "id")
     return {
         "body": _body(frame.get("body"), properties.get("body_encoding")),
@@ -85,15 +86,17 @@ def read_message(raw: bytes, queue: str) -> Json:
 def _object(frame: Any, name: str) -> Json:
     found = frame.get(name) if isinstance(frame, dict) else None
     if not isinstance(found, dict):
-        raise Unreadable(f"not a task message: expected an object with {name}, got {_kind(frame)} with {_kind(found)}")
+        raise UnreadableMessage(
+            f"not a task message: expected an object with {name}, got {_kind(frame)} with {_kind(found)}"
+        )
     return found
 
 
 def _word(holder: Json, name: str) -> str:
-    """An id or a name: it becomes a key of dictionaries, and part of logs."""
+    """Return an id or a name. It must be short printable text, because it is used as a dictionary key and in logs."""
     value = holder.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= 255 or not value.isprintable():
-        raise Unreadable(f"not a task message: expected {name} as a short text, got {_kind(value)}")
+        raise UnreadableMessage(f"not a task message: expected {name} as a short text, got {_kind(value)}")
     return value
 
 
@@ -101,40 +104,46 @@ def _kind(value: Any) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
-def _refuse(frame: Json, headers: Json) -> None:
-    """What Celery would act on and a step never has."""
+def _refuse_unsupported(frame: Json, headers: Json) -> None:
+    """Raise if the message uses a Celery feature that steps never use."""
     if frame.get("content-type") != "application/json" or str(frame.get("content-encoding")).lower() != "utf-8":
         kind = f"{frame.get('content-type')!r:.60} in {frame.get('content-encoding')!r:.30}"
-        raise Unreadable(f"content type {kind}: expected application/json in utf-8")
+        raise UnreadableMessage(f"content type {kind}: expected application/json in utf-8")
     if headers.get("compression"):
-        raise Unreadable("compressed: expected plain JSON")
+        raise UnreadableMessage("compressed: expected plain JSON")
     if headers.get("eta") is not None or headers.get("expires") is not None:
-        raise Unreadable("eta, countdown and expires are not supported: a worker that dies would lose the message")
+        raise UnreadableMessage(
+            "eta, countdown and expires are not supported: a worker that dies would lose the message"
+        )
 
 
 def _body(body: Any, encoding: Any) -> str:
-    """The body as JSON text, of which Celery makes positional and keyword arguments without asking."""
+    """Return the body as JSON text after checking it. Celery does not check its arguments."""
     try:
         if not isinstance(body, str) or encoding not in (None, "utf-8", "base64"):
-            raise Unreadable(f"undecodable: expected text, plain or in base64, got {_kind(body)} in {encoding!r:.30}")
+            raise UnreadableMessage(
+                f"undecodable: expected text, plain or in base64, got {_kind(body)} in {encoding!r:.30}"
+            )
         text = base64.b64decode(body, validate=True).decode() if encoding == "base64" else body
         check_depth(text)
-        # kombu's JSON makes dates, decimals and UUIDs of marked objects, and takes four times as long.
+        # kombu's parser turns marked objects into dates, decimals and UUIDs. It takes four times as long as json.
         arguments = loads(text) if "__type__" in text else json.loads(text)
-    except Unreadable:
+    except UnreadableMessage:
         raise
-    except Exception as error:  # each of those types has errors of its own
-        raise Unreadable(f"undecodable: {type(error).__name__}: {str(error)[:200]}") from error
+    except Exception as error:  # the parsers of these types raise different errors
+        raise UnreadableMessage(f"undecodable: {type(error).__name__}: {str(error)[:200]}") from error
     match arguments:
         case [list(), dict(), None | dict() as embedded]:
             if embedded and any(embedded.values()):
-                raise Unreadable("callbacks, chains and chords are not supported: a step names what follows it")
+                raise UnreadableMessage("callbacks, chains and chords are not supported: a step names what follows it")
             return text
         case _:
-            raise Unreadable("invalid task message: expected [positional, keyword, embedded] arguments as its body")
+            raise UnreadableMessage(
+                "invalid task message: expected [positional, keyword, embedded] arguments as its body"
+            )
 
 
 def _headers(given: Json, task_id: str) -> Json:
-    """All of Celery's headers: texts as they came, everything that steers Celery at its default."""
-    texts = {name: given[name][:SHOWN_CHARS] for name in PASSED_ON if isinstance(given.get(name), str)}
+    """Return all of Celery's headers: text headers as they arrived, and every control header at its default."""
+    texts = {name: given[name][:SHOWN_CHARS] for name in TEXT_HEADERS if isinstance(given.get(name), str)}
     return {**DEFAULTS, **texts, "task": _word(given, "task"), "id": task_id}

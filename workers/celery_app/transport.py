@@ -1,7 +1,7 @@
-"""kombu's Redis transport, with one difference: a message that nobody can read becomes a poison record, not a dead worker.
+"""kombu's Redis transport with one change: an unreadable message becomes a poison record.
 
-The stock channel decodes a message in the worker's event loop: one item that is not JSON, or nested too deep, ends the worker
-and is lost; the next worker is ended by the next such item.
+The stock channel decodes messages in the worker's event loop. An item that is not JSON, or is nested too deeply, ends the
+worker and is lost. The next such item ends the next worker.
 """
 
 from __future__ import annotations
@@ -15,32 +15,35 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 
 from midwatch.workers.celery_app.poison import PoisonList
-from midwatch.workers.celery_app.read_message import Unreadable, read_message
+from midwatch.workers.celery_app.read_message import UnreadableMessage, read_message
 from midwatch.workers.redis_connection import Parser
 
 POISON_LIST = "midwatch_poison_list"
 """The transport option that holds the `PoisonList` of unreadable messages."""
 
 _Channel: Any = kombu_redis.Channel
-"""Untyped: the stubs know a part of it only."""
+"""Untyped, because the stubs are incomplete."""
 
 
 class Channel(_Channel):  # type: ignore[misc]
-    """A channel that survives what it is sent, and acknowledges only what it keeps account of."""
+    """A channel that survives invalid messages, and acknowledges only messages that it tracks."""
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
-        """Nothing to do for a message of a `no_ack` queue: kombu would delete, in two commands, what was never written."""
+        """Acknowledge a message. Messages of a `no_ack` queue are skipped.
+
+        For them kombu would send two delete commands for entries that do not exist.
+        """
         if delivery_tag in self.qos._delivered:
             super().basic_ack(delivery_tag, multiple)
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """See `basic_ack`."""
+        """Reject a message. Messages of a `no_ack` queue are skipped, as in `basic_ack`."""
         if delivery_tag in self.qos._delivered:
             super().basic_reject(delivery_tag, requeue)
 
     @property
     def _poison_list(self) -> PoisonList:
-        """Handed in by `app.make_app`."""
+        """The list that `app.make_app` put into the transport options."""
         found: PoisonList = self.connection.client.transport_options[POISON_LIST]
         return found
 
@@ -60,7 +63,7 @@ class Channel(_Channel):  # type: ignore[misc]
             self._queue_cycle.rotate(queue)
             try:
                 message = read_message(reply[1], queue)
-            except Unreadable as error:
+            except UnreadableMessage as error:
                 self._poison_list.keep(queue, reply[1], str(error))
                 raise Empty from error
             self.connection._deliver(message, queue)
@@ -71,16 +74,16 @@ class Channel(_Channel):  # type: ignore[misc]
 
 
 class Transport(kombu_redis.Transport):
-    """kombu's Redis transport over our channel."""
+    """kombu's Redis transport with the channel above."""
 
     Channel = Channel
     connection_errors = (*kombu_redis.Transport.connection_errors, redis.ReadOnlyError, redis.OutOfMemoryError)
-    """Time cures these two as well: a worker whose server becomes a replica, or is full, connects again until it is cured.
-    Stock kombu lets them end it."""
+    """The last two are transient as well: the server became a replica, or its memory is full. The worker reconnects until
+    it works again. With stock kombu these errors end the worker."""
 
 
 def install() -> None:
-    """Make `redis://` brokers of this process use it."""
+    """Make this process use the transport for `redis://` brokers."""
     TRANSPORT_ALIASES.update(
         redis="midwatch.workers.celery_app.transport:Transport",
         rediss="midwatch.workers.celery_app.transport:Transport",

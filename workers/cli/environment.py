@@ -70,9 +70,9 @@ def connect() -> Client:
 
     """
     current = read_settings()
-    from midwatch.workers.celery_app.dispatch import client_of
+    from midwatch.workers.celery_app.dispatch import make_client
 
-    return client_of(current)
+    return make_client(current)
 
 
 def server_ms(client: Client) -> int:

@@ -33,7 +33,9 @@ COMMANDS = {
     },
     "Attend": {
         "dlq": Lazy("midwatch.workers.cli.commands.dlq:dlq", "List, show, replay and discard dead letters."),
-        "approvals": Lazy("midwatch.workers.cli.commands.approvals:approvals", "Decide what was parked for a human."),
+        "approvals": Lazy(
+            "midwatch.workers.cli.commands.approvals:approvals", "Approve or reject steps that are parked for a human."
+        ),
         "gate": Lazy("midwatch.workers.cli.commands.gate:gate", "See and steer what goes to each downstream."),
     },
     "Look after": {

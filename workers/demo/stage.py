@@ -11,7 +11,7 @@ from typing import Self
 
 from midwatch.orchestration.client.client import Client
 from midwatch.orchestration.errors import MidwatchError
-from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.local.fleet import Death, Fleet, wait_ready, worker_argv
 from midwatch.workers.local.process import Member
@@ -90,4 +90,4 @@ class Stage:
         """A producer's client of this fleet."""
         if not self.server.alive:
             raise MidwatchError(f"the embedded server has ended; its log is {self.server.log_path}")
-        return client_of(Settings(redis_url=self.server.url))
+        return make_client(Settings(redis_url=self.server.url))

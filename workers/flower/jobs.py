@@ -11,7 +11,7 @@ from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.job import Job, JobStatus
 from midwatch.workers.flower.page import Api, Page, ask, now_ms, operations
 from midwatch.workers.flower.waterfall import MOST_ROWS, Waterfall, draw
-from midwatch.workers.flower.wording import standing
+from midwatch.workers.views.job_state import describe_state
 
 SHOWN_JOBS = 100
 EVERY_ROW = 10_000
@@ -55,7 +55,7 @@ def record(job_id: str) -> JsonObject:
 
 def plain(job: Job, at_ms: int) -> JsonObject:
     """A job as JSON, with its standing in words; what it answered is told only where one job is asked for."""
-    return {**job.model_dump(mode="json", exclude={"output"}), "standing": str(standing(job, at_ms))}
+    return {**job.model_dump(mode="json", exclude={"output"}), "standing": str(describe_state(job, at_ms))}
 
 
 class JobsPage(Page):

@@ -13,20 +13,30 @@ from tornado import web
 
 from midwatch.orchestration.errors import MidwatchError, NotFound, Refused, StoreUnavailable
 from midwatch.orchestration.store.operations import Operations
-from midwatch.workers.celery_app.dispatch import client_of
-from midwatch.workers.flower import guard, wording
+from midwatch.workers.celery_app.dispatch import make_client
+from midwatch.workers.flower import guard
 from midwatch.workers.settings import settings
+from midwatch.workers.views.job_state import cut, describe_failure, describe_state
+from midwatch.workers.views.output import count, duration
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 CODES = {NotFound: 404, Refused: 409, StoreUnavailable: 503}
 
+TEMPLATE_FUNCTIONS: dict[str, Callable[..., object]] = {
+    "count": count,
+    "cut": cut,
+    "describe_failure": describe_failure,
+    "describe_state": describe_state,
+    "duration": duration,
+}
+
 
 @cache
 def operations() -> Operations:
     """The fleet that these pages are about. Thread-safe."""
-    return client_of(settings()).operations
+    return make_client(settings()).operations
 
 
 async def ask(query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -69,7 +79,7 @@ class Page(BaseHandler):  # type: ignore[misc]
 
     def show(self, template: str, **values: Any) -> None:
         """Render a template of ours."""
-        self.render(template, words=wording, read_only=self.application.options.read_only, **values)
+        self.render(template, **TEMPLATE_FUNCTIONS, read_only=self.application.options.read_only, **values)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Say what went wrong, in the page's own frame."""

@@ -1,1 +1,1 @@
-"""What lives in a worker process: the composition root, the tasks, the steward, the wake-up."""
+"""The parts of a worker process: the composition root, the tasks, the steward, the wake-up."""

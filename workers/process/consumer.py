@@ -1,4 +1,7 @@
-"""Celery's consumer, where a message that is no step of ours is kept as poison instead of logged and dropped."""
+"""Celery's consumer with one change: a message that is not a valid step is kept as poison.
+
+Stock Celery logs such a message and drops it.
+"""
 
 from __future__ import annotations
 
@@ -13,50 +16,53 @@ from midwatch.workers.process.runtime import runtime
 from midwatch.workers.process.steward import StewardStep
 from midwatch.workers.process.wakeup import WakeupStep
 
-ODD_CONTENT = (TypeError, LookupError, ValueError, AttributeError, OverflowError, RecursionError)
-"""What code raises that trusted what it was sent. Never a lost connection."""
+CONTENT_ERRORS = (TypeError, LookupError, ValueError, AttributeError, OverflowError, RecursionError)
+"""Errors that invalid content causes in Celery's code. A lost connection raises none of them."""
 
 _Consumer: Any = CeleryConsumer
-"""Untyped: the stubs know a part of it only."""
+"""Untyped, because the stubs are incomplete."""
 
 
 class Consumer(_Consumer):  # type: ignore[misc]
-    """Also starts the steward, as a boot step of every worker."""
+    """A consumer that also starts the wake-up and the steward as boot steps."""
 
     class Blueprint(_Consumer.Blueprint):  # type: ignore[misc]
-        """Celery's own steps and ours."""
+        """Celery's boot steps, then those of this package."""
 
         default_steps = (*_Consumer.Blueprint.default_steps, WakeupStep, StewardStep)
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
-        """Celery's own, which raises into the event loop at odd content that `wire_reading` has not seen: other brokers'."""
+        """Wrap Celery's handler, which raises into the event loop when a message's content is invalid.
+
+        `read_message` catches such content on Redis. This wrapper is for other brokers.
+        """
         handle = super().create_task_handler(*args, **options)
 
         def on_message(message: Any) -> None:
             try:
                 handle(message)
-            except ODD_CONTENT as error:
-                self._poison(message, f"invalid task message: {type(error).__name__}: {str(error)[:200]}")
+            except CONTENT_ERRORS as error:
+                self._keep_as_poison(message, f"invalid task message: {type(error).__name__}: {str(error)[:200]}")
 
         return on_message
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """The body can't be decoded."""
-        self._poison(message, f"undecodable: {type(exc).__name__}: {str(exc)[:200]}")
+        """Keep a message whose body can't be decoded."""
+        self._keep_as_poison(message, f"undecodable: {type(exc).__name__}: {str(exc)[:200]}")
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        """It has no task's headers."""
-        self._poison(message, "not a task message: no task name in its headers")
+        """Keep a message that lacks a task's headers."""
+        self._keep_as_poison(message, "not a task message: no task name in its headers")
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """No such task is registered here."""
-        self._poison(message, f"unknown task {str(message.headers.get('task'))[:100]!r}")
+        """Keep a message whose task is not registered here."""
+        self._keep_as_poison(message, f"unknown task {str(message.headers.get('task'))[:100]!r}")
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Celery can't make a request of it."""
-        self._poison(message, f"invalid task message: {type(exc).__name__}: {str(exc)[:200]}")
+        """Keep a message that Celery can't turn into a request."""
+        self._keep_as_poison(message, f"invalid task message: {type(exc).__name__}: {str(exc)[:200]}")
 
-    def _poison(self, message: Any, reason: str) -> None:
+    def _keep_as_poison(self, message: Any, reason: str) -> None:
         queue = str((message.delivery_info or {}).get("routing_key") or "unknown")
         body = message.body if isinstance(message.body, (bytes, str)) else safe_repr(message.body)
         client = runtime().client
@@ -65,8 +71,8 @@ class Consumer(_Consumer):  # type: ignore[misc]
 
 
 class _Log:
-    """Where kombu says that an acknowledgement failed: the message is in the poison list by then."""
+    """A logger that ignores kombu's report of a failed acknowledgement. The message is already in the poison list."""
 
     @staticmethod
     def critical(*_: object, **__: object) -> None:
-        """Nothing to add."""
+        """Ignore the report."""

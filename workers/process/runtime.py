@@ -1,4 +1,4 @@
-"""The composition root: policies wired to machinery, once per process."""
+"""The composition root: connects a process's settings, agents, providers and store. Built once per process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from midwatch.orchestration.client.client import Client
 from midwatch.orchestration.ports import Model
 from midwatch.orchestration.steps.leases import LeaseKeeper
 from midwatch.orchestration.steps.runner import StepRunner
-from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.celery_app.flower_events import JobEvents
 from midwatch.workers.providers import Credentials
 from midwatch.workers.providers import load as load_provider
@@ -31,24 +31,24 @@ class SystemClock:
 
     def sleep_ms(self, ms: int) -> None:
         """See `ports.Clock`."""
-        if ms > 0:  # a sleep of nothing gives the processor away all the same
+        if ms > 0:  # time.sleep(0) would still yield the CPU
             time.sleep(ms / 1000)
 
 
 class Runtime:
-    """Everything a worker process holds: connections and clients are made once and kept."""
+    """The objects that one worker process keeps. Connections and clients are made once."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.worker = f"{socket.gethostname()}.{os.getpid()}"
-        self.client: Client = client_of(settings)
-        self.agents: Registry = agents(settings.agents)
+        self.client: Client = make_client(settings)
+        self.agents: Registry = import_agents(settings.agents)
         clock = SystemClock()
         self.leases = LeaseKeeper(self.client.store.renew, clock, settings.lease_ms)
         self.runner = StepRunner(
             store=self.client.store,
             agents=self.agents,
-            model=models(settings),
+            model=make_model_loader(settings),
             gate=RedisGate(
                 self.client.store.client,
                 self.client.operations.keys,
@@ -66,13 +66,16 @@ class Runtime:
 
 
 @cache
-def agents(specs: tuple[str, ...]) -> Registry:
-    """The agents of `MIDWATCH_AGENTS`, imported once: in the main process before it forks, where an error ends the boot."""
+def import_agents(specs: tuple[str, ...]) -> Registry:
+    """Import the agents of `MIDWATCH_AGENTS` once.
+
+    The main process does this before it forks, so an error in an agent ends the start.
+    """
     return load_agents(specs)
 
 
-def models(settings: Settings) -> Callable[[str], Model]:
-    """The provider of a name, its client kept."""
+def make_model_loader(settings: Settings) -> Callable[[str], Model]:
+    """Return a function from a provider's name to its model port, with the credentials of the settings."""
     credentials = Credentials(
         anthropic_api_key=_secret(settings.anthropic_api_key),
         anthropic_base_url=settings.anthropic_base_url,
@@ -94,7 +97,7 @@ _runtimes: dict[int, Runtime] = {}
 
 
 def runtime() -> Runtime:
-    """This process's runtime. A forked child makes its own: connections and threads don't survive a fork."""
+    """Return this process's runtime. A forked child makes a new one: connections and threads don't survive a fork."""
     pid = os.getpid()
     current = _runtimes.get(pid)
     if current is None:

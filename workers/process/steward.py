@@ -1,4 +1,4 @@
-"""The steward in every worker: publishes steps that are due, and owed steps that nobody has claimed in time."""
+"""The steward, a thread in every worker. It publishes due steps, and owed steps that no worker has claimed in time."""
 
 from __future__ import annotations
 
@@ -18,34 +18,35 @@ from midwatch.workers.process.runtime import Runtime, runtime
 log = structlog.get_logger("midwatch.steward")
 
 PATIENCE_MS = 2_000
-"""How long a published step may lie unclaimed while its queue is empty: then its message was lost with a worker."""
+"""How long a published step may be unclaimed while its queue is empty. After that its message was lost with a worker."""
 STALE_MS = 60_000
-"""The same while its queue is not empty: then it most likely waits its turn, and a second message would only add to the queue."""
+"""How long a published step may be unclaimed while its queue is not empty. Until then the step most likely waits its turn,
+and a second message would only lengthen the queue."""
 
 SETTLE_MS = 2_000
-"""At least so long nothing is released after an outage: a commit that waits for the server asks once a second."""
+"""Shortest time without a release after an outage. A commit that waits for the server tries once a second."""
 
 
 class Steward:
-    """One thread. Any number of stewards may run in a fleet: each entry is handed to one of them."""
+    """One thread. A fleet may run any number of stewards: each due step is given to only one of them."""
 
     def __init__(self, current: Runtime, *, after_outage: bool = False) -> None:
         self._runtime = current
         self._after_outage = after_outage
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="midwatch-steward", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="midwatch-steward", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the sweep under way."""
+        """Stop the thread after its current sweep."""
         self._stop.set()
         self._thread.join(timeout=2)
 
     def sweep(self) -> int:
-        """Publish what is due, and what the coordinator lets go. Returns the ms until there is more, or -1."""
+        """Publish due steps and steps that the coordinator admits. Returns the ms until the next one is due, or -1."""
         client = self._runtime.client
         refs, soonest = client.operations.sweep(patience_ms=PATIENCE_MS, stale_ms=STALE_MS, idle=self._idle())
         admitted, more = client.gate.release(client.operations.wake)
@@ -56,7 +57,7 @@ class Steward:
         return min((ms for ms in (soonest, more) if ms >= 0), default=-1)
 
     def _idle(self) -> tuple[bool, bool]:
-        """Are the model and tools queues empty? Always said to be not, where the broker can't be asked."""
+        """Are the model and tools queues empty? Always False if the broker is not this Redis."""
         if not self._runtime.settings.one_server:
             return False, False
         pipe = self._runtime.client.store.client.pipeline(transaction=False)
@@ -67,25 +68,26 @@ class Steward:
         half = len(lengths) // 2
         return not any(lengths[:half]), not any(lengths[half:])
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while not self._stop.is_set():
             wait_ms = self._runtime.settings.sweep_ms
             try:
-                wait_ms = self._turn()
+                wait_ms = self._sweep_and_wait_ms()
             except (StoreUnavailable, *UNAVAILABLE) as error:
                 if not self._after_outage:
                     log.warning("steward.store_unavailable", error=str(error)[:200])
                 self._after_outage = True
             except Exception:
                 log.exception("steward.broke")
-            # Jitter keeps the stewards of a fleet from asking in one breath.
+            # Jitter keeps the stewards of a fleet from sweeping at the same moment.
             self._stop.wait(wait_ms * random.uniform(0.9, 1.1) / 1000)
 
-    def _turn(self) -> int:
-        """Sweep. Returns the ms until the next turn."""
+    def _sweep_and_wait_ms(self) -> int:
+        """Sweep once. Returns the ms until the next sweep."""
         settings = self._runtime.settings
         if self._after_outage:
-            # Leases ran out because they could not be renewed. Who has finished work in hand comes first, or it is done twice.
+            # Leases expired because they could not be renewed. Workers with finished steps must commit before other
+            # workers claim these steps, or the work is done twice.
             self._runtime.client.operations.sweep(patience_ms=0, stale_ms=0, idle=(False, False), limit=0)
             self._after_outage = False
             return max(settings.lease_ms, SETTLE_MS)
@@ -94,7 +96,10 @@ class Steward:
 
 
 class StewardStep(bootsteps.StartStopStep):
-    """Starts and stops the steward with the worker. A thread, not a timer: a solo pool blocks the worker's loop."""
+    """Starts and stops the steward with the worker.
+
+    The steward is a thread and not a timer, because a solo pool blocks the worker's event loop.
+    """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -104,13 +109,13 @@ class StewardStep(bootsteps.StartStopStep):
         self._started = False
 
     def start(self, consumer: Any) -> None:
-        """With the consumer."""
+        """Start the steward with the consumer."""
         self.steward = Steward(runtime(), after_outage=self._started)
         self._started = True
         self.steward.start()
 
     def stop(self, consumer: Any) -> None:
-        """With the consumer: on shutdown, and before a reconnection."""
+        """Stop the steward with the consumer: on shutdown, and before a reconnection."""
         if self.steward:
             self.steward.stop()
             self.steward = None

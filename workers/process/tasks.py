@@ -1,4 +1,7 @@
-"""The Celery tasks: decode, run. Names and arguments are a wire contract (`schemas/wire/`), whatever this module's name."""
+"""The Celery tasks: each decodes its arguments and runs one step.
+
+Task names and arguments are a wire contract (`schemas/wire/`). They do not depend on this module's name.
+"""
 
 from __future__ import annotations
 
@@ -19,34 +22,34 @@ from midwatch.workers.celery_app.app import app
 from midwatch.workers.celery_app.poison import PoisonList
 from midwatch.workers.process.runtime import runtime
 
-START_PATIENCE_S = 60.0
-"""How long a job of another language's producer waits for a server that is away or full: its message is here, and the
-producer was told that it is taken. A step's message needs no patience: the step itself is still owed."""
+START_RETRY_S = 60.0
+"""How long `midwatch.start` retries while the server is unavailable or full. The broker has accepted the message, so the
+producer will not send it again. A step's message needs no retry: the step is still owed."""
 
 log = structlog.get_logger("midwatch.tasks")
 
 
 @app.task(name="midwatch.model")
 def model(*args: Any, **envelope: Any) -> None:
-    """One model turn."""
-    _step("model", args, envelope)
+    """Run one model turn."""
+    _run_step("model", args, envelope)
 
 
 @app.task(name="midwatch.tool")
 def tool(*args: Any, **envelope: Any) -> None:
-    """One tool call."""
-    _step("tools", args, envelope)
+    """Run one tool call."""
+    _run_step("tools", args, envelope)
 
 
 @app.task(name="midwatch.compact")
 def compact(*args: Any, **envelope: Any) -> None:
-    """Make room in a session, beside the job that runs in it."""
-    _step("maintenance", args, envelope)
+    """Compact a session, concurrently with the job that runs in it."""
+    _run_step("maintenance", args, envelope)
 
 
 @app.task(name="midwatch.start")
 def start(*args: Any, **envelope: Any) -> None:
-    """Enqueue a job for a producer in another language; its envelope is in `schemas/wire/start.json`."""
+    """Enqueue a job for a producer in another language. Its envelope is described in `schemas/wire/start.json`."""
     given = args[0] if len(args) == 1 and isinstance(args[0], dict) else envelope
     try:
         wanted = StartEnvelope.model_validate(given)
@@ -55,7 +58,7 @@ def start(*args: Any, **envelope: Any) -> None:
         job = new_job(
             agent,
             wanted.input,
-            job_id=None if wanted.idempotency_key else wanted.job_id,  # the key names the job, as for any producer
+            job_id=None if wanted.idempotency_key else wanted.job_id,  # a job with a key gets its id from the key
             session_id=wanted.session_id,
             idempotency_key=wanted.idempotency_key,
             priority=wanted.priority,
@@ -64,23 +67,23 @@ def start(*args: Any, **envelope: Any) -> None:
         )
         _enqueue(current.client, job)
     except (ValidationError, ConfigError, Refused, UnknownAgent, StoreUnavailable) as error:
-        _poison_list().keep(_queue("model"), json.dumps(given, default=repr), f"midwatch.start: {_why(error)}")
+        _poison_list().keep(_queue("model"), json.dumps(given, default=repr), f"midwatch.start: {_describe(error)}")
 
 
 def _enqueue(client: Client, job: NewJob) -> None:
-    give_up = time.monotonic() + START_PATIENCE_S
+    give_up_s = time.monotonic() + START_RETRY_S
     while True:
         try:
             client.store.enqueue(job, on_interrupt=client.operations.cancel)
             return
         except StoreUnavailable as error:
-            if time.monotonic() >= give_up:
+            if time.monotonic() >= give_up_s:
                 raise
             log.warning("start.store_unavailable", job_id=job.job_id, error=str(error)[:300])
         time.sleep(random.uniform(0.5, 1.0))
 
 
-def _step(queue: str, args: tuple[Any, ...], envelope: dict[str, Any]) -> None:
+def _run_step(queue: str, args: tuple[Any, ...], envelope: dict[str, Any]) -> None:
     version = envelope.pop("v", 1)
     try:
         if args or version != 1:
@@ -89,12 +92,12 @@ def _step(queue: str, args: tuple[Any, ...], envelope: dict[str, Any]) -> None:
             )
         ref = StepRef.model_validate(envelope)
     except (ValidationError, ValueError) as error:
-        _poison_list().keep(_queue(queue), json.dumps([list(args), envelope], default=repr), _why(error))
+        _poison_list().keep(_queue(queue), json.dumps([list(args), envelope], default=repr), _describe(error))
         return
     try:
         runner = runtime().runner
         outcome = runner.compact(ref) if ref.kind is StepKind.COMPACT else runner.run(ref)
-    except StoreUnavailable as error:  # recorded nowhere, acknowledged nothing: the step is still owed
+    except StoreUnavailable as error:  # nothing was recorded, so the step is still owed
         log.warning("step.store_unavailable", job_id=ref.job_id, step=ref.step, error=str(error)[:300])
         return
     log.debug("step.done", job_id=ref.job_id, step=ref.step, outcome=getattr(outcome, "kind", outcome))
@@ -109,8 +112,8 @@ def _queue(name: str) -> str:
     return runtime().client.operations.keys.queue(name)
 
 
-def _why(error: Exception) -> str:
-    """What is wrong, without the values: they may hold what a user said."""
+def _describe(error: Exception) -> str:
+    """Describe an error without the invalid values: they may hold a user's text."""
     if isinstance(error, ValidationError):
         return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))[:300]
     return str(error)[:300]

@@ -1,1 +1,1 @@
-"""What pages and commands share: the waterfall of a job, its conversation, and printing."""
+"""Code that Flower's pages and the commands share: a job's state, its waterfall, its conversation, and printing."""

@@ -1,8 +1,8 @@
-"""What commands print: data on stdout, prose on stderr, and nothing that a terminal would obey.
+"""Printing: data goes to stdout, messages go to stderr, and control characters are made visible.
 
-Half of what is shown was written by a model or by a stranger (answers, reasons, bodies of poison messages). An escape
-sequence in it could retitle the window, hide lines or answer on behalf of the user, so control characters are shown
-and not sent.
+Much of the printed text was written by a model or by a stranger: answers, reasons, bodies of poison messages. An escape
+sequence in it could change the window's title, hide lines, or send input in the user's name. So control characters are
+printed as visible text.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Controls of both ranges (0x9b is an escape sequence in one byte), directions that reorder a line, lone surrogates.
-Tab and newline are left."""
+"""Control characters of both ranges, marks that reorder a line, and lone surrogates. 0x9b alone starts an escape sequence.
+Tab and newline are allowed."""
 
 TIMES = {
     "at_ms": "at",
@@ -33,70 +33,70 @@ TIMES = {
     "started_ms": "started_at",
     "until_ms": "until",
 }
-"""Moments in stored records, and their names in `--json`, where they are ISO 8601. Durations keep their `_ms`."""
+"""Name of a time in stored records -> its name in `--json`, where it is ISO 8601. Durations keep their `_ms`."""
 
 
 def say(text: str) -> None:
-    """Prose, on stderr."""
+    """Print a message on stderr."""
     click.echo(printable_lines(text), err=True)
 
 
 def print_json(document: object) -> None:
-    """One JSON document, on stdout."""
+    """Print one JSON document on stdout."""
     click.echo(_safe_json(document, indent=2))
 
 
 def print_json_line(document: object) -> None:
-    """One line of JSON Lines, at once."""
+    """Print one line of JSON Lines on stdout."""
     click.echo(_safe_json(document, separators=(",", ":")))
 
 
 def _safe_json(document: object, **style: Any) -> str:
-    # What is unsafe occurs inside strings only, where it may be written as an escape: the document stays the same.
+    # Unsafe characters occur only inside strings. There a JSON escape means the same, so the document does not change.
     text = json.dumps(document, ensure_ascii=False, **style)
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def printable_lines(text: str) -> str:
-    """The text with every control character but newline and tab made visible."""
+    """Return the text with every control character except newline and tab made visible."""
     return _UNSAFE.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
 
 
 def printable(text: str, limit: int | None = None) -> str:
-    """The text on one line, made visible, cut to `limit` characters with an ellipsis."""
+    """Return the text on one line, with control characters made visible. Longer texts are cut to `limit` characters."""
     line = " ".join(printable_lines(text).split())
     return line if limit is None or len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
 def print_text(text: str) -> None:
-    """Somebody else's text as data: byte by byte into a file or a pipe, made visible on a terminal."""
+    """Print a model's or a user's text as data: unchanged into a file or a pipe, made visible on a terminal."""
     click.echo(printable_lines(text) if sys.stdout.isatty() else text.encode("utf-8", "backslashreplace"))
 
 
 def document(record: BaseModel) -> dict[str, Any]:
-    """A stored record as `--json` shows it."""
-    plain: dict[str, Any] = _moments(record.model_dump(mode="json"))
+    """Return a stored record as `--json` shows it."""
+    plain: dict[str, Any] = _format_times(record.model_dump(mode="json"))
     return plain
 
 
-def _moments(value: Any) -> Any:
+def _format_times(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            TIMES.get(key, key): iso(item) if key in TIMES and isinstance(item, int) else _moments(item)
+            TIMES.get(key, key): iso(item) if key in TIMES and isinstance(item, int) else _format_times(item)
             for key, item in value.items()
         }
     if isinstance(value, list):
-        return [_moments(item) for item in value]
+        return [_format_times(item) for item in value]
     return value
 
 
 def iso(ms: int) -> str:
-    """A moment, in UTC, to the millisecond."""
+    """Format a time as ISO 8601 in UTC, with milliseconds."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def duration(ms: float) -> str:
-    """A duration in at most six characters: `8 ms`, `1.24 s`, `3m 20s`, `2h 05m`, `4d 03h`."""
+    """Format a duration in at most six characters: `8 ms`, `1.24 s`, `3m 20s`, `2h 05m`, `4d 03h`."""
     if ms < 1_000:
         return f"{ms:.0f} ms"
     seconds = ms / 1_000
@@ -110,12 +110,12 @@ def duration(ms: float) -> str:
 
 
 def count(number: int) -> str:
-    """A count in at most five characters: `940`, `12.3k`, `1.2M`."""
+    """Format a number in at most five characters: `940`, `12.3k`, `1.2M`."""
     if number < 1_000:
         return str(number)
     return f"{number / 1_000:.1f}k" if number < 999_950 else f"{number / 1_000_000:.1f}M"
 
 
-def some(number: int, one: str, many: str = "") -> str:
-    """A number of things: `1 tool call`, `2 tool calls`."""
+def pluralize(number: int, one: str, many: str = "") -> str:
+    """Format a number of things: `1 tool call`, `2 tool calls`."""
     return f"{number} {one if number == 1 else many or one + 's'}"

@@ -1,4 +1,4 @@
-"""The waterfall of a job: one row for each attempt at a step, with its place in time and the reason for it."""
+"""The waterfall of a job: one row for each attempt at a step, with its times and the reason for its outcome."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from midwatch.schemas.job import Job
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import StepKind
 from midwatch.schemas.trace import TraceRecord
-from midwatch.workers.views.conversation import Said
+from midwatch.workers.views.conversation import JobConversation
 
 
 @dataclass(frozen=True)
@@ -20,27 +20,27 @@ class Row:
     step: str
     kind: StepKind
     what: str
-    """The model that answered, or the tool."""
+    """Name of the model that answered, or of the tool."""
     attempt: int
-    """1 for the first."""
+    """1 for the first attempt."""
     outcome: str
     offset_ms: int
     took_ms: int
     waited_ms: int
-    """How long the step lay aside afterwards, before it was tried again; 0 when it was not."""
+    """How long the step waited after this attempt until the next attempt. 0 if there was none."""
     usage: Usage | None
-    why: str
+    reason: str
 
 
-def rows(job: Job, records: Sequence[TraceRecord], said: Said) -> list[Row]:
-    """The job's trace in order of time."""
+def make_rows(job: Job, records: Sequence[TraceRecord], conversation: JobConversation) -> list[Row]:
+    """Return the rows of the job's trace in order of time."""
     ordered = sorted(records, key=lambda record: (record.started_ms, record.ended_ms, record.attempt))
-    return [_row(job, record, ordered[place + 1 :], said) for place, record in enumerate(ordered)]
+    return [_make_row(job, record, ordered[place + 1 :], conversation) for place, record in enumerate(ordered)]
 
 
-def _row(job: Job, record: TraceRecord, later: Sequence[TraceRecord], said: Said) -> Row:
+def _make_row(job: Job, record: TraceRecord, later: Sequence[TraceRecord], conversation: JobConversation) -> Row:
     again = next((each for each in later if each.step == record.step and each.started_ms >= record.ended_ms), None)
-    lay_aside = record.outcome in ("defer", "park", "dead_letter")
+    has_waited = record.outcome in ("defer", "park", "dead_letter")
     return Row(
         step=record.step,
         kind=record.kind,
@@ -49,85 +49,86 @@ def _row(job: Job, record: TraceRecord, later: Sequence[TraceRecord], said: Said
         outcome=record.outcome,
         offset_ms=record.started_ms - job.created_ms,
         took_ms=max(0, record.ended_ms - record.started_ms),
-        waited_ms=again.started_ms - record.ended_ms if again and lay_aside else 0,
+        waited_ms=again.started_ms - record.ended_ms if again and has_waited else 0,
         usage=record.usage,
-        why=why(record, said),
+        reason=explain(record, conversation),
     )
 
 
-def why(record: TraceRecord, said: Said) -> str:
-    """The reason for what happened: a failure, what is waited for, what the model said, what the tool answered."""
+def explain(record: TraceRecord, conversation: JobConversation) -> str:
+    """Explain a row: by its failure, its reason for waiting, the model's text, or the tool's error."""
     if record.failure is not None:
         return f"{record.failure.kind}: {record.failure.detail}"
     if record.reason:
         return record.reason
     if record.kind is StepKind.TOOL:
-        result = said.results.get(record.step)
+        result = conversation.results.get(record.step)
         effect = "effect unknown; " if record.effect == "unknown" else ""
         return effect + (result.content if result and result.is_error else "")
     parts = [f"refused: {problem}" for problem in record.invalid]
-    text = said.texts.get(record.step, "").strip()
+    text = conversation.texts.get(record.step, "").strip()
     if text:
         parts.insert(0, f"“{text}”")
     elif record.tools:
-        parts.insert(0, f"calls {_tally(record.tools)}")
+        parts.insert(0, f"calls {_count_names(record.tools)}")
     if record.asked:
         parts.append(f"asked with {record.asked}")
     return "; ".join(parts)
 
 
-def _tally(names: Sequence[str]) -> str:
-    """`search ×6, refund`: six calls of one tool in one turn are worth seeing as six."""
+def _count_names(names: Sequence[str]) -> str:
+    """List each name once with its count: `search ×6, refund`."""
     counts = {name: names.count(name) for name in dict.fromkeys(names)}
     return ", ".join(name if times == 1 else f"{name} ×{times}" for name, times in counts.items())
 
 
 class Timeline:
-    """From moments to columns: work is to scale, a stretch in which nothing ran is at most as long as the longest step.
+    """Maps times to columns of a drawing.
 
-    Beside two hours of waiting for a human, the seconds that the job worked could not be told apart.
+    Work is drawn to scale. Idle time is cut to the length of the longest step: next to two hours of waiting for a human,
+    the seconds of work would not be visible.
 
     Args:
-        spans: when something ran, as (from, to) in ms.
-        columns: how wide the drawing is.
+        spans: when steps ran, as (from, to) in ms.
+        columns: the width of the drawing.
 
     """
 
     def __init__(self, spans: Sequence[tuple[int, int]], columns: int) -> None:
-        busy = _merged(spans)
+        busy = _merge(spans)
         longest_gap_ms = max([1, *(end - start for start, end in spans)])
-        self._moments, self._places = [0], [0.0]
+        self._times, self._places = [0], [0.0]
         for start, end in busy:
             self._add(start, longest_gap_ms)
             self._add(end, end - start)
         self._scale = columns / (self._places[-1] or 1.0)
 
-    def _add(self, moment: int, longest_ms: int) -> None:
-        self._places.append(self._places[-1] + min(moment - self._moments[-1], longest_ms))
-        self._moments.append(moment)
+    def _add(self, time_ms: int, longest_ms: int) -> None:
+        self._places.append(self._places[-1] + min(time_ms - self._times[-1], longest_ms))
+        self._times.append(time_ms)
 
-    def at(self, moment: int) -> float:
-        """The column of a moment; moments outside lie on the edges."""
-        after = bisect_right(self._moments, moment)
-        if after >= len(self._moments):
+    def column_at(self, time_ms: int) -> float:
+        """Return the column of a time. Times outside the drawing are at its edges."""
+        after = bisect_right(self._times, time_ms)
+        if after >= len(self._times):
             return self._places[-1] * self._scale
         if after == 0:
             return 0.0
-        start, end = self._moments[after - 1], self._moments[after]
-        share = (moment - start) / (end - start)
+        start, end = self._times[after - 1], self._times[after]
+        share = (time_ms - start) / (end - start)
         return (self._places[after - 1] + share * (self._places[after] - self._places[after - 1])) * self._scale
 
     def bar(self, row: Row, columns: int, *, work: str, wait: str) -> str:
-        """The row's work, then how long it lay aside."""
+        """Draw a row's bar: its work, then its waiting time."""
         end_ms = row.offset_ms + row.took_ms
-        begin = min(int(self.at(row.offset_ms)), columns - 1)
-        end = min(max(round(self.at(end_ms)), begin + 1), columns)
-        again = min(round(self.at(end_ms + row.waited_ms)), columns) if row.waited_ms else end
+        begin = min(int(self.column_at(row.offset_ms)), columns - 1)
+        end = min(max(round(self.column_at(end_ms)), begin + 1), columns)
+        again = min(round(self.column_at(end_ms + row.waited_ms)), columns) if row.waited_ms else end
         return (" " * begin + work * (end - begin) + wait * (again - end)).ljust(columns)
 
 
-def _merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Spans without their overlaps, none before 0."""
+def _merge(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Merge overlapping spans, and cut them at 0."""
     merged: list[tuple[int, int]] = []
     for start, end in sorted((max(0, start), max(0, end)) for start, end in spans):
         if merged and start <= merged[-1][1]:

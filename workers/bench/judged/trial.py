@@ -17,7 +17,7 @@ from midwatch.orchestration.errors import MidwatchError
 from midwatch.workers.bench.judged import agents, naive
 from midwatch.workers.bench.judged.llmock_run import PATHS, Judge, Judgement
 from midwatch.workers.bench.steps.fleet_run import PREFIX
-from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.local.fleet import Fleet, wait_ready, worker_argv
 from midwatch.workers.settings import Settings
@@ -107,7 +107,7 @@ class Trial:
             "MIDWATCH_EVENTS": "false",
             **judge.environment(),
         }
-        client = client_of(Settings(redis_url=server.url, prefix=PREFIX))
+        client = make_client(Settings(redis_url=server.url, prefix=PREFIX))
         if self.contestant.limits is not None:
             for agent in agents.BY_VENDOR.values():
                 client.gate.set(str(agent.model), rpm=self.rpm, **self.contestant.limits)

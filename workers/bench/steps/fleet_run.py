@@ -17,7 +17,7 @@ from midwatch.orchestration.errors import MidwatchError
 from midwatch.orchestration.keyspace import PARTITIONS
 from midwatch.schemas.step import StepKind
 from midwatch.workers.bench.measure import cpu_s, kept_bytes, percentile, redis_commands
-from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.local.fleet import Fleet, wait_ready, worker_argv
 from midwatch.workers.local.process import Member
@@ -71,7 +71,7 @@ class FleetRun:
             "MIDWATCH_EVENTS": "false",
             "MIDWATCH_LOG_LEVEL": "WARNING",
         }
-        client = client_of(Settings(redis_url=self.server.url, prefix=PREFIX))
+        client = make_client(Settings(redis_url=self.server.url, prefix=PREFIX))
         argv = worker_argv("model,tools,maintenance", self.pool, self.concurrency)
         with (
             tempfile.TemporaryDirectory() as logs,

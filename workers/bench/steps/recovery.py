@@ -15,7 +15,7 @@ from midwatch.orchestration.client.client import Client
 from midwatch.orchestration.errors import MidwatchError
 from midwatch.schemas.job import JobStatus
 from midwatch.workers.bench.steps.fleet_run import PREFIX
-from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.local.fleet import Fleet, wait_ready, worker_argv
 from midwatch.workers.local.process import Member
@@ -46,7 +46,7 @@ def run(
             "MIDWATCH_EVENTS": "false",
             "BENCH_EFFECTS": str(effects),
         }
-        client = client_of(Settings(redis_url=server.url, prefix=PREFIX))
+        client = make_client(Settings(redis_url=server.url, prefix=PREFIX))
         with Fleet(env, Path(folder) / "logs") as fleet:
             argv = worker_argv("model,tools,maintenance", "threads", jobs)
             workers = [fleet.start(f"worker-{n}", argv) for n in range(processes)]

@@ -16,7 +16,7 @@ from midwatch.workers.bench.storm_real.call import DOWNSTREAM, MODEL, RETRIES_VA
 from midwatch.workers.bench.storm_real.naive import play as play_naive
 from midwatch.workers.bench.storm_real.plan import Calls, Scenario, Storm
 from midwatch.workers.bench.storm_real.server import Downstream
-from midwatch.workers.celery_app.dispatch import client_of
+from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.local.fleet import Fleet, wait_ready, worker_argv
 from midwatch.workers.settings import Settings
@@ -79,7 +79,7 @@ def play(storm: Storm, folder: Path) -> dict[str, Any]:
         Downstream(storm.course()) as downstream,
         Fleet(environment(storm, server.url, downstream.url), folder) as fleet,
     ):
-        client = client_of(Settings(redis_url=server.url, prefix=PREFIX))
+        client = make_client(Settings(redis_url=server.url, prefix=PREFIX))
         with closing(client.store.client):
             argv = worker_argv("model,tools,maintenance", "threads", storm.threads)
             for member in [fleet.start(f"worker-{n}", argv) for n in range(storm.processes)]:

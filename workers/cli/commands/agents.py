@@ -19,10 +19,10 @@ def load_agents(current: Settings) -> Registry:
 
     """
     from midwatch.orchestration.errors import ConfigError
-    from midwatch.workers.process.runtime import agents
+    from midwatch.workers.process.runtime import import_agents
 
     try:
-        return agents(current.agents)
+        return import_agents(current.agents)
     except ConfigError as error:
         raise ConfigError(f"{error}{_where(error)}") from error
     except Exception as error:

@@ -1,4 +1,4 @@
-"""`midwatch approvals`: what was parked until a human decides, and the decision."""
+"""`midwatch approvals`: list the parked steps, and approve or reject them."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ MOST_PARKED = 10_000
 
 @click.group(cls=InOrder)
 def approvals() -> None:
-    """Decide what was parked for a human."""
+    """Approve or reject steps that are parked for a human."""
 
 
 @approvals.command("list")
 @options.as_json
 def list_approvals(as_json: bool) -> None:
-    """List what waits for a decision, with the arguments of the call in question."""
+    """List the calls that wait for a decision, with their arguments."""
     client = connect()
     parked = client.jobs.list(limit=MOST_PARKED, status="parked")
-    asked = [(job, call_in_question(client, job)) for job in parked]
+    pairs = [(job, find_parked_call(client, job)) for job in parked]
     if as_json:
-        print_json({"approvals": [_document(job, call) for job, call in asked]})
+        print_json({"approvals": [_document(job, call) for job, call in pairs]})
         return
-    if not sys.stdout.isatty() or not asked:
+    if not sys.stdout.isatty() or not pairs:
         titles = [Column(title) for title in ("JOB", "STEP", "AGENT", "QUESTION", "CALL")]
-        print_table(titles, [_row(job, call) for job, call in asked], empty="nothing waits for a decision")
+        print_table(titles, [_row(job, call) for job, call in pairs], empty="nothing waits for a decision")
         return
-    for number, (job, call) in enumerate(asked):
+    for number, (job, call) in enumerate(pairs):
         if number:
             click.echo()
         print_card(list(zip(("job", "step", "agent", "question", "call"), _row(job, call), strict=True)))
@@ -52,10 +52,10 @@ def _row(job: Job, call: ToolCall | None) -> tuple[str, ...]:
     return job.job_id, step, job.agent, question, f"{call.name}({call.raw_arguments})" if call else ""
 
 
-def call_in_question(client: Client, job: Job) -> ToolCall | None:
-    """The tool call that a parked job asks about: nobody should approve what they have not seen."""
+def find_parked_call(client: Client, job: Job) -> ToolCall | None:
+    """Find the tool call that a parked job asks about. A person must see the call before approving it."""
     from midwatch.orchestration.errors import NotFound
-    from midwatch.workers.views.conversation import said
+    from midwatch.workers.views.conversation import find_conversation
 
     if job.waiting is None:
         return None
@@ -63,16 +63,16 @@ def call_in_question(client: Client, job: Job) -> ToolCall | None:
         messages = client.sessions.messages(job.session_id)
     except NotFound:
         return None
-    return said(job, client.jobs.trace(job.job_id), messages).calls.get(job.waiting.step)
+    return find_conversation(job, client.jobs.trace(job.job_id), messages).calls.get(job.waiting.step)
 
 
 def _document(job: Job, call: ToolCall | None) -> dict[str, Any]:
     waiting = document(job.waiting) if job.waiting else {}
-    asked = {"tool": call.name, "arguments": call.raw_arguments} if call else {"tool": None, "arguments": None}
-    return {"job_id": job.job_id, "session_id": job.session_id, "agent": job.agent, **waiting, **asked}
+    fields = {"tool": call.name, "arguments": call.raw_arguments} if call else {"tool": None, "arguments": None}
+    return {"job_id": job.job_id, "session_id": job.session_id, "agent": job.agent, **waiting, **fields}
 
 
-step = click.option("--step", metavar="STEP", help="Which parked step, when there are several; by default the last.")
+step = click.option("--step", metavar="STEP", help="The parked step, if there are several. Default: the last.")
 
 
 @approvals.command("approve")
@@ -81,21 +81,21 @@ step = click.option("--step", metavar="STEP", help="Which parked step, when ther
 def approve(job_id: str, step: str | None) -> None:
     """Let the parked call of a job run."""
     handle = connect().jobs.get(job_id)
-    _report(handle.approve(step), job_id, "approved: the call runs")
+    _report(handle.approve(step), job_id, "approved: the call will run")
 
 
 @approvals.command("reject")
 @options.job_id
 @step
-@click.option("--reason", default="", help="Why; the model is told.")
+@click.option("--reason", default="", help="The reason. The model reads it.")
 def reject(job_id: str, step: str | None, reason: str) -> None:
-    """Refuse the parked call of a job. The model is told, and the job goes on."""
+    """Reject the parked call of a job. The model reads the rejection, and the job goes on."""
     handle = connect().jobs.get(job_id)
-    _report(handle.reject(reason, step), job_id, "rejected: the model is told, and goes on without")
+    _report(handle.reject(reason, step), job_id, "rejected: the model reads this and goes on without the call")
 
 
 def _report(decided: bool, job_id: str, done: str) -> None:
     if not decided:
-        say(f"job {job_id}: that step is not parked; somebody decided before, or its step is another one")
+        say(f"job {job_id}: this step is not parked; it was decided already, or another step is parked")
         raise click.exceptions.Exit(Exit.REFUSED)
     say(f"job {job_id} is {done}")

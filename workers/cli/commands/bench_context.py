@@ -95,9 +95,9 @@ def _provider(summary_model: str) -> Model:
     """Who answers for the model that summarizes, with the environment's credentials."""
     from midwatch.orchestration.agents.model_names import ModelName
     from midwatch.workers.cli.environment import read_settings
-    from midwatch.workers.process.runtime import models
+    from midwatch.workers.process.runtime import make_model_loader
 
-    return models(read_settings())(ModelName.parse(summary_model).provider)
+    return make_model_loader(read_settings())(ModelName.parse(summary_model).provider)
 
 
 def _by_transcript(figures: dict[str, Any]) -> dict[str, Any]:

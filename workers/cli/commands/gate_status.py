@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from midwatch.workers.cli.assignments import shown
 from midwatch.workers.cli.tables import Column, lay_out
-from midwatch.workers.views.output import count, document, duration, iso, some
+from midwatch.workers.views.output import count, document, duration, iso, pluralize
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -74,7 +74,7 @@ def _reasons(status: DownstreamStatus, now_ms: int) -> Iterator[str]:
     if status.breaker == "open":
         yield f"breaker open, probes in {duration(status.open_ms)}"
     elif status.breaker == "half_open":
-        yield f"breaker half open, {some(status.probes, 'probe')} out"
+        yield f"breaker half open, {pluralize(status.probes, 'probe')} out"
     if status.sick:
         total = status.window_ok + status.window_failed
         yield f"{status.window_failed} of its last {total} calls failed: retries go by its budget"
@@ -94,10 +94,10 @@ def card(status: DownstreamStatus, limits: Limits, now_ms: int) -> list[tuple[st
         ("rate", f"{_percent(status.rate_factor)} of its limits" if status.limits else ""),
         *((_words(each), _bucket(each, status, limits)) for each in RATES if each in status.limits),
         ("waiting", _lines(status)),
-        ("live", some(status.live, "call") + (f", of them {some(status.probes, 'probe')}" if status.probes else "")),
+        ("live", pluralize(status.live, "call") + (f", of them {pluralize(status.probes, 'probe')}" if status.probes else "")),
         ("breaker", f"{_words(status.breaker)}; lately {status.window_ok:,} calls went well, {status.window_failed:,} failed"),
         ("retries left", f"{status.retries_left:.1f}; this budget binds {binds}"),
-        ("admitted", f"{status.admitted:,}, of them {some(status.retried, 'retry', 'retries')}"),
+        ("admitted", f"{status.admitted:,}, of them {pluralize(status.retried, 'retry', 'retries')}"),
         ("not admitted", f"{status.waited:,} times told to wait, {status.denied:,} denied"),
         ("came back", f"{status.ok:,} ok, {status.failed:,} failed, {status.throttled:,} throttled, {status.lost:,} lost"),
         ("a call", _usual(status)),

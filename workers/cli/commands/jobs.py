@@ -1,4 +1,4 @@
-"""`midwatch jobs`: what jobs there are, one of them in full, one of them as it happens, one of them cancelled."""
+"""`midwatch jobs`: list jobs, show one, follow one while it runs, and cancel one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from midwatch.workers.cli.environment import connect, server_ms
 from midwatch.workers.cli.exits import Exit
 from midwatch.workers.cli.lazy_group import InOrder
 from midwatch.workers.cli.tables import Column, print_card, print_table
+from midwatch.workers.views.job_state import describe_wait
 from midwatch.workers.views.output import count, document, duration, iso, print_json, print_json_line, say
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def jobs() -> None:
 
 
 @jobs.command("list")
-@click.option("--status", type=click.Choice(STATUSES), help="Only jobs that stand so.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only jobs with this status.")
 @click.option("--agent", metavar="NAME", help="Only jobs of this agent.")
 @options.limit
 @options.as_json
@@ -54,18 +55,18 @@ def list_jobs(status: str | None, agent: str | None, limit: int, as_json: bool) 
             duration(now_ms - job.created_ms),
             str(job.turn),
             count(job.usage.input_tokens + job.usage.output_tokens),
-            why(job, now_ms),
+            explain_status(job, now_ms),
         )
         for job in found
     ]
-    print_table(columns, rows, empty="no jobs; `midwatch submit AGENT INPUT` makes one")
+    print_table(columns, rows, empty="no jobs; `midwatch submit AGENT INPUT` enqueues one")
 
 
 @jobs.command("show")
 @options.job_id
 @options.as_json
 def show_job(job_id: str, as_json: bool) -> None:
-    """Show all that is known of a job."""
+    """Show one job with all its fields."""
     client = connect()
     job = client.jobs.show(job_id)
     if as_json:
@@ -77,7 +78,10 @@ def show_job(job_id: str, as_json: bool) -> None:
 @jobs.command("tail")
 @options.job_id
 def tail_job(job_id: str) -> None:
-    """Print a job's steps as they are committed. One JSON line each, until the job ends."""
+    """Print a job's steps as they are committed.
+
+    Prints one line of JSON for each step until the job ends.
+    """
     for record in connect().jobs.get(job_id).events(follow=True):
         print_json_line(document(record))
 
@@ -85,10 +89,13 @@ def tail_job(job_id: str) -> None:
 @jobs.command("cancel")
 @options.job_id
 def cancel_job(job_id: str) -> None:
-    """Cancel a job. What is under way ends at its next step; nothing new of it begins."""
+    """Cancel a job.
+
+    A running step finishes. No further step of the job starts.
+    """
     client = connect()
     if client.jobs.cancel(job_id):
-        say(f"job {job_id} is cancelled: nothing of it starts any more")
+        say(f"job {job_id} is cancelled: no further step of it starts")
         return
     status = client.jobs.show(job_id).status
     say(f"job {job_id} had ended already: {status}")
@@ -96,22 +103,19 @@ def cancel_job(job_id: str) -> None:
         raise click.exceptions.Exit(Exit.REFUSED)
 
 
-def why(job: Job, now_ms: int) -> str:
-    """What the job waits for and until when, or what it failed of."""
+def explain_status(job: Job, now_ms: int) -> str:
+    """Explain the job's status: what it waits for and until when, or why it failed."""
     if job.status.ended:
         return f"{job.failure.kind}: {job.failure.detail}" if job.failure else ""
     if job.waiting is None:
-        return f"{job.open_calls} tool calls under way" if job.open_calls > 1 else ""
-    waiting = job.waiting
-    if job.status == "parked" or waiting.until_ms is None:
-        return waiting.reason
-    word = f"retrying, attempt {waiting.attempt + 1}" if waiting.attempt else "waiting"
-    left_ms = waiting.until_ms - now_ms
-    return f"{word}, {f'next in {duration(left_ms)}' if left_ms > 0 else 'due now'}: {waiting.reason}"
+        return f"{job.open_calls} tool calls running" if job.open_calls > 1 else ""
+    if job.status == "parked" or job.waiting.until_ms is None:
+        return job.waiting.reason
+    return str(describe_wait(job.waiting, now_ms))
 
 
 def card(job: Job, now_ms: int) -> list[tuple[str, str]]:
-    """The job as names and values."""
+    """Return the job as names and values."""
     end_ms = job.finished_ms if job.finished_ms and job.status.ended else now_ms
     usage = job.usage
     cached = f" ({count(usage.cached_tokens)} cached)" if usage.cached_tokens else ""
@@ -119,7 +123,7 @@ def card(job: Job, now_ms: int) -> list[tuple[str, str]]:
     return [
         ("job", job.job_id),
         ("status", job.status.value),
-        ("why", why(job, now_ms)),
+        ("why", explain_status(job, now_ms)),
         ("agent", f"{job.agent} {job.agent_version}".strip()),
         ("session", job.session_id),
         ("root job", job.root_id if job.root_id != job.job_id else ""),

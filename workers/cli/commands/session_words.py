@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from midwatch.workers.views.output import count, printable, printable_lines, some
+from midwatch.workers.views.output import count, pluralize, printable, printable_lines
 
 if TYPE_CHECKING:
     from midwatch.orchestration.store.sessions import SessionNumbers
@@ -30,14 +30,14 @@ Paragraph = tuple[str, str, str]
 
 def numbers_card(numbers: SessionNumbers, most_bytes: int) -> list[tuple[str, str]]:
     """The numbers as names and values. `most_bytes`: of originals that one session may keep."""
-    archived = f", {some(numbers.groups_archived, 'group')} archived" if numbers.groups_archived else ""
+    archived = f", {pluralize(numbers.groups_archived, 'group')} archived" if numbers.groups_archived else ""
     tokens = numbers.last_call_tokens
     return [
         ("session", numbers.session_id),
         ("held by job", numbers.active_job or ""),
-        ("live", f"{some(numbers.messages, 'message')} in {some(numbers.groups_live, 'group')}{archived}"),
+        ("live", f"{pluralize(numbers.messages, 'message')} in {pluralize(numbers.groups_live, 'group')}{archived}"),
         ("compactions", str(numbers.compactions or "")),
-        ("kept whole", some(numbers.results_kept, "result") if numbers.results_kept else ""),
+        ("kept whole", pluralize(numbers.results_kept, "result") if numbers.results_kept else ""),
         ("originals", f"{numbers.originals_bytes:,} of {most_bytes:,} bytes" if numbers.originals_bytes else ""),
         ("last call", "" if tokens is None else f"{count(tokens)} tokens ({numbers.last_call_model})"),
         ("in Redis", f"{numbers.redis_bytes:,} bytes"),

@@ -1,4 +1,4 @@
-"""`midwatch trace`: the waterfall of a job on the terminal, each step with its why, and the totals below."""
+"""`midwatch trace`: the waterfall of a job on the terminal, with the reason for each step and the totals."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from midwatch.workers.cli import options
-from midwatch.workers.cli.commands.jobs import why as why_of_job
+from midwatch.workers.cli.commands.jobs import explain_status
 from midwatch.workers.cli.environment import connect, server_ms
 from midwatch.workers.cli.tables import STYLES, Column, console, lay_out, print_lines
-from midwatch.workers.views.output import count, document, duration, print_json, printable, some
+from midwatch.workers.views.output import count, document, duration, pluralize, print_json, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ TABLE = (
     Column("WHY", kind="long"),
 )
 
-LONGEST_WHAT = 26
+MOST_NAME_CHARS = 26
 
 
 @click.command()
@@ -41,20 +41,20 @@ LONGEST_WHAT = 26
 def trace(job_id: str, as_json: bool) -> None:
     """Show what a job did, step by step, and why.
 
-    Bars are work, dots are waiting; long waits are cut short.
+    Bars are work and dots are waiting. Long waits are shortened.
     """
     from midwatch.orchestration.errors import NotFound
-    from midwatch.workers.views.conversation import Said, said
-    from midwatch.workers.views.waterfall import rows
+    from midwatch.workers.views.conversation import JobConversation, find_conversation
+    from midwatch.workers.views.waterfall import make_rows
 
     client = connect()
     job = client.jobs.show(job_id)
     records = client.jobs.trace(job_id)
     try:
-        spoken = said(job, records, client.sessions.messages(job.session_id))
-    except NotFound:  # nothing was said yet
-        spoken = Said()
-    found = rows(job, records, spoken)
+        conversation = find_conversation(job, records, client.sessions.messages(job.session_id))
+    except NotFound:  # the session has no message yet
+        conversation = JobConversation()
+    found = make_rows(job, records, conversation)
     if as_json:
         print_json({"job": document(job), "steps": [_document(job, row) for row in found]})
         return
@@ -78,12 +78,12 @@ def _document(job: Job, row: Row) -> dict[str, Any]:
         "took_ms": row.took_ms,
         "waited_ms": row.waited_ms,
         "usage": row.usage.model_dump(mode="json") if row.usage else None,
-        "why": row.why,
+        "why": row.reason,
     }
 
 
 def draw(found: Sequence[Row], width: int, *, ascii_only: bool = False) -> list[Text]:
-    """The lines of the waterfall, fitted to a terminal."""
+    """Draw the waterfall as lines that fit a terminal of `width` columns."""
     from midwatch.workers.views.waterfall import Timeline
 
     columns = max(8, min(30, width // 6))
@@ -102,17 +102,17 @@ def _cells(row: Row, bar: str) -> tuple[str | Text, ...]:
         duration(row.offset_ms),
         Text(bar, colour or ("cyan" if row.kind == "model" else "blue")),
         row.step,
-        printable(row.what, LONGEST_WHAT),
+        printable(row.what, MOST_NAME_CHARS),
         str(row.attempt) if row.attempt > 1 else "",
         duration(row.took_ms),
         row.outcome,
         f"{count(usage.input_tokens)} / {count(usage.output_tokens)}" if usage else "",
-        Text(printable(row.why), "dim"),
+        Text(printable(row.reason), "dim"),
     )
 
 
 def totals(job: Job, found: Sequence[Row], now_ms: int) -> list[Text]:
-    """How the job stands, and what it took."""
+    """Return the lines with the job's status, its time and its tokens."""
     from rich.text import Text
 
     end_ms = job.finished_ms if job.finished_ms and job.status.ended else now_ms
@@ -121,17 +121,17 @@ def totals(job: Job, found: Sequence[Row], now_ms: int) -> list[Text]:
     cached = f" ({count(usage.cached_tokens)} cached)" if usage.cached_tokens else ""
     facts = [
         duration(end_ms - job.created_ms),
-        f"{some(job.turn, 'model turn')} in {duration(by_kind['model'])}",
-        f"{some(job.tool_calls, 'tool call')} in {duration(by_kind['tool'])}" if job.tool_calls else "",
-        f"{some(job.invalid_calls, 'invalid call')} refused" if job.invalid_calls else "",
-        some(job.retries, "retry", "retries") if job.retries else "",
+        f"{pluralize(job.turn, 'model turn')} in {duration(by_kind['model'])}",
+        f"{pluralize(job.tool_calls, 'tool call')} in {duration(by_kind['tool'])}" if job.tool_calls else "",
+        f"{pluralize(job.invalid_calls, 'invalid call')} refused" if job.invalid_calls else "",
+        pluralize(job.retries, "retry", "retries") if job.retries else "",
         f"waited {duration(waited_ms)}" if waited_ms else "",
         f"{count(usage.input_tokens)} tokens in{cached}, {count(usage.output_tokens)} out",
     ]
     summary = Text(job.status.value, STYLES.get(job.status.value, ""))
     summary.append(" · " + " · ".join(filter(None, facts)), "default")
     lines = [Text(), summary] if found else [summary]
-    reason = why_of_job(job, now_ms)
+    reason = explain_status(job, now_ms)
     if reason:
         lines.append(Text(printable(reason)))
     if job.status == "dead_lettered":

@@ -1,4 +1,4 @@
-"""How a job's standing is said. Durations and counts are said as the command line says them."""
+"""A job's state in one line: what it does, what it waits for and until when, or why it ended."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from dataclasses import dataclass
 
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.job import Job, JobStatus, Waiting
-from midwatch.workers.views.output import count, duration
-
-__all__ = ["Standing", "cause", "count", "cut", "duration", "standing"]
+from midwatch.workers.views.output import duration
 
 SHOWN_CHARS = 200
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where a job stands: a word, and what it waits for or why it ended."""
+class JobState:
+    """A word for the state, and the reason for it."""
 
     word: str
     detail: str
@@ -37,31 +35,33 @@ _TONES = {
 }
 
 
-def standing(job: Job, now_ms: int) -> Standing:
-    """What the job does now, or what it waits for and until when: `retrying, attempt 3, next in 12 s: rate_limited`."""
+def describe_state(job: Job, now_ms: int) -> JobState:
+    """Describe a job's state: `retrying, attempt 3, next in 12 s: rate_limited`. Long reasons are cut."""
     word, tone = job.status.replace("_", " "), _TONES[job.status]
     if job.status is JobStatus.RUNNING and job.waiting:
-        return _put_back(job.waiting, now_ms)
+        return describe_wait(job.waiting, now_ms, SHOWN_CHARS)
     if job.status is JobStatus.PARKED and job.waiting:
-        return Standing(word, cut(job.waiting.reason), tone)
-    return Standing(word, cause(job.failure) if job.failure else "", tone)
+        return JobState(word, cut(job.waiting.reason), tone)
+    return JobState(word, describe_failure(job.failure) if job.failure else "", tone)
 
 
-def _put_back(waiting: Waiting, now_ms: int) -> Standing:
+def describe_wait(waiting: Waiting, now_ms: int, most_chars: int | None = None) -> JobState:
+    """Describe what a deferred step waits for. The reason is cut to `most_chars`."""
     left_ms = (waiting.until_ms or now_ms) - now_ms
     soon = f"{-(-left_ms // 1_000)} s" if left_ms < 100_000 else duration(left_ms)
     when = f"next in {soon}" if left_ms > 0 else "due now"
-    why = f": {cut(waiting.reason)}" if waiting.reason else ""
+    reason = waiting.reason if most_chars is None else cut(waiting.reason, most_chars)
+    detail = f"{when}: {reason}" if reason else when
     if waiting.attempt:
-        return Standing("retrying", f"attempt {waiting.attempt + 1}, {when}{why}", "warning")
-    return Standing("waiting", f"{when}{why}", "warning")
+        return JobState("retrying", f"attempt {waiting.attempt + 1}, {detail}", "warning")
+    return JobState("waiting", detail, "warning")
 
 
-def cause(failure: Failure) -> str:
-    """A failure in one line."""
+def describe_failure(failure: Failure) -> str:
+    """Describe a failure in one line."""
     return cut(f"{failure.kind}: {failure.detail}")
 
 
 def cut(text: str, limit: int = SHOWN_CHARS) -> str:
-    """At most `limit` characters of it."""
+    """Cut a text to at most `limit` characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

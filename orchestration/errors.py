@@ -1,18 +1,18 @@
-"""The exception tree.
+"""All exceptions of this package.
 
 MidwatchError
-  + ConfigError            a declaration is wrong: raised where it is made
-  |   + UnknownAgent       no agent of that name is loaded here
-  + Refused                the request is understood and refused
+  + ConfigError            a declaration is wrong; raised where it is made
+  |   + UnknownAgent       no agent of that name is loaded in this process
+  + Refused                the request is valid, but not allowed now
   |   + SessionBusy        the session runs another job, and the policy is `reject`
-  |   + RunInsideTool      agent.run inside a tool: a worker must not wait for the fleet
-  + NotFound               no such job, dead letter, session
+  |   + RunInsideTool      agent.run was called inside a tool: a worker must not wait for the fleet
+  + NotFound               no such job, dead letter or session
   + JobTimeout             result(timeout_s) ran out; the job goes on
   + StoreUnavailable       Redis can't be reached, or refuses to write
-  + ModelError             a provider call failed; `failure` says how
-  + ToolError              raised BY a tool: its request was wrong, and the model is told
-  + ToolFailed             a tool raised anything else or ran out of time; `failure` says how
-  + LeaseLost              someone else holds the step now: drop the work
+  + ModelError             a provider call failed; `failure` holds the kind and detail
+  + ToolError              raised BY a tool: its request was wrong; the message is returned to the model
+  + ToolFailed             a tool raised anything else or ran out of time; `failure` holds the kind and detail
+  + LeaseLost              another worker holds the step now; drop the work
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from midwatch.schemas.failure import Failure
 
 
 class MidwatchError(Exception):
-    """Root of everything this package raises."""
+    """Base class of every exception of this package."""
 
 
 class ConfigError(MidwatchError, ValueError):
-    """Raised when a declaration is wrong: says what was expected, what came, what to do."""
+    """Raised when a declaration is wrong. The message says what was expected, what was given, and what to do."""
 
 
 class UnknownAgent(ConfigError):
-    """Raised when an agent is named that this process has not loaded."""
+    """Raised when this process has not loaded the agent of that name."""
 
 
 class Refused(MidwatchError):
-    """Raised when a request is understood and refused."""
+    """Raised when a request is valid but not allowed now."""
 
 
 class SessionBusy(Refused):
@@ -43,7 +43,7 @@ class SessionBusy(Refused):
 
 
 class RunInsideTool(Refused):
-    """Raised when `agent.run` is called inside a tool; `agent.as_tool()` is the way."""
+    """Raised when `agent.run` is called inside a tool. Use `agent.as_tool()` instead."""
 
 
 class NotFound(MidwatchError, LookupError):
@@ -59,7 +59,7 @@ class StoreUnavailable(MidwatchError, ConnectionError):
 
 
 class ModelError(MidwatchError):
-    """Raised by a provider. Picklable; holds neither key nor prompt nor the SDK's own exception."""
+    """Raised by a provider. Picklable. Holds no key, no prompt, and not the SDK's own exception."""
 
     def __init__(self, failure: Failure, ratelimit: Mapping[str, str] | None = None, sent: bool = True) -> None:
         super().__init__(failure, ratelimit, sent)
@@ -67,7 +67,7 @@ class ModelError(MidwatchError):
         self.ratelimit = ratelimit or {}
         """The provider's rate-limit headers, for the coordinator."""
         self.sent = sent
-        """False: the provider never saw the call, so it costs nothing."""
+        """False if the provider never got the call, so that it costs nothing."""
 
     def __str__(self) -> str:
         return f"{self.failure.kind}: {self.failure.detail}"
@@ -76,12 +76,12 @@ class ModelError(MidwatchError):
 class ToolError(MidwatchError):
     """Raise this in a tool to tell the model what was wrong with its request (no such order, not allowed, too late).
 
-    It is an answer, not a fault: never retried, never a dead letter.
+    The message is the tool's answer to the model. The call is never retried and never becomes a dead letter.
     """
 
 
 class ToolFailed(MidwatchError):
-    """Raised when a tool raised or ran out of time."""
+    """Raised when a tool raises something other than ToolError, or runs out of time."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure)
@@ -92,4 +92,4 @@ class ToolFailed(MidwatchError):
 
 
 class LeaseLost(MidwatchError):
-    """Raised when a step was claimed by someone else meanwhile. The work is dropped, without a trace of it in the session."""
+    """Raised when another worker has claimed the step in the meantime. The work is dropped and leaves nothing in the session."""

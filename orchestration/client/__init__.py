@@ -1,1 +1,1 @@
-"""What producers and operators hold: the client, job handles, new jobs, findings."""
+"""For producers and operators: the client, job handles, new jobs, findings."""

@@ -1,4 +1,4 @@
-"""What a person should look at. Its first drift_rows: models whose tool calls do not pass their schemas."""
+"""Findings: what a person should look at. Today: models whose tool calls do not pass their schemas."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ class DriftFinding:
     drift: Drift
     threshold: float
     over: bool
-    """It is above the threshold, on enough calls to say so."""
+    """The share of invalid calls reaches the threshold, and there are enough calls to judge it."""
 
 
 class Findings:
-    """`client.findings`."""
+    """`client.findings`: what a person should look at."""
 
     def __init__(self, client: redis.Redis, keys: Keyspace) -> None:
         self._client = client
         self._keys = keys
 
     def drift(self, *, hours: int = 24, threshold: float = THRESHOLD, min_calls: int = MIN_CALLS) -> list[DriftFinding]:
-        """Invalid calls by model, tool and context band, the worst first.
+        """The share of invalid calls by model, tool and context band, the worst first.
 
         Args:
-            hours: how far back, at most 192: whole hours of the server's clock, the present one included.
-            threshold: the share from which a row is over.
-            min_calls: fewer say nothing.
+            hours: how many hours to count, at most 192. They are whole hours of the server's clock, with the current one.
+            threshold: a row is over the threshold from this share on.
+            min_calls: a row with fewer calls is never over the threshold.
 
         Raises:
             ConfigError: `hours` is out of its range.
@@ -45,7 +45,7 @@ class Findings:
 
         """
         if not 1 <= hours <= KEPT_HOURS:
-            raise ConfigError(f"hours={hours}: expected 1 to {KEPT_HOURS}; older counters are gone")
+            raise ConfigError(f"hours={hours}: expected 1 to {KEPT_HOURS}; older counters are deleted")
         counters = drift_counters.read(self._client, self._keys, hours)
         found = drift_rows((name, count) for (_, name), count in counters.items())
         return [DriftFinding(row, threshold, row.calls >= min_calls and row.rate >= threshold) for row in found]

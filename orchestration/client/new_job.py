@@ -1,4 +1,4 @@
-"""A job as it is made: ids, limits resolved, input checked."""
+"""Make a new job: create its ids, check its input, take its limits from the agent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 def new_id(kind: str) -> str:
-    """`kind-` and a UUIDv7's 32 hex digits: sortable by time of making, unguessable (RFC 9562, section 5.7)."""
+    """`kind-` and the 32 hex digits of a UUIDv7: ids sort by creation time and can't be guessed (RFC 9562, section 5.7)."""
     ms = time.time_ns() // 1_000_000
     random = secrets.randbits(74)
     value = (ms << 80) | (0x7 << 76) | ((random >> 62) << 64) | (0b10 << 62) | (random & ((1 << 62) - 1))
@@ -28,12 +28,12 @@ def new_id(kind: str) -> str:
 
 
 def keyed_job_id(agent: str, tenant: str | None, key: str) -> str:
-    """The job id of an idempotency key: the same key gives the same job, whoever enqueues it, without a lookup."""
+    """The job id of an idempotency key. It is a hash, so every producer gets the same id without a lookup."""
     return "job-" + sha256(f"{agent}\0{tenant or ''}\0{key}".encode()).hexdigest()[:32]
 
 
 def check_id(value: str, what: str) -> str:
-    """An id from outside, safe as part of a key. Raises ConfigError."""
+    """Check that an id from outside is safe as part of a Redis key. Raises ConfigError."""
     try:
         return _ID.validate_python(value)
     except ValidationError as error:
@@ -43,7 +43,7 @@ def check_id(value: str, what: str) -> str:
 
 
 def check_agent_name(name: str) -> str:
-    """The name of an agent that this process need not have loaded. Raises ConfigError."""
+    """Check the form of an agent's name. The agent need not be loaded here. Raises ConfigError."""
     try:
         return _NAME.validate_python(name)
     except ValidationError as error:
@@ -53,14 +53,14 @@ def check_agent_name(name: str) -> str:
 
 
 def check_input(text: str) -> str:
-    """A job's input: text, not empty, not too long, encodable. Raises ConfigError."""
+    """Check that a job's input is text, not empty, not too long, and encodable. Raises ConfigError."""
     if not isinstance(text, str) or not text.strip():
         raise ConfigError(f"input: expected text, got {type(text).__name__} {str(text)[:40]!r}")
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
         raise ConfigError(
-            f"input: not valid text, a lone surrogate stands at position {error.start}; decode it properly"
+            f"input: not valid text, there is a lone surrogate at position {error.start}; decode the text correctly"
         ) from error
     if size > MAX_INPUT_BYTES:
         raise ConfigError(
@@ -81,10 +81,10 @@ def new_job(
     parent: Parent | None = None,
     traceparent: str | None = None,
 ) -> NewJob:
-    """A job for the store. By an agent's name alone, its limits are filled in by the worker at the first step.
+    """Make a job for the store. If only the agent's name is given, a worker fills in the limits at the first step.
 
     Raises:
-        ConfigError: a bad id, priority or input.
+        ConfigError: an id, the priority or the input is invalid.
 
     """
     if priority not in set(Priority):

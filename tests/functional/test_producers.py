@@ -213,7 +213,9 @@ def test_status_and_timeout_while_a_job_waits(stage, occupied):
     """A result that is not there in time is no failure of the job: the error says where it stands."""
     handle = plain.enqueue("patience")
     assert handle.status() is JobStatus.QUEUED
-    with pytest.raises(JobTimeout, match=rf"job {handle.id} is queued after 0.2 s; it goes on, ask again with result"):
+    with pytest.raises(
+        JobTimeout, match=rf"job {handle.id} is queued after 0.2 s; it goes on, so call result\\(\\) again"
+    ):
         handle.result(0.2)
     with pytest.raises(TimeoutError):
         plain.run("patience, too", timeout_s=0.05)
@@ -285,7 +287,7 @@ def test_what_does_not_exist_is_said_to_be_missing(stage):
         (None, "input: expected text, got NoneType"),
         (7, "input: expected text, got int"),
         ("x" * (MAX_INPUT_BYTES + 1), r"input: 1,000,001 bytes, at most 1,000,000; store the document"),
-        ("half \ud800 a pair", "a lone surrogate stands at position 5"),
+        ("half \ud800 a pair", "there is a lone surrogate at position 5"),
     ],
     ids=["empty", "blank", "none", "number", "too long", "lone surrogate"],
 )

@@ -1,7 +1,7 @@
-"""A tool, an agent, a job.
+"""Declare a tool and an agent, and run a job.
 
-With `MIDWATCH_REDIS_URL` and `ANTHROPIC_API_KEY` set, in this folder: `MIDWATCH_AGENTS=quickstart midwatch worker`, and
-`python quickstart.py` in another terminal. No key? `midwatch simulate` plays the model.
+Set `MIDWATCH_REDIS_URL` and `ANTHROPIC_API_KEY`. In this folder, start `MIDWATCH_AGENTS=quickstart midwatch worker`. Then run
+`python quickstart.py` in another terminal. If you have no key, `midwatch simulate` can act as the model.
 """
 
 from midwatch import Agent, tool

@@ -1,1 +1,1 @@
-"""Agents: the definition, the names of models, and the agents that a process has loaded."""
+"""Agents: how one is defined, how its model is named, and which agents a process has loaded."""

@@ -1,4 +1,4 @@
-"""Agent: name, pinned model, prompt, tools, policies. Immutable; its version is a digest of all of it."""
+"""Agent: name, pinned model, prompt, tools, policies. Immutable. Its version is a digest of all of these."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 class Agent:
-    """What to run. Constructing it checks everything that can be checked without a network.
+    """What a job runs. The constructor checks everything that can be checked without a network.
 
     Args:
-        name: what jobs, traces and the command line call it; letters, digits, `_`, `-`.
+        name: its name in jobs, traces and the command line; letters, digits, `_`, `-`.
         model: a vendor's pinned model name, or `provider:model`.
-        system_prompt: sent first, unchanged, with every call.
-        tools: `@tool` functions, in the order they are offered.
-        retry_config: what is tried again, how often, how soon.
-        context_budget: how many tokens one call may hold.
-        limits: hard ceilings of one job.
+        system_prompt: sent first in every call, unchanged.
+        tools: `@tool` functions, in the order in which the model gets them.
+        retry_config: which failures are retried, how often, and how soon.
+        context_budget: how many tokens one call may have.
+        limits: hard limits of one job.
         output_schema: a pydantic model or JSON Schema that the final answer must satisfy.
-        model_policy: what a change of the model means.
-        goal: objective and deliverables, restated to the model verbatim.
-        escalation: when a human is asked.
-        children: agents that may be called as tools (see `as_tool`).
-        fallback_models: models to fall back to, best first.
+        model_policy: whether a moving model name is allowed, and what happens when the model changes.
+        goal: objective and deliverables, sent to the model verbatim.
+        escalation: when a human decides.
+        children: agents that the model can call as tools (see `as_tool`).
+        fallback_models: models to use instead of `model`, the best first.
 
     Raises:
-        ConfigError: a declaration is wrong; says what was expected, what came, what to do.
+        ConfigError: a declaration is wrong. The message says what was expected, what was given, and what to do.
 
     """
 
@@ -105,17 +105,17 @@ class Agent:
         self.fallback_models = tuple(_model(self.name, fallback, self.model_policy) for fallback in fallback_models)
         providers = [model.provider for model in (self.model, *self.fallback_models)]
         self.schema_differences = rules.check_all(providers, self.toolbox.specs, self.output_schema)
-        """What its providers take otherwise than it is written: see `dialects`."""
+        """Where a provider treats a schema of this agent differently from how it is written: see `dialects`."""
         self.version = self._digest()
         self.fixed_weight = weigh(self.system) + sum(weigh(spec.model_dump_json()) for spec in self.toolbox.specs)
-        """Weight of what every call begins with: prompt, goal, tools."""
+        """Weight of the fixed part of every call: prompt, goal, tools."""
 
     def __repr__(self) -> str:
         return f"Agent({self.name!r}, {str(self.model)!r}, version={self.version})"
 
     @property
     def system(self) -> str:
-        """The system prompt as sent: with the goal and what is pinned, when there are any. No compaction touches it."""
+        """The system prompt as sent, with the goal and the pinned texts if there are any. Compactions never change it."""
         lines = [self.system_prompt]
         if self.goal is not None:
             lines += ["", "# Goal", self.goal.objective]
@@ -126,17 +126,17 @@ class Agent:
         return "\n".join(lines)
 
     def run(self, input: str, *, session_id: str | None = None, timeout_s: float | None = None) -> JobResult:
-        """Enqueue and wait. The fleet does the work; this process only looks on.
+        """Enqueue a job and wait for its result. The fleet does the work, not this process.
 
         Raises:
-            RunInsideTool: called inside a tool; use `as_tool`.
-            JobTimeout: `timeout_s` ran out; the job goes on.
+            RunInsideTool: `run` was called inside a tool. Use `as_tool` instead.
+            JobTimeout: `timeout_s` ran out. The job goes on.
             StoreUnavailable: Redis can't be reached.
 
         """
         if is_inside_tool():
             raise RunInsideTool(
-                "agent.run can't be used inside a tool: the worker would wait for the fleet it is part of. Offer the other "
+                "agent.run can't be used inside a tool: the worker would wait for its own fleet. Offer the other "
                 f"agent as a tool instead: tools=[{self.name}.as_tool('what it does')]"
             )
         return self.enqueue(input, session_id=session_id).result(timeout_s)
@@ -151,7 +151,7 @@ class Agent:
         tenant: str | None = None,
         parent: JobHandle | None = None,
     ) -> JobHandle:
-        """Enqueue and go on. The same `idempotency_key` twice gives the same job, `accepted=False`."""
+        """Enqueue a job and return its handle. A repeated `idempotency_key` gives the same job, with `accepted=False`."""
         from midwatch.orchestration.client.client import default_client
 
         return default_client().enqueue(
@@ -165,11 +165,11 @@ class Agent:
         )
 
     def as_tool(self, description: str) -> Tool:
-        """This agent as a tool of another one: a child job in the same lineage."""
+        """Make this agent a tool for another one. A call of it becomes a child job in the same lineage."""
         return agent_tool(self.name, description)
 
     def asks_human(self, when: str, tool: str = "") -> bool:
-        """Is there an escalation for `when` (and this tool)?"""
+        """Is there an escalation rule for `when` (and for this tool)?"""
         return any(rule.when == when and (not rule.tools or tool in rule.tools) for rule in self.escalation)
 
     def _digest(self) -> str:
@@ -210,7 +210,7 @@ def _agent(name: str, child: object) -> Agent:
 
 
 def _check_tool_names(agent: Agent) -> None:
-    """A rule about a tool that isn't there would be a rule that never holds: a typo must not take an approval away."""
+    """Refuse a rule about a tool that the agent does not have. Otherwise a typo could disable an approval."""
     ceilings = agent.limits.max_tool_calls
     named = [("limits.max_tool_calls", name) for name in (ceilings if isinstance(ceilings, dict) else ())]
     named += [(f"escalation {rule.when}", name) for rule in agent.escalation for name in rule.tools]
@@ -219,15 +219,15 @@ def _check_tool_names(agent: Agent) -> None:
         if name not in there:
             close = difflib.get_close_matches(name, there, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"its tools: {', '.join(there) or 'none'}"
-            raise ConfigError(f"agent {agent.name!r}: {where} names {name!r}, which is no tool of it; {hint}")
+            raise ConfigError(f"agent {agent.name!r}: {where} names {name!r}, which is not one of its tools; {hint}")
 
 
 def _model(agent: str, name: str, policy: ModelPolicy) -> ModelName:
     parsed = ModelName.parse(name)
     if pinning_of(parsed.provider, parsed.model) == "alias" and not policy.allow_alias:
         raise ConfigError(
-            f"agent {agent!r}: model {name!r} is a moving name, so its behaviour can change overnight; "
-            "name a pinned version, or say model_policy=ModelPolicy(allow_alias=True)"
+            f"agent {agent!r}: model {name!r} is a moving name: the vendor can change the model behind it at any time; "
+            "name a pinned version, or set model_policy=ModelPolicy(allow_alias=True)"
         )
     return parsed
 
@@ -241,7 +241,7 @@ def _output_schema(agent: str, schema: type[BaseModel] | JsonObject | None) -> J
 
 
 def _output_validator(agent: str, schema: JsonObject | None) -> JSONSchemaValidator | None:
-    """Built here, so that a schema nobody could satisfy is refused before the first job, not after its last turn."""
+    """Build the validator now, so that an impossible schema is refused before the first job, not after its last turn."""
     if schema is None:
         return None
     try:

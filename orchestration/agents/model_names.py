@@ -1,13 +1,13 @@
-"""Which provider a model name belongs to, and whether the name stands still.
+"""Model names: which provider a name belongs to, and whether the name is pinned to one model.
 
-"Pinned = has a date" is wrong for half of the names. The rules, per vendor, as of November 2026:
+The simple rule "a pinned name has a date" is wrong for half of the names. The vendors' rules, as of November 2026:
 
-- Anthropic: a name from 4.6 on (`claude-sonnet-4-6`) is itself the pinned id; before, only one with a date is
-  (platform.claude.com, "Model IDs and versions").
-- OpenAI: a name with a date is a snapshot. Families from 5.6 on have no dated names: versioned, the vendor may still
-  change what answers. Everything else moves (`gpt-5` stands for `gpt-5-2025-08-07` today).
-- Gemini: `-001` is a snapshot, a plain `gemini-2.5-pro` is versioned, `-preview`, `-exp` and `-latest` move.
-- Any other server runs what its operator loaded: pinned, as far as a name can tell.
+- Anthropic: from version 4.6 on, a name such as `claude-sonnet-4-6` is the pinned id. Older names are pinned only with a
+  date (platform.claude.com, "Model IDs and versions").
+- OpenAI: a name with a date is a pinned snapshot. Families from 5.6 on have no dated names, so they are versioned: the
+  vendor may still change the build. All other names are aliases (`gpt-5` means `gpt-5-2025-08-07` today).
+- Gemini: `-001` is a pinned snapshot, a plain `gemini-2.5-pro` is versioned, `-preview`, `-exp` and `-latest` are aliases.
+- Any other server runs the model that its operator loaded. Its names count as pinned.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Literal
 from midwatch.orchestration.errors import ConfigError
 
 Pinning = Literal["pinned", "versioned", "alias"]
-"""`pinned`: one model for good; `versioned`: a release whose build may change; `alias`: whatever the vendor likes."""
+"""`pinned`: always the same model. `versioned`: a release whose build may change. `alias`: any model the vendor chooses."""
 
 PROVIDERS = ("anthropic", "openai", "gemini", "openai-compatible")
 
@@ -45,7 +45,7 @@ _MOVES = re.compile(r"-(latest|preview|exp|experimental)\b")
 
 @dataclass(frozen=True)
 class ModelName:
-    """A provider and the name it knows the model by."""
+    """A provider, and the provider's name for the model."""
 
     provider: str
     model: str
@@ -55,12 +55,12 @@ class ModelName:
 
     @classmethod
     def parse(cls, name: str) -> ModelName:
-        """Read `claude-sonnet-4-6`, from which the provider follows, or `provider:model`.
+        """Read a name such as `claude-sonnet-4-6`, which implies the provider, or `provider:model`.
 
-        A provider that is not among the built-in ones is accepted: whoever registered it knows it.
+        A provider that is not built in is accepted, since an application can register its own.
 
         Raises:
-            ConfigError: the name says no provider, or is no name at all.
+            ConfigError: the name implies no provider, or is not a valid name.
 
         """
         text: object = name
@@ -78,18 +78,18 @@ class ModelName:
         if colon and model and _PROVIDER.fullmatch(provider):
             return cls(provider, model)
         raise ConfigError(
-            f"model {name!r:.120}: no provider follows from this name; write it as provider:model with one of "
+            f"model {name!r:.120}: this name implies no provider; write it as provider:model with one of "
             f"{', '.join(PROVIDERS)}, e.g. 'openai-compatible:{name.rpartition(':')[2][:60] or 'my-model'}'"
         )
 
     @property
     def pinning(self) -> Pinning:
-        """Does the name stand still?"""
+        """How firmly the name is bound to one model."""
         return pinning_of(self.provider, self.model)
 
 
 def pinning_of(provider: str, model: str) -> Pinning:
-    """Does this name stand still? By the vendor's own rules."""
+    """How firmly a name is bound to one model, by the vendor's own rules."""
     rule = _RULES.get(provider)
     return rule(model) if rule else "pinned"
 

@@ -1,4 +1,4 @@
-"""The agents that this process has loaded: from `MIDWATCH_AGENTS`, by name."""
+"""The agents that this process has loaded from `MIDWATCH_AGENTS`, by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from midwatch.orchestration.errors import ConfigError, UnknownAgent
 
 
 class Registry:
-    """Agents by name. Two different agents of one name are refused when they are loaded, not at the third step."""
+    """Agents by name. Two different agents of the same name are refused at load time, not at a later step."""
 
     def __init__(self, agents: Iterable[Agent] = ()) -> None:
         self._agents: dict[str, Agent] = {}
@@ -27,7 +27,7 @@ class Registry:
         return name in self._agents
 
     def add(self, agent: Agent) -> None:
-        """Make an agent known, and its children with it."""
+        """Add an agent and its children."""
         known = self._agents.get(agent.name)
         if known is not None and known.version != agent.version:
             raise ConfigError(f"two different agents are named {agent.name!r}; rename one of them")
@@ -39,7 +39,7 @@ class Registry:
         """The agent of that name.
 
         Raises:
-            UnknownAgent: this process has not loaded it.
+            UnknownAgent: this process has not loaded an agent of that name.
 
         """
         agent = self._agents.get(name)
@@ -55,7 +55,7 @@ class Registry:
 def load_agents(specs: Iterable[str]) -> Registry:
     """Load agents from `module` (all agents in it) or `module:attribute` (one agent, or a list of them).
 
-    The working directory comes first on the import path, as with `celery -A`.
+    The working directory is put first on the import path, as `celery -A` does.
 
     Raises:
         ConfigError: a module can't be imported, or holds no agent.

@@ -1,1 +1,1 @@
-"""What follows calls and answers that do not pass: the ladder, examples, and the drift breaker."""
+"""How the runtime reacts to invalid calls and answers: the ladder, examples, counts, and the drift breaker."""

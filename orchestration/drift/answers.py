@@ -1,4 +1,4 @@
-"""Judge a final answer before anything downstream sees it: is there one, is it whole, does it satisfy `output_schema`."""
+"""Check a final answer: it must not be empty or cut off, and it must satisfy `output_schema`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AnswerKind = Literal["cut_off", "empty", "bad_json", "schema"]
 
 @dataclass(frozen=True)
 class BadAnswer:
-    """Why an answer is sent back: the kind, and what the model is told."""
+    """Why an answer is refused: the kind of problem, and the message to the model."""
 
     kind: AnswerKind
     message: str
@@ -25,7 +25,7 @@ EMPTY = BadAnswer("empty", "Your answer was empty. Answer the user now, in words
 
 
 def find_problem(agent: Agent, text: str) -> BadAnswer | None:
-    """What is wrong with an answer that came whole. With an `output_schema` it is decoded as strictly as arguments are."""
+    """Find what is wrong with a complete answer. With an `output_schema`, it is decoded as strictly as a call's arguments."""
     if not text.strip():
         return EMPTY
     if agent.output_validator is None:
@@ -33,10 +33,10 @@ def find_problem(agent: Agent, text: str) -> BadAnswer | None:
     try:
         value = parse_arguments(text, has_required=True)
     except InvalidArguments as error:
-        return _told("bad_json", error.message.replace("The arguments are", "It is", 1))
+        return _bad_answer("bad_json", error.message.replace("The arguments are", "It is", 1))
     found = agent.output_validator.problems(value)
-    return _told("schema", explain(found, agent.output_validator.schema)) if found else None
+    return _bad_answer("schema", explain(found, agent.output_validator.schema)) if found else None
 
 
-def _told(kind: AnswerKind, what: str) -> BadAnswer:
+def _bad_answer(kind: AnswerKind, what: str) -> BadAnswer:
     return BadAnswer(kind, f"Your final answer does not satisfy the required schema. {what} Answer with JSON only.")

@@ -1,4 +1,4 @@
-"""A smallest valid example of a tool's arguments, for a model that could not find one by itself."""
+"""Make a minimal valid example of a tool's arguments, for a model whose own arguments were refused."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ WORDS = {
     "email": "name@example.com",
     "uri": "https://example.com",
 }
-"""Values of the usual formats."""
+"""Example values for the usual formats."""
 
 
 def make_example(validator: JSONSchemaValidator) -> str | None:
-    """Arguments that pass, as JSON; None when none is found by filling in what is required."""
+    """Fill in the required properties and return them as JSON. Returns None if the result is not valid."""
     try:
         value = _value(validator.schema, validator.schema, 0)
     except (KeyError, TypeError, RecursionError, ValueError):

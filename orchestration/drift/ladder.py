@@ -1,8 +1,9 @@
-"""What follows a call or an answer that did not pass: told, with an example, narrowed and strict, a stronger model, the end.
+"""The ladder: what the runtime does when a model repeats invalid calls or invalid final answers.
 
-Read off the conversation itself, so it holds whichever worker has the step and survives every crash. A real model made the
-same empty call 99 times in a row, for 2.7 million tokens; here the third identical one is the last, and so is the fifth of
-a kind.
+The rungs: return the error; add an example; offer only the needed tools, in their strict form; use a stronger model; end the
+job. The rung is computed from the conversation, so every worker finds the same one, also after a crash. A real model made
+the same empty call 99 times in a row, for 2.7 million tokens. Here the job ends at the third identical call, or at the fifth
+refused for the same kind of reason.
 """
 
 from __future__ import annotations
@@ -21,78 +22,78 @@ from midwatch.schemas.message import AssistantMessage, Message, NoteMessage, Too
 from midwatch.schemas.tools import ToolSpec
 
 MAX_OF_A_KIND = 5
-"""Refused calls in a row of one tool, or answers sent back, for one kind of reason."""
+"""A job ends at so many refused calls of one tool in a row, or refused answers, for the same kind of reason."""
 
 MAX_IDENTICAL = 3
-"""The same in a row to the letter."""
+"""A job ends at so many identical refused calls or answers in a row."""
 
 MAX_TURNS = 12
-"""Turns in a row of which nothing passed, whatever the reasons."""
+"""A job ends at so many turns in a row in which every call or answer was refused."""
 
 EXAMPLE_AT, NARROW_AT, STRONGER_AT = 2, 3, 4
-"""From which refused turn in a row the model is shown an example, offered only the tools it needs in their strict form,
-replaced by a stronger one."""
+"""The refused turn in a row from which on: an example is added; only the needed tools are offered, in their strict form; a
+stronger model is used."""
 
 ANSWER = "(answer)"
-"""What a final answer is called where calls are counted by their tool."""
+"""The tool name under which final answers are counted."""
 
 CUT_OFF = "Not run: your reply stopped ("
-"""How the answer to a call begins that was cut off: the call itself may look whole."""
+"""How the result of a cut-off call begins. The call itself may look complete, so this text is the evidence."""
 
-RUNTIMES_OWN = ("read_result", "recall")
+RUNTIME_TOOLS = ("read_result", "recall")
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """One refused call; or an answer that was sent back, as a call of `ANSWER`."""
+    """One refused call, or one refused final answer as a call of `ANSWER`."""
 
     tool: str
     kind: str
     raw: str
-    """The arguments, or the answer."""
+    """The arguments, or the text of the answer."""
 
 
 @dataclass(frozen=True)
 class Streak:
-    """What was refused since something passed, newest first, and in how many turns."""
+    """What was refused since the last valid call or answer, the newest first, and in how many turns."""
 
     refusals: tuple[Refusal, ...] = ()
     turns: int = 0
 
     @property
     def tools(self) -> frozenset[str]:
-        """What the model has been trying to call."""
+        """The tools that the model tried to call."""
         return frozenset(refusal.tool for refusal in self.refusals)
 
     def of_a_kind(self, one: Refusal) -> int:
-        """How often in a row that tool was refused for that kind of reason."""
+        """How often in a row this tool was refused for this kind of reason."""
         return sum((refusal.tool, refusal.kind) == (one.tool, one.kind) for refusal in self.refusals)
 
     def identical(self, one: Refusal) -> int:
-        """How often in a row that very call was refused."""
+        """How often in a row exactly this call was refused."""
         return sum(refusal == one for refusal in self.refusals)
 
     def rung(self, *, drifting: bool = False) -> int:
-        """How far up the ladder the next request stands; a repeated call and a drifting model climb one rung faster."""
+        """The rung of the next request. A repeated call or a drifting model is one rung higher."""
         repeated = len(self.refusals) > len(set(self.refusals))
         return self.turns + (repeated or drifting) if self.turns else 0
 
 
 @dataclass(frozen=True)
 class Offer:
-    """Who is asked next, and what with."""
+    """The model, tools and output schema of the next request."""
 
     model: ModelName
     tools: tuple[ToolSpec, ...]
     output_schema: JsonObject | None
     strict: bool = False
-    """Something is sent in its strict form."""
+    """True if a schema is sent in its strict form."""
     changes: str = ""
-    """What is otherwise than in the agent's own requests, for the trace."""
+    """How the request differs from the agent's own, as text for the trace."""
 
 
 def usual_offer(agent: Agent) -> Offer:
-    """The agent's own request: nothing was refused, nothing drifts."""
+    """The agent's own request, when nothing was refused and nothing drifts."""
     return Offer(agent.model, agent.toolbox.specs, agent.output_schema)
 
 
@@ -103,94 +104,98 @@ def make_offer(
     *,
     not_strict: Set[tuple[str, str]] = frozenset(),
 ) -> Offer:
-    """The next request, by the rung it stands on.
+    """Make the next request, by its rung.
 
-    `drifting` tools are strict from the start: see `drift`. `not_strict` are agents (by version) and models whose provider
-    refused that.
+    Args:
+        agent: whose request it is.
+        behind: what was refused before.
+        drifting: tools that get their strict form at once (see `breaker`).
+        not_strict: agents (by version) and models for which the provider refused a strict form.
+
     """
     if not behind.turns and not drifting:
         return usual_offer(agent)
     rung = behind.rung(drifting=bool(behind.tools & drifting))
     narrow = rung >= NARROW_AT
     model, specs, output = agent.model, agent.toolbox.specs, agent.output_schema
-    said = []
+    changes = []
     if rung >= STRONGER_AT and agent.fallback_models:
         model = agent.fallback_models[0]
-        said.append(str(model))
+        changes.append(str(model))
     if narrow and (needed := tuple(spec for spec in specs if spec.name in behind.tools)):
         specs = needed
-        said.append("only " + ", ".join(spec.name for spec in needed))
+        changes.append("only " + ", ".join(spec.name for spec in needed))
     wanted = (behind.tools if narrow else frozenset()) | drifting
     if (agent.version, str(model)) in not_strict:
         wanted = frozenset()
-    tools = tuple(_strict(model, spec) if spec.name in wanted else spec for spec in specs)
+    tools = tuple(_to_strict(model, spec) if spec.name in wanted else spec for spec in specs)
     if output is not None and ANSWER in wanted:
         output = strict_form(model.provider, output) or output
     is_strict = tools != specs or output is not agent.output_schema
-    return Offer(model, tools, output, is_strict, "; ".join([*said, "strict"] if is_strict else said))
+    return Offer(model, tools, output, is_strict, "; ".join([*changes, "strict"] if is_strict else changes))
 
 
-def _strict(model: ModelName, spec: ToolSpec) -> ToolSpec:
+def _to_strict(model: ModelName, spec: ToolSpec) -> ToolSpec:
     form = strict_form(model.provider, spec.input_schema)
     return spec if form is None else spec.model_copy(update={"input_schema": form, "strict": True})
 
 
 def find_streak(agent: Agent, log: Sequence[Message]) -> Streak:
-    """What was refused at the end of the running job's part of the conversation."""
+    """Find what was refused in a row at the end of the running job's messages."""
     last = log[-1] if log else None
     if not (isinstance(last, NoteMessage) or (isinstance(last, ToolMessage) and last.is_error)):
-        return Streak()  # the usual case, and nothing is checked twice for it
+        return Streak()  # the usual case: no call has to be checked again
     refusals: list[Refusal] = []
     turns = 0
-    heard: list[ToolMessage | NoteMessage] = []
+    replies: list[ToolMessage | NoteMessage] = []
     for message in reversed(log):
         if isinstance(message, UserMessage):
             break
         if not isinstance(message, AssistantMessage):
-            heard.append(message)
+            replies.append(message)
             continue
-        found = _refused(agent, message, heard)
+        found = _find_refusals(agent, message, replies)
         if not found or not all(found):
-            break  # something was said, or passed
+            break  # a plain text, or something valid
         turns += 1
         refusals += [one for one in reversed(found) if one]
         if turns >= MAX_TURNS:
             break
-        heard = []
+        replies = []
     return Streak(tuple(refusals), turns)
 
 
-def _refused(agent: Agent, said: AssistantMessage, heard: Sequence[Message]) -> list[Refusal | None]:
-    """For each call of a turn, or its answer: why it did not pass; None when it did."""
-    if said.tool_calls:
-        told = {message.ordinal: message for message in heard if isinstance(message, ToolMessage)}
-        return [_refusal(agent, call, told.get(ordinal)) for ordinal, call in enumerate(said.tool_calls)]
-    notes = [message.text for message in heard if isinstance(message, NoteMessage)]
+def _find_refusals(agent: Agent, turn: AssistantMessage, replies: Sequence[Message]) -> list[Refusal | None]:
+    """For each call of a turn, or for its final answer: why it was refused, or None if it was valid."""
+    if turn.tool_calls:
+        results = {message.ordinal: message for message in replies if isinstance(message, ToolMessage)}
+        return [_find_refusal(agent, call, results.get(ordinal)) for ordinal, call in enumerate(turn.tool_calls)]
+    notes = [message.text for message in replies if isinstance(message, NoteMessage)]
     if not notes:
         return []
     cut_off = notes[0].startswith(answers.CUT_OFF.message)
-    return [refuse_answer(said.text, (not cut_off and answers.find_problem(agent, said.text)) or answers.CUT_OFF)]
+    return [refuse_answer(turn.text, (not cut_off and answers.find_problem(agent, turn.text)) or answers.CUT_OFF)]
 
 
-def _refusal(agent: Agent, call: ToolCall, told: ToolMessage | None) -> Refusal | None:
-    """Why a call did not pass; None when it did."""
-    if told is not None and told.content.startswith(CUT_OFF):
+def _find_refusal(agent: Agent, call: ToolCall, result: ToolMessage | None) -> Refusal | None:
+    """Why a call was refused, or None if it was valid."""
+    if result is not None and result.content.startswith(CUT_OFF):
         return Refusal(call.name, "cut_off", call.raw_arguments)
     checked = agent.toolbox.check(call)
     if isinstance(checked, CheckedCall):
         return None
-    if call.name in RUNTIMES_OWN and not (told and told.is_error):
+    if call.name in RUNTIME_TOOLS and not (result and result.is_error):
         return None
     return Refusal(call.name, checked.kind, call.raw_arguments)
 
 
 def refuse_answer(text: str, bad: answers.BadAnswer) -> Refusal:
-    """An answer that does not pass."""
+    """A refused final answer."""
     return Refusal(ANSWER, bad.kind, text)
 
 
 def find_failure(before: Streak, now: Sequence[Refusal]) -> Failure | None:
-    """The top of the ladder: why the job ends here, when all of this turn (`now`) was refused, too."""
+    """The top of the ladder: the failure that ends the job, if it must end. Everything in this turn (`now`) was refused."""
     after = Streak((*now, *before.refusals), before.turns + 1)
     for one in now:
         if after.identical(one) >= MAX_IDENTICAL:

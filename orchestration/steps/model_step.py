@@ -154,7 +154,7 @@ class ModelStep:
         A tool that does not exist is counted without its name: a model may invent any number.
         """
         model, tokens = str(self.offer.model), reply.usage.input_tokens or self.estimated_tokens
-        known = {*(spec.name for spec in self.agent.toolbox.specs), *ladder.RUNTIMES_OWN, ladder.ANSWER}
+        known = {*(spec.name for spec in self.agent.toolbox.specs), *ladder.RUNTIME_TOOLS, ladder.ANSWER}
 
         def named(tool: str) -> str:
             return tool if tool in known else "(unknown)"

@@ -1,1 +1,1 @@
-"""How large a request will be: the weight of its text, and the estimate of its tokens."""
+"""Estimate the size of a request: the weight of its text, and the number of its tokens."""

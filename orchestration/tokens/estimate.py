@@ -1,8 +1,8 @@
-"""How many tokens a request will be: anchored on what the provider reported for the last call, learned for the rest.
+"""Estimate the tokens of a request before it is sent.
 
-Counting characters by four misses half of what recent tokenizers see in JSON (measured). Here the last call's true input is
-known, so only what was added since is estimated: by its weight (see `weight`), and by the tokens that this model was seen to
-charge for one of weight.
+The provider reported the true input tokens of the last call. So only the part added since then is estimated: its weight (see
+`weight`) times the tokens per unit of weight that this model was seen to charge. The usual rule, four characters a token,
+gives only half of what recent tokenizers count in JSON (measured).
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ import threading
 from midwatch.orchestration.protocol.anchor import Anchor
 
 PRIOR = 1.6
-"""Tokens for one of weight before anything was reported: 1.03 by o200k, 1.55 by the newest of Claude's (measured)."""
+"""Tokens per unit of weight before a report: 1.03 for o200k, 1.55 for the newest tokenizer of Claude (measured)."""
 
 MARGIN = 1.3
+"""Factor on the part that no report covers, in `at_most`."""
 
 LEARNING = 0.3
 """Weight of the newest report in the running mean."""
 
 LEAST_DELTA = 100
-"""A lighter addition says more about the framing of messages than about their text."""
+"""A smaller difference in weight is not used to learn: there the message format counts more than the text."""
 
 BOUNDS = (0.25, 4.0)
-"""Tokens for one of weight that can be true: outside of it a report is a server's mistake."""
+"""Possible tokens per unit of weight. A report outside these bounds is a server's mistake, and is ignored."""
 
 
 class Estimator:
@@ -35,15 +36,15 @@ class Estimator:
         self._lock = threading.Lock()
 
     def estimate(self, model: str, weight: int, anchor: Anchor | None) -> int:
-        """Input tokens of a request that weighs so much (prompt, tools, messages)."""
+        """Estimate the input tokens of a request (prompt, tools, messages) from its weight."""
         if anchor is None or anchor.model != model or not anchor.weight:
             return math.ceil(weight * self._rate(model))
         if weight >= anchor.weight:
             return anchor.tokens + math.ceil((weight - anchor.weight) * self._rate(model, anchor))
-        return math.ceil(weight * _bounded(anchor.tokens / anchor.weight))  # it was compacted since
+        return math.ceil(weight * _bounded(anchor.tokens / anchor.weight))  # the window was compacted since the report
 
     def at_most(self, model: str, weight: int, anchor: Anchor | None) -> int:
-        """The same with a margin on what no report has covered: a weight is a guess."""
+        """Estimate with a margin on the part that no report covers."""
         if anchor is None or anchor.model != model or not anchor.weight:
             return self.estimate(model, weight, anchor)
         if weight < anchor.weight:
@@ -52,7 +53,7 @@ class Estimator:
         return anchor.tokens + math.ceil((weight - anchor.weight) * rate)
 
     def learn(self, model: str, weight: int, tokens: int, anchor: Anchor | None) -> None:
-        """A request that weighs so much was reported to be `tokens`."""
+        """Learn from a report: a request of this weight had so many input tokens."""
         if weight <= 0 or not BOUNDS[0] <= tokens / weight <= BOUNDS[1]:
             return
         seen = tokens / weight
@@ -63,11 +64,11 @@ class Estimator:
             self._rates[model] = seen if known is None else known + LEARNING * (seen - known)
 
     def correct(self, model: str, weight: int, tokens: int | None) -> None:
-        """The provider said that a request is too long: it was more than we thought, `tokens` if it said so."""
+        """Raise the rate after a provider refused a request as too long. `tokens` is its size, if the provider reported it."""
         with self._lock:
             known = self._rates.get(model, PRIOR)
-            said = tokens / weight if tokens and weight else 0.0
-            self._rates[model] = min(BOUNDS[1], max(said, known * 1.25))
+            reported = tokens / weight if tokens and weight else 0.0
+            self._rates[model] = min(BOUNDS[1], max(reported, known * 1.25))
 
     def _rate(self, model: str, anchor: Anchor | None = None) -> float:
         with self._lock:

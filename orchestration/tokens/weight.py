@@ -1,8 +1,8 @@
-"""What a text weighs: about how many tokens it is, told from the kinds of characters it is made of.
+"""The weight of a text: about how many tokens it has, computed from the kinds of its characters.
 
-A byte of prose is a fifth of a token, a byte of base64 two thirds: a mean over bytes is wrong by its half whenever a tool returns
-another kind of text than before. The weights below were fitted on halves of recorded sessions and of made tables, ids and
-languages, to the mean of two vendors' tokenizers; see docs/context.md. A model's own tokens are a multiple of them: `estimate`.
+A byte of prose is a fifth of a token, a byte of base64 two thirds. So a mean over bytes is wrong by half when a tool returns a
+new kind of text. The weights below were fitted to the mean of two vendors' tokenizers, on halves of recorded sessions and on
+generated tables, ids and languages: see docs/context.md. A model's own token count is a multiple of the weight: `estimate`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from midwatch.schemas.contract import canonical_json
 from midwatch.schemas.message import AssistantMessage, Message, Opaque, Text, ToolMessage
 
 FRAME = 2.0
-"""Of each text: the marks that a chat format puts around it."""
+"""Added for each text: the marks that a chat format puts around it."""
 
 LOWER, UPPER, DIGIT, SPACE, LINE, MARK = b"a", b"A", b"9", b" ", b"n", b"."
 LATIN, WIDE, RARE, CONTINUED = b"2", b"3", b"4", b"c"
-"""Kinds of characters, each with the letter that stands for it. The last four are bytes of UTF-8: the first one of a character of
-two, three and four bytes, and those that follow it."""
+"""The letter that replaces each kind of character. The last four kinds are bytes of UTF-8: the first byte of a character of two,
+three and four bytes, and every byte after the first."""
 
 SAMPLES, SAMPLE_CHARS = 64, 2_048
-"""Of a text of megabytes: slices from all over it are weighed, not the whole."""
+"""Of a text of megabytes, so many slices are weighed instead of the whole."""
 
 WEIGHTS = {
     LOWER: 0.06,
@@ -37,12 +37,12 @@ WEIGHTS = {
     SPACE + SPACE: -0.67,
     MARK + MARK: -1.03,
 }
-"""Tokens for each character; for each change of case within a word, where ids and base64 break; and, negative, for pairs of
-spaces or marks: a run of them is one token."""
+"""Tokens for each character of a kind. The pairs correct this: a change from lower to upper case within a word, as in ids and
+base64, adds tokens; a pair of spaces or marks subtracts some, since a run of them is one token."""
 
 STARTS = {b" a": 0.30, b" 9": 0.27, b"9a": 1.45}
-"""Tokens for each place where a word or a number begins, or letters follow digits, whatever their case and the mark in
-front."""
+"""Tokens for each place where a word or a number begins, or where letters follow digits. Here upper case counts as lower case,
+and a mark as a space."""
 
 
 def _kinds() -> bytes:
@@ -61,7 +61,7 @@ _COARSE = bytes.maketrans(UPPER + MARK, LOWER + SPACE)
 
 
 def weigh(text: str) -> int:
-    """The weight of a text. It is a sum, so a conversation weighs what its texts weigh."""
+    """Weigh a text. The weight of a conversation is the sum of the weights of its texts."""
     if not text:
         return 0
     if len(text) > 2 * SAMPLES * SAMPLE_CHARS:
@@ -75,12 +75,12 @@ def weigh(text: str) -> int:
 
 
 def weigh_message(message: Message) -> int:
-    """The weight of all of a message that is sent."""
+    """Weigh everything of a message that is sent."""
     return sum(map(weigh, _texts(message)))
 
 
 def weigh_all(messages: Iterable[Message]) -> int:
-    """The weight of a conversation."""
+    """Weigh a conversation."""
     return sum(map(weigh_message, messages))
 
 

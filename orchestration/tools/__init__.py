@@ -1,1 +1,1 @@
-"""Tools: declared, checked, run under a time limit, and their results made fit for a window."""
+"""Tools: declare them, check their calls, run them under a time limit, and limit the size of their results."""

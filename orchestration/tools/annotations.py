@@ -1,4 +1,4 @@
-"""Type hints of tools: evaluated, told apart (is it plain JSON?), described."""
+"""Type hints of a tool's parameters: evaluate them, tell plain JSON types from others, read their descriptions."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _SCHEMA_MAPS = ("properties", "$defs", "patternProperties")
 _SCHEMA_VALUES = ("items", "additionalProperties", "anyOf", "oneOf", "allOf", "prefixItems", "not", "contains")
 
 
-def evaluated(function: Callable[..., Any], parameter: inspect.Parameter, *, strict: bool) -> Any:
-    """The hint of one parameter. The return hint is never looked at: it may name what isn't imported.
+def evaluate_hint(function: Callable[..., Any], parameter: inspect.Parameter, *, strict: bool) -> Any:
+    """Evaluate the type hint of one parameter. The return hint is never evaluated: it may name something not imported.
 
     Args:
-        function: Where the hint stands.
-        parameter: As `inspect.signature` gave it.
-        strict: A hint that can't be evaluated is an error; otherwise it counts as none.
+        function: The function whose parameter it is.
+        parameter: The parameter, from `inspect.signature`.
+        strict: True to raise when the hint can't be evaluated; otherwise such a hint counts as missing.
 
     Raises:
         ConfigError: the hint names something that doesn't exist at run time.
@@ -66,11 +66,11 @@ def evaluated(function: Callable[..., Any], parameter: inspect.Parameter, *, str
 
 
 def is_plain_json(hint: Any, within: tuple[Any, ...] = ()) -> bool:
-    """True when a decoded JSON value already is what the hint asks for.
+    """Is a decoded JSON value already of the hinted type, so that it needs no conversion?
 
     Args:
         hint: An evaluated type hint.
-        within: The TypedDicts this one stands in: one that contains itself is judged once.
+        within: The TypedDicts around this one. A TypedDict that contains itself is checked once.
 
     """
     if is_typeddict(hint):
@@ -87,17 +87,17 @@ def is_plain_json(hint: Any, within: tuple[Any, ...] = ()) -> bool:
 
 
 def _only_constrains(metadata: object) -> bool:
-    """Constraints and descriptions are in the schema already; anything else may change the value."""
+    """Is this a constraint or a description? Those are in the schema already. Anything else may change the value."""
     if isinstance(metadata, FieldInfo):
         return all(_only_constrains(one) for one in metadata.metadata)
     if (
         type(metadata).__name__ == "_PydanticGeneralMetadata"
-    ):  # pattern, strict and the like, which pydantic keeps there
+    ):  # pydantic keeps pattern, strict and similar constraints there
         return True
     return isinstance(metadata, (str, BaseMetadata, GroupedMetadata)) or type(metadata).__name__ in ("Doc", "DocInfo")
 
 
-def described(hint: Any) -> str:
+def description_in(hint: Any) -> str:
     """The description in `Annotated[str, "the query"]` or `Annotated[str, Doc("the query")]`."""
     for one in get_args(hint)[1:] if get_origin(hint) is Annotated else ():
         if isinstance(one, str):
@@ -109,7 +109,7 @@ def described(hint: Any) -> str:
 
 
 def without_titles(schema: Any) -> Any:
-    """A copy without the titles that pydantic makes up: they cost tokens and say nothing. A property `title` stays."""
+    """Copy a schema without pydantic's generated titles, which cost tokens for nothing. A property `title` stays."""
     if isinstance(schema, Sequence) and not isinstance(schema, str):
         return [without_titles(one) for one in schema]
     if not isinstance(schema, Mapping):

@@ -1,4 +1,4 @@
-"""ToolContext: what a tool may know of the call it serves, and do beside returning a result."""
+"""ToolContext: what a tool can know about its call, and what it can do in addition to returning a result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_ARTIFACT_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class ToolContext:
-    """Handed to a tool that has a parameter annotated `ToolContext`. Made by the runtime, or by hand in a test."""
+    """The argument for a parameter annotated `ToolContext`. The runtime makes it; a test can make its own."""
 
     job_id: str
     step_id: str
@@ -24,43 +24,43 @@ class ToolContext:
     session_id: str
     tenant: str | None = None
     idempotency_key: str
-    """The same for every try at this call, and for no other call: hand it to the downstream."""
+    """The same for every attempt at this call, and different for every other call. Pass it to the downstream."""
     attempt: int = 0
-    """Failed attempts before this one."""
+    """Number of failed attempts before this one."""
     timeout_s: float = 30.0
     is_cancelled: Callable[[], bool] = field(default=lambda: False, repr=False)
     keep: Callable[[str, bytes], str] | None = field(default=None, repr=False)
-    """Stores an artifact beside the session and gives its handle."""
+    """Stores an artifact with the session and returns its handle."""
     monotonic_s: Callable[[], float] = field(default=time.monotonic, repr=False)
     deadline: float = field(init=False, repr=False)
-    """When the call is given up: seconds on `monotonic_s`."""
+    """When the call times out, in seconds on `monotonic_s`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "deadline", self.monotonic_s() + self.timeout_s)
 
     def remaining_s(self) -> float:
-        """Seconds until the call is given up; never below zero. Pass it on as the timeout of what you call."""
+        """Seconds until the call times out; never below zero. Use it as the timeout of your own calls."""
         return max(0.0, self.deadline - self.monotonic_s())
 
     def cancelled(self) -> bool:
-        """True when the result is not wanted any more: the job was cancelled, or another worker has the step now.
+        """True if the result is no longer needed: the job was cancelled, or another worker has the step now.
 
-        A tool that works long looks here between its pieces; a thread can't be stopped from outside.
+        A long-running tool should check this regularly, since a thread can't be stopped from outside.
         """
         return self.is_cancelled()
 
     def artifact(self, name: str, body: bytes | str) -> str:
-        """Keep something large beside the session instead of returning it.
+        """Store something large with the session instead of returning it.
 
         Args:
-            name: letters, digits, `.`, `_`, `-`; the same name again replaces it.
+            name: letters, digits, `.`, `_`, `-`. An artifact of the same name is replaced.
             body: at most 64 MB.
 
         Returns:
-            The handle by which `read_result` and the command line find it.
+            The handle under which `read_result` and the command line find it.
 
         Raises:
-            ConfigError: name or size is out of bounds, or this context keeps nothing.
+            ConfigError: the name or size is out of bounds, or this context can't store artifacts.
 
         """
         if not _ARTIFACT_NAME.fullmatch(name):
@@ -68,8 +68,8 @@ class ToolContext:
         data = body.encode(errors="replace") if isinstance(body, str) else bytes(body)
         if len(data) > MAX_ARTIFACT_BYTES:
             raise ConfigError(
-                f"artifact {name!r}: {len(data):,} bytes; at most {MAX_ARTIFACT_BYTES:,}: store it elsewhere"
+                f"artifact {name!r}: {len(data):,} bytes; at most {MAX_ARTIFACT_BYTES:,}; store it elsewhere"
             )
         if self.keep is None:
-            raise ConfigError("this ToolContext keeps no artifacts; give it keep=... in a test")
+            raise ConfigError("this ToolContext can't store artifacts; in a test, give it keep=...")
         return self.keep(name, data)

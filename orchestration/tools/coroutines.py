@@ -1,8 +1,8 @@
-"""The process's one event loop, in a thread of its own, for tools that are coroutine functions.
+"""Run tools that are coroutine functions: one event loop for the process, in a separate thread.
 
-A coroutine that is out of time is cancelled, and given a second to clean up. If it blocks the loop instead (a
-`time.sleep` in an `async def`), the loop is given up with it and the next call starts another: one bad tool must not
-stop all others.
+A coroutine that runs out of time is cancelled, and has one second to clean up. If it blocks the loop instead (with a
+`time.sleep` in an `async def`), the loop is abandoned and the next call starts a new one. So one bad tool does not stop
+the others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CLEANUP_S = 1.0
 
 
 class _Loop:
-    """A loop and its thread."""
+    """An event loop and its thread."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -31,8 +31,8 @@ class _Loop:
         self.loop.run_forever()
         self.loop.close()
 
-    def tell(self, callback: Callable[..., None], *arguments: object) -> bool:
-        """Have `callback` called in the loop; False when the loop has ended."""
+    def call_soon(self, callback: Callable[..., None], *arguments: object) -> bool:
+        """Schedule `callback` in the loop. Returns False if the loop has ended."""
         try:
             self.loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:
@@ -40,7 +40,7 @@ class _Loop:
         return True
 
     def wind_down(self) -> None:
-        """In the loop, once it was given up and can be reached again: end when the last of its coroutines has."""
+        """Stop an abandoned loop when its last coroutine has ended. Runs in the loop."""
         if asyncio.all_tasks(self.loop):
             self.loop.call_later(1.0, self.wind_down)
         else:
@@ -48,7 +48,7 @@ class _Loop:
 
 
 class _Task(Call[Any]):
-    """A coroutine on its way through the loop."""
+    """One coroutine that runs in the loop."""
 
     __slots__ = ("cancelling", "task")
 
@@ -58,26 +58,26 @@ class _Task(Call[Any]):
         self.cancelling = False
 
     def start(self) -> None:
-        """In the loop."""
+        """Create the task. Runs in the loop."""
         if self.cancelling:
             return
         try:
-            self.task = asyncio.get_running_loop().create_task(self._guarded(), context=self.context)
+            self.task = asyncio.get_running_loop().create_task(self._run_guarded(), context=self.context)
         except BaseException as error:
             self.error = error
             self.finished()
 
-    async def _guarded(self) -> None:
-        """SystemExit in a task would end the loop's thread, so nothing gets out of here."""
+    async def _run_guarded(self) -> None:
+        """Catch everything: a SystemExit in a task would end the loop's thread."""
         try:
             self.value = await self.function()
         except BaseException as error:
             self.error = error
         self.finished()
 
-    def cancel(self, heard: threading.Event) -> None:
-        """In the loop."""
-        heard.set()
+    def cancel(self, received: threading.Event) -> None:
+        """Cancel the task, and confirm that the loop is still running. Runs in the loop."""
+        received.set()
         if self.task is not None:
             self.task.cancel()
 
@@ -85,44 +85,46 @@ class _Task(Call[Any]):
 _lock = threading.Lock()
 _current: _Loop | None = None
 _of_parent: list[_Loop] = []
-"""After a fork: kept from being collected, because a loop must not be closed in another process than its own."""
+"""After a fork: the parent's loops. They are kept from garbage collection, which would close them in the child."""
 
 
 def run_on_loop(function: Callable[[], Coroutine[Any, Any, Any]], context: Context, timeout_s: float) -> Call[Any]:
-    """Run what `function()` returns on the loop, within `context`, for at most `timeout_s`; its error is in the call.
+    """Run the coroutine of `function()` in the loop, within `context`, for at most `timeout_s`.
+
+    An error of the coroutine is stored in the returned call.
 
     Raises:
-        Overrun: it was not done in time, and is cancelled.
+        Overrun: the coroutine did not end in time, and was cancelled.
 
     """
     task = _Task(function, context)
-    home = _loop()
-    if not home.tell(task.start):  # given up and ended in this very moment
-        home = _loop()
-        home.tell(task.start)
+    loop = _current_loop()
+    if not loop.call_soon(task.start):  # the loop was abandoned and ended at this moment
+        loop = _current_loop()
+        loop.call_soon(task.start)
     in_time = stopped = False
     try:
         in_time = task.wait(timeout_s)
-    finally:  # a signal may end the wait, too
+    finally:  # a signal can also end the wait
         if not in_time:
-            stopped = _stop(home, task)
+            stopped = _stop(loop, task)
     if not in_time:
-        raise Overrun("was cancelled" if stopped else "may still be running: it does not heed its cancellation")
+        raise Overrun("was cancelled" if stopped else "may still be running: it ignores its cancellation")
     return task
 
 
-def _stop(home: _Loop, task: _Task) -> bool:
-    """Cancel; True when it has ended."""
-    heard = threading.Event()
+def _stop(loop: _Loop, task: _Task) -> bool:
+    """Cancel the task. Returns True if it has ended."""
+    received = threading.Event()
     task.cancelling = True
-    home.tell(task.cancel, heard)
-    if not heard.wait(CLEANUP_S):
-        _give_up(home)
+    loop.call_soon(task.cancel, received)
+    if not received.wait(CLEANUP_S):
+        _abandon(loop)
         return False
     return task.task is None or task.wait(CLEANUP_S)
 
 
-def _loop() -> _Loop:
+def _current_loop() -> _Loop:
     global _current
     with _lock:
         if _current is None:
@@ -130,16 +132,16 @@ def _loop() -> _Loop:
         return _current
 
 
-def _give_up(home: _Loop) -> None:
+def _abandon(loop: _Loop) -> None:
     global _current
     with _lock:
-        if _current is home:
+        if _current is loop:
             _current = None
-    home.tell(home.wind_down)
+    loop.call_soon(loop.wind_down)
 
 
 def _after_fork() -> None:
-    """The child has the loop object but not its thread; the lock may have been held by a thread that is gone."""
+    """Reset the child: it has the loop object but not its thread, and the lock may be held by a thread of the parent."""
     global _current, _lock
     _lock = threading.Lock()
     if _current is not None:

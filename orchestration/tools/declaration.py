@@ -1,4 +1,4 @@
-"""Tool: a function and what its author promised about it. Checked where it is declared, not where it is called."""
+"""Tool: a function with its schema and policies. The declaration is checked when it is made, not when it is called."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ Validation = Literal["enforce", "shadow"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Tool:
-    """What `@tool` makes of a function. Calling it calls the function, unvalidated: that is for its own tests.
+    """A function that `@tool` decorated. Calling it calls the function without validation, which is useful in tests.
 
     Raises:
-        ConfigError: the declaration contradicts itself; says what was expected, what came, what to do.
+        ConfigError: the declaration contradicts itself. The message says what was expected, what was given, and what to do.
 
     """
 
@@ -42,20 +42,20 @@ class Tool:
     validator: JSONSchemaValidator
     function: Callable[..., Any]
     idempotent: bool = False
-    """May run again after a crash, with the same idempotency key in hand."""
+    """True if the call may run again after a crash. It gets the same idempotency key."""
     timeout_s: float = 30.0
     downstream: str | None = None
-    """What the coordinator admits calls to (`jira`)."""
+    """The downstream, such as `jira`, to which the coordinator admits the calls."""
     requires_approval: Approval = False
-    """True, or asked with the validated arguments: does a human decide first?"""
+    """True if a human decides before the call runs, or a function that answers this for the validated arguments."""
     max_result_tokens: int = 4_000
     retry: RetryConfig | None = None
     inline: bool = False
-    """Quick and safe: runs in the model step's own task."""
+    """True for a quick and safe tool: it runs within the model step's task."""
     validation: Validation = "enforce"
-    """`shadow`: a call that the schema refuses runs all the same, and is reported."""
+    """With `shadow`, a call that the schema refuses still runs, and is reported."""
     child: str | None = None
-    """Name of an agent: the call is a child job."""
+    """Name of an agent, if the call becomes a child job."""
     signature: Signature = field(kw_only=True)
 
     def __post_init__(self) -> None:
@@ -69,28 +69,28 @@ class Tool:
         return f"Tool({self.name!r})"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The function itself."""
+        """Call the function."""
         return self.function(*args, **kwargs)
 
     @property
     def takes_context(self) -> str | None:
-        """Name of the parameter that gets the ToolContext."""
+        """Name of the parameter that takes the ToolContext."""
         return self.signature.takes_context
 
     @cached_property
     def is_coroutine(self) -> bool:
-        """It is an `async def`: runs on the process's one loop."""
+        """Is the function an `async def`? Those run in the process's event loop."""
         call = getattr(self.function, "__call__", None)  # noqa: B004 - a callable object may have an async __call__
         return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(call)
 
     @cached_property
     def spec(self) -> ToolSpec:
-        """What a provider is told."""
+        """The part of the tool that is sent to a provider."""
         return ToolSpec(name=self.name, description=self.description, input_schema=self.validator.schema)
 
     @cached_property
     def digest(self) -> str:
-        """Changes with the name, description, schema or a policy. The function's code is not part of it."""
+        """Hash of the name, description, schema and policies, but not of the function's code."""
         approval = self.requires_approval
         policies = {
             "idempotent": self.idempotent,
@@ -107,7 +107,7 @@ class Tool:
         return sha256(everything.encode(errors="surrogatepass")).hexdigest()[:16]
 
     def needs_approval(self, arguments: JsonObject) -> bool:
-        """Does a human decide on this call? A rule that raises asks the human."""
+        """Must a human decide on this call? Yes, also if `requires_approval` raises."""
         if not callable(self.requires_approval):
             return self.requires_approval
         try:
@@ -117,7 +117,7 @@ class Tool:
 
 
 def _check_words(given: Any) -> None:
-    """`given` is the Tool as it came: type hints bind nobody at run time."""
+    """Check the values in `given`, an unchecked Tool: Python does not enforce type hints."""
     if not isinstance(given.name, str) or not _NAME.fullmatch(given.name):
         raise ConfigError(
             f"tool name {given.name!r:.100}: expected a letter or _, then letters, digits, _ or -, at most 64 "
@@ -132,7 +132,7 @@ def _check_words(given: Any) -> None:
     if downstream is not None and not (isinstance(downstream, str) and _DOWNSTREAM.fullmatch(downstream)):
         raise ConfigError(
             f"tool {given.name}: downstream: expected a short name such as 'jira', got {downstream!r:.100}; "
-            "it becomes part of a key"
+            "it becomes part of a Redis key"
         )
 
 
@@ -145,7 +145,7 @@ def _check_numbers(given: Any) -> None:
     if not isinstance(most, int) or isinstance(most, bool) or most < MIN_RESULT_TOKENS:
         raise ConfigError(
             f"tool {given.name}: max_result_tokens: expected a whole number from {MIN_RESULT_TOKENS} on, got {most!r}; "
-            "with less, not even the notice that something was left out would be worth reading"
+            "with less, there is no room for useful text beside the note that something was left out"
         )
 
 
@@ -160,19 +160,19 @@ def _check_policy(given: Any) -> None:
         raise ConfigError(f"tool {given.name}: retry: expected a RetryConfig, got {retry!r}")
     if retry is not None and retry.max_retries > 0 and not given.idempotent:
         raise ConfigError(
-            f"tool {given.name}: retry with idempotent=False: a failed try may have taken effect, and another would "
-            "repeat it. Say idempotent=True if it bears that (use ToolContext.idempotency_key), or leave retry out"
+            f"tool {given.name}: retry with idempotent=False: a failed attempt may have taken effect, and another would "
+            "repeat it. Set idempotent=True if the tool can be repeated (see ToolContext.idempotency_key), or leave retry out"
         )
 
 
 def _check_parameters(tool: Tool) -> None:
-    """The function can be called with whatever the validator lets pass."""
+    """Check that the function can be called with all arguments that the validator accepts."""
     if inspect.isgeneratorfunction(tool.function) or inspect.isasyncgenfunction(tool.function):
         raise ConfigError(f"tool {tool.name}: a generator has no result; return a list")
     schema, signature = tool.validator.schema, tool.signature
     properties, required = schema.get("properties", {}), schema.get("required", [])
     if any(keyword in schema for keyword in _COMPOSED):
-        return  # what may come is not to be read off the top level; the call itself is checked
+        return  # the top level does not show all properties; each call is checked instead
     missing = [name for name in properties if name not in signature.parameters]
     if missing and not signature.takes_any:
         raise ConfigError(

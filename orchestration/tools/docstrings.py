@@ -1,4 +1,4 @@
-"""What a docstring says to a model: the first paragraph, and the `Args:` section (Google style)."""
+"""Read a tool's description from a docstring: the first paragraph, and the `Args:` section (Google style)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _ENTRY = re.compile(r"\*{0,2}(?P<name>\w+)\s*(?:\([^)]*\))?:\s*(?P<text>.*)")
 
 @dataclass(frozen=True)
 class Docstring:
-    """The parts that describe a tool."""
+    """The parts of a docstring that describe a tool."""
 
     summary: str = ""
     parameters: dict[str, str] = field(default_factory=dict)
 
 
 def read_docstring(text: str | None) -> Docstring:
-    """Parse a docstring. What is no Google style `Args:` section is left alone, never an error."""
+    """Parse a docstring. Anything but a Google style `Args:` section is ignored, and is never an error."""
     lines = inspect.cleandoc(text or "").splitlines()
     summary: list[str] = []
     for line in lines:
@@ -31,7 +31,7 @@ def read_docstring(text: str | None) -> Docstring:
 
 
 def _entries(lines: list[str]) -> dict[str, str]:
-    """Entries share one indentation; what is indented more goes on with the entry; what is indented less ends them."""
+    """Split the lines into entries, by indentation: a deeper line continues its entry, a shallower one is the end."""
     found: dict[str, list[str]] = {}
     indent, current = 0, ""
     for line in lines:

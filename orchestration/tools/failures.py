@@ -1,7 +1,7 @@
-"""Whatever a tool raised -> the failure that it amounts to: the downstream's news, or the tool's own error.
+"""Turn an exception that a tool raised into a failure: one of its downstream, or the tool's own error.
 
-No HTTP library is imported, so an exception goes by what it carries (a response's status and headers) and by the names
-of its classes along their inheritance. Known by a test: requests, httpx, httpx2, urllib3, urllib; by shape: aiohttp.
+No HTTP library is imported. An exception is recognized by its attributes (a response's status and headers) and by the names
+of its class and base classes. Tested with requests, httpx, httpx2, urllib3 and urllib; with aiohttp by the shape alone.
 """
 
 from __future__ import annotations
@@ -19,36 +19,38 @@ STATUSES = {
     503: FailureKind.OVERLOADED,
     529: FailureKind.OVERLOADED,
 }
-"""Any other 5xx is a provider_error. Any other status is the tool's own error: nothing that time cures."""
+"""HTTP status -> kind. Any other 5xx is a provider_error. Any other status is the tool's own error, and not transient."""
 
 CLASSES = {
     **dict.fromkeys(("TimeoutError", "Timeout", "TimeoutException", "TimeoutExpired"), FailureKind.TIMEOUT),
-    **dict.fromkeys(("ConnectTimeout", "ServerTimeoutError"), FailureKind.TIMEOUT),  # connection errors by descent
+    **dict.fromkeys(
+        ("ConnectTimeout", "ServerTimeoutError"), FailureKind.TIMEOUT
+    ),  # by inheritance, these are connection errors
     **dict.fromkeys(("ConnectionError", "NetworkError", "ClientConnectionError", "ProxyError"), FailureKind.CONNECTION),
-    **dict.fromkeys(("NewConnectionError", "gaierror"), FailureKind.CONNECTION),  # the name does not resolve
+    **dict.fromkeys(("NewConnectionError", "gaierror"), FailureKind.CONNECTION),  # the host name can't be resolved
     **dict.fromkeys(("ProtocolError", "IncompleteRead"), FailureKind.CONNECTION),  # the answer broke off
     **dict.fromkeys(("ChunkedEncodingError", "ClientPayloadError"), FailureKind.CONNECTION),
-    "LocalProtocolError": FailureKind.TOOL_ERROR,  # httpx: a ProtocolError, but of our own making
+    "LocalProtocolError": FailureKind.TOOL_ERROR,  # httpx: a ProtocolError of the client, not the server
 }
-"""Class name -> kind: the built-in exceptions, and their like in other libraries. The nearest that is listed counts."""
+"""Class name -> kind: built-in exceptions, and similar ones of other libraries. The nearest listed base class decides."""
 
 UNREACHABLE = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH})
-"""What the system says of a network, as a plain OSError."""
+"""Error numbers of an unreachable network. The system reports them as a plain OSError."""
 
 MAX_CAUSES = 8
-"""Causes that are looked at: a chain of them may be a ring."""
+"""Most causes to follow, since a chain of causes may be a ring."""
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """The part of an HTTP response that is looked at."""
+    """The part of an HTTP response that matters here."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def tool_failure(error: BaseException, detail: str) -> Failure:
-    """The failure of a tool that raised `error`; what it was raised from (`raise ... from`) counts when itself says nothing."""
+    """The failure of a tool that raised `error`. If the error is unknown, its causes (`raise ... from`) are tried."""
     for link in _chain(error):
         answer = _answer(link)
         if answer is not None:
@@ -77,12 +79,12 @@ def _of_class(error: BaseException) -> FailureKind | None:
 
 
 def _answer(error: BaseException) -> _Answer | None:
-    """What the server answered, when the error holds it: as a response, or (aiohttp, urllib) in itself."""
+    """The server's answer, if the error holds it: as a `response`, or (aiohttp, urllib) in its own attributes."""
     response = _attribute(error, "response")
     for holder in (response, error):
         headers = _attribute(holder, "headers")
         if holder is error and headers is None:
-            continue  # a code alone says nothing: SystemExit has one, and so have the errors of databases
+            continue  # a code alone is no answer: SystemExit and database errors have one, too
         for name in ("status_code", "status", "code"):  # aiohttp deprecates its `code`, so it comes last
             status = _attribute(holder, name)
             if isinstance(status, int) and 400 <= status < 600:
@@ -94,12 +96,12 @@ def _lower(headers: object) -> dict[str, str]:
     try:
         items = headers.items()  # type: ignore[attr-defined]
         return {str(name).lower(): str(value) for name, value in items}
-    except Exception:  # no headers, or a stand-in of somebody's tests
+    except Exception:  # no headers, or a mock in a test
         return {}
 
 
 def _attribute(holder: object, name: str) -> object:
-    """An attribute, or None when there is none, or reading it fails: a property of a stranger may do anything."""
+    """An attribute, or None if it is missing or can't be read: a property of unknown code may raise anything."""
     try:
         return getattr(holder, name, None)
     except Exception:
@@ -107,7 +109,7 @@ def _attribute(holder: object, name: str) -> object:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from, nearest first; the reason that urllib's URLError holds counts as that."""
+    """The error and its causes, the nearest first. The `reason` of urllib's URLError counts as a cause."""
     link: BaseException | None = error
     for _ in range(MAX_CAUSES):
         if link is None:

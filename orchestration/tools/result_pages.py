@@ -1,8 +1,8 @@
-"""A large result, kept compressed and read page by page with the tool `read_result`.
+"""Large results: stored compressed, and read page by page with the tool `read_result`.
 
-The body is one zlib stream of the UTF-8 text (level 1: fast, and 16 times smaller on a typical transcript), flushed
-at every 65,536 characters, with the places of those blocks behind it. So `zlib.decompress(body)` gives the text, and a
-page inflates only the blocks it lies in: 2 ms anywhere in 50 MB, instead of inflating what comes before it.
+The body is one zlib stream of the UTF-8 text (level 1: fast, and 16 times smaller on a typical transcript). The stream is
+flushed every 65,536 characters, and a trailer lists where these blocks end. So `zlib.decompress(body)` gives the whole text,
+and a page needs only its own blocks: 2 ms anywhere in 50 MB.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from midwatch.schemas.model import ModelReply
 
 PAGE_CHARS = 8_000
-"""Longest page: about 3,200 tokens of English, within a tool's usual limit."""
+"""Longest page: about 3,200 tokens of English, within the usual limit of a tool result."""
 
 BLOCK_CHARS = 65_536
 
 RECALL = "recall"
-"""Name of the tool that pages archived groups: see `context.recall`."""
+"""Name of the tool that reads archived groups: see `context.recall`."""
 
 READ_RESULT = ToolSpec(
     name="read_result",
@@ -45,7 +45,7 @@ READ_RESULT = ToolSpec(
         "additionalProperties": False,
     },
 )
-"""Offered to the model once a result of its session was shortened."""
+"""Offered to the model once a result in its session was shortened."""
 
 _VALIDATOR = JSONSchemaValidator(READ_RESULT.input_schema)
 
@@ -54,7 +54,7 @@ _MAGIC = b"mwp1"
 
 
 def pack(text: str) -> bytes:
-    """The text as it is kept."""
+    """Compress a text for storage."""
     squeeze = zlib.compressobj(1)
     body = bytearray()
     ends: list[int] = []
@@ -68,7 +68,7 @@ def pack(text: str) -> bytes:
 
 
 def read_page(body: bytes, offset: int, length: int) -> str:
-    """`length` characters from `offset` on (at most a page), then a line that says how much remains."""
+    """Read `length` characters from `offset` on, at most a page. A last line says how much remains."""
     length = max(1, min(length, PAGE_CHARS))
     total, text = _read(body, max(0, offset), length)
     if not text:
@@ -80,7 +80,9 @@ def read_page(body: bytes, offset: int, length: int) -> str:
 
 def _read(body: bytes, offset: int, length: int) -> tuple[int, str]:
     trailer = body[-_TRAILER.size :]
-    if len(trailer) < _TRAILER.size or _TRAILER.unpack(trailer)[2] != _MAGIC:  # kept by a tool of its own accord
+    if (
+        len(trailer) < _TRAILER.size or _TRAILER.unpack(trailer)[2] != _MAGIC
+    ):  # an artifact of a tool, in another format
         text = _inflate(body)
         return len(text), text[offset : offset + length]
     total, count, _ = _TRAILER.unpack(trailer)
@@ -93,7 +95,7 @@ def _read(body: bytes, offset: int, length: int) -> tuple[int, str]:
 
 def _blocks(body: bytes, ends: tuple[int, ...], first: int, last: int) -> Iterator[str]:
     for number in range(first, min(last + 1, len(ends))):
-        start = ends[number - 1] if number else 2  # behind the two bytes of the stream's header
+        start = ends[number - 1] if number else 2  # after the two header bytes of the stream
         yield zlib.decompressobj(wbits=-15).decompress(body[start : ends[number]]).decode()
 
 
@@ -105,7 +107,7 @@ def _inflate(body: bytes) -> str:
 
 
 def answer_read_result(store: Store, claim: Claim, reply: ModelReply, call: ToolCall) -> ToolMessage:
-    """Answer one call of `read_result` from what the session keeps."""
+    """Answer one call of `read_result` from the session's stored results."""
     ordinal = next(place for place, one in enumerate(reply.tool_calls) if one is call)
     content, is_error = "", True
     try:
@@ -118,7 +120,7 @@ def answer_read_result(store: Store, claim: Claim, reply: ModelReply, call: Tool
             content = explain(problems, READ_RESULT.input_schema)
         elif (body := store.get_result(claim.ref.session_id, arguments["handle"])) is None:
             content = (
-                "There is no result of that handle, or it is no longer kept: the oldest leave when there are too many. "
+                "There is no result of that handle, or it is no longer kept: the oldest are deleted when there are too many. "
                 "Call the tool again that returned it."
             )
         else:

@@ -1,4 +1,4 @@
-"""What a tool returned, as text for the model: rendered, bounded, the whole of it kept by reference."""
+"""Tool results as text for the model: render the value, limit its length, keep the whole under a handle."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from midwatch.orchestration.tools.result_pages import PAGE_CHARS, READ_RESULT, p
 from midwatch.schemas.failure import Failure, FailureKind
 
 MAX_RESULT_CHARS = 64 * 1024 * 1024
-"""Text beyond it is not even rendered: a worker must survive a tool that returns its whole database."""
+"""Longer text is not even rendered: a worker must survive a tool that returns its whole database."""
 
 BYTES_PER_TOKEN = 2.5
-"""Conservative on purpose: for JSON and logs, characters/4 counts half of what recent tokenizers do (measured)."""
+"""Deliberately low: for JSON and logs, four characters a token gives half of what recent tokenizers count (measured)."""
 
 SMALL_NODES = 20_000
-"""Values up to here are encoded in one go (by C); larger ones piece by piece, so that the ceiling can stop them."""
+"""A value of up to so many nodes is encoded at once (in C). A larger one is encoded in pieces, so that it can be stopped."""
 
 PIECES = 10_000
-"""Pieces joined at a time: ten million small strings are ten times as large as their text."""
+"""Pieces are joined after so many, since ten million small strings take ten times the memory of their text."""
 
 SLICE_CHARS = 1_000_000
 
 HEAD_SHARE = 0.7
-"""Of a cut result, the part taken from its beginning. The end often says how it went, so it stays too."""
+"""Share of a cut result that is taken from its beginning. The rest is its end, which often shows the outcome."""
 
 
 @dataclass(frozen=True)
 class BoundResult:
-    """A result as the model sees it. `body` is the whole, compressed (see `pages.pack`), when `content` is not."""
+    """A result as the model gets it. If `content` was shortened, `body` is the whole, compressed (see `result_pages.pack`)."""
 
     content: str
     handle_needed: bool = False
@@ -46,40 +46,40 @@ class BoundResult:
 
 
 def render(value: object) -> str:
-    """Text as it is; bytes as UTF-8; anything else as compact JSON, or, when that can't be, as a bounded `repr`.
+    """Render a value: text unchanged, bytes as UTF-8, anything else as compact JSON, or else as a limited `repr`.
 
     Raises:
-        ToolFailed: format_error, for NaN and Infinity (which JSON can't say) and for endless nesting.
-        Exception: whatever the value's own code raises on being read.
+        ToolFailed: format_error, for NaN and Infinity (which JSON does not have) and for endless nesting.
+        Exception: anything that the value's own code raises when it is read.
 
     """
     if isinstance(value, str):
-        return _whole(_cut(value, f"{len(value)} characters"))
+        return _escape_surrogates(_cut(value, f"{len(value)} characters"))
     if isinstance(value, (bytes, bytearray, memoryview)):
         body = memoryview(value).cast("B")
         return _cut(str(body[: MAX_RESULT_CHARS + 1], "utf-8", "replace"), f"{len(body)} bytes")
     try:
-        return _whole(_encode(value))
-    except TypeError:  # keys that JSON has no names for
-        return _described(value)
+        return _escape_surrogates(_encode(value))
+    except TypeError:  # keys that JSON can't have
+        return _describe(value)
     except ValueError as error:
         if "Circular" in str(error):
-            return _described(value)
-        _unsayable(f"can't be written as JSON: {error}"[:300] + "; NaN and Infinity: return None or a string instead")
+            return _describe(value)
+        _fail_format(f"can't be written as JSON: {error}"[:300] + "; NaN and Infinity: return None or a string instead")
     except RecursionError:
-        _unsayable("is nested too deep for JSON; return something flatter")
+        _fail_format("is nested too deep for JSON; return something flatter")
 
 
 def bound(text: str, max_result_tokens: int, handle: str) -> BoundResult:
-    """The text, or its head and tail around a line that says how to read the rest.
+    """Limit a text. A long one is cut to its head and tail, around a line that says how to read the rest.
 
     Args:
-        text: As `render` made it.
-        max_result_tokens: Ceiling, at 2.5 bytes a token. The line in between comes on top (under 400 bytes).
-        handle: The name under which the caller will keep `body`, if there is one.
+        text: A rendered result, from `render`.
+        max_result_tokens: The limit, at 2.5 bytes a token. The added line is not counted (under 400 bytes).
+        handle: The name under which the caller will store `body`, if there is one.
 
     """
-    text = _whole(text)
+    text = _escape_surrogates(text)
     limit_bytes = int(max_result_tokens * BYTES_PER_TOKEN)
     if len(text) <= limit_bytes and (4 * len(text) <= limit_bytes or len(text.encode()) <= limit_bytes):
         return BoundResult(text)
@@ -95,13 +95,13 @@ def bound(text: str, max_result_tokens: int, handle: str) -> BoundResult:
     return BoundResult(head + note + tail, handle_needed=True, body=pack(text))
 
 
-def tokens(text: str) -> int:
-    """What the text may cost, at most."""
+def count_tokens_at_most(text: str) -> int:
+    """The most tokens that the text may have."""
     return math.ceil(len(text.encode(errors="replace")) / BYTES_PER_TOKEN)
 
 
 def new_handle(job_id: str, step: str) -> str:
-    """The handle of a step's result: short enough for a model to copy, the same for every try at the step."""
+    """The handle of a step's result: short enough for a model to copy, and the same for every attempt at the step."""
     return "res-" + sha256(f"{job_id}/{step}".encode()).hexdigest()[:12]
 
 
@@ -111,7 +111,7 @@ def _encode(value: object) -> str:
     parts: list[str] = []
     pieces: list[str] = []
     size = 0
-    for piece in _ENCODER.iterencode(value):  # in Python, piece by piece
+    for piece in _ENCODER.iterencode(value):  # in Python, one piece at a time
         pieces.append(piece)
         size += len(piece)
         if size > MAX_RESULT_CHARS:
@@ -125,7 +125,7 @@ def _encode(value: object) -> str:
 
 
 def _is_small(value: object) -> bool:
-    """True when the value has few parts, long texts counted by their length."""
+    """Has the value few parts? A long text counts as several, by its length."""
     todo, seen = [value], 0
     while todo and seen <= SMALL_NODES:
         one = todo.pop()
@@ -141,18 +141,18 @@ def _is_small(value: object) -> bool:
     return seen <= SMALL_NODES
 
 
-def _plain(value: object) -> object:
-    """One level of something that is no JSON value: models and dataclasses by field, dates and the like as text."""
+def _to_jsonable(value: object) -> object:
+    """Convert one level of a value that is not JSON: models and dataclasses to their fields, dates and similar to text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.repr}
     if isinstance(value, PurePath):
         return str(value)
-    if isinstance(value, Iterator):  # may have no end, and can be read but once
-        return _described(value)
-    return to_jsonable_python(value, fallback=_described, inf_nan_mode="constants")
+    if isinstance(value, Iterator):  # an iterator may have no end, and can be read only once
+        return _describe(value)
+    return to_jsonable_python(value, fallback=_describe, inf_nan_mode="constants")
 
 
-def _described(value: object) -> str:
+def _describe(value: object) -> str:
     try:
         shown = repr(value)
     except Exception as error:
@@ -160,7 +160,7 @@ def _described(value: object) -> str:
     return f"[not JSON: a {type(value).__name__}: {shown[:2000]}{'…' if len(shown) > 2000 else ''}]"
 
 
-_ENCODER = json.JSONEncoder(default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+_ENCODER = json.JSONEncoder(default=_to_jsonable, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
 def _cut(text: str, came: str) -> str:
@@ -171,11 +171,11 @@ def _cut_note(came: str) -> str:
     return f"\n[cut: the tool returned {came}; only the first {MAX_RESULT_CHARS} characters are kept]"
 
 
-def _whole(text: str) -> str:
-    """Half a surrogate pair is no character, and would break whatever encodes it later: it is escaped."""
+def _escape_surrogates(text: str) -> str:
+    """Escape lone surrogates, since they can't be encoded later."""
     if text.isascii():
         return text
-    slices = range(0, len(text), SLICE_CHARS)  # looked at by slices: the whole, encoded, may be four times as large
+    slices = range(0, len(text), SLICE_CHARS)  # in slices, since the encoded text may be four times as large
     try:
         for start in slices:
             text[start : start + SLICE_CHARS].encode()
@@ -185,5 +185,5 @@ def _whole(text: str) -> str:
     return text
 
 
-def _unsayable(why: str) -> NoReturn:
+def _fail_format(why: str) -> NoReturn:
     raise ToolFailed(Failure(kind=FailureKind.FORMAT_ERROR, detail=f"the tool's result {why}"))

@@ -1,7 +1,8 @@
-"""Run one tool: its arguments converted, its time limited, whatever it raises turned into a failure that is data.
+"""Run one tool: convert its arguments, limit its time, and turn anything that it raises into a failure.
 
-A function runs in a kept thread (see `toolthreads`: one that overruns is abandoned, not stopped), a coroutine function
-on the process's one loop (see `toolloop`: it is cancelled). Context variables, structlog's among them, go with it.
+A function runs in a pooled thread (see `threads`; if it overruns, its thread is abandoned, not stopped). A coroutine function
+runs in the process's event loop (see `coroutines`; if it overruns, it is cancelled). Both get the caller's context variables,
+with structlog's among them.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from midwatch.schemas.failure import Failure, FailureKind
 
 MAX_DETAIL_CHARS = 500
 MAX_ANSWER_CHARS = 4_000
-"""Of a `ToolError`: it is an answer, so it may be longer than the detail of a failure."""
+"""Longest message of a `ToolError`. It is an answer to the model, so it may be longer than a failure's detail."""
 
 _inside: ContextVar[bool] = ContextVar("midwatch_inside_tool", default=False)
 
 
 @dataclass(frozen=True)
 class ToolOutcome:
-    """What a tool returned, as text. Not bounded yet: see `results.bound`."""
+    """The value that a tool returned, as text. Its length is not limited yet: see `results.bound`."""
 
     content: str
 
 
 def is_inside_tool() -> bool:
-    """True in a tool's thread and in its coroutine: there, nobody may wait for the fleet."""
+    """Does this code run in a tool's thread or coroutine? There, code must not wait for the fleet."""
     return _inside.get()
 
 
@@ -48,25 +49,28 @@ def run_tool(tool: Tool, arguments: JsonObject, context: ToolContext | None = No
 
     Args:
         tool: What to run.
-        arguments: As the model said them, validated.
-        context: Handed to a tool that takes one; its deadline holds when it is nearer than the tool's own.
+        arguments: The model's arguments, validated.
+        context: Passed to a tool that takes one. Its deadline applies if it is earlier than the tool's own.
 
     Raises:
-        ToolError: raised by the tool, on purpose: the model is told.
-        ToolFailed: it raised (a kind by `toolfailures`, or as its own `ToolFailed` says), ran out of time, or has a
-            result or an argument of the wrong form (format_error).
+        ToolError: the tool raised it on purpose; its message is returned to the model.
+        ToolFailed: the tool raised something else (its kind by `failures`, or by its own `ToolFailed`), ran out of time,
+            or has a result or an argument of the wrong form (format_error).
 
     """
-    values = _values(tool, arguments, context)
+    values = _convert_arguments(tool, arguments, context)
     timeout_s = min(tool.timeout_s, context.remaining_s()) if context else tool.timeout_s
     inside = copy_context()
     inside.run(_inside.set, True)
     try:
-        call = _called(tool, values, inside, timeout_s)
+        call = _call(tool, values, inside, timeout_s)
     except Overrun as overrun:
         detail = f"{tool.name} was not done after {timeout_s:.3g} s and {overrun}"
         raise ToolFailed(Failure(kind=FailureKind.TIMEOUT, detail=detail)) from None
-    error, call.error = call.error, None  # an error holds the frame that holds the call: don't keep the arguments alive
+    error, call.error = (
+        call.error,
+        None,
+    )  # the error's frames hold the call: break the cycle, so that the arguments are freed
     if isinstance(error, ToolError):
         raise ToolError(_clean(str(error), MAX_ANSWER_CHARS)) from error
     if isinstance(error, ToolFailed):
@@ -76,16 +80,16 @@ def run_tool(tool: Tool, arguments: JsonObject, context: ToolContext | None = No
     return ToolOutcome(call.value or "")
 
 
-def _called(tool: Tool, values: JsonObject, inside: Context, timeout_s: float) -> Call[str]:
+def _call(tool: Tool, values: JsonObject, inside: Context, timeout_s: float) -> Call[str]:
     if not tool.is_coroutine:
-        return run_in_thread(partial(_returned, tool.function, values), inside, timeout_s)
+        return run_in_thread(partial(_call_and_render, tool.function, values), inside, timeout_s)
     returned = run_on_loop(partial(tool.function, **values), inside, timeout_s)
     if returned.error is not None:
         return returned
-    return run_in_thread(partial(render, returned.value), inside, timeout_s)  # not on the loop: others wait for it
+    return run_in_thread(partial(render, returned.value), inside, timeout_s)  # not in the loop, which other tools need
 
 
-def _values(tool: Tool, arguments: JsonObject, context: ToolContext | None) -> JsonObject:
+def _convert_arguments(tool: Tool, arguments: JsonObject, context: ToolContext | None) -> JsonObject:
     values, problems = tool.signature.convert(arguments)
     if problems:
         detail = explain(problems, tool.validator.schema)[:MAX_DETAIL_CHARS]
@@ -97,8 +101,8 @@ def _values(tool: Tool, arguments: JsonObject, context: ToolContext | None) -> J
     return values
 
 
-def _returned(function: Callable[..., Any], values: JsonObject) -> str:
-    """In the tool's thread, so that rendering (its own `__repr__`, ten million rows) is under the limit, too."""
+def _call_and_render(function: Callable[..., Any], values: JsonObject) -> str:
+    """Call the function and render its result. Both run in the tool's thread, so that the time limit covers both."""
     value = function(**values)
     if inspect.iscoroutine(value):
         value.close()
@@ -107,12 +111,12 @@ def _returned(function: Callable[..., Any], values: JsonObject) -> str:
 
 
 def _detail(error: BaseException) -> str:
-    """Type and message, no traceback: the model has no use for our line numbers."""
+    """Type and message of an error. A traceback would not help the model."""
     try:
-        said = str(error)
+        message = str(error)
     except Exception:
-        said = "(its message can't be read)"
-    return _clean(f"{type(error).__name__}: {said}", MAX_DETAIL_CHARS)
+        message = "(its message can't be read)"
+    return _clean(f"{type(error).__name__}: {message}", MAX_DETAIL_CHARS)
 
 
 def _clean(text: str, most_chars: int) -> str:

@@ -1,8 +1,8 @@
-"""What a function's signature says: which arguments the model fills in, their JSON Schema, and what they become.
+"""The signature of a tool's function: the arguments that the model fills in, their JSON Schema, and their conversion.
 
-Validated JSON is handed to the function as it is: a `str` parameter gets the string, nothing is coerced. Only where
-the annotation names something that JSON has no value for (a pydantic model, a dataclass, an Enum, a datetime, a set)
-is the value converted, by pydantic in strict mode.
+Validated JSON is passed to the function unchanged: a `str` parameter gets the string, and nothing is coerced. A value is
+converted, by pydantic in strict mode, only if the annotation is not a JSON type (a pydantic model, a dataclass, an Enum, a
+datetime, a set).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
 
 from midwatch.orchestration.errors import ConfigError
-from midwatch.orchestration.tools.annotations import described, evaluated, is_plain_json, without_titles
+from midwatch.orchestration.tools.annotations import description_in, evaluate_hint, is_plain_json, without_titles
 from midwatch.orchestration.tools.context import ToolContext
 from midwatch.orchestration.validation.problems import Problem, pointer, show
 from midwatch.schemas.contract import JsonObject
@@ -34,42 +34,42 @@ class Parameter:
     annotation: Any
     default: Any = _MISSING
     adapter: TypeAdapter[Any] | None = None
-    """Converts the JSON value; None when it is handed over as it is."""
+    """Converts the JSON value. None if the value is passed unchanged."""
 
     @property
     def required(self) -> bool:
-        """The function has no default for it."""
+        """Must the model give a value? Yes, if the function has no default."""
         return self.default is _MISSING
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A function, as far as calling it with JSON goes."""
+    """The signature of a function that is called with JSON arguments."""
 
     name: str
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     takes_context: str | None = None
-    """The parameter annotated `ToolContext`."""
+    """Name of the parameter annotated `ToolContext`."""
     takes_any: bool = False
-    """It has `**arguments`."""
+    """True if the function has `**arguments`."""
 
     @classmethod
     def of(cls, function: Callable[..., Any], *, schema_given: bool) -> Signature:
-        """Read a function.
+        """Read a function's signature.
 
         Args:
-            function: What will be called.
-            schema_given: The tool's author wrote the schema; then annotations need not say everything.
+            function: The tool's function.
+            schema_given: True if the tool's author wrote the schema. Then annotations may be missing.
 
         Raises:
-            ConfigError: the function can't be called with named JSON arguments, or says too little about them.
+            ConfigError: the function can't be called with named JSON arguments, or its annotations are incomplete.
 
         """
         name = getattr(function, "__name__", type(function).__name__)
         parameters: dict[str, Parameter] = {}
         context, takes_any = None, False
         for one in inspect.signature(function).parameters.values():
-            annotation = evaluated(function, one, strict=not schema_given)
+            annotation = evaluate_hint(function, one, strict=not schema_given)
             if annotation is ToolContext:
                 context = _only_one(name, context, one.name)
             elif one.kind is inspect.Parameter.VAR_KEYWORD:
@@ -81,7 +81,7 @@ class Signature:
         return cls(name, parameters, context, takes_any)
 
     def schema(self, descriptions: Mapping[str, str]) -> JsonObject:
-        """The JSON Schema of the arguments: closed, without titles, with defaults and descriptions.
+        """Make the JSON Schema of the arguments: no other properties, no titles, with defaults and descriptions.
 
         Raises:
             ConfigError: an annotation has no JSON Schema.
@@ -94,7 +94,9 @@ class Signature:
             raise ConfigError(f"tool {self.name}: a parameter's type has no JSON Schema: {error.message}") from error
         properties = {name: without_titles(schemas[(name, "validation")]) for name in adapters}
         for name, schema in properties.items():
-            text = schema.get("description") or described(self.parameters[name].annotation) or descriptions.get(name)
+            text = (
+                schema.get("description") or description_in(self.parameters[name].annotation) or descriptions.get(name)
+            )
             if text:
                 schema["description"] = text
             _add_default(schema, self.parameters[name], adapters[name])
@@ -108,7 +110,7 @@ class Signature:
         return found
 
     def mismatch(self, arguments: JsonObject) -> list[Problem]:
-        """Where arguments that the schema lets pass do not fit the function: a name too many, or one too few."""
+        """Find where valid arguments do not fit the function: an unknown name, or a missing one."""
         extra = [] if self.takes_any else [name for name in arguments if name not in self.parameters]
         missing = [one.name for one in self.parameters.values() if one.required and one.name not in arguments]
         return [
@@ -117,7 +119,7 @@ class Signature:
         ] + [Problem(pointer([name]), "a value (it is required)", "nothing", "required") for name in missing]
 
     def convert(self, arguments: JsonObject) -> tuple[JsonObject, list[Problem]]:
-        """The values to call the function with, and what could not be converted. Doesn't raise."""
+        """Convert the arguments. Returns the values for the function, and the problems. Doesn't raise."""
         values, problems = dict(arguments), []
         for name, value in arguments.items():
             parameter = self.parameters.get(name)
@@ -130,7 +132,7 @@ class Signature:
                     Problem(pointer([name, *one["loc"]]), one["msg"], show(one["input"]), one["type"])
                     for one in error.errors(include_url=False, include_context=False)
                 ]
-            except Exception as error:  # a validator of the author's own, which may raise anything
+            except Exception as error:  # the author's own validator may raise anything
                 problems.append(
                     Problem(
                         pointer([name]), "a value its type accepts", f"{show(value)} ({type(error).__name__})", "type"
@@ -141,10 +143,10 @@ class Signature:
 
 def _parameter(tool: str, one: inspect.Parameter, annotation: Any) -> Parameter:
     if one.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL):
-        raise ConfigError(f"tool {tool}: parameter {one.name!r} can't be passed by name; take out the '/' or '*'")
+        raise ConfigError(f"tool {tool}: parameter {one.name!r} can't be passed by name; remove the '/' or '*'")
     if isinstance(one.default, FieldInfo):
         raise ConfigError(
-            f"tool {tool}: parameter {one.name!r}: a Field(...) as default would be handed to the function; "
+            f"tool {tool}: parameter {one.name!r}: a Field(...) as default would be passed to the function; "
             f"write {one.name}: Annotated[..., Field(...)] and a plain default"
         )
     parameter = Parameter(one.name, annotation, one.default)
@@ -160,7 +162,7 @@ def _adapter(tool: str, parameter: Parameter) -> TypeAdapter[Any]:
         return TypeAdapter(parameter.annotation)
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError) as error:
         raise ConfigError(
-            f"tool {tool}: parameter {parameter.name!r}: no JSON value becomes a {parameter.annotation!r}; "
+            f"tool {tool}: parameter {parameter.name!r}: no JSON value can be converted to {parameter.annotation!r}; "
             f"use plain types, a pydantic model or a dataclass ({str(error).partition(chr(10))[0]:.200})"
         ) from error
 
@@ -177,6 +179,6 @@ def _add_default(schema: JsonObject, parameter: Parameter, adapter: TypeAdapter[
     try:
         default = adapter.dump_python(parameter.default, mode="json", warnings="none")
         adapter.validate_json(json.dumps(default, allow_nan=False))
-    except Exception:  # a default outside its own annotation (`name: str = None`) is the function's affair
+    except Exception:  # a default may not match its annotation (`name: str = None`); then the schema shows none
         return
     schema["default"] = default

@@ -1,8 +1,8 @@
-"""Kept threads that run a tool's function under a time limit.
+"""A pool of threads that run tools' functions under a time limit.
 
-A thread can't be stopped from outside. One that overruns is abandoned: it goes on until its function returns, what it
-returns is dropped, and the thread ends; the next call gets a fresh one. Where that is not good enough (a lock held for
-ever), the worker processes of the tools queue are killed by their hard time limit.
+A thread can't be stopped from outside. One that overruns is abandoned: it runs until its function returns, the result is
+dropped, and the thread ends. The next call gets a new thread. If a function never returns, the hard time limit of the tools
+queue kills its worker process.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Generic, TypeVar
 R = TypeVar("R")
 
 MAX_IDLE = 64
-"""Threads kept waiting. More run when more calls are under way; the surplus ends with its call."""
+"""Most idle threads in the pool. More calls start more threads, which end with their call."""
 
 
 class Overrun(Exception):
-    """Raised when a call is not done in time. Says what is known of it now."""
+    """Raised when a call does not end in time. The message says what happens to the call."""
 
 
 class Call(Generic[R]):
-    """One function to be run elsewhere, and what came of it."""
+    """A function to run in another thread, and its result or error."""
 
     __slots__ = ("_done", "context", "error", "function", "value")
 
@@ -38,7 +38,7 @@ class Call(Generic[R]):
         self._done.acquire()
 
     def run(self) -> None:
-        """In the thread that works. Whatever is raised, SystemExit included, is the call's, not the thread's."""
+        """Run the function, in the pool's thread. Any exception is stored in the call, even SystemExit: the thread goes on."""
         try:
             self.value = self.context.run(self.function)
         except BaseException as error:
@@ -46,16 +46,16 @@ class Call(Generic[R]):
         self.finished()
 
     def finished(self) -> None:
-        """Wake the one who waits."""
+        """Wake the waiting thread."""
         self._done.release()
 
     def wait(self, timeout_s: float) -> bool:
-        """In the thread that asked. True when done."""
+        """Wait for the end, in the caller's thread. Returns True if the call has ended."""
         return self._done.acquire(timeout=max(0.0, timeout_s))
 
 
 class _Runner:
-    """A thread and the queue it is fed through (C, no lock of ours)."""
+    """A thread, and the queue from which it takes calls (implemented in C, without a Python lock)."""
 
     __slots__ = ("inbox",)
 
@@ -74,10 +74,10 @@ os.register_at_fork(after_in_child=_idle.clear)  # threads don't survive a fork;
 
 
 def run_in_thread(function: Callable[[], R], context: Context, timeout_s: float) -> Call[R]:
-    """Run `function` in a kept thread, within `context`, for at most `timeout_s`; its error, if any, is in the call.
+    """Run `function` in a pooled thread, within `context`, for at most `timeout_s`. An error is stored in the call.
 
     Raises:
-        Overrun: it is not done in time; its thread is abandoned.
+        Overrun: the call did not end in time, and its thread was abandoned.
 
     """
     call = Call(function, context)
@@ -89,7 +89,7 @@ def run_in_thread(function: Callable[[], R], context: Context, timeout_s: float)
     try:
         runner.inbox.put(call)  # type: ignore[arg-type]
         in_time = call.wait(timeout_s)
-    finally:  # a signal (Celery's soft time limit) may end the wait, too
+    finally:  # a signal (Celery's soft time limit) can also end the wait
         if in_time and len(_idle) < MAX_IDLE:
             _idle.append(runner)
         else:

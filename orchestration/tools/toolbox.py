@@ -1,4 +1,4 @@
-"""@tool and Toolbox: declare a tool, find it by the name a model used, let through only arguments that pass."""
+"""@tool and Toolbox: declare a tool, find it by the model's name for it, and check the arguments of its calls."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from midwatch.schemas.message import ToolCall
 from midwatch.schemas.policy import RetryConfig
 from midwatch.schemas.tools import ToolSpec
 
-MAX_NAMES_TOLD = 40
-"""Tools listed to a model that asked for one that isn't there."""
+MAX_LISTED_NAMES = 40
+"""Most tools that are listed to a model that called an unknown one."""
 
 
 @overload
@@ -55,9 +55,9 @@ def tool(
     """Make a function a tool. On a documented, typed function a bare `@tool` is enough.
 
     Args:
-        name: What the model calls it; the function's name by default.
-        description: What the model chooses it by; the docstring's first paragraph by default.
-        validator: Judges the arguments; made from the type hints and the docstring's `Args:` by default.
+        name: The tool's name for the model; by default the function's name.
+        description: Tells the model when to use the tool; by default the docstring's first paragraph.
+        validator: Checks the arguments; by default made from the type hints and the docstring's `Args:`.
         **policies: `idempotent`, `timeout_s`, `downstream`, `requires_approval`, `max_result_tokens`, `retry`,
             `inline`, `validation`: see `Tool`.
 
@@ -93,7 +93,7 @@ def _declare(
 
 
 def agent_tool(agent: str, description: str) -> Tool:
-    """An agent as a tool: the call becomes a child job with the text in `input`."""
+    """Make an agent a tool. A call becomes a child job with the text in `input`."""
     schema = {
         "type": "object",
         "properties": {
@@ -104,7 +104,7 @@ def agent_tool(agent: str, description: str) -> Tool:
     }
 
     def run(input: str) -> str:
-        raise RunInsideTool(f"{agent} is an agent: its call becomes a child job, it can't be called as a function")
+        raise RunInsideTool(f"{agent} is an agent: a call of it becomes a child job; it can't be called as a function")
 
     signature = Signature.of(run, schema_given=True)
     return Tool(agent, description, JSONSchemaValidator(schema), run, idempotent=True, child=agent, signature=signature)
@@ -112,12 +112,12 @@ def agent_tool(agent: str, description: str) -> Tool:
 
 @dataclass(frozen=True)
 class CheckedCall:
-    """A call that may run: `arguments` satisfy the tool's schema, and convert to what its function takes."""
+    """A call that may run: `arguments` satisfy the tool's schema, and can be converted for its function."""
 
     tool: Tool
     arguments: JsonObject
     shadowed: str = ""
-    """Why the schema refuses them, when the tool is in shadow and the call runs all the same."""
+    """Why the schema refuses the arguments, if the tool is in shadow mode and the call still runs."""
 
 
 @dataclass(frozen=True)
@@ -125,15 +125,15 @@ class RefusedCall:
     """A call that must not run. `message` is the answer to the model."""
 
     kind: Literal["unknown_tool", "bad_json", "cut_off", "schema"]
-    """`cut_off`: the text ends inside a value, which is a limit's fault rather than the model's."""
+    """`cut_off`: the text ends inside a value, because of an output limit and not by the model's mistake."""
     message: str
 
 
 class Toolbox:
-    """The tools of one agent, in the order in which they are offered.
+    """The tools of one agent, in the order in which the model gets them.
 
     Raises:
-        ConfigError: something is no tool, or two have one name.
+        ConfigError: an entry is not a tool, or two have the same name.
 
     """
 
@@ -142,22 +142,22 @@ class Toolbox:
         for one in tools:
             given: object = one
             if not isinstance(given, Tool):
-                raise ConfigError(f"tools: expected what @tool makes, got {given!r:.200}; decorate it with @tool")
+                raise ConfigError(f"tools: expected a function with @tool, got {given!r:.200}; decorate it with @tool")
             if one.name in (READ_RESULT.name, RECALL):
-                raise ConfigError(f"tools: {one.name!r} is one of the runtime's own tools; rename yours")
+                raise ConfigError(f"tools: {one.name!r} is the name of a tool of the runtime; rename yours")
             if one.name in self._tools:
                 raise ConfigError(
-                    f"tools: two tools are named {one.name!r}; a model could not tell them apart, rename one"
+                    f"tools: two tools are named {one.name!r}; a model could not tell them apart; rename one"
                 )
             self._tools[one.name] = one
         self.specs: tuple[ToolSpec, ...] = tuple(one.spec for one in self._tools.values())
 
     def get(self, name: str) -> Tool | None:
-        """The tool of that name."""
+        """The tool of that name, or None."""
         return self._tools.get(name)
 
     def check(self, call: ToolCall) -> CheckedCall | RefusedCall:
-        """Is this a call of one of these tools, with arguments that it takes? Nothing runs that has not passed here."""
+        """Check a call: the tool must exist, and must accept the arguments. A call runs only after this check."""
         found = self._tools.get(call.name)
         if found is None:
             return RefusedCall("unknown_tool", self._unknown(call.name))
@@ -180,9 +180,9 @@ class Toolbox:
         close = difflib.get_close_matches(name[:100], self._tools, 3, 0.5)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         names = list(self._tools)
-        more = f" and {len(names) - MAX_NAMES_TOLD} more" if len(names) > MAX_NAMES_TOLD else ""
+        more = f" and {len(names) - MAX_LISTED_NAMES} more" if len(names) > MAX_LISTED_NAMES else ""
         there = (
-            f"The tools are: {', '.join(names[:MAX_NAMES_TOLD])}{more}."
+            f"The tools are: {', '.join(names[:MAX_LISTED_NAMES])}{more}."
             if names
             else "There are no tools; answer in words."
         )
@@ -190,9 +190,10 @@ class Toolbox:
 
 
 def idempotency_key(job_id: str, step: str, tool: str, arguments: JsonObject) -> str:
-    """The same for every try at one call, different for any other: made of where the call stands and what it says.
+    """Make the key of one call. It is the same for every attempt at the call, and different for every other call.
 
-    Never of the provider's call id: in recorded sessions 73 of 1,164 ids were used again, 71 of them for another call.
+    The key is a hash of the call's position and content, not of the provider's call id: in recorded sessions 73 of 1,164 ids
+    were used again, 71 of them for a different call.
     """
-    said = canonical_json([job_id, step, tool, arguments])
-    return "mw-" + sha256(said.encode(errors="surrogatepass")).hexdigest()[:32]
+    content = canonical_json([job_id, step, tool, arguments])
+    return "mw-" + sha256(content.encode(errors="surrogatepass")).hexdigest()[:32]

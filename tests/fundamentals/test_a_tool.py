@@ -9,7 +9,7 @@ import pytest
 
 from midwatch import ToolContext, ToolError, tool
 from midwatch.orchestration.errors import ConfigError, ToolFailed
-from midwatch.orchestration.tools.result_pages import page
+from midwatch.orchestration.tools.result_pages import read_page
 from midwatch.orchestration.tools.results import bound, new_handle
 from midwatch.orchestration.tools.run import run_tool
 from midwatch.orchestration.tools.toolbox import CheckedCall, RefusedCall, Toolbox, idempotency_key
@@ -152,7 +152,7 @@ def test_a_long_result_is_shown_in_part_and_kept_whole() -> None:
     assert result.content.endswith("line 9999")
     assert f'read_result(handle="{handle}", offset=1750, length=8000)' in result.content
     assert result.body is not None
-    assert page(result.body, 1750, 8000).startswith(text[1750:1800])
+    assert read_page(result.body, 1750, 8000).startswith(text[1750:1800])
 
 
 def test_a_promise_that_can_not_be_kept_is_refused_at_once() -> None:

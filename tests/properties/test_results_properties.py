@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midwatch.orchestration.errors import ToolFailed
-from midwatch.orchestration.tools.result_pages import BLOCK_CHARS, pack, page
+from midwatch.orchestration.tools.result_pages import BLOCK_CHARS, pack, read_page
 from midwatch.orchestration.tools.results import BYTES_PER_TOKEN, bound, render
 
 ANYTHING = st.recursive(
@@ -70,7 +70,7 @@ def test_all_pages_together_are_the_text(text: str, times: int, length: int, dat
     offset: int | None = 0
     read = ""
     while offset is not None and whole:
-        part, _, note = page(body, offset, max(length, len(whole) // 50)).rpartition("\n")
+        part, _, note = read_page(body, offset, max(length, len(whole) // 50)).rpartition("\n")
         read += part
         following = re.search(r"go on with offset=(\d+)", note)
         offset = int(following[1]) if following else None
@@ -80,4 +80,4 @@ def test_all_pages_together_are_the_text(text: str, times: int, length: int, dat
 @given(text=ANY_TEXT, offset=st.integers(-10, 5_000), length=st.integers(-10, 20_000))
 def test_a_page_of_anywhere_is_bounded(text: str, offset: int, length: int) -> None:
     """Any offset and length are answered."""
-    assert len(page(pack(text), offset, length)) < 8_200
+    assert len(read_page(pack(text), offset, length)) < 8_200

@@ -97,7 +97,7 @@ def test_an_open_breaker_makes_the_tool_strict_from_the_start():
     agent = Agent("clerk", MODEL, "Book.", [book, now])
     first = ladder.make_offer(agent, ladder.Streak(), {"book"})
     assert [(spec.name, spec.strict) for spec in first.tools] == [("book", True), ("now", False)]
-    assert first.said == "strict"
+    assert first.changes == "strict"
     behind = ladder.Streak((ladder.Refusal("book", "schema", "{}"), ladder.Refusal("book", "schema", "[]")), 2)
     assert [spec.name for spec in ladder.make_offer(agent, behind, {"book"}).tools] == ["book"]
     assert [spec.name for spec in ladder.make_offer(agent, behind).tools] == ["book", "now"]

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from midwatch.orchestration.errors import ToolFailed
 from midwatch.orchestration.tools.result_pages import READ_RESULT, pack, read_page
-from midwatch.orchestration.tools.results import MAX_RESULT_CHARS, bound, new_handle, render, tokens
+from midwatch.orchestration.tools.results import MAX_RESULT_CHARS, bound, count_tokens_at_most, new_handle, render
 from midwatch.schemas.failure import FailureKind
 
 
@@ -162,7 +162,7 @@ def test_a_longer_one_keeps_head_and_tail_and_says_how_to_read_the_rest() -> Non
         f"[{len(text) - 250} of {len(text)} characters are left out here. The whole result is kept: "
         f'read on with read_result(handle="res-ab12", offset={len(head)}, length=8000)]'
     )
-    assert tokens(head + tail) <= 100
+    assert count_tokens_at_most(head + tail) <= 100
     assert result.body is not None
     assert zlib.decompressobj().decompress(result.body).decode() == text
 

@@ -237,7 +237,7 @@ def _file(a: Annotated[Any, 1] = 0, *, b: type(open)) -> None: ...  # type: igno
         (_checkers_only, "not under TYPE_CHECKING"),
         (_two, "keep one"),
         (_callback, "parameter"),
-        (_file, "no JSON value becomes"),
+        (_file, "no JSON value can be converted"),
     ],
 )
 def test_a_signature_that_says_too_little_is_refused(function: Callable[..., Any], says: str) -> None:

@@ -123,11 +123,11 @@ def test_a_function_may_take_any_arguments_with_a_validator() -> None:
         ({"timeout_s": "5"}, "got '5'"),
         ({"max_result_tokens": 99}, "from 100 on"),
         ({"max_result_tokens": 1e4}, "a whole number"),
-        ({"downstream": "a b"}, "part of a key"),
-        ({"downstream": "{x}"}, "part of a key"),
+        ({"downstream": "a b"}, "part of a Redis key"),
+        ({"downstream": "{x}"}, "part of a Redis key"),
         ({"requires_approval": "yes"}, "True, False or a function"),
         ({"retry": 3}, "expected a RetryConfig"),
-        ({"retry": RetryConfig(max_retries=1)}, "Say idempotent=True"),
+        ({"retry": RetryConfig(max_retries=1)}, "Set idempotent=True"),
     ],
 )
 def test_a_declaration_that_contradicts_itself_is_refused(declared: dict[str, Any], says: str) -> None:

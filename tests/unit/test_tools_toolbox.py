@@ -128,7 +128,7 @@ def test_two_tools_of_one_name_are_refused() -> None:
     """A model could not tell them apart."""
     with pytest.raises(ConfigError, match="two tools are named 'book'"):
         Toolbox([book, book])
-    with pytest.raises(ConfigError, match="the runtime's own"):
+    with pytest.raises(ConfigError, match="a tool of the runtime"):
         Toolbox([tool("read_result", "Reads.")(list_queues.function)])
 
 

@@ -1,6 +1,6 @@
-"""A tool: a function that a model may call. Read from top to bottom.
+"""How a tool works: a function that a model may call. Read this file from top to bottom.
 
-Between the model and the function stand the declaration, the check and the run; each is one of the stories below.
+A call passes three stages: the declaration of the tool, the validation of the arguments, and the run.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ def find_order(number: str) -> dict[str, object]:
     retry=RetryConfig(max_retries=2, retry_on=("tool_error",)),
 )
 def cancel_order(number: str, reason: str, context: ToolContext) -> str:
-    """The context is filled in by the runtime. Its key goes to the shop, so that a second try cancels nothing twice."""
+    """Midwatch passes the context. The shop gets its key, so a second attempt does not cancel the order twice."""
     return f"cancelled {number} ({reason}) under {context.idempotency_key}"
 
 
 DESK = Toolbox([find_order, cancel_order])
 
 
-def called(name: str, raw_arguments: str) -> CheckedCall | RefusedCall:
-    """A model's call, as it comes off the wire: a name, and a text that should be JSON."""
+def check_call(name: str, raw_arguments: str) -> CheckedCall | RefusedCall:
+    """Validate a call as the model sends it: a name, and a text that should be JSON."""
     return DESK.check(ToolCall(id="call_0", name=name, raw_arguments=raw_arguments))
 
 
 def test_a_typed_documented_function_is_a_tool() -> None:
-    """The model is told the name, the first paragraph, and a schema made from the type hints."""
+    """The model gets the name, the first paragraph of the docstring, and a schema from the type hints."""
     assert find_order.spec.name == "find_order"
     assert find_order.spec.description == "Look up an order."
     assert find_order.spec.input_schema == {
@@ -74,16 +74,16 @@ def test_a_typed_documented_function_is_a_tool() -> None:
     }
 
 
-def test_a_call_that_passes_is_run_and_its_result_is_text() -> None:
-    """Check first, then run: the only way there is."""
-    call = called("find_order", '{"number": "W1001"}')
+def test_a_valid_call_runs_and_returns_text() -> None:
+    """Only a validated call can run. The model gets the result as text."""
+    call = check_call("find_order", '{"number": "W1001"}')
     assert isinstance(call, CheckedCall)
     assert run_tool(call.tool, call.arguments).content == '{"status":"shipped","total":19.99}'
 
 
-def test_a_call_that_does_not_pass_is_answered_not_run() -> None:
-    """The answer says where, what was expected and what came, so that the model gets it right the next time."""
-    call = called("cancel_order", '{"number": "1002", "reason": "no_longer_neded"}')
+def test_an_invalid_call_does_not_run_and_returns_an_error() -> None:
+    """The error gives the place, the expected and the actual value, so that the model can correct the call."""
+    call = check_call("cancel_order", '{"number": "1002", "reason": "no_longer_neded"}')
     assert isinstance(call, RefusedCall)
     assert call.message.splitlines() == [
         "cancel_order was not run: its arguments are not valid.",
@@ -94,24 +94,24 @@ def test_a_call_that_does_not_pass_is_answered_not_run() -> None:
     ]
 
 
-def test_text_that_is_no_json_is_never_repaired() -> None:
-    """A reply that was cut off must not become a call that nobody made."""
-    call = called("cancel_order", '{"number": "W1002", "reason": "no_long')
+def test_invalid_json_is_never_repaired() -> None:
+    """A repaired call could be one that the model did not mean. A call that was cut off gets its own error."""
+    call = check_call("cancel_order", '{"number": "W1002", "reason": "no_long')
     assert isinstance(call, RefusedCall)
     assert call.kind == "cut_off"
     assert "cut off" in call.message
 
 
-def test_a_tool_that_does_not_exist_is_answered_with_those_that_do() -> None:
-    """Models misremember names."""
-    call = called("find_orders", "{}")
+def test_an_unknown_tool_returns_the_known_names() -> None:
+    """Models get names wrong. The error suggests the most similar name and lists all tools."""
+    call = check_call("find_orders", "{}")
     assert isinstance(call, RefusedCall)
     assert call.message.startswith("There is no tool 'find_orders'. Did you mean find_order")
     assert call.message.endswith("The tools are: find_order, cancel_order.")
 
 
-def test_every_try_at_one_call_has_the_same_key() -> None:
-    """Job, step, tool and arguments make it; the provider's call id, which real models repeat, does not."""
+def test_every_attempt_at_a_call_has_the_same_key() -> None:
+    """The key depends on job, step, tool and arguments. It ignores the provider's call id, because real models repeat ids."""
     arguments = {"number": "W1002", "reason": "ordered_by_mistake"}
     key = idempotency_key("job-7", "3.0", "cancel_order", arguments)
     context = ToolContext(job_id="job-7", step_id="3.0", session_id="s", idempotency_key=key)
@@ -120,16 +120,16 @@ def test_every_try_at_one_call_has_the_same_key() -> None:
     assert key == idempotency_key("job-7", "3.0", "cancel_order", dict(reversed(arguments.items())))
 
 
-def test_a_tool_may_answer_that_the_request_was_wrong() -> None:
-    """`ToolError` is an answer to the model: no failure, no retry."""
+def test_tool_error_is_an_answer_to_the_model() -> None:
+    """A tool raises `ToolError` when the request was wrong. This is not a failure and is not retried."""
     with pytest.raises(ToolError, match="ask the customer"):
         run_tool(find_order, {"number": "W9"})
 
 
-def test_whatever_else_goes_wrong_is_a_failure_as_data() -> None:
-    """A kind that the retry policy knows, and a sentence; the traceback stays out of the conversation.
+def test_any_other_exception_becomes_a_failure() -> None:
+    """A failure has a kind, which the retry policy uses, and a detail. The traceback never enters the conversation.
 
-    What an exception says of a service (it refused the connection, it answered 429) becomes that kind; anything else is
+    An exception that reports a refused connection or an HTTP status gets the matching kind. Any other exception is a
     `tool_error`.
     """
 
@@ -143,8 +143,8 @@ def test_whatever_else_goes_wrong_is_a_failure_as_data() -> None:
     assert failed.value.failure.detail == "ConnectionError: the shop does not answer"
 
 
-def test_a_long_result_is_shown_in_part_and_kept_whole() -> None:
-    """The model sees both ends, and reads on with `read_result` where it must."""
+def test_a_long_result_is_cut_for_the_model_and_stored_whole() -> None:
+    """The model sees the beginning and the end. It can read the rest with `read_result`."""
     text = "\n".join(f"line {number}" for number in range(10_000))
     handle = new_handle("job-7", "4.0")
     result = bound(text, 1_000, handle)
@@ -155,7 +155,7 @@ def test_a_long_result_is_shown_in_part_and_kept_whole() -> None:
     assert read_page(result.body, 1750, 8000).startswith(text[1750:1800])
 
 
-def test_a_promise_that_can_not_be_kept_is_refused_at_once() -> None:
-    """Retrying what must not run twice: said where it is declared, not in the night when it happens."""
+def test_retries_need_an_idempotent_tool() -> None:
+    """A tool that must not run twice can't have retries. The declaration fails, not a job in production."""
     with pytest.raises(ConfigError, match="Say idempotent=True"):
         tool(name="pay", description="Pay.", retry=RetryConfig(max_retries=3))(lambda: "paid")

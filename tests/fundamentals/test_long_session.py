@@ -1,6 +1,6 @@
-"""How a conversation outlives its window: budget, memory, originals. Each test is one idea, and reads like documentation.
+"""How a conversation can be longer than its window: budget, memory, originals. Each test explains one idea.
 
-Nothing here needs a server, a network or a key; see `test_one_step.py`.
+These tests need no server, no network and no key; see `test_one_step.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def look_up(order: str) -> str:
 
 
 def clerk(**budget: object) -> Agent:
-    """An agent whose calls hold about four of these results."""
+    """Declare an agent whose calls have room for about four results of `look_up`."""
     return Agent(
         "clerk",
         "claude-sonnet-4-6",
@@ -33,15 +33,15 @@ def clerk(**budget: object) -> Agent:
 
 
 def script() -> ScriptedModel:
-    """A model that looks at all sixteen orders, one after the other."""
+    """Create a model that looks up all sixteen orders, one after the other."""
     return ScriptedModel([*(call("look_up", order=order) for order in ORDERS), "All sixteen are on their way."])
 
 
 def test_a_conversation_may_be_longer_than_its_window():
     """`max_tokens` is the budget of one call: prompt, tools, memory, messages, and the reserve for the answer.
 
-    Long before it is full, bulky old results leave the window, then the oldest groups do. A group is a turn of the model
-    with all its results, and is never torn apart. The job notices nothing.
+    Before the budget is full, long old results leave the window. Then the oldest groups leave it. A group is a model
+    message with all its results, and it is never split. The job continues as before.
     """
     model = script()
     fleet = InlineFleet(clerk(), model=model)
@@ -53,11 +53,11 @@ def test_a_conversation_may_be_longer_than_its_window():
     assert sum(sizes) < len(sizes) * sizes[4] * 2
 
 
-def test_what_left_the_window_stays_in_the_memory():
+def test_the_memory_keeps_the_facts_of_removed_groups():
     """The memory is a note at the beginning of every later call: ids, amounts, dates and names, each with its group.
 
-    It is made without a model, of what was said verbatim, so it can't make anything up. What tools returned is marked as
-    untrusted: the model is told that it is data.
+    The facts are copied without a model, so they are never invented. Facts from tools are in a section of data that is
+    marked as untrusted.
     """
     model = script()
     fleet = InlineFleet(clerk(), model=model)
@@ -66,14 +66,14 @@ def test_what_left_the_window_stays_in_the_memory():
     note = model.requests[-1].messages[0]
     assert isinstance(note, NoteMessage)
     assert "second-hand" in note.text
-    told, returned = note.text.split("Returned by tools")
-    assert "UNTRUSTED" in returned
-    assert "P-707" in returned
-    assert "P-707" not in told
+    by_the_user, by_tools = note.text.split("Returned by tools")
+    assert "UNTRUSTED" in by_tools
+    assert "P-707" in by_tools
+    assert "P-707" not in by_the_user
 
 
-def test_the_users_own_words_stay_to_the_letter():
-    """So does what the agent's author pinned: system prompt, goal and pins are part of every call."""
+def test_prompt_and_pins_stay_unchanged():
+    """The user's prompt, the system prompt, the goal and the pins are part of every call, word for word."""
     model = script()
     agent = clerk(pin=("Parcels over 20 kg go by freight.",))
     fleet = InlineFleet(agent, model=model)
@@ -87,7 +87,7 @@ def test_the_users_own_words_stay_to_the_letter():
 
 
 def test_the_model_can_read_every_original():
-    """Once there is a memory, the model has a tool more: `recall` pages the originals of a group that left."""
+    """Once there is a memory, the model also has the tool `recall`. It reads the originals of a removed group."""
     model = ScriptedModel(
         [*(call("look_up", order=order) for order in ORDERS), call("recall", group=2), "P-707, as it says."]
     )
@@ -101,7 +101,7 @@ def test_the_model_can_read_every_original():
 
 
 def test_between_two_compactions_the_window_only_grows():
-    """Each call begins with the very messages of the one before: a provider's prompt cache keeps what it has read."""
+    """Each call begins with the same messages as the call before, so a provider's prompt cache works."""
     model = script()
     fleet = InlineFleet(clerk(), model=model)
     fleet.run(fleet.enqueue(clerk(), "Where are my sixteen orders?"))
@@ -113,8 +113,8 @@ def test_between_two_compactions_the_window_only_grows():
     assert 1 <= compactions <= len(pairs) // 2
 
 
-def test_what_happens_when_it_is_full_is_the_agents_choice():
-    """`summarize_and_trim` is the default. `escalate` asks a human first; `fail` ends the job and says how full it was."""
+def test_on_overflow_decides_what_a_full_budget_does():
+    """`summarize_and_trim` is the default. `escalate` asks a human first. `fail` ends the job and gives the numbers."""
     asking = clerk(on_overflow="escalate")
     fleet = InlineFleet(asking, model=script())
     job = fleet.enqueue(asking, "Where are my sixteen orders?")

@@ -1,7 +1,7 @@
-"""How Midwatch works, in the smallest pieces: an agent, a tool, a job, and what happens when something goes wrong.
+"""How Midwatch works: an agent, a tool, a job, and what happens when something fails. Read this file first.
 
-Nothing here needs a server, a network or a key. `run_inline` runs the real step machine in this process, and a
-`ScriptedModel` says what a model would say.
+These tests need no server, no network and no key. `run_inline` runs the real steps in this process. A `ScriptedModel`
+gives the answers of the model.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ clerk = Agent("clerk", "claude-sonnet-4-6", "You answer questions about orders."
 
 
 def test_a_job_from_input_to_output():
-    """An agent is a name, a pinned model, a prompt and tools. A job is one input for it.
+    """An agent is a name, a pinned model, a prompt and tools. A job is one input for an agent.
 
-    The model is asked once per turn. Here it first asks for a tool; then, with the result before it, it answers in
-    words: that is the job's output.
+    Midwatch calls the model once in each turn. In the first turn the model calls a tool. In the second turn it sees the
+    result and answers in words. This answer is the job's output.
     """
     script = ScriptedModel([call("look_up", order="A-17"), "It was shipped on Monday."])
 
@@ -50,9 +50,9 @@ def test_a_job_from_input_to_output():
 
 
 def test_a_call_that_breaks_its_schema_never_runs():
-    """Arguments are checked before anything happens. The model is told what was expected, what came, and tries again.
+    """Midwatch validates the arguments first. The model gets the expected and the actual value, and tries again.
 
-    The schema was made from the function's type hints and docstring; `JSONSchemaValidator` takes one of your own.
+    The schema comes from the function's type hints and docstring. Use `JSONSchemaValidator` for your own schema.
     """
     script = ScriptedModel(
         [
@@ -72,8 +72,8 @@ def test_a_call_that_breaks_its_schema_never_runs():
     assert "cut off" in answers[1].content
 
 
-def test_a_tool_tells_the_model_what_is_wrong_with_its_request():
-    """`raise ToolError`: an answer, not a fault. It is never retried, and the model can do something about it."""
+def test_tool_error_is_an_answer_to_the_model():
+    """A tool raises `ToolError` when the request is wrong. It is never retried, because only the model can correct it."""
     script = ScriptedModel([call("look_up", order="Z-9"), "I can't find the order Z-9."])
 
     run_inline(clerk, "Where is Z-9?", model=script)
@@ -81,8 +81,8 @@ def test_a_tool_tells_the_model_what_is_wrong_with_its_request():
     assert script.requests[-1].messages[-1].content == "Error: there is no order Z-9"
 
 
-def test_what_time_cures_is_tried_again():
-    """A provider that is overloaded: the step is put back with a growing, jittered wait, and no worker waits for it."""
+def test_a_transient_failure_is_retried():
+    """When a provider is overloaded, the step is deferred. The wait grows and has jitter. No worker waits for it."""
     script = ScriptedModel([FailureKind.OVERLOADED, FailureKind.RATE_LIMITED, "Good evening."])
     fleet = InlineFleet(clerk, model=script)
     job_id = fleet.enqueue(clerk, "Hello?")
@@ -92,10 +92,10 @@ def test_what_time_cures_is_tried_again():
     assert fleet.store.job(job_id).retries == 2
 
 
-def test_what_time_does_not_cure_is_a_dead_letter():
-    """A wrong key: no retry helps. The step is kept with all it needs, a person is told why, and the session waits.
+def test_a_permanent_failure_becomes_a_dead_letter():
+    """With a wrong API key a retry does not help. The dead letter keeps the step and the reason. The session waits.
 
-    When the key is mended, the job is replayed: it goes on at the step that died, and what was done is not done again.
+    After the key is corrected, a person replays the job. It resumes at the failed step. Finished steps do not run again.
     """
     script = ScriptedModel([call("look_up", order="A-17"), FailureKind.AUTH_ERROR, "It was shipped on Monday."])
     fleet = InlineFleet(clerk, model=script)
@@ -123,8 +123,8 @@ def refund(order: str, context: ToolContext) -> str:
     return "paid back"
 
 
-def test_a_human_decides_on_what_matters():
-    """A tool that needs approval parks the job. No worker waits meanwhile; the decision lets the call run, once."""
+def test_a_human_approves_a_tool_call():
+    """A tool that needs approval parks the job. No worker waits. After the approval the call runs once."""
     careful = Agent(
         "cashier",
         "claude-sonnet-4-6",
@@ -142,11 +142,11 @@ def test_a_human_decides_on_what_matters():
     assert fleet.run(job_id).output == "Your money is on its way."
     ((order, key),) = refunds
     assert order == "A-17"
-    assert key.startswith("mw-"), "the same for every try at this call: hand it to whoever moves the money"
+    assert key.startswith("mw-"), "the key is the same for every attempt: pass it to the payment service"
 
 
 def test_a_conversation_outlives_its_jobs():
-    """Jobs of one session run one after the other, and each sees what was said before."""
+    """The jobs of a session run one after the other. Each job sees the messages of the earlier ones."""
     script = ScriptedModel([call("look_up", order="A-17"), "It was shipped on Monday.", "No, still on its way."])
     fleet = InlineFleet(clerk, model=script)
     first = fleet.enqueue(clerk, "Where is A-17?", session_id="ada")
@@ -159,15 +159,15 @@ def test_a_conversation_outlives_its_jobs():
     ]  # fmt: skip
 
 
-def test_retries_are_a_policy():
-    """What is tried again, how often, how soon: `RetryConfig`, for an agent or for one tool that may be repeated."""
-    tries: list[str] = []
+def test_retry_config_decides_what_is_retried():
+    """`RetryConfig` says which failures are retried, how often and how soon. An agent or an idempotent tool can have one."""
+    keys: list[str] = []
 
     @tool(idempotent=True, retry=RetryConfig(max_retries=2, retry_on=["connection"]))
     def ask_warehouse(order: str, context: ToolContext) -> str:
         """Ask the warehouse."""
-        tries.append(context.idempotency_key)
-        if len(tries) < 3:
+        keys.append(context.idempotency_key)
+        if len(keys) < 3:
             raise ConnectionResetError("the warehouse hung up")
         return "on shelf 9"
 
@@ -175,5 +175,5 @@ def test_retries_are_a_policy():
     result = run_inline(agent, "Is it there?", model=ScriptedModel([call("ask_warehouse", order="A-17"), "Yes."]))
 
     assert result.output == "Yes."
-    assert len(tries) == 3
-    assert len(set(tries)) == 1, "every try has the same idempotency key"
+    assert len(keys) == 3
+    assert len(set(keys)) == 1, "every attempt has the same idempotency key"

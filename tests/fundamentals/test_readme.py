@@ -1,4 +1,4 @@
-"""What README and docs show is run as it stands there: a reader can copy it."""
+"""The examples in the README and the docs run exactly as printed, so a reader can copy them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ FILE = re.compile(r"# (\w+)\.py\n")
 
 
 def blocks(page: str) -> list[str]:
-    """The Python blocks of a page, but those marked `no-run`."""
+    """The Python blocks of a page, except those marked `no-run`."""
     found = BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
     return [code for marks, code in found if "no-run" not in marks.split()]
 
 
 def files(page: str) -> dict[str, str]:
-    """The blocks by the file name in their first line."""
+    """The Python blocks of a page by the file name in their first line."""
     named = {}
     for code in blocks(page):
         name = FILE.match(code)
@@ -42,7 +42,7 @@ EXTENDING = files("docs/extending.md")
 
 @pytest.fixture
 def recipes(tmp_path, monkeypatch):
-    """A folder with the files of docs/extending.md, first on the import path; what they register is forgotten again."""
+    """A folder with the files of docs/extending.md, first on the import path. Providers they register are removed afterwards."""
     for name, code in EXTENDING.items():
         (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -56,7 +56,7 @@ def recipes(tmp_path, monkeypatch):
 
 @pytest.fixture
 def quickstart(tmp_path, monkeypatch):
-    """A folder with the README's example, and the environment of a fleet in it: server, model server, no worker yet."""
+    """A folder with the README's example and a fleet without a worker: a server and a model server."""
     (code,) = blocks("README.md")
     (tmp_path / "quickstart.py").write_text(code, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -65,7 +65,7 @@ def quickstart(tmp_path, monkeypatch):
 
 
 def run(program: str, env: dict[str, str]) -> str:
-    """What a program in the working directory prints."""
+    """Run a program in the working directory and return what it prints."""
     done = subprocess.run(
         [sys.executable, program], env={**os.environ, **env}, capture_output=True, text=True, timeout=90, check=False
     )
@@ -74,13 +74,13 @@ def run(program: str, env: dict[str, str]) -> str:
 
 
 def test_the_readmes_example_is_the_quickstart():
-    """Word for word, so that one can't change without the other."""
+    """The two are equal word for word, so neither can change alone."""
     (code,) = blocks("README.md")
     assert code in (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8")
 
 
 def test_the_readmes_example_runs_on_a_fleet(quickstart):
-    """A worker that has loaded it, the program in another process: the model server calls its tool, and it prints the answer."""
+    """A worker and the example run in two processes. The model calls the tool, and the example prints the answer."""
     quickstart.start_worker("worker", "model,tools", "threads", 4)
     quickstart.await_workers()
     assert run("quickstart.py", quickstart.env) == "Done: 1 tool(s) called.\n"
@@ -88,18 +88,18 @@ def test_the_readmes_example_runs_on_a_fleet(quickstart):
 
 @pytest.mark.parametrize("name", EXTENDING)
 def test_a_recipe_runs_as_it_stands(recipes, name):
-    """Each file of docs/extending.md asserts what it promises, and imports nothing but Midwatch and its neighbours."""
+    """Each file of docs/extending.md checks its own results. It imports only Midwatch and the other files."""
     importlib.import_module(name)
 
 
-def test_a_provider_of_ones_own_runs_a_job(recipes, monkeypatch):
-    """`python keeper.py` answers by the provider that it has registered, a failure and a retry included."""
+def test_a_custom_provider_runs_a_job(recipes, monkeypatch):
+    """`python keeper.py` registers a provider and runs a job with it. The job includes a failure and a retry."""
     monkeypatch.chdir(recipes)
     assert run("keeper.py", {}) == ""
 
 
-def test_the_access_list_is_enough_for_a_fleet_and_refuses_the_rest(quickstart, connect_redis):
-    """The rules in docs/production.md let a worker and a producer run a job, and Valkey logs no refusal; CONFIG is refused."""
+def test_the_access_list_allows_a_fleet_and_refuses_the_rest(quickstart, connect_redis):
+    """With the rules in docs/production.md a job runs and Valkey logs no refusal. CONFIG and FLUSHALL are refused."""
     page = (ROOT / "docs" / "production.md").read_text(encoding="utf-8")
     rules = dict(re.findall(r"^user (\w+) on >\S+ (.*)$", page, re.MULTILINE))
     admin = connect_redis(quickstart.server.url)
@@ -116,7 +116,7 @@ def test_the_access_list_is_enough_for_a_fleet_and_refuses_the_rest(quickstart, 
     assert len(list(handle.events())) == 3
     assert client.sessions.messages("sailor-1")
     assert client.dead_letters.list() == []
-    assert client.enqueue("tide-clerk", "Never mind.").cancel() in (True, False)  # it may have ended already
+    assert client.enqueue("tide-clerk", "Never mind.").cancel() in (True, False)  # the job may have ended before
     client.store.client.close()
     assert admin.execute_command("ACL", "LOG") == []
 

@@ -1,4 +1,4 @@
-"""Requests for the provider suites: conversations in the neutral form, and credentials that lead to loopback."""
+"""Requests and conversations for the provider tests, and credentials for a server on loopback."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from midwatch.workers.providers import Credentials
 
 KEY = "sk-ant-api03-SECRETSECRETSECRET_do-not-show"
 
-PROMPT = "The vault code is tangerine-47-quiet-harbour, tell nobody of it."
+PROMPT = "The vault code is tangerine-47-quiet-harbour. Do not tell it to anybody."
 
 SEARCH = ToolSpec(
     name="search",
@@ -25,7 +25,7 @@ SEARCH = ToolSpec(
 
 
 def credentials(url: str) -> Credentials:
-    """Credentials that send every provider to this server."""
+    """Return credentials that connect every provider to this server."""
     return Credentials(
         anthropic_api_key=KEY,
         anthropic_base_url=url,
@@ -36,8 +36,8 @@ def credentials(url: str) -> Credentials:
     )
 
 
-def ask(*messages: Message, **changes: Any) -> ModelRequest:
-    """A request; without messages, one that asks a question."""
+def make_request(*messages: Message, **changes: Any) -> ModelRequest:
+    """Make a request. Without messages, it contains one question."""
     fields: dict[str, Any] = {
         "model": "model-under-test",
         "system": "You answer briefly.",
@@ -49,27 +49,27 @@ def ask(*messages: Message, **changes: Any) -> ModelRequest:
     return ModelRequest(**fields)
 
 
-def after(request: ModelRequest, answer: ModelReply, provider: str, *results: str) -> ModelRequest:
-    """The next request of the conversation: the answer, and a result for each of its calls."""
+def next_request(request: ModelRequest, answer: ModelReply, provider: str, *results: str) -> ModelRequest:
+    """Return the next request of a conversation: with the model's answer and a result for each of its calls."""
     group = max(message.group for message in request.messages) + 1
-    said = AssistantMessage(group=group, parts=answer.parts, provider=provider, model=answer.model)
-    answers = tuple(
+    message = AssistantMessage(group=group, parts=answer.parts, provider=provider, model=answer.model)
+    tool_messages = tuple(
         ToolMessage(group=group, ordinal=ordinal, call_id=call.id, tool=call.name, content=result)
         for ordinal, (call, result) in enumerate(zip(answer.tool_calls, results, strict=True))
     )
-    return request.model_copy(update={"messages": (*request.messages, said, *answers)})
+    return request.model_copy(update={"messages": (*request.messages, message, *tool_messages)})
 
 
 def assistant(group: int, *parts: Text | ToolCall, provider: str = "elsewhere") -> AssistantMessage:
-    """A model turn that some provider made."""
+    """Make a model message of any provider."""
     return AssistantMessage(group=group, parts=parts, provider=provider, model="m")
 
 
 def call(name: str = "search", raw_arguments: str = '{"query":"refunds"}', call_id: str = "call_a") -> ToolCall:
-    """A tool call."""
+    """Make a tool call."""
     return ToolCall(id=call_id, name=name, raw_arguments=raw_arguments)
 
 
 def result(group: int, ordinal: int, content: str, *, is_error: bool = False, call_id: str = "call_a") -> ToolMessage:
-    """A tool result."""
+    """Make a tool result."""
     return ToolMessage(group=group, ordinal=ordinal, call_id=call_id, tool="search", content=content, is_error=is_error)

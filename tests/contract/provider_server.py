@@ -1,6 +1,6 @@
-"""A model server on loopback that does what a test tells it, byte by byte: any status, any body, drips, silence.
+"""A fake vendor on loopback that sends exactly the bytes that a test wants: any status, slow bodies, or nothing.
 
-Written on bare sockets, because an HTTP library on the server's side would refuse to misbehave.
+It uses plain sockets, because an HTTP server library would not send invalid responses.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ MAX_PIECES = 10_000
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One request as it arrived."""
+class ReceivedRequest:
+    """One request that the server received."""
 
     path: str
     headers: dict[str, str]
@@ -29,19 +29,19 @@ class Seen:
 
     @property
     def json(self) -> Any:
-        """The body, decoded."""
+        """The body, parsed as JSON."""
         return json.loads(self.body)
 
 
-class Line:
-    """What a reply writes to: one connection, and the news that the server is stopping."""
+class ClientConnection:
+    """The connection that a reply is written to. It also knows when the server stops."""
 
     def __init__(self, connection: socket.socket, stopping: threading.Event) -> None:
         self._connection = connection
         self._stopping = stopping
 
     def send(self, data: bytes) -> bool:
-        """Send bytes; False when the client has gone."""
+        """Send bytes. Return False if the client has closed the connection."""
         try:
             self._connection.sendall(data)
         except OSError:
@@ -49,11 +49,11 @@ class Line:
         return True
 
     def pause(self, seconds: float) -> bool:
-        """Wait; False when the server stops or the client hangs up meanwhile."""
+        """Wait. Return False if the server stops or the client closes the connection meanwhile."""
         if self._stopping.wait(seconds):
             return False
         if isinstance(self._connection, ssl.SSLSocket):
-            return True  # nothing can be peeked at inside TLS; the next send will tell
+            return True  # TLS does not allow to peek; the next send fails if the client is gone
         self._connection.setblocking(False)
         try:
             return self._connection.recv(1, socket.MSG_PEEK) != b""
@@ -65,49 +65,49 @@ class Line:
             self._connection.setblocking(True)
 
 
-Reply = Callable[[Line], bool]
-"""Answers one request; True keeps the connection for the next one."""
+Reply = Callable[[ClientConnection], bool]
+"""Answers one request. Returns True to keep the connection open for the next one."""
 
 
 def reply(status: int = 200, body: object = None, headers: Mapping[str, str] | None = None) -> Reply:
-    """A whole response. `body` is sent as it is when it is bytes or a string, else as JSON."""
+    """Reply with a complete response. `body` is sent as JSON, unless it is bytes or a string."""
     content = _content(body)
     all_headers = {"content-type": "application/json", **(headers or {}), "content-length": str(len(content))}
-    return lambda line: line.send(head(status, all_headers) + content)
+    return lambda client: client.send(head(status, all_headers) + content)
 
 
 def head(status: int, headers: Mapping[str, str]) -> bytes:
-    """A status line and headers."""
-    lines = [f"HTTP/1.1 {status} Said So", *(f"{name}: {value}" for name, value in headers.items())]
+    """Return the bytes of a status line and headers."""
+    lines = [f"HTTP/1.1 {status} Status", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
 
 def raw(data: bytes) -> Reply:
-    """Exactly these bytes, then the connection is closed."""
+    """Reply with exactly these bytes, then close the connection."""
 
-    def act(line: Line) -> bool:
-        line.send(data)
+    def act(client: ClientConnection) -> bool:
+        client.send(data)
         return False
 
     return act
 
 
 def drip(data: bytes, piece_bytes: int = 1, every_s: float = 0.05) -> Reply:
-    """These bytes a piece at a time, then silence, until the client gives up."""
+    """Reply with these bytes in small pieces, then send nothing until the client gives up."""
 
-    def act(line: Line) -> bool:
+    def act(client: ClientConnection) -> bool:
         for start in range(0, min(len(data), MAX_PIECES), piece_bytes):
-            if not line.send(data[start : start + piece_bytes]) or not line.pause(every_s):
+            if not client.send(data[start : start + piece_bytes]) or not client.pause(every_s):
                 return False
-        return silent(line)
+        return silent(client)
 
     return act
 
 
-def silent(line: Line) -> bool:
-    """No byte, until the client gives up."""
+def silent(client: ClientConnection) -> bool:
+    """Send nothing until the client gives up."""
     for _ in range(MAX_PIECES):
-        if not line.pause(0.05):
+        if not client.pause(0.05):
             break
     return False
 
@@ -120,13 +120,13 @@ def _content(body: object) -> bytes:
 
 @dataclass
 class ProviderServer:
-    """The server. Replies are used up in order; a request for which there is none gets a 500 that says so."""
+    """The server. Each reply is used once, in order. A request without a reply gets a 500 that says so."""
 
     tls: ssl.SSLContext | None = None
-    seen: list[Seen] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
     connections: int = 0
     _replies: deque[Reply] = field(default_factory=deque)
-    _always: Reply | None = None
+    _default_reply: Reply | None = None
     _open: set[socket.socket] = field(default_factory=set)
     _threads: list[threading.Thread] = field(default_factory=list)
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -154,17 +154,17 @@ class ProviderServer:
 
     @property
     def url(self) -> str:
-        """Where it listens, without a trailing slash."""
+        """The base URL of the server, without a trailing slash."""
         host, port = self._listener.getsockname()
         return f"{'http' if self.tls is None else 'https'}://{host}:{port}"
 
-    def will(self, *replies: Reply) -> None:
-        """Answer the next requests with these, one each."""
+    def answer_next(self, *replies: Reply) -> None:
+        """Answer each of the next requests with one of these replies, in order."""
         self._replies.extend(replies)
 
-    def always(self, answer: Reply) -> None:
-        """Answer every request with this from now on."""
-        self._always = answer
+    def answer_all(self, answer: Reply) -> None:
+        """Answer every request from now on with this reply."""
+        self._default_reply = answer
 
     def _accept(self) -> None:
         while True:
@@ -180,30 +180,33 @@ class ProviderServer:
             thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):  # the client hung up, or does not trust us
+        with (
+            connection,
+            contextlib.suppress(OSError),
+        ):  # the client closed the connection, or does not trust the certificate
             if self.tls is None:
-                self._converse(connection)
+                self._answer_requests(connection)
             else:
-                with self.tls.wrap_socket(connection, server_side=True) as sealed:
-                    self._converse(sealed)
+                with self.tls.wrap_socket(connection, server_side=True) as tls_connection:
+                    self._answer_requests(tls_connection)
         with self._lock:
             self._open.discard(connection)
 
-    def _converse(self, connection: socket.socket) -> None:
-        line = Line(connection, self._stopping)
+    def _answer_requests(self, connection: socket.socket) -> None:
+        client = ClientConnection(connection, self._stopping)
         with connection.makefile("rb") as incoming:
             while (request := _read(incoming)) is not None:
                 with self._lock:
-                    self.seen.append(request)
-                    answer = self._always or (self._replies.popleft() if self._replies else _UNEXPECTED)
-                if not answer(line):
+                    self.requests.append(request)
+                    answer = self._default_reply or (self._replies.popleft() if self._replies else _UNEXPECTED)
+                if not answer(client):
                     break
 
 
-_UNEXPECTED = reply(500, {"error": {"message": "the test told the server of no reply to this request"}})
+_UNEXPECTED = reply(500, {"error": {"message": "the test has no reply for this request"}})
 
 
-def _read(incoming: Any) -> Seen | None:
+def _read(incoming: Any) -> ReceivedRequest | None:
     start = incoming.readline()
     if not start:
         return None
@@ -212,4 +215,4 @@ def _read(incoming: Any) -> Seen | None:
         name, _, value = line.decode("latin-1").partition(":")
         headers[name.strip().lower()] = value.strip()
     body = incoming.read(int(headers.get("content-length", 0)))
-    return Seen(start.decode("latin-1").split(" ")[1], headers, body)
+    return ReceivedRequest(start.decode("latin-1").split(" ")[1], headers, body)

@@ -1,4 +1,4 @@
-"""Connections of every provider: kept, shared by threads, never led elsewhere, and failing in one way."""
+"""Connections of every provider: they are kept, shared by threads, and never redirected."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ import pytest
 from midwatch.orchestration.errors import ModelError
 from midwatch.schemas.failure import FailureKind
 from midwatch.workers import providers
-from tests.contract.provider_requests import ask, credentials
+from tests.contract.provider_requests import credentials, make_request
 from tests.contract.provider_server import ProviderServer, raw, reply
-from tests.contract.provider_side import Side, beside_vendor
+from tests.contract.provider_setup import Setup, connect_to_fake_vendor
 
 
 @pytest.fixture(params=providers.BUILT_IN)
-def side(request: pytest.FixtureRequest) -> Iterator[Side]:
-    with beside_vendor(request.param) as side:
-        yield side
+def setup(request: pytest.FixtureRequest) -> Iterator[Setup]:
+    with connect_to_fake_vendor(request.param) as setup:
+        yield setup
 
 
-def test_connection_is_kept(side: Side) -> None:
-    """Calls one after the other share one connection, also after an error."""
-    side.vendor.will(
-        reply(200, side.wire.text("a")), reply(503, side.wire.error("x", "busy")), reply(200, side.wire.text("b"))
+def test_connection_is_kept(setup: Setup) -> None:
+    """Consecutive calls share one connection, also after an error."""
+    setup.vendor.answer_next(
+        reply(200, setup.replies.text("a")),
+        reply(503, setup.replies.error("x", "busy")),
+        reply(200, setup.replies.text("b")),
     )
-    side.model.complete(ask())
+    setup.model.complete(make_request())
     with pytest.raises(ModelError):
-        side.model.complete(ask())
-    side.model.complete(ask())
-    assert (len(side.vendor.seen), side.vendor.connections) == (3, 1)
+        setup.model.complete(make_request())
+    setup.model.complete(make_request())
+    assert (len(setup.vendor.requests), setup.vendor.connections) == (3, 1)
 
 
-def test_many_threads_share_one_client(side: Side) -> None:
-    """Fifty threads call at once through one client; each gets its own answer."""
-    side.vendor.always(reply(200, side.wire.text("hi")))
+def test_many_threads_share_one_client(setup: Setup) -> None:
+    """Fifty threads call through one client at the same time, over at most fifty connections."""
+    setup.vendor.answer_all(reply(200, setup.replies.text("hi")))
     failures: list[BaseException] = []
     together = threading.Barrier(50)
 
@@ -43,7 +45,7 @@ def test_many_threads_share_one_client(side: Side) -> None:
         try:
             together.wait(10)
             for _ in range(3):
-                assert side.model.complete(ask(tools=())).text == "hi"
+                assert setup.model.complete(make_request(tools=())).text == "hi"
         except BaseException as error:
             failures.append(error)
 
@@ -53,28 +55,28 @@ def test_many_threads_share_one_client(side: Side) -> None:
     for thread in threads:
         thread.join(30)
     assert failures == []
-    assert len(side.vendor.seen) == 150
-    assert side.vendor.connections <= 50
+    assert len(setup.vendor.requests) == 150
+    assert setup.vendor.connections <= 50
 
 
-def test_redirects_are_refused(side: Side) -> None:
-    """A redirect is an error: following it would take the key along."""
+def test_redirects_are_refused(setup: Setup) -> None:
+    """A redirect is an error, because following it would send the key to another host."""
     with ProviderServer() as elsewhere:
-        side.vendor.will(reply(307, "", {"location": f"{elsewhere.url}{side.wire.path}"}))
+        setup.vendor.answer_next(reply(307, "", {"location": f"{elsewhere.url}{setup.replies.path}"}))
         with pytest.raises(ModelError) as caught:
-            side.model.complete(ask())
-        assert elsewhere.seen == []
+            setup.model.complete(make_request())
+        assert elsewhere.requests == []
     assert caught.value.failure.kind is FailureKind.PROVIDER_ERROR
 
 
 @pytest.mark.parametrize("name", providers.BUILT_IN)
-def test_a_server_that_is_not_there(name: str) -> None:
-    """A refused connection is a connection failure, and the call was certainly not sent."""
+def test_refused_connection(name: str) -> None:
+    """A refused connection is a connection failure, and the call counts as not sent."""
     with ProviderServer() as gone:
         url = gone.url
     model = providers.load(name, credentials(url))
     with pytest.raises(ModelError) as caught:
-        model.complete(ask())
+        model.complete(make_request())
     providers.close()
     assert caught.value.failure.kind is FailureKind.CONNECTION
     assert (caught.value.sent, caught.value.ratelimit) == (False, {})
@@ -83,11 +85,11 @@ def test_a_server_that_is_not_there(name: str) -> None:
 @pytest.mark.parametrize(
     "cut", [b"", b"HTTP/1.1 200 OK\r\ncontent-le", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"]
 )
-def test_connection_cut(side: Side, cut: bytes) -> None:
-    """A connection that ends before, inside or after the headers fails after one request, which may have counted."""
-    side.vendor.will(raw(cut))
+def test_connection_cut(setup: Setup, cut: bytes) -> None:
+    """A connection that ends early is a connection failure. The call is not repeated, and counts as sent."""
+    setup.vendor.answer_next(raw(cut))
     with pytest.raises(ModelError) as caught:
-        side.model.complete(ask())
+        setup.model.complete(make_request())
     assert caught.value.failure.kind is FailureKind.CONNECTION
     assert caught.value.sent
-    assert len(side.vendor.seen) == 1
+    assert len(setup.vendor.requests) == 1

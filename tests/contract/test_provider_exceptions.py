@@ -1,4 +1,4 @@
-"""Every exception class that the installed SDKs export has a kind: a new release of an SDK can't add one unseen."""
+"""Every exception class that the SDKs export has a failure kind. A new class in a new SDK release fails these tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CALL = CallContext("vendor", 1.0)
 REQUEST = httpx2.Request("POST", "http://localhost/v1", headers={"authorization": "Bearer sk-never-shown"})
 
 ABSTRACT = {"AnthropicError", "APIError", "OpenAIError", "HTTPError", "RequestError", "Exception"}
-"""Roots that an SDK raises only through their subclasses, or for its own misuse: they count as our defect."""
+"""Base classes. An SDK raises only their subclasses, or the base class if it is used wrongly, which is our defect."""
 
 WITHOUT_RESPONSE = {
     "APIConnectionError": FailureKind.CONNECTION,
@@ -93,11 +93,11 @@ BY_CODE = {
     "organization_on_hold": FailureKind.AUTH_ERROR,
     "request_body_timeout": FailureKind.TIMEOUT,
 }
-"""Error codes that mean something else than their status; every other code goes by its status."""
+"""Error codes whose kind differs from the kind of their status."""
 
 
 def exported(module: ModuleType) -> dict[str, type[BaseException]]:
-    """Every exception class that a module exports."""
+    """Return every exception class that a module exports."""
     found = (getattr(module, name) for name in dir(module) if not name.startswith("_"))
     return {cls.__name__: cls for cls in found if isinstance(cls, type) and issubclass(cls, BaseException)}
 
@@ -115,7 +115,7 @@ def response(status: int, body: object = None) -> httpx2.Response:
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_every_exported_class(cls: type[BaseException]) -> None:
-    """Each exported exception, raised as its SDK would, has exactly the kind that is written down for it here."""
+    """Each exported exception has the kind that this file lists for it."""
     error = cls.__new__(cls)
     name = cls.__name__
     status = getattr(cls, "status_code", None)
@@ -133,7 +133,7 @@ def test_every_exported_class(cls: type[BaseException]) -> None:
 
 @pytest.mark.parametrize(("status", "code"), [key for key in anthropic_errors.ERROR_CLASSES if key[1] is not None])
 def test_every_anthropic_error_code(status: int, code: str) -> None:
-    """Each code that the SDK has a class for is classified by its meaning where that differs from its status."""
+    """Each error code that the SDK has a class for has its own kind, or the kind of its status."""
     body = {
         "type": "error",
         "error": {"type": "invalid_request_error", "message": "x", "details": {"error_code": code}},
@@ -150,28 +150,28 @@ def test_every_anthropic_status(status: int) -> None:
     assert classify_error(error, CALL).kind is BY_STATUS[status]
 
 
-def test_what_lies_beneath() -> None:
-    """A wrapped error goes by what caused it; Celery's soft time limit is a timeout wherever it struck."""
+def test_wrapped_error_is_classified_by_its_cause() -> None:
+    """A wrapped error has the kind of its cause. Celery's soft time limit is always a timeout."""
 
     class SoftTimeLimitExceeded(Exception):
         pass
 
-    def wrapped(cause: BaseException) -> FailureKind:
+    def kind_of_cause(cause: BaseException) -> FailureKind:
         error = anthropic.APIConnectionError(request=REQUEST)
         error.__cause__ = cause
         return classify_error(error, CALL).kind
 
-    assert wrapped(httpx2.ConnectError("refused")) is FailureKind.CONNECTION
-    assert wrapped(httpx2.PoolTimeout("busy")) is FailureKind.TIMEOUT
-    assert wrapped(httpx2.LocalProtocolError("illegal header")) is FailureKind.INTERNAL
-    assert wrapped(SoftTimeLimitExceeded()) is FailureKind.TIMEOUT
+    assert kind_of_cause(httpx2.ConnectError("refused")) is FailureKind.CONNECTION
+    assert kind_of_cause(httpx2.PoolTimeout("busy")) is FailureKind.TIMEOUT
+    assert kind_of_cause(httpx2.LocalProtocolError("illegal header")) is FailureKind.INTERNAL
+    assert kind_of_cause(SoftTimeLimitExceeded()) is FailureKind.TIMEOUT
     assert classify_error(SoftTimeLimitExceeded(), CALL).kind is FailureKind.TIMEOUT
     assert classify_error(json.JSONDecodeError("x", "y", 0), CALL).kind is FailureKind.CONNECTION
     assert classify_error(RuntimeError("?"), CALL).kind is FailureKind.INTERNAL
 
 
-def test_a_ring_of_causes_ends() -> None:
-    """Exceptions that cause each other are looked at once."""
+def test_cycle_of_causes_ends() -> None:
+    """Exceptions that are each other's cause don't lead to an endless loop."""
     first, second = RuntimeError("a"), RuntimeError("b")
     first.__cause__, second.__cause__ = second, first
     assert classify_error(first, CALL).kind is FailureKind.INTERNAL

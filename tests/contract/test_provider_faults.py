@@ -1,4 +1,4 @@
-"""What every provider makes of a vendor's errors: one of a closed set of kinds, after exactly one request."""
+"""Every provider classifies a vendor's errors in the same way, after exactly one request."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from midwatch.orchestration.errors import ModelError
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.message import UserMessage
 from midwatch.workers import providers
-from tests.contract.provider_requests import ask, assistant, call
+from tests.contract.provider_requests import assistant, call, make_request
 from tests.contract.provider_server import reply
-from tests.contract.provider_side import Side, beside_vendor
+from tests.contract.provider_setup import Setup, connect_to_fake_vendor
 
 STATUSES = {
     301: FailureKind.PROVIDER_ERROR,
@@ -79,27 +79,27 @@ CODED = [
 
 
 @pytest.fixture(params=providers.BUILT_IN)
-def side(request: pytest.FixtureRequest) -> Iterator[Side]:
-    with beside_vendor(request.param) as side:
-        yield side
+def setup(request: pytest.FixtureRequest) -> Iterator[Setup]:
+    with connect_to_fake_vendor(request.param) as setup:
+        yield setup
 
 
 @pytest.mark.parametrize(
     "body", ["", "<html>busy</html>", '{"error": 7}', "[]", '{"detail": [{"loc": ["body"]}]}', "null"]
 )
-def test_status_alone(side: Side, body: str) -> None:
-    """Without a readable body the status decides, and each is one request: nothing is retried beneath the fleet."""
+def test_status_alone(setup: Setup, body: str) -> None:
+    """Without a readable body, the status decides the kind. No provider retries, so each error is one request."""
     for status, kind in STATUSES.items():
-        assert (status, side.failure(reply(status, body)).kind) == (status, kind)
-    assert len(side.vendor.seen) == len(STATUSES)
+        assert (status, setup.failure(reply(status, body)).kind) == (status, kind)
+    assert len(setup.vendor.requests) == len(STATUSES)
 
 
 @pytest.mark.parametrize(("status", "code", "message", "kind"), CODED)
-def test_code_and_message(side: Side, status: int, code: str, message: str, kind: FailureKind) -> None:
-    """What the body says counts before the status."""
-    failure = side.failure(reply(status, side.wire.error(code, message)))
+def test_code_and_message(setup: Setup, status: int, code: str, message: str, kind: FailureKind) -> None:
+    """The code and the message in the body count more than the status."""
+    failure = setup.failure(reply(status, setup.replies.error(code, message)))
     assert failure.kind is kind
-    assert failure.detail.startswith(f"{side.name}: {status} {code}")
+    assert failure.detail.startswith(f"{setup.name}: {status} {code}")
     assert len(failure.detail) <= 300
 
 
@@ -111,50 +111,50 @@ def test_code_and_message(side: Side, status: int, code: str, message: str, kind
         ("ramp_limit_exceeded", FailureKind.RATE_LIMITED),
     ],
 )
-def test_a_code_in_the_details(side: Side, code: str, kind: FailureKind) -> None:
-    """Anthropic's spend caps have the status and type of a rate limit: only the error's details tell them apart."""
+def test_a_code_in_the_details(setup: Setup, code: str, kind: FailureKind) -> None:
+    """Anthropic's spend caps have the status and type of a rate limit. Only the error's details show the difference."""
     error = {"type": "rate_limit_error", "message": "Limit reached.", "details": {"error_code": code}}
-    assert side.failure(reply(429, {"type": "error", "error": error})).kind is kind
+    assert setup.failure(reply(429, {"type": "error", "error": error})).kind is kind
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 429, 500, 503, 529])
-def test_a_failure_carries_the_rate_limit_headers(side: Side, status: int) -> None:
-    """Whatever the vendor answers, what its headers say of its limits reaches the coordinator, names in lower case."""
-    shouted = {name.title(): value for name, value in side.wire.rate_headers.items()}
-    error = side.error(reply(status, {"error": {"message": "no"}}, {**shouted, "x-other": "1"}))
-    assert error.ratelimit == side.wire.rate_headers
+def test_a_failure_carries_the_rate_limit_headers(setup: Setup, status: int) -> None:
+    """A failure of any status has the vendor's rate-limit headers, with names in lower case."""
+    title_case = {name.title(): value for name, value in setup.replies.rate_headers.items()}
+    error = setup.error(reply(status, {"error": {"message": "no"}}, {**title_case, "x-other": "1"}))
+    assert error.ratelimit == setup.replies.rate_headers
     assert error.failure.retry_after_ms == 3_000
     assert error.sent
 
 
-def test_an_error_inside_a_good_status_names_no_wait(side: Side) -> None:
-    """Then the limit that is used up says when to come back, as with a 429."""
+def test_error_with_status_200_and_an_exhausted_limit(setup: Setup) -> None:
+    """If an error with status 200 names no wait, the reset time of the exhausted limit is the wait."""
     exhausted = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1.5s"}
-    failure = side.failure(reply(200, {"error": {"code": 429, "message": "slow"}}, exhausted))
+    failure = setup.failure(reply(200, {"error": {"code": 429, "message": "slow"}}, exhausted))
     assert (failure.kind, failure.retry_after_ms) == (FailureKind.RATE_LIMITED, 1_500)
 
 
-def test_a_request_that_can_not_be_built_is_not_sent(side: Side) -> None:
-    """A call without a result, or half a character: our own error, and nothing for the coordinator to charge."""
-    unanswered = ask(UserMessage(group=1, text="hi"), assistant(2, call()), UserMessage(group=3, text="well?"))
-    for request in (unanswered, ask(UserMessage(group=1, text="\ud800"))):
+def test_a_request_that_can_not_be_built_is_not_sent(setup: Setup) -> None:
+    """A call without a result, or a lone surrogate, is an internal error. The call counts as not sent."""
+    unanswered = make_request(UserMessage(group=1, text="hi"), assistant(2, call()), UserMessage(group=3, text="well?"))
+    for request in (unanswered, make_request(UserMessage(group=1, text="\ud800"))):
         with pytest.raises(ModelError) as caught:
-            side.model.complete(request)
+            setup.model.complete(request)
         assert caught.value.failure.kind is FailureKind.INTERNAL
         assert not caught.value.sent
-    assert side.vendor.seen == []
+    assert setup.vendor.requests == []
 
 
-def test_error_inside_a_good_status(side: Side) -> None:
-    """Gateways send errors with status 200; they are classified like any other."""
-    slow = side.failure(reply(200, {"error": {"code": 429, "message": "slow"}}, {"retry-after": "2"}))
+def test_error_with_status_200(setup: Setup) -> None:
+    """Gateways send errors with status 200. They are classified like other errors."""
+    slow = setup.failure(reply(200, {"error": {"code": 429, "message": "slow"}}, {"retry-after": "2"}))
     assert (slow.kind, slow.retry_after_ms) == (FailureKind.RATE_LIMITED, 2_000)
-    assert side.failure(reply(200, side.wire.error("overloaded_error", "x"))).kind is FailureKind.OVERLOADED
-    assert side.failure(reply(200, side.wire.error("huh", "x"))).kind is FailureKind.PROVIDER_ERROR
+    assert setup.failure(reply(200, setup.replies.error("overloaded_error", "x"))).kind is FailureKind.OVERLOADED
+    assert setup.failure(reply(200, setup.replies.error("huh", "x"))).kind is FailureKind.PROVIDER_ERROR
 
 
-def test_google_error_list(side: Side) -> None:
-    """Google wraps its errors in a list, names the wait inside, and says there which quota it is."""
+def test_google_error_list(setup: Setup) -> None:
+    """Google sends errors in a list. The wait and the kind of quota are in the error's details."""
     details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}]
     error = {
         "code": 429,
@@ -162,10 +162,10 @@ def test_google_error_list(side: Side) -> None:
         "status": "RESOURCE_EXHAUSTED",
         "details": details,
     }
-    failure = side.failure(reply(429, [{"error": error}]))
+    failure = setup.failure(reply(429, [{"error": error}]))
     assert (failure.kind, failure.retry_after_ms) == (FailureKind.RATE_LIMITED, 34_500)
     daily = {"violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]}
-    failure = side.failure(reply(429, [{"error": {**error, "details": [daily]}}]))
+    failure = setup.failure(reply(429, [{"error": {**error, "details": [daily]}}]))
     assert failure.kind is FailureKind.QUOTA_EXHAUSTED
 
 
@@ -188,54 +188,57 @@ def test_google_error_list(side: Side) -> None:
           "anthropic-ratelimit-requests-reset": "2026-11-24T10:00:12Z"}, 12_000),
     ],
 )  # fmt: skip
-def test_retry_after(side: Side, headers: dict[str, str], wait_ms: int | None) -> None:
-    """The wait that the vendor asks for, in every form it is asked in; nonsense is no wait, and none is endless."""
-    assert side.failure(reply(429, side.wire.error("rate_limit_error", "slow down"), headers)).retry_after_ms == wait_ms
+def test_retry_after(setup: Setup, headers: dict[str, str], wait_ms: int | None) -> None:
+    """The vendor's wait is parsed in each of its forms. An invalid value is ignored, and a long wait is limited."""
+    assert (
+        setup.failure(reply(429, setup.replies.error("rate_limit_error", "slow down"), headers)).retry_after_ms
+        == wait_ms
+    )
 
 
-def test_retry_after_as_a_date_from_now(side: Side) -> None:
-    """Without the server's own date the wait is counted from this clock."""
-    wait_ms = side.failure(reply(503, "", {"retry-after": "Tue, 24 Nov 2099 10:00:00 GMT"})).retry_after_ms
+def test_retry_after_as_a_date_from_now(setup: Setup) -> None:
+    """If the response has no date, the wait is computed from the local clock."""
+    wait_ms = setup.failure(reply(503, "", {"retry-after": "Tue, 24 Nov 2099 10:00:00 GMT"})).retry_after_ms
     assert wait_ms == 31 * 86_400_000
 
 
-def test_request_id(side: Side) -> None:
-    """The failed call's id is kept for the vendor's support desk."""
-    header = "request-id" if side.name == "anthropic" else "x-request-id"
-    assert side.failure(reply(500, "", {header: "req_9"})).request_id == "req_9"
-    assert side.failure(reply(200, "<html>", {header: "req_10"})).request_id == "req_10"
+def test_request_id(setup: Setup) -> None:
+    """A failure has the vendor's request id, for questions to the vendor's support."""
+    header = "request-id" if setup.name == "anthropic" else "x-request-id"
+    assert setup.failure(reply(500, "", {header: "req_9"})).request_id == "req_9"
+    assert setup.failure(reply(200, "<html>", {header: "req_10"})).request_id == "req_10"
 
 
-def test_not_an_answer(side: Side) -> None:
-    """A 200 that is not JSON, or JSON of another shape, is the provider's error and says what was expected."""
+def test_reply_that_is_no_answer(setup: Setup) -> None:
+    """A 200 that is not JSON, or has the wrong shape, is a provider error that says what was expected."""
     for body in ("<html>captive portal</html>", "", "null", '"text"', "[1]", "data: {}\n\n"):
-        failure = side.failure(reply(200, body, {"content-type": "text/html"}))
+        failure = setup.failure(reply(200, body, {"content-type": "text/html"}))
         assert failure.kind is FailureKind.PROVIDER_ERROR
         assert "expected" in failure.detail
-    for shape in side.wire.raise_wrong_type():
-        failure = side.failure(reply(200, shape))
+    for shape in setup.replies.invalid_bodies():
+        failure = setup.failure(reply(200, shape))
         assert failure.kind in (FailureKind.PROVIDER_ERROR, FailureKind.CONNECTION), shape
         assert "expected" in failure.detail or "cut off" in failure.detail, failure.detail
 
 
-def test_cut_off(side: Side) -> None:
-    """An answer that is not whole is a connection failure: no stop reason, or JSON that ends in the middle."""
-    assert side.failure(reply(200, side.wire.unfinished())).kind is FailureKind.CONNECTION
-    assert side.failure(reply(200, '{"id": "x", "content": [{"ty')).kind is FailureKind.CONNECTION
+def test_cut_off(setup: Setup) -> None:
+    """An incomplete answer is a connection failure: it has no stop reason, or its JSON ends early."""
+    assert setup.failure(reply(200, setup.replies.unfinished())).kind is FailureKind.CONNECTION
+    assert setup.failure(reply(200, '{"id": "x", "content": [{"ty')).kind is FailureKind.CONNECTION
 
 
-def test_hostile_json(side: Side) -> None:
-    """Nesting, numbers and constants that break parsers end in a failure, not in a crash."""
+def test_hostile_json(setup: Setup) -> None:
+    """JSON that breaks parsers by its nesting, numbers or constants gives a failure, not a crash."""
     for body in ("[" * 200_000, '{"a":' * 200_000, '{"a": NaN}', '{"a": 1' + "0" * 5_000 + "}", b'{"a": "\xff"}'):
-        assert side.failure(reply(200, body)).kind in (FailureKind.PROVIDER_ERROR, FailureKind.CONNECTION)
+        assert setup.failure(reply(200, body)).kind in (FailureKind.PROVIDER_ERROR, FailureKind.CONNECTION)
 
 
-def test_deep_arguments(side: Side) -> None:
-    """Arguments that are text are carried whatever they hold; parsed ones that nest too deep are refused."""
+def test_deep_arguments(setup: Setup) -> None:
+    """Arguments that are sent as text are kept at any depth. Arguments that are sent as objects have a depth limit."""
     deep = '{"a":' * 80 + "1" + "}" * 80
-    body = side.wire.calls(("c", "search", deep))
-    if side.name == "anthropic":
-        assert side.failure(reply(200, body)).kind is FailureKind.PROVIDER_ERROR
+    body = setup.replies.calls(("c", "search", deep))
+    if setup.name == "anthropic":
+        assert setup.failure(reply(200, body)).kind is FailureKind.PROVIDER_ERROR
     else:
-        side.vendor.will(reply(200, body))
-        assert side.model.complete(ask()).tool_calls[0].raw_arguments == deep
+        setup.vendor.answer_next(reply(200, body))
+        assert setup.model.complete(make_request()).tool_calls[0].raw_arguments == deep

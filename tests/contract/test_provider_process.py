@@ -1,4 +1,4 @@
-"""Providers in a process: what importing costs, forks, proxies, TLS."""
+"""Providers in a process: imports, forks, proxies and TLS."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from midwatch.orchestration.errors import ModelError
 from midwatch.schemas.failure import FailureKind
 from midwatch.workers import providers
 from midwatch.workers.providers.http.client import find_proxy
-from tests.contract.provider_requests import ask, credentials
+from tests.contract.provider_replies import VENDOR_REPLIES
+from tests.contract.provider_requests import credentials, make_request
 from tests.contract.provider_server import ProviderServer, drip, head, reply
-from tests.contract.provider_wire import WIRES
 
 
 def python(code: str, **environment: str) -> str:
-    """What a fresh interpreter prints that runs this."""
+    """Run code in a new interpreter and return its output."""
     command, env = [sys.executable, "-c", code], {**os.environ, **environment}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
@@ -38,7 +38,7 @@ def python(code: str, **environment: str) -> str:
     ],
 )
 def test_sdks_are_imported_on_first_use(load: str, loaded: str) -> None:
-    """Importing the registry imports no SDK; loading a provider imports its own and no other."""
+    """Importing the registry imports no SDK. Loading a provider imports its own SDK only."""
     code = f"""
 import sys
 from midwatch.workers import providers
@@ -50,7 +50,7 @@ print(sorted({{"anthropic", "openai", "httpx2"}} & sys.modules.keys()), end="")
 
 
 def test_a_forked_child_makes_its_own_client() -> None:
-    """Connections are never shared over a fork: two processes would read each other's answers."""
+    """A forked child makes its own connections. With shared ones, two processes would read each other's answers."""
     code = """
 import os
 from midwatch.workers import providers
@@ -67,24 +67,26 @@ print("fine", end="")
 
 
 def test_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls go through the proxy that the environment names, under the same deadline."""
+    """Calls use the proxy that the environment names, and end at the same deadline."""
     with ProviderServer() as proxy:
         monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//user:pass@"))
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
         model = providers.load("openai-compatible", credentials("http://models.invalid"))
-        proxy.will(reply(200, WIRES["openai-compatible"].text("through")), drip(head(200, {"content-length": "900"})))
-        assert model.complete(ask()).text == "through"
-        assert proxy.seen[0].path == "http://models.invalid/v1/chat/completions"
-        assert proxy.seen[0].headers["proxy-authorization"].startswith("Basic ")
+        proxy.answer_next(
+            reply(200, VENDOR_REPLIES["openai-compatible"].text("through")), drip(head(200, {"content-length": "900"}))
+        )
+        assert model.complete(make_request()).text == "through"
+        assert proxy.requests[0].path == "http://models.invalid/v1/chat/completions"
+        assert proxy.requests[0].headers["proxy-authorization"].startswith("Basic ")
         with pytest.raises(ModelError) as caught:
-            model.complete(ask(timeout_s=0.2))
+            model.complete(make_request(timeout_s=0.2))
         assert caught.value.failure.kind is FailureKind.TIMEOUT
         providers.close()
 
 
 def test_which_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scheme's own proxy, else the one for all; none for hosts that are excepted; a bare host means http."""
+    """A proxy for the scheme counts first, then `all_proxy`. Hosts in `no_proxy` use none. A bare host means http."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -99,7 +101,7 @@ def test_which_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A certificate for 127.0.0.1, with its key, in one file."""
+    """Make a certificate for 127.0.0.1 and its key, in one file."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("openssl is not installed: no certificate can be made")
@@ -113,27 +115,29 @@ def certificate(tmp_path: Path) -> Path:
 
 
 def test_tls(certificate: Path) -> None:
-    """Calls work over TLS with a trusted certificate, a drip inside it ends at the deadline; no other is trusted."""
+    """Calls work over TLS, a slow reply ends at the deadline, and an untrusted certificate is refused."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     with ProviderServer(tls=context) as vendor:
-        vendor.will(reply(200, WIRES["openai"].text("sealed")), drip(head(200, {"content-length": "900"}) + b" " * 900))
+        vendor.answer_next(
+            reply(200, VENDOR_REPLIES["openai"].text("sealed")), drip(head(200, {"content-length": "900"}) + b" " * 900)
+        )
         code = f"""
-from tests.contract.provider_requests import ask, credentials
+from tests.contract.provider_requests import make_request, credentials
 from midwatch.orchestration.errors import ModelError
 from midwatch.workers import providers
 model = providers.load("openai", credentials("{vendor.url}"))
-print(model.complete(ask()).text)
+print(model.complete(make_request()).text)
 try:
-    model.complete(ask(timeout_s=0.3))
+    model.complete(make_request(timeout_s=0.3))
 except ModelError as error:
     print(error.failure.kind)
 """
         assert python(code, SSL_CERT_FILE=str(certificate)).split() == ["sealed", "timeout"]
-        assert (len(vendor.seen), vendor.connections) == (2, 1)
+        assert (len(vendor.requests), vendor.connections) == (2, 1)
         with pytest.raises(ModelError) as caught:
-            providers.load("openai", credentials(vendor.url)).complete(ask())
+            providers.load("openai", credentials(vendor.url)).complete(make_request())
         providers.close()
-        assert len(vendor.seen) == 2
+        assert len(vendor.requests) == 2
     assert caught.value.failure.kind is FailureKind.CONNECTION
     assert "certificate" in caught.value.failure.detail

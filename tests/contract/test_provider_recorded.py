@@ -1,4 +1,4 @@
-"""Conversations of real models, written for every vendor: repeated ids, broken and empty arguments."""
+"""Recorded conversations of real models, written for every vendor. They have repeated ids and broken arguments."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from midwatch.workers.providers.anthropic.request import write_messages_request
 from midwatch.workers.providers.chat_completions.gemini_schema import KEPT, convert_to_gemini
 from midwatch.workers.providers.chat_completions.request import write_chat_request
 from midwatch.workers.providers.responses.request import write_responses_request
+from tests.contract.provider_replies import VENDOR_REPLIES
 from tests.contract.provider_requests import SEARCH
-from tests.contract.provider_wire import WIRES
 
 SESSIONS = ("tau2_airline_repeated_ids", "toolathlon_sessions")
 
@@ -31,14 +31,14 @@ WRITERS: dict[str, Callable[[ModelRequest], JsonObject]] = {
 
 
 def recorded(folder: Path, name: str) -> Iterator[list[Message]]:
-    """The sessions of one file, in the neutral form."""
+    """Yield the recorded sessions of one file as messages."""
     with gzip.open(folder / f"{name}.jsonl.gz", "rt") as lines:
         for line in lines:
             yield neutral(json.loads(line)["messages"])
 
 
 def neutral(rows: Sequence[Any]) -> list[Message]:
-    """One recorded conversation; a call that the record leaves without a result is dropped with its turn."""
+    """Convert one recorded conversation into messages. A turn with a call that has no result is left out."""
     messages: list[Message] = []
     calls: tuple[ToolCall, ...] = ()
     owner, answered = 0, 0
@@ -48,8 +48,8 @@ def neutral(rows: Sequence[Any]) -> list[Message]:
             messages.append(UserMessage(group=group, text=row["content"]))
         elif row["role"] == "assistant":
             calls, owner, answered = tuple(_call(call) for call in row.get("tool_calls") or ()), group, 0
-            said = [Text(text=row["content"])] if row.get("content") else []
-            messages.append(AssistantMessage(group=group, parts=(*said, *calls), provider="recorded", model="m"))
+            texts = [Text(text=row["content"])] if row.get("content") else []
+            messages.append(AssistantMessage(group=group, parts=(*texts, *calls), provider="recorded", model="m"))
         elif row["role"] == "tool" and answered < len(calls):
             content = row["content"] if isinstance(row["content"], str) else json.dumps(row["content"])
             call = calls[answered]
@@ -78,12 +78,12 @@ def request_of(messages: Sequence[Message]) -> ModelRequest:
 @pytest.mark.parametrize("provider", WRITERS)
 @pytest.mark.parametrize("name", SESSIONS)
 def test_every_result_stays_with_its_call(data_dir: Path, name: str, provider: str) -> None:
-    """On the wire each id occurs once, and the n-th result carries the id of the n-th call, for 36 real sessions."""
+    """In 36 real sessions, each sent id is unique and the n-th result has the id of the n-th call."""
     repeated = calls = 0
     for messages in recorded(data_dir, name):
         body = WRITERS[provider](request_of(messages))
-        ids = WIRES[provider].call_ids(body)
-        results = WIRES[provider].results(body)
+        ids = VENDOR_REPLIES[provider].call_ids(body)
+        results = VENDOR_REPLIES[provider].results(body)
         assert len(ids) == len(set(ids))
         assert [call_id for call_id, _ in results] == ids
         assert [content for _, content in results] == [m.content for m in messages if isinstance(m, ToolMessage)]
@@ -97,7 +97,7 @@ def test_every_result_stays_with_its_call(data_dir: Path, name: str, provider: s
 
 @pytest.mark.parametrize("provider", WRITERS)
 def test_the_prefix_is_stable(data_dir: Path, provider: str) -> None:
-    """A later request of a session begins with every message of an earlier one, so prompt caches hit."""
+    """A later request of a session begins with all messages of an earlier one, so prompt caches work."""
     for messages in recorded(data_dir, "tau2_airline_repeated_ids"):
         ends = [n for n, m in enumerate(messages) if isinstance(m, AssistantMessage)]
         whole = _items(WRITERS[provider](request_of(messages)))
@@ -107,7 +107,7 @@ def test_the_prefix_is_stable(data_dir: Path, provider: str) -> None:
 
 
 def _items(body: JsonObject) -> list[str]:
-    """The messages of a body as text, without the cache breakpoints, which move and are no part of the prefix."""
+    """Return the messages of a body as text. Cache breakpoints are removed, because they move from request to request."""
     items: list[Any] = json.loads(json.dumps(body.get("messages") or body["input"]))
     for item in items:
         for block in item["content"] if isinstance(item.get("content"), list) else ():
@@ -115,21 +115,21 @@ def _items(body: JsonObject) -> list[str]:
     return [json.dumps(item) for item in items]
 
 
-def test_arguments_go_back_as_they_came(data_dir: Path) -> None:
-    """Arguments of real calls are replayed byte for byte where the vendor takes text, broken ones included."""
+def test_arguments_are_sent_back_unchanged(data_dir: Path) -> None:
+    """Arguments of real calls are sent back byte for byte if the vendor wants text. In a chat, broken ones become {}."""
     for messages in recorded(data_dir, "toolathlon_sessions"):
         raw = [call.raw_arguments for m in messages if isinstance(m, AssistantMessage) for call in m.tool_calls]
         items = WRITERS["openai"](request_of(messages))["input"]
         assert [item["arguments"] for item in items if item.get("type") == "function_call"] == raw
         chat = WRITERS["openai-compatible"](request_of(messages))["messages"]
         sent = [call["function"]["arguments"] for m in chat for call in m.get("tool_calls", ())]
-        for came, went in zip(raw, sent, strict=True):
-            assert went == came or went == "{}"
-            json.loads(went)
+        for original, sent_text in zip(raw, sent, strict=True):
+            assert sent_text in (original, "{}")
+            json.loads(sent_text)
 
 
 def test_real_tool_schemas_for_gemini(data_dir: Path) -> None:
-    """Tools of real servers keep every parameter in the form that Gemini's endpoint takes."""
+    """Schemas of real tools, converted for Gemini, keep all parameters and use accepted keywords only."""
     with gzip.open(data_dir / "mcp_server_tools.json.gz", "rt") as text:
         schemas = list(_schemas([json.load(text), json.loads((data_dir / "agentdojo_tools.json").read_text())]))
     assert len(schemas) > 100
@@ -141,13 +141,13 @@ def test_real_tool_schemas_for_gemini(data_dir: Path) -> None:
 
 
 def _keywords(schema: JsonObject) -> set[str]:
-    """Every keyword of a schema and of the schemas inside it."""
+    """Return every keyword of a schema and of the schemas inside it."""
     inner = [*schema.get("anyOf", ()), *schema.get("properties", {}).values(), schema.get("items", {})]
     return set(schema).union(*map(_keywords, (part for part in inner if part)))
 
 
 def _schemas(value: object) -> Iterator[JsonObject]:
-    """Every input schema inside."""
+    """Yield every input schema inside a value."""
     if isinstance(value, dict):
         found = value.get("inputSchema") or value.get("parameters")
         if isinstance(found, dict) and found.get("type", "object") == "object":

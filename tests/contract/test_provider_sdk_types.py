@@ -1,4 +1,4 @@
-"""What is sent conforms to the installed SDKs' own types: bodies are written by us, so no SDK would notice a drift."""
+"""Request bodies match the types of the installed SDKs. We write the bodies, so the SDKs do not check them."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from midwatch.workers.providers.anthropic.request import write_messages_request
 from midwatch.workers.providers.chat_completions.request import write_chat_request
 from midwatch.workers.providers.responses.request import write_count_request as responses_count
 from midwatch.workers.providers.responses.request import write_responses_request
-from tests.contract.provider_requests import ask, call, result
+from tests.contract.provider_requests import call, make_request, result
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
 
 
 def conversation(provider: str, *opaque: Opaque) -> ModelRequest:
-    said = AssistantMessage(
+    message = AssistantMessage(
         group=2, parts=(*opaque, Text(text="Looking."), call(), call(call_id="call_b")), provider=provider, model="m"
     )
-    return ask(
-        UserMessage(group=1, text="hello"), said, result(2, 0, "found"), result(2, 1, "no", is_error=True),
+    return make_request(
+        UserMessage(group=1, text="hello"), message, result(2, 0, "found"), result(2, 1, "no", is_error=True),
         NoteMessage(group=3, text="stay on the goal"), UserMessage(group=3, text="go on"),
         model="gpt-5", force_tool="search", output_schema=SCHEMA, cache_key="session-1",
     )  # fmt: skip
 
 
 def unknown_keys(value: object, kind: Any) -> list[str]:
-    """Top-level keys of a body that its TypedDict does not know."""
+    """Return the top-level keys of a body that its TypedDict does not have."""
     assert is_typeddict(kind)
     assert isinstance(value, Mapping)
     return sorted(set(value) - set(get_type_hints(kind)))
@@ -48,7 +48,7 @@ def required_keys(kind: Any) -> set[str]:
 
 
 def check(kind: Any, name: str, value: object) -> None:
-    """Validate one field of a body by its type: all of it is read, because pydantic validates an Iterable lazily."""
+    """Validate one field of a body. The result is read completely, because pydantic validates an Iterable lazily."""
     adapter: TypeAdapter[Any] = TypeAdapter(get_type_hints(kind)[name])
     _read(adapter.validate_python(value))
 
@@ -104,15 +104,15 @@ PHASE = Opaque(provider="openai", raw={"type": "message_phase", "phase": "commen
     ],
 )
 def test_bodies_conform(body: dict[str, Any], kind: Any, fields: tuple[str, ...]) -> None:
-    """Every key is one the SDK knows, every required one is there, and the structured ones validate as its types."""
+    """A body has only keys that the SDK knows and all required keys, and its structured fields are valid."""
     assert unknown_keys(body, kind) == []
     assert required_keys(kind) <= body.keys()
     for name in fields:
         check(kind, name, body[name])
 
 
-def test_the_check_has_teeth() -> None:
-    """A body with a misspelt key, or with a block of the wrong shape, does not conform."""
+def test_invalid_bodies_do_not_conform() -> None:
+    """A misspelt key and a block of the wrong shape are found."""
     kind = message_create_params.MessageCreateParamsNonStreaming
     assert unknown_keys({"model": "m", "temperatur": 1}, kind) == ["temperatur"]
     with pytest.raises(ValidationError):

@@ -1,4 +1,4 @@
-"""What leaves a provider holds neither key nor transcript: not the failure, its pickle, its chain, nor the logs."""
+"""Failures, their pickles and exception chains, and the logs contain neither keys nor the conversation."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from midwatch.orchestration.errors import ModelError
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.message import UserMessage
 from midwatch.workers import providers
-from tests.contract.provider_requests import KEY, PROMPT, ask, assistant, call, credentials, result
+from tests.contract.provider_requests import KEY, PROMPT, assistant, call, credentials, make_request, result
 from tests.contract.provider_server import Reply, raw, reply, silent
-from tests.contract.provider_side import Side, beside_vendor
+from tests.contract.provider_setup import Setup, connect_to_fake_vendor
 
 SYSTEM = "House rule number one: the launch code is four four seven nine alpha."
-TOLD = "customer Ada Lovelace, card ending 4242, lives at 12 Fleet Street"
+CUSTOMER = "customer Ada Lovelace, card ending 4242, lives at 12 Fleet Street"
 
-REQUEST = ask(
-    UserMessage(group=1, text=PROMPT), assistant(2, call(raw_arguments=json.dumps({"q": TOLD}))), result(2, 0, TOLD),
+REQUEST = make_request(
+    UserMessage(group=1, text=PROMPT), assistant(2, call(raw_arguments=json.dumps({"q": CUSTOMER}))), result(2, 0, CUSTOMER),
     system=SYSTEM, timeout_s=0.2,
 )  # fmt: skip
 
-ECHO = f"Incorrect API key provided: {KEY}. You sent: '{SYSTEM}' and {PROMPT!r} and {json.dumps({'q': TOLD})}"
+ECHO = f"Incorrect API key provided: {KEY}. You sent: '{SYSTEM}' and {PROMPT!r} and {json.dumps({'q': CUSTOMER})}"
 
 ENDINGS: dict[str, Reply] = {
-    "an error that echoes everything": reply(401, {"error": {"message": ECHO, "type": "x", "code": "y"}}),
+    "an error that quotes everything": reply(401, {"error": {"message": ECHO, "type": "x", "code": "y"}}),
     "a validation error": reply(422, {"detail": ECHO}),
-    "an HTML page that echoes": reply(502, f"<html>{ECHO}</html>"),
-    "a good status with an echo": reply(200, {"error": {"message": ECHO}}),
-    "another shape that echoes": reply(200, [ECHO]),
+    "an HTML page that quotes": reply(502, f"<html>{ECHO}</html>"),
+    "a status 200 that quotes": reply(200, {"error": {"message": ECHO}}),
+    "another shape that quotes": reply(200, [ECHO]),
     "no answer": silent,
     "a cut connection": raw(b""),
 }
@@ -43,15 +43,15 @@ FORBIDDEN = ("SECRET", "tangerine-47", "four four seven", "Ada Lovelace", "Fleet
 
 
 @pytest.fixture(params=providers.BUILT_IN)
-def side(request: pytest.FixtureRequest) -> Iterator[Side]:
-    with beside_vendor(request.param) as side:
-        yield side
+def setup(request: pytest.FixtureRequest) -> Iterator[Setup]:
+    with connect_to_fake_vendor(request.param) as setup:
+        yield setup
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_errors_are_clean(side: Side, ending: str) -> None:
-    """Whatever the vendor echoes: the error pickles, comes back equal, and holds no secret, prompt or SDK object."""
-    error = side.error(ENDINGS[ending], REQUEST)
+def test_errors_are_clean(setup: Setup, ending: str) -> None:
+    """An error survives pickling and contains no secret, prompt or SDK object, whatever the vendor quotes."""
+    error = setup.error(ENDINGS[ending], REQUEST)
     data = pickle.dumps(error)
     back = pickle.loads(data)
     assert (type(back), back.failure, str(back)) == (ModelError, error.failure, str(error))
@@ -62,8 +62,8 @@ def test_errors_are_clean(side: Side, ending: str) -> None:
     assert error.__context__ is None
 
 
-def test_logs_at_debug(side: Side) -> None:
-    """A worker that logs everything at DEBUG still logs no prompt and no key."""
+def test_logs_at_debug(setup: Setup) -> None:
+    """A worker that logs at DEBUG logs no prompt and no key."""
     logs = io.StringIO()
     handler = logging.StreamHandler(logs)
     root = logging.getLogger()
@@ -71,9 +71,9 @@ def test_logs_at_debug(side: Side) -> None:
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     try:
-        side.vendor.will(reply(200, side.wire.text("the answer to the vault question is lemon")))
-        side.model.complete(REQUEST.model_copy(update={"timeout_s": 5.0}))
-        side.failure(ENDINGS["an error that echoes everything"], REQUEST)
+        setup.vendor.answer_next(reply(200, setup.replies.text("the answer to the vault question is lemon")))
+        setup.model.complete(REQUEST.model_copy(update={"timeout_s": 5.0}))
+        setup.failure(ENDINGS["an error that quotes everything"], REQUEST)
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
@@ -81,27 +81,27 @@ def test_logs_at_debug(side: Side) -> None:
         assert word not in logs.getvalue()
 
 
-def test_a_key_that_is_no_header(side: Side) -> None:
-    """A key with a line break inside can't be sent, and is not shown for it."""
+def test_key_with_a_line_break(setup: Setup) -> None:
+    """A key with a line break inside can't be sent. The failure does not show it."""
     bad = f"{KEY}\nX-More: yes"
-    given = credentials(side.vendor.url)
+    given = credentials(setup.vendor.url)
     keys = {f"{vendor}_api_key": bad for vendor in ("anthropic", "openai", "gemini")}
-    model = providers.load(side.name, providers.Credentials(**{**vars(given), **keys}))
+    model = providers.load(setup.name, providers.Credentials(**{**vars(given), **keys}))
     with pytest.raises(ModelError) as caught:
-        model.complete(ask())
+        model.complete(make_request())
     assert caught.value.failure.kind is FailureKind.INTERNAL
     assert not caught.value.sent
     assert "SECRET" not in str(caught.value)
-    assert side.vendor.seen == []
+    assert setup.vendor.requests == []
 
 
-def test_our_own_error_names_its_place(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A defect of ours is `internal`, and its message, which may quote anything, is replaced by where it happened."""
+def test_internal_error_names_its_place(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own defect is an internal failure. It shows the place in the code, because the message may quote content."""
 
     def broken(*args: object, **kwargs: object) -> None:
         raise KeyError(PROMPT)
 
     monkeypatch.setattr("midwatch.workers.providers.provider_model.ModelReply", broken)
-    failure = side.failure(reply(200, side.wire.text("x")), REQUEST.model_copy(update={"timeout_s": 5.0}))
+    failure = setup.failure(reply(200, setup.replies.text("x")), REQUEST.model_copy(update={"timeout_s": 5.0}))
     assert failure.kind is FailureKind.INTERNAL
-    assert failure.detail.startswith(f"{side.name}: KeyError at test_provider_secrets.py:")
+    assert failure.detail.startswith(f"{setup.name}: KeyError at test_provider_secrets.py:")

@@ -1,4 +1,4 @@
-"""What every provider makes of the model server's refusals: the kind that the coordinator acts on, and its evidence."""
+"""Providers classify the model server's refusals, and return the headers that the coordinator needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from midwatch.schemas.failure import FailureKind
 from midwatch.workers import providers
 from midwatch.workers.providers import Provider
 from midwatch.workers.simulator import Fault, Faults, ModelServer, Say
-from tests.contract.provider_requests import ask, credentials
+from tests.contract.provider_requests import credentials, make_request
 
 REFUSALS = {
     Fault.RATE_LIMITED: FailureKind.RATE_LIMITED,
@@ -33,7 +33,7 @@ def server() -> Iterator[ModelServer]:
 
 
 SIMULATED = [name for name in providers.BUILT_IN if name != "gemini"]
-"""The model server does not answer at Gemini's path; its wire is that of openai-compatible."""
+"""The model server has no path for Gemini. Gemini's format is that of openai-compatible."""
 
 
 @pytest.fixture(params=SIMULATED)
@@ -44,13 +44,13 @@ def model(request: pytest.FixtureRequest, server: ModelServer) -> Iterator[Provi
 
 def error(model: Provider) -> ModelError:
     with pytest.raises(ModelError) as caught:
-        model.complete(ask(max_output_tokens=50))
+        model.complete(make_request(max_output_tokens=50))
     return caught.value
 
 
 @pytest.mark.parametrize(("fault", "kind"), REFUSALS.items())
 def test_refusals(model: Provider, server: ModelServer, fault: Fault, kind: FailureKind) -> None:
-    """Spend caps apart from rate limits apart from an overload, with the vendor's headers, after one request."""
+    """Each refusal has its failure kind and the vendor's headers, after exactly one request."""
     server.use(Faults.model_validate({fault: 1.0, "once": False, "requests_per_minute": 600, "retry_after_s": 7}))
     caught = error(model)
     assert caught.failure.kind is kind
@@ -62,12 +62,12 @@ def test_refusals(model: Provider, server: ModelServer, fault: Fault, kind: Fail
 
 
 def test_a_token_limit(model: Provider, server: ModelServer) -> None:
-    """A 429 of tokens is a rate limit like one of requests; success and failure tell how the limit stands."""
+    """A token limit gives a rate_limited failure. Successful and failed calls both report the limit in headers."""
     axis = 1 if model.name == "anthropic" else 3
     limit = "input_tokens_per_minute" if axis == 1 else "tokens_per_minute"
     server.use(Faults.model_validate({limit: 120}))
-    told = read(model.complete(ask(max_output_tokens=50)).ratelimit or {})
-    assert told.limits[axis] == 120
+    state = read(model.complete(make_request(max_output_tokens=50)).ratelimit or {})
+    assert state.limits[axis] == 120
     caught = error(model)
     assert caught.failure.kind is FailureKind.RATE_LIMITED
     assert 0 < (caught.failure.retry_after_ms or 0) <= 60_000
@@ -75,16 +75,16 @@ def test_a_token_limit(model: Provider, server: ModelServer) -> None:
 
 
 def test_an_overload_that_names_a_wait(model: Provider, server: ModelServer) -> None:
-    """Then the wait is kept: the coordinator pauses for it."""
+    """If an overload names a wait, the failure keeps it, because the coordinator pauses that long."""
     server.use(Faults(overloaded=1.0, overloaded_retry_after_s=4))
     assert error(model).failure.retry_after_ms == 4_000
 
 
-def test_usage_that_can_not_be_true(model: Provider, server: ModelServer) -> None:
-    """No call fails for it, and what is believed is never below zero or beyond reason."""
+def test_impossible_usage(model: Provider, server: ModelServer) -> None:
+    """A call with impossible usage succeeds. The usage counts as not reported, unless it is a believable number."""
     for seed in range(8):
         server.use(Faults(absurd_usage=1.0, once=False, seed=seed))
-        usage = model.complete(ask(tools=())).usage
+        usage = model.complete(make_request(tools=())).usage
         true = server.journal()[-1].usage
         assert true is not None
         assert not usage.reported or usage.input_tokens == 50 * true.input_tokens

@@ -1,4 +1,4 @@
-"""The Chat Completions format, Gemini's particulars included: what is written, and how a reply is read."""
+"""The Chat Completions format, with Gemini's differences: writing requests and parsing replies."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from midwatch.workers.providers.read_json import BadReply
 TOOLS = (ToolSpec(name="f", description="does f", input_schema={"type": "object"}),)
 
 
-def said(group: int, *parts: Part, provider: str = "openai") -> AssistantMessage:
+def assistant(group: int, *parts: Part, provider: str = "openai") -> AssistantMessage:
     return AssistantMessage(group=group, parts=parts, provider=provider, model="m")
 
 
-def done(group: int, ordinal: int, content: str, *, is_error: bool = False) -> ToolMessage:
+def tool_result(group: int, ordinal: int, content: str, *, is_error: bool = False) -> ToolMessage:
     return ToolMessage(group=group, ordinal=ordinal, call_id="x", tool="f", content=content, is_error=is_error)
 
 
-def calling(raw_arguments: str = '{ "a" : 1 }', **extra: Any) -> ToolCall:
+def tool_call(raw_arguments: str = '{ "a" : 1 }', **extra: Any) -> ToolCall:
     return ToolCall(id="call_1", name="f", raw_arguments=raw_arguments, vendor_extra=extra or None)
 
 
-def asked(*messages: Message, **changes: Any) -> ModelRequest:
+def make_request(*messages: Message, **changes: Any) -> ModelRequest:
     fields: dict[str, Any] = {"model": "gpt-5", "system": "Be brief.", "messages": messages, **changes}
     return ModelRequest(**fields)
 
 
 def test_chat_request() -> None:
-    """One system message, nested tools, errors marked, notes and user text as one message, no vendor's own field."""
-    request = asked(
+    """A request has one system message, marked errors, merged user messages, and no field of a single vendor."""
+    request = make_request(
         UserMessage(group=1, text="go"),
-        said(2, calling(), provider="openai-compatible"),
-        done(2, 0, "no", is_error=True),
+        assistant(2, tool_call(), provider="openai-compatible"),
+        tool_result(2, 0, "no", is_error=True),
         NoteMessage(group=2, text="stay"),
         UserMessage(group=3, text="on"),
         tools=TOOLS, cache_key="s-1", max_output_tokens=100, force_tool="f",
@@ -79,36 +79,42 @@ def completion(message: dict[str, Any], finish: str = "stop", **changes: Any) ->
     return {"choices": [{"finish_reason": finish, "message": message}], "model": "m", **changes}
 
 
-def test_thought_signatures_go_round() -> None:
-    """What Gemini attaches to a call is carried verbatim and sent back to Gemini, and to nobody else."""
+def test_thought_signatures_are_sent_back_to_gemini_only() -> None:
+    """Data that Gemini attaches to a call is kept unchanged. It is sent back to Gemini, and to no other provider."""
     signature = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
     function = {"name": "f", "arguments": "{}"}
     call = {"id": "c", "type": "function", "function": function, **signature}
     message = {"content": None, "tool_calls": [call]}
-    found = parse_completion(completion(message, "tool_calls"), asked(), "gemini")
+    found = parse_completion(completion(message, "tool_calls"), make_request(), "gemini")
     assert found.parts == (ToolCall(id="c", name="f", raw_arguments="{}", vendor_extra=signature),)
-    turn = (said(2, *found.parts, provider="gemini"), done(2, 0, "r"))
-    gemini = asked(UserMessage(group=1, text="x"), *turn, model="gemini-3-pro")
+    turn = (assistant(2, *found.parts, provider="gemini"), tool_result(2, 0, "r"))
+    gemini = make_request(UserMessage(group=1, text="x"), *turn, model="gemini-3-pro")
     assert write_chat_request(gemini, "gemini", gemini=True)["messages"][2]["tool_calls"] == [call]
     elsewhere = write_chat_request(gemini, "openai-compatible", gemini=False)["messages"][2]["tool_calls"][0]
     assert "extra_content" not in elsewhere
 
 
 def test_foreign_calls_are_marked_for_gemini() -> None:
-    """Gemini 3 refuses unsigned calls: the first of a turn that another provider made carries the stand-in."""
-    turn = (said(2, calling(), calling(), provider="anthropic"), done(2, 0, "r"), done(2, 1, "s"))
+    """Gemini 3 refuses calls without a signature. The first call of another provider's turn gets a substitute."""
+    turn = (
+        assistant(2, tool_call(), tool_call(), provider="anthropic"),
+        tool_result(2, 0, "r"),
+        tool_result(2, 1, "s"),
+    )
     for model, signed in (("gemini-3-pro", [True, False]), ("gemini-2.5-pro", [False, False])):
-        body = write_chat_request(asked(UserMessage(group=1, text="x"), *turn, model=model), "gemini", gemini=True)
+        body = write_chat_request(
+            make_request(UserMessage(group=1, text="x"), *turn, model=model), "gemini", gemini=True
+        )
         assert ["extra_content" in call for call in body["messages"][2]["tool_calls"]] == signed
 
 
-def test_reasoning_text_is_given_back() -> None:
-    """Servers that send reasoning beside the message want it back in their own field."""
+def test_reasoning_text_is_sent_back() -> None:
+    """Servers that send reasoning in a field of its own want it back in that field."""
     message = {"content": "Hi", "reasoning_content": "hm"}
-    found = parse_completion(completion(message), asked(), "openai-compatible")
+    found = parse_completion(completion(message), make_request(), "openai-compatible")
     assert found.parts == (Opaque(provider="openai-compatible", raw={"reasoning_content": "hm"}), Text(text="Hi"))
     sent = write_chat_request(
-        asked(UserMessage(group=1, text="x"), said(2, *found.parts, provider="openai-compatible")),
+        make_request(UserMessage(group=1, text="x"), assistant(2, *found.parts, provider="openai-compatible")),
         "openai-compatible",
         gemini=False,
     )
@@ -120,50 +126,54 @@ def test_reasoning_text_is_given_back() -> None:
     [("", "", "{}"), (None, "", "{}"), ({"a": 1}, '{"a":1}', '{"a":1}'), ('{"a"', '{"a"', "{}"), ("{ }", "{ }", "{ }")],
 )
 def test_odd_arguments(arguments: object, raw: str, replayed: str) -> None:
-    """Arguments are kept as they came; what a server could not parse in its history goes back as an empty object."""
+    """Arguments are stored unchanged. If they are no JSON object, they are sent back as an empty one."""
     call = {"id": "c", "function": {"name": "f", "arguments": arguments}}
-    found = parse_completion(completion({"content": None, "tool_calls": [call]}), asked(), "openai-compatible")
+    found = parse_completion(completion({"content": None, "tool_calls": [call]}), make_request(), "openai-compatible")
     (part,) = found.parts
     assert isinstance(part, ToolCall)
     assert part.raw_arguments == raw
-    # 'stop' beside whole calls is how a forced call ends, and how some servers end any.
+    # A forced call ends with 'stop'. With some servers, every call does.
     assert found.stop is Stop.TOOLS
-    request = asked(UserMessage(group=1, text="x"), said(2, part, provider="openai-compatible"), done(2, 0, "r"))
+    request = make_request(
+        UserMessage(group=1, text="x"), assistant(2, part, provider="openai-compatible"), tool_result(2, 0, "r")
+    )
     body = write_chat_request(request, "openai-compatible", gemini=False)
     assert body["messages"][2]["tool_calls"][0]["function"]["arguments"] == replayed
 
 
-def test_thoughts_that_only_the_total_counts() -> None:
-    """Gemini leaves its thoughts out of completion_tokens and bills them as output."""
+def test_thinking_tokens_in_the_total_count_as_output() -> None:
+    """Gemini bills thinking tokens as output, but counts them only in `total_tokens`."""
     usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 180}
-    found = parse_completion(completion({"content": "x"}, usage=usage), asked(), "gemini")
+    found = parse_completion(completion({"content": "x"}, usage=usage), make_request(), "gemini")
     assert found.usage == Usage(input_tokens=100, output_tokens=80, reasoning_tokens=60)
 
 
 @pytest.mark.parametrize("finish", ["error", "function_call_filter: MALFORMED_FUNCTION_CALL"])
-def test_a_reply_its_own_server_gave_up_on(finish: str) -> None:
-    """A call that the server itself could not read is its error, which another try usually cures."""
+def test_model_output_that_its_server_rejects(finish: str) -> None:
+    """If the server can't parse its own model's output, that is a provider error, which is retried."""
     with pytest.raises(BadReply, match="rejected its model's output"):
-        parse_completion(completion({"content": None}, finish), asked(), "gemini")
+        parse_completion(completion({"content": None}, finish), make_request(), "gemini")
 
 
 def test_content_in_pieces() -> None:
-    """Content may come as a list of typed pieces; only text is text."""
+    """Content may be a list of typed pieces. Only the pieces of type text are used."""
     pieces = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    assert parse_completion(completion({"content": pieces}), asked(), "x").parts == (Text(text="ab"),)
+    assert parse_completion(completion({"content": pieces}), make_request(), "x").parts == (Text(text="ab"),)
 
 
 def test_output_schema() -> None:
-    """An output schema is asked for as strict where it can be; Gemini gets its own form of it, and no `strict`."""
+    """An output schema is sent as strict if it fits strict mode. Gemini gets a converted schema without `strict`."""
     schema = {"type": "object", "properties": {"a": {"const": "x"}}, "required": ["a"], "additionalProperties": False}
-    plain = write_chat_request(asked(output_schema=schema), "openai-compatible", gemini=False)["response_format"]
+    plain = write_chat_request(make_request(output_schema=schema), "openai-compatible", gemini=False)["response_format"]
     assert plain == {"type": "json_schema", "json_schema": {"name": "output", "schema": schema, "strict": True}}
-    gemini = write_chat_request(asked(output_schema=schema), "gemini", gemini=True)["response_format"]["json_schema"]
+    gemini = write_chat_request(make_request(output_schema=schema), "gemini", gemini=True)["response_format"][
+        "json_schema"
+    ]
     projected = {"type": "object", "properties": {"a": {"enum": ["x"], "type": "string"}}, "required": ["a"]}
     assert gemini == {"name": "output", "schema": projected}
 
 
-def test_a_window_without_a_user_begins_with_one() -> None:
-    """Chat templates want the user first; a trimmed window gets a marked line in its place."""
-    body = write_chat_request(asked(said(2, Text(text="hi"))), "openai-compatible", gemini=False)
+def test_window_without_a_user_message_gets_one() -> None:
+    """Chat templates want a user message first. A trimmed window gets a marked line as its first message."""
+    body = write_chat_request(make_request(assistant(2, Text(text="hi"))), "openai-compatible", gemini=False)
     assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant"]

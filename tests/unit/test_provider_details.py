@@ -1,4 +1,4 @@
-"""Details of failures: short, without keys, without quotations; and waits, read from whatever vendors send."""
+"""Failure details are short and contain no keys and no quotations. Waits are parsed from any vendor's headers."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from midwatch.workers.providers.errors.vendor_error import VendorError
         "gsk_abcdefgh1234",
     ],
 )  # fmt: skip
-def test_whatever_looks_like_a_key_is_cut_out(secret: str) -> None:
-    """Keys of every vendor, masked ones and bearer headers too, wherever they stand."""
+def test_key_like_text_is_removed(secret: str) -> None:
+    """Keys of every vendor are removed, also masked ones and bearer headers."""
     shown = scrub(f"Incorrect key provided: {secret}. See the docs")
     assert secret not in shown
     assert secret[-6:] not in shown
     assert shown.startswith("Incorrect key provided: [key]")
 
 
-def test_what_helps_a_person_stays() -> None:
-    """Model names, request ids and numbers are not keys."""
+def test_model_names_ids_and_numbers_stay() -> None:
+    """Model names, request ids and numbers are not taken for keys."""
     text = "404 not_found_error model: claude-sonnet-4-5-20250929, req_011CXDA6q3bAL2vMavcCemUc, 208310 tokens > 200000"
     assert scrub(text) == text
 
 
-def test_a_key_of_no_known_form() -> None:
-    """The provider's own key is cut out whatever it looks like."""
+def test_key_of_an_unknown_form_is_removed() -> None:
+    """The provider's configured key is removed, even if it does not look like a key."""
     assert scrub("bad key: hunter2!", secrets=("hunter2!", "")) == "bad key: [key]"
 
 
 @given(st.text(min_size=ECHO_CHARS, max_size=400), st.text(max_size=200), st.text(max_size=200))
 def test_no_quotation_survives(said: str, before: str, after: str) -> None:
-    """However the vendor embeds what was sent: no run of twenty characters of it is left."""
+    """No twenty consecutive characters of the request are left in an error, wherever the vendor quotes them."""
     shown = scrub(before + said + after, request_text=said)
     plain = " ".join(said.split())
     assert not any(plain[i : i + ECHO_CHARS] in shown for i in range(len(plain) - ECHO_CHARS + 1))
@@ -63,8 +63,8 @@ def test_no_quotation_survives(said: str, before: str, after: str) -> None:
         ),
     )
 )
-def test_any_body_is_an_error_body(body: object) -> None:
-    """Nothing a server puts into an error body breaks the reading of it."""
+def test_any_error_body_is_parsed(body: object) -> None:
+    """No error body makes the parser raise."""
     for status in (200, 400, 429, 503):
         assert VendorError.parse(body).kind(status) in (None, *FailureKind)
 
@@ -76,7 +76,7 @@ def test_any_body_is_an_error_body(body: object) -> None:
      ("2026-11-24T09:00:00+00:00", 0)],
 )  # fmt: skip
 def test_durations(text: str, wait_ms: int | None) -> None:
-    """OpenAI's and Google's durations and Anthropic's times, read against the server's date."""
+    """Durations (OpenAI, Google) and times (Anthropic) are parsed. A time is compared with the server's date."""
     assert duration_ms(text, "Tue, 24 Nov 2026 10:00:00 GMT") == wait_ms
 
 
@@ -86,7 +86,7 @@ def test_durations(text: str, wait_ms: int | None) -> None:
         st.text(max_size=40),
     )
 )
-def test_any_header_is_read(headers: dict[str, str]) -> None:
-    """Nothing in a header breaks the reading of it, and no wait is negative or endless."""
+def test_any_header_is_parsed(headers: dict[str, str]) -> None:
+    """No header value makes the parser raise, and no wait is negative or above the maximum."""
     for wait_ms in (retry_after_ms(headers), exhausted_reset_ms(headers)):
         assert wait_ms is None or 0 <= wait_ms <= MAX_WAIT_MS

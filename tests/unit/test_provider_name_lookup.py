@@ -1,4 +1,4 @@
-"""Name lookups: bounded, shared, and never a reason to hang."""
+"""Name lookups have a timeout, and concurrent callers share them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from midwatch.workers.providers.http.name_lookup import NameLookup
 
 
 def test_an_address_needs_no_lookup() -> None:
-    """Addresses are used as they are, without a thread."""
+    """An IP address is used directly, without a lookup thread."""
     lookup = NameLookup(lambda host, port: pytest.fail("looked up"))
     assert lookup.addresses("127.0.0.1", 80, 1.0) == ["127.0.0.1"]
     assert lookup.addresses("::1", 80, 1.0) == ["::1"]
 
 
 def test_a_hanging_resolver_holds_one_thread() -> None:
-    """Callers stop waiting at their time; they share one lookup, which ends when the resolver does."""
+    """Callers stop waiting at their timeout. They share one lookup, which ends when the resolver returns."""
     release, asked = threading.Event(), []
 
     def resolve(host: str, port: int) -> list[str]:
@@ -40,8 +40,8 @@ def test_a_hanging_resolver_holds_one_thread() -> None:
 
 
 @pytest.mark.parametrize("error", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long")])
-def test_a_name_that_is_none(error: Exception) -> None:
-    """A name that can't be resolved is a failed connection, and the next lookup asks again."""
+def test_unknown_name_is_a_connect_error(error: Exception) -> None:
+    """A name that can't be resolved is a ConnectError. The next lookup asks the resolver again."""
     asked = []
 
     def resolve(host: str, port: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""The registry: names, errors that say what there is, and one kept client per provider and credentials."""
+"""The registry of providers: names, error messages, and one kept client per provider and credentials."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_names() -> None:
 
 
 def test_unknown_provider() -> None:
-    """The error lists what there is, and guesses what was meant."""
+    """The error lists the registered providers and suggests the nearest name."""
     with pytest.raises(
         ConfigError, match=r"no provider 'antropic'; there are: anthropic, .*; did you mean 'anthropic'\?"
     ):
@@ -45,7 +45,7 @@ def test_unknown_provider() -> None:
      ("openai-compatible", "OPENAI_BASE_URL")],
 )  # fmt: skip
 def test_a_missing_variable_is_named(name: str, variable: str) -> None:
-    """Without what it needs a provider is an auth error that names the variable, and it is tried anew next time."""
+    """If a required variable is missing, loading fails with an auth error that names it, every time."""
     for _ in range(2):
         with pytest.raises(ModelError, match=f"{name}: {variable} is not set") as caught:
             providers.load(name, Credentials())
@@ -55,7 +55,7 @@ def test_a_missing_variable_is_named(name: str, variable: str) -> None:
 
 @pytest.mark.parametrize("name", providers.names())
 def test_kept(name: str) -> None:
-    """Many threads that load a provider at once get one object; other credentials get another."""
+    """Threads that load a provider at the same time get the same object. Other credentials give another object."""
     found: list[object] = []
     together = threading.Barrier(8)
 
@@ -75,7 +75,7 @@ def test_kept(name: str) -> None:
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without credentials the vendors' own variables are read; blank ones count as not set, blanks are stripped."""
+    """Without credentials, the vendors' variables are read. A blank value counts as not set; whitespace is removed."""
     monkeypatch.setenv("ANTHROPIC_API_KEY", "  \n")
     with pytest.raises(ModelError):
         providers.load("anthropic")
@@ -86,12 +86,12 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_credentials_are_not_shown() -> None:
-    """A repr in a traceback or a log shows no key and no URL with a password in it."""
+    """The repr of credentials shows no key and no URL, because a URL may contain a password."""
     assert repr(Credentials(anthropic_api_key="sk-secret", openai_base_url="http://u:p@host")) == "Credentials()"
 
 
 def test_register(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A provider of one's own is a name and where it lives; taken names and half addresses are refused."""
+    """A user can register a provider. A name that is taken and an incomplete target are refused."""
     monkeypatch.setattr(providers, "REGISTRY", dict(REGISTRY))
     providers.register("mine", "midwatch.workers.providers.chat_completions.openai_compatible:connect")
     assert providers.load("mine", GIVEN).name == "openai-compatible"

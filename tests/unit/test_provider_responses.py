@@ -1,4 +1,4 @@
-"""OpenAI's Responses format: what is written, and how a reply's particulars are read."""
+"""OpenAI's Responses format: writing requests and parsing replies."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ from midwatch.workers.providers.responses.request import is_reasoning_model, wri
 TOOLS = (ToolSpec(name="f", description="does f", input_schema={"type": "object", "properties": {}}),)
 
 
-def said(group: int, *parts: Part, provider: str = "openai") -> AssistantMessage:
+def assistant(group: int, *parts: Part, provider: str = "openai") -> AssistantMessage:
     return AssistantMessage(group=group, parts=parts, provider=provider, model="m")
 
 
-def done(group: int, ordinal: int, content: str, *, is_error: bool = False) -> ToolMessage:
+def tool_result(group: int, ordinal: int, content: str, *, is_error: bool = False) -> ToolMessage:
     return ToolMessage(group=group, ordinal=ordinal, call_id="x", tool="f", content=content, is_error=is_error)
 
 
-def calling(raw_arguments: str = '{ "a" : 1 }', **extra: Any) -> ToolCall:
+def tool_call(raw_arguments: str = '{ "a" : 1 }', **extra: Any) -> ToolCall:
     return ToolCall(id="call_1", name="f", raw_arguments=raw_arguments, vendor_extra=extra or None)
 
 
-def asked(*messages: Message, **changes: Any) -> ModelRequest:
+def make_request(*messages: Message, **changes: Any) -> ModelRequest:
     fields: dict[str, Any] = {"model": "gpt-5", "system": "Be brief.", "messages": messages, **changes}
     return ModelRequest(**fields)
 
 
 def test_responses_request() -> None:
-    """Stateless, with encrypted reasoning, flat tools, the cache key, and items in the order they happened."""
+    """A request is stateless, asks for encrypted reasoning, and has its items in their original order."""
     thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "abc"}
-    request = asked(
+    request = make_request(
         UserMessage(group=1, text="go"),
-        said(2, Opaque(provider="openai", raw=thought), Text(text="Looking."), calling('{ "a" : 1')),
+        assistant(2, Opaque(provider="openai", raw=thought), Text(text="Looking."), tool_call('{ "a" : 1')),
         NoteMessage(group=2, text="stay on the goal"),
-        done(2, 0, "no", is_error=True),
+        tool_result(2, 0, "no", is_error=True),
         tools=TOOLS, cache_key="s-1", max_output_tokens=4, force_tool="f",
     )  # fmt: skip
     assert write_responses_request(request, "openai") == {
@@ -86,15 +86,15 @@ def test_responses_request() -> None:
     [("gpt-5-2025-08-07", True), ("gpt-6-astra", True), ("gpt-5.6-sol", True), ("o3", True), ("ft:gpt-5:x", True),
      ("gpt-4.1", False), ("gpt-4o-mini", False), ("gpt-5-chat-latest", False), ("llama-3", False)],
 )  # fmt: skip
-def test_encrypted_reasoning_is_asked_of_reasoning_models_only(model: str, expected: bool) -> None:
-    """Other models answer 400 when they are asked for it."""
+def test_only_reasoning_models_get_the_reasoning_field(model: str, expected: bool) -> None:
+    """Encrypted reasoning is requested from reasoning models only, because other models answer 400."""
     assert is_reasoning_model(model) is expected
-    assert ("include" in write_responses_request(asked(model=model), "openai")) is expected
+    assert ("include" in write_responses_request(make_request(model=model), "openai")) is expected
 
 
 def test_long_cache_keys() -> None:
-    """A cache key longer than the vendor takes is digested, the same each time."""
-    bodies = [write_responses_request(asked(cache_key="s" * 100), "openai") for _ in range(2)]
+    """A cache key that is too long for OpenAI is replaced by its hash."""
+    bodies = [write_responses_request(make_request(cache_key="s" * 100), "openai") for _ in range(2)]
     assert len(bodies[0]["prompt_cache_key"]) == 64
     assert bodies[0] == bodies[1]
 
@@ -107,8 +107,8 @@ def test_long_cache_keys() -> None:
     ],
 )
 def test_output_schema(schema: dict[str, Any], strict: bool) -> None:
-    """A schema is sent as strict exactly when it is in the form strict mode demands: any other is a 400."""
-    body = write_responses_request(asked(output_schema=schema), "openai")
+    """A schema is sent as strict only if strict mode accepts it. OpenAI would answer 400 to any other."""
+    body = write_responses_request(make_request(output_schema=schema), "openai")
     assert body["text"] == {"format": {"type": "json_schema", "name": "output", "schema": schema, "strict": strict}}
 
 
@@ -121,19 +121,19 @@ def reply(output: list[Any], status: str = "completed", **changes: Any) -> dict[
     return {"status": status, "output": output, "usage": usage, "model": "gpt-5-2025-08-07", **changes}
 
 
-def test_phase_and_reasoning_go_round() -> None:
-    """What newer models want back, their reasoning and the phase of each message, comes back as it was."""
+def test_phase_and_reasoning_are_sent_back() -> None:
+    """Newer models want their reasoning and the phase of each message back. Both are sent back unchanged."""
     output = [
         {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "abc", "status": None},
         {"type": "message", "phase": "commentary", "content": [{"type": "output_text", "text": "I look."}]},
         {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": ""},
     ]
-    found = parse_response(reply(output), asked(), "openai")
+    found = parse_response(reply(output), make_request(), "openai")
     assert (found.stop, found.usage) == (
         Stop.TOOLS, Usage(input_tokens=10, cached_tokens=4, cache_write_tokens=2, output_tokens=5)
     )  # fmt: skip
     assert found.parts[-1] == ToolCall(id="call_1", name="f", raw_arguments="")
-    sent = write_responses_request(asked(said(2, *found.parts), done(2, 0, "r")), "openai")["input"]
+    sent = write_responses_request(make_request(assistant(2, *found.parts), tool_result(2, 0, "r")), "openai")["input"]
     assert sent[:3] == [
         output[0],
         {"role": "assistant", "content": "I look.", "phase": "commentary"},
@@ -142,13 +142,15 @@ def test_phase_and_reasoning_go_round() -> None:
 
 
 def test_failed_responses_are_errors() -> None:
-    """A response that failed after a good status is classified by its error; without one it is an error, too."""
+    """A failed response with status 200 is an ErrorReply with its error body, or with a made-up one if it has none."""
     with pytest.raises(ErrorReply) as caught:
-        parse_response(reply([], "failed", error={"code": "rate_limit_exceeded", "message": "x"}), asked(), "openai")
+        parse_response(
+            reply([], "failed", error={"code": "rate_limit_exceeded", "message": "x"}), make_request(), "openai"
+        )
     assert caught.value.body["error"]["code"] == "rate_limit_exceeded"  # type: ignore[index]
     for status in ("failed", "cancelled"):
         with pytest.raises(ErrorReply):
-            parse_response(reply([], status), asked(), "openai")
+            parse_response(reply([], status), make_request(), "openai")
 
 
 @pytest.mark.parametrize(
@@ -156,6 +158,6 @@ def test_failed_responses_are_errors() -> None:
     [("max_output_tokens", Stop.CONTEXT_FULL), ("content_filter", Stop.REFUSAL), ("steered", Stop.UNKNOWN)],
 )
 def test_incomplete_responses(reason: str, stop: Stop) -> None:
-    """Why a response is incomplete decides its stop."""
-    found = parse_response(reply([], "incomplete", incomplete_details={"reason": reason}), asked(), "openai")
+    """The reason of an incomplete response decides its Stop."""
+    found = parse_response(reply([], "incomplete", incomplete_details={"reason": reason}), make_request(), "openai")
     assert (found.stop, found.raw_stop) == (stop, f"incomplete/{reason}")

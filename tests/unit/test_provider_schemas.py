@@ -1,4 +1,4 @@
-"""Schemas as Gemini and OpenAI's strict mode take them."""
+"""JSON Schemas for Gemini and for OpenAI's strict mode."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ ACCEPTED = {*KEPT, "type", "properties", "required", "items", "enum", "anyOf"}
     ],
 )  # fmt: skip
 def test_gemini(schema: dict[str, Any], sent: dict[str, Any]) -> None:
-    """Each construct that the endpoint refuses becomes the nearest one it takes."""
+    """Each construct that the endpoint refuses is replaced by the nearest one that it accepts."""
     assert convert_to_gemini(schema) == sent
 
 
 def test_recursive_schemas_end() -> None:
-    """A schema that contains itself is followed to a bounded depth."""
+    """A schema that contains itself is written to a limited depth."""
     tree = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}}
     sent = convert_to_gemini({"$ref": "#/$defs/tree", "$defs": {"tree": tree}})
     assert sent["properties"]["children"]["items"] == {"type": "object"}
     assert convert_to_gemini({"properties": {"a": {"$ref": "#"}}})["properties"] == {"a": {"type": "object"}}
 
 
-def test_schemas_that_grow_are_bounded() -> None:
-    """A page of references that each point twice to the next is cut off, not written out."""
+def test_schema_that_grows_exponentially_is_cut() -> None:
+    """Forty definitions that each refer to the next one twice are cut at the limit."""
     defs = {f"d{n}": {"properties": {k: {"$ref": f"#/$defs/d{n + 1}"} for k in "ab"}} for n in range(40)}
     assert len(str(convert_to_gemini({"$ref": "#/$defs/d0", "$defs": defs}))) < 60 * MAX_PARTS
 
@@ -99,7 +99,7 @@ schemas = st.recursive(
 
 @given(schemas)
 def test_only_accepted_keywords_are_sent(schema: dict[str, Any]) -> None:
-    """Whatever the author wrote: no keyword reaches the endpoint that it refuses, and the whole has a type."""
+    """For any schema, only accepted keywords are sent, and the schema has a type."""
     sent = convert_to_gemini(schema)
     assert keywords(sent) <= ACCEPTED
     assert "type" in sent or "anyOf" in sent
@@ -118,5 +118,5 @@ def test_only_accepted_keywords_are_sent(schema: dict[str, Any]) -> None:
     ],
 )  # fmt: skip
 def test_strict_form(schema: dict[str, Any], strict: bool) -> None:
-    """Strict mode wants every object closed and every property required, all the way down."""
+    """Strict mode accepts a schema only if each of its objects is closed and requires all of its properties."""
     assert is_openai_strict(schema) is strict

@@ -1,4 +1,4 @@
-"""The three vendors' formats, as their servers write them."""
+"""Response bodies in the three formats: Anthropic Messages, OpenAI Responses and Chat Completions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ OPENAI_RATE_HEADERS = {
 
 
 @dataclass(frozen=True)
-class AnthropicWire:
-    """Messages."""
+class AnthropicReplies:
+    """Replies of Anthropic's Messages API."""
 
     path: str = "/v1/messages"
     rate_headers: Mapping[str, str] = field(default_factory=lambda: ANTHROPIC_RATE_HEADERS)
@@ -60,7 +60,7 @@ class AnthropicWire:
     def error(self, kind: str, message: str) -> Any:
         return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_7"}
 
-    def raise_wrong_type(self) -> list[Any]:
+    def invalid_bodies(self) -> list[Any]:
         return [
             [], {}, self._message(None, "end_turn"), self._message("hello", "end_turn"),
             self._message([None], "end_turn"), self._message([{"type": "text", "text": None}], "end_turn"),
@@ -78,8 +78,8 @@ class AnthropicWire:
 
 
 @dataclass(frozen=True)
-class ResponsesWire:
-    """Responses."""
+class ResponsesReplies:
+    """Replies of OpenAI's Responses API."""
 
     path: str = "/v1/responses"
     rate_headers: Mapping[str, str] = field(default_factory=lambda: OPENAI_RATE_HEADERS)
@@ -91,11 +91,11 @@ class ResponsesWire:
             "incomplete_details": None if reason is None else {"reason": reason}, **changes,
         }  # fmt: skip
 
-    def _said(self, text: object, kind: str = "output_text", key: str = "text") -> list[Any]:
+    def _message(self, text: object, kind: str = "output_text", key: str = "text") -> list[Any]:
         return [{"type": "message", "id": "msg_1", "role": "assistant", "content": [{"type": kind, key: text}]}]
 
     def text(self, text: str) -> Any:
-        return self._response(self._said(text))
+        return self._response(self._message(text))
 
     def calls(self, *calls: tuple[str, str, str]) -> Any:
         return self._response(
@@ -104,19 +104,19 @@ class ResponsesWire:
 
     def cut_at_length(self, text: str, output_tokens: int = 900) -> Any:
         usage = self.usage(314, output_tokens)
-        return self._response(self._said(text), "incomplete", "max_output_tokens", usage=usage)
+        return self._response(self._message(text), "incomplete", "max_output_tokens", usage=usage)
 
     def unfinished(self) -> Any:
-        return self._response(self._said("Well"), "in_progress")
+        return self._response(self._message("Well"), "in_progress")
 
     def odd_stop(self) -> Any:
-        return self._response(self._said("Well"), "incomplete", "tea_break")
+        return self._response(self._message("Well"), "incomplete", "tea_break")
 
     def refusal(self) -> Any:
-        return self._response(self._said("No.", "refusal", "refusal"))
+        return self._response(self._message("No.", "refusal", "refusal"))
 
     def with_usage(self, usage: object) -> Any:
-        return self._response(self._said("Hello"), usage=usage)
+        return self._response(self._message("Hello"), usage=usage)
 
     def usage(self, read: object, written: object) -> Any:
         return {"input_tokens": read, "output_tokens": written, "input_tokens_details": None}
@@ -124,10 +124,10 @@ class ResponsesWire:
     def error(self, kind: str, message: str) -> Any:
         return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": kind}}
 
-    def raise_wrong_type(self) -> list[Any]:
+    def invalid_bodies(self) -> list[Any]:
         return [
             [], self._response(None), self._response("hello"), self._response([None]), self._response([{"type": None}]),
-            self._response(self._said(None)), self._response([{"type": "message", "content": None}]),
+            self._response(self._message(None)), self._response([{"type": "message", "content": None}]),
             self._response([{"type": "function_call", "call_id": "a", "name": None, "arguments": ""}]),
             self._response([{"type": "function_call", "call_id": "a", "name": "f", "arguments": 7}]),
             self._response([], 7),
@@ -141,8 +141,8 @@ class ResponsesWire:
 
 
 @dataclass(frozen=True)
-class ChatWire:
-    """Chat Completions."""
+class ChatReplies:
+    """Replies of a Chat Completions server."""
 
     path: str
     rate_headers: Mapping[str, str] = field(default_factory=lambda: OPENAI_RATE_HEADERS)
@@ -154,32 +154,32 @@ class ChatWire:
             "usage": self.usage(314, 21), **changes,
         }  # fmt: skip
 
-    def _said(self, content: object, **more: Any) -> Any:
+    def _message(self, content: object, **more: Any) -> Any:
         return {"role": "assistant", "content": content, **more}
 
     def _calls(self, *calls: tuple[Any, Any, Any]) -> list[Any]:
         return [{"id": i, "type": "function", "function": {"name": n, "arguments": a}} for i, n, a in calls]
 
     def text(self, text: str) -> Any:
-        return self._completion(self._said(text))
+        return self._completion(self._message(text))
 
     def calls(self, *calls: tuple[str, str, str]) -> Any:
-        return self._completion(self._said(None, tool_calls=self._calls(*calls)), "tool_calls")
+        return self._completion(self._message(None, tool_calls=self._calls(*calls)), "tool_calls")
 
     def cut_at_length(self, text: str, output_tokens: int = 900) -> Any:
-        return self._completion(self._said(text), "length", usage=self.usage(314, output_tokens))
+        return self._completion(self._message(text), "length", usage=self.usage(314, output_tokens))
 
     def unfinished(self) -> Any:
-        return self._completion(self._said("Well"), None)
+        return self._completion(self._message("Well"), None)
 
     def odd_stop(self) -> Any:
-        return self._completion(self._said("Well"), "tea_break")
+        return self._completion(self._message("Well"), "tea_break")
 
     def refusal(self) -> Any:
-        return self._completion(self._said(None, refusal="No."))
+        return self._completion(self._message(None, refusal="No."))
 
     def with_usage(self, usage: object) -> Any:
-        return self._completion(self._said("Hello"), usage=usage)
+        return self._completion(self._message("Hello"), usage=usage)
 
     def usage(self, read: object, written: object) -> Any:
         return {"prompt_tokens": read, "completion_tokens": written}
@@ -187,14 +187,14 @@ class ChatWire:
     def error(self, kind: str, message: str) -> Any:
         return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": kind}}
 
-    def raise_wrong_type(self) -> list[Any]:
+    def invalid_bodies(self) -> list[Any]:
         return [
             [], {}, {"choices": []}, {"choices": None}, {"choices": [None]}, self._completion(None),
-            self._completion(self._said(7)), self._completion(self._said("x", tool_calls="f")),
-            self._completion(self._said(None, tool_calls=[{"id": "a", "type": "function", "function": None}])),
-            self._completion(self._said(None, tool_calls=self._calls(("a", None, "{}")))),
-            self._completion(self._said(None, tool_calls=self._calls(("a", "f", 7)))),
-            self._completion(self._said("x"), 7),
+            self._completion(self._message(7)), self._completion(self._message("x", tool_calls="f")),
+            self._completion(self._message(None, tool_calls=[{"id": "a", "type": "function", "function": None}])),
+            self._completion(self._message(None, tool_calls=self._calls(("a", None, "{}")))),
+            self._completion(self._message(None, tool_calls=self._calls(("a", "f", 7)))),
+            self._completion(self._message("x"), 7),
         ]  # fmt: skip
 
     def results(self, body: Any) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""One provider beside a server that plays its vendor: what the fault suites hold in hand."""
+"""A provider that is connected to a fake vendor, for the tests of faults."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from midwatch.schemas.failure import Failure
 from midwatch.schemas.model import ModelRequest
 from midwatch.workers import providers
 from midwatch.workers.providers import Provider
-from tests.contract.provider_requests import ask, credentials
+from tests.contract.provider_replies import VENDOR_REPLIES, VendorReplies
+from tests.contract.provider_requests import credentials, make_request
 from tests.contract.provider_server import ProviderServer, Reply
-from tests.contract.provider_wire import WIRES, Wire
 
 
 @dataclass(frozen=True)
-class Side:
-    """A provider, its vendor, and the vendor's words."""
+class Setup:
+    """A provider, its fake vendor, and the vendor's replies."""
 
     name: str
     model: Provider
     vendor: ProviderServer
-    wire: Wire
+    replies: VendorReplies
 
     def error(self, answer: Reply, request: ModelRequest | None = None) -> ModelError:
-        """The error that a call ends in when the vendor answers so."""
-        self.vendor.will(answer)
+        """Make a call that the vendor answers with this reply, and return its error."""
+        self.vendor.answer_next(answer)
         with pytest.raises(ModelError) as caught:
-            self.model.complete(request or ask())
+            self.model.complete(request or make_request())
         return caught.value
 
     def failure(self, answer: Reply, request: ModelRequest | None = None) -> Failure:
-        """The failure that a call ends in when the vendor answers so."""
+        """Make a call that the vendor answers with this reply, and return its failure."""
         return self.error(answer, request).failure
 
 
 @contextmanager
-def beside_vendor(name: str) -> Iterator[Side]:
-    """The provider of this name, connected to a server of its own; both closed at the end."""
+def connect_to_fake_vendor(name: str) -> Iterator[Setup]:
+    """Connect a provider to a new fake vendor, and close both at the end."""
     with ProviderServer() as vendor:
         try:
-            yield Side(name, providers.load(name, credentials(vendor.url)), vendor, WIRES[name])
+            yield Setup(name, providers.load(name, credentials(vendor.url)), vendor, VENDOR_REPLIES[name])
         finally:
             providers.close()

@@ -1,0 +1,67 @@
+"""The same replies in each vendor's format.
+
+To test a new provider, add a row to `VENDOR_REPLIES`. The provider is complete when the suite passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from tests.contract.provider_reply_bodies import AnthropicReplies, ChatReplies, ResponsesReplies
+
+
+class VendorReplies(Protocol):
+    """Replies in one vendor's format."""
+
+    @property
+    def path(self) -> str:
+        """The path that requests are sent to."""
+
+    @property
+    def rate_headers(self) -> Mapping[str, str]:
+        """Rate-limit headers with this vendor's names."""
+
+    def text(self, text: str) -> Any:
+        """Return an answer with text."""
+
+    def calls(self, *calls: tuple[str, str, str]) -> Any:
+        """Return an answer with tool calls. Each call is (id, name, JSON arguments)."""
+
+    def cut_at_length(self, text: str, output_tokens: int = 900) -> Any:
+        """Return an answer that stopped at the output limit."""
+
+    def unfinished(self) -> Any:
+        """Return an answer without a stop reason."""
+
+    def odd_stop(self) -> Any:
+        """Return an answer with an unknown stop reason."""
+
+    def refusal(self) -> Any:
+        """Return an answer in which the model refuses."""
+
+    def with_usage(self, usage: object) -> Any:
+        """Return an answer with this usage."""
+
+    def usage(self, read: object, written: object) -> Any:
+        """Return a usage object."""
+
+    def error(self, kind: str, message: str) -> Any:
+        """Return an error body with this code."""
+
+    def invalid_bodies(self) -> list[Any]:
+        """Return JSON bodies of a 200 that are not valid answers."""
+
+    def results(self, body: Any) -> list[tuple[str, str]]:
+        """Return (id, content) of the tool results in a request."""
+
+    def call_ids(self, body: Any) -> list[str]:
+        """Return the ids of the tool calls in a request."""
+
+
+VENDOR_REPLIES: dict[str, VendorReplies] = {
+    "anthropic": AnthropicReplies(),
+    "openai": ResponsesReplies(),
+    "gemini": ChatReplies("/v1beta/openai/chat/completions"),
+    "openai-compatible": ChatReplies("/v1/chat/completions"),
+}

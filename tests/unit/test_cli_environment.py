@@ -1,4 +1,4 @@
-"""Settings as commands read them: every mistake is one clear line, and no secret is shown."""
+"""Settings of commands: every mistake gives one clear line, and no secret is printed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 
 from midwatch.workers.cli import main
-from midwatch.workers.cli.environment import mistyped, without_password
+from midwatch.workers.cli.environment import find_mistyped, without_password
 from midwatch.workers.settings import settings
 
 SECRET = "sk-very-secret"
@@ -15,7 +15,7 @@ SECRET = "sk-very-secret"
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch, tmp_path):
-    """An environment without our variables, an empty working directory, nothing remembered."""
+    """Remove the variables of this package, use an empty working directory, and clear the cached settings."""
     import os
 
     for name in list(os.environ):
@@ -28,13 +28,13 @@ def _fresh(monkeypatch, tmp_path):
 
 
 def listed(capsys) -> dict[str, dict[str, str]]:
-    """`midwatch settings --json`, by variable."""
+    """Run `midwatch settings --json`. Returns variable -> entry."""
     assert main(["settings", "--json"]) == 0
     return {each["variable"]: each for each in json.loads(capsys.readouterr().out)["settings"]}
 
 
-def test_every_setting_tells_where_it_comes_from(monkeypatch, tmp_path, capsys):
-    """The environment wins over the file, the file over the default."""
+def test_every_setting_shows_its_source(monkeypatch, tmp_path, capsys):
+    """The environment wins over the file, and the file wins over the default."""
     (tmp_path / "midwatch.toml").write_text('prefix = "filed"\nlease_ms = 5000\n')
     monkeypatch.setenv("MIDWATCH_PREFIX", "env")
     found = listed(capsys)
@@ -44,8 +44,8 @@ def test_every_setting_tells_where_it_comes_from(monkeypatch, tmp_path, capsys):
     assert all(each["description"] for each in found.values())
 
 
-def test_limits_are_shown_as_they_may_be_set(monkeypatch, tmp_path, capsys):
-    """Of each downstream what was said, as JSON; the environment wins over the file limit by limit."""
+def test_limits_are_shown_in_the_form_of_the_setting(monkeypatch, tmp_path, capsys):
+    """The limits that were set are shown as JSON. The environment wins over the file for each single limit."""
     (tmp_path / "midwatch.toml").write_text(
         '[limits."anthropic:claude-*"]\nrpm = 50\n[limits.jira]\nrpm = 60\ntpm = 9\n'
     )
@@ -58,8 +58,8 @@ def test_limits_are_shown_as_they_may_be_set(monkeypatch, tmp_path, capsys):
     assert shown["from"] == "environment"
 
 
-def test_secrets_are_said_to_be_there_and_not_shown(monkeypatch, capsys):
-    """Keys are `set`, passwords in addresses are stars, in the table and in JSON."""
+def test_secrets_are_shown_as_set_or_not_set(monkeypatch, capsys):
+    """Keys are `set` and passwords in URLs are stars, in the table and in JSON."""
     monkeypatch.setenv("ANTHROPIC_API_KEY", SECRET)
     monkeypatch.setenv("MIDWATCH_REDIS_URL", f"redis://user:{SECRET}@localhost:6379/0?password={SECRET}")
     found = listed(capsys)
@@ -80,35 +80,35 @@ def test_secrets_are_said_to_be_there_and_not_shown(monkeypatch, capsys):
         ("redis://h/0?db=1&password=pw&x=1", "redis://h/0?db=1&password=***&x=1"),
     ],
 )
-def test_a_password_in_an_address_is_hidden(url, shown):
-    """Wherever it stands in it."""
+def test_a_password_in_a_url_is_hidden(url, shown):
+    """It is hidden in every place of the URL."""
     assert without_password(url) == shown
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "said"),
+    ("variable", "value", "message"),
     [
         ("MIDWATCH_PREFIX", "a b", "MIDWATCH_PREFIX: should match"),
         ("MIDWATCH_EVENTS", "maybe", "MIDWATCH_EVENTS: should be a valid boolean"),
         ("MIDWATCH_LEASE_MS", "1", "MIDWATCH_LEASE_MS: should be greater than or equal to 500"),
         ("MIDWATCH_REDIS_URL", "localhost:6379", "MIDWATCH_REDIS_URL: expected redis://HOST:PORT/DB"),
-        ("MIDWATCH_REDIS_URL", "redis://h:port/0", "MIDWATCH_REDIS_URL: 'redis://h:port/0' is no URL"),
+        ("MIDWATCH_REDIS_URL", "redis://h:port/0", "MIDWATCH_REDIS_URL: 'redis://h:port/0' is not a URL"),
         ("MIDWATCH_LIMITS", '{"jira": {"rpm": 60}', "MIDWATCH_LIMITS: not valid JSON: Expecting"),
         ("MIDWATCH_LIMITS", '{"jira": {"rmp": 60}}', "MIDWATCH_LIMITS.jira: unknown limit 'rmp'; did you mean 'rpm'?"),
         ("MIDWATCH_LIMITS", '{"jira": {"rpm": -1}}', "MIDWATCH_LIMITS.jira.rpm: should be greater than 0, got -1"),
     ],
 )
-def test_a_bad_variable_is_one_line(monkeypatch, capsys, variable, value, said):
-    """Names the variable, what was expected, what came; exit code 2 for whatever command."""
+def test_a_bad_variable_gives_one_line(monkeypatch, capsys, variable, value, message):
+    """The line names the variable, the expected value and the actual value. Every command exits with 2."""
     monkeypatch.setenv(variable, value)
     assert main(["jobs", "list"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"midwatch: {said}")
+    assert err.startswith(f"midwatch: {message}")
     assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('redis_ulr = "x"', "midwatch.toml: unknown setting 'redis_ulr'; did you mean 'redis_url'?"),
         ("colour = 1", "midwatch.toml: unknown setting 'colour'; expected one of: agents, anthropic_api_key, "),
@@ -119,17 +119,17 @@ def test_a_bad_variable_is_one_line(monkeypatch, capsys, variable, value, said):
         ("[limits.jira]\nopen_s = 20", "midwatch.toml: limits.jira: open_max_s=10.0 is below open_s=20.0; raise it"),
     ],
 )
-def test_a_bad_file_is_one_line(tmp_path, capsys, text, said):
-    """Names the file, and the setting that was meant."""
+def test_a_bad_file_gives_one_line(tmp_path, capsys, text, message):
+    """The line names the file, and suggests the right setting."""
     (tmp_path / "midwatch.toml").write_text(text)
     assert main(["settings"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"midwatch: {said}")
+    assert err.startswith(f"midwatch: {message}")
     assert err.count("\n") == 1
 
 
-def test_a_bad_secret_is_not_repeated(tmp_path, capsys):
-    """The value of a key is never in an error, not even of the wrong type."""
+def test_a_bad_secret_is_not_printed(tmp_path, capsys):
+    """An error never holds the value of a key, even if it has the wrong type."""
     (tmp_path / "midwatch.toml").write_text(f'anthropic_api_key = ["{SECRET}"]')
     assert main(["settings"]) == 2
     err = capsys.readouterr().err
@@ -137,10 +137,10 @@ def test_a_bad_secret_is_not_repeated(tmp_path, capsys):
     assert SECRET not in err
 
 
-def test_a_mistyped_variable_is_noticed(monkeypatch, capsys):
-    """It would pass for the default otherwise. The demo's own variables are no settings."""
+def test_a_mistyped_variable_gives_a_warning(monkeypatch, capsys):
+    """Without the warning the default would be used silently. The demo's variables give no warning."""
     monkeypatch.setenv("MIDWATCH_REDIS_ULR", "redis://h/0")
     monkeypatch.setenv("MIDWATCH_DEMO_SEED", "1")
-    assert mistyped() == ["MIDWATCH_REDIS_ULR is no setting; did you mean 'MIDWATCH_REDIS_URL'?"]
+    assert find_mistyped() == ["MIDWATCH_REDIS_ULR is not a setting; did you mean 'MIDWATCH_REDIS_URL'?"]
     assert main(["settings"]) == 0
     assert "warning: MIDWATCH_REDIS_ULR" in capsys.readouterr().err

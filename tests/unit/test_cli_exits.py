@@ -1,4 +1,4 @@
-"""How a command line ends: exit codes, and what is said on stderr."""
+"""Exit codes, and the messages on stderr."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ CODES = {
 
 
 def every_error(root: type[Exception] = errors.MidwatchError) -> set[type[Exception]]:
-    """The exception tree of `midwatch.orchestration.errors`."""
+    """Return all exceptions of `midwatch.orchestration.errors`."""
     below = {kind for kind in root.__subclasses__() if kind.__module__ == errors.__name__}
     return {root}.union(*(every_error(kind) for kind in below))
 
 
 def command(action):
-    """A program of one command."""
+    """Return a program with one command."""
 
     @click.command()
     def program() -> None:
@@ -49,7 +49,7 @@ def command(action):
 
 
 def raising(error):
-    """A program that fails."""
+    """Return a program that raises `error`."""
 
     def action():
         raise error
@@ -57,14 +57,14 @@ def raising(error):
     return command(action)
 
 
-def test_every_error_of_ours_has_an_exit_code():
-    """A new exception is placed on purpose, not by accident."""
+def test_every_error_of_the_package_has_an_exit_code():
+    """A new exception needs an entry in CODES."""
     assert every_error() == set(CODES)
 
 
 @pytest.mark.parametrize("kind", CODES, ids=lambda kind: kind.__name__)
 def test_an_error_ends_with_its_code_and_one_line(kind, capsys):
-    """No traceback, nothing on stdout."""
+    """There is no traceback, and nothing on stdout."""
     error = kind(FAILURE) if kind in (errors.ModelError, errors.ToolFailed) else kind("it can't be; do this")
     assert run(raising(error), []) == CODES[kind]
     out = capsys.readouterr()
@@ -74,37 +74,37 @@ def test_an_error_ends_with_its_code_and_one_line(kind, capsys):
 
 
 def test_a_bug_keeps_its_traceback():
-    """What nobody foresaw is not dressed up as a user's mistake."""
+    """An unexpected error is not presented as a user's mistake."""
     assert code_of(ZeroDivisionError()) is None
     with pytest.raises(ZeroDivisionError):
         run(raising(ZeroDivisionError()), [])
 
 
 def test_ctrl_c_is_130():
-    """As every shell expects."""
+    """Shells expect this code."""
     assert run(raising(KeyboardInterrupt()), []) == 130
 
 
-def test_an_exit_asked_for_is_returned():
-    """A command may choose its code; one that says nothing is fine."""
+def test_the_exit_code_of_a_command_is_returned():
+    """A command may choose its code. The default is 0."""
     assert run(raising(click.exceptions.Exit(Exit.PARKED)), []) == 7
     assert run(command(lambda: None), []) == 0
 
 
 def test_a_wrong_command_line_is_2_with_its_usage(capsys):
-    """Click's own message, on stderr."""
+    """Click prints its message on stderr."""
     assert run(command(lambda: None), ["--no-such-option"]) == 2
     assert "Usage:" in capsys.readouterr().err
 
 
 def test_an_error_message_cant_steer_the_terminal(capsys):
-    """What a server or a model put in it is shown, not sent."""
+    """Control characters in a message are printed as visible text."""
     run(raising(errors.Refused("no \x1b[2J")), [])
     assert capsys.readouterr().err == "midwatch: no \\x1b[2J\n"
 
 
-def test_a_reader_that_leaves_is_no_traceback():
-    """`midwatch jobs list | head` ends quietly, in a process of its own as pipes need it."""
+def test_a_closed_pipe_gives_no_traceback():
+    """`midwatch jobs list | head` ends quietly. The test needs a second process, because it closes a pipe."""
     code = (
         "import sys; from midwatch.workers.cli.exits import run; import click\n"
         "program = click.Command('x', callback=lambda: [click.echo('line ' * 1000) for _ in range(1000)])\n"
@@ -115,8 +115,8 @@ def test_a_reader_that_leaves_is_no_traceback():
     os.close(writing)
     os.read(reading, 100)
     os.close(reading)
-    _, said = process.communicate(timeout=30)
-    assert said == b""
+    _, stderr = process.communicate(timeout=30)
+    assert stderr == b""
     assert process.returncode == 1
 
 

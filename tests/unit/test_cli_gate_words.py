@@ -1,4 +1,4 @@
-"""The words of `midwatch gate`: a row and a card for every state, limits as they are typed and as they are shown."""
+"""The texts of `midwatch gate`: a row and a card for every state, and limits as they are typed and shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from midwatch.orchestration.admission.configuration import defaults
 from midwatch.schemas.limits import DownstreamStatus, Limits
-from midwatch.workers.cli.assignments import changes, differences, names
+from midwatch.workers.cli.assignments import field_names, list_differences, parse_changes
 from midwatch.workers.cli.commands.gate import seconds, set_limits
 from midwatch.workers.cli.commands.gate_status import COLUMNS, as_document, card, row, state
 from midwatch.workers.cli.tables import lay_out
@@ -59,18 +59,18 @@ STATES = {
         update={"paused_ms": 9e4, "blocked_ms": 3.5e6, "blocked_reason": "openai: insufficient_quota: " + "x" * 170}
     ),
 }
-"""By the one word that the table has for them."""
+"""The word in the table -> a status in that state."""
 
 
 @pytest.mark.parametrize("word", STATES)
-def test_the_state_is_the_first_of_what_keeps_calls_from_going(word):
-    """A block before a pause before the breaker before a lowered rate."""
+def test_the_state_is_the_strongest_reason_that_holds_calls(word):
+    """The order is: block, pause, breaker, lowered rate."""
     assert state(STATES[word]) == word
     assert as_document(STATES[word])["state"] == word
 
 
 def test_without_a_limit_no_rate_is_shown():
-    """A share of nothing says nothing."""
+    """Without a limit there is no share to show."""
     free = WELL.model_copy(update={"limits": {}, "levels": {}, "depths": {}, "rate_factor": 0.2})
     assert row(free, NOW_MS)[1:4] == ("ok", "", "")
     assert row(free, NOW_MS)[-1] == "no limit is set, and its provider has named none"
@@ -79,7 +79,7 @@ def test_without_a_limit_no_rate_is_shown():
 
 @pytest.mark.parametrize("width", [100, 160])
 def test_the_table_fits_100_columns(width):
-    """Every state at once, with a long name and a long reason: nothing but the reason is cut."""
+    """The table has every state, a long name and a long reason. Only the reason is cut."""
     rows = [row(each, NOW_MS) for each in STATES.values()]
     lines = [line.plain for line in lay_out(COLUMNS, rows, width)]
     assert max(map(len, lines)) <= width
@@ -89,7 +89,7 @@ def test_the_table_fits_100_columns(width):
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "reason"),
     [
         ("blocked", "for 58m 20s more: openai: insufficient_quota"),
         ("paused", "paused until 11:08:10Z, 90.0 s more; breaker open, probes in 0 ms"),
@@ -98,19 +98,19 @@ def test_the_table_fits_100_columns(width):
         ("half_open", "breaker half open, 2 probes out; 12 of its last 100 calls failed: retries go by its budget"),
     ],
 )
-def test_the_reason_says_until_when(word, said):
-    """In the words of the glossary, by the server's clock."""
+def test_the_reason_says_until_when(word, reason):
+    """The reason uses the words of the glossary and the server's clock."""
     states = {**STATES, "braked": WELL.model_copy(update={"braked": True, "sick": True, "limits": {}})}
-    assert row(states[word], NOW_MS)[-1].startswith(said)
+    assert row(states[word], NOW_MS)[-1].startswith(reason)
 
 
-def test_what_is_braked_is_slowed_though_no_limit_is_known():
-    """The brake goes by the rate from before."""
+def test_a_braked_downstream_is_slowed_without_a_limit():
+    """The brake starts from the previous rate."""
     assert state(WELL.model_copy(update={"braked": True, "limits": {}, "rate_factor": 0.49})) == "slowed"
 
 
-def test_a_debt_is_a_number_of_what_is_owed():
-    """A level below zero in percent would tell nobody anything."""
+def test_a_debt_is_shown_as_an_amount():
+    """A negative percentage would be meaningless."""
     owing = WELL.model_copy(update={"levels": {"requests": 16.0, "input_tokens": -12_300.0}})
     assert row(owing, NOW_MS)[3] == "input owes 12.3k"
 
@@ -119,22 +119,22 @@ def test_a_debt_is_a_number_of_what_is_owed():
     ("word", "command"), [("blocked", "unblock"), ("paused", "resume"), ("open", "close"), ("half_open", "close")]
 )
 def test_the_card_ends_with_the_command_that_undoes_it(word, command):
-    """Quoted where a shell would read the name otherwise."""
+    """The name is quoted if a shell would expand it."""
     there = STATES[word].model_copy(update={"name": "anthropic:claude-*"})
     assert card(there, Limits(), NOW_MS)[-1] == ("next", f"midwatch gate {command} 'anthropic:claude-*'")
 
 
 def test_the_limits_of_a_card_can_be_copied_into_the_file():
-    """They are TOML, and come to the same limits."""
+    """The shown limits are TOML, and parse to the same limits."""
     limits = Limits(rpm=1_000, itpm=2.5e6, reserve_output="max_tokens", count_cached=False, tenant_weights={"a.b": 3})
     shown = dict(card(WELL, limits, NOW_MS))["limits"]
     assert Limits.model_validate(tomllib.loads(shown)) == limits
 
 
 def typed(*assignments: str, before: Limits | None = None, name: str = "jira") -> Limits:
-    """Limits after `gate set`."""
+    """Return the limits after `gate set`."""
     before = before or defaults(name)
-    return Limits.model_validate({**before.model_dump(), **changes(assignments, before, defaults(name))})
+    return Limits.model_validate({**before.model_dump(), **parse_changes(assignments, before, defaults(name))})
 
 
 @pytest.mark.parametrize(
@@ -142,14 +142,14 @@ def typed(*assignments: str, before: Limits | None = None, name: str = "jira") -
     [("50", 50), ("0.5", 0.5), ("40k", 40_000), ("1.5K", 1_500), ("2M", 2_000_000), ("1_000", 1_000), ("none", None)],
 )
 def test_a_rate_is_a_number_with_a_suffix(text, value):
-    """`m` is none of them: it could be a minute or a million."""
+    """`m` is not a suffix, because it could mean a minute or a million."""
     assert typed(f"rpm={text}", before=Limits(rpm=7)).requests_per_minute == value
     with pytest.raises(click.BadParameter, match="should be a valid number"):
         typed("rpm=5m")
 
 
 def test_weights_are_set_one_by_one():
-    """The others stay; a later one in the same line sees the earlier one."""
+    """The other weights stay. Several assignments in one command add up."""
     limits = typed("tenant_weights.acme=3", "tenant_weights.b.c=2", "priority_weights.low=0.5")
     assert limits.tenant_weights == {"acme": 3, "b.c": 2}
     assert list(limits.priority_weights.items()) == [("high", 4), ("normal", 2), ("low", 0.5)]
@@ -157,35 +157,35 @@ def test_weights_are_set_one_by_one():
     assert typed("tenant_weights.acme=none", before=limits).tenant_weights == {"b.c": 2}
 
 
-def test_none_goes_back_to_the_providers_own_way():
-    """Not to that of some other provider."""
+def test_none_sets_the_default_of_the_provider():
+    """It does not set the default of another provider."""
     openai = Limits(reserve_output="none", count_cached=False, burst_s=9)
     limits = typed("count_cached=none", "burst_s=none", before=openai, name="openai:gpt-5")
     assert (limits.count_cached, limits.burst_s, limits.reserve_output) == (True, 0.15, "none")
 
 
-def test_what_changed_is_said_and_nothing_else():
-    """A line for each field, with the value before."""
+def test_differences_list_only_changed_fields():
+    """There is one line for each field, with the old value and the new value."""
     before = Limits(rpm=60, count_cached=True)
     after = Limits(rpm=1_500.5, count_cached=False, tenant_weights={"acme": 3})
-    assert differences(before, after) == [
+    assert list_differences(before, after) == [
         "requests_per_minute 60 -> 1,500.5",
         "count_cached true -> false",
         "tenant_weights none -> acme 3",
     ]
-    assert differences(after, after) == []
+    assert list_differences(after, after) == []
 
 
 def test_the_help_names_every_key():
-    """A key that nobody can find is not there."""
+    """A user can find every key in the help text."""
     shown = (set_limits.epilog or "").replace(".NAME", "")
-    assert {key for key in names() if key not in shown} == set()
+    assert {key for key in field_names() if key not in shown} == set()
 
 
 @pytest.mark.parametrize(
     ("text", "length_s"), [("90", 90), ("1.5s", 1.5), ("10m", 600), ("2h", 7_200), (" 1d ", 86_400)]
 )
 def test_a_time_may_have_a_unit(text, length_s):
-    """A plain number is seconds."""
+    """A plain number means seconds."""
     context = click.Context(set_limits)
     assert seconds(context, context.command.params[0], text) == length_s

@@ -1,4 +1,4 @@
-"""Listings: what is cut, what is left out, and what goes below when a terminal is narrow."""
+"""Listings: cutting cells, leaving out columns, and using a second line on a narrow terminal."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ ROWS = (("job-" + "0" * 30, "7", "", "because of " + "reasons " * 20), ("job-2",
 
 
 def plain(width: int) -> list[str]:
-    """The lines without their colours."""
+    """Return the lines without colours."""
     return [line.plain for line in lay_out(COLUMNS, ROWS, width)]
 
 
-def test_a_column_with_nothing_in_it_is_left_out():
-    """Neither its title nor its room is spent."""
+def test_an_empty_column_is_left_out():
+    """Its title is not printed."""
     assert plain(120)[0].split() == ["ID", "N", "WHY"]
 
 
 def test_ids_are_never_cut_and_reasons_are():
-    """The long column takes what room is left; what people copy stays whole."""
+    """The long column gets the rest of the width. Cells that people copy are never cut."""
     _, first, second = plain(90)
     assert first.startswith("job-" + "0" * 30)
     assert first.endswith("…")
@@ -29,15 +29,15 @@ def test_ids_are_never_cut_and_reasons_are():
     assert second == "job-2".ljust(36) + "12"
 
 
-def test_a_spare_column_gives_way_when_that_makes_room_for_the_reason():
-    """At 77 columns, the number goes and the reason stays on its line."""
+def test_a_spare_column_is_left_out_to_make_room_for_the_reason():
+    """At 77 columns the number is left out and the reason stays on its line."""
     title, first, _ = plain(77)
     assert title.split() == ["ID", "WHY"]
     assert "because" in first
 
 
-def test_on_a_narrow_terminal_the_reason_goes_below_and_the_spare_column_stays():
-    """Nothing is gained by leaving it out then."""
+def test_a_narrow_terminal_has_the_reason_on_the_next_line():
+    """The spare column stays, because leaving it out would not make enough room."""
     title, first, below, second = plain(60)
     assert title.split() == ["ID", "N"]
     assert first.split() == ["job-" + "0" * 30, "7"]
@@ -48,26 +48,26 @@ def test_on_a_narrow_terminal_the_reason_goes_below_and_the_spare_column_stays()
 
 @pytest.mark.parametrize("width", [10, 20, 36, 40, 79, 200])
 def test_no_line_is_longer_than_the_terminal(width):
-    """Whatever the width, a row stays a row. Wide characters count twice."""
+    """Rows never wrap. Wide characters count twice."""
     wide = ((ROWS[0][0], "1", "", "漢字" * 60),)
     assert all(line.cell_len <= width for line in lay_out(COLUMNS, wide, width))
 
 
 def test_a_pipe_gets_tab_separated_values_uncut(capsys):
-    """One header, one line per row, every column, nothing shortened; tabs and controls in a cell can't break it."""
+    """There is a header and one line per row, with all columns uncut. Tabs and controls in a cell are replaced."""
     print_table(COLUMNS, (("a\tb", "1", "", "x\n\x1b[31m" + "y" * 300),), empty="none")
     out = capsys.readouterr()
     assert out.out == "ID\tN\tEMPTY\tWHY\na b\t1\t\tx \\x1b[31m" + "y" * 300 + "\n"
     assert out.err == ""
 
 
-def test_an_empty_listing_is_said_in_prose(capsys):
-    """Nothing on stdout, so that a script counts no rows."""
+def test_an_empty_listing_prints_a_message_on_stderr(capsys):
+    """Stdout stays empty, so a script counts no rows."""
     print_table(COLUMNS, (), empty="nothing here")
     assert capsys.readouterr() == ("", "nothing here\n")
 
 
-def test_a_card_leaves_out_what_is_not_known(capsys):
-    """Names and values, a line each."""
+def test_a_card_leaves_out_empty_values(capsys):
+    """Each name and value is one line."""
     print_card([("job", "j"), ("tenant", ""), ("output", "two\nlines")])
     assert capsys.readouterr().out == "job\tj\noutput\ttwo lines\n"

@@ -1,4 +1,4 @@
-"""What lies in compose/ can be used: schemas, the real server, systemd's own check, and what a careful operator looks for."""
+"""The files in compose/ are valid: checked by schemas, the real server, systemd, and rules for safe operation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from midwatch.schemas.policy import RunLimits
-from midwatch.workers.cli.commands.checkup import VALKEY_FROM, eviction, persistence
+from midwatch.workers.cli.commands.doctor_checks import VALKEY_FROM, check_eviction, check_persistence
 from midwatch.workers.cli.program import program
 from midwatch.workers.local.embedded_server import server_binary
 from midwatch.workers.settings import Settings
@@ -44,27 +44,27 @@ def seconds(text: str) -> float:
 
 
 def check_midwatch(arguments: list[str]) -> None:
-    """A command line of ours parses: the command exists, and takes these options."""
+    """Check that a `midwatch` command exists and accepts these options."""
     command = program.get_command(program.make_context("midwatch", [], resilient_parsing=True), arguments[0])
     assert command is not None, arguments
     command.make_context(arguments[0], list(arguments[1:]))
 
 
 def test_compose_file_satisfies_the_specification():
-    """By the schema that Compose publishes."""
+    """The file is valid by the schema that Compose publishes."""
     done = run(tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "compose/compose.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_yaml_is_tidy():
-    """No duplicate keys, no tabs, no lines that nobody reads to the end."""
+    """There are no duplicate keys, no tabs and no lines over 130 characters."""
     done = run(tool("yamllint"), "--strict", "-d", YAMLLINT, "compose")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_is_fit_to_run(name):
-    """Checked, given time to end, restarted, replaceable: no fixed name, no moving tag; a port only on loopback."""
+def test_a_service_is_safe_to_run(name):
+    """A service has a health check, time to end, a restart policy and a fixed image tag. Ports are only on loopback."""
     service = SERVICES[name]
     assert "container_name" not in service
     assert not service["image"].endswith(":latest")
@@ -80,13 +80,13 @@ def test_a_service_is_fit_to_run(name):
 
 
 @pytest.mark.parametrize("name", [name for name in SERVICES if name != "valkey"])
-def test_commands_of_services_are_ours(name):
-    """What the containers run is a command line that `midwatch` takes."""
+def test_commands_of_services_are_valid(name):
+    """Each container runs a valid `midwatch` command line."""
     check_midwatch(SERVICES[name]["command"])
 
 
-def test_workers_are_of_two_kinds_and_only_one_has_keys():
-    """Model workers reach vendors and have time for a whole call; tool workers run your code without their keys."""
+def test_only_model_workers_have_keys():
+    """Model workers call vendors and have time for a whole call. Tool workers run the user's code without the keys."""
     model, tools = SERVICES["model"], SERVICES["tools"]
     assert model["healthcheck"]["test"] == tools["healthcheck"]["test"] == ["CMD", "midwatch", "doctor"]
     assert "model" in " ".join(model["command"])
@@ -99,31 +99,31 @@ def test_workers_are_of_two_kinds_and_only_one_has_keys():
         assert name == "model" or not keys & set(service.get("environment", ()))
 
 
-def test_environment_of_services_is_read_by_somebody():
-    """A misspelt variable would silently be a default."""
+def test_environment_of_services_has_known_variables_only():
+    """With a misspelt variable the default would be used silently."""
     known = {f"MIDWATCH_{name.upper()}" for name in Settings.model_fields} | {"FLOWER_BASIC_AUTH", "VALKEYCLI_AUTH"}
     known |= {str(field.validation_alias) for field in Settings.model_fields.values() if field.validation_alias}
     named = {name for service in SERVICES.values() for name in service.get("environment", ())}
     assert named <= known
-    asked = set(re.findall(r"\$\{(\w+)", (COMPOSE / "compose.yaml").read_text()))
+    used = set(re.findall(r"\$\{(\w+)", (COMPOSE / "compose.yaml").read_text()))
     offered = set(re.findall(r"^#? ?([A-Z_]+)=", (COMPOSE / "env.example").read_text(), re.MULTILINE))
-    assert asked <= offered
+    assert used <= offered
 
 
-def test_the_simulator_is_only_started_when_asked_for():
-    """A fleet without a key must not answer with made-up words by accident."""
+def test_the_simulator_starts_only_with_its_profile():
+    """A fleet without a key must not answer with simulated texts by accident."""
     assert SERVICES["simulator"]["profiles"] == ["simulator"]
     assert [name for name, service in SERVICES.items() if "profiles" in service] == ["simulator"]
 
 
 def test_the_server_is_new_enough():
-    """The image is at least the version that `midwatch doctor` asks for."""
+    """The image has at least the version that `midwatch doctor` requires."""
     version = SERVICES["valkey"]["image"].rpartition(":")[2]
     assert tuple(map(int, version.split("."))) >= VALKEY_FROM
 
 
-def test_the_real_server_takes_the_configuration(tmp_path):
-    """Started with the file on a free port, Valkey keeps an append-only file and evicts nothing: `doctor` is content."""
+def test_the_real_server_accepts_the_configuration(tmp_path):
+    """With this file Valkey keeps an append-only file and evicts nothing, so `doctor` has no complaint."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -142,8 +142,8 @@ def test_the_real_server_takes_the_configuration(tmp_path):
         client.ping()
         assert process.poll() is None, process.stdout.read()
         info = client.info("everything")
-        assert persistence(info, client.config_get("save")["save"]).result == "ok"
-        assert eviction(info).result == "ok"
+        assert check_persistence(info, client.config_get("save")["save"]).result == "ok"
+        assert check_eviction(info).result == "ok"
         assert client.config_get("appendfsync") == {"appendfsync": "everysec"}
         assert 0 < info["maxmemory"] < 2 * 1024**3, "below the container's limit, with room for rewriting the file"
         client.close()
@@ -153,8 +153,8 @@ def test_the_real_server_takes_the_configuration(tmp_path):
     assert (tmp_path / "appendonlydir").is_dir()
 
 
-def test_the_image_is_built_in_stages_and_runs_as_nobody_in_particular():
-    """Pinned base, wheels built apart, nothing resolved at the end, no root, signals reach midwatch itself."""
+def test_the_image_is_built_in_stages_and_runs_without_root():
+    """The base is pinned, wheels are built in a first stage, no package is downloaded in the last, signals reach midwatch."""
     lines = (COMPOSE / "Dockerfile").read_text().splitlines()
     bases = [line.split()[1] for line in lines if line.startswith("FROM")]
     assert bases == ["python:3.12-slim", "python:3.12-slim"]
@@ -173,8 +173,8 @@ def test_the_image_is_built_in_stages_and_runs_as_nobody_in_particular():
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
-def test_systemd_takes_the_unit(tmp_path):
-    """`systemd-analyze verify`, with a program that exists in the place of the installed one."""
+def test_systemd_accepts_the_unit(tmp_path):
+    """`systemd-analyze verify` finds no fault. The test replaces the installed program by one that exists."""
     unit = (COMPOSE / "systemd" / "midwatch-worker@.service").read_text()
     program_path = re.search(r"^ExecStart=(\S+)", unit, re.MULTILINE)[1]
     (tmp_path / "midwatch-worker@model.service").write_text(unit.replace(program_path, sys.executable))
@@ -183,20 +183,20 @@ def test_systemd_takes_the_unit(tmp_path):
 
 
 def test_the_unit_gives_steps_time_to_end():
-    """SIGTERM to the main process alone, longer than a model call; a wrong setting is not tried for ever."""
+    """SIGTERM goes to the main process alone. It has more time than a model call. A wrong setting ends the restarts."""
     unit = (COMPOSE / "systemd" / "midwatch-worker@.service").read_text()
-    said = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
-    assert said["KillMode"] == "mixed"
-    assert int(said["TimeoutStopSec"]) > RunLimits().call_timeout_s
-    assert (said["Restart"], said["RestartPreventExitStatus"]) == ("always", "2")
-    assert said["User"] not in ("", "root")
-    arguments = said["ExecStart"].split(" ", 1)[1].replace("$WORKER_ARGS", "--queues %i").replace("%i", "model")
+    options = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
+    assert options["KillMode"] == "mixed"
+    assert int(options["TimeoutStopSec"]) > RunLimits().call_timeout_s
+    assert (options["Restart"], options["RestartPreventExitStatus"]) == ("always", "2")
+    assert options["User"] not in ("", "root")
+    arguments = options["ExecStart"].split(" ", 1)[1].replace("$WORKER_ARGS", "--queues %i").replace("%i", "model")
     check_midwatch(arguments.split())
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_a_deployment_runs_without_root_and_ours(name):
-    """Not root, no way to become it, a read-only system, a memory limit, a command that exists."""
+def test_a_deployment_runs_without_root(name):
+    """It can't become root. Its file system is read-only, its memory is limited, and its command is valid."""
     pod = CONTAINERS[name]
     assert pod["securityContext"]["runAsNonRoot"] is True
     (container,) = pod["containers"]
@@ -207,16 +207,16 @@ def test_a_deployment_runs_without_root_and_ours(name):
     check_midwatch(container["args"])
 
 
-def test_deployments_and_services_select_what_they_mean():
-    """A selector that matches nothing is accepted by Kubernetes and runs nothing."""
+def test_selectors_match_exactly_one_template():
+    """Kubernetes accepts a selector that matches nothing, and then runs nothing."""
     labels = [one["spec"]["template"]["metadata"]["labels"] for one in DEPLOYMENTS if one["kind"] == "Deployment"]
     for one in DEPLOYMENTS:
         selector = one["spec"]["selector"].get("matchLabels", one["spec"]["selector"])
         assert sum(selector.items() <= template.items() for template in labels) == 1, one["metadata"]["name"]
 
 
-def test_model_workers_have_time_and_only_they_have_keys():
-    """As in the compose file."""
+def test_only_model_deployments_have_keys():
+    """They also have time for a whole call, as in the compose file."""
     assert CONTAINERS["midwatch-model"]["terminationGracePeriodSeconds"] > RunLimits().call_timeout_s
     with_keys = [name for name, pod in CONTAINERS.items() if "midwatch-models" in str(pod["containers"][0]["envFrom"])]
     assert with_keys == ["midwatch-model"]

@@ -16,7 +16,7 @@ from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.step import Outcome
 from midwatch.schemas.trace import TraceRecord
-from midwatch.workers.cli.commands import checkup
+from midwatch.workers.cli.commands import doctor_checks
 from midwatch.workers.cli.environment import source_of
 from midwatch.workers.cli.program import program
 from midwatch.workers.process import steward
@@ -199,8 +199,8 @@ def _version(numbers: tuple[int, ...]) -> str:
         ("docs/production.md", f"than its lease of {LEASE_MS / 1000:g} s"),
         ("docs/production.md", f"go {keyspace.KEPT_S // 86_400} days after their last step"),
         ("docs/production.md", f"within {keyspace.HELD_S // 86_400} days"),
-        ("docs/production.md", f"Valkey {_version(checkup.VALKEY_FROM)} or newer"),
-        ("docs/production.md", f"Redis {_version(checkup.REDIS_FROM)} or newer"),
+        ("docs/production.md", f"Valkey {_version(doctor_checks.VALKEY_FROM)} or newer"),
+        ("docs/production.md", f"Redis {_version(doctor_checks.REDIS_FROM)} or newer"),
     ],
 )
 def test_numbers_are_those_of_the_code(page, said):

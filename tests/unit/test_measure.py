@@ -1,4 +1,4 @@
-"""Percentiles: what the benchmarks quote."""
+"""The percentiles that the benchmarks report."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from midwatch.workers.bench.measure import percentile
     ],
 )
 def test_a_percentile_is_interpolated_between_neighbours(values, share, expected):
-    """The order of the values does not matter; the ends are the smallest and the largest."""
+    """The order of the values does not matter. Shares 0 and 1 give the smallest and the largest value."""
     assert percentile(values, share) == pytest.approx(expected)
 
 
 def test_a_percentile_of_nothing_is_an_error():
-    """No values, no figure: never a silent zero."""
+    """Without values there is no result. It is never a silent zero."""
     with pytest.raises(ValueError, match="at least one value"):
         percentile([], 0.5)

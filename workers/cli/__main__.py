@@ -1,4 +1,4 @@
-"""`python -m midwatch.workers.cli`: the command line where the console script is not on the path."""
+"""`python -m midwatch.workers.cli`: the command line for environments without the console script."""
 
 from __future__ import annotations
 

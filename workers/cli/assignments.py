@@ -1,4 +1,4 @@
-"""`KEY=VALUE` of `midwatch gate set`: read into changes of limits, and changes of limits told in one line each."""
+"""The `KEY=VALUE` arguments of `midwatch gate set`: parse them, and list what they change."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 HINT = "KEY=VALUE..."
 SUFFIXES = {"": 1, "k": 1_000, "K": 1_000, "M": 1_000_000}
 WORDS: Mapping[str, object] = {"true": True, "false": False, "none": None}
-SAY_NONE = ("reserve_output",)
-"""Fields in which `none` is a value of its own."""
+NONE_IS_A_VALUE = ("reserve_output",)
+"""Fields for which `none` is one of the values. For other fields `none` means the default."""
 
 
-def changes(assignments: Sequence[str], before: Limits, default: Limits) -> dict[str, Any]:
-    """The fields to set. `default` is what `none` goes back to.
+def parse_changes(assignments: Sequence[str], before: Limits, default: Limits) -> dict[str, Any]:
+    """Return the fields to set. `none` sets a field to its value in `default`.
 
     Raises:
-        click.BadParameter: no such limit, or a value out of its range.
+        click.BadParameter: there is no such limit, or a value is out of range.
 
     """
     changed: dict[str, Any] = {}
@@ -33,29 +33,29 @@ def changes(assignments: Sequence[str], before: Limits, default: Limits) -> dict
             raise _bad(f"{assignment!r}: expected KEY=VALUE, such as rpm=50")
         key, dot, part = typed.strip().partition(".")
         field = _field(key)
-        value = text.strip() if field in SAY_NONE else _value(text.strip())
-        now, usual = changed.get(field, getattr(before, field)), getattr(default, field)
-        if isinstance(now, dict):
-            changed[field] = _weights(f"{key}{dot}{part}", now, usual, part, value)
+        value = text.strip() if field in NONE_IS_A_VALUE else _parse_value(text.strip())
+        current, default_value = changed.get(field, getattr(before, field)), getattr(default, field)
+        if isinstance(current, dict):
+            changed[field] = _set_weight(f"{key}{dot}{part}", current, default_value, part, value)
         elif dot:
             raise _bad(f"{typed!r}: {field} is one value; expected {field}=VALUE")
         else:
-            changed[field] = usual if value is None else value
+            changed[field] = default_value if value is None else value
     _check(before, changed)
     return changed
 
 
-def differences(before: Limits, after: Limits) -> list[str]:
-    """What changed, a line for each field."""
+def list_differences(before: Limits, after: Limits) -> list[str]:
+    """Return one line for each changed field."""
     return [
-        f"{field} {shown(old)} -> {shown(new)}"
+        f"{field} {format_value(old)} -> {format_value(new)}"
         for field in type(after).model_fields
         if (old := getattr(before, field)) != (new := getattr(after, field))
     ]
 
 
-def shown(value: object) -> str:
-    """A limit's value, as it could be typed."""
+def format_value(value: object) -> str:
+    """Format a limit's value for a person."""
     if isinstance(value, Mapping):
         return ", ".join(f"{part} {weight:g}" for part, weight in value.items()) or "none"
     if value is None or isinstance(value, bool):
@@ -63,8 +63,8 @@ def shown(value: object) -> str:
     return f"{value:,.10g}" if isinstance(value, float) else str(value)
 
 
-def names() -> dict[str, str]:
-    """What may be typed -> field: every field, and the short names of the rates."""
+def field_names() -> dict[str, str]:
+    """Return allowed key -> field: the names of all fields, and the short names of the rates."""
     from pydantic import AliasChoices
 
     from midwatch.schemas.limits import Limits
@@ -77,34 +77,36 @@ def names() -> dict[str, str]:
 
 
 def _field(key: str) -> str:
-    known = names()
+    known = field_names()
     if key in known:
         return known[key]
     near = difflib.get_close_matches(key, known, 1)
     raise _bad(f"no limit {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"limits are: {', '.join(known)}"))
 
 
-def _value(text: str) -> object:
+def _parse_value(text: str) -> object:
     if text in WORDS:
         return WORDS[text]
     number = re.fullmatch(r"(-?\d[\d_]*(?:\.\d+)?)([kKM]?)", text)
     return float(number[1]) * SUFFIXES[number[2]] if number else text
 
 
-def _weights(typed: str, now: dict[Any, float], usual: dict[Any, float], part: str, value: object) -> dict[Any, Any]:
-    """Weights with one of them changed; `none` takes it back to the default, or away."""
+def _set_weight(
+    typed: str, current: dict[Any, float], default: dict[Any, float], part: str, value: object
+) -> dict[Any, Any]:
+    """Return the weights with one of them changed. `none` sets the default, or removes a weight without a default."""
     if not part:
         if value is None:
-            return usual
-        raise _bad(f"{typed}: there are several; expected {typed}.NAME=NUMBER")
-    value = usual.get(part) if value is None else value
+            return default
+        raise _bad(f"{typed}: there are several weights; expected {typed}.NAME=NUMBER")
+    value = default.get(part) if value is None else value
     if value is None:
-        return {name: weight for name, weight in now.items() if name != part}
-    return {**now, part: value}
+        return {name: weight for name, weight in current.items() if name != part}
+    return {**current, part: value}
 
 
 def _check(before: Limits, changed: dict[str, Any]) -> None:
-    """Refuse what is out of range, in the words that were typed."""
+    """Raise if a value is out of range. The message uses the names that the user typed."""
     from pydantic import ValidationError
 
     from midwatch.schemas.limits import Limits
@@ -114,9 +116,9 @@ def _check(before: Limits, changed: dict[str, Any]) -> None:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in problem["loc"] if part != "[key]")
-        said = re.sub(r"^(Input|Value error,) ", "", problem["msg"])
+        message = re.sub(r"^(Input|Value error,) ", "", problem["msg"])
         got = f", got {problem['input']!r}" if where else ""
-        raise _bad(f"{where}: {said}{got}" if where else said) from None
+        raise _bad(f"{where}: {message}{got}" if where else message) from None
 
 
 def _bad(message: str) -> click.BadParameter:

@@ -1,4 +1,4 @@
-"""The environment as commands read it: settings with one clear line for each mistake, and a client of the fleet."""
+"""Settings and a client for commands. Each mistake in a setting gives one clear line."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 FILE = "midwatch.toml"
 PREFIX = "MIDWATCH_"
-NO_SETTINGS = ("MIDWATCH_DEMO_", "MIDWATCH_DEV_", "MIDWATCH_TEST_", "MIDWATCH_REQUIRE_")
-"""Variables of the demo, of `dev` and of the tests."""
+OTHER_PREFIXES = ("MIDWATCH_DEMO_", "MIDWATCH_DEV_", "MIDWATCH_TEST_", "MIDWATCH_REQUIRE_")
+"""Prefixes of variables that belong to the demo, to `dev` or to the tests."""
 
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*:).*(?=@)|(?<=[?&]password=)[^&]*")
-"""Up to the last @: a password that holds one, or a slash, is hidden whole."""
+"""Matches up to the last @, because a password may contain @ or a slash."""
 
 
 class BadSetting(click.ClickException):
@@ -34,10 +34,10 @@ class BadSetting(click.ClickException):
 
 
 def read_settings() -> Settings:
-    """The settings of this process.
+    """Return the settings of this process.
 
     Raises:
-        BadSetting: says which setting, what was expected, what came.
+        BadSetting: names the setting, the expected value and the actual value.
 
     """
     from tomllib import TOMLDecodeError
@@ -50,9 +50,9 @@ def read_settings() -> Settings:
     try:
         current = settings()
     except ValidationError as error:
-        raise BadSetting(_problem(error)) from error
+        raise BadSetting(_describe_problem(error)) from error
     except SettingsError as error:
-        raise BadSetting(_not_json(error)) from error
+        raise BadSetting(_describe_bad_json(error)) from error
     except TOMLDecodeError as error:
         raise BadSetting(f"{FILE}: not valid TOML: {error}") from error
     except UnicodeDecodeError as error:
@@ -63,7 +63,7 @@ def read_settings() -> Settings:
 
 
 def connect() -> Client:
-    """A client of the fleet that the settings describe. Nothing is sent before it is asked something.
+    """Return a client of the fleet that the settings describe. It connects at its first command.
 
     Raises:
         BadSetting: see `read_settings`.
@@ -76,13 +76,13 @@ def connect() -> Client:
 
 
 def server_ms(client: Client) -> int:
-    """The server's time: records are dated by it, and this machine's clock may be off."""
+    """Return the server's time in ms. Records hold server times, and this machine's clock may be wrong."""
     seconds, micros = client.store.client.time()
     return int(seconds) * 1_000 + int(micros) // 1_000
 
 
 def source_of(name: str) -> str:
-    """The environment variable that sets a setting."""
+    """Return the environment variable of a setting."""
     from midwatch.workers.settings import Settings
 
     alias = Settings.model_fields[name].validation_alias
@@ -90,21 +90,24 @@ def source_of(name: str) -> str:
 
 
 def without_password(value: str) -> str:
-    """A URL as it may be shown."""
+    """Return the URL with its password replaced by `***`."""
     return _PASSWORD.sub(lambda found: f"{found[1] or ''}***", value)
 
 
-def mistyped() -> list[str]:
-    """Variables that look like settings and are none: a typo in a name would otherwise pass for the default."""
+def find_mistyped() -> list[str]:
+    """Return a line for each variable that looks like a setting but is none.
+
+    Without this check a typo in a variable's name would silently leave the default in force.
+    """
     from midwatch.workers.settings import Settings
 
     known = {source_of(name) for name in Settings.model_fields}
-    strange = (name for name in os.environ if name.startswith(PREFIX) and not name.startswith(NO_SETTINGS))
-    return [f"{name} is no setting{_hint(name, known)}" for name in sorted(strange) if name not in known]
+    found = (name for name in os.environ if name.startswith(PREFIX) and not name.startswith(OTHER_PREFIXES))
+    return [f"{name} is not a setting{_hint(name, known)}" for name in sorted(found) if name not in known]
 
 
-def _problem(error: ValidationError) -> str:
-    """The first problem, without the value where it may be a secret."""
+def _describe_problem(error: ValidationError) -> str:
+    """Describe the first problem. The value is left out if it may be a secret."""
     from midwatch.workers.settings import Settings
 
     problem = error.errors(include_url=False)[0]
@@ -118,35 +121,35 @@ def _problem(error: ValidationError) -> str:
     source = source_of(name)
     where = source if source in os.environ else f"{FILE}: {name}"
     if len(problem["loc"]) > 1:
-        return _inside(where, problem)
+        return _describe_problem_in_table(where, problem)
     secret = "Secret" in str(Settings.model_fields[name].annotation)
     got = "" if secret else f", got {without_password(str(problem['input']))!r}"
     about = (Settings.model_fields[name].description or "").rstrip(".")
     return f"{where}: {_expected(problem['msg'])}{got} ({about})"
 
 
-def _inside(where: str, problem: Any) -> str:
-    """A problem within a table, such as a limit of one downstream."""
-    from midwatch.workers.cli.assignments import names
+def _describe_problem_in_table(where: str, problem: Any) -> str:
+    """Describe a problem inside a table, such as a limit of one downstream."""
+    from midwatch.workers.cli.assignments import field_names
 
     *path, last = (str(part) for part in problem["loc"][1:] if part != "[key]")
     where = ".".join([where, *(part if part.isidentifier() else json.dumps(part) for part in path)])
     if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown limit {last!r}{_hint(last, names(), 0.6)}"
+        return f"{where}: unknown limit {last!r}{_hint(last, field_names(), 0.6)}"
     last = last if last.isidentifier() else json.dumps(last)
     got = "" if isinstance(problem["input"], dict) else f", got {problem['input']!r}"
     return f"{where}.{last}: {_expected(problem['msg'])}{got}"
 
 
-def _not_json(error: Exception) -> str:
-    """A variable that holds a table, which is written as JSON in the environment."""
+def _describe_bad_json(error: Exception) -> str:
+    """Describe a variable with invalid JSON. Tables are written as JSON in the environment."""
     found = re.search(r'field "(\w+)"', str(error))
     where = source_of(found[1]) if found else "settings"
-    return f'{where}: not valid JSON: {error.__cause__}; expected such as {{"jira": {{"rpm": 60}}}}'
+    return f'{where}: not valid JSON: {error.__cause__}; expected for example {{"jira": {{"rpm": 60}}}}'
 
 
 def _expected(message: str) -> str:
-    """Pydantic's message in the words of ours."""
+    """Shorten Pydantic's message."""
     return re.sub(r"^Value error, ", "", re.sub(r"^(Input|String) should ", "should ", message))
 
 
@@ -156,7 +159,7 @@ def _hint(name: str, known: Iterable[str], cutoff: float = 0.7) -> str:
 
 
 def _check_url(name: str, value: str | None) -> None:
-    """Redis clients raise a bare ValueError for an address that they can't read, at the first command."""
+    """Check a URL early. A Redis client would raise a bare ValueError at its first command."""
     if value is None:
         return
     shown, source = without_password(value), source_of(name)
@@ -164,6 +167,6 @@ def _check_url(name: str, value: str | None) -> None:
         parts = urlsplit(value)
         parts.port  # noqa: B018 - reading it checks it
     except ValueError as error:
-        raise BadSetting(f"{source}: {shown!r} is no URL: {error}") from error
+        raise BadSetting(f"{source}: {shown!r} is not a URL: {error}") from error
     if name == "redis_url" and parts.scheme not in ("redis", "rediss", "unix"):
         raise BadSetting(f"{source}: expected redis://HOST:PORT/DB (or rediss://, unix://), got {shown!r}")

@@ -1,4 +1,4 @@
-"""How a command line ends: exit codes, and one line on stderr for everything that is no bug."""
+"""Exit codes, and the one line on stderr for every expected error."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class Exit(IntEnum):
 
 
 MEANING = {
-    Exit.OK: "Fine. A second replay, or a cancel of a cancelled job, is fine too: there was nothing left to do.",
-    Exit.FAILED: "The operation failed, or a check found something: a job that was waited for ended otherwise than "
-    "completed, `doctor` found something unsafe.",
+    Exit.OK: "Success. Replaying a job twice or cancelling a cancelled job is also a success: nothing was left to do.",
+    Exit.FAILED: "The operation failed, or a check found a problem. Examples: the job of `--wait` did not complete; "
+    "`doctor` found something unsafe.",
     Exit.USAGE: "The command line, a setting or an agent's declaration is wrong.",
-    Exit.NOT_FOUND: "No such job, dead letter, session or downstream, or its retention is over.",
-    Exit.REFUSED: "Understood and refused: the session is busy, the job is not parked, it has ended already.",
-    Exit.UNREACHABLE: "Redis can't be reached, or does not take the command.",
+    Exit.NOT_FOUND: "There is no such job, dead letter, session or downstream, or it has expired.",
+    Exit.REFUSED: "The request was refused: the session is busy, the job is not parked, or the job has ended already.",
+    Exit.UNREACHABLE: "Redis can't be reached, or refuses the command.",
     Exit.WAIT_TIMED_OUT: "`--wait` ran out of time. The job goes on.",
-    Exit.PARKED: "The job that was waited for is parked until a human decides.",
+    Exit.PARKED: "The job of `--wait` is parked until a human decides.",
     Exit.INTERRUPTED: "Interrupted with Ctrl-C.",
 }
 
 
 def run(program: click.Command, arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code. What is not foreseen here is a bug, and keeps its traceback."""
+    """Run a command line and return its exit code. An error that is not handled here is a bug and keeps its traceback."""
     try:
         code = program.main(
             args=None if arguments is None else list(arguments), prog_name="midwatch", standalone_mode=False
@@ -54,7 +54,7 @@ def run(program: click.Command, arguments: Sequence[str] | None = None) -> int:
         return _say(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
-    except BrokenPipeError:  # `midwatch jobs list | head`: whoever read has read enough
+    except BrokenPipeError:  # the reader has closed the pipe, as in `midwatch jobs list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
     except Exception as error:
@@ -66,10 +66,10 @@ def run(program: click.Command, arguments: Sequence[str] | None = None) -> int:
 
 
 def code_of(error: Exception) -> Exit | None:
-    """The exit code of an error that a user can do something about; None for anything else.
+    """Return the exit code of an expected error; None for any other error.
 
-    The classes are looked up where they were loaded: whoever raised one has loaded them, and importing them here would
-    cost every command that raises nothing.
+    The error classes are taken from `sys.modules`. The code that raised the error has imported them. An import here would
+    slow down every command that raises nothing.
     """
     errors = sys.modules.get("midwatch.orchestration.errors")
     redis = sys.modules.get("redis.exceptions")
@@ -82,7 +82,7 @@ def code_of(error: Exception) -> Exit | None:
             (errors.ConfigError, Exit.USAGE),
         )
         return next((code for kind, code in by_class if isinstance(error, kind)), Exit.FAILED)
-    if redis is not None and isinstance(error, redis.RedisError):  # not allowed by its access list, for example
+    if redis is not None and isinstance(error, redis.RedisError):  # for example: the access list forbids the command
         return Exit.UNREACHABLE
     return None
 

@@ -1,4 +1,4 @@
-"""Groups of commands: one that imports a command when it is run, and makes its help from a table without it."""
+"""Groups of commands. `LazyGroup` imports a command when it runs, and makes its help page from a table."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import click
 
 
 @dataclass(frozen=True)
-class Lazy:
-    """A command that is not imported yet."""
+class LazyCommand:
+    """A command that is imported on demand."""
 
     target: str
     """`module:attribute` of the click command."""
     help: str
-    """The first sentence of its help; a test holds the two together."""
+    """The first sentence of the command's help text. A test compares the two."""
 
     def load(self) -> click.Command:
-        """Import it."""
+        """Import the command."""
         module, _, attribute = self.target.partition(":")
         command = getattr(importlib.import_module(module), attribute)
         if not isinstance(command, click.Command):
@@ -28,15 +28,15 @@ class Lazy:
 
 
 class LazyGroup(click.Group):
-    """Commands by section, in the order of the table: the order in which somebody new meets them."""
+    """Commands by section, in the order in which a new user needs them."""
 
-    def __init__(self, sections: Mapping[str, Mapping[str, Lazy]], **attributes: object) -> None:
-        super().__init__(**attributes)  # type: ignore[arg-type]  # what `click.Group` takes, passed on
+    def __init__(self, sections: Mapping[str, Mapping[str, LazyCommand]], **attributes: object) -> None:
+        super().__init__(**attributes)  # type: ignore[arg-type]  # passed on to click.Group
         self.sections = sections
         self.table = {name: lazy for commands in sections.values() for name, lazy in commands.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names, without an import."""
+        """Return the names without importing the commands."""
         return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -47,22 +47,22 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does it, but a mistyped name is compared with the table, for nothing is registered yet."""
+        """Find the command. Suggestions for a mistyped name come from the table, because click knows no command yet."""
         try:
             return super().resolve_command(ctx, args)
         except click.exceptions.NoSuchCommand as error:
             raise click.exceptions.NoSuchCommand(error.command_name, possibilities=self.table, ctx=ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table, section by section."""
+        """Write the commands, section by section."""
         for title, commands in self.sections.items():
             with formatter.section(title):
                 formatter.write_dl([(name, lazy.help) for name, lazy in commands.items()])
 
 
-class InOrder(click.Group):
-    """Commands in the order in which they are written, not of the alphabet: reading before acting."""
+class OrderedGroup(click.Group):
+    """Commands in the order of their definition: commands that read come first, commands that act come last."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names, first declared first."""
+        """Return the names in the order of definition."""
         return list(self.commands)

@@ -1,4 +1,4 @@
-"""Listings: a table on a terminal, tab-separated values into a pipe. Rich is loaded for the first only."""
+"""Listings: a table on a terminal, tab-separated values in a pipe. Rich is imported only for a terminal."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ STYLES = {
     "timed_out": "magenta",
     "warn": "yellow",
 }
-"""Colours of the words for how things stand; the word is always there too."""
+"""Colour of each status word. The word itself is always printed."""
 
 GAP = 2
-ROOM_FOR_LONG = 40
-"""Columns that the long cell of a row needs beside the others; with fewer it gets the line below."""
+LONG_COLUMNS = 40
+"""Least width of the long cell on the line of its row. If there is less room, it is printed on the next line."""
 
 PIPED_COLUMNS = 160
-"""Width of what is drawn for a terminal but goes into a file: nobody resizes a file."""
+"""Width of a drawing that goes into a file or a pipe."""
 
 
 @dataclass(frozen=True)
 class Column:
     """One column of a listing.
 
-    `fixed` cells are never cut, they are what people copy. `spare` columns are left out where room is short. One, the
-    last, may be `long`: it takes what room is left.
+    `fixed` cells are never cut, because people copy them. `spare` columns are left out on a narrow terminal. The last
+    column may be `long`: it gets the rest of the width.
     """
 
     title: str
@@ -61,7 +61,7 @@ class Column:
 
 
 def console() -> Console:
-    """The terminal, or what stands in for it. Rich sees to NO_COLOR, FORCE_COLOR and COLUMNS."""
+    """Return a console for stdout. Rich reads NO_COLOR, FORCE_COLOR and COLUMNS."""
     from rich.console import Console
 
     plain = Console(highlight=False, emoji=False, markup=False)
@@ -69,7 +69,7 @@ def console() -> Console:
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, empty: str) -> None:
-    """Print a listing; `empty` is said, as prose, when there is nothing to list."""
+    """Print a listing. If there are no rows, print `empty` on stderr."""
     if not rows:
         say(empty)
     elif not sys.stdout.isatty():
@@ -82,21 +82,21 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, emp
 
 
 def print_lines(screen: Console, lines: Sequence[Text]) -> None:
-    """Print lines that fit, or are cut: a table that wraps can't be read."""
+    """Print lines without wrapping. Longer lines are cut, because a wrapped table is unreadable."""
     for line in lines:
         screen.print(line, no_wrap=True, overflow="ellipsis")
 
 
 def lay_out(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], width: int) -> list[Text]:
-    """The lines of a table that fits `width`. Columns with nothing in them are left out."""
+    """Return the lines of a table that fits `width`. Empty columns are left out."""
     from rich.text import Text
 
     cells = [[_text(cell) for cell in row] for row in rows]
     widths = [max(len(column.title), *(row[p].cell_len for row in cells)) for p, column in enumerate(columns)]
     shown = [p for p in range(len(columns)) if any(row[p].cell_len for row in cells)]
     long = next((p for p in shown if columns[p].kind == "long"), None)
-    beside, fits = _fitted(columns, widths, [p for p in shown if p != long], width, long is not None)
-    places = [*beside, long] if long is not None and fits else beside
+    others, fits = _choose_columns(columns, widths, [p for p in shown if p != long], width, long is not None)
+    places = [*others, long] if long is not None and fits else others
     lines = [_line(columns, [Text(column.title, "bold") for column in columns], widths, places, width)]
     for row in cells:
         lines.append(_line(columns, row, widths, places, width))
@@ -107,16 +107,19 @@ def lay_out(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], wid
     return lines
 
 
-def _fitted(
+def _choose_columns(
     columns: Sequence[Column], widths: Sequence[int], places: Sequence[int], width: int, long: bool
 ) -> tuple[list[int], bool]:
-    """Which columns are shown, and whether the long one fits beside them. Spare ones go if that helps."""
+    """Choose the columns to show, and whether the long column fits on the same line.
+
+    Spare columns are left out if that makes enough room.
+    """
     spare = [p for p in reversed(places) if columns[p].kind == "spare"]
-    for needed in (ROOM_FOR_LONG, -GAP) if long else (-GAP,):
-        for gone in range(len(spare) + 1):
-            kept = [p for p in places if p not in spare[:gone]]
+    for needed in (LONG_COLUMNS, -GAP) if long else (-GAP,):
+        for left_out in range(len(spare) + 1):
+            kept = [p for p in places if p not in spare[:left_out]]
             if width - sum(widths[p] + GAP for p in kept) >= needed:
-                return kept, needed == ROOM_FOR_LONG
+                return kept, needed == LONG_COLUMNS
     return [p for p in places if p not in spare], False
 
 
@@ -144,7 +147,7 @@ def _line(
 
 
 def print_card(fields: Sequence[tuple[str, str]]) -> None:
-    """Print one thing as names and values, a line each; empty values are left out."""
+    """Print one record as names and values, one per line. Empty values are left out."""
     if sys.stdout.isatty():
         console().print(card(fields))
         return
@@ -154,7 +157,7 @@ def print_card(fields: Sequence[tuple[str, str]]) -> None:
 
 
 def card(fields: Sequence[tuple[str, str]]) -> RichTable:
-    """The card as it is drawn on a terminal."""
+    """Return the card for a terminal."""
     from rich.table import Table
     from rich.text import Text
 

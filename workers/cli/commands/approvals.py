@@ -10,7 +10,7 @@ import click
 from midwatch.workers.cli import options
 from midwatch.workers.cli.environment import connect
 from midwatch.workers.cli.exits import Exit
-from midwatch.workers.cli.lazy_group import InOrder
+from midwatch.workers.cli.lazy_group import OrderedGroup
 from midwatch.workers.cli.tables import Column, print_card, print_table
 from midwatch.workers.views.output import document, print_json, say
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MOST_PARKED = 10_000
 
 
-@click.group(cls=InOrder)
+@click.group(cls=OrderedGroup)
 def approvals() -> None:
     """Approve or reject steps that are parked for a human."""
 

@@ -1,4 +1,4 @@
-"""`midwatch demo` and `midwatch dev`: the whole system on this machine."""
+"""`midwatch demo` and `midwatch dev`: run the whole system on this machine."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from midwatch.workers.cli import options
 
 
 @click.command()
-@click.option("--jobs", type=click.IntRange(1, 10_000), default=60, show_default=True, metavar="N", help="How many.")
-@click.option("--keep", is_flag=True, help="Leave everything running afterwards, to look around in Flower.")
+@click.option(
+    "--jobs", type=click.IntRange(1, 10_000), default=60, show_default=True, metavar="N", help="Number of jobs."
+)
+@click.option("--keep", is_flag=True, help="Keep everything running afterwards, to look at the jobs in Flower.")
 @options.as_json
 def demo(jobs: int, keep: bool, as_json: bool) -> None:
-    """Show the whole system on this machine, faults switched on.
+    """Show the whole system on this machine, with faults switched on.
 
-    An embedded server, a model server that misbehaves, workers that are killed, Flower. Runs N real jobs to their ends
-    and prints what happened. Needs no key. Exits with 1 when a job is lost or an effect happened twice.
+    Starts an embedded server, a model server with faults, workers and Flower, and kills workers at random. Runs N real jobs
+    to their ends and prints a summary. Needs no API key. Exits with 1 if a job is lost or an effect happened twice.
     """
     from midwatch.workers.demo.runner import run_demo
 
@@ -31,7 +33,7 @@ def demo(jobs: int, keep: bool, as_json: bool) -> None:
     metavar="PORT",
     default=5555,
     show_default=True,
-    help="Where Flower listens.",
+    help="Port of Flower.",
 )
 @click.option(
     "--concurrency",
@@ -39,13 +41,13 @@ def demo(jobs: int, keep: bool, as_json: bool) -> None:
     metavar="N",
     default=16,
     show_default=True,
-    help="Model turns at a time.",
+    help="Model turns that run at once.",
 )
 def dev(port: int, concurrency: int) -> None:
     """Run the whole system on this machine with your own agents.
 
-    The agents are those of MIDWATCH_AGENTS. Without a vendor's key, the model server of `midwatch simulate` plays the
-    vendor. Runs until Ctrl-C.
+    Runs the agents of MIDWATCH_AGENTS until Ctrl-C. If no vendor's API key is set, the server of `midwatch simulate`
+    replaces the vendor.
     """
     from midwatch.workers.demo.runner import run_dev
 

@@ -1,4 +1,4 @@
-"""`midwatch dlq`: what will not be tried again by itself, and what a person does about it."""
+"""`midwatch dlq`: list and show dead letters and poison messages, and replay or discard dead letters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 from midwatch.workers.cli import options
 from midwatch.workers.cli.environment import connect, server_ms
 from midwatch.workers.cli.exits import Exit
-from midwatch.workers.cli.lazy_group import InOrder
+from midwatch.workers.cli.lazy_group import OrderedGroup
 from midwatch.workers.cli.tables import Column, print_card, print_table
 from midwatch.workers.views.output import document, duration, iso, print_json, say
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 POISON = "poison-"
 MOST_POISON = 1_000
-"""All that is kept of it."""
+"""The poison list keeps at most this many."""
 
 
-@click.group(cls=InOrder)
+@click.group(cls=OrderedGroup)
 def dlq() -> None:
     """List, show, replay and discard dead letters.
 
-    A dead letter is a step that will not be tried again; its job and session wait for a decision. Poison is a message
-    that could not even become a step: it is kept to be looked at, and expires.
+    A dead letter is a step that will not be tried again. Its job and its session wait for a decision. Poison is a message
+    that can't become a step. It is kept for inspection, and expires.
     """
 
 
@@ -76,7 +76,7 @@ def list_letters(limit: int, as_json: bool) -> None:
 
 
 def print_poison(poison: list[PoisonRecord], now_ms: int) -> None:
-    """The messages that could not become a step."""
+    """Print the messages that can't become a step."""
     columns = [
         Column("POISON"),
         Column("QUEUE"),
@@ -98,7 +98,7 @@ def show_letter(job_id: str, as_json: bool) -> None:
     """Show one dead letter with its tries, or one poison message with its body."""
     client = connect()
     if job_id.startswith(POISON):
-        poison = _poison(client, job_id)
+        poison = _find_poison(client, job_id)
         if as_json:
             print_json(document(poison))
         else:
@@ -111,7 +111,7 @@ def show_letter(job_id: str, as_json: bool) -> None:
         print_card(_letter_card(letter))
 
 
-def _poison(client: Client, poison_id: str) -> PoisonRecord:
+def _find_poison(client: Client, poison_id: str) -> PoisonRecord:
     from midwatch.orchestration.errors import NotFound
 
     for each in client.operations.poison(MOST_POISON):
@@ -168,27 +168,27 @@ def _replay(client: Client, job_id: str) -> Exit:
             say(f"job {job_id} goes on where it stopped")
             return Exit.OK
         status = client.jobs.show(job_id).status
-    except NotFound as error:  # the others are replayed all the same
+    except NotFound as error:  # go on with the other jobs
         say(f"midwatch: {error}")
         return Exit.NOT_FOUND
     if status == "dead_lettered":
-        say(f"job {job_id} was discarded, it can't be replayed; submit it anew")
+        say(f"job {job_id} was discarded and can't be replayed; submit it again")
         return Exit.REFUSED
-    say(f"job {job_id} is {status}, not dead: nothing to replay")
+    say(f"job {job_id} is {status} and not a dead letter: nothing to replay")
     return Exit.OK
 
 
 @dlq.command("discard")
 @options.job_id
 def discard(job_id: str) -> None:
-    """Give a dead letter up. Its session goes on with the next job."""
+    """Give up a dead letter. Its session goes on with the next job."""
     client = connect()
     if client.dead_letters.discard(job_id):
         say(f"job {job_id} is given up; its session goes on")
         return
     status = client.jobs.show(job_id).status
     if status == "dead_lettered":
-        say(f"job {job_id} was discarded already")
+        say(f"job {job_id} was already discarded")
         return
-    say(f"job {job_id} is {status}, not dead: nothing to discard")
+    say(f"job {job_id} is {status} and not a dead letter: nothing to discard")
     raise click.exceptions.Exit(Exit.REFUSED)

@@ -1,4 +1,4 @@
-"""`midwatch doctor`: is this deployment safe to run? Every check says what it found and what to do."""
+"""`midwatch doctor`: is this deployment safe to run? Each check reports its result and what to do."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from midwatch.workers.cli import options
-from midwatch.workers.cli.commands import checkup
-from midwatch.workers.cli.environment import connect, mistyped, read_settings, without_password
+from midwatch.workers.cli.commands import doctor_checks
+from midwatch.workers.cli.environment import connect, find_mistyped, read_settings, without_password
 from midwatch.workers.cli.exits import Exit
 from midwatch.workers.cli.tables import Column, print_table
 from midwatch.workers.views.output import print_json
@@ -18,7 +18,7 @@ from midwatch.workers.views.output import print_json
 if TYPE_CHECKING:
     import redis
 
-    from midwatch.workers.cli.commands.checkup import Check
+    from midwatch.workers.cli.commands.doctor_checks import Check
     from midwatch.workers.settings import Settings
 
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 def doctor(as_json: bool) -> None:
     """Check whether this deployment is safe to run.
 
-    Exits with 1 when something is unsafe; warnings alone are fine.
+    Exits with 1 if something is unsafe. Warnings alone exit with 0.
     """
     current = read_settings()
-    checks = [*server_checks(current), *own_checks(current)]
+    checks = [*check_server(current), *check_environment(current)]
     if as_json:
         print_json({"checks": [asdict(check) for check in checks]})
     else:
@@ -41,8 +41,8 @@ def doctor(as_json: bool) -> None:
         raise click.exceptions.Exit(Exit.FAILED)
 
 
-def server_checks(current: Settings) -> list[Check]:
-    """What the server says of itself. Raises StoreUnavailable when it says nothing."""
+def check_server(current: Settings) -> list[Check]:
+    """Check the server. Raises StoreUnavailable if it does not answer."""
     from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
 
     client = connect().store.client
@@ -55,43 +55,43 @@ def server_checks(current: Settings) -> list[Check]:
         raise unavailable(error) from error
     found = f"{without_password(current.redis_url)}, answers in {took_ms:.1f} ms"
     return [
-        checkup.Check("server", "ok", found),
-        checkup.version(info),
-        checkup.role(info),
-        checkup.persistence(info, _snapshots(client)),
-        checkup.eviction(info),
-        checkup.access(current.redis_url),
+        doctor_checks.Check("server", "ok", found),
+        doctor_checks.check_version(info),
+        doctor_checks.check_role(info),
+        doctor_checks.check_persistence(info, _read_snapshots(client)),
+        doctor_checks.check_eviction(info),
+        doctor_checks.check_access(current.redis_url),
     ]
 
 
-def _snapshots(client: redis.Redis) -> str | None:
+def _read_snapshots(client: redis.Redis) -> str | None:
     from redis.exceptions import ResponseError
 
     try:
         return cast("dict[str, str]", client.config_get("save")).get("save")
-    except ResponseError:  # a managed server, or an access list, may forbid CONFIG
+    except ResponseError:  # a managed server or an access list may forbid CONFIG
         return None
 
 
-def own_checks(current: Settings) -> list[Check]:
-    """What lies on our side: prefix, names, agents."""
-    checks = [checkup.Check("prefix", "ok", f"{current.prefix} (all fleets that share it are one)")]
-    checks += [checkup.Check("environment", "warn", problem, "rename or unset it") for problem in mistyped()]
-    return checks + _agents(current)
+def check_environment(current: Settings) -> list[Check]:
+    """Check the settings of this process: prefix, names of variables, agents."""
+    checks = [doctor_checks.Check("prefix", "ok", f"{current.prefix} (workers with the same prefix form one fleet)")]
+    checks += [doctor_checks.Check("environment", "warn", problem, "rename or unset it") for problem in find_mistyped()]
+    return checks + _check_agents(current)
 
 
-def _agents(current: Settings) -> list[Check]:
-    from midwatch.workers.cli.commands.agents import load_agents
+def _check_agents(current: Settings) -> list[Check]:
+    from midwatch.workers.cli.commands.load_agents import load_agents
 
     if not current.agents:
-        advice = "a worker needs MIDWATCH_AGENTS; a producer does not"
-        return [checkup.Check("agents", "warn", "none named here", advice)]
+        advice = "set it for a worker; a producer does not need it"
+        return [doctor_checks.Check("agents", "warn", "MIDWATCH_AGENTS is not set", advice)]
     try:
         loaded = load_agents(current)
-    except ValueError as error:  # ConfigError is one
-        return [checkup.Check("agents", "fail", str(error), "mend the module, or MIDWATCH_AGENTS")]
+    except ValueError as error:  # ConfigError is a ValueError
+        return [doctor_checks.Check("agents", "fail", str(error), "correct the module, or MIDWATCH_AGENTS")]
     names = ", ".join(f"{agent.name} ({agent.model})" for agent in loaded)
-    checks = [checkup.Check("agents", "ok", names)]
+    checks = [doctor_checks.Check("agents", "ok", names)]
     for agent in loaded:
-        checks += checkup.taken_otherwise(agent.name, agent.schema_differences)
+        checks += doctor_checks.check_schemas(agent.name, agent.schema_differences)
     return checks

@@ -1,4 +1,4 @@
-"""`midwatch findings`: what a person should look at, with the evidence."""
+"""`midwatch findings`: show findings that a person should look at, with their evidence."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ from midwatch.workers.views.output import print_json, printable
     metavar="SHARE",
     default=0.03,
     show_default=True,
-    help="Share of invalid calls from which a row is a finding.",
+    help="Share of invalid calls at which a row becomes a finding.",
 )
-@click.option("--all", "everything", is_flag=True, help="Also rows below the threshold.")
+@click.option("--all", "everything", is_flag=True, help="Show rows below the threshold as well.")
 @options.as_json
 def findings(since_s: float, threshold: float, everything: bool, as_json: bool) -> None:
-    """Show what a person should look at.
+    """Show findings that a person should look at.
 
-    Models whose tool calls do not pass their schemas, by tool and fill of the window. Exits with 1 when there is a finding.
+    A finding is a model whose tool calls fail validation too often, by tool and fill of the window. Exits with 1 if there is
+    a finding.
     """
     hours = max(1, math.ceil(since_s / 3_600))
     found = connect().findings.drift(hours=hours, threshold=threshold)
@@ -70,7 +71,7 @@ def findings(since_s: float, threshold: float, everything: bool, as_json: bool) 
                 ]
                 for one in shown
             ],
-            empty="Nothing to look at.",
+            empty="no findings",
         )  # fmt: skip
     if any(one.over for one in found):
         raise SystemExit(1)

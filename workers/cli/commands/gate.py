@@ -11,7 +11,7 @@ import click
 
 from midwatch.workers.cli import options
 from midwatch.workers.cli.environment import connect, server_ms
-from midwatch.workers.cli.lazy_group import InOrder
+from midwatch.workers.cli.lazy_group import OrderedGroup
 from midwatch.workers.views.output import duration, iso, print_json, say
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def for_option(default: str) -> Callable[[Any], Any]:
 downstream = click.argument("name", metavar="DOWNSTREAM")
 
 
-@click.group(cls=InOrder)
+@click.group(cls=OrderedGroup)
 def gate() -> None:
     """See and steer what goes to each downstream.
 
@@ -59,17 +59,17 @@ def gate() -> None:
 @options.as_json
 def status(name: str | None, watch: bool, as_json: bool) -> None:
     """Show how every downstream stands, or all that is known of one."""
-    from midwatch.workers.cli import watching
+    from midwatch.workers.cli import watch_loop
 
     if watch and not as_json and not sys.stdout.isatty():
         raise click.UsageError("--watch draws on a terminal; add --json for a line of JSON every second")
     client = connect()
     if as_json and watch:
-        watching.print_lines(lambda: _document(client, name))
+        watch_loop.print_lines(lambda: _document(client, name))
     elif as_json:
         print_json(_document(client, name))
     elif watch:
-        watching.draw(lambda: _frame(client, name))
+        watch_loop.draw(lambda: _frame(client, name))
     else:
         _print(client, name)
 
@@ -143,7 +143,7 @@ def set_limits(name: str, assignments: tuple[str, ...]) -> None:
     """
     from midwatch.orchestration.admission.configuration import defaults
     from midwatch.orchestration.errors import NotFound
-    from midwatch.workers.cli.assignments import changes, differences
+    from midwatch.workers.cli.assignments import list_differences, parse_changes
 
     board = connect().gate
     try:
@@ -152,10 +152,10 @@ def set_limits(name: str, assignments: tuple[str, ...]) -> None:
         before, known = defaults(name), False
         if pattern := _pattern(board, name):
             raise NotFound(f"calls to {name!r} count against {pattern!r}: set that (in quotes)") from None
-    after = board.set(name, **changes(assignments, before, defaults(name)))
+    after = board.set(name, **parse_changes(assignments, before, defaults(name)))
     if not known:
         say(f"{name} is new: nobody has called it yet, so check its name; `midwatch gate status` lists the others")
-    for line in differences(before, after) or ["nothing changed"]:
+    for line in list_differences(before, after) or ["nothing changed"]:
         say(f"{name}: {line}")
 
 

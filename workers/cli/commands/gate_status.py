@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from midwatch.workers.cli.assignments import shown
+from midwatch.workers.cli.assignments import format_value
 from midwatch.workers.cli.tables import Column, lay_out
 from midwatch.workers.views.output import count, document, duration, iso, pluralize
 
@@ -181,7 +181,7 @@ def _bucket(name: str, status: DownstreamStatus, limits: Limits) -> str:
         source = "guessed from 429s" if name == "requests" and status.guessed else "named by its provider"
     level, depth = status.levels[name], status.depths[name]
     digits = 1 if depth < 100 else 0
-    return f"{shown(status.limits[name])} a minute ({source}), {level:,.{digits}f} of {depth:,.{digits}f} in the bucket"
+    return f"{format_value(status.limits[name])} a minute ({source}), {level:,.{digits}f} of {depth:,.{digits}f} in the bucket"
 
 
 def _lines(status: DownstreamStatus) -> str:

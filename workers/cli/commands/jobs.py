@@ -9,7 +9,7 @@ import click
 from midwatch.workers.cli import options
 from midwatch.workers.cli.environment import connect, server_ms
 from midwatch.workers.cli.exits import Exit
-from midwatch.workers.cli.lazy_group import InOrder
+from midwatch.workers.cli.lazy_group import OrderedGroup
 from midwatch.workers.cli.tables import Column, print_card, print_table
 from midwatch.workers.views.job_state import describe_wait
 from midwatch.workers.views.output import count, document, duration, iso, print_json, print_json_line, say
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 STATUSES = ("queued", "running", "parked", "completed", "dead_lettered", "cancelled", "timed_out")
 
 
-@click.group(cls=InOrder)
+@click.group(cls=OrderedGroup)
 def jobs() -> None:
     """List, show, follow and cancel jobs."""
 

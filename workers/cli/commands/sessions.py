@@ -1,4 +1,4 @@
-"""`midwatch sessions`: the conversation that a session's jobs have taken part in: read it, compact it, forget it."""
+"""`midwatch sessions`: read, compact and forget the conversation of a session."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from midwatch.workers.cli import options
 from midwatch.workers.cli.environment import connect
 from midwatch.workers.cli.exits import Exit
-from midwatch.workers.cli.lazy_group import InOrder
+from midwatch.workers.cli.lazy_group import OrderedGroup
 from midwatch.workers.cli.tables import print_card
 from midwatch.workers.views.output import print_json, say
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 session_id = click.argument("session_id", metavar="ID")
 
 
-@click.group(cls=InOrder)
+@click.group(cls=OrderedGroup)
 def sessions() -> None:
-    """Read, compact and forget the conversations that jobs take place in."""
+    """Read, compact and forget the conversations of jobs."""
 
 
 @sessions.command("show")
@@ -33,7 +33,7 @@ def sessions() -> None:
 def show(session_id: str, as_json: bool) -> None:
     """Show a conversation as the model sees it: its numbers, its memory, its messages.
 
-    Long tool results are shortened here; what was compacted is in `export`.
+    Long tool results are shortened. `export` prints compacted messages as well.
     """
     found = connect().sessions
     numbers, memory, messages = found.show(session_id), found.memory(session_id), found.messages(session_id)
@@ -48,19 +48,19 @@ def show(session_id: str, as_json: bool) -> None:
             }
         )
         return
-    from midwatch.workers.cli.commands.session_words import memory_lines, numbers_card, paragraphs
+    from midwatch.workers.cli.commands.session_text import format_memory, format_message, numbers_card
     from midwatch.workers.settings import settings
 
     print_card(numbers_card(numbers, settings().session_originals_bytes))
     click.echo()
-    parts = [*(memory_lines(memory) if memory else ()), *(p for message in messages for p in paragraphs(message))]
+    parts = [*([format_memory(memory)] if memory else ()), *(format_message(message) for message in messages)]
     if not sys.stdout.isatty():
         for _, heading, text in parts:
             click.echo(f"{heading}\n{text}\n")
         return
     from rich.text import Text
 
-    from midwatch.workers.cli.commands.session_words import DIM, STYLES
+    from midwatch.workers.cli.commands.session_text import DIM, STYLES
     from midwatch.workers.cli.tables import console
 
     screen = console()
@@ -72,7 +72,7 @@ def show(session_id: str, as_json: bool) -> None:
 @sessions.command("export")
 @session_id
 def export(session_id: str) -> None:
-    """Print a conversation as JSON, as it was said: what was compacted is put back."""
+    """Print the whole conversation as JSON, with the original messages in place of the memory."""
     messages = connect().sessions.originals(session_id)
     print_json({"session_id": session_id, "messages": _plain(messages)})
 
@@ -80,32 +80,32 @@ def export(session_id: str) -> None:
 @sessions.command("compact")
 @session_id
 def compact(session_id: str) -> None:
-    """Ask a worker to compact a conversation now, however full it is."""
+    """Let a worker compact a conversation now, even if its window is not full."""
     if connect().sessions.compact(session_id):
         say(
-            f"session {session_id}: a worker was asked to compact it; `midwatch sessions show {session_id}` shows when it has"
+            f"session {session_id} will be compacted by a worker; `midwatch sessions show {session_id}` shows the result"
         )
     else:
-        say(f"session {session_id} is being compacted already")
+        say(f"session {session_id}: a compaction is already running")
 
 
 @sessions.command("forget")
 @session_id
-@click.option("--yes", is_flag=True, help="Needed: what is forgotten can't be brought back.")
+@click.option("--yes", is_flag=True, help="Required, because a forgotten session can't be restored.")
 def forget(session_id: str, yes: bool) -> None:
-    """Delete all that was said in a conversation, and what its jobs put out.
+    """Delete all messages of a conversation, and the outputs of its jobs.
 
-    Refused while a job is under way in it, or a dead letter holds it. The records of its jobs stay, without words, until
-    their retention is over; conversations of child jobs are sessions of their own.
+    Refused while a job runs in the session, or a dead letter holds it. The records of its jobs stay until they expire,
+    without texts. Child jobs have other sessions, which are not deleted.
     """
     if not yes:
         raise click.UsageError(
-            f"what is forgotten can't be brought back: `midwatch sessions forget {session_id} --yes`"
+            f"a forgotten session can't be restored; to go on: `midwatch sessions forget {session_id} --yes`"
         )
     if connect().sessions.forget(session_id):
         say(f"session {session_id} is forgotten")
         return
-    say(f"midwatch: no session {session_id!r}: nothing was said in it, or it was forgotten already")
+    say(f"midwatch: no session {session_id!r}: it has no messages, or it was forgotten already")
     raise click.exceptions.Exit(Exit.NOT_FOUND)
 
 

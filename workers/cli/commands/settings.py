@@ -1,4 +1,4 @@
-"""`midwatch settings`: every setting, its value, and where it comes from. Secrets are only said to be there."""
+"""`midwatch settings`: list every setting with its value and its source. Secrets are shown as set or not set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from midwatch.workers.cli import options
-from midwatch.workers.cli.environment import FILE, mistyped, read_settings, source_of, without_password
+from midwatch.workers.cli.environment import FILE, find_mistyped, read_settings, source_of, without_password
 from midwatch.workers.cli.tables import Column, print_table
 from midwatch.workers.views.output import print_json, printable, say
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from midwatch.workers.settings import Settings
 
 VALUE_COLUMNS = 40
-"""What a terminal shows of a value; `--json` has all of it."""
+"""Most characters of a value on a terminal. `--json` prints the whole value."""
 
 
 @click.command()
 @options.as_json
 def settings(as_json: bool) -> None:
-    """List every setting, its value, and where it comes from.
+    """List every setting with its value and its source.
 
     The environment wins over `midwatch.toml` in the working directory. Secrets are shown as set or not set.
     """
-    found = listing(read_settings())
+    found = list_settings(read_settings())
     if as_json:
         print_json({"settings": found})
     else:
@@ -37,23 +37,23 @@ def settings(as_json: bool) -> None:
         width = VALUE_COLUMNS if sys.stdout.isatty() else None
         rows = [(e["variable"], printable(e["value"], width), e["from"], e["description"]) for e in found]
         print_table(columns, rows, empty="")
-    for problem in mistyped():
+    for problem in find_mistyped():
         say(f"warning: {problem}")
 
 
-def listing(current: Settings) -> list[dict[str, str]]:
-    """One entry for each setting: name, variable, value, from, description."""
-    in_file = _file_keys()
+def list_settings(current: Settings) -> list[dict[str, str]]:
+    """Return one entry for each setting: name, variable, value, from, description."""
+    in_file = _read_file_keys()
     found = []
     for name, field in type(current).model_fields.items():
         variable = source_of(name)
-        filed = FILE if name in in_file or variable in in_file else "default"
-        origin = "environment" if variable in os.environ else filed
+        file_or_default = FILE if name in in_file or variable in in_file else "default"
+        origin = "environment" if variable in os.environ else file_or_default
         found.append(
             {
                 "name": name,
                 "variable": variable,
-                "value": shown(getattr(current, name)),
+                "value": format_value(getattr(current, name)),
                 "from": origin,
                 "description": field.description or "",
             }
@@ -61,8 +61,8 @@ def listing(current: Settings) -> list[dict[str, str]]:
     return found
 
 
-def shown(value: object) -> str:
-    """A setting's value as it may be shown."""
+def format_value(value: object) -> str:
+    """Format a setting's value without secrets."""
     from pydantic import SecretStr
 
     if value is None:
@@ -79,7 +79,7 @@ def shown(value: object) -> str:
     return without_password(str(value))
 
 
-def _file_keys() -> frozenset[str]:
+def _read_file_keys() -> frozenset[str]:
     import tomllib
 
     path = Path(FILE)

@@ -1,4 +1,4 @@
-"""`midwatch simulate`: the model server as a process of its own."""
+"""`midwatch simulate`: run the model server as a process."""
 
 from __future__ import annotations
 
@@ -18,25 +18,37 @@ A_FILE = click.Path(dir_okay=False, path_type=Path)
     metavar="HOST",
     default="127.0.0.1",
     show_default=True,
-    help="Another address lets others change its faults.",
+    help="Address to listen on. On another address other machines can change its faults.",
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65_535), metavar="PORT", default=0, help="0, the default, is a free one."
+    "--port",
+    type=click.IntRange(0, 65_535),
+    metavar="PORT",
+    default=0,
+    help="Port to listen on. The default 0 takes a free one.",
 )
 @click.option("--script", type=A_FILE, help="Replies in order, from a JSON or TOML file.")
-@click.option("--transcript", type=A_FILE, help="Replies as recorded, from a JSON Lines file (.gz or not).")
-@click.option("--rules", metavar="MODULE:ATTR", help="Replies by a rule set of your own.")
-@click.option("--chaos", default="", metavar="FAULTS", help="For example rate_limited=0.05,reset@3,hang@turn2,seed=7.")
-@click.option("--seed", type=int, metavar="N", help="Of the faults; the same seed faults the same calls.")
-@click.option("--latency-ms", default="0", show_default=True, metavar="MS", help="300, or a range like 200-800.")
+@click.option("--transcript", type=A_FILE, help="Recorded replies, from a JSON Lines file (.gz or not).")
+@click.option("--rules", metavar="MODULE:ATTR", help="Replies from a rule set in your code.")
+@click.option(
+    "--chaos", default="", metavar="FAULTS", help="Faults, for example rate_limited=0.05,reset@3,hang@turn2,seed=7."
+)
+@click.option("--seed", type=int, metavar="N", help="Seed of the faults. The same seed gives the same faults.")
+@click.option(
+    "--latency-ms",
+    default="0",
+    show_default=True,
+    metavar="MS",
+    help="Delay of each reply: 300, or a range like 200-800.",
+)
 @click.option("--journal", type=A_FILE, help="Append a JSON line for each model call.")
 @click.option("--exit-with-stdin", is_flag=True, help="End when stdin closes.")
 def simulate(**given: object) -> None:
-    """Serve a model on loopback, with faults on demand.
+    """Serve a simulated model on loopback, with faults on demand.
 
-    It speaks Anthropic Messages, OpenAI Responses and OpenAI Chat Completions on the wire. Without --script,
-    --transcript or --rules it calls each tool once. Prints its addresses as one JSON line once it is up, and serves
-    until SIGTERM or Ctrl-C.
+    It serves the APIs Anthropic Messages, OpenAI Responses and OpenAI Chat Completions. Without --script, --transcript or
+    --rules it calls each tool once. When it is ready, it prints its addresses as one line of JSON. It serves until SIGTERM
+    or Ctrl-C.
     """
     from pydantic import ValidationError
 

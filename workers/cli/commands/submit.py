@@ -1,4 +1,4 @@
-"""`midwatch submit`: enqueue a job by its agent's name, and wait for it if asked to."""
+"""`midwatch submit`: enqueue a job by its agent's name. With `--wait`, wait for its end."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("agent")
 @click.argument("input")
-@click.option("--session", metavar="ID", help="The conversation to continue, or to begin under this id.")
-@click.option("--key", metavar="KEY", help="Idempotency key: the same key again is the same job.")
-@click.option("--tenant", metavar="ID", help="Whose job it is.")
+@click.option("--session", metavar="ID", help="Session to continue. A new id begins a new session.")
+@click.option("--key", metavar="KEY", help="Idempotency key. The same key again returns the same job.")
+@click.option("--tenant", metavar="ID", help="Tenant that the job belongs to.")
 @click.option("--priority", type=click.Choice(("high", "normal", "low")), default="normal", show_default=True)
 @click.option("--wait", is_flag=True, help="Wait for the end, and print the output.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="How long to wait.")
@@ -40,17 +40,17 @@ def submit(
 ) -> None:
     """Enqueue a job for an agent.
 
-    INPUT is the text itself, `-` for stdin, or `@FILE`. Prints the job's id; with --wait, the job's output, and the
-    exit code tells how it ended: 0 completed, 1 dead-lettered, cancelled or timed out, 6 still at it, 7 parked.
+    INPUT is the text itself, `-` for stdin, or `@FILE`. Prints the job's id. With --wait it prints the job's output. The
+    exit code is then 0 for completed, 1 for dead-lettered, cancelled or timed out, 6 for still running, 7 for parked.
     """
     if timeout_s is not None and not wait:
-        raise click.UsageError("--timeout says how long to wait; add --wait")
+        raise click.UsageError("--timeout needs --wait; add --wait")
     text = read_input(input)
     handle = connect().enqueue(
-        checked_agent(agent), text, session_id=session, idempotency_key=key, priority=priority, tenant=tenant
+        check_agent_name(agent), text, session_id=session, idempotency_key=key, priority=priority, tenant=tenant
     )
     if not handle.accepted:
-        say(f"job {handle.id} exists already: the same key is the same job")
+        say(f"job {handle.id} exists already: the same key returns the same job")
     if wait:
         report(handle.result(timeout_s), as_json=as_json)
     elif as_json:
@@ -60,7 +60,7 @@ def submit(
 
 
 def read_input(given: str) -> str:
-    """The job's input: the text itself, stdin, or a file."""
+    """Read the job's input: the text itself, stdin, or a file."""
     if given != "-" and not given.startswith("@"):
         return given
     where = "stdin" if given == "-" else given[1:]
@@ -68,14 +68,14 @@ def read_input(given: str) -> str:
         raw = sys.stdin.buffer.read() if given == "-" else Path(where).read_bytes()
         return raw.decode()
     except OSError as error:
-        hint = f"{error.strerror or error}; to send a text that begins with @, use - and stdin"
+        hint = f"{error.strerror or error}; send a text that begins with @ through - and stdin"
         raise click.BadParameter(f"can't read {where!r}: {hint}", param_hint="INPUT") from error
     except UnicodeDecodeError as error:
         raise click.BadParameter(f"{where} is not UTF-8 text (byte {error.start})", param_hint="INPUT") from error
 
 
-def checked_agent(name: str) -> str:
-    """An agent's name that could exist. Raises BadParameter."""
+def check_agent_name(name: str) -> str:
+    """Return the name if it is a valid agent name. Raises BadParameter."""
     from pydantic import TypeAdapter, ValidationError
 
     from midwatch.schemas.contract import Name
@@ -88,7 +88,7 @@ def checked_agent(name: str) -> str:
 
 
 def report(result: JobResult, *, as_json: bool) -> None:
-    """Print how the job ended, and exit with the code that says so."""
+    """Print the job's result, and exit with its exit code."""
     if as_json:
         print_json(result.model_dump(mode="json"))
     elif result.output is not None:
@@ -96,8 +96,8 @@ def report(result: JobResult, *, as_json: bool) -> None:
     if result.status == "completed":
         return
     if result.status == "parked":
-        say(f"job {result.job_id} is parked for a human: `midwatch approvals list` shows what it asks")
+        say(f"job {result.job_id} is parked for a human: `midwatch approvals list` shows the question")
         raise click.exceptions.Exit(Exit.PARKED)
     failure = f": {result.failure.kind}: {result.failure.detail}" if result.failure else ""
-    say(f"job {result.job_id} is {result.status}{failure}; `midwatch trace {result.job_id}` shows how it came to that")
+    say(f"job {result.job_id} is {result.status}{failure}; `midwatch trace {result.job_id}` shows its steps")
     raise click.exceptions.Exit(Exit.FAILED)

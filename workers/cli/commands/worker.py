@@ -1,4 +1,4 @@
-"""`midwatch worker`: one Celery worker of the fleet. SIGTERM and Ctrl-C drain it."""
+"""`midwatch worker`: run one Celery worker of the fleet. SIGTERM and Ctrl-C drain it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from midwatch.workers.cli.environment import BadSetting, mistyped, read_settings
+from midwatch.workers.cli.environment import BadSetting, find_mistyped, read_settings
 from midwatch.workers.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ QUEUES = "model,tools,maintenance"
 
 
 def split_queues(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
-    """`model,tools` as a tuple, each once, in the order given."""
+    """Split `model,tools` into a tuple. The order is kept, and duplicates are removed."""
     known = QUEUES.split(",")
     queues = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for queue in queues:
@@ -36,41 +36,41 @@ def split_queues(_context: click.Context, _parameter: click.Parameter, text: str
 
 @click.command()
 @click.option(
-    "--queues", metavar="Q,...", default=QUEUES, show_default=True, callback=split_queues, help="What to serve."
+    "--queues", metavar="Q,...", default=QUEUES, show_default=True, callback=split_queues, help="Queues to serve."
 )
-@click.option("--pool", type=click.Choice(("threads", "prefork", "solo")), help="How steps run side by side.")
-@click.option("--concurrency", type=click.IntRange(1, 1_000), metavar="N", help="How many steps run at a time.")
-@click.option("--name", metavar="NAME", help="What logs and Flower call it; the host's name is added.")
-@click.option("--embedded", is_flag=True, help="Run a server beside it, for a laptop; its data is kept.")
+@click.option("--pool", type=click.Choice(("threads", "prefork", "solo")), help="How steps run concurrently.")
+@click.option("--concurrency", type=click.IntRange(1, 1_000), metavar="N", help="How many steps run at once.")
+@click.option("--name", metavar="NAME", help="Name in logs and in Flower. The host's name is added.")
+@click.option("--embedded", is_flag=True, help="Also run a Valkey server, for a laptop. Its data is kept.")
 def worker(
     queues: tuple[str, ...], pool: str | None, concurrency: int | None, name: str | None, embedded: bool
 ) -> None:
-    """Run one worker process; any number of them form the fleet.
+    """Run one worker process. All workers together form the fleet.
 
-    Needs MIDWATCH_AGENTS. The first queue is served first. By default a worker for tools alone is a prefork pool with a
-    child for each CPU, where a tool that hangs can be killed; any other has 16 threads, or 100 for model calls alone.
-    SIGTERM and Ctrl-C let running steps finish and take no new ones.
+    Needs MIDWATCH_AGENTS. The first queue is served first. By default a worker for the tools queue alone uses a prefork
+    pool with one child per CPU, because a hanging child can be killed. A worker for the model queue alone has 100 threads,
+    any other worker has 16. After SIGTERM or Ctrl-C the worker finishes running steps and takes no new ones.
     """
     current = read_settings()
-    with _server(current) if embedded else nullcontext():
+    with _start_server(current) if embedded else nullcontext():
         code = run(current, queues, pool, concurrency, name)
     if code:
         raise click.exceptions.Exit(code)
 
 
 def run(current: Settings, queues: tuple[str, ...], pool: str | None, concurrency: int | None, name: str | None) -> int:
-    """Load the agents, then be a worker until told to end. Returns the exit code."""
+    """Load the agents, then run the worker until a signal ends it. Returns the exit code."""
     from celery.utils.sysinfo import cpu_budget  # type: ignore[attr-defined]  # newer than its stubs
 
-    from midwatch.workers.cli.commands.agents import load_agents
-    from midwatch.workers.cli.commands.worker_plan import plan
+    from midwatch.workers.cli.commands.load_agents import load_agents
+    from midwatch.workers.cli.commands.worker_plan import make_plan
 
     if not current.agents:
         raise BadSetting(
-            "MIDWATCH_AGENTS: expected the modules that define your agents, got nothing; a worker needs them"
+            "MIDWATCH_AGENTS: expected the modules that define your agents, got nothing; a worker can't run without agents"
         )
     agents = load_agents(current)
-    chosen = plan(
+    chosen = make_plan(
         queues=queues,
         pool=pool,
         concurrency=concurrency,
@@ -83,7 +83,7 @@ def run(current: Settings, queues: tuple[str, ...], pool: str | None, concurrenc
 
 
 def _serve(current: Settings, chosen: WorkerPlan, agents: list[str]) -> int:
-    """Hand over to Celery, with our logging instead of its own."""
+    """Run Celery's worker with this package's logging."""
     import structlog
     from celery import signals
 
@@ -95,17 +95,17 @@ def _serve(current: Settings, chosen: WorkerPlan, agents: list[str]) -> int:
     def configure(**_: object) -> None:
         telemetry.configure(current)
 
-    def made(instance: Any, **_: object) -> None:
+    def keep_worker(instance: Any, **_: object) -> None:
         ended["worker"] = instance
 
-    def asked(sig: str, **_: object) -> None:
+    def keep_signal(sig: str, **_: object) -> None:
         ended["signal"] = sig
 
     signals.setup_logging.connect(configure, weak=False)
-    signals.celeryd_init.connect(made, weak=False)
-    signals.worker_shutting_down.connect(asked, weak=False)
+    signals.celeryd_init.connect(keep_worker, weak=False)
+    signals.worker_shutting_down.connect(keep_signal, weak=False)
     telemetry.configure(current)
-    logging.captureWarnings(True)  # Celery's own, about root for one, would break the stream of log lines
+    logging.captureWarnings(True)  # as plain text, Celery's warnings would break the stream of log lines
     log = structlog.get_logger("midwatch.worker")
     log.info(
         "worker.starting",
@@ -116,7 +116,7 @@ def _serve(current: Settings, chosen: WorkerPlan, agents: list[str]) -> int:
         prefix=current.prefix,
         agents=agents,
     )
-    for warning in filter(None, (chosen.warning, *mistyped())):
+    for warning in filter(None, (chosen.warning, *find_mistyped())):
         log.warning("worker.advice", advice=warning)
     app.worker_main(chosen.argv(current.prefix))
     if ended.get("signal") == "SIGINT":
@@ -124,13 +124,13 @@ def _serve(current: Settings, chosen: WorkerPlan, agents: list[str]) -> int:
     return int(getattr(ended.get("worker"), "exitcode", None) or 0)
 
 
-def _server(current: Settings) -> AbstractContextManager[object]:
-    """A server at the address that the settings name, so that producers with the same environment find it."""
+def _start_server(current: Settings) -> AbstractContextManager[object]:
+    """Start a server at the address in the settings, so that producers with the same environment find it."""
     from pathlib import Path
     from urllib.parse import urlsplit
 
     from midwatch.orchestration.errors import ConfigError
-    from midwatch.workers.cli.commands.checkup import LOOPBACK
+    from midwatch.workers.cli.commands.doctor_checks import LOOPBACK
     from midwatch.workers.local.embedded_server import EmbeddedServer
 
     parts = urlsplit(current.redis_url)

@@ -1,4 +1,4 @@
-"""How one worker process is to run: queues, pool, size and limits, and the Celery command line that says so."""
+"""The plan of one worker process: queues, pool, size and limits, and the Celery command line for them."""
 
 from __future__ import annotations
 
@@ -12,40 +12,42 @@ POOLS = ("threads", "prefork", "solo")
 
 THREADS = 16
 MODEL_THREADS = 100
-"""A slot that only calls models only waits: of the ideal rate, 100 threads gave 91 %, 200 gave 78 % (measured)."""
+"""Threads of a worker that only calls models. Such threads mostly wait. 100 threads reached 91 % of the ideal rate, 200
+threads reached 78 % (measured)."""
 
 TIME_LIMIT_GRACE_S = 30.0
-"""A tool's own timeout comes first and is reported; the pool kills only what does not heed it."""
+"""Time that the pool's limit adds to a tool's timeout. The timeout comes first and is reported to the model; the pool kills
+only a tool that ignores it."""
 
 
 @dataclass(frozen=True)
 class WorkerPlan:
-    """Decided before anything starts."""
+    """The decisions that are made before the worker starts."""
 
     queues: tuple[str, ...]
     pool: str
     concurrency: int
     time_limit_s: float | None
-    """When a pool child that has not come back is killed. None: nothing is."""
+    """A pool child that runs longer is killed. None: no limit."""
     name: str | None
     events: bool
 
     @property
     def warning(self) -> str | None:
-        """What the operator should know of this combination."""
+        """A warning for the operator, or None."""
         if "tools" in self.queues and self.pool != "prefork":
             return (
                 f"tools run in the {self.pool} pool, which can't stop one that hangs: it keeps its slot until it "
-                "returns. In production give them a worker of their own: midwatch worker --queues tools"
+                "returns. In production run a separate worker for tools: midwatch worker --queues tools"
             )
         return None
 
     def argv(self, prefix: str) -> list[str]:
-        """The arguments of a Celery worker."""
+        """Return the arguments for Celery's worker."""
         arguments = ["--quiet", "worker", "--queues", ",".join(f"{prefix}.{queue}" for queue in self.queues)]
         arguments += ["--pool", self.pool, "--concurrency", str(self.concurrency)]
-        # Gossip and mingle are talk between workers that nothing here listens to; with the heartbeat they take 7 of an
-        # idle worker's 11 connections.
+        # Gossip and mingle exchange messages between workers, which are not needed here. With the heartbeat they use 7 of
+        # an idle worker's 11 connections.
         arguments += ["--without-gossip", "--without-mingle"]
         arguments += ["--task-events"] if self.events else ["--without-heartbeat"]
         if self.time_limit_s is not None:
@@ -55,7 +57,7 @@ class WorkerPlan:
         return arguments
 
 
-def plan(
+def make_plan(
     *,
     queues: Sequence[str],
     pool: str | None,
@@ -65,23 +67,23 @@ def plan(
     agents: Iterable[Agent],
     cpus: int,
 ) -> WorkerPlan:
-    """Fill in what was not said.
+    """Make the plan, with defaults for missing options.
 
-    Tools alone get prefork: a hard limit can kill what hangs, and their CPU work is isolated. Everything else waits on
-    the network, and gets threads.
+    A worker for tools alone gets a prefork pool: a hard limit can kill a tool that hangs, and CPU work is isolated. Other
+    workers wait for the network and get threads.
     """
     chosen = pool or ("prefork" if tuple(queues) == ("tools",) else "threads")
     return WorkerPlan(
         queues=tuple(queues),
         pool=chosen,
-        concurrency=_concurrency(chosen, tuple(queues), concurrency, cpus),
+        concurrency=_choose_concurrency(chosen, tuple(queues), concurrency, cpus),
         time_limit_s=_time_limit_s(queues, agents) if chosen == "prefork" else None,
         name=name,
         events=events,
     )
 
 
-def _concurrency(pool: str, queues: tuple[str, ...], given: int | None, cpus: int) -> int:
+def _choose_concurrency(pool: str, queues: tuple[str, ...], given: int | None, cpus: int) -> int:
     if pool == "solo":
         return 1
     if given is not None:
@@ -92,7 +94,7 @@ def _concurrency(pool: str, queues: tuple[str, ...], given: int | None, cpus: in
 
 
 def _time_limit_s(queues: Sequence[str], agents: Iterable[Agent]) -> float | None:
-    """Longer than the longest thing that may run here. Inline tools run one after the other in their model turn."""
+    """Return a limit above the longest possible step. Inline tools run one after the other in their model turn."""
     longest_s = 0.0
     for agent in agents:
         if "tools" in queues:

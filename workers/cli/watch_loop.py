@@ -1,4 +1,4 @@
-"""`--watch`: look again every second until Ctrl-C, on a terminal or as lines of JSON."""
+"""`--watch`: read and print again every second until Ctrl-C, on a terminal or as lines of JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVERY_S = 1.0
 
 
 def print_lines(look: Callable[[], object]) -> None:
-    """A line of JSON each time. Ends with the first error, as a program would have it."""
+    """Print one line of JSON each time. The first error ends the loop, so that a program notices it."""
     while True:
         print_json_line(look())
         time.sleep(EVERY_S)
@@ -24,10 +24,10 @@ def print_lines(look: Callable[[], object]) -> None:
 def draw(look: Callable[[], RenderableType]) -> None:
     """Draw each time in the same place.
 
-    An outage in the middle does not end it, for that is when people watch: the last frame stays, with a word below.
+    An outage does not end the loop, because people watch during an outage. The last frame stays, with a message below.
 
     Raises:
-        StoreUnavailable, RedisError: at the first look.
+        StoreUnavailable, RedisError: the first read failed.
 
     """
     from redis.exceptions import RedisError
@@ -46,4 +46,4 @@ def draw(look: Callable[[], RenderableType]) -> None:
                 frame = look()
                 live.update(frame, refresh=True)
             except (StoreUnavailable, RedisError):
-                live.update(Group(frame, Text("Redis does not answer; so it stood before", "red")), refresh=True)
+                live.update(Group(frame, Text("Redis does not answer; this is the last state", "red")), refresh=True)

@@ -1,4 +1,4 @@
-"""The checks of `midwatch doctor`, on what a server may say of itself."""
+"""The checks of `midwatch doctor`, with different answers of a server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from midwatch.orchestration.dialects import rules
 from midwatch.schemas.tools import ToolSpec
-from midwatch.workers.cli.commands import checkup
+from midwatch.workers.cli.commands import doctor_checks
 
 SCHEMAS = [{"type": "object", "anyOf": [{"properties": {name: {"type": "string"}}}, {}]} for name in "ab"]
 
@@ -24,9 +24,9 @@ SCHEMAS = [{"type": "object", "anyOf": [{"properties": {name: {"type": "string"}
         ({}, "warn"),
     ],
 )
-def test_versions_with_known_holes_are_warned_about(info, result):
-    """Valkey from 9.1.1, Redis from 8.6.3; what can't be read is not taken for safe."""
-    assert checkup.version(info).result == result
+def test_versions_with_security_holes_give_a_warning(info, result):
+    """Valkey is safe from 9.1.1, Redis from 8.6.3. An unreadable version is not safe."""
+    assert doctor_checks.check_version(info).result == result
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,9 @@ def test_versions_with_known_holes_are_warned_about(info, result):
         ({"aof_enabled": 1, "rdb_last_bgsave_status": "err"}, "", "fail"),
     ],
 )
-def test_a_server_that_forgets_is_unsafe(info, snapshots, result):
-    """No file at all, or one that can't be written, fails; snapshots alone are warned about."""
-    assert checkup.persistence(info, snapshots).result == result
+def test_a_server_without_persistence_is_unsafe(info, snapshots, result):
+    """No file, or a file that can't be written, is a failure. Snapshots alone give a warning."""
+    assert doctor_checks.check_persistence(info, snapshots).result == result
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_a_server_that_forgets_is_unsafe(info, snapshots, result):
     ],
 )
 def test_a_server_that_evicts_is_unsafe(info, result):
-    """Any policy but noeviction throws jobs away once memory is short: all keys here have a time to live."""
-    assert checkup.eviction(info).result == result
+    """Any policy except noeviction deletes jobs when memory is short, because all keys have a time to live."""
+    assert doctor_checks.check_eviction(info).result == result
 
 
 @pytest.mark.parametrize(
@@ -69,39 +69,39 @@ def test_a_server_that_evicts_is_unsafe(info, result):
         ("rediss://:secret@cache.internal/0", "ok"),
     ],
 )
-def test_a_server_on_the_network_wants_a_password_and_encryption(url, result):
-    """And no check shows the password."""
-    check = checkup.access(url)
+def test_a_server_on_the_network_needs_password_and_encryption(url, result):
+    """No check prints the password."""
+    check = doctor_checks.check_access(url)
     assert check.result == result
     assert "secret" not in f"{check.found} {check.advice}"
 
 
 def test_a_replica_is_unsafe():
-    """It takes no writes."""
-    assert checkup.role({"role": "slave"}).result == "fail"
-    assert checkup.role({"role": "master"}).result == "ok"
+    """A replica refuses writes."""
+    assert doctor_checks.check_role({"role": "slave"}).result == "fail"
+    assert doctor_checks.check_role({"role": "master"}).result == "ok"
 
 
-def test_whatever_is_not_fine_says_what_to_do():
-    """Every warning and failure has advice."""
+def test_every_warning_and_failure_has_advice():
+    """The advice says what to do."""
     checks = [
-        checkup.version({}),
-        checkup.role({"role": "slave"}),
-        checkup.persistence({}, ""),
-        checkup.persistence({}, "60 1"),
-        checkup.eviction({"maxmemory_policy": "allkeys-lru", "maxmemory": 9}),
-        checkup.access("redis://elsewhere/0"),
+        doctor_checks.check_version({}),
+        doctor_checks.check_role({"role": "slave"}),
+        doctor_checks.check_persistence({}, ""),
+        doctor_checks.check_persistence({}, "60 1"),
+        doctor_checks.check_eviction({"maxmemory_policy": "allkeys-lru", "maxmemory": 9}),
+        doctor_checks.check_access("redis://elsewhere/0"),
     ]
     assert all(check.advice for check in checks)
 
 
-def test_what_a_provider_takes_otherwise_is_shown():
-    """One line for each rule of a provider: what is mended is fine, what makes a model guess is warned about."""
+def test_schema_differences_give_one_line_per_rule():
+    """A difference that the runtime corrects is ok. A difference that makes the model guess gives a warning."""
     tools = [ToolSpec(name=f"find_{n}", description="Find.", input_schema=schema) for n, schema in enumerate(SCHEMAS)]
-    first, second, third = checkup.taken_otherwise("clerk", rules.check_all(["openai", "gemini"], tools, None))
+    first, second, third = doctor_checks.check_schemas("clerk", rules.check_all(["openai", "gemini"], tools, None))
     assert (first.name, first.result, first.advice) == ("schema root", "ok", "")
     assert first.found.startswith("clerk, find_0 and 1 more: openai: anyOf at the top level: sent as one object")
     assert second.found.startswith("clerk, find_0 and 1 more: gemini: anyOf")
     assert (third.name, third.result) == ("schema optional", "warn")
     assert third.advice
-    assert checkup.taken_otherwise("clerk", ()) == []
+    assert doctor_checks.check_schemas("clerk", ()) == []

@@ -1,4 +1,4 @@
-"""What makes a deployment unsafe, as checks on what the server says of itself."""
+"""The checks of `midwatch doctor`: each looks at one property of the server or of an agent's schemas."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from midwatch.orchestration.dialects.rules import SchemaDifference
 
 VALKEY_FROM = (9, 1, 1)
-"""Before it, closing a TLS client or loading a corrupt stream could corrupt memory (CVE-2026-56684, CVE-2026-63639)."""
+"""In older versions closing a TLS client or loading a corrupt stream could corrupt memory (CVE-2026-56684,
+CVE-2026-63639)."""
 
 REDIS_FROM = (8, 6, 3)
-"""Before it, unblocking a client that waits in BRPOP could overwrite freed memory (CVE-2026-23479): every Celery worker
-waits in BRPOP."""
+"""In older versions unblocking a client that waits in BRPOP could overwrite freed memory (CVE-2026-23479). Every Celery
+worker waits in BRPOP."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -30,16 +31,16 @@ class Check:
     advice: str = ""
 
 
-def taken_otherwise(agent: str, findings: Iterable[SchemaDifference]) -> list[Check]:
-    """What its providers take otherwise than it is written: one line for each rule, with the first place."""
+def check_schemas(agent: str, differences: Iterable[SchemaDifference]) -> list[Check]:
+    """Check an agent's JSON Schemas against its providers' support. Returns one line for each rule of a provider."""
     by_rule: dict[tuple[str, str], list[SchemaDifference]] = {}
-    for finding in findings:
-        by_rule.setdefault((finding.message.partition(":")[0], finding.rule), []).append(finding)
+    for difference in differences:
+        by_rule.setdefault((difference.message.partition(":")[0], difference.rule), []).append(difference)
     checks: list[Check] = []
     for (_, rule), found in by_rule.items():
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         text, mended = f"{agent}, {found[0].where}{more}: {found[0].message}", found[0].mended
-        advice = "" if mended else "agent.schema_differences names every place"
+        advice = "" if mended else "agent.schema_differences lists every place"
         checks.append(Check(f"schema {rule}", "ok" if mended else "warn", text, advice))
     return checks
 
@@ -48,8 +49,8 @@ Info = Mapping[str, object]
 """The reply to INFO: names and values."""
 
 
-def version(info: Info) -> Check:
-    """Is the server free of the known holes that a fleet would meet?"""
+def check_version(info: Info) -> Check:
+    """Is the server free of known security holes that affect a fleet?"""
     valkey = info.get("valkey_version")
     name, text, least = ("Valkey", valkey, VALKEY_FROM) if valkey else ("Redis", info.get("redis_version"), REDIS_FROM)
     found = f"{name} {text or 'of unknown version'}"
@@ -58,37 +59,39 @@ def version(info: Info) -> Check:
         return Check("version", "ok", found)
     wanted = ".".join(map(str, least))
     return Check(
-        "version", "warn", found, f"use {name} {wanted} or newer: memory errors that clients can reach were mended"
+        "version", "warn", found, f"use {name} {wanted} or newer: it fixes memory errors that clients can trigger"
     )
 
 
-def role(info: Info) -> Check:
-    """Does it take writes?"""
+def check_role(info: Info) -> Check:
+    """Does the server accept writes?"""
     found = str(info.get("role", "unknown"))
     if found in ("slave", "replica"):
-        return Check("role", "fail", "a replica, which takes no writes", "name its primary in MIDWATCH_REDIS_URL")
-    return Check("role", "ok", "takes writes")
+        return Check("role", "fail", "a replica, which refuses writes", "name its primary in MIDWATCH_REDIS_URL")
+    return Check("role", "ok", "accepts writes")
 
 
-def persistence(info: Info, snapshots: str | None) -> Check:
-    """Does what was committed survive a restart? `snapshots` is its `save` setting, None when it does not say."""
+def check_persistence(info: Info, snapshots: str | None) -> Check:
+    """Do commits survive a restart? `snapshots` is the server's `save` setting, None if it is not readable."""
     for name, what in (("aof_last_write_status", "append-only file"), ("rdb_last_bgsave_status", "snapshot")):
         if info.get(name, "ok") != "ok":
-            return Check("persistence", "fail", f"the last write of its {what} failed", "look at its disk and its log")
+            return Check(
+                "persistence", "fail", f"the last write of the {what} failed", "check the server's disk and log"
+            )
     if info.get("aof_enabled") in (1, "1"):
         return Check("persistence", "ok", "append-only file")
-    advice = "set `appendonly yes`: a job lives in Redis and nowhere else"
+    advice = "set `appendonly yes`: jobs are stored in Redis only"
     if snapshots is None:
-        return Check("persistence", "warn", "no append-only file, and it does not say whether it snapshots", advice)
+        return Check("persistence", "warn", "no append-only file; whether it makes snapshots is unknown", advice)
     if snapshots:
         return Check(
-            "persistence", "warn", f"snapshots only ({snapshots}): a crash loses the time since the last", advice
+            "persistence", "warn", f"snapshots only ({snapshots}): a crash loses all changes since the last one", advice
         )
-    return Check("persistence", "fail", "none: a restart forgets every job", advice)
+    return Check("persistence", "fail", "none: a restart loses every job", advice)
 
 
-def eviction(info: Info) -> Check:
-    """Will it throw jobs away when memory is short?"""
+def check_eviction(info: Info) -> Check:
+    """Does the server keep all jobs when memory is short?"""
     policy, limit_bytes = str(info.get("maxmemory_policy", "unknown")), int(str(info.get("maxmemory", 0)))
     if policy == "noeviction":
         return Check("eviction", "ok", policy)
@@ -98,13 +101,13 @@ def eviction(info: Info) -> Check:
     return Check("eviction", "fail", f"{policy} above {limit_bytes:,} bytes", advice)
 
 
-def access(url: str) -> Check:
-    """Can anybody on the network read every conversation?"""
+def check_access(url: str) -> Check:
+    """Is the server protected from other users of the network?"""
     parts = urlsplit(url)
     if parts.scheme == "unix" or parts.hostname in LOOPBACK:
         return Check("access", "ok", "this machine only")
     if not parts.password:
-        return Check("access", "warn", "no password in its address", "require one: sessions hold what users said")
+        return Check("access", "warn", "no password in the URL", "require a password: sessions hold users' texts")
     if parts.scheme != "rediss":
         return Check("access", "warn", "password, unencrypted", "use rediss:// unless the network is private")
     return Check("access", "ok", "password, encrypted")

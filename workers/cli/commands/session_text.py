@@ -1,8 +1,7 @@
-"""A session in words: its numbers as a card, its memory and messages as headings and texts, all of it safe to print."""
+"""A session as text: its numbers as a card, its memory and its messages as headings and texts. All are safe to print."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from midwatch.workers.views.output import count, pluralize, printable, printable_lines
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from midwatch.schemas.message import Message
 
 RESULT_CHARACTERS = 600
-"""How much of a tool's result `show` prints; `export` has all of it."""
+"""Most characters of a tool's result that `show` prints. `export` prints all of it."""
 
 STYLES = {
     "user": "bold cyan",
@@ -25,11 +24,11 @@ STYLES = {
 DIM = ("tool", "memory")
 
 Paragraph = tuple[str, str, str]
-"""Who says it (a key of STYLES), the heading, the text."""
+"""Role (a key of STYLES), heading, text."""
 
 
 def numbers_card(numbers: SessionNumbers, most_bytes: int) -> list[tuple[str, str]]:
-    """The numbers as names and values. `most_bytes`: of originals that one session may keep."""
+    """Return the numbers as names and values. `most_bytes` is the limit of originals that one session keeps."""
     archived = f", {pluralize(numbers.groups_archived, 'group')} archived" if numbers.groups_archived else ""
     tokens = numbers.last_call_tokens
     return [
@@ -44,24 +43,23 @@ def numbers_card(numbers: SessionNumbers, most_bytes: int) -> list[tuple[str, st
     ]
 
 
-def memory_lines(memory: Memory) -> Iterator[Paragraph]:
-    """The memory, as the model reads it."""
+def format_memory(memory: Memory) -> Paragraph:
+    """Format the memory as the model reads it."""
     from midwatch.orchestration.context.render import render
 
-    yield "memory", f"memory of groups 1 to {memory.through_group}", printable_lines(render(memory))
+    return "memory", f"memory of groups 1 to {memory.through_group}", printable_lines(render(memory))
 
 
-def paragraphs(message: Message) -> Iterator[Paragraph]:
-    """A message."""
+def format_message(message: Message) -> Paragraph:
+    """Format a message."""
     if message.role == "assistant":
         calls = "\n".join(f"→ {call.name}({call.raw_arguments})" for call in message.tool_calls)
-        said = "\n".join(filter(None, (message.text, calls))) or "(nothing)"
-        yield "assistant", f"assistant ({printable(message.model)})", printable_lines(said)
-    elif message.role == "tool":
+        text = "\n".join(filter(None, (message.text, calls))) or "(nothing)"
+        return "assistant", f"assistant ({printable(message.model)})", printable_lines(text)
+    if message.role == "tool":
         text = message.content
         cut = len(text) - RESULT_CHARACTERS
         shown = text if cut <= 0 else f"{text[:RESULT_CHARACTERS]} … and {cut:,} characters more"
         heading = f"{printable(message.tool)} {'failed' if message.is_error else 'returned'}"
-        yield "tool", heading, printable_lines(shown)
-    else:
-        yield message.role, message.role, printable_lines(message.text)
+        return "tool", heading, printable_lines(shown)
+    return message.role, message.role, printable_lines(message.text)

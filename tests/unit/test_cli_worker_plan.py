@@ -1,4 +1,4 @@
-"""How a worker is to run: pools, sizes, limits, and the command line that Celery gets."""
+"""The plan of a worker: pools, sizes, limits, and Celery's command line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from midwatch import Agent, RunLimits, tool
 from midwatch.workers.cli.commands.worker import split_queues
-from midwatch.workers.cli.commands.worker_plan import WorkerPlan, plan
+from midwatch.workers.cli.commands.worker_plan import WorkerPlan, make_plan
 
 
 @tool(idempotent=True, inline=True, timeout_s=7)
@@ -33,9 +33,9 @@ def slow(text: str) -> str:
 AGENT = Agent("a", "claude-sonnet-4-6", "You work.", [quick, slow], limits=RunLimits(call_timeout_s=120))
 
 
-def planned(queues: str, pool: str | None = None, concurrency: int | None = None, events: bool = False) -> WorkerPlan:
-    """The plan of a worker with one agent, on a machine with 4 CPUs."""
-    return plan(
+def plan_for(queues: str, pool: str | None = None, concurrency: int | None = None, events: bool = False) -> WorkerPlan:
+    """Make the plan of a worker with one agent, on a machine with 4 CPUs."""
+    return make_plan(
         queues=queues.split(","), pool=pool, concurrency=concurrency, name=None, events=events, agents=[AGENT], cpus=4
     )
 
@@ -49,38 +49,38 @@ def planned(queues: str, pool: str | None = None, concurrency: int | None = None
         ("model,maintenance", "threads", 16),
     ],
 )
-def test_the_pool_follows_from_what_is_served(queues, pool, concurrency):
-    """Tools alone: a child for each CPU, which can be killed. Everything else waits on the network: threads."""
-    chosen = planned(queues)
+def test_the_pool_depends_on_the_queues(queues, pool, concurrency):
+    """Tools alone get one child per CPU, which can be killed. Other workers wait for the network and get threads."""
+    chosen = plan_for(queues)
     assert (chosen.pool, chosen.concurrency) == (pool, concurrency)
 
 
-def test_what_is_said_wins():
-    """An explicit pool and size are taken as they are; a solo pool has one slot whatever is said."""
-    assert planned("tools", "threads", 3).concurrency == 3
-    assert planned("model", "prefork").concurrency == 4
-    assert planned("tools", "solo", 8).concurrency == 1
+def test_explicit_options_win():
+    """An explicit pool and size are used. A solo pool always has one slot."""
+    assert plan_for("tools", "threads", 3).concurrency == 3
+    assert plan_for("model", "prefork").concurrency == 4
+    assert plan_for("tools", "solo", 8).concurrency == 1
 
 
 def test_the_hard_limit_is_longer_than_the_longest_tool():
-    """30 s of grace: a tool's own timeout comes first, and is reported instead of killed."""
-    assert planned("tools").time_limit_s == 120
-    assert planned("model,tools", "prefork").time_limit_s == 120 + 7 + 30
-    assert planned("maintenance", "prefork").time_limit_s is None
-    assert planned("tools", "threads").time_limit_s is None
+    """It is 30 s longer, so a tool's own timeout comes first and is reported."""
+    assert plan_for("tools").time_limit_s == 120
+    assert plan_for("model,tools", "prefork").time_limit_s == 120 + 7 + 30
+    assert plan_for("maintenance", "prefork").time_limit_s is None
+    assert plan_for("tools", "threads").time_limit_s is None
 
 
-def test_tools_in_a_pool_that_cant_kill_are_warned_about():
-    """Threads and solo can't stop a tool that hangs; prefork can; without tools there is nothing to stop."""
-    assert "can't stop one that hangs" in (planned("model,tools").warning or "")
-    assert planned("tools", "solo").warning
-    assert planned("tools").warning is None
-    assert planned("model").warning is None
+def test_tools_in_a_pool_that_cant_kill_give_a_warning():
+    """Threads and solo can't stop a tool that hangs, prefork can. Without tools there is no warning."""
+    assert "can't stop one that hangs" in (plan_for("model,tools").warning or "")
+    assert plan_for("tools", "solo").warning
+    assert plan_for("tools").warning is None
+    assert plan_for("model").warning is None
 
 
 def test_celery_gets_the_whole_plan():
-    """Queues with the fleet's prefix, no gossip and no mingle; the heartbeat only with events."""
-    quiet = planned("tools").argv("mw")
+    """Queues have the fleet's prefix. Gossip and mingle are off. The heartbeat is on only with events."""
+    quiet = plan_for("tools").argv("mw")
     assert quiet == [
         *("--quiet", "worker", "--queues", "mw.tools", "--pool", "prefork", "--concurrency", "4"),
         *("--without-gossip", "--without-mingle", "--without-heartbeat", "--time-limit", "120"),
@@ -93,7 +93,7 @@ def test_celery_gets_the_whole_plan():
 
 
 def test_queues_are_read_in_order_and_checked():
-    """Each once; a queue that does not exist is named, with the one that was meant."""
+    """Duplicates are removed. An unknown queue is an error with a suggestion."""
     context, parameter = click.Context(click.Command("worker")), click.Option(["--queues"])
     assert split_queues(context, parameter, " tools, model,tools") == ("tools", "model")
     with pytest.raises(click.BadParameter, match="did you mean 'tools'"):

@@ -1,4 +1,4 @@
-"""The agents of `MIDWATCH_AGENTS`, loaded before anything starts: a mistake in them ends the boot, in one line."""
+"""Load the agents of `MIDWATCH_AGENTS` before anything starts. A mistake in them ends the start with one line."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def load_agents(current: Settings) -> Registry:
-    """Import them.
+    """Import the agents.
 
     Raises:
-        ConfigError: a module can't be imported, holds no agent, declares one wrongly, or raises anything else.
+        ConfigError: a module can't be imported, has no agent, declares an agent wrongly, or raises another error.
 
     """
     from midwatch.orchestration.errors import ConfigError
@@ -30,10 +30,10 @@ def load_agents(current: Settings) -> Registry:
 
 
 def _where(error: Exception) -> str:
-    """The user's own line: the innermost frame that is neither this package's nor the import machinery's."""
+    """Return the user's file and line: the innermost frame outside this package and the import machinery."""
     import midwatch
 
-    if isinstance(error, SyntaxError):  # says it itself
+    if isinstance(error, SyntaxError):  # its message names the line already
         return ""
     ours = tuple(f"{folder}{os.sep}" for folder in midwatch.__path__)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((*ours, "<frozen"))]

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from midwatch.schemas.contract import Contract, Id, Name
+from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import Priority, StepRef
@@ -90,6 +91,9 @@ class Waiting(Contract):
 
     step: str
     reason: str
+    """For people."""
+    kind: ParkReason | None = None
+    """What a parked step asks. None for a deferred step."""
     until_ms: int | None = None
     attempt: int = 0
 

@@ -53,6 +53,8 @@ class NoteMessage(Contract):
     role: Literal["note"] = "note"
     group: int
     text: str
+    refused: str | None = None
+    """Why the answer before it was sent back: a kind, such as `schema`."""
 
 
 class AssistantMessage(Contract):
@@ -87,6 +89,8 @@ class ToolMessage(Contract):
     tool: str
     content: str
     is_error: bool = False
+    refused: str | None = None
+    """Why the call was not run: a kind, such as `schema` or `limit`. None when it ran."""
     handle: str | None = None
     """Where the whole result lies, when `content` is only its head and tail."""
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from midwatch.schemas.contract import Contract, Id
+from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure
 
 
@@ -102,7 +103,7 @@ class Park(Contract):
 
     kind: Literal["park"] = "park"
     question: str
-    reason: str
+    reason: ParkReason
 
 
 class DeadLetter(Contract):

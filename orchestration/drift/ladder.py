@@ -37,9 +37,6 @@ stronger model is used."""
 ANSWER = "(answer)"
 """The tool name under which final answers are counted."""
 
-CUT_OFF = "Not run: your reply stopped ("
-"""How the result of a cut-off call begins. The call itself may look complete, so this text is the evidence."""
-
 RUNTIME_TOOLS = ("read_result", "recall")
 
 
@@ -170,17 +167,19 @@ def _find_refusals(agent: Agent, turn: AssistantMessage, replies: Sequence[Messa
     if turn.tool_calls:
         results = {message.ordinal: message for message in replies if isinstance(message, ToolMessage)}
         return [_find_refusal(agent, call, results.get(ordinal)) for ordinal, call in enumerate(turn.tool_calls)]
-    notes = [message.text for message in replies if isinstance(message, NoteMessage)]
-    if not notes:
+    note = next((message for message in replies if isinstance(message, NoteMessage)), None)
+    if note is None:
         return []
-    cut_off = notes[0].startswith(answers.CUT_OFF.message)
-    return [refuse_answer(turn.text, (not cut_off and answers.find_problem(agent, turn.text)) or answers.CUT_OFF)]
+    if note.refused:
+        return [Refusal(ANSWER, note.refused, turn.text)]
+    # A note without the field is of an earlier release.
+    return [refuse_answer(turn.text, answers.find_problem(agent, turn.text) or answers.CUT_OFF)]
 
 
 def _find_refusal(agent: Agent, call: ToolCall, result: ToolMessage | None) -> Refusal | None:
     """Why a call was refused, or None if it was valid."""
-    if result is not None and result.content.startswith(CUT_OFF):
-        return Refusal(call.name, "cut_off", call.raw_arguments)
+    if result is not None and result.refused:
+        return None if result.refused == "limit" else Refusal(call.name, result.refused, call.raw_arguments)
     checked = agent.toolbox.check(call)
     if isinstance(checked, CheckedCall):
         return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from midwatch.orchestration.protocol.anchor import Anchor
+from midwatch.schemas.decision import HumanDecision
 from midwatch.schemas.job import Job
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message, ToolCall
@@ -69,8 +70,8 @@ class Claim:
     """For a tool step."""
     group: int = 0
     """The open group of the session: what this step's messages belong to."""
-    verdict: str = ""
-    """A human's decision on this call: '', 'approved', or 'rejected:' and why."""
+    decision: HumanDecision | None = None
+    """The human's decision on this step, when it was parked."""
     log: Sequence[Message] = ()
     """For a model step: the whole conversation, oldest first (cached by the worker, completed by the claim)."""
     log_weight: int = 0

@@ -1,73 +1,71 @@
-"""An agent as a tool: the tool step starts a child job in the same lineage and is answered when that job ends."""
+"""An agent as a tool: the tool step starts a child job in the same lineage, and its answer is the child's."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.client.new_job import new_job
-from midwatch.orchestration.errors import LeaseLost, NotFound
+from midwatch.orchestration.errors import NotFound
 from midwatch.orchestration.ports import Store
 from midwatch.orchestration.protocol.addresses import child_id
+from midwatch.orchestration.protocol.claims import Claim
+from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.tools.declaration import Tool
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.job import Job, JobStatus, Parent
-from midwatch.schemas.step import Continue, Outcome, StepKind
-
-if TYPE_CHECKING:
-    from midwatch.orchestration.steps.tool_step import ToolStep
+from midwatch.schemas.step import StepKind
 
 POLL_MS = 5_000
-"""How often a waiting parent looks by itself. The child's end wakes it at once; this finds a lost wake-up."""
+"""How often a waiting parent looks at its child. The child's end wakes it at once; polling finds a lost wake-up."""
 
 
-def step(tool_step: ToolStep, tool: Tool, arguments: JsonObject) -> Outcome:
-    """Start the child, or look how it stands."""
-    claim, runner = tool_step.claim, tool_step.a.r
-    ref = claim.ref
+@dataclass(frozen=True)
+class ChildAnswer:
+    """The answer of a child that has ended."""
+
+    content: str
+    is_error: bool
+
+
+def ask_child(services: Services, claim: Claim, tool: Tool, arguments: JsonObject) -> ChildAnswer | None:
+    """Start the child job, or read its answer. None while the child is under way."""
     try:
-        child = runner.store.job(child_id(ref))
+        child = services.store.job(child_id(claim.ref))
     except NotFound:
-        agent: Agent = runner.agents.find(tool.child or "")
-        parent = Parent(ref=ref, root_id=claim.job.root_id, depth=claim.job.depth + 1)
-        runner.store.enqueue(
-            new_job(
-                agent,
-                str(arguments["input"]),
-                job_id=child_id(ref),
-                tenant=claim.job.tenant,
-                priority=ref.priority,
-                parent=parent,
-            )
+        _start_child(services, claim, tool, arguments)
+        return None
+    return _answer_of(child) if child.status.ended else None
+
+
+def _start_child(services: Services, claim: Claim, tool: Tool, arguments: JsonObject) -> None:
+    parent = Parent(ref=claim.ref, root_id=claim.job.root_id, depth=claim.job.depth + 1)
+    services.store.enqueue(
+        new_job(
+            services.agents.find(tool.child or ""),
+            str(arguments["input"]),
+            job_id=child_id(claim.ref),
+            tenant=claim.job.tenant,
+            priority=claim.ref.priority,
+            parent=parent,
         )
-        return _wait(tool_step)
-    if not child.status.ended:
-        return _wait(tool_step)
-    content, is_error = _report(child)
-    return tool_step.answer(content, is_error)
+    )
 
 
-def orphaned(store: Store, job: Job) -> bool:
-    """Was the job that asked for this one cancelled, or did it run out of time? A dead one may be replayed, and still asks."""
+def _answer_of(child: Job) -> ChildAnswer:
+    if child.status is JobStatus.COMPLETED:
+        return ChildAnswer(child.output or "", is_error=False)
+    why = f"{child.failure.kind}: {child.failure.detail}" if child.failure else child.status.value
+    return ChildAnswer(
+        f"Error: the child agent {child.agent} did not finish ({why}). It was already retried; do not just repeat the call.",
+        is_error=True,
+    )
+
+
+def is_orphan(store: Store, job: Job) -> bool:
+    """Was the parent cancelled, or did it time out? A dead-lettered parent may be replayed, and still wants the answer."""
     if job.parent is None or job.parent.kind is not StepKind.TOOL:
         return False
     try:
         return store.job(job.parent.job_id).status in (JobStatus.CANCELLED, JobStatus.TIMED_OUT)
     except NotFound:
         return False
-
-
-def _wait(tool_step: ToolStep) -> Outcome:
-    if not tool_step.a.r.store.wait_for_child(tool_step.claim, POLL_MS):
-        raise LeaseLost
-    return Continue()
-
-
-def _report(child: Job) -> tuple[str, bool]:
-    if child.status is JobStatus.COMPLETED:
-        return child.output or "", False
-    why = f"{child.failure.kind}: {child.failure.detail}" if child.failure else child.status.value
-    return (
-        f"Error: the child agent {child.agent} did not finish ({why}). It was already retried; do not just repeat the call.",
-        True,
-    )

@@ -1,4 +1,4 @@
-"""How jobs end other than well: the endings that a claim forces, and the dead letter with its evidence."""
+"""How jobs end without an answer: endings that a claim forces, spent budgets, and the dead letter with its evidence."""
 
 from __future__ import annotations
 
@@ -7,39 +7,38 @@ from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.commits import Ending
 from midwatch.schemas.deadletter import DeadLetterRecord, Try
 from midwatch.schemas.failure import Failure, FailureKind
-from midwatch.schemas.job import JobStatus
+from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.trace import TraceRecord
 
-NOT_RUN = "This call has no result: the job ended around it ({why}). Whether it took effect is unknown if it had begun."
+NO_RESULT = (
+    "This call has no result: the job ended around it ({why}). Whether it took effect is unknown if it had begun."
+)
 
 
-def forced(claim: Claim) -> Failure:
-    """The failure behind `claim.ending`."""
-    job = claim.job
+def failure_of_ending(claim: Claim) -> Failure:
+    """The failure that belongs to `claim.ending`."""
     match claim.ending:
         case "cancelled":
             return Failure(kind=FailureKind.CANCELLED, detail="cancelled on request")
         case "timed_out":
-            return Failure(
-                kind=FailureKind.TIMEOUT, detail=f"session_timeout: not finished {_seconds(job)} s after its first step"
-            )
+            detail = f"session_timeout: not finished {_allowed_s(claim.job)} s after its first step"
+            return Failure(kind=FailureKind.TIMEOUT, detail=detail)
         case "step_limit":
-            return Failure(
-                kind=FailureKind.BUDGET_EXCEEDED,
-                detail=f"step_limit: {job.max_steps} model turns taken (max_steps) and no final answer",
-            )
+            detail = f"step_limit: {claim.job.max_steps} model turns taken (max_steps) and no final answer"
+            return Failure(kind=FailureKind.BUDGET_EXCEEDED, detail=detail)
         case _:
             detail = f"the step took its worker with it {claim.losses} times (killed, out of memory, or hung past its deadline)"
             return Failure(kind=FailureKind.WORKER_LOST, detail=detail)
 
 
-def _seconds(job: object) -> int:
-    started, deadline = getattr(job, "started_ms", None), getattr(job, "deadline_ms", None)
-    return round((deadline - started) / 1000) if started and deadline else 0
+def _allowed_s(job: Job) -> int:
+    if job.started_ms is None or job.deadline_ms is None:
+        return 0
+    return round((job.deadline_ms - job.started_ms) / 1000)
 
 
-def over_budget(agent: Agent, claim: Claim) -> Failure | None:
-    """A token ceiling that this job has reached."""
+def find_spent_budget(agent: Agent, claim: Claim) -> Failure | None:
+    """The failure of a job that has reached a ceiling on tokens."""
     usage, limits = claim.job.usage, agent.limits
     for name, used, limit in (
         ("max_input_tokens", usage.input_tokens, limits.max_input_tokens),
@@ -50,9 +49,9 @@ def over_budget(agent: Agent, claim: Claim) -> Failure | None:
     return None
 
 
-def ending(claim: Claim, failure: Failure, *, dead_ms: int, worker: str, tries: tuple[Try, ...] = ()) -> Ending:
-    """The ending that a failure means: cancelled and timed out are final, everything else is a dead letter to replay."""
-    repair = NOT_RUN.format(why=failure.kind.value)
+def make_ending(claim: Claim, failure: Failure, *, dead_ms: int, worker: str, tries: tuple[Try, ...] = ()) -> Ending:
+    """The ending for a failure: `cancelled` and `timed_out` are final, everything else is a dead letter."""
+    repair = NO_RESULT.format(why=failure.kind.value)
     if claim.ending == "cancelled":
         return Ending(status=JobStatus.CANCELLED, failure=failure, repair=repair)
     if claim.ending == "timed_out":
@@ -71,8 +70,8 @@ def ending(claim: Claim, failure: Failure, *, dead_ms: int, worker: str, tries: 
     return Ending(status=JobStatus.DEAD_LETTERED, failure=failure, letter=letter)
 
 
-def tries_of(records: list[TraceRecord], step: str) -> tuple[Try, ...]:
-    """Earlier attempts at a step, from the job's trace."""
+def earlier_tries(records: list[TraceRecord], step: str) -> tuple[Try, ...]:
+    """The failed attempts at a step, from the job's trace."""
     return tuple(
         Try(at_ms=record.ended_ms, worker=record.worker, attempt=record.attempt, failure=record.failure)
         for record in records

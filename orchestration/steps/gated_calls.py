@@ -1,15 +1,16 @@
-"""The calls that pass the gate: what a model turn and a tool with a `downstream` ask the coordinator for."""
+"""Calls that pass the gate: a model call, a summary, a call of a tool with a `downstream`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.agents.model_names import ModelName
 from midwatch.orchestration.errors import ModelError
-from midwatch.orchestration.ports import Gate, Model
-from midwatch.orchestration.protocol.calls import Call, Report
+from midwatch.orchestration.ports import Gate, Model, Piggyback
+from midwatch.orchestration.protocol.calls import Call, Report, Settlement
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.compactions import CompactionWork
 from midwatch.orchestration.tokens.estimate import PRIOR
@@ -18,13 +19,47 @@ from midwatch.orchestration.tools.declaration import Tool
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import Job
 from midwatch.schemas.model import ModelReply, ModelRequest
+from midwatch.schemas.step import Defer
 
 COMMIT_MS = 5_000
-"""Beyond the bound on a call: time to settle and commit what came of it."""
+"""Added to the bound on a call: the time to settle it and to commit its result."""
+
+
+class GatedCalls:
+    """The calls of one attempt: admitted, made, settled. A step makes one call at a time."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._unsettled: tuple[Call, Report] | None = None
+        self.settlement = Settlement()
+        """The coordinator's answer to the last report of a failure."""
+
+    def admit(self, call: Call) -> Defer | Failure | None:
+        """Ask the coordinator. None means that the call may start."""
+        self.settle()
+        return self._gate.admit(call)
+
+    def report(self, call: Call, report: Report) -> None:
+        """Take down how an admitted call went. A failure is settled now: the answer decides how to go on."""
+        self._unsettled = (call, report)
+        if report.failure:
+            self.settle()
+
+    def settle(self) -> None:
+        """Send the report that is still to be sent."""
+        unsettled, self._unsettled = self._unsettled, None
+        if unsettled:
+            self.settlement = self._gate.settle(*unsettled)
+
+    @contextmanager
+    def settle_with_commit(self) -> Iterator[Piggyback | None]:
+        """Hand the report to the commit in this block. If the block raises, the report is still to be sent."""
+        yield self._gate.settling(*self._unsettled) if self._unsettled else None
+        self._unsettled = None
 
 
 def model_call(agent: Agent, claim: Claim, request: ModelRequest, tokens: int, model: ModelName) -> Call:
-    """One model turn of about `tokens` input. The root job says what its whole lineage may use."""
+    """A model turn of about `tokens` input tokens. The root job states what its whole lineage may use."""
     usage, limits = claim.job.usage, agent.limits
     is_root = claim.job.root_id == claim.job.job_id
     return Call(
@@ -32,7 +67,7 @@ def model_call(agent: Agent, claim: Claim, request: ModelRequest, tokens: int, m
         downstream=str(model),
         lasts_ms=int(request.timeout_s * 1_000) + COMMIT_MS,
         input_tokens=tokens,
-        cached_tokens=tokens * usage.cached_tokens // max(1, usage.input_tokens),  # as much of it as so far
+        cached_tokens=tokens * usage.cached_tokens // max(1, usage.input_tokens),  # the same share as so far
         output_tokens=request.max_output_tokens,
         lineage_input_tokens=(limits.max_input_tokens or 0) if is_root else None,
         lineage_output_tokens=(limits.max_output_tokens or 0) if is_root else None,
@@ -40,7 +75,7 @@ def model_call(agent: Agent, claim: Claim, request: ModelRequest, tokens: int, m
 
 
 def summary_call(work: CompactionWork, job: Job, downstream: str, request: ModelRequest) -> Call:
-    """One call of a compaction's summarizer: of the job's lineage, beside its steps."""
+    """A call of the summarizer. It belongs to the job's lineage, but to none of its steps."""
     claim = Claim(
         ref=work.ref, fence=0, nonce=work.nonce, now_ms=0, job=job, attempt=0, losses=0, interrupted=False, ending=""
     )
@@ -53,22 +88,22 @@ def summary_call(work: CompactionWork, job: Job, downstream: str, request: Model
     )
 
 
-def asked(
+def tool_call(tool: Tool, claim: Claim) -> Call | None:
+    """A call of a tool. None when the tool declares no downstream."""
+    if not tool.downstream:
+        return None
+    return Call(claim=claim, downstream=tool.downstream, lasts_ms=int(tool.timeout_s * 1_000) + COMMIT_MS)
+
+
+def call_model(
     model: Callable[[], Model], request: ModelRequest, gate: Gate, call: Call
 ) -> tuple[ModelReply | Failure, Report]:
-    """The call itself, and what the coordinator is to be told of it."""
+    """Make an admitted call. Returns the reply or the failure, and the report for the coordinator."""
     try:
         reply = model().complete(request)
     except ModelError as error:
         return error.failure, Report(failure=error.failure, sent=error.sent, headers=error.ratelimit)
-    except Exception as error:  # a provider broke its promise: what it reserved must not stay reserved
+    except Exception as error:  # a provider broke its contract: what the call reserved must not stay reserved
         gate.settle(call, Report(failure=Failure(kind=FailureKind.INTERNAL, detail=type(error).__name__)))
         raise
     return reply, Report(usage=reply.usage, headers=reply.ratelimit or {}, latency_ms=reply.latency_ms)
-
-
-def tool_call(tool: Tool, claim: Claim) -> Call | None:
-    """One call of a tool; None when it declares no downstream."""
-    if not tool.downstream:
-        return None
-    return Call(claim=claim, downstream=tool.downstream, lasts_ms=int(tool.timeout_s * 1_000) + COMMIT_MS)

@@ -1,9 +1,8 @@
-"""A model turn: made to fit, admitted, asked, settled, read, committed; then what it called inline runs."""
+"""A model turn: make room, ask the gate, call the model, read the reply, commit; then run its inline calls."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -15,19 +14,20 @@ from midwatch.orchestration.errors import LeaseLost
 from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.commits import Ending, TurnCommit
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
-from midwatch.orchestration.steps import endings, make_room, read_reply
-from midwatch.orchestration.steps.child_jobs import orphaned
-from midwatch.orchestration.steps.gated_calls import asked, model_call
-from midwatch.orchestration.steps.inline_calls import run_inline
+from midwatch.orchestration.steps.attempt import Attempt
+from midwatch.orchestration.steps.child_jobs import is_orphan
+from midwatch.orchestration.steps.endings import find_spent_budget
+from midwatch.orchestration.steps.gated_calls import call_model, model_call
+from midwatch.orchestration.steps.inline_calls import run_inline_calls
+from midwatch.orchestration.steps.make_room import estimate_tokens, has_little_room, make_room
+from midwatch.orchestration.steps.read_reply import ReadReply, read_reply
 from midwatch.orchestration.tools.result_pages import answer_read_result
+from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.message import ToolCall, ToolMessage
 from midwatch.schemas.model import ModelReply, Stop
 from midwatch.schemas.step import Complete, Continue, Outcome, Park
-
-if TYPE_CHECKING:
-    from midwatch.orchestration.steps.runner import Attempt
 
 log = structlog.get_logger("midwatch.step")
 
@@ -36,95 +36,120 @@ class ModelStep:
     """Runs one model turn."""
 
     def __init__(self, attempt: Attempt, agent: Agent) -> None:
-        self.a = attempt
-        self.r = attempt.r
+        self.attempt = attempt
+        self.services = attempt.services
         self.agent = agent
         self.anchor: Anchor | None = None
-        """What the provider counted, for the next estimate."""
+        """The provider's count of this call, for the next estimate."""
         self.estimated_tokens = 0
-        self.offer: ladder.Offer
-        """Who is asked, and what with; known when it was."""
+        self.offer = ladder.usual_offer(agent)
+        """The model and the tools of the request."""
 
     def run(self) -> Outcome:
-        """Ask the model once; twice when the provider finds the request too long, or refuses its strict schemas."""
-        agent, claim, store = self.agent, self.a.claim, self.r.store
-        if not claim.job.agent_version:
-            store.set_limits(
-                claim,
-                agent_version=agent.version,
-                max_steps=agent.limits.max_steps,
-                timeout_ms=int(agent.limits.session_timeout_s * 1000),
-            )
-        if orphaned(store, claim.job):
-            self.a.claim = replace(claim, ending="cancelled")
-            return self.a.dead(Failure(kind=FailureKind.CANCELLED, detail="the job that asked for this one is over"))
-        if spent := endings.over_budget(agent, claim):
-            return self.a.dead(spent)
-        if ended := make_room.fit(self.a, agent):
+        """Call the model once; once more if the request was too long, or the provider refuses its strict schemas."""
+        if ended := self.check_limits() or make_room(self.attempt, self.agent):
             return ended
-        reply = self.called()
+        reply = self.ask_model()
         if isinstance(reply, Failure) and reply.kind is FailureKind.CONTEXT_OVERFLOW:
-            self.r.estimator.correct(str(agent.model), window.weight_of(agent, self.a.claim), None)
-            if ended := make_room.fit(self.a, agent, overflowed=True):
+            self.correct_estimate()
+            if ended := make_room(self.attempt, self.agent, overflowed=True):
                 return ended
-            reply = self.called()  # once more, within the same step
+            reply = self.ask_model()
         if isinstance(reply, Failure) and reply.kind is FailureKind.FORMAT_ERROR and self.offer.strict:
-            model = str(self.offer.model)
-            log.warning("ladder.strict_refused", agent=agent.name, model=model, detail=reply.detail[:300])
-            self.r.not_strict.add((agent.version, model))  # a grammar too large, a form that the vendor takes otherwise
-            reply = self.called()
+            self.give_up_strict(reply)
+            reply = self.ask_model()
         if isinstance(reply, Failure):
-            return self.a.failed(agent.retry_config, reply)
-        return self.commit(reply) if isinstance(reply, ModelReply) else reply
+            return self.attempt.retry_or_end(self.agent.retry_config, reply)
+        return self.end(reply) if isinstance(reply, ModelReply) else reply
 
-    def called(self) -> ModelReply | Failure | Outcome:
-        """Admission, then the call."""
-        behind = ladder.find_streak(self.agent, self.a.claim.log)
-        drifting = self.r.drift.open_tools(str(self.agent.model))
-        self.offer = ladder.make_offer(self.agent, behind, drifting, not_strict=self.r.not_strict)
-        self.a.asked = self.offer.changes
-        request = window.assemble(self.agent, self.a.claim, self.offer)
-        self.estimated_tokens = make_room.tokens_of(self.a, self.agent)
-        call = model_call(self.agent, self.a.claim, request, self.estimated_tokens, self.offer.model)
-        if refusal := self.a.admit(call):
-            return self.a.refused(refusal)
-        with self.r.leases.hold(self.a.claim, call.lasts_ms):
-            reply, report = asked(lambda: self.r.model(self.offer.model.provider), request, self.r.gate, call)
-            self.a.report(call, report)
+    def check_limits(self) -> Outcome | None:
+        """End a job whose parent is over or whose tokens are spent. At its first turn, set the limits of its agent."""
+        attempt, claim, limits = self.attempt, self.attempt.claim, self.agent.limits
+        if not claim.job.agent_version:
+            self.services.store.set_limits(
+                claim,
+                agent_version=self.agent.version,
+                max_steps=limits.max_steps,
+                timeout_ms=int(limits.session_timeout_s * 1000),
+            )
+        if is_orphan(self.services.store, claim.job):
+            attempt.claim = replace(claim, ending="cancelled")
+            failure = Failure(kind=FailureKind.CANCELLED, detail="the job that asked for this one is over")
+            return attempt.end_as_dead_letter(failure)
+        if spent := find_spent_budget(self.agent, claim):
+            return attempt.end_as_dead_letter(spent)
+        return None
+
+    def ask_model(self) -> ModelReply | Failure | Outcome:
+        """Ask the gate, then call the model. An outcome means that the gate did not admit the call."""
+        attempt, agent, claim = self.attempt, self.agent, self.attempt.claim
+        self.offer = self.choose_offer()
+        request = window.assemble(agent, claim, self.offer)
+        self.estimated_tokens = estimate_tokens(attempt, agent)
+        call = model_call(agent, claim, request, self.estimated_tokens, self.offer.model)
+        if refusal := attempt.gated_calls.admit(call):
+            return attempt.turn_back(refusal)
+        provider = self.offer.model.provider
+        with self.services.leases.hold(claim, call.lasts_ms):
+            reply, report = call_model(lambda: self.services.model(provider), request, self.services.gate, call)
+            attempt.gated_calls.report(call, report)
         if isinstance(reply, Failure):
             return reply
-        self.learned(reply)
+        self.learn_tokens(reply)
         if reply.stop is Stop.CONTEXT_FULL:
-            self.a.settle()  # now: to make room may take long
+            attempt.gated_calls.settle()  # now: making room may take long
             return Failure(kind=FailureKind.CONTEXT_OVERFLOW, detail="the model's window is full")
         return reply
 
-    def learned(self, reply: ModelReply) -> None:
-        """What the provider counted: the anchor of the next estimate."""
-        if not reply.usage.reported or reply.usage.input_tokens <= 0:
-            return
-        weight, model = window.weight_of(self.agent, self.a.claim), str(self.offer.model)
-        self.r.estimator.learn(model, weight, reply.usage.input_tokens, self.a.claim.anchor)
-        self.anchor = Anchor(weight, reply.usage.input_tokens, model)
+    def choose_offer(self) -> ladder.Offer:
+        """The request that follows the calls that were refused before: the usual one, or a rung of the ladder."""
+        streak = ladder.find_streak(self.agent, self.attempt.claim.log)
+        drifting = self.services.drift.open_tools(str(self.agent.model))
+        offer = ladder.make_offer(self.agent, streak, drifting, not_strict=self.services.not_strict)
+        self.attempt.changed_request = offer.changes
+        return offer
 
-    def commit(self, reply: ModelReply) -> Outcome:
-        """Make the reply the truth, then run what it called inline."""
-        agent, claim, store = self.agent, self.a.claim, self.r.store
-        read = read_reply.read(agent, claim, reply, self.offer.model.provider)
-        self.a.drift = self.drift_fields(read, reply)
+    def correct_estimate(self) -> None:
+        """The request was too long although the estimate said that it fits."""
+        self.services.estimator.correct(str(self.agent.model), window.weight_of(self.agent, self.attempt.claim), None)
+
+    def give_up_strict(self, failure: Failure) -> None:
+        """Remember that the provider refuses these strict schemas: too large a grammar, or another form of it."""
+        model = str(self.offer.model)
+        log.warning("ladder.strict_refused", agent=self.agent.name, model=model, detail=failure.detail[:300])
+        self.services.not_strict.add((self.agent.version, model))
+
+    def learn_tokens(self, reply: ModelReply) -> None:
+        """Keep the provider's count as the anchor of the next estimate."""
+        tokens = reply.usage.input_tokens
+        if not reply.usage.reported or tokens <= 0:
+            return
+        weight, model = window.weight_of(self.agent, self.attempt.claim), str(self.offer.model)
+        self.services.estimator.learn(model, weight, tokens, self.attempt.claim.anchor)
+        self.anchor = Anchor(weight, tokens, model)
+
+    def end(self, reply: ModelReply) -> Outcome:
+        """Read the reply: an answer completes the job, a failure ends or parks it, anything else is committed as a turn."""
+        attempt, agent = self.attempt, self.agent
+        read = read_reply(agent, attempt.claim, reply, self.offer.model.provider)
+        attempt.drift = self.drift_fields(read, reply)
         if read.failure and read.refusals and agent.asks_human("repeated_failure"):
-            return self.a.parked(Park(question=read.failure.detail, reason="repeated_failure"))
+            return attempt.park(Park(question=read.failure.detail, reason=ParkReason.REPEATED_FAILURE))
         if read.failure:
-            return self.a.failed(agent.retry_config, read.failure, reply)
+            return attempt.retry_or_end(agent.retry_config, read.failure, reply)
         if read.output is not None:
-            ending = Ending(
-                JobStatus.COMPLETED, read.output, messages=(read.assistant,), usage=reply.usage, anchor=self.anchor
-            )
-            return self.a.finish(ending, Complete(output=read.output), reply)
-        pages = [self.paged(reply, call) for call in read.pages]
+            messages = (read.assistant,)
+            ending = Ending(JobStatus.COMPLETED, read.output, messages=messages, usage=reply.usage, anchor=self.anchor)
+            return attempt.finish(ending, Complete(output=read.output), reply)
+        return self.commit_turn(read, reply)
+
+    def commit_turn(self, read: ReadReply, reply: ModelReply) -> Outcome:
+        """Commit the turn, then run what it called inline."""
+        attempt, claim, services = self.attempt, self.attempt.claim, self.services
+        pages = [self.answer_page(reply, call) for call in read.pages]
         owed = tuple(claim.ref.call(row.ordinal) for row in read.calls if not row.started)
         outcome = Continue(next=owed if read.calls else (claim.ref.model_turn(claim.ref.turn + 1),))
-        trace = self.a.trace(outcome, reply, invalid=tuple(read.invalid))
+        trace = attempt.trace(outcome, reply, invalid=tuple(read.invalid))
         trace = trace.model_copy(update={"estimated_tokens": self.estimated_tokens})
         commit = TurnCommit(
             messages=(read.assistant, *read.answers, *pages),
@@ -135,42 +160,43 @@ class ModelStep:
             invalid_calls=len(read.invalid),
             children=read.children,
             anchor=self.anchor,
-            drift=self.a.drift,
+            drift=attempt.drift,
         )
-        with self.a.along() as along:
-            done = store.commit_turn(claim, commit, along)
-        if done is TurnCommitted.LOST:
+        with attempt.gated_calls.settle_with_commit() as settlement:
+            committed = services.store.commit_turn(claim, commit, settlement)
+        if committed is TurnCommitted.LOST:
             raise LeaseLost
-        if make_room.little_room(agent, claim, reply.usage.input_tokens + reply.usage.output_tokens):
-            self.r.compact_beside(claim.ref.compaction())
-        self.r.observe(claim, trace, outcome)
-        if read.inline and done is TurnCommitted.COMMITTED:
-            run_inline(self.a, agent, read.inline)
+        if has_little_room(self.agent, reply.usage.input_tokens + reply.usage.output_tokens):
+            services.request_compaction(claim.ref.compaction())
+        services.observe(claim, trace, outcome)
+        if read.inline and committed is TurnCommitted.COMMITTED:
+            run_inline_calls(attempt, self.agent, read.inline)
         return outcome
 
-    def drift_fields(self, read: read_reply.Turn, reply: ModelReply) -> tuple[str, ...]:
-        """What the fleet counts of it: calls, and answers that have a schema or were sent back.
+    def drift_fields(self, read: ReadReply, reply: ModelReply) -> tuple[str, ...]:
+        """The drift counters of this turn: calls, and answers that a schema judged or that were sent back.
 
-        A tool that does not exist is counted without its name: a model may invent any number.
+        A tool that does not exist is counted without its name: a model may invent any number of names.
         """
         model, tokens = str(self.offer.model), reply.usage.input_tokens or self.estimated_tokens
         known = {*(spec.name for spec in self.agent.toolbox.specs), *ladder.RUNTIME_TOOLS, ladder.ANSWER}
 
-        def named(tool: str) -> str:
+        def count_as(tool: str) -> str:
             return tool if tool in known else "(unknown)"
 
         made = [call.name for call in reply.tool_calls]
-        if read.answered(self.agent):
+        if read.has_judged_answer(self.agent):
             made.append(ladder.ANSWER)
         return (
-            *(counts.call_field(model, named(tool), tokens) for tool in made),
-            *(counts.invalid_field(model, named(one.tool), tokens, one.kind) for one in read.refusals),
+            *(counts.call_field(model, count_as(tool), tokens) for tool in made),
+            *(counts.invalid_field(model, count_as(one.tool), tokens, one.kind) for one in read.refusals),
             *(counts.invalid_field(model, tool, tokens, counts.SHADOW) for tool in read.shadowed),
         )
 
-    def paged(self, reply: ModelReply, call: ToolCall) -> ToolMessage:
-        """Answer one call of the runtime's own tools."""
+    def answer_page(self, reply: ModelReply, call: ToolCall) -> ToolMessage:
+        """Answer one call of `read_result` or `recall`, the runtime's own tools."""
+        store, claim = self.services.store, self.attempt.claim
         if call.name == RECALL.name:
             ordinal = next(place for place, one in enumerate(reply.tool_calls) if one is call)
-            return answer_recall(self.r.store, self.a.claim, call, ordinal)
-        return answer_read_result(self.r.store, self.a.claim, reply, call)
+            return answer_recall(store, claim, call, ordinal)
+        return answer_read_result(store, claim, reply, call)

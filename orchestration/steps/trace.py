@@ -1,4 +1,4 @@
-"""The record of one attempt: what the waterfall, the dead letter and the findings are made of."""
+"""The record of one attempt. The waterfall, the dead letter and the findings are made from it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from midwatch.schemas.step import Outcome
 from midwatch.schemas.trace import TraceRecord
 
 
-def record(
+def make_record(
     claim: Claim,
     outcome: Outcome,
     reply: ModelReply | None,
@@ -22,7 +22,10 @@ def record(
     span_ms: tuple[int, int],
     asked: str = "",
 ) -> TraceRecord:
-    """One attempt, from `span_ms[0]` to `span_ms[1]` by the server's time. `word` when the outcome's own does not say it."""
+    """Make the record of one attempt, which took from `span_ms[0]` to `span_ms[1]` by the server's time.
+
+    `word` replaces the outcome's name where that does not say how the job ended.
+    """
     return TraceRecord(
         step=claim.ref.step,
         kind=claim.ref.kind,

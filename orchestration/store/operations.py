@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from midwatch.orchestration.store.records import following, job_of, member, memb
 from midwatch.orchestration.store.scripts import Arg
 from midwatch.orchestration.store.sessions import Conversations
 from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
+from midwatch.schemas.decision import Verdict
 from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.step import StepKind, StepRef
 from midwatch.schemas.trace import TraceRecord
@@ -137,11 +139,9 @@ class Operations(Conversations):
         if job.status is not JobStatus.PARKED or step is None:
             raise Refused(f"job {job_id!r} is {job.status}, not parked: there is nothing to decide")
         ref = self._ref(job_id).model_copy(update={"step": step})
-        about_effect = job.waiting is not None and job.waiting.reason.startswith("unknown_effect")
-        why = ("unknown_effect " if about_effect else "") + reason.replace("|", "/")[:500]
-        verdict = "approved" if approve else f"rejected:{why}"
+        verdict = Verdict.APPROVE if approve else Verdict.REJECT
         queue = 13 if ref.kind is StepKind.MODEL else 14
-        if not self._script("resolve", ref, (step, member(ref), verdict, "", queue)):
+        if not self._script("resolve", ref, (step, member(ref), verdict, json.dumps(reason[:500]), "", queue)):
             return False
         self._announce((ref,))
         return True

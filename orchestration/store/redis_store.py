@@ -17,6 +17,7 @@ from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.commits import Ending, ResultCommit, TurnCommit
 from midwatch.orchestration.protocol.store_replies import LeaseState, TurnCommitted
 from midwatch.orchestration.store.compaction import Compacting
+from midwatch.orchestration.store.decisions import read_decision
 from midwatch.orchestration.store.log_cache import Held, LogCache, encode
 from midwatch.orchestration.store.reads import Shelf
 from midwatch.orchestration.store.records import (
@@ -134,7 +135,7 @@ class RedisStore(Shelf, Compacting):
             ending=ending.decode(),
             call=ToolCall.model_validate_json(call) if call else None,
             group=groups + (1 if mark else 0),
-            verdict=verdict.decode(),
+            decision=read_decision(verdict.decode()),
             log=held.messages,
             log_weight=held.weight,
             memory=held.memory,
@@ -205,7 +206,8 @@ class RedisStore(Shelf, Compacting):
 
     def park(self, claim: Claim, park: Park, trace: TraceRecord) -> bool:
         """See `ports.Store.park`."""
-        waiting = json.dumps({"step": claim.ref.step, "reason": f"{park.reason}: {park.question}"})
+        reason = f"{park.reason}: {park.question}"
+        waiting = json.dumps({"step": claim.ref.step, "reason": reason, "kind": park.reason.value})
         args = (
             claim.ref.step, claim.fence, member(claim.ref), "parked", 0, trace.model_dump_json(exclude_none=True), waiting,
         )  # fmt: skip

@@ -17,13 +17,14 @@ from midwatch.orchestration.ports import Gate, Model
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.steps.leases import Hold, LeaseKeeper
 from midwatch.orchestration.steps.runner import StepRunner
+from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.testing.local_operations import MemoryOperations
 from midwatch.orchestration.testing.local_store import MemoryStore
 from midwatch.orchestration.testing.manual_clock import ManualClock
 from midwatch.schemas.job import JobResult, JobStatus
 from midwatch.schemas.message import Message
 from midwatch.schemas.model import ModelReply, ModelRequest
-from midwatch.schemas.step import StepKind, StepRef
+from midwatch.schemas.step import StepRef
 from midwatch.schemas.trace import TraceRecord
 
 MAX_STEPS = 10_000
@@ -94,20 +95,22 @@ class InlineFleet:
         self.store = MemoryStore(self.clock, self.published.extend)
         self.operations = MemoryOperations(self.store)
         self.runner = StepRunner(
-            store=self.store,
-            agents=Registry(agents),
-            model=lambda provider: self.model,
-            gate=gate or OpenGate(),
-            leases=UnrenewedLeases(self.store),
-            clock=self.clock,
-            worker="inline",
-            rng=random.Random(seed),
-            compact_beside=self.published.append,
+            Services(
+                store=self.store,
+                agents=Registry(agents),
+                model=lambda provider: self.model,
+                gate=gate or OpenGate(),
+                leases=UnrenewedLeases(self.store),
+                clock=self.clock,
+                worker="inline",
+                rng=random.Random(seed),
+                request_compaction=self.published.append,
+            )
         )
 
     def enqueue(self, agent: Agent, input: str, *, session_id: str | None = None) -> str:
         """Record a job; its id. Nothing runs yet."""
-        self.runner.agents.add(agent)
+        self.runner.services.agents.add(agent)
         job = new_job(agent, input, session_id=session_id)
         self.store.enqueue(job, on_interrupt=self.operations.cancel)
         return job.job_id
@@ -128,10 +131,7 @@ class InlineFleet:
                     f"job {job_id} is {job.status} and no step is left: does another job hold its session?"
                 )
             ref = self.published.popleft()
-            if ref.kind is StepKind.COMPACT:
-                self.runner.compact(ref)
-            else:
-                self.runner.run(ref)
+            self.runner.run(ref)
             if error := getattr(self.model, "error", None):
                 raise error
         raise ConfigError(

@@ -8,6 +8,7 @@ from midwatch.orchestration.store.operations import DISCARDED
 from midwatch.orchestration.testing.local_state import JobState
 from midwatch.orchestration.testing.local_store import MemoryStore
 from midwatch.schemas.deadletter import DeadLetterRecord
+from midwatch.schemas.decision import HumanDecision, Verdict
 from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.message import Message
 from midwatch.schemas.step import StepKind, StepRef
@@ -120,7 +121,13 @@ class MemoryOperations:
         row = job.rows.get(step)
         if row is None or row.state is not RowState.PARKED:
             return False
-        row.state, row.until_ms, row.verdict = RowState.PENDING, 0, "approved" if approve else f"rejected:{reason}"
+        asked = row.why.kind if row.why else None
+        row.state, row.until_ms = RowState.PENDING, 0
+        row.decision = (
+            HumanDecision(verdict=Verdict.APPROVE)
+            if approve
+            else HumanDecision(verdict=Verdict.REJECT, about=asked, reason=reason[:500])
+        )
         parked = job.parked()
         job.update(
             status=JobStatus.PARKED if parked else JobStatus.RUNNING,

@@ -12,6 +12,7 @@ from midwatch.orchestration.ports import Clock
 from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.claims import Claim, RowState
 from midwatch.schemas.deadletter import DeadLetterRecord
+from midwatch.schemas.decision import HumanDecision
 from midwatch.schemas.job import Job, JobStatus, NewJob, Waiting
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message, ToolCall, ToolMessage
@@ -32,7 +33,7 @@ class Row:
     nonce: str = ""
     begun: bool = False
     """It had begun under an earlier claim whose worker vanished: an effect may have happened."""
-    verdict: str = ""
+    decision: HumanDecision | None = None
     call: ToolCall | None = None
     why: Waiting | None = None
     """What a parked step asks."""

@@ -182,7 +182,7 @@ class MemoryStore(MemoryShelf, MemoryCompacting):
         if row is None:
             return False
         job = self.state.jobs[claim.ref.job_id]
-        row.why = Waiting(step=claim.ref.step, reason=f"{park.reason}: {park.question}")
+        row.why = Waiting(step=claim.ref.step, reason=f"{park.reason}: {park.question}", kind=park.reason)
         row.state, row.nonce, row.until_ms = RowState.PARKED, "", 0
         row.begun = False  # a human decides now, knowing it
         self.state.settle(claim.ref)

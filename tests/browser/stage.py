@@ -99,7 +99,7 @@ class Stage:
 
     def kill(self, claim: Claim, failure: Failure = BROKEN) -> str:
         """End the job as a dead letter."""
-        ending = endings.ending(claim, failure, dead_ms=claim.now_ms, worker="stage")
+        ending = endings.make_ending(claim, failure, dead_ms=claim.now_ms, worker="stage")
         assert self.store.finish(claim, ending, self.trace(claim, "dead_letter", failure=failure))
         return claim.ref.job_id
 

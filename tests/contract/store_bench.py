@@ -17,6 +17,7 @@ from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.orchestration.testing.local_operations import MemoryOperations
 from midwatch.orchestration.testing.local_store import MemoryStore
 from midwatch.schemas.deadletter import DeadLetterRecord
+from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.message import AssistantMessage, Text, ToolCall, ToolMessage
@@ -170,4 +171,4 @@ def not_now(after_ms: int = HOUR_MS, *, counts: bool = False) -> Defer:
     return Defer(after_ms=after_ms, reason="the provider is busy", counts_as_attempt=counts)
 
 
-ASK = Park(question="May tool_0 run?", reason="tool_approval")
+ASK = Park(question="May tool_0 run?", reason=ParkReason.TOOL_APPROVAL)

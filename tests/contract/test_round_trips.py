@@ -21,6 +21,7 @@ from midwatch.orchestration.protocol.calls import Call, Report
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.steps.runner import StepRunner
+from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.limits import Limits
@@ -151,7 +152,7 @@ def test_a_step_makes_no_more_round_trips_than_it_must(
     agent = Agent("clerk", MODEL, "You help.", tools=[look_up, weigh, buy])
     clock = SystemClock()
     leases = Unrenewed(store.renew, clock, HOUR_MS)
-    runner = StepRunner(store, Registry([agent]), lambda provider: model, gate, leases, clock, "w1")
+    runner = StepRunner(Services(store, Registry([agent]), lambda provider: model, gate, leases, clock, "w1"))
 
     def trips(job_id: str) -> list[int]:
         job = new_job(job_id, f"s-{job_id}", agent="clerk", agent_version=agent.version)

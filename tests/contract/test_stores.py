@@ -9,10 +9,11 @@ import pytest
 from midwatch.orchestration.errors import NotFound, Refused
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.store_replies import LeaseState, TurnCommitted
+from midwatch.schemas.decision import HumanDecision, ParkReason, Verdict
 from midwatch.schemas.job import JobStatus, Parent
 from midwatch.schemas.message import ToolMessage, UserMessage
 from midwatch.schemas.model import Usage
-from midwatch.schemas.step import StepRef
+from midwatch.schemas.step import Park, StepRef
 from tests.contract.store_bench import (
     ASK,
     Bench,
@@ -333,6 +334,10 @@ def test_a_due_step_is_handed_to_one_steward(bench):
     assert bench.sweep(patience_ms=0) == []
 
 
+YES = HumanDecision(verdict=Verdict.APPROVE)
+NO = HumanDecision(verdict=Verdict.REJECT, about=ParkReason.TOOL_APPROVAL, reason="too much")
+
+
 def test_a_parked_step_waits_for_a_human_and_the_first_decision_wins(bench):
     """Nothing runs meanwhile; then the call is owed again, with the verdict."""
     _, (call,) = bench.to_calls(1)
@@ -348,7 +353,7 @@ def test_a_parked_step_waits_for_a_human_and_the_first_decision_wins(bench):
         bench.operations.decide("job-1", "1.0", approve=True)
     assert bench.published() == ["job-1/1.0"]
     decided = bench.claim(call)
-    assert (decided.verdict, decided.job.status, decided.job.waiting) == ("rejected:too much", JobStatus.RUNNING, None)
+    assert (decided.decision, decided.job.status, decided.job.waiting) == (NO, JobStatus.RUNNING, None)
 
 
 def test_two_parked_calls_are_decided_one_by_one(bench):
@@ -364,7 +369,21 @@ def test_two_parked_calls_are_decided_one_by_one(bench):
     assert bench.store.job("job-1").status is JobStatus.PARKED
     assert bench.operations.decide("job-1", approve=True) is True
     assert bench.store.job("job-1").status is JobStatus.RUNNING
-    assert {bench.claim(ref).verdict for ref in calls[:2]} == {"approved"}
+    assert [bench.claim(ref).decision for ref in calls[:2]] == [YES, YES]
+
+
+@pytest.mark.parametrize("words", ["unknown_effect is not my word", "rejected:|{}", 'a "quoted" | bar\n\\', ""])
+def test_a_decision_answers_the_question_of_its_own_step(bench, words):
+    """Two calls of a turn are parked for different reasons: each decision says about what, and the words stay words."""
+    _, calls = bench.to_calls(2)
+    for ref, reason in zip(calls, (ParkReason.TOOL_APPROVAL, ParkReason.UNKNOWN_EFFECT), strict=True):
+        claim = bench.claim(ref)
+        bench.store.park(claim, Park(question="May it?", reason=reason), trace_of(claim, "park"))
+    for step in ("1.1", "1.0"):
+        assert bench.operations.decide("job-1", step, approve=False, reason=words)
+    decisions = [bench.claim(ref).decision for ref in calls]
+    assert [one.about for one in decisions] == [ParkReason.TOOL_APPROVAL, ParkReason.UNKNOWN_EFFECT]
+    assert [one.reason for one in decisions] == [words, words]
 
 
 def test_a_call_that_waits_for_a_child_can_be_looked_at_any_time(bench):

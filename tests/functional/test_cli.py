@@ -13,6 +13,7 @@ from midwatch.orchestration.protocol.commits import CallRow, TurnCommit
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.steps import endings
 from midwatch.schemas.deadletter import PoisonRecord
+from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.message import AssistantMessage, Text, ToolCall
@@ -75,7 +76,7 @@ def dead(client: Client, session: str | None = None) -> str:
     """The id of a job that was just dead-lettered."""
     claim = claimed(client, session=session)
     failure = Failure(kind="auth_error", detail="401: the key is not valid", request_id="req_1")
-    ending = endings.ending(claim, failure, dead_ms=claim.now_ms, worker="w1")
+    ending = endings.make_ending(claim, failure, dead_ms=claim.now_ms, worker="w1")
     assert client.store.finish(claim, ending, trace_of(claim, "dead_letter", failure=failure))
     return claim.ref.job_id
 
@@ -95,8 +96,8 @@ def parked(client: Client) -> str:
     assert client.store.commit_turn(claim, turn) is TurnCommitted.COMMITTED
     step = client.store.claim(claim.ref.call(0), "nonce")
     assert isinstance(step, Claim)
-    park = Park(question="May refund run?", reason="tool_approval")
-    assert client.store.park(step, park, trace_of(step, "park", tool="refund", reason="tool_approval"))
+    park = Park(question="May refund run?", reason=ParkReason.TOOL_APPROVAL)
+    assert client.store.park(step, park, trace_of(step, "park", tool="refund", reason=ParkReason.TOOL_APPROVAL))
     return claim.ref.job_id
 
 

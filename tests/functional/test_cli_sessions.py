@@ -17,8 +17,10 @@ from midwatch.orchestration.agents.registry import Registry
 from midwatch.orchestration.errors import NotFound, Refused
 from midwatch.orchestration.keyspace import partition
 from midwatch.orchestration.protocol.compactions import Compaction, CompactionWork
-from midwatch.orchestration.steps.compaction_step import Compacted
+from midwatch.orchestration.steps.compaction_step import CompactionStep
+from midwatch.orchestration.steps.compactor import Compacted
 from midwatch.orchestration.steps.runner import StepRunner
+from midwatch.orchestration.steps.services import Services
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.message import AssistantMessage, Message, ToolMessage, UserMessage
@@ -62,14 +64,20 @@ class Worker:
         self.client, self.model = client, ScriptedModel([])
         clock = SystemClock()
         self.runner = StepRunner(
-            store=client.store,
-            agents=Registry([agent]),
-            model=lambda provider: self.model,
-            gate=OpenGate(),
-            leases=Unrenewed(client.store.renew, clock, client.store.lease_ms),
-            clock=clock,
-            worker="w1",
+            Services(
+                store=client.store,
+                agents=Registry([agent]),
+                model=lambda provider: self.model,
+                gate=OpenGate(),
+                leases=Unrenewed(client.store.renew, clock, client.store.lease_ms),
+                clock=clock,
+                worker="w1",
+            )
         )
+
+    def compact(self, ref: StepRef) -> Compacted:
+        """One compaction task, and its result."""
+        return CompactionStep(self.runner.services, ref).compact()
 
     def job(self, replies: list[Any], text: str, session_id: str = "s1", **options: Any) -> str:
         """A job, run turn by turn to its end."""
@@ -255,7 +263,7 @@ def test_an_operator_compacts_a_session_however_empty_it_is(run, worker, client)
     (message,) = client.store.client.lrange(maintenance(client), 0, -1)
     assert json.loads(message)["headers"]["task"] == "midwatch.compact"
     ref = StepRef(job_id=job_id, session_id="s1", step="0c")
-    assert worker.runner.compact(ref) is Compacted.DONE
+    assert worker.compact(ref) is Compacted.DONE
     after = client.sessions.show("s1")
     assert (before.compactions, after.compactions) == (0, 1)
     assert results(client.sessions.messages("s1")) != results(client.sessions.originals("s1"))
@@ -277,9 +285,9 @@ def test_a_compaction_under_way_is_not_asked_for_again(run, worker, client):
 def test_a_compaction_whose_job_or_agent_is_unknown_does_nothing(worker, client):
     """A message that outlived its job, or reached a worker without the agent, is no crash."""
     job_id = worker.job(["Hello."], "Hi.")
-    assert worker.runner.compact(StepRef(job_id="job-9", session_id="s1", step="0c")) is Compacted.NOTHING
-    worker.runner.agents._agents.clear()
-    assert worker.runner.compact(StepRef(job_id=job_id, session_id="s1", step="0c")) is Compacted.NOTHING
+    assert worker.compact(StepRef(job_id="job-9", session_id="s1", step="0c")) is Compacted.NOTHING
+    worker.runner.services.agents._agents.clear()
+    assert worker.compact(StepRef(job_id=job_id, session_id="s1", step="0c")) is Compacted.NOTHING
 
 
 @pytest.mark.parametrize("policy", ["summarize_and_trim", "trim_oldest", "escalate", "fail"])
@@ -291,7 +299,7 @@ def test_an_operators_word_counts_under_every_policy(client, policy):
     )  # fmt: skip
     worker = Worker(client, agent)
     job_id = worker.job([*(call("look_up", order=f"W-{n}") for n in range(4)), "Done."], "Four orders.")
-    assert worker.runner.compact(StepRef(job_id=job_id, session_id="s1", step="0c")) is Compacted.DONE
+    assert worker.compact(StepRef(job_id=job_id, session_id="s1", step="0c")) is Compacted.DONE
     assert results(client.sessions.originals("s1")) == [found(f"W-{n}") for n in range(4)]
 
 

@@ -11,6 +11,7 @@ import pytest
 from celery.events import EventReceiver
 from celery.events.state import State, Task
 
+from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.step import Complete, Continue, DeadLetter, Defer, Park
 from midwatch.workers.celery_app.app import make_app
@@ -116,7 +117,7 @@ def test_a_row_follows_its_job_and_tells_ids_only(ear: Ear, stage: Stage, events
 @pytest.mark.parametrize(
     ("word", "outcome", "state"),
     [
-        ("park", Park(question="May it?", reason="tool_approval"), "PARKED"),
+        ("park", Park(question="May it?", reason=ParkReason.TOOL_APPROVAL), "PARKED"),
         ("dead_letter", DeadLetter(failure=THROTTLED), "DEAD-LETTERED"),
         ("cancelled", DeadLetter(failure=THROTTLED), "CANCELLED"),
         ("timed_out", DeadLetter(failure=THROTTLED), "TIMED-OUT"),

@@ -11,6 +11,7 @@ from midwatch.orchestration.admission.redis_gate import RedisGate
 from midwatch.orchestration.agents.registry import Registry
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.steps.runner import StepRunner
+from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.schemas.failure import FailureKind
@@ -52,13 +53,15 @@ def test_a_turn_that_is_asked_twice_is_admitted_and_settled_twice(redis: redis_p
     clock = SystemClock()
     limits = {"scripted:m-1": Limits(rpm=6_000), "scripted:s-1": Limits(rpm=6_000)}
     runner = StepRunner(
-        store=store,
-        agents=Registry([agent]),
-        model=lambda provider: model,
-        gate=RedisGate(redis, keys, limits, 1, sleep_ms=clock.sleep_ms),
-        leases=Unrenewed(store.renew, clock, 60_000),
-        clock=clock,
-        worker="w1",
+        Services(
+            store=store,
+            agents=Registry([agent]),
+            model=lambda provider: model,
+            gate=RedisGate(redis, keys, limits, 1, sleep_ms=clock.sleep_ms),
+            leases=Unrenewed(store.renew, clock, 60_000),
+            clock=clock,
+            worker="w1",
+        )
     )
     job = new_job("job-1", "s1", agent="clerk")
     store.enqueue(job)

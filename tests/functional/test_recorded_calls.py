@@ -18,7 +18,7 @@ from referencing.jsonschema import DRAFT7, DRAFT202012
 from midwatch import Agent, tool
 from midwatch.orchestration.dialects import rules
 from midwatch.orchestration.errors import ConfigError
-from midwatch.orchestration.steps import read_reply
+from midwatch.orchestration.steps.read_reply import read_reply
 from midwatch.orchestration.tools.declaration import Tool
 from midwatch.orchestration.tools.toolbox import CheckedCall, RefusedCall, Toolbox
 from midwatch.orchestration.validation.arguments import parse_arguments
@@ -184,14 +184,12 @@ def test_a_reply_that_was_cut_off_runs_nothing_and_says_so() -> None:
     agent = Agent("clerk", "scripted:m-1", "You help.", tools=[box.get("get_user_details")])  # type: ignore[list-item]
     for raw in ('{"user_id": "mia', '{"user_id": "mia_li_3668"}'):
         call = ToolCall(id="1", name="get_user_details", raw_arguments=raw)
-        found = read_reply.read(agent, claim_of("1"), reply_of(call, stop=Stop.LENGTH))
+        found = read_reply(agent, claim_of("1"), reply_of(call, stop=Stop.LENGTH))
         assert found.invalid == ["get_user_details: cut_off"]
         assert found.calls == []
-    found = read_reply.read(
-        agent, claim_of("1"), reply_of(call.model_copy(update={"raw_arguments": '{"user_id": "mia'}))
-    )
+    found = read_reply(agent, claim_of("1"), reply_of(call.model_copy(update={"raw_arguments": '{"user_id": "mia'})))
     assert found.invalid == ["get_user_details: cut_off"]
-    found = read_reply.read(agent, claim_of("1"), reply_of(call.model_copy(update={"raw_arguments": "{'user_id': 1}"})))
+    found = read_reply(agent, claim_of("1"), reply_of(call.model_copy(update={"raw_arguments": "{'user_id': 1}"})))
     assert found.invalid == ["get_user_details: bad_json"]
 
 

@@ -16,6 +16,7 @@ from midwatch.orchestration.agents.registry import Registry
 from midwatch.orchestration.client.new_job import new_job
 from midwatch.orchestration.keyspace import PARTITIONS, Keyspace
 from midwatch.orchestration.steps.runner import StepRunner
+from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.records import ref_of
 from midwatch.orchestration.store.redis_store import RedisStore
@@ -161,14 +162,16 @@ class BadFleet:
     def hire(self) -> StepRunner:
         """A worker, in place of one that died. The name is the same, as after a restart of a container."""
         return StepRunner(
-            store=self.mortal,  # type: ignore[arg-type]
-            agents=Registry([self.agent]),
-            model=lambda provider: self.world,
-            gate=OpenGate(),
-            leases=self.leases,
-            clock=Stopped(),
-            worker="box-1.7",
-            rng=self.random,
+            Services(
+                store=self.mortal,  # type: ignore[arg-type]
+                agents=Registry([self.agent]),
+                model=lambda provider: self.world,
+                gate=OpenGate(),
+                leases=self.leases,
+                clock=Stopped(),
+                worker="box-1.7",
+                rng=self.random,
+            )
         )
 
     def run(self) -> Job:

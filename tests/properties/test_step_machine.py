@@ -24,6 +24,7 @@ from midwatch.orchestration.protocol.commits import CallRow, Ending, ResultCommi
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.testing.local_state import JobState
 from midwatch.schemas.deadletter import DeadLetterRecord
+from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import JobStatus, SessionPolicy
 from midwatch.schemas.message import AssistantMessage, NoteMessage, Text, ToolCall, ToolMessage
@@ -263,7 +264,10 @@ class StepMachine(RuleBasedStateMachine):
     def park(self, pick):
         _, real, model = self.claimed(pick)
         need(not real.ending)
-        held, args = self.holds(model), (Park(question="May it?", reason="tool_approval"), trace_of(real, "park"))
+        held, args = (
+            self.holds(model),
+            (Park(question="May it?", reason=ParkReason.TOOL_APPROVAL), trace_of(real, "park")),
+        )
         assert self.stores.both("park", (real, *args), (model, *args))[0] == held
 
     @precondition(lambda self: self.claims)

@@ -12,6 +12,7 @@ from typing import Any
 
 from midwatch.orchestration.keyspace import Keyspace, partition
 from midwatch.orchestration.protocol.claims import Claim
+from midwatch.orchestration.store.decisions import read_decision
 from midwatch.orchestration.store.log_cache import LogCache
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.records import job_of, member, ref_of, step_keys
@@ -222,7 +223,7 @@ def _plain(value: Any) -> Any:
         plain["waiting"] = {**plain["waiting"], "until_ms": None} if plain["waiting"] else None
         return plain | {name: getattr(value, name) is None for name in TIMES}
     if isinstance(value, Claim):
-        names = ("ref", "fence", "nonce", "attempt", "losses", "interrupted", "ending", "call", "group", "verdict")
+        names = ("ref", "fence", "nonce", "attempt", "losses", "interrupted", "ending", "call", "group", "decision")
         return {name: getattr(value, name) for name in (*names, "log", "flags")} | {"job": _plain(value.job)}
     if isinstance(value, tuple) and value and isinstance(value[0], list):  # a sweep
         return sorted(ref.model_dump_json() for ref in value[0]), value[1] > 0, value[1] < 0
@@ -232,14 +233,14 @@ def _plain(value: Any) -> Any:
 def _row_of(row: Row) -> tuple[Any, ...]:
     raw = row.call.raw_arguments if row.call else None
     numbers = (row.fence, _when(row.until_ms), row.attempt, row.losses)
-    return (row.state, *numbers, row.nonce, row.begun, row.verdict, raw)
+    return (row.state, *numbers, row.nonce, row.begun, row.decision, raw)
 
 
 def _row(text: str, call: str | None) -> tuple[Any, ...]:
-    state, fence, until_ms, attempt, losses, nonce, verdict = text.split("|")
+    state, fence, until_ms, attempt, losses, nonce, decided = text.split("|", 6)
     raw = ToolCall.model_validate_json(call).raw_arguments if call else None
     begun, nonce = nonce.startswith("!"), nonce.removeprefix("!")
-    return state, int(fence), _when(int(until_ms)), int(attempt), int(losses), nonce, begun, verdict, raw
+    return state, int(fence), _when(int(until_ms)), int(attempt), int(losses), nonce, begun, read_decision(decided), raw
 
 
 def _ref(entry: bytes) -> StepRef:

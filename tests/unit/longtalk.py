@@ -119,7 +119,7 @@ class Talk:
         self.asked: list[str] = []
         """Steps of the compactions that were set off beside the job."""
         self._beside = beside
-        self.fleet.runner.compact_beside = self._compact_beside
+        self.fleet.runner.services.request_compaction = self._compact_beside
 
     def _compact_beside(self, ref: Any) -> None:
         assert ref.kind is StepKind.COMPACT

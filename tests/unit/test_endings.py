@@ -27,7 +27,7 @@ FAILURE = Failure(kind=FailureKind.PROVIDER_ERROR, detail="503")
 )
 def test_a_forced_ending_says_which_limit_was_met(ending, kind, says):
     """With the number, so that nobody has to look it up."""
-    failure = endings.forced(claim_of(ending=ending, losses=3))
+    failure = endings.failure_of_ending(claim_of(ending=ending, losses=3))
     assert failure.kind is kind
     assert says in failure.detail
 
@@ -36,7 +36,7 @@ def test_a_forced_ending_says_which_limit_was_met(ending, kind, says):
 def test_cancelled_and_timed_out_are_final(ending, status):
     """No dead letter, no held session; open calls are answered with the reason."""
     claim = claim_of(ending=ending)
-    made = endings.ending(claim, endings.forced(claim), dead_ms=5, worker="w1")
+    made = endings.make_ending(claim, endings.failure_of_ending(claim), dead_ms=5, worker="w1")
     assert (made.status, made.letter) == (JobStatus(status), None)
     assert made.repair
 
@@ -44,7 +44,7 @@ def test_cancelled_and_timed_out_are_final(ending, status):
 @pytest.mark.parametrize("ending", ["", "step_limit", "worker_lost"])
 def test_everything_else_is_a_dead_letter_with_its_evidence(ending):
     """Where it died, why, when, and every try before."""
-    earlier = endings.tries_of(
+    earlier = endings.earlier_tries(
         [
             trace("3.1", "defer", failure=FAILURE, ended_ms=3),
             trace("3.1", "defer"),
@@ -53,7 +53,7 @@ def test_everything_else_is_a_dead_letter_with_its_evidence(ending):
         "3.1",
     )
     claim = claim_of("3.1", ending=ending, attempt=1, call=tool_call("refund"))
-    made = endings.ending(claim, FAILURE, dead_ms=9, worker="w2", tries=earlier)
+    made = endings.make_ending(claim, FAILURE, dead_ms=9, worker="w2", tries=earlier)
     letter = made.letter
     assert made.status is JobStatus.DEAD_LETTERED
     assert (letter.step, letter.kind, letter.tool, letter.failure) == ("3.1", StepKind.TOOL, "refund", FAILURE)
@@ -77,7 +77,7 @@ def trace(step, outcome, *, failure=None, ended_ms=2):
 def test_a_token_ceiling_ends_the_job_where_it_is_reached():
     """Input and output each have their own."""
     agent = Agent("clerk", "scripted:m-1", "You help.", limits=RunLimits(max_input_tokens=100, max_output_tokens=50))
-    assert endings.over_budget(agent, claim_of(job_usage=Usage(input_tokens=99, output_tokens=49))) is None
-    spent = endings.over_budget(agent, claim_of(job_usage=Usage(input_tokens=100)))
+    assert endings.find_spent_budget(agent, claim_of(job_usage=Usage(input_tokens=99, output_tokens=49))) is None
+    spent = endings.find_spent_budget(agent, claim_of(job_usage=Usage(input_tokens=100)))
     assert (spent.kind, spent.detail) == (FailureKind.BUDGET_EXCEEDED, "max_input_tokens: 100 tokens used of 100")
-    assert "max_output_tokens" in endings.over_budget(agent, claim_of(job_usage=Usage(output_tokens=50))).detail
+    assert "max_output_tokens" in endings.find_spent_budget(agent, claim_of(job_usage=Usage(output_tokens=50))).detail

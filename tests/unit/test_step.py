@@ -106,7 +106,7 @@ def test_an_agent_that_is_not_loaded_here_is_waited_for():
     """A deployment rolls for minutes; after that it is a dead letter that says what to do."""
     fleet = InlineFleet(model=ScriptedModel([]))
     job_id = fleet.enqueue(Ledger().agent(), "hi")
-    fleet.runner.agents._agents.clear()
+    fleet.runner.services.agents._agents.clear()
     result = fleet.run(job_id)
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, FailureKind.INTERNAL)
     assert "MIDWATCH_AGENTS" in result.failure.detail
@@ -117,10 +117,73 @@ def test_a_cancelled_job_ends_even_where_its_agent_is_not_loaded():
     """Nothing of the agent is needed to end it."""
     fleet = InlineFleet(model=ScriptedModel([]))
     job_id = fleet.enqueue(Ledger().agent(), "hi")
-    fleet.runner.agents._agents.clear()
+    fleet.runner.services.agents._agents.clear()
     fleet.runner.run(fleet.published.popleft())
     fleet.operations.cancel(job_id)
     assert fleet.run(job_id).status is JobStatus.CANCELLED
+
+
+# --- what a human says
+
+
+def test_a_rejected_call_is_recorded_by_its_own_question():
+    """Two calls of a turn are parked: one had begun and its worker vanished, one never ran. Both are rejected."""
+    ledger = Ledger()
+    rules = [Escalation(when="tool_approval", tools=["refund"]), Escalation(when="unknown_effect", tools=["charge"])]
+
+    @tool
+    def refund(order: str) -> str:
+        """Pay back."""
+        return "paid"
+
+    fleet = InlineFleet(model=ScriptedModel([[call("charge", order="A"), call("refund", order="B")], "I will check."]))
+    job_id = fleet.enqueue(ledger.agent(tools=[refund], escalation=rules), "hi")
+    run_until(fleet, job_id, "1.0")
+    vanish(fleet, job_id, "1.0")
+    assert fleet.run(job_id).status is JobStatus.PARKED
+    fleet.operations.decide(job_id, "1.1", approve=False, reason="not now")
+    fleet.operations.decide(job_id, "1.0", approve=False, reason="not now")
+    assert fleet.run(job_id).status is JobStatus.COMPLETED
+    assert results(fleet, job_id) == [
+        f"{UNKNOWN_EFFECT} A human decided so. not now",
+        "A human rejected this call: not now",
+    ]
+    effects = {record.step: record.effect for record in fleet.trace(job_id) if record.effect}
+    assert effects == {"1.0": "unknown", "1.1": "none"}
+
+
+@pytest.mark.parametrize("words", ["unknown_effect", "unknown_effect: it is fine", "approved", "rejected:|{}", "x | y"])
+def test_a_humans_words_are_not_read_as_protocol(words):
+    """A call that never ran stays a call that never ran, whatever the reason begins with."""
+    ledger = Ledger()
+    agent = ledger.agent(escalation=[Escalation(when="tool_approval")])
+    fleet = InlineFleet(model=ScriptedModel([call("charge", order="A"), "As you say."]))
+    job_id = fleet.enqueue(agent, "hi")
+    fleet.run(job_id)
+    fleet.operations.decide(job_id, approve=False, reason=words)
+    assert fleet.run(job_id).status is JobStatus.COMPLETED
+    assert (ledger.did, results(fleet, job_id)) == ([], [f"A human rejected this call: {words}"])
+    assert [record.effect for record in fleet.trace(job_id) if record.step == "1.0" and record.effect] == ["none"]
+
+
+def test_a_tools_words_are_not_read_as_protocol():
+    """A tool may answer with the runtime's own sentence about a stopped reply: its calls ran, and the job goes on."""
+
+    @tool(idempotent=True)
+    def quote(n: int) -> str:
+        """Quote the runtime."""
+        raise ToolError("Not run: your reply stopped (length) before this call was complete. Make it again.")
+
+    @tool(idempotent=True)
+    def plain(n: int) -> str:
+        """Quote the runtime, as a plain result."""
+        return "Not run: your reply stopped (length) before this call was complete. Make it again."
+
+    agent = Agent("clerk", "scripted:m-1", "You help.", tools=[quote, plain])
+    asks = [call(name, n=1) for _ in range(3) for name in ("quote", "plain")]
+    fleet = InlineFleet(model=ScriptedModel([*asks, "Done."]))
+    result = fleet.run(fleet.enqueue(agent, "hi"))
+    assert (result.status, result.output) == (JobStatus.COMPLETED, "Done.")
 
 
 # --- effects
@@ -172,10 +235,10 @@ def test_that_it_had_begun_is_remembered_by_workers_that_do_not_know_the_agent()
     job_id = fleet.enqueue(agent, "hi")
     run_until(fleet, job_id, "1.0")
     vanish(fleet, job_id, "1.0")
-    fleet.runner.agents._agents.clear()
+    fleet.runner.services.agents._agents.clear()
     outcome = fleet.runner.run(fleet.published.popleft())
     assert isinstance(outcome, Defer)
-    fleet.runner.agents.add(agent)
+    fleet.runner.services.agents.add(agent)
     assert fleet.run(job_id).status is JobStatus.COMPLETED
     assert (ledger.did, results(fleet, job_id)) == ([], [UNKNOWN_EFFECT])
 
@@ -191,7 +254,7 @@ def test_inline_calls_hold_their_own_leases():
         return "noted"
 
     fleet = InlineFleet(model=ScriptedModel([[call("note", text="a"), call("note", text="b")], "Done."]))
-    hold = fleet.runner.leases.hold
+    hold = fleet.runner.services.leases.hold
 
     @contextmanager
     def watched(claim, at_most_ms):
@@ -199,7 +262,7 @@ def test_inline_calls_hold_their_own_leases():
             held.append(claim)
             yield one
 
-    fleet.runner.leases.hold = watched
+    fleet.runner.services.leases.hold = watched
     job_id = fleet.enqueue(Agent("clerk", "scripted:m-1", "You help.", tools=[note]), "hi")
     fleet.run(job_id)
     assert results(fleet, job_id) == ["noted", "noted"]
@@ -318,7 +381,7 @@ def test_a_defect_after_the_reply_leaves_nothing_reserved(monkeypatch):
     gate = Admissions()
     fleet = InlineFleet(model=ScriptedModel(["Done."]), gate=gate)
     job_id = fleet.enqueue(Ledger().agent(), "hi")
-    monkeypatch.setattr(fleet.runner.estimator, "learn", None)
+    monkeypatch.setattr(fleet.runner.services.estimator, "learn", None)
     assert fleet.run(job_id).failure.kind is FailureKind.INTERNAL
     assert [bool(report.usage) for report in gate.reports] == [True]
     assert gate.open == []
@@ -366,7 +429,8 @@ def test_tokens_of_a_reply_that_was_not_acceptable_are_paid_for_all_the_same():
     result = fleet.run(fleet.enqueue(Ledger().agent(), "hi"))
     assert result.failure.kind is FailureKind.OUTPUT_INVALID
     assert result.usage.output_tokens == sum(
-        record.usage.output_tokens for record in fleet.runner.store.trace(fleet.store.state.job(result.job_id).ref("1"))
+        record.usage.output_tokens
+        for record in fleet.runner.services.store.trace(fleet.store.state.job(result.job_id).ref("1"))
     )
     assert result.usage.output_tokens == 3 * (result.usage.output_tokens // 3) > 0
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from midwatch import Agent, Escalation, RunLimits, tool
 from midwatch.orchestration.drift import ladder
-from midwatch.orchestration.steps import read_reply
+from midwatch.orchestration.steps.read_reply import needs_approval, read_reply
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.message import NoteMessage, ToolMessage, UserMessage
 from midwatch.schemas.model import Stop
@@ -47,7 +47,7 @@ LOOK = tool_call("look_up", '{"order": "A-17"}')
 
 
 def read(*parts, to=AGENT, log=(), stop=None, step="1", **fields):
-    return read_reply.read(to, claim_of(step, log=log, **fields), reply_of(*parts, stop=stop))
+    return read_reply(to, claim_of(step, log=log, **fields), reply_of(*parts, stop=stop))
 
 
 def test_words_are_the_final_answer():
@@ -74,12 +74,12 @@ def test_an_inline_call_is_started_at_once_unless_a_human_must_decide():
 
 def test_who_decides_follows_the_tool_and_the_agent():
     """True, a function of the arguments, or an escalation of the agent."""
-    assert read_reply.needs_approval(AGENT, refund, {"amount": 101})
-    assert not read_reply.needs_approval(AGENT, refund, {"amount": 100})
-    assert read_reply.needs_approval(AGENT, wipe, {})
+    assert needs_approval(AGENT, refund, {"amount": 101})
+    assert not needs_approval(AGENT, refund, {"amount": 100})
+    assert needs_approval(AGENT, wipe, {})
     careful = agent(escalation=[Escalation(when="tool_approval", tools=("look_up",))])
-    assert read_reply.needs_approval(careful, look_up, {})
-    assert not read_reply.needs_approval(careful, add, {})
+    assert needs_approval(careful, look_up, {})
+    assert not needs_approval(careful, add, {})
 
 
 @pytest.mark.parametrize(
@@ -208,9 +208,9 @@ def test_children_are_counted_and_nested_no_deeper_than_allowed():
         "chief", "scripted:m-1", "You lead.", children=[child], limits=RunLimits(max_children=2, max_depth=1)
     )
     ask = tool_call("scout", '{"input": "go"}')
-    found = read_reply.read(parent, claim_of(job_children=1), reply_of(ask, ask))
+    found = read_reply(parent, claim_of(job_children=1), reply_of(ask, ask))
     assert (found.children, len(found.calls), len(found.answers)) == (1, 1, 1)
-    assert read_reply.read(parent, claim_of(job_depth=1), reply_of(ask)).calls == []
+    assert read_reply(parent, claim_of(job_depth=1), reply_of(ask)).calls == []
 
 
 def test_a_page_of_a_kept_result_is_not_a_tool_of_the_agent():

@@ -101,7 +101,7 @@ class JobEvents:
         A deferral that did not count as an attempt is not visible in the claim. Then the process's memory decides.
         """
         waiting = claim.job.waiting
-        if claim.verdict or (waiting and waiting.step == claim.ref.step and waiting.until_ms is None):
+        if claim.decision or (waiting and waiting.step == claim.ref.step and waiting.until_ms is None):
             return "parked"
         if claim.attempt or (waiting and waiting.step == claim.ref.step):
             return "deferred"

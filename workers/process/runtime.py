@@ -15,6 +15,7 @@ from midwatch.orchestration.client.client import Client
 from midwatch.orchestration.ports import Model
 from midwatch.orchestration.steps.leases import LeaseKeeper
 from midwatch.orchestration.steps.runner import StepRunner
+from midwatch.orchestration.steps.services import Services
 from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.celery_app.flower_events import JobEvents
 from midwatch.workers.providers import Credentials
@@ -46,23 +47,25 @@ class Runtime:
         clock = SystemClock()
         self.leases = LeaseKeeper(self.client.store.renew, clock, settings.lease_ms)
         self.runner = StepRunner(
-            store=self.client.store,
-            agents=self.agents,
-            model=make_model_loader(settings),
-            gate=RedisGate(
-                self.client.store.client,
-                self.client.operations.keys,
-                settings.limits,
-                settings.limits_version,
-                sleep_ms=clock.sleep_ms,
-            ),
-            leases=self.leases,
-            clock=clock,
-            worker=self.worker,
+            Services(
+                store=self.client.store,
+                agents=self.agents,
+                model=make_model_loader(settings),
+                gate=RedisGate(
+                    self.client.store.client,
+                    self.client.operations.keys,
+                    settings.limits,
+                    settings.limits_version,
+                    sleep_ms=clock.sleep_ms,
+                ),
+                leases=self.leases,
+                clock=clock,
+                worker=self.worker,
+            )
         )
-        self.runner.compact_beside = lambda ref: self.client.operations.publish((ref,))
+        self.runner.services.request_compaction = lambda ref: self.client.operations.publish((ref,))
         if settings.events:
-            self.runner.observe = JobEvents().observe
+            self.runner.services.observe = JobEvents().observe
 
 
 @cache

@@ -17,7 +17,7 @@ from midwatch.orchestration.client.client import Client
 from midwatch.orchestration.client.new_job import new_job
 from midwatch.orchestration.errors import ConfigError, Refused, StoreUnavailable, UnknownAgent
 from midwatch.schemas.job import NewJob, StartEnvelope
-from midwatch.schemas.step import StepKind, StepRef
+from midwatch.schemas.step import StepRef
 from midwatch.workers.celery_app.app import app
 from midwatch.workers.celery_app.poison import PoisonList
 from midwatch.workers.process.runtime import runtime
@@ -95,8 +95,7 @@ def _run_step(queue: str, args: tuple[Any, ...], envelope: dict[str, Any]) -> No
         _poison_list().keep(_queue(queue), json.dumps([list(args), envelope], default=repr), _describe(error))
         return
     try:
-        runner = runtime().runner
-        outcome = runner.compact(ref) if ref.kind is StepKind.COMPACT else runner.run(ref)
+        outcome = runtime().runner.run(ref)
     except StoreUnavailable as error:  # nothing was recorded, so the step is still owed
         log.warning("step.store_unavailable", job_id=ref.job_id, step=ref.step, error=str(error)[:300])
         return

@@ -26,11 +26,12 @@ from midwatch.orchestration.ports import Model
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.steps.leases import Hold, LeaseKeeper
 from midwatch.orchestration.steps.runner import StepRunner
+from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.policy import ContextBudget, RunLimits
-from midwatch.schemas.step import Priority, StepKind, StepRef
+from midwatch.schemas.step import Priority, StepRef
 from midwatch.workers.bench.context.counting import TokenCounter
 from midwatch.workers.bench.context.recorded_model import REPLAYED, RecordedModel
 from midwatch.workers.bench.context.screenplay import NO_SYSTEM, PlayedJob, jobs_of, tools_of
@@ -133,14 +134,16 @@ class Replay:
         clock = SystemClock()
         self.clock = clock
         self.runner = StepRunner(
-            store=store,
-            agents=Registry([self.agent]),
-            model=lambda provider: self.model if provider == PROVIDER else summarizer.provider or self.model,
-            gate=OpenGate(),
-            leases=Unrenewed(store.renew, clock, store.lease_ms),
-            clock=clock,
-            worker="bench",
-            compact_beside=lambda ref: self.queue.publish((ref,)),
+            Services(
+                store=store,
+                agents=Registry([self.agent]),
+                model=lambda provider: self.model if provider == PROVIDER else summarizer.provider or self.model,
+                gate=OpenGate(),
+                leases=Unrenewed(store.renew, clock, store.lease_ms),
+                clock=clock,
+                worker="bench",
+                request_compaction=lambda ref: self.queue.publish((ref,)),
+            )
         )
         self.peak_bytes = 0
 
@@ -185,10 +188,7 @@ class Replay:
         """Run one step, on the account of the latest call."""
         self.model.at(ref)
         own_s, began_s = self.model.own_s, time.perf_counter()
-        if ref.kind is StepKind.COMPACT:
-            self.runner.compact(ref)
-        else:
-            self.runner.run(ref)
+        self.runner.run(ref)
         took_ms = 1_000 * (time.perf_counter() - began_s - (self.model.own_s - own_s))
         if self.model.rows:
             self.model.rows[-1].ms += took_ms

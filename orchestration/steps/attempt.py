@@ -1,0 +1,106 @@
+"""One attempt at a claimed step, and the outcomes it may come to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from midwatch.orchestration.errors import LeaseLost
+from midwatch.orchestration.protocol.claims import Claim
+from midwatch.orchestration.protocol.commits import Ending
+from midwatch.orchestration.steps import endings, retry
+from midwatch.orchestration.steps.gated_calls import GatedCalls
+from midwatch.orchestration.steps.services import Services
+from midwatch.orchestration.steps.trace import make_record
+from midwatch.schemas.failure import Failure
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.model import ModelReply
+from midwatch.schemas.policy import RetryConfig
+from midwatch.schemas.step import DeadLetter, Defer, Outcome, Park
+from midwatch.schemas.trace import TraceRecord
+
+
+class Attempt:
+    """A claim under work. Every method that ends it raises `LeaseLost` when another worker holds the step by now."""
+
+    def __init__(self, services: Services, claim: Claim) -> None:
+        self.services = services
+        self.claim = claim
+        self.gated_calls = GatedCalls(services.gate)
+        self.drift: tuple[str, ...] = ()
+        """The drift counters that this turn adds to: see `drift.counts`."""
+        self.changed_request = ""
+        """How the model's request differed from the agent's usual one: see `drift.ladder`."""
+        self.start_clock(claim.now_ms)
+
+    def start_clock(self, now_ms: int) -> None:
+        """The work starts now. `now_ms` is the server's time."""
+        self.started_ms = now_ms
+        self._started_here_ms = self.services.clock.monotonic_ms()
+
+    def now_ms(self) -> int:
+        """The server's time: that of the claim, plus what has passed here. This machine's clock is not in it."""
+        return self.started_ms + self.services.clock.monotonic_ms() - self._started_here_ms
+
+    def defer(self, defer: Defer) -> Outcome:
+        """Put the step back. A steward brings it back when it is due."""
+        trace = self.trace(defer, failure=defer.failure, reason=defer.reason)
+        if not self.services.store.defer(self.claim, defer, trace):
+            raise LeaseLost
+        self.services.observe(self.claim, trace, defer)
+        return defer
+
+    def park(self, park: Park) -> Outcome:
+        """Put the step aside until a human decides."""
+        trace = self.trace(park, reason=park.reason)
+        if not self.services.store.park(self.claim, park, trace):
+            raise LeaseLost
+        self.services.observe(self.claim, trace, park)
+        return park
+
+    def turn_back(self, refusal: Defer | Failure) -> Outcome:
+        """End a step whose call the coordinator did not admit: for now, or for good."""
+        return self.defer(refusal) if isinstance(refusal, Defer) else self.end_as_dead_letter(refusal)
+
+    def retry_or_end(self, config: RetryConfig, failure: Failure, reply: ModelReply | None = None) -> Outcome:
+        """Try again later, or end as a dead letter, as `config` says."""
+        self.gated_calls.settle()
+        decision = retry.decide(config, failure, self.claim.attempt, self.services.rng, self.gated_calls.settlement)
+        return self.defer(decision) if isinstance(decision, Defer) else self.end_as_dead_letter(failure, reply)
+
+    def end_as_dead_letter(self, failure: Failure, reply: ModelReply | None = None) -> Outcome:
+        """End the job at this step. A `reply` that was refused is paid for, and its usage counts."""
+        tries = endings.earlier_tries(self.services.store.trace(self.claim.ref), self.claim.ref.step)
+        ending = endings.make_ending(
+            self.claim, failure, dead_ms=self.now_ms(), worker=self.services.worker, tries=tries
+        )
+        if reply:
+            ending = replace(ending, usage=reply.usage)
+        return self.finish(ending, DeadLetter(failure=failure), reply)
+
+    def finish(self, ending: Ending, outcome: Outcome, reply: ModelReply | None = None) -> Outcome:
+        """End the job."""
+        word = outcome.kind if ending.status in (JobStatus.COMPLETED, JobStatus.DEAD_LETTERED) else ending.status.value
+        trace = self.trace(outcome, reply, failure=ending.failure, word=word)
+        ending = replace(ending, drift=self.drift)
+        with self.gated_calls.settle_with_commit() as settlement:
+            committed = self.services.store.finish(self.claim, ending, trace, settlement)
+        if not committed:
+            raise LeaseLost
+        self.services.observe(self.claim, trace, outcome)
+        return outcome
+
+    def trace(
+        self,
+        outcome: Outcome,
+        reply: ModelReply | None = None,
+        *,
+        failure: Failure | None = None,
+        reason: str = "",
+        invalid: tuple[str, ...] = (),
+        word: str = "",
+    ) -> TraceRecord:
+        """The record of this attempt."""
+        return make_record(
+            self.claim, outcome, reply, failure=failure, reason=reason, invalid=invalid, word=word,
+            worker=self.services.worker, span_ms=(self.started_ms, self.now_ms()), asked=self.changed_request,
+        )  # fmt: skip

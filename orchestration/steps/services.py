@@ -1,0 +1,56 @@
+"""What every step works with: the store, the agents, the models, the gate, the leases, the clock."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from midwatch.orchestration.agents.registry import Registry
+from midwatch.orchestration.drift.breaker import DriftBreaker
+from midwatch.orchestration.ports import Clock, Gate, Model, Store
+from midwatch.orchestration.protocol.claims import Claim
+from midwatch.orchestration.steps.leases import LeaseKeeper
+from midwatch.orchestration.tokens.estimate import Estimator
+from midwatch.schemas.step import Outcome, StepRef
+from midwatch.schemas.trace import TraceRecord
+
+
+def ignore(*_: object) -> None:
+    """Do nothing: the default of the hooks."""
+
+
+@dataclass
+class Services:
+    """One per process. Thread-safe, because all state is behind the ports."""
+
+    store: Store
+    agents: Registry
+    model: Callable[[str], Model]
+    """The model port of a provider, by the provider's name."""
+    gate: Gate
+    leases: LeaseKeeper
+    clock: Clock
+    worker: str
+    """This process in traces: host and pid."""
+    rng: random.Random = field(default_factory=random.Random)
+    observe: Callable[[Claim, TraceRecord, Outcome], object] = ignore
+    """A hook, called after each outcome."""
+    request_compaction: Callable[[StepRef], object] = ignore
+    """Publishes a compaction task. If it is lost, the next turn requests it again."""
+    estimator: Estimator = field(default_factory=Estimator)
+    not_strict: set[tuple[str, str]] = field(default_factory=set)
+    """Pairs of agent version and model whose provider refused a strict schema. It is not sent to them again."""
+    _life: str = field(default_factory=lambda: secrets.token_hex(4))
+    """In a container, host name and pid come back after a crash. A nonce that came back with them would pass the dead
+    worker's claim off as our own."""
+    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.drift = DriftBreaker(self.store.drift_counters, self.clock.monotonic_ms)
+
+    def next_nonce(self) -> str:
+        """A nonce that no other claim has, of this process or of another."""
+        return f"{self.worker}.{self._life}.{next(self._numbers)}"

@@ -1,0 +1,34 @@
+"""A human's decision as the row of a step holds it.
+
+`approved`, or `rejected:|` and JSON with what was asked and the human's words. Releases before 0.2 wrote the bare words
+after `rejected:`, and replaced every `|` in them: so no human's text can be read as the JSON. A worker of such a release
+shows the JSON to the model as the reason.
+"""
+
+from __future__ import annotations
+
+import json
+
+from midwatch.schemas.decision import HumanDecision, ParkReason, Verdict
+
+APPROVED = "approved"
+REJECTED = "rejected:"
+TYPED = "|"
+EARLIER_UNKNOWN_EFFECT = "unknown_effect"
+"""Releases before 0.2 put this word before the reason when the question was about an unknown effect."""
+
+
+def read_decision(text: str) -> HumanDecision | None:
+    """The decision in a row; None when there is none."""
+    if not text:
+        return None
+    if not text.startswith(REJECTED):
+        return HumanDecision(verdict=Verdict.APPROVE)
+    rest = text.removeprefix(REJECTED)
+    if rest.startswith(TYPED):
+        typed = json.loads(rest.removeprefix(TYPED))
+        about = typed["about"] if typed["about"] in set(ParkReason) else None
+        return HumanDecision(verdict=Verdict.REJECT, about=about, reason=typed["reason"])
+    about = ParkReason.UNKNOWN_EFFECT if rest.startswith(EARLIER_UNKNOWN_EFFECT) else None
+    reason = rest.removeprefix(EARLIER_UNKNOWN_EFFECT).strip() if about else rest
+    return HumanDecision(verdict=Verdict.REJECT, about=about, reason=reason)

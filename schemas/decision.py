@@ -1,0 +1,37 @@
+"""What a human decided about a parked step."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from midwatch.schemas.contract import Contract
+
+
+class ParkReason(StrEnum):
+    """What a parked step asks a human."""
+
+    TOOL_APPROVAL = "tool_approval"
+    """May this call run?"""
+    UNKNOWN_EFFECT = "unknown_effect"
+    """The call had begun when its worker vanished. May it run again?"""
+    REPEATED_FAILURE = "repeated_failure"
+    """The model repeats calls that are refused. May it go on?"""
+    CONTEXT_FULL = "context_full"
+    """The conversation exceeds its budget. May it be compacted?"""
+
+
+class Verdict(StrEnum):
+    """The answer."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
+class HumanDecision(Contract):
+    """One decision. It is for one try: a step that parks again asks again."""
+
+    verdict: Verdict
+    about: ParkReason | None = None
+    """What was asked. None in an approval, where it makes no difference, and in decisions of releases before 0.2."""
+    reason: str = ""
+    """The human's own words. They are shown to the model and never interpreted."""

@@ -1,7 +1,7 @@
-"""Arrays as the vendors take them: places of a list under `prefixItems`, and `items` for the rest.
+"""Rewrite arrays for the vendors: positions of a tuple under `prefixItems`, and `items` for the rest.
 
-Draft 07 wrote the places as a list under `items`, 2020-12 does not allow that any more, and the two say the same. Nothing
-is narrowed: `"items": {}` allows what an array without `items` allows.
+Draft 07 lists the positions under `items`. Draft 2020-12 uses `prefixItems` instead, with the same meaning. The rewritten
+schema allows the same values: `"items": {}` allows what an array without `items` allows.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from midwatch.schemas.contract import JsonObject
 
 
 def lacks_items(part: JsonObject) -> bool:
-    """An array of which is not said what is in it."""
+    """Is this an array whose schema does not describe its items?"""
     return "array" in types(part) and "items" not in part
 
 
 def has_listed_items(part: JsonObject) -> bool:
-    """The form of draft 07: a list of schemas, one for each place."""
+    """Does this have the form of draft 07, a list of schemas, one for each position?"""
     return isinstance(part.get("items"), list)
 
 
-def with_items(schema: JsonObject, *, untyped: bool) -> JsonObject:
-    """The same schema, or a copy in which no `items` is a list.
+def add_items(schema: JsonObject, *, untyped: bool) -> JsonObject:
+    """Rewrite a schema so that no `items` is a list. Returns the same object if nothing has to change.
 
     Args:
-        schema: what the author wrote; it is left alone.
-        untyped: give arrays without `items` such that allow anything, too.
+        schema: the author's schema, which is not changed.
+        untyped: also add `"items": {}` to arrays without `items`.
 
     """
     if not _may_need_it(schema, untyped):
@@ -37,16 +37,16 @@ def with_items(schema: JsonObject, *, untyped: bool) -> JsonObject:
         if has_listed_items(part):
             places, part["items"] = part["items"], part.pop("additionalItems", {})
             part.update({"prefixItems": places} if places else {})
-            written.pop("$schema", None)  # where draft 07 is named, `prefixItems` means nothing
+            written.pop("$schema", None)  # draft 07 has no `prefixItems`
         elif untyped and lacks_items(part):
             part["items"] = {}
     return written
 
 
 def _may_need_it(value: object, untyped: bool) -> bool:
-    """Asked before every call, for every tool: quicker than to look only where schemas may stand.
+    """Could the schema need a change? This runs before every call for every tool, so it is a quick test of all values.
 
-    A value that looks like a schema only costs the longer way; it is not changed.
+    A value that only looks like a schema makes the slow path run, but is not changed.
     """
     todo = [value]
     while todo:

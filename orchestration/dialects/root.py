@@ -1,8 +1,8 @@
-"""A schema with alternatives at its top level as one plain object: what is offered to a vendor that takes no others.
+"""Rewrite a schema with alternatives at its top level as one plain object, for vendors that accept nothing else.
 
-Wider than what the author wrote, never narrower but in one point: where alternatives name different properties, a
-property has the form that those give it which name it. (By the letter, `{"anyOf": [A, B]}` with an open B allows a
-property of A with any value beside B. Nobody means that, and to say it would leave the model without its type.)
+The result allows everything that the author's schema allows, with one exception. If only some alternatives name a property, the
+result keeps the form that they give it. Strictly, `{"anyOf": [A, B]}` with an open B allows a property of A with any value
+together with B. Authors don't mean that, and then the model would not learn the property's type.
 """
 
 from __future__ import annotations
@@ -13,41 +13,41 @@ from dataclasses import dataclass
 from itertools import count
 from urllib.parse import unquote
 
-from midwatch.orchestration.dialects.shapes import ANY_OBJECT, Form, Shape, both, either
+from midwatch.orchestration.dialects.shapes import ANY_OBJECT, Form, Shape, merge_all, merge_alternatives
 from midwatch.orchestration.validation.problems import pointer
-from midwatch.orchestration.validation.subschemas import every_part, target, types
+from midwatch.orchestration.validation.subschemas import every_part, resolve_reference, types
 from midwatch.schemas.contract import JsonObject
 
 COMPOSED = ("anyOf", "oneOf", "allOf")
 
-MAX_SAID_CHARS = 300
-"""Longest text about alternatives: it is added to a description that is sent with every call."""
+MAX_NOTE_CHARS = 300
+"""Longest text about the alternatives. It is added to a description, which is sent with every call."""
 
 _LEFT_OUT = frozenset({
     *COMPOSED, "$ref", "not", "if", "then", "else", "enum", "const", "unevaluatedProperties",
 })  # fmt: skip
-"""Keywords of the top level that are not sent. All of them still judge the arguments."""
+"""Keywords of the top level that are not sent. The arguments are still validated against them."""
 
 _DEFINED = ("#/$defs/", "#/definitions/")
 
 
 class NotOneObject(ValueError):
-    """It can't be said in one object; the message says why."""
+    """Raised when a schema can't be written as one object. The message says why."""
 
 
 @dataclass(frozen=True)
 class RootForm:
-    """The schema that is sent, and the alternatives in words."""
+    """The schema that is sent, and the alternatives as text."""
 
     schema: JsonObject
-    said: str
+    note: str
 
 
-def one_object(schema: JsonObject) -> RootForm:
-    """The schema without `anyOf`, `oneOf`, `allOf`, `$ref`, `not`, `if`, `enum` and `const` at its top level.
+def to_one_object(schema: JsonObject) -> RootForm:
+    """Rewrite a schema without `anyOf`, `oneOf`, `allOf`, `$ref`, `not`, `if`, `enum` and `const` at its top level.
 
     Raises:
-        NotOneObject: no object satisfies it, or it refers to a place by a name.
+        NotOneObject: no object satisfies the schema, or a reference is not a path.
 
     """
     reader = _Reader(_with_definitions(schema))
@@ -63,48 +63,48 @@ def one_object(schema: JsonObject) -> RootForm:
         sent["required"] = list(shape.required)
     if shape.closed:
         sent["additionalProperties"] = False
-    _forget_unused(sent)
-    return RootForm(sent, _bounded([_words(kind, found, shape) for kind, found in reader.choices]))
+    _remove_unused(sent)
+    return RootForm(sent, _shorten([_describe_choice(kind, found, shape) for kind, found in reader.choices]))
 
 
 class _Reader:
-    """Reads shapes of parts that judge the arguments themselves."""
+    """Reads the shapes of those parts that describe the arguments as a whole."""
 
     def __init__(self, root: JsonObject) -> None:
         self.root = root
         self.choices: list[tuple[str, list[Shape]]] = []
-        """The alternatives of which one must be met in any case, each with its keyword."""
+        """The alternatives at the top, each with its keyword. One of them must always hold."""
 
     def read(self, part: object, inside: tuple[str, ...]) -> Shape | None:
-        """None: no object satisfies it. `inside` are the keywords and references on the way here."""
+        """Read the shape of a part. None if no object satisfies it. `inside` holds the keywords and references above it."""
         if isinstance(part, bool):
             return ANY_OBJECT if part else None
         if not isinstance(part, dict) or not {"object", None} & set(types(part)):
             return None
         found: list[Shape | None] = [Shape.of(part)]
         if "$ref" in part:
-            found.append(self._referred(part["$ref"], inside))
+            found.append(self._read_reference(part["$ref"], inside))
         found += [self.read(one, inside) for one in part.get("allOf", ())]
         for keyword in ("anyOf", "oneOf"):
             if keyword in part:
-                found.append(self._chosen(keyword, part[keyword], inside))
+                found.append(self._read_alternatives(keyword, part[keyword], inside))
         shapes = [shape for shape in found if shape is not None]
-        return both(shapes) if len(shapes) == len(found) else None
+        return merge_all(shapes) if len(shapes) == len(found) else None
 
-    def _chosen(self, keyword: str, branches: list[object], inside: tuple[str, ...]) -> Shape | None:
+    def _read_alternatives(self, keyword: str, branches: list[object], inside: tuple[str, ...]) -> Shape | None:
         found = [shape for one in branches if (shape := self.read(one, (*inside, keyword))) is not None]
         if not {"anyOf", "oneOf"} & set(inside):
             self.choices.append((keyword, found))
-        return either(found) if found else None
+        return merge_alternatives(found) if found else None
 
-    def _referred(self, reference: str, inside: tuple[str, ...]) -> Shape | None:
+    def _read_reference(self, reference: str, inside: tuple[str, ...]) -> Shape | None:
         if reference in inside:
             raise NotOneObject(f"the reference {reference[:80]!r} leads back to itself")
-        return self.read(target(self.root, reference), (*inside, reference))
+        return self.read(resolve_reference(self.root, reference), (*inside, reference))
 
 
 def _with_definitions(schema: JsonObject) -> JsonObject:
-    """A copy whose references lead to definitions: what stands elsewhere may not stand there afterwards."""
+    """Copy a schema so that all references lead to definitions, since other places may change."""
     copy = deepcopy(schema)
     found: dict[str, list[JsonObject]] = {}
     for _, part in every_part(copy):
@@ -112,14 +112,14 @@ def _with_definitions(schema: JsonObject) -> JsonObject:
         if (
             "$dynamicRef" in part
             or not isinstance(reference, str)
-            or (reference != "#" and target(copy, reference) is None)
+            or (reference != "#" and resolve_reference(copy, reference) is None)
         ):
             raise NotOneObject(
-                f"the reference {str(part.get('$dynamicRef', reference))[:80]!r} is none of the form #/..."
+                f"the reference {str(part.get('$dynamicRef', reference))[:80]!r} does not have the form #/..."
             )
         if reference != "#" and not reference.startswith(_DEFINED):
             found.setdefault(reference, []).append(part)
-    moved = {reference: target(copy, reference) for reference in found}
+    moved = {reference: resolve_reference(copy, reference) for reference in found}
     for reference, referring in found.items():
         definitions = copy.setdefault("$defs", {})
         name = next(name for n in count(1) if (name := f"shared-{n}") not in definitions)
@@ -129,8 +129,8 @@ def _with_definitions(schema: JsonObject) -> JsonObject:
     return copy
 
 
-def _forget_unused(sent: JsonObject) -> None:
-    """Definitions that only alternatives referred to: every call would pay for them."""
+def _remove_unused(sent: JsonObject) -> None:
+    """Remove definitions that only the alternatives used. Otherwise every call would pay for them."""
     while True:
         used = [unquote(part["$ref"]) for _, part in every_part(sent) if "$ref" in part]
         unused = [
@@ -147,16 +147,16 @@ def _forget_unused(sent: JsonObject) -> None:
                 del sent[keyword]
 
 
-def _words(keyword: str, shapes: list[Shape], whole: Shape) -> str:
-    """One sentence, or nothing where the alternatives do not differ in what is to be given."""
-    texts = [_given(shape, whole) for shape in shapes]
+def _describe_choice(keyword: str, shapes: list[Shape], whole: Shape) -> str:
+    """One sentence about the alternatives. Empty if they do not differ in what they require."""
+    texts = [_requirements(shape, whole) for shape in shapes]
     if len(texts) < 2 or "" in texts or len(set(texts)) < len(texts):
         return ""
     return f"Give {'exactly' if keyword == 'oneOf' else 'at least'} one of: {'; '.join(texts)}."
 
 
-def _given(shape: Shape, whole: Shape) -> str:
-    """`kind "file" and path`: what an alternative demands beyond the rest."""
+def _requirements(shape: Shape, whole: Shape) -> str:
+    """What one alternative requires in addition to the whole schema, such as `kind "file" and path`."""
     names: list[str] = []
     for name in dict.fromkeys([*shape.properties, *shape.required]):
         only = _constant(shape.properties.get(name))
@@ -174,6 +174,6 @@ def _constant(form: Form | None) -> str | None:
     return json.dumps(values[0], ensure_ascii=False) if len(values) == 1 else None
 
 
-def _bounded(sentences: list[str]) -> str:
-    said = " ".join(sentence for sentence in sentences if sentence)
-    return said if len(said) <= MAX_SAID_CHARS else f"{said[: MAX_SAID_CHARS - 2].rsplit(' ', 1)[0]} …"
+def _shorten(sentences: list[str]) -> str:
+    note = " ".join(sentence for sentence in sentences if sentence)
+    return note if len(note) <= MAX_NOTE_CHARS else f"{note[: MAX_NOTE_CHARS - 2].rsplit(' ', 1)[0]} …"

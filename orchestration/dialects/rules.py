@@ -1,10 +1,13 @@
-"""What each provider demands of a tool's JSON Schema, checked when an agent is constructed, not at its first call.
+"""Differences in the providers' JSON Schema support, checked when an agent is constructed, not at its first call.
 
-One tool in a form that the vendor does not take makes it refuse every request of the agent. The author's schema is
-never changed: it judges the arguments in any case. What a provider's endpoint does not take and its adapter rewrites
-(`vendor_form`, `workers.providers.chat_completions.gemini_schema`) is reported as mended; what only makes the model guess
-is reported; what the vendor answers with 400 and nothing can rewrite is refused here. Sources: the vendors' own error
-texts, as quoted in public issues in 2025 and 2026.
+If a vendor does not accept the schema of one tool, it refuses every request of the agent. There are three cases:
+- The provider's adapter can rewrite the schema (`vendor_form`, `workers.providers.chat_completions.gemini_schema`): the
+  difference is reported as rewritten.
+- The model can only guess what is meant: the difference is reported.
+- The vendor answers with 400 and nothing can rewrite the schema: it is refused here.
+
+The author's schema is never changed, and always validates the arguments. Sources: the vendors' own error texts, as quoted in
+public issues in 2025 and 2026.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from midwatch.orchestration.dialects.arrays import has_listed_items, lacks_items
-from midwatch.orchestration.dialects.root import NotOneObject, one_object
+from midwatch.orchestration.dialects.root import NotOneObject, to_one_object
 from midwatch.orchestration.dialects.vendor_form import ROOT_REFUSED, STRICT_MODES
 from midwatch.orchestration.errors import ConfigError
 from midwatch.orchestration.validation.problems import pointer
@@ -23,12 +26,12 @@ from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.tools import ToolSpec
 
 Found = Iterator[tuple[Place, str]]
-"""Places that break a rule, with a word for each: a property, a keyword."""
+"""Places that break a rule, each with a short text: a property or a keyword."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One thing that a provider does not take, or takes otherwise."""
+    """One construct that a provider does not accept, or treats differently."""
 
     name: str
     finds: Callable[[Sequence[Part]], Found]
@@ -36,22 +39,22 @@ class Rule:
     says: str
     """What to do, or what is sent instead."""
     unless: str = ""
-    """What to do where it can't be mended."""
+    """What to do if the schema can't be rewritten."""
 
 
 @dataclass(frozen=True)
 class SchemaDifference:
-    """One thing that a provider takes otherwise than it is written."""
+    """One place where a provider treats a schema differently from how it is written."""
 
     rule: str
     where: str
-    """`tool/properties/name`: the first place of this tool."""
+    """The first such place in the tool, such as `tool/properties/name`."""
     message: str
-    mended: bool
-    """The request is sent in a form that the provider takes."""
+    rewritten: bool
+    """True if the request is sent in a form that the provider accepts."""
 
 
-MENDED, TOLD, REFUSED = "mended", "told", "refused"
+REWRITTEN, REPORTED, REFUSED = "rewritten", "reported", "refused"
 
 OUTPUT = "output_schema"
 
@@ -61,27 +64,27 @@ ROOT = "root"
 def check_all(
     providers: Iterable[str], tools: Sequence[ToolSpec], output: JsonObject | None
 ) -> tuple[SchemaDifference, ...]:
-    """What each of these providers takes otherwise. Raises ConfigError, as `check`."""
-    return tuple(finding for one in dict.fromkeys(providers) for finding in check(one, tools, output))
+    """Find what each of these providers treats differently. Raises ConfigError, as `check` does."""
+    return tuple(difference for one in dict.fromkeys(providers) for difference in check(one, tools, output))
 
 
 def check(provider: str, tools: Iterable[ToolSpec], output: JsonObject | None = None) -> tuple[SchemaDifference, ...]:
-    """What this provider takes otherwise. A provider whose rules are not known has no findings.
+    """Find what this provider treats differently. A provider without known rules has no differences.
 
     Args:
-        provider: the name before the colon of a model.
-        tools: what is offered to the model.
-        output: the schema of the final answer, which is rewritten by the same rules. What a vendor's own SDK does to it
-            afterwards is not said.
+        provider: the part of a model name before the colon.
+        tools: the tools that are offered to the model.
+        output: the schema of the final answer, which is rewritten by the same rules. What a vendor's own SDK changes
+            afterwards is not included.
 
     Raises:
-        ConfigError: the vendor would refuse every request that offers this tool; the first such finding.
+        ConfigError: the vendor would refuse every request with this tool. Raised for the first such difference.
 
     """
-    found = [finding for tool in tools for finding in _check_tool(provider, tool)]
+    found = [difference for tool in tools for difference in _check_tool(provider, tool)]
     if output is not None:
-        mended = [rule for rule in RULES.get(provider, ()) if rule.effect == MENDED]
-        found += _check(provider, OUTPUT, output, mended)
+        rewritten = [rule for rule in RULES.get(provider, ()) if rule.effect == REWRITTEN]
+        found += _check(provider, OUTPUT, output, rewritten)
     return tuple(found)
 
 
@@ -93,9 +96,9 @@ def _check_tool(provider: str, tool: ToolSpec) -> Iterator[SchemaDifference]:
 
 
 def _as_written(rule: Rule) -> Rule:
-    """In strict mode nothing is rewritten."""
+    """The same rule in strict mode, where nothing is rewritten, so that the schema is refused."""
     advice = f"in strict mode it is sent as written; {_LEAVE} {rule.unless}"
-    return Rule(rule.name, rule.finds, REFUSED, advice) if rule.effect == MENDED else rule
+    return Rule(rule.name, rule.finds, REFUSED, advice) if rule.effect == REWRITTEN else rule
 
 
 def _check(provider: str, name: str, schema: JsonObject, rules: Sequence[Rule]) -> Iterator[SchemaDifference]:
@@ -111,11 +114,13 @@ def _check(provider: str, name: str, schema: JsonObject, rules: Sequence[Rule]) 
         if rule.effect == REFUSED:
             raise ConfigError(f"{refused}: {rule.says}")
         if rule.name == ROOT:
-            try:  # what is sent instead has to satisfy the other rules
-                found = list(every_part(one_object(schema).schema))
+            try:  # the rewritten schema must satisfy the other rules
+                found = list(every_part(to_one_object(schema).schema))
             except NotOneObject as error:
                 raise ConfigError(f"{refused}, and it can't be sent as one object: {error}; {rule.unless}") from error
-        yield SchemaDifference(rule.name, where, f"{provider}: {listed}: {rule.says}", mended=rule.effect == MENDED)
+        yield SchemaDifference(
+            rule.name, where, f"{provider}: {listed}: {rule.says}", rewritten=rule.effect == REWRITTEN
+        )
 
 
 _GEMINI_TAKES = frozenset({
@@ -135,13 +140,13 @@ def _composed_root(provider: str) -> Callable[[Sequence[Part]], Found]:
     return finds
 
 
-def _nameless(parts: Sequence[Part]) -> Found:
+def _without_properties(parts: Sequence[Part]) -> Found:
     if "properties" not in parts[0][1]:
         yield (), "a tool without `properties`"
 
 
 def _property_names(parts: Sequence[Part]) -> Found:
-    """At the top level only: deeper names are not looked at."""
+    """Only names at the top level: Anthropic does not check deeper ones."""
     for name in parts[0][1].get("properties", {}):
         if not _ANTHROPIC_PROPERTY.fullmatch(name):
             yield ("properties", name), f"the property name {name[:80]!r}"
@@ -176,7 +181,7 @@ def _nullable(parts: Sequence[Part]) -> Found:
             yield path, "null as a type"
 
 
-def _valued(parts: Sequence[Part]) -> Found:
+def _other_choices(parts: Sequence[Part]) -> Found:
     for path, part in parts:
         if not all(isinstance(one, str) for one in part.get("enum", [part.get("const", "")])):
             yield path, "choices that are not strings"
@@ -195,26 +200,26 @@ def _not_required(parts: Sequence[Part]) -> Found:
                 yield (*path, "properties", name), f"the optional property {name[:80]!r}"
 
 
-_SPLIT = "say the alternatives in the description and check them in the tool, or make one property of them"
+_SPLIT = "describe the alternatives in the description and check them in the tool, or put them into one property"
 _LEAVE = "leave strict mode off for this tool, or"
-_SAY_ITEMS = 'say what is in it, e.g. "items": {"type": "string"}'
+_ADD_ITEMS = 'say what is in it, e.g. "items": {"type": "string"}'
 
 STRICT = (
     Rule("closed", _open_objects, REFUSED, f"in strict mode every object is closed; {_LEAVE} close it"),
     Rule("required", _not_required, REFUSED, f"in strict mode all are required; {_LEAVE} make it required and nullable"),
     Rule("keyword", _keywords(lambda word: word in _STRICT_LACKS), REFUSED,
          f"strict mode has no such keyword; {_LEAVE} drop it"),
-    Rule("default", _keywords(lambda word: word == "default"), TOLD,
-         "strict mode demands every value, so it is never used"),
+    Rule("default", _keywords(lambda word: word == "default"), REPORTED,
+         "strict mode requires every value, so it is never used"),
 )  # fmt: skip
 
 
 def _root(provider: str) -> Rule:
-    says = "sent as one object, the alternatives in words; the arguments are still judged by them"
-    return Rule(ROOT, _composed_root(provider), MENDED, says, _SPLIT)
+    says = "sent as one object, the alternatives as text; the arguments are still validated against them"
+    return Rule(ROOT, _composed_root(provider), REWRITTEN, says, _SPLIT)
 
 
-_PLACES = Rule("places", _listed_items, MENDED, "sent as `prefixItems`", "write it as `prefixItems`")
+_PLACES = Rule("places", _listed_items, REWRITTEN, "sent as `prefixItems`", "write it as `prefixItems`")
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "anthropic": (
@@ -225,19 +230,19 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "openai": (
         _root("openai"),
         _PLACES,
-        Rule("items", _untyped_arrays, MENDED, 'sent with `"items": {}`', _SAY_ITEMS),
-        Rule("properties", _nameless, MENDED, 'sent with `"properties": {}`', 'say "properties": {}'),
+        Rule("items", _untyped_arrays, REWRITTEN, 'sent with `"items": {}`', _ADD_ITEMS),
+        Rule("properties", _without_properties, REWRITTEN, 'sent with `"properties": {}`', 'write "properties": {}'),
     ),
     "gemini": (
         _root("gemini"),
-        Rule("reference", _keywords(_GEMINI_REWRITES.__contains__), MENDED, "sent written out, with `anyOf` and `enum`"),
-        Rule("null", _nullable, MENDED, "sent as `nullable`"),
-        Rule("values", _valued, MENDED, "sent as words of the description"),
-        Rule("places", _listed_items, MENDED, "sent as an array of any of them"),
-        Rule("items", _untyped_arrays, MENDED, "sent as an array of strings"),
-        Rule("keyword", _keywords(lambda word: word not in _GEMINI_TAKES | _GEMINI_REWRITES), MENDED,
-             "not sent; the arguments are still judged by it"),
-        Rule("optional", _optional, TOLD,
+        Rule("reference", _keywords(_GEMINI_REWRITES.__contains__), REWRITTEN, "sent written out, with `anyOf` and `enum`"),
+        Rule("null", _nullable, REWRITTEN, "sent as `nullable`"),
+        Rule("values", _other_choices, REWRITTEN, "sent as text in the description"),
+        Rule("places", _listed_items, REWRITTEN, "sent as an array of any of them"),
+        Rule("items", _untyped_arrays, REWRITTEN, "sent as an array of strings"),
+        Rule("keyword", _keywords(lambda word: word not in _GEMINI_TAKES | _GEMINI_REWRITES), REWRITTEN,
+             "not sent; the arguments are still validated against it"),
+        Rule("optional", _optional, REPORTED,
              "optional without a default: this model tends to fill it in; give it a default"),
     ),
 }  # fmt: skip

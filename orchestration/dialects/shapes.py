@@ -1,6 +1,6 @@
-"""The shape of an object that a schema describes: its properties, which of them are required, whether others may be there.
+"""The shape of an object: its properties, which of them are required, and whether others are allowed.
 
-Two shapes that must both be met make one, and so do alternatives.
+Shapes can be merged into one, if all must hold or if one of them must hold.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from functools import reduce
 from midwatch.schemas.contract import JsonObject
 
 Form = JsonObject | bool
-"""What a property may be: a schema."""
+"""The schema of a property."""
 
 _NOTES = frozenset({"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment"})
-"""Keywords that judge nothing."""
+"""Keywords that do not restrict a value."""
 
 _BOUND = frozenset({
     "$ref", "if", "then", "else", "contains", "minContains", "maxContains", "unevaluatedProperties", "unevaluatedItems",
 })  # fmt: skip
-"""Keywords that mean something else beside others: they are not put into one schema with others."""
+"""Keywords whose meaning depends on the other keywords of their schema. They are never merged into one schema."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What is said of one object."""
+    """The shape of one object."""
 
     properties: dict[str, Form]
     required: tuple[str, ...] = ()
     closed: bool = False
-    """No other properties."""
+    """True if no other properties are allowed."""
     partial: frozenset[str] = field(default_factory=frozenset)
-    """Properties that only some alternatives name. What is said of them elsewhere holds instead."""
+    """Properties that only some alternatives name. If another part describes such a property, that description is used."""
 
     @classmethod
     def of(cls, part: JsonObject) -> Shape:
-        """What a schema says itself."""
+        """The shape that a schema gives by its own keywords, without its subschemas."""
         closed = part.get("additionalProperties") is False and not part.get("patternProperties")
         return cls(part.get("properties", {}), tuple(part.get("required", ())), closed)
 
@@ -44,8 +44,8 @@ class Shape:
 ANY_OBJECT = Shape({})
 
 
-def both(shapes: Sequence[Shape]) -> Shape:
-    """All must be met."""
+def merge_all(shapes: Sequence[Shape]) -> Shape:
+    """Merge shapes that must all hold."""
     return reduce(_both, shapes, ANY_OBJECT)
 
 
@@ -64,8 +64,8 @@ def _both(one: Shape, other: Shape) -> Shape:
     return Shape(properties, required, one.closed or other.closed, partial)
 
 
-def either(shapes: Sequence[Shape]) -> Shape:
-    """One must be met."""
+def merge_alternatives(shapes: Sequence[Shape]) -> Shape:
+    """Merge shapes of which one must hold."""
     properties: dict[str, Form] = {}
     partial: set[str] = set()
     for name in dict.fromkeys(name for shape in shapes for name in shape.properties):
@@ -81,24 +81,24 @@ def _both_forms(one: Form, other: Form) -> Form:
         return False
     if one is True or other is True or one == other:
         return other if one is True else one
-    judging, keys = set(one) - _NOTES, set(other) - _NOTES
-    if not (judging | keys) & _BOUND and all(one[key] == other[key] for key in judging & keys):
+    keys, other_keys = set(one) - _NOTES, set(other) - _NOTES
+    if not (keys | other_keys) & _BOUND and all(one[key] == other[key] for key in keys & other_keys):
         return {**other, **one}
     return {"allOf": [one, other]}
 
 
 def _any_form(forms: list[Form]) -> Form:
-    """One of the forms. Where a form only says that the property may not be there, the others say what it is."""
+    """A form that allows each of the forms. A form `false`, which forbids the property, is dropped."""
     several = [form for n, form in enumerate(forms) if form is not False and form not in forms[:n]]
     if not several:
         return False
     if True in several or {} in several:
         return True
-    return several[0] if len(several) == 1 else _listed(several) or {"anyOf": several}
+    return several[0] if len(several) == 1 else _as_enum(several) or {"anyOf": several}
 
 
-def _listed(forms: Sequence[Form]) -> JsonObject | None:
-    """`kind` of the usual kinds: values of one type, said as one list."""
+def _as_enum(forms: Sequence[Form]) -> JsonObject | None:
+    """One `enum` for all forms, if each is a constant or an enum of strings."""
     values: list[object] = []
     for form in forms:
         judging = {} if isinstance(form, bool) else {key: form[key] for key in form if key not in _NOTES}

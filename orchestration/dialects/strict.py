@@ -1,8 +1,9 @@
-"""A schema in the form that a provider can constrain a model's decoding by: sent when asking did not help.
+"""The strict form of a schema, with which a provider constrains a model's decoding.
 
-Whatever satisfies the strict form satisfies the author's schema, or is judged by it as always: objects are closed, what
-the provider can't constrain is said in the description instead, and no value is made possible that was not. Where that
-can't be done (a free-form object, an optional value that may not be null) there is no strict form, and none is sent.
+The ladder sends it to a model that repeats invalid calls. In the strict form objects are closed, and constraints that the
+provider does not support are moved to the description. The form allows no value of a kind that the author's schema does not
+allow, and the arguments are still validated against that schema. A schema with a free-form object, or with an optional value that
+can't be null, has no strict form.
 
 Sources: OpenAI's guide to structured outputs and Anthropic's to strict tools, as both vendors' SDKs apply them
 (`openai.lib._pydantic`, `anthropic.lib._parse._transform`).
@@ -16,80 +17,80 @@ from midwatch.schemas.contract import JsonObject, canonical_json
 
 
 @dataclass(frozen=True)
-class _Dialect:
+class _StrictMode:
     keeps: frozenset[str]
-    """Assertions that constrain decoding; others are put into words."""
+    """Keywords that constrain decoding. Others are moved to the description."""
     formats: frozenset[str]
     optional: bool
-    """Properties may be left out; otherwise each must be said, if only as null."""
+    """True if properties may be optional. Otherwise each must be given, if only as null."""
     recursive: bool
 
 
 _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
 _NUMBERS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})
 
-DIALECTS = {
-    "openai": _Dialect(_NUMBERS | {"pattern", "minItems", "maxItems"}, _FORMATS, optional=False, recursive=True),
-    "anthropic": _Dialect(frozenset(), _FORMATS | {"uri"}, optional=True, recursive=False),
+MODES = {
+    "openai": _StrictMode(_NUMBERS | {"pattern", "minItems", "maxItems"}, _FORMATS, optional=False, recursive=True),
+    "anthropic": _StrictMode(frozenset(), _FORMATS | {"uri"}, optional=True, recursive=False),
 }
-"""By provider. One that is not here is never asked for strict mode."""
+"""Strict modes by provider. The strict mode of other providers is never used."""
 
 MAX_DEPTH = 10
-"""OpenAI's bound on nesting, and more than Anthropic's grammars grow to."""
+"""OpenAI's limit on nesting. Anthropic's grammars are less deep."""
 
-_SAID = frozenset({"description", "title"})
+_TEXTS = frozenset({"description", "title"})
 _LEFT_OUT = frozenset({"examples", "$schema", "$id", "$comment", "deprecated", "readOnly", "writeOnly"})
 _SPREAD = frozenset({"allOf", "patternProperties", "$dynamicRef", "prefixItems", "unevaluatedProperties"})
-"""Leaving these out, or closing an object around them, would change what can be said."""
+"""A schema with these has no strict form: removing them, or closing their object, would change which values are allowed."""
 
 
 class _NoForm(Exception):
-    """There is no strict form."""
+    """Raised inside this module when a schema has no strict form."""
 
 
 def strict_form(provider: str, schema: JsonObject) -> JsonObject | None:
-    """The schema as `provider` takes it in strict mode; None when it has no such form there, or no such mode."""
-    dialect = DIALECTS.get(provider)
-    if dialect is None or schema.get("type") != "object":
+    """The schema's strict form for this provider. None if the schema has no such form, or the provider no strict mode."""
+    mode = MODES.get(provider)
+    if mode is None or schema.get("type") != "object":
         return None
     try:
-        form = _form(schema, dialect, 0)
+        form = _form(schema, mode, 0)
         for word in ("$defs", "definitions"):
             if word in schema:
-                form[word] = {name: _form(one, dialect, 1) for name, one in schema[word].items()}
+                form[word] = {name: _form(one, mode, 1) for name, one in schema[word].items()}
     except _NoForm:
         return None
-    if not dialect.recursive and _refers_to_itself(form):
+    if not mode.recursive and _refers_to_itself(form):
         return None
     return form
 
 
-def _form(schema: object, dialect: _Dialect, depth: int) -> JsonObject:
+def _form(schema: object, mode: _StrictMode, depth: int) -> JsonObject:
     if not isinstance(schema, dict) or depth > MAX_DEPTH or _SPREAD & schema.keys():
         raise _NoForm
     if "$ref" in schema:
         if not str(schema["$ref"]).startswith(("#/$defs/", "#/definitions/")):
             raise _NoForm
         return {"$ref": schema["$ref"]}
-    form = {word: schema[word] for word in _SAID if word in schema}
-    _choose(form, schema, dialect, depth)
+    form = {word: schema[word] for word in _TEXTS if word in schema}
+    _choose(form, schema, mode, depth)
     kinds = schema.get("type")
     for kind in kinds if isinstance(kinds, list) else [kinds]:
         if kind == "object":
-            _close(form, schema, dialect, depth)
+            _close(form, schema, mode, depth)
         elif kind == "array":
-            form["items"] = _form(schema.get("items"), dialect, depth + 1)
-    _say_the_rest(form, schema, dialect)
+            form["items"] = _form(schema.get("items"), mode, depth + 1)
+    _describe_the_rest(form, schema, mode)
     return form
 
 
-def _choose(form: JsonObject, schema: JsonObject, dialect: _Dialect, depth: int) -> None:
-    """Of which type, or which of several values or forms."""
+def _choose(form: JsonObject, schema: JsonObject, mode: _StrictMode, depth: int) -> None:
+    """Copy the type, the choices or the alternatives."""
     branches = schema.get("anyOf") or schema.get("oneOf")
     if branches:
         if "properties" in schema:
-            raise _NoForm  # what is said beside the branches holds in each of them
-        form["anyOf"] = [_form(one, dialect, depth + 1) for one in branches]
+            raise _NoForm  # the properties apply in each branch
+        form["anyOf"] = [_form(one, mode, depth + 1) for one in branches]
         return
     values = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if values is not None:
@@ -99,28 +100,28 @@ def _choose(form: JsonObject, schema: JsonObject, dialect: _Dialect, depth: int)
     if "type" in schema:
         form["type"] = schema["type"]
     elif values is None:
-        raise _NoForm  # anything at all
+        raise _NoForm  # any value is allowed
 
 
-def _close(form: JsonObject, schema: JsonObject, dialect: _Dialect, depth: int) -> None:
+def _close(form: JsonObject, schema: JsonObject, mode: _StrictMode, depth: int) -> None:
     properties, required = schema.get("properties"), list(schema.get("required", ()))
     closed = schema.get("additionalProperties", True)
     if isinstance(closed, dict) or (not properties and closed is not False):
-        raise _NoForm  # a map, or a free-form object: closed, it could only be empty
+        raise _NoForm  # a map or a free-form object; when closed, it could only be empty
     properties = properties or {}
     if any(name not in properties for name in required):
         raise _NoForm
-    form["properties"] = {name: _form(one, dialect, depth + 1) for name, one in properties.items()}
+    form["properties"] = {name: _form(one, mode, depth + 1) for name, one in properties.items()}
     form["additionalProperties"] = False
-    if not dialect.optional:
-        if not all(name in required or _can_be_said(one) for name, one in properties.items()):
+    if not mode.optional:
+        if not all(name in required or _can_be_required(one) for name, one in properties.items()):
             raise _NoForm
         required = list(properties)
     form["required"] = required
 
 
-def _can_be_said(schema: object) -> bool:
-    """An optional value that may be demanded: it may be null, or is known when it was left out."""
+def _can_be_required(schema: object) -> bool:
+    """Can an optional property be made required? Yes, if it can be null, or if its default is known."""
     if not isinstance(schema, dict):
         return False
     forms = [schema, *schema.get("anyOf", ()), *schema.get("oneOf", ())]
@@ -133,20 +134,20 @@ _STRUCTURE = frozenset({
 })  # fmt: skip
 
 
-def _say_the_rest(form: JsonObject, schema: JsonObject, dialect: _Dialect) -> None:
-    """What is not constrained is put into words: the author's schema judges it all the same."""
-    said = {}
-    for word in sorted(schema.keys() - _STRUCTURE - _SAID - _LEFT_OUT):
-        if word in dialect.keeps or (word == "format" and schema[word] in dialect.formats):
+def _describe_the_rest(form: JsonObject, schema: JsonObject, mode: _StrictMode) -> None:
+    """Move unsupported constraints to the description. The author's schema still validates them."""
+    unsupported = {}
+    for word in sorted(schema.keys() - _STRUCTURE - _TEXTS - _LEFT_OUT):
+        if word in mode.keeps or (word == "format" and schema[word] in mode.formats):
             form[word] = schema[word]
         else:
-            said[word] = schema[word]
-    if said:
-        form["description"] = f"{form.get('description', '')} ({canonical_json(said)[1:-1]})".strip()[:2_000]
+            unsupported[word] = schema[word]
+    if unsupported:
+        form["description"] = f"{form.get('description', '')} ({canonical_json(unsupported)[1:-1]})".strip()[:2_000]
 
 
 def _refers_to_itself(form: JsonObject) -> bool:
-    """Does any definition lead back to itself?"""
+    """Does any definition refer to itself, directly or through others?"""
     defs = {f"#/{word}/{name}": one for word in ("$defs", "definitions") for name, one in form.get(word, {}).items()}
     leads = {name: {other for other in defs if f'"{other}"' in canonical_json(one)} for name, one in defs.items()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from midwatch.orchestration.validation.subschemas import target
+from midwatch.orchestration.validation.subschemas import resolve_reference
 from midwatch.orchestration.validation.validator import JSONSchemaValidator
 from midwatch.schemas.contract import JsonObject
 
@@ -33,7 +33,7 @@ def _value(schema: object, root: JsonObject, depth: int) -> object:
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return {}
     if "$ref" in schema:
-        return _value(target(root, schema["$ref"]), root, depth + 1)
+        return _value(resolve_reference(root, schema["$ref"]), root, depth + 1)
     for known in ("const", "default"):
         if known in schema:
             return schema[known]

@@ -1,8 +1,8 @@
-"""Decode the arguments of a tool call: strict JSON, nothing repaired, every refusal in words a model can act on.
+"""Decode the arguments of a tool call. Only strict JSON is accepted; nothing is repaired.
 
-What real models send (11,000 recorded calls): `""` for a tool without input (Claude: 3.9 % of its calls), text cut off
-after 20 KB, Python quotes, a bare variable. Only the first is understood as `{}`; guessing at the others would run a
-tool on something nobody asked for.
+Every error message tells the model what to change. Real models send (11,000 recorded calls): `""` for a tool without input
+(3.9 % of Claude's calls), text cut off after 20 KB, Python quotes, a bare variable. Only `""` is accepted, as `{}`. Repairing
+the others would run a tool on guessed input.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from midwatch.orchestration.errors import MidwatchError
 from midwatch.schemas.contract import MAX_DEPTH, JsonObject, TooDeep, check_depth
 
 MAX_ARGUMENT_BYTES = 1_000_000
-"""Largest text that is looked at. The largest recorded call has 24 KB."""
+"""Longest text that is decoded. The largest recorded call has 24 KB."""
 
 MAX_NUMBER_DIGITS = 300
-"""A whole number up to here fits a float. Beyond it, comparing and printing it raise from inside Python."""
+"""A whole number of so many digits fits a float. With more, comparing or printing it raises inside Python."""
 
 InvalidKind = Literal[
     "empty", "too_large", "too_deep", "surrogate", "cut_off", "not_json", "duplicate_key", "number", "not_object"
@@ -28,7 +28,7 @@ InvalidKind = Literal[
 
 
 class InvalidArguments(MidwatchError, ValueError):
-    """Raised when the text of a tool call is no JSON object. The message is meant for the model."""
+    """Raised when the arguments of a tool call are not a JSON object. The message is returned to the model."""
 
     def __init__(self, kind: InvalidKind, message: str) -> None:
         super().__init__(kind, message)
@@ -40,14 +40,14 @@ class InvalidArguments(MidwatchError, ValueError):
 
 
 def parse_arguments(raw: str, *, has_required: bool) -> JsonObject:
-    """The JSON object that `raw` says.
+    """Decode the JSON object in `raw`.
 
     Args:
-        raw: The arguments as the model wrote them.
-        has_required: The tool can't be called with `{}`. If it can, an empty text means `{}`.
+        raw: The text that the model sent as arguments.
+        has_required: True if the tool can't be called with `{}`. If it can, an empty text means `{}`.
 
     Raises:
-        InvalidArguments: and nothing else, whatever the text.
+        InvalidArguments: the text is not acceptable. No other exception is raised.
 
     """
     if len(raw) > MAX_ARGUMENT_BYTES:
@@ -118,8 +118,8 @@ def _constant(name: str) -> object:
     raise InvalidArguments("number", f"{name} is not JSON. Send a number, null, or leave the property out.")
 
 
-_BEGUN = re.compile(r"-|\.|[eE][+-]?|t(ru?)?|f(a(ls?)?)?|n(ul?)?")
-"""What may stand at the end of a text that was cut inside a number or a word."""
+_CUT_TOKEN = re.compile(r"-|\.|[eE][+-]?|t(ru?)?|f(a(ls?)?)?|n(ul?)?")
+"""Matches the end of a text that was cut inside a number or a word."""
 
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant, strict=True
@@ -144,7 +144,7 @@ def _is_cut_off(text: str, error: json.JSONDecodeError) -> bool:
         return True
     if error.msg.startswith("Invalid \\u"):
         return len(rest) < 6 and '"' not in rest
-    return _BEGUN.fullmatch(rest) is not None
+    return _CUT_TOKEN.fullmatch(rest) is not None
 
 
 def _not_object(value: object) -> InvalidArguments:
@@ -163,7 +163,9 @@ def _too_large(size: int, unit: str) -> InvalidArguments:
 
 
 def _surrogate(where: str) -> InvalidArguments:
-    message = f"The arguments hold half of a surrogate pair{where}, which is not a character. Send the whole character."
+    message = (
+        f"The arguments contain half of a surrogate pair{where}, which is not a character. Send the whole character."
+    )
     return InvalidArguments("surrogate", message)
 
 

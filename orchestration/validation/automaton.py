@@ -1,7 +1,8 @@
-"""The automaton of a pattern's character positions (Glushkov), and whether one of its loops is ambiguous.
+"""The Glushkov automaton of a regular expression, and a test whether one of its loops is ambiguous.
 
-Two readers begin together at some position and read the same text. If they can part and meet again where they began,
-or take one step in two ways, then the loop they went round has two readings of that text, and n rounds have 2^n.
+The test: two readers start at the same position and read the same text. A loop is ambiguous if they can separate and meet
+again at the start, or if one step can be taken in two ways. Then one round of the loop has two readings, and n rounds have
+2^n.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from itertools import product
 from typing import TypeVar
 
 FEW = 4
-"""Up to so many repetitions are written out; more count as endless, because n^5 is in practice no better than 2^n."""
+"""Up to so many repetitions are built one by one. More count as unlimited, since n^5 is in practice as slow as 2^n."""
 
 MAX_POSITIONS = 1_000
 MAX_PAIRS = 20_000
@@ -25,12 +26,12 @@ Node = TypeVar("Node", int, Pair)
 
 
 class TooLarge(Exception):
-    """Raised when an automaton outgrows what is worth judging."""
+    """Raised when an automaton is too large to analyse."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of the automaton: in how many ways it is empty, begins with a position, ends with one. Two means many."""
+    """A part of the automaton: the number of ways to be empty, to begin at a position, and to end at one. Two means many."""
 
     empty: int
     first: Mapping[int, int]
@@ -38,7 +39,7 @@ class Part:
 
 
 class Automaton:
-    """Built from the leaves up. An edge between positions carries the number of ways in which the pattern grants it."""
+    """An automaton, built from the leaves up. Each edge has the number of ways in which the pattern allows it."""
 
     nothing = Part(empty=1, first={}, last={})
 
@@ -47,7 +48,7 @@ class Automaton:
         self._follow: list[dict[int, int]] = []
 
     def position(self, accepts: frozenset[str]) -> Part:
-        """One character."""
+        """A part that reads one character."""
         if len(self._accepts) >= MAX_POSITIONS:
             raise TooLarge
         self._accepts.append(accepts)
@@ -56,7 +57,7 @@ class Automaton:
         return Part(empty=0, first=here, last=here)
 
     def then(self, one: Part, two: Part) -> Part:
-        """One after the other."""
+        """A part that reads `one` and then `two`."""
         self._join(one.last, two.first)
         return Part(
             empty=min(2, one.empty * two.empty),
@@ -65,7 +66,7 @@ class Automaton:
         )
 
     def either(self, parts: Sequence[Part]) -> Part:
-        """One of them. `(a|a)` reaches here as `a(|)`: two ways of being empty, and of whatever comes next."""
+        """A part that reads one of the parts. The parser gives `(a|a)` as `a(|)`: there are two ways to be empty."""
         whole = Part(empty=0, first={}, last={})
         for part in parts:
             whole = Part(
@@ -76,14 +77,14 @@ class Automaton:
         return whole
 
     def repeat(self, low: int, high: int, times: int, width: tuple[int, int], body: Callable[[], Part]) -> Part:
-        """`body` from `low` to `high` times.
+        """A part that reads `body` from `low` to `high` times.
 
         Args:
             low: Fewest repetitions.
             high: Most repetitions.
-            times: `high`, times those of all loops around this one: `((a*){3}){3}` is no better than `(a*){9}`.
-            width: The shortest and the longest text that one repetition takes.
-            body: Builds one repetition; called once for each that is written out.
+            times: `high` times the counts of all outer loops: `((a*){3}){3}` is as slow as `(a*){9}`.
+            width: The length of the shortest and of the longest text of one repetition.
+            body: Builds one repetition. Called once for each repetition that is built.
 
         """
         fixed = width[0] == width[1] and high * max(1, width[1]) <= MAX_POSITIONS // 4
@@ -92,7 +93,7 @@ class Automaton:
             self._join(part.last, part.first)
             return replace(part, empty=min(1, part.empty)) if low else self.either([part, self.nothing])
         part = self.nothing
-        for count in range(high, 0, -1):  # x{1,3} is x(x(x)?)?, built from the inside
+        for count in range(high, 0, -1):  # x{1,3} is x(x(x)?)?, so build the innermost first
             part = self.then(body(), part)
             if count > low:
                 part = self.either([part, self.nothing])
@@ -104,11 +105,11 @@ class Automaton:
             for two, more in first.items():
                 edges[two] = min(2, edges.get(two, 0) + ways * more)
 
-    def ambiguous(self) -> bool:
-        """True when some loop passes over one text in two ways.
+    def is_ambiguous(self) -> bool:
+        """Can a loop read one text in two ways?
 
         Raises:
-            TooLarge: it can't be told within bounds.
+            TooLarge: the answer takes more steps than allowed.
 
         """
         for loop in strong_components(self._pairs()):
@@ -121,14 +122,14 @@ class Automaton:
                 return True
         return False
 
-    def divisible(self, most: int) -> bool:
-        """True when two places can share one text in a number of ways that grows with it: `a*a*`.
+    def is_polynomial(self, most: int) -> bool:
+        """Can two loops divide one text in a number of ways that grows with its length, as in `a*a*`?
 
-        Then some text leads from the first place to itself, from the first to the second, and from there to itself
-        (Weber and Seidl, "On the degree of ambiguity of finite automata", 1991): three readers find it.
+        They can if one text leads from a first position to itself, from the first to a second, and from the second to
+        itself (Weber and Seidl, "On the degree of ambiguity of finite automata", 1991). Three readers search for it.
 
         Raises:
-            TooLarge: there are more than `most` positions, or it can't be told within bounds.
+            TooLarge: there are more than `most` positions, or the answer takes more steps than allowed.
 
         """
         if len(self._accepts) > most:
@@ -152,7 +153,7 @@ class Automaton:
         return False
 
     def _pairs(self) -> dict[Pair, list[Pair]]:
-        """Where two readers of one text can be who began together, and where they go from there in the same loop."""
+        """The pairs of positions that two readers of one text reach from a common start, with their next steps in the loop."""
         loops = strong_components({position: list(edges) for position, edges in enumerate(self._follow)})
         loop_of = {position: number for number, loop in enumerate(loops) for position in loop}
         graph: dict[Pair, list[Pair]] = {}
@@ -185,7 +186,7 @@ def _sum(one: Mapping[int, int], two: Mapping[int, int], times: int = 1) -> dict
 
 
 def strong_components(graph: dict[Node, list[Node]]) -> list[set[Node]]:
-    """The strongly connected components that hold a loop (Tarjan 1972, without recursion)."""
+    """Find the strongly connected components with a loop (Tarjan 1972, without recursion)."""
     index: dict[Node, int] = {}
     low: dict[Node, int] = {}
     stack: list[Node] = []

@@ -1,8 +1,8 @@
-"""What judging one call may cost: counted, not timed, so that the same call is judged alike on every machine.
+"""Limit the cost of validating one call. The cost is counted, not timed, so that every machine gives the same result.
 
-Nothing in a schema or in arguments stops the library by itself: an array of 300,000 numbers takes it seconds, one of
-300,000 empty objects against 3,000 properties 23 (measured). So every keyword pays before it judges, by the size of
-what it is going to look at, and a call that can't pay is refused. One unit is about three microseconds.
+The library has no limits itself: an array of 300,000 numbers takes it seconds, one of 300,000 empty objects against 3,000
+properties takes 23 seconds (measured). So every keyword pays before it validates, by the size of its input. A call that
+exceeds its budget is refused. One unit is about three microseconds.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from midwatch.orchestration.validation.formats import FORMATS
 from midwatch.orchestration.validation.pattern_cost import pattern_cost
 
 MAX_EFFORT = 25_000
-"""About 80 milliseconds. The dearest of 1,000 recorded calls costs 49 units."""
+"""The budget of one call: about 80 milliseconds. The most expensive of 1,000 recorded calls costs 49 units."""
 
 STEPS_PER_UNIT = 400
-"""Steps of a regular expression: about 8 nanoseconds each."""
+"""Steps of a regular expression that cost one unit. A step takes about 8 nanoseconds."""
 
 Price = Callable[[Any, Any, Any], int]
-"""(the keyword's value, what is judged, the schema around it) -> units."""
+"""(the keyword's value, the validated value, the schema with the keyword) -> units."""
 
 
-class TooMuchEffort(Exception):
-    """Raised when a call has spent what it may."""
+class EffortExceeded(Exception):
+    """Raised when a call has used up its budget."""
 
 
-class Effort(FormatChecker):
-    """What one call has left. It travels as the format checker: the one thing the library hands to every keyword."""
+class EffortBudget(FormatChecker):
+    """The remaining budget of one call. It is passed as the format checker, the only object that every keyword gets."""
 
     def __init__(self) -> None:
         super().__init__(())
@@ -38,13 +38,13 @@ class Effort(FormatChecker):
         self.left = MAX_EFFORT
 
     def spend(self, units: int) -> None:
-        """Pay. Raises TooMuchEffort."""
+        """Take units from the budget. Raises EffortExceeded."""
         self.left -= units
         if self.left < 0:
-            raise TooMuchEffort
+            raise EffortExceeded
 
-    def ask(self, keyword: str, value: Any, instance: Any, schema: Any) -> None:
-        """Pay for judging by one keyword. Raises TooMuchEffort."""
+    def pay(self, keyword: str, value: Any, instance: Any, schema: Any) -> None:
+        """Pay for one keyword. Raises EffortExceeded."""
         price = PRICES.get(keyword)
         self.spend(1 if price is None else 1 + price(value, instance, schema))
 
@@ -54,7 +54,7 @@ def _length(value: Any) -> int:
 
 
 def _size(value: Any) -> int:
-    """How many values there are inside."""
+    """Count the values inside a value."""
     count, todo = 0, [value]
     while todo:
         one = todo.pop()
@@ -90,8 +90,8 @@ def _names_matched(value: Any, instance: Any, _schema: Any) -> int:
     if pairs > MAX_EFFORT:
         return pairs
     longest = max(map(len, instance))
-    dearest = max(pattern_cost(pattern).steps(longest) for pattern in value)
-    return pairs // 4 + pairs * dearest // STEPS_PER_UNIT
+    slowest = max(pattern_cost(pattern).steps(longest) for pattern in value)
+    return pairs // 4 + pairs * slowest // STEPS_PER_UNIT
 
 
 def _others(_value: Any, instance: Any, schema: Any) -> int:
@@ -139,10 +139,10 @@ PRICES: dict[str, Price] = {
     "$ref": lambda _value, _instance, _schema: 3,
     "$dynamicRef": lambda _value, _instance, _schema: 3,
 }
-"""Beside the one unit that every keyword costs. What is inside (items, branches) pays for itself."""
+"""Price of each keyword, in addition to the one unit that every keyword costs. Items and branches pay separately."""
 
 ERROR_UNITS = 2
-"""Making an error, also one that an `anyOf` drops again."""
+"""Price of an error, also of one that an `anyOf` drops again."""
 
 CHARS_PER_UNIT = 250
-"""The library writes what was wrong into every message: 200 branches that refuse a megabyte are 200 megabytes."""
+"""Price of an error message. The library writes the value into each: 200 branches that refuse 1 MB make 200 MB."""

@@ -1,7 +1,8 @@
-"""`format` as a check, not a remark.
+"""Check `format`, which JSON Schema by default only treats as an annotation.
 
-The library checks `date`, `ipv4`, `ipv6`, `regex` and `idn-email`; `date-time`, `time` and `uri` it leaves to packages
-that are not installed, and `email` and `uuid` it takes lightly. A format that is not known here is not checked.
+The library itself checks `date`, `ipv4`, `ipv6`, `regex` and `idn-email`. It needs packages that are not installed for
+`date-time`, `time` and `uri`, and checks `email` and `uuid` only loosely. Those five are checked here. An unknown format is
+not checked.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def _is_date_time(value: object) -> bool:
 
 
 def _is_moment(text: str) -> bool:
-    """By the calendar; a leap second is the last one of a UTC day."""
+    """Does this date and time exist? A leap second must be the last second of a UTC day."""
     moment = datetime.fromisoformat(text.upper().replace(":60", ":59"))
     if ":60" not in text:
         return True

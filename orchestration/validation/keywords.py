@@ -1,8 +1,10 @@
-"""The two dialects of JSON Schema spoken here, and the keywords whose usual answer is too slow, too loose or wrong.
+"""The two supported drafts of JSON Schema, with replacements for keywords that the library checks slowly or wrongly.
 
-- `uniqueItems`: the library compares every pair; 5,000 objects took 100 seconds (measured). Here an item is looked up.
-- `pattern`: compiled once, however many patterns there are. Every keyword pays for its work first (see `effort`).
-- `multipleOf`: 19.99 is a multiple of 0.01, which binary floating point denies. Here decimal text is compared exactly.
+- `uniqueItems`: the library compares every pair, and 5,000 objects took 100 seconds (measured). Here a hash table is used.
+- `pattern`: each pattern is compiled only once.
+- `multipleOf`: 19.99 is a multiple of 0.01, but not in binary floating point. Here the decimal numbers are compared exactly.
+
+Every keyword pays for its work before it does it (see `cost`).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any, cast
 from jsonschema import Draft7Validator, Draft202012Validator, ValidationError, validators
 from jsonschema.protocols import Validator
 
-from midwatch.orchestration.validation.cost import CHARS_PER_UNIT, ERROR_UNITS, Effort
+from midwatch.orchestration.validation.cost import CHARS_PER_UNIT, ERROR_UNITS, EffortBudget
 from midwatch.orchestration.validation.pattern_cost import pattern_cost
 
 Keyword = Callable[[Validator, Any, Any, Any], Iterable[ValidationError] | None]
@@ -35,7 +37,7 @@ def _unique_items(_validator: Validator, wanted: bool, instance: object, _schema
 
 
 def _identity(value: Any) -> Hashable:
-    """Equal exactly when the JSON values are: 1 and 1.0 are one number, 1 and true are not one value."""
+    """A key that is equal for equal JSON values: 1 and 1.0 are equal, 1 and true are not."""
     if isinstance(value, bool):
         return ("boolean", value)
     if isinstance(value, list):
@@ -43,7 +45,7 @@ def _identity(value: Any) -> Hashable:
     if isinstance(value, dict):
         return ("object", frozenset((key, _identity(item)) for key, item in value.items()))
     if isinstance(value, int | float):
-        # As text: anybody can find numbers with one hash, and 15,000 of them cost seconds. Those of text are secret.
+        # As text: 15,000 numbers with the same hash cost seconds, and are easy to find. Hashes of text are randomized.
         return ("number", str(int(value) if value == int(value) else value))
     return cast(Hashable, value)  # a string or null
 
@@ -63,15 +65,15 @@ def _pattern(_validator: Validator, wanted: str, instance: object, _schema: obje
         yield ValidationError("does not match")
 
 
-def _paid(keyword: str, judge: Keyword) -> Keyword:
-    """The keyword, paying before it judges and for every error it words."""
+def _charge(keyword: str, judge: Keyword) -> Keyword:
+    """Wrap a keyword so that it pays before it validates, and for every error."""
 
     def judge_paid(validator: Validator, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
         effort = getattr(validator, "format_checker", None)
-        if not isinstance(effort, Effort):
+        if not isinstance(effort, EffortBudget):
             yield from judge(validator, value, instance, schema) or ()
             return
-        effort.ask(keyword, value, instance, schema)
+        effort.pay(keyword, value, instance, schema)
         for error in judge(validator, value, instance, schema) or ():
             effort.spend(ERROR_UNITS + len(error.message) // CHARS_PER_UNIT)
             error.message = error.message[:MAX_MESSAGE_CHARS]
@@ -80,14 +82,14 @@ def _paid(keyword: str, judge: Keyword) -> Keyword:
     return judge_paid
 
 
-def _extended(dialect: Any) -> type[Validator]:
+def _extend(dialect: Any) -> type[Validator]:
     keywords = {**dialect.VALIDATORS, "uniqueItems": _unique_items, "multipleOf": _multiple_of, "pattern": _pattern}
     extend: Callable[..., type[Validator]] = validators.extend
-    return extend(dialect, {name: _paid(name, judge) for name, judge in keywords.items()})
+    return extend(dialect, {name: _charge(name, judge) for name, judge in keywords.items()})
 
 
-DIALECTS: dict[str, type[Validator]] = {
-    LATEST: _extended(Draft202012Validator),
-    "http://json-schema.org/draft-07/schema": _extended(Draft7Validator),
+DRAFTS: dict[str, type[Validator]] = {
+    LATEST: _extend(Draft202012Validator),
+    "http://json-schema.org/draft-07/schema": _extend(Draft7Validator),
 }
-"""By `$schema`, without its empty fragment. A schema that names none speaks the latest."""
+"""Validator class by `$schema`, without its empty fragment. A schema without `$schema` uses the latest."""

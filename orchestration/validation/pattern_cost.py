@@ -1,8 +1,8 @@
-r"""How many steps a search with a regular expression may take, at most: what bounds the time of a `pattern`.
+r"""Compute the most steps that a search with a regular expression can take. This limits the time of a `pattern`.
 
-Patterns of exponential time are refused where they are declared (see `regexsafety`). What is left is polynomial, and
-that is enough: `\d+$` looked for in 30,000 digits took five seconds (measured). So a text is matched only when the
-worst case for its length is within what the call may still spend.
+A schema with a pattern of exponential time is refused when it is declared (see `regex_safety`). The other patterns are
+polynomial, which can still be slow: a search for `\d+$` in 30,000 digits took five seconds (measured). So a text is matched
+only if the worst case for its length is within the call's remaining budget.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from math import prod
 from typing import Any
 
 from midwatch.orchestration.validation.automaton import Part, TooLarge
-from midwatch.orchestration.validation.regex_safety import Reading, parsed
+from midwatch.orchestration.validation.regex_safety import Reading, parse_pattern
 
 MAX_JUDGED_POSITIONS = 12
-"""Three readers in a pattern of so many positions: 1,728 places to be. Larger patterns are taken for the worst."""
+"""Largest pattern that is analysed: three readers have 12^3 = 1,728 states. Larger ones get the worst case."""
 
 _LOOPS = ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT")
 
 
 @dataclass(frozen=True)
 class PatternCost:
-    """A compiled pattern, and what decides how long it may take."""
+    """A compiled pattern, and the properties that decide its worst-case time."""
 
     expression: re.Pattern[str]
     anchored: bool
-    """It is tried at the beginning of a text only."""
+    """True if the pattern is tried only at the beginning of a text."""
     loops: tuple[int, ...]
-    """For each repetition with a choice: how often at most."""
+    """For each repetition of variable count: its highest count."""
     linear: bool
-    """However the loops divide a text among themselves, there is a bounded number of ways."""
+    """True if the loops can divide a text in only a bounded number of ways."""
 
     def steps(self, size_chars: int) -> int:
-        """An upper bound for a text of this length."""
+        """The most steps for a text of this length."""
         starts = 1 if self.anchored else size_chars + 1
         if self.linear:
             return starts * (size_chars + 1 if self.loops else 1)
@@ -45,8 +45,8 @@ class PatternCost:
 
 @lru_cache(maxsize=4_096)
 def pattern_cost(pattern: str) -> PatternCost:
-    """The cost of a pattern that `hazard` has accepted."""
-    tree = parsed(pattern)
+    """Compute the cost of a pattern that `find_hazard` has accepted."""
+    tree = parse_pattern(pattern)
     loops = tuple(_loops(tree))
     return PatternCost(re.compile(pattern), _anchored(tree), loops, not loops or _is_linear(tree))
 
@@ -90,16 +90,16 @@ def _anchored(tree: Any) -> bool:
 
 def _is_linear(tree: Any) -> bool:
     if any(op in str(tree) for op in ("ASSERT", "GROUPREF")):
-        return False  # they read what the automaton does not see
+        return False  # the automaton does not model these
     try:
         reading = _WholeReading(tree)
-        return not reading.automaton.divisible(MAX_JUDGED_POSITIONS)
+        return not reading.automaton.is_polynomial(MAX_JUDGED_POSITIONS)
     except (TooLarge, RecursionError):
         return False
 
 
 class _WholeReading(Reading):
-    r"""Reads also what stands between the loops: `^\d+-\d+$` is linear because of its hyphen."""
+    r"""A reading that includes the characters between the loops: `^\d+-\d+$` is linear because of its hyphen."""
 
     def _position(self, op: str, value: Any) -> Part:
         return self.automaton.position(frozenset(c for c in self.alphabet if self._fits(op, value, c)))

@@ -1,4 +1,4 @@
-"""What is wrong with a tool's arguments, in words a model can act on: where, what was expected, what came."""
+"""Describe problems of a tool's arguments for a model: where, what was expected, and what was given."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ MAX_SHOWN_CHARS = 200
 MAX_NAME_CHARS = 80
 MAX_LIST_CHARS = 300
 MAX_HINTS = 100
-"""Names that are compared to say "did you mean"."""
+"""Most names that are compared for "did you mean"."""
 MAX_CHOICES = MAX_LIST_CHARS
-"""Choices that could be listed at all: each takes a character."""
+"""Most choices that can be listed, since each takes at least one character."""
 
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing that is wrong. `pointer` is a JSON pointer into the arguments; empty for the arguments themselves."""
+    """One problem. `pointer` is a JSON pointer into the arguments; it is empty for the arguments as a whole."""
 
     pointer: str
     expected: str
     got: str
     keyword: str
-    """The keyword of the schema that refused, e.g. `enum`."""
+    """The keyword of the schema that refused the value, such as `enum`."""
 
     def __str__(self) -> str:
         return f"{self.pointer or 'the arguments'}: expected {self.expected}; got {self.got}"
 
 
 def explain(problems: Iterable[Problem], schema: JsonObject) -> str:
-    """What the model is told: one line per problem, then what the schema asks for."""
+    """The message to the model: one line for each problem, then the properties of the schema."""
     lines = [str(problem) for problem in problems]
     if len(lines) >= MAX_PROBLEMS:
         lines.append(f"Only the first {MAX_PROBLEMS} problems are listed.")
@@ -46,14 +46,14 @@ def explain(problems: Iterable[Problem], schema: JsonObject) -> str:
 
 
 def properties_line(schema: JsonObject) -> str:
-    """The properties a schema knows, in one line of bounded length."""
+    """The properties of a schema, in one line of limited length."""
     known = schema.get("properties", {})
     required = [name for name in schema.get("required", ()) if isinstance(name, str)]
     optional = [name for name in known if name not in required]
     if not required and not optional:
         return "The input is an object."
     words = [
-        f"{label}: " + _some([f"{name} ({describe(known.get(name, True))})" for name in names])
+        f"{label}: " + _join([f"{name} ({describe(known.get(name, True))})" for name in names])
         for label, names in (("Required", required), ("Optional", optional))
         if names
     ]
@@ -61,7 +61,7 @@ def properties_line(schema: JsonObject) -> str:
 
 
 def show(value: object) -> str:
-    """A value as JSON, cut at 200 characters; encodes no more of it than is shown."""
+    """A value as JSON, cut at 200 characters. Only the shown part is encoded."""
     shown = ""
     try:
         for chunk in _ENCODER.iterencode(value):
@@ -77,18 +77,18 @@ _ENCODER = json.JSONEncoder(default=lambda value: f"<{type(value).__name__}>", s
 
 
 def pointer(path: Iterable[object]) -> str:
-    """RFC 6901; names that a model made up are cut where they stop being readable."""
+    """A JSON pointer (RFC 6901). Long names are cut."""
     return "".join("/" + str(step)[:MAX_NAME_CHARS].replace("~", "~0").replace("/", "~1") for step in path)
 
 
 def describe(schema: object) -> str:
-    """A schema in a few words: its type, its choices."""
+    """Describe a schema in a few words: its type or its choices."""
     if not isinstance(schema, dict):
         return "nothing" if schema is False else "any value"
     if "const" in schema:
         return show(schema["const"])
     if isinstance(schema.get("enum"), list):
-        return "one of " + _some([show(choice) for choice in schema["enum"][:MAX_CHOICES]], of=len(schema["enum"]))
+        return "one of " + _join([show(choice) for choice in schema["enum"][:MAX_CHOICES]], of=len(schema["enum"]))
     kind = schema.get("type")
     if isinstance(kind, str):
         return kind
@@ -96,12 +96,12 @@ def describe(schema: object) -> str:
         return " or ".join(map(str, kind))
     for keyword in ("anyOf", "oneOf"):
         if isinstance(schema.get(keyword), list):
-            return _some(list(dict.fromkeys(describe(branch) for branch in schema[keyword])), " or ")
+            return _join(list(dict.fromkeys(describe(branch) for branch in schema[keyword])), " or ")
     return str(schema["$ref"]).rpartition("/")[2] if "$ref" in schema else "any value"
 
 
 def from_error(error: ValidationError) -> Iterator[Problem]:
-    """The library's error in our words: one problem for each missing or unknown property."""
+    """Turn an error of the library into problems: one for each missing or unknown property."""
     where = pointer(error.absolute_path)
     keyword = str(error.validator)
     if keyword == "required":
@@ -138,7 +138,7 @@ def _unknown(where: str, error: ValidationError) -> Iterator[Problem]:
     extras = (name for name in came if name not in properties)
     for name in islice(extras, MAX_PROBLEMS):
         close = _close(name, known)
-        hint = f", did you mean {close[0]!r}?" if close else (f", known are {_some(known)}" if known else "")
+        hint = f", did you mean {close[0]!r}?" if close else (f", known are {_join(known)}" if known else "")
         yield Problem(
             f"{where}{pointer([name])}",
             f"no such property{hint}",
@@ -148,7 +148,7 @@ def _unknown(where: str, error: ValidationError) -> Iterator[Problem]:
 
 
 def _alternatives(where: str, keyword: str, error: ValidationError) -> Iterator[Problem]:
-    """When the value has the type of just one alternative, what is wrong with it there; else what would be right."""
+    """Explain a failed `anyOf` or `oneOf`. If only one alternative has the value's type, show its problems; else list all."""
     branches: dict[object, list[ValidationError]] = {}
     for inner in error.context or ():
         branches.setdefault(inner.schema_path[0] if inner.schema_path else None, []).append(inner)
@@ -157,7 +157,7 @@ def _alternatives(where: str, keyword: str, error: ValidationError) -> Iterator[
         for inner in meant[0]:
             yield from from_error(inner)
         return
-    marked = _marked(meant)
+    marked = _find_tag_problem(meant)
     if marked is not None:
         yield marked
         return
@@ -165,8 +165,8 @@ def _alternatives(where: str, keyword: str, error: ValidationError) -> Iterator[
     yield Problem(where, describe({keyword: error.validator_value}) + one_only, show(error.instance), keyword)
 
 
-def _marked(meant: list[list[ValidationError]]) -> Problem | None:
-    """Shapes told apart by one property (`"kind": {"const": ...}`): what it may say, when it says none of that."""
+def _find_tag_problem(meant: list[list[ValidationError]]) -> Problem | None:
+    """The problem of a property that selects the alternative (`"kind": {"const": ...}`), if its value selects none."""
     marks = [{tuple(one.absolute_path): one for one in found if one.validator in ("const", "enum")} for found in meant]
     shared = set.intersection(*map(set, marks)) if marks else set()
     if not shared:
@@ -190,12 +190,12 @@ def _near(value: object, choices: object) -> str:
 
 
 def _close(name: str, known: list[str]) -> list[str]:
-    """The nearest name there is, looked for among the first hundred: comparing takes quadratic time."""
+    """Find the nearest name among the first hundred, since comparing takes quadratic time."""
     return difflib.get_close_matches(name, known[:MAX_HINTS], 1) if len(name) <= MAX_NAME_CHARS else []
 
 
-def _some(words: list[str], between: str = ", ", of: int = 0) -> str:
-    """As many words as fit into 300 characters, then how many are left (`of` so many, when not all were handed in)."""
+def _join(words: list[str], between: str = ", ", of: int = 0) -> str:
+    """Join as many words as fit into 300 characters, then say how many remain. `of` is the count of all, if it is higher."""
     kept: list[str] = []
     for word in words:
         if kept and sum(map(len, kept)) + len(word) > MAX_LIST_CHARS:

@@ -1,11 +1,11 @@
-"""Which regular expressions may stop a worker: those whose loops can pass over one text in more than one way.
+"""Refuse regular expressions that take exponential time: those with a loop that can read one text in two ways.
 
-A backtracking matcher that fails tries every way there is. If a loop can read the same text in two ways, n passes give
-2^n of them: `^(a+)+$` needs 37 seconds on 29 characters (measured). That is exponential ambiguity, and it is decidable:
-Weideman et al., "Analyzing Matching Time Behavior of Backtracking Regular Expression Matchers" (2016). So
-`^[a-z]+(-[a-z]+)*$` is accepted, although its quantifiers are nested, and `(a|aa)*` is refused, although they are not.
+A backtracking matcher tries every way before it fails. If a loop can read the same text in two ways, n rounds have 2^n ways:
+`^(a+)+$` needs 37 seconds for 29 characters (measured). This exponential ambiguity can be decided: Weideman et al.,
+"Analyzing Matching Time Behavior of Backtracking Regular Expression Matchers" (2016). So `^[a-z]+(-[a-z]+)*$` is accepted
+although its quantifiers are nested, and `(a|aa)*` is refused although they are not.
 
-Not judged here: polynomial time (`.*.*x` is cubic). The length of what is matched bounds it (see `patterncost`).
+Polynomial time (`.*.*x` is cubic) is not refused here. `pattern_cost` limits it by the length of the text.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 from midwatch.orchestration.validation.automaton import Automaton, Part, TooLarge
 
 _PARSER: Any = import_module("re._parser")
-"""Private, but the only reading of a pattern that is sure to be the one `re` matches with. The same in 3.11 to 3.14."""
+"""A private module, but the only parser that surely reads a pattern as `re` does. It is the same in Python 3.11 to 3.14."""
 
 _AMBIGUOUS = "a repeated part can match one text in two ways, so refusing a text takes exponential time"
-_TOO_LARGE = "it is too large to be judged"
+_TOO_LARGE = "it is too large to be analysed"
 
 _TYPICAL = "".join(map(chr, range(256))) + "Ωжſ٣中\u2003"
-"""Characters of every class (letters, digits, spaces, none of them), in Latin-1 and beyond."""
+"""Characters of every class (letters, digits, spaces, others), in Latin-1 and beyond."""
 
 _CATEGORIES = {
     "CATEGORY_DIGIT": re.compile(r"\d"),
@@ -35,42 +35,42 @@ _CATEGORIES = {
 }
 
 
-def parsed(pattern: str) -> Any:
-    """The parser's tree of a pattern. Raises what the parser raises."""
+def parse_pattern(pattern: str) -> Any:
+    """Parse a pattern. Raises the parser's own exceptions."""
     return _PARSER.parse(pattern)
 
 
-def hazard(pattern: str) -> str | None:
-    """Why this pattern can't be used, in words; None when it can.
+def find_hazard(pattern: str) -> str | None:
+    """Why this pattern can't be used, as text, or None if it can.
 
-    Takes milliseconds; a pattern too large to be judged is refused.
+    Takes milliseconds. A pattern that is too large to be analysed is refused.
     """
     try:
-        tree = parsed(pattern)
+        tree = parse_pattern(pattern)
     except (re.error, OverflowError, FutureWarning) as error:
         return f"it is not a regular expression of Python: {error}"
     except RecursionError:
         return _TOO_LARGE
     try:
-        return _AMBIGUOUS if Reading(tree).ambiguous() else None
+        return _AMBIGUOUS if Reading(tree).is_ambiguous() else None
     except (TooLarge, RecursionError):
         return _TOO_LARGE
 
 
 class Reading:
-    """Turns the loops of the parser's tree into an automaton. What is not repeated can't be ambiguous a second time."""
+    """Builds the automaton of a pattern's loops from the parser's tree. Parts outside of loops are left out."""
 
     def __init__(self, tree: Any) -> None:
         self.fold = bool(tree.state.flags & re.IGNORECASE)
         self.alphabet = frozenset(_TYPICAL).union(*([c, c.swapcase()[:1]] for c in _characters(tree)))
         self.automaton = Automaton()
         self.times = 1
-        """How often what is being read may be repeated by all that is around it."""
+        """The product of the counts of all loops around the current part."""
         self._sequence(tree)
 
-    def ambiguous(self) -> bool:
-        """Can one of its loops read one text in two ways?"""
-        return self.automaton.ambiguous()
+    def is_ambiguous(self) -> bool:
+        """Can one of the loops read one text in two ways?"""
+        return self.automaton.is_ambiguous()
 
     def _sequence(self, items: Any) -> Part:
         part = self.automaton.nothing
@@ -94,7 +94,7 @@ class Reading:
             return self.automaton.either([self._sequence(branch or ()) for branch in value[1:]])
         if op == "GROUPREF":
             return self._position("ANY", None)
-        if op in ("ASSERT", "ASSERT_NOT"):  # takes no text, but its own loops count
+        if op in ("ASSERT", "ASSERT_NOT"):  # an assertion consumes no text, but its loops count
             self._sequence(value[1])
         return self.automaton.nothing
 
@@ -130,7 +130,7 @@ class Reading:
 
 
 def _characters(tree: Any) -> set[str]:
-    """Every character the pattern names, and its neighbours: wherever two ranges overlap, one of these lies in both."""
+    """Every character in the pattern, with its two neighbours. If two ranges overlap, one of these lies in both."""
     found: set[str] = set()
     todo: list[Any] = [tree]
     while todo:

@@ -1,7 +1,7 @@
-"""Refuse a schema where it is declared: invalid, unbounded, reaching outside, or too slow to be judged by.
+"""Check a schema when it is declared. Refuse it if it is invalid, unlimited, too slow, or refers outside of itself.
 
-A schema may come from anybody (an MCP server, an OpenAPI file), so it is as suspect as any other input: the library
-would fetch `http://` references, read `file://` ones and show their content in the error (measured).
+A schema may come from anywhere (an MCP server, an OpenAPI file), so it is untrusted input. The library would fetch `http://`
+references, read `file://` ones and show their content in the error (measured).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT7, DRAFT202012, SchemaResource
 
 from midwatch.orchestration.errors import ConfigError
-from midwatch.orchestration.validation.cost import Effort
-from midwatch.orchestration.validation.keywords import DIALECTS, LATEST
+from midwatch.orchestration.validation.cost import EffortBudget
+from midwatch.orchestration.validation.keywords import DRAFTS, LATEST
 from midwatch.orchestration.validation.pattern_cost import pattern_cost
 from midwatch.orchestration.validation.problems import from_error, pointer, show
-from midwatch.orchestration.validation.regex_safety import hazard
+from midwatch.orchestration.validation.regex_safety import find_hazard
 from midwatch.schemas.contract import MAX_DEPTH, JsonObject
 
 MAX_SCHEMA_BYTES = 200_000
 """The largest of 200 recorded schemas has 6 KB."""
 
 MAX_EXPANSION = 1_000
-"""How many subschemas may judge one value: 30 lines in which every `allOf` doubles the next ask for 2^30."""
+"""Most subschemas that apply to one value. In 30 lines, each with an `allOf` of two references, 2^30 would apply."""
 
 _SPECIFICATIONS = {LATEST: DRAFT202012, "http://json-schema.org/draft-07/schema": DRAFT7}
 _IN_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
@@ -37,7 +37,7 @@ _OF_OBJECTS = frozenset({
     "properties", "required", "additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "not", "if", "then",
     "else",
 })  # fmt: skip
-"""Keywords that may stand at the top level without a type. With any other, it is a typo or a map of properties."""
+"""Keywords of a top level that may omit `type`. With any other, it is a typo or a map of properties."""
 
 _TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 _FOREIGN = {
@@ -47,11 +47,11 @@ _FOREIGN = {
 }  # fmt: skip
 
 
-def checked_copy(schema: object) -> tuple[JsonObject, type[Validator]]:
-    """A copy of the schema that nobody else can change, and the class of its dialect.
+def check_and_copy(schema: object) -> tuple[JsonObject, type[Validator]]:
+    """Check a schema. Returns a private copy of it, and the validator class of its draft.
 
     Raises:
-        ConfigError: the schema can't be used; one finding, the first.
+        ConfigError: the schema can't be used. The message names the first problem.
 
     """
     if not isinstance(schema, dict):
@@ -59,26 +59,28 @@ def checked_copy(schema: object) -> tuple[JsonObject, type[Validator]]:
     copy = _as_json(schema)
     dialect = copy.get("$schema", LATEST)
     dialect = dialect.removesuffix("#") if isinstance(dialect, str) else show(dialect)
-    if dialect not in DIALECTS:
-        known = ", ".join(DIALECTS)
+    if dialect not in DRAFTS:
+        known = ", ".join(DRAFTS)
         raise ConfigError(
             f"schema /$schema: expected one of {known}, got {dialect[:200]!r}; rewrite it, or leave it out"
         )
     try:
-        DIALECTS[dialect].check_schema(copy)
+        DRAFTS[dialect].check_schema(copy)
     except SchemaError as error:
         raise ConfigError(_invalid(error)) from None
     except RecursionError:
-        raise ConfigError("schema: nested too deep to be checked; flatten it") from None
-    except FutureWarning as warning:  # where warnings are errors: a pattern that the next Python may read otherwise
+        raise ConfigError("schema: nested too deeply to be checked; flatten it") from None
+    except (
+        FutureWarning
+    ) as warning:  # raised where warnings are errors: a later Python may read the pattern differently
         raise ConfigError(f"schema: a pattern with an unclear meaning: {warning}; escape the bracket") from None
     if "type" not in copy and copy.keys() <= _OF_OBJECTS:
-        copy = {"type": "object", **copy}  # arguments are named: what a real server left out can mean nothing else
+        copy = {"type": "object", **copy}  # real servers omit it, and arguments are always named
     if copy.get("type") != "object":
         came = show(copy["type"]) if "type" in copy else "nothing"
         raise ConfigError(f'schema /type: expected "object" (arguments are named), got {came}')
     _Walk(copy, dialect).check()
-    return copy, DIALECTS[dialect]
+    return copy, DRAFTS[dialect]
 
 
 def _as_json(schema: JsonObject) -> JsonObject:
@@ -90,14 +92,14 @@ def _as_json(schema: JsonObject) -> JsonObject:
         raise ConfigError(f"schema: expected JSON values only: {error}") from None
     if len(text) > MAX_SCHEMA_BYTES:
         raise ConfigError(
-            f"schema: {len(text):,} bytes; at most {MAX_SCHEMA_BYTES:,}: no model reads that much, split the tool"
+            f"schema: {len(text):,} bytes; at most {MAX_SCHEMA_BYTES:,}, since no model reads that much; split the tool"
         )
     copy: JsonObject = json.loads(text)
     return copy
 
 
 def _deeper_than(value: object, limit: int) -> bool:
-    """Level by level, every container once: an endless or shared structure can't make it run away."""
+    """Is the value nested deeper than the limit? Visits each container once per level, so that endless structures end, too."""
     level: list[object] = [value]
     for _ in range(limit + 1):
         below = {
@@ -123,28 +125,28 @@ def _invalid(error: SchemaError) -> str:
         words = value if isinstance(value, list) else [value]
         return f"{where}: {_unknown_type(next((word for word in words if word not in _TYPES), value))}"
     if isinstance(value, str) and error.validator == "format" and error.validator_value == "regex":
-        return f"{where}: {hazard(value) or 'not a regular expression'} ({show(value)})"
+        return f"{where}: {find_hazard(value) or 'not a regular expression'} ({show(value)})"
     return f"{where}: not valid JSON Schema: {error.message[:300]}"
 
 
 def _unknown_type(came: object) -> str:
     word = came.lower() if isinstance(came, str) else ""
     if word == "any":
-        return "'any' is no type; leave `type` out to accept any value"
+        return "'any' is not a type; leave `type` out to accept any value"
     close = _FOREIGN.get(word) or next(iter(difflib.get_close_matches(word, _TYPES, 1)), None)
     hint = f"; did you mean {close!r}?" if close else ""
     return f"expected one of {', '.join(_TYPES)}, got {show(came)}{hint}"
 
 
 class _Walk:
-    """Visits every subschema once, with the references it can reach."""
+    """Visits every subschema once, and follows its references."""
 
     def __init__(self, schema: JsonObject, dialect: str) -> None:
         self.dialect = dialect
         self.specification = _SPECIFICATIONS[dialect]
         self.root: SchemaResource = self.specification.create_resource(schema)
         self.edges: dict[int, list[int]] = {}
-        """Subschema -> subschemas that judge the same value. Such edges must not form a circle."""
+        """Subschema -> subschemas that apply to the same value. These edges must not form a circle."""
 
     def check(self) -> None:
         registry: Registry[Any] = Registry()
@@ -169,27 +171,29 @@ class _Walk:
     def _check_one(self, contents: JsonObject) -> None:
         own = contents.get("$schema", self.dialect)
         if isinstance(own, str) and own.removesuffix("#") != self.dialect:
-            raise ConfigError(f"schema: one dialect per schema; {self.dialect} and {own[:200]!r} are mixed")
+            raise ConfigError(f"schema: only one `$schema` is allowed; {self.dialect} and {own[:200]!r} are mixed")
         for pattern in [contents.get("pattern"), *contents.get("patternProperties", {})]:
-            why = hazard(pattern) if isinstance(pattern, str) else None
+            why = find_hazard(pattern) if isinstance(pattern, str) else None
             if why:
-                advice = "rewrite it so that each repetition begins or ends with a character of its own"
+                advice = (
+                    "rewrite it so that each repetition begins or ends with a character that it can't contain elsewhere"
+                )
                 raise ConfigError(f"schema: the pattern {show(pattern)} is refused: {why}; {advice}")
             if isinstance(pattern, str):
-                pattern_cost(pattern)  # worked out here, not during the first call
+                pattern_cost(pattern)  # computed now, not during the first call
 
     def _check_default(self, contents: JsonObject, resolver: Any) -> None:
-        """What is left out must not become what would have been refused (`"type": "string", "default": null`)."""
-        default, judge = contents["default"], cast(Any, DIALECTS[self.dialect])(contents, registry=Registry())
+        """Refuse a default that the schema itself would refuse (`"type": "string", "default": null`)."""
+        default, judge = contents["default"], cast(Any, DRAFTS[self.dialect])(contents, registry=Registry())
         try:
-            first = next(judge.evolve(_resolver=resolver, format_checker=Effort()).iter_errors(default), None)
-        except Exception:  # a reference that leads nowhere: it is found when its turn comes
+            first = next(judge.evolve(_resolver=resolver, format_checker=EffortBudget()).iter_errors(default), None)
+        except Exception:  # a broken reference is reported when it is visited
             return
         if first is not None:
             problem = next(from_error(first))
             where = pointer(_path_to(self.root.contents, contents))
             raise ConfigError(
-                f"schema {where}/default: expected {problem.expected}, got {problem.got}; mend the default, "
+                f"schema {where}/default: expected {problem.expected}, got {problem.got}; correct the default, "
                 "let the schema allow it, or leave it out"
             )
 
@@ -198,13 +202,13 @@ class _Walk:
             return resolver.lookup(reference)
         except Exception as error:
             raise ConfigError(
-                f"schema: {keyword} {show(reference)} does not lead to a place inside this schema; "
-                "only local references such as '#/$defs/name' are followed, nothing is ever fetched"
+                f"schema: {keyword} {show(reference)} does not point to a place inside this schema; "
+                "only local references such as '#/$defs/name' are followed, and nothing is fetched"
             ) from error
 
 
 def _path_to(root: object, wanted: object) -> list[object]:
-    """Where inside the schema a part stands."""
+    """Find the path to a part of the schema."""
     todo: list[tuple[list[object], object]] = [([], root)]
     while todo:
         path, value = todo.pop()
@@ -225,7 +229,7 @@ def _in_place(contents: JsonObject) -> Iterator[JsonObject]:
 
 
 def _check_expansion(edges: dict[int, list[int]]) -> None:
-    """Count how many subschemas judge one value, from the leaves up (no recursion: a chain may be long)."""
+    """Count how many subschemas apply to one value, from the leaves up. Without recursion, since a chain may be long."""
     counts: dict[int, int] = {}
     for root in edges:
         path = [root]
@@ -237,7 +241,7 @@ def _check_expansion(edges: dict[int, list[int]]) -> None:
                 counts.setdefault(node, 1 + sum(counts[child] for child in edges.get(node, ())))
                 open_nodes.discard(path.pop())
             elif open_nodes & set(waiting) or node in waiting:
-                raise ConfigError("schema: a reference leads back to itself without looking deeper into the value")
+                raise ConfigError("schema: a reference leads back to itself for the same value")
             else:
                 open_nodes.add(node)
                 path.append(waiting[0])

@@ -1,4 +1,4 @@
-"""Every subschema of a JSON Schema with its place, and what a reference inside the schema leads to."""
+"""Walk through the subschemas of a JSON Schema, and resolve its local references."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from midwatch.schemas.contract import JsonObject
 
 Place = tuple[object, ...]
 Part = tuple[Place, JsonObject]
-"""Where a subschema stands, and what it says."""
+"""A subschema, with its path in the schema."""
 
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
 _SINGLE = (
@@ -20,7 +20,7 @@ _SEVERAL = ("anyOf", "oneOf", "allOf", "prefixItems")
 
 
 def every_part(schema: JsonObject) -> Iterator[Part]:
-    """Every subschema with its place, the root first. What is inside a part is read after the part was handed out."""
+    """Every subschema with its path, the root first. The caller may change a part before its subschemas are read."""
     todo: list[Part] = [((), schema)]
     while todo:
         path, part = todo.pop()
@@ -36,18 +36,18 @@ def every_part(schema: JsonObject) -> Iterator[Part]:
 
 
 def members(value: object) -> Iterable[tuple[str, object]]:
-    """Names and values of an object; nothing of anything else."""
+    """Names and values of an object; empty for any other value."""
     return value.items() if isinstance(value, dict) else ()
 
 
 def types(part: JsonObject) -> list[object]:
-    """The types it allows, `[None]` where it names none."""
+    """The types that a schema allows; `[None]` if it has no `type`."""
     kind = part.get("type")
     return kind if isinstance(kind, list) else [kind]
 
 
-def target(root: JsonObject, reference: object) -> object:
-    """What a reference of the form `#/...` leads to; None when it leads nowhere, or is of another form."""
+def resolve_reference(root: JsonObject, reference: object) -> object:
+    """Resolve a reference of the form `#/...`. None if it is broken, or has another form."""
     if not isinstance(reference, str) or not reference.startswith("#/"):
         return None
     found: object = root

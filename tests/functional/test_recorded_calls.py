@@ -22,8 +22,8 @@ from midwatch.orchestration.steps.read_reply import read_reply
 from midwatch.orchestration.tools.declaration import Tool
 from midwatch.orchestration.tools.toolbox import CheckedCall, RefusedCall, Toolbox
 from midwatch.orchestration.validation.arguments import parse_arguments
-from midwatch.orchestration.validation.cost import Effort
-from midwatch.orchestration.validation.keywords import DIALECTS, LATEST
+from midwatch.orchestration.validation.cost import EffortBudget
+from midwatch.orchestration.validation.keywords import DRAFTS, LATEST
 from midwatch.schemas.message import ToolCall
 from midwatch.schemas.model import Stop
 from midwatch.validators import InvalidArguments, JSONSchemaValidator
@@ -201,7 +201,7 @@ def test_every_tool_of_the_record_is_taken_by_every_provider_or_refused_with_one
     assert rules.check("anthropic", specs) == rules.check("openai", specs) == ()
     said = rules.check("gemini", specs)
     assert {one.rule for one in said} >= {"keyword", "reference", "null", "optional"}
-    assert all(one.mended for one in said if one.rule != "optional")
+    assert all(one.rewritten for one in said if one.rule != "optional")
 
 
 def test_function_docs_in_a_dialect_of_their_own_are_refused_at_registration() -> None:
@@ -238,9 +238,9 @@ def test_the_standards_suite_passes_as_the_library_passes_it(
     for name, groups in load(f"json_schema_test_suite/{suite}.json.gz").items():
         for group in () if name.startswith("optional/") else groups:
             for case in group["tests"]:
-                effort = Effort()
+                effort = EffortBudget()
                 effort.checkers = {}
-                judge: Any = DIALECTS[dialect]
+                judge: Any = DRAFTS[dialect]
                 try:
                     valid = judge(group["schema"], registry=registry, format_checker=effort).is_valid(case["data"])
                 except re.error:

@@ -157,5 +157,5 @@ def test_a_long_result_is_cut_for_the_model_and_stored_whole() -> None:
 
 def test_retries_need_an_idempotent_tool() -> None:
     """A tool that must not run twice can't have retries. The declaration fails, not a job in production."""
-    with pytest.raises(ConfigError, match="Say idempotent=True"):
+    with pytest.raises(ConfigError, match="Set idempotent=True"):
         tool(name="pay", description="Pay.", retry=RetryConfig(max_retries=3))(lambda: "paid")

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from midwatch.orchestration.dialects.root import NotOneObject, one_object
+from midwatch.orchestration.dialects.root import NotOneObject, to_one_object
 from midwatch.orchestration.dialects.rules import RULES, check
 from midwatch.orchestration.dialects.vendor_form import ROOT_REFUSED, to_vendor_tool
 from midwatch.orchestration.errors import ConfigError
-from midwatch.orchestration.validation.subschemas import target
+from midwatch.orchestration.validation.subschemas import resolve_reference
 from midwatch.schemas.tools import ToolSpec
 from midwatch.validators import JSONSchemaValidator
 
@@ -81,7 +81,7 @@ def named(part: Schema, root: Schema) -> set[str]:
     if not isinstance(part, dict):
         return set()
     inner = [one for key in ("allOf", "anyOf", "oneOf") for one in part.get(key, ())]
-    inner += [target(root, part["$ref"])] if "$ref" in part else []
+    inner += [resolve_reference(root, part["$ref"])] if "$ref" in part else []
     return set(part.get("properties", {})).union(*(named(one, root) for one in inner))
 
 
@@ -90,7 +90,7 @@ def plain(part: Schema, root: Schema, call: dict[str, Any], others: Iterable[str
     if not isinstance(part, dict):
         return True
     known = set(part.get("properties", {})) | set(others)
-    parts = [*part.get("allOf", ()), *([target(root, part["$ref"])] if "$ref" in part else [])]
+    parts = [*part.get("allOf", ()), *([resolve_reference(root, part["$ref"])] if "$ref" in part else [])]
     for one in parts:
         known |= set(one.get("properties", {})) if isinstance(one, dict) else set()
     for key in ("anyOf", "oneOf"):
@@ -111,7 +111,7 @@ def test_what_is_sent_excludes_no_call_that_the_author_allows(root: Schema) -> N
     """For any composition at the top level, and each of the calls above."""
     try:
         JSONSchemaValidator(root)
-        sent = one_object(root).schema
+        sent = to_one_object(root).schema
     except (ConfigError, NotOneObject):
         return  # refused with a reason
     for call in CALLS:
@@ -150,4 +150,4 @@ def test_the_one_point_in_which_it_is_narrower(call: dict[str, Any]) -> None:
     }
     assert JSONSchemaValidator(root).problems(call) == ()
     assert not plain(root, root, call)
-    assert JSONSchemaValidator(one_object(root).schema).problems(call)
+    assert JSONSchemaValidator(to_one_object(root).schema).problems(call)

@@ -16,7 +16,7 @@ from midwatch import tool
 from midwatch.orchestration.errors import ConfigError
 from midwatch.orchestration.tools.toolbox import CheckedCall, Toolbox
 from midwatch.orchestration.validation.arguments import parse_arguments
-from midwatch.orchestration.validation.cost import MAX_EFFORT, Effort, TooMuchEffort
+from midwatch.orchestration.validation.cost import MAX_EFFORT, EffortBudget, EffortExceeded
 from midwatch.orchestration.validation.pattern_cost import pattern_cost
 from midwatch.orchestration.validation.problems import explain
 from midwatch.schemas.message import ToolCall
@@ -256,9 +256,9 @@ def test_patterns_that_divide_a_text_in_one_way_take_any_length(pattern: str, li
 
 def test_means_are_counted_so_a_verdict_is_the_same_everywhere() -> None:
     """Not by the clock: a slow machine refuses what a fast one refuses."""
-    effort = Effort()
+    effort = EffortBudget()
     effort.spend(MAX_EFFORT)
-    with pytest.raises(TooMuchEffort):
+    with pytest.raises(EffortExceeded):
         effort.spend(1)
     said, _ = judged(of({"items": {"pattern": r"^.*.*x$"}}), x(["1" * 900 + "x"] * 400))
-    assert said.startswith("the arguments: expected less in one call: judging this by the schema takes too long")
+    assert said.startswith("the arguments: expected less in one call: validating this takes too long")

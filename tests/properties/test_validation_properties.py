@@ -13,7 +13,7 @@ from midwatch import tool
 from midwatch.orchestration.tools.toolbox import CheckedCall, RefusedCall, Toolbox
 from midwatch.orchestration.validation.arguments import MAX_ARGUMENT_BYTES, parse_arguments
 from midwatch.orchestration.validation.problems import MAX_PROBLEMS, MAX_SHOWN_CHARS, explain
-from midwatch.orchestration.validation.regex_safety import hazard
+from midwatch.orchestration.validation.regex_safety import find_hazard
 from midwatch.schemas.message import ToolCall
 from midwatch.validators import InvalidArguments, JSONSchemaValidator
 
@@ -187,5 +187,5 @@ def test_a_call_is_refused_or_safe_to_run(name: str, arguments: dict[str, Any], 
 @given(st.text(alphabet="ab()[]|*+?{}0123,\\^$.-:<>=!", max_size=24))
 def test_any_pattern_is_judged(pattern: str) -> None:
     """Whatever the text, the answer is a reason or none, in bounded time."""
-    why = hazard(pattern)
+    why = find_hazard(pattern)
     assert why is None or why

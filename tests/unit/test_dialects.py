@@ -34,7 +34,7 @@ ELSEWHERE = {"$anchor": "there", "type": "string"}
         ("anthropic", {"anyOf": [{"properties": {"a b": {}}}]}, "tool probe/properties/a b: anthropic refuses the property"),
         ("anthropic", {"anyOf": [{"type": "null"}, {"type": "string"}]}, "it can't be sent as one object: no object satisfies"),
         ("openai", {"allOf": [{}, {"type": "array"}]}, "tool probe: openai refuses allOf at the top level, and it can't be"),
-        ("gemini", {"oneOf": [one({"$ref": "#there"})], "$defs": {"a": ELSEWHERE}}, "the reference '#there' is none of the"),
+        ("gemini", {"oneOf": [one({"$ref": "#there"})], "$defs": {"a": ELSEWHERE}}, "the reference '#there' does not have the"),
     ],
 )  # fmt: skip
 def test_what_the_vendor_would_refuse_is_refused(provider: str, schema: dict[str, Any], refusal: str) -> None:
@@ -62,7 +62,7 @@ def test_what_can_be_mended_is_mended_and_said(
 ) -> None:
     """Tools of other people's servers can't be rewritten by hand; what is sent instead is a finding."""
     (finding,) = [found for found in check(provider, [spec(schema)]) if found.rule not in ("optional", "keyword")][:1]
-    assert (finding.rule, finding.where, finding.mended) == (rule, where, True)
+    assert (finding.rule, finding.where, finding.rewritten) == (rule, where, True)
     assert said in finding.message
 
 
@@ -81,7 +81,7 @@ def test_an_output_schema_is_looked_at_as_well() -> None:
     schema = {"type": "object", "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}
     for model in ("gpt-5-2025-08-07", "claude-sonnet-4-6"):
         (finding,) = Agent("clerk", model, "You help.", output_schema=schema).schema_differences
-        assert (finding.rule, finding.where, finding.mended) == ("root", "output_schema", True)
+        assert (finding.rule, finding.where, finding.rewritten) == ("root", "output_schema", True)
     with pytest.raises(
         ConfigError, match=r"^output_schema: openai refuses allOf at the top level, and it can't be sent"
     ):
@@ -109,11 +109,11 @@ def test_openai_strict_takes_nullable_and_says_that_defaults_are_lost() -> None:
     """The documented way to be optional: required, and null allowed."""
     schema = one({"type": ["string", "null"], "default": None}, **CLOSED)
     (finding,) = check("openai", [spec(schema, strict=True)])
-    assert (finding.rule, finding.where, finding.mended) == ("default", "probe/properties/x/default", False)
+    assert (finding.rule, finding.where, finding.rewritten) == ("default", "probe/properties/x/default", False)
 
 
 @pytest.mark.parametrize(
-    ("schema", "rule", "where", "mended"),
+    ("schema", "rule", "where", "rewritten"),
     [
         (one({"const": "a"}), "reference", "probe/properties/x/const", True),
         (one({"$ref": "#/$defs/a"}, **{"$defs": {"a": {"type": "string"}}}), "reference", "probe/$defs", True),
@@ -126,10 +126,10 @@ def test_openai_strict_takes_nullable_and_says_that_defaults_are_lost() -> None:
         ({"properties": {"a": {"type": "string"}}}, "optional", "probe/properties/a", False),
     ],
 )
-def test_what_gemini_gets_rewritten_is_said(schema: dict[str, Any], rule: str, where: str, mended: bool) -> None:
+def test_what_gemini_gets_rewritten_is_said(schema: dict[str, Any], rule: str, where: str, rewritten: bool) -> None:
     """Each construct that its endpoint refuses is sent in another form, and that is a finding, not a secret."""
     found = [finding for finding in check("gemini", [spec(schema)]) if finding.rule == rule]
-    assert [(finding.where, finding.mended) for finding in found] == [(where, mended)]
+    assert [(finding.where, finding.rewritten) for finding in found] == [(where, rewritten)]
     assert found[0].message.startswith("gemini: ")
 
 
@@ -166,7 +166,7 @@ def misnamed(**arguments: Any) -> str:
 def test_an_agent_knows_what_its_model_takes_otherwise() -> None:
     """Constructing it is enough: findings are data, a refusal is an error, fallback models are asked as well."""
     findings = Agent("clerk", "gemini:gemini-2.5-pro", "You help.", tools=[look_up]).schema_differences
-    assert [(finding.rule, finding.mended) for finding in findings] == [("keyword", True)]
+    assert [(finding.rule, finding.rewritten) for finding in findings] == [("keyword", True)]
     assert Agent("clerk", "claude-sonnet-4-6", "You help.", tools=[look_up, tagged]).schema_differences == ()
     both = Agent("clerk", "claude-sonnet-4-6", "Help.", tools=[tagged], fallback_models=["gpt-5-2025-08-07"])
     assert [(finding.rule, finding.where) for finding in both.schema_differences] == [
@@ -181,7 +181,7 @@ def test_an_agent_knows_what_its_model_takes_otherwise() -> None:
     [
         (
             {"type": "string", "default": None},
-            "schema /properties/x/default: expected string, got null; mend the default",
+            "schema /properties/x/default: expected string, got null; correct the default",
         ),
         ({"type": "integer", "minimum": 1, "default": 0}, "schema /properties/x/default: expected at least 1, got 0"),
         ({"$ref": "#/$defs/a"}, "schema /$defs/a/properties/b/default: expected boolean, got 1"),

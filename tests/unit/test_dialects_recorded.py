@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from midwatch.orchestration.dialects.root import COMPOSED, NotOneObject, one_object
+from midwatch.orchestration.dialects.root import COMPOSED, NotOneObject, to_one_object
 from midwatch.orchestration.dialects.rules import check
 from midwatch.orchestration.dialects.vendor_form import to_vendor_tool
 from midwatch.orchestration.errors import ConfigError
@@ -50,7 +50,7 @@ def specs(schemas: list[Any]) -> Iterator[ToolSpec]:
 
 
 def ended(provider: str, tool: ToolSpec) -> str:
-    """`as written`, `mended` or `refused`; what is sent breaks no rule of the vendor."""
+    """`as written`, `rewritten` or `refused`; what is sent breaks no rule of the vendor."""
     try:
         found = check(provider, [tool])
     except ConfigError:
@@ -59,7 +59,7 @@ def ended(provider: str, tool: ToolSpec) -> str:
     if provider != "gemini":  # the other half of whose form is written by its adapter
         assert check(provider, [sent]) == ()
         assert (sent is tool) is (found == ())
-    return "mended" if any(finding.mended for finding in found) else "as written"
+    return "rewritten" if any(finding.rewritten for finding in found) else "as written"
 
 
 def test_no_tool_of_a_real_server_is_refused() -> None:
@@ -73,8 +73,8 @@ def test_no_tool_of_a_real_server_is_refused() -> None:
     }
     assert found == {
         "anthropic": {"as written": 133},
-        "openai": {"as written": 120, "mended": 13},
-        "gemini": {"as written": 1, "mended": 132},
+        "openai": {"as written": 120, "rewritten": 13},
+        "gemini": {"as written": 1, "rewritten": 132},
     }
 
 
@@ -112,7 +112,7 @@ def test_the_standards_own_alternatives_exclude_nothing_as_one_object() -> None:
                 continue
             valid = [test["data"] for test in group["tests"] if isinstance(test["data"], dict) and test["valid"]]
             try:
-                sent = one_object(schema).schema
+                sent = to_one_object(schema).schema
             except NotOneObject as error:
                 seen["said to be impossible, and possible"] += bool(valid and "no object" in str(error))
                 continue

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from midwatch.orchestration.dialects.root import MAX_SAID_CHARS, NotOneObject, one_object
+from midwatch.orchestration.dialects.root import MAX_NOTE_CHARS, NotOneObject, to_one_object
 
 A, B = {"a": {"type": "string"}}, {"b": {"type": "integer"}}
 TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
 
 
 def sent(schema: dict[str, Any]) -> dict[str, Any]:
-    return one_object({"type": "object", **schema}).schema
+    return to_one_object({"type": "object", **schema}).schema
 
 
 def said(schema: dict[str, Any]) -> str:
-    return one_object({"type": "object", **schema}).said
+    return to_one_object({"type": "object", **schema}).note
 
 
 @pytest.mark.parametrize(
@@ -107,10 +107,10 @@ def test_references_lead_to_where_they_led() -> None:
     [
         ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "no object satisfies it"),
         ({"allOf": [{"properties": A}, {"type": "array"}]}, "no object satisfies it"),
-        ({"anyOf": [{"$ref": "#name"}]}, "the reference '#name' is none of the form #/..."),
-        ({"anyOf": [{"$ref": "https://x/y"}]}, "the reference 'https://x/y' is none of the form #/..."),
-        ({"anyOf": [{"$ref": "#/$defs/gone"}]}, "the reference '#/$defs/gone' is none of the form #/..."),
-        ({"anyOf": [{"$dynamicRef": "#x"}]}, "the reference '#x' is none of the form #/..."),
+        ({"anyOf": [{"$ref": "#name"}]}, "the reference '#name' does not have the form #/..."),
+        ({"anyOf": [{"$ref": "https://x/y"}]}, "the reference 'https://x/y' does not have the form #/..."),
+        ({"anyOf": [{"$ref": "#/$defs/gone"}]}, "the reference '#/$defs/gone' does not have the form #/..."),
+        ({"anyOf": [{"$dynamicRef": "#x"}]}, "the reference '#x' does not have the form #/..."),
         ({"anyOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}]}}},
          "the reference '#/$defs/a' leads back to itself"),
     ],
@@ -148,12 +148,12 @@ def test_words_are_bounded() -> None:
     words = said({"oneOf": [{"required": [f"name_{n}"]} for n in range(200)]})
     assert words.startswith("Give exactly one of: name_0; name_1;")
     assert words.endswith(" …")
-    assert len(words) <= MAX_SAID_CHARS
+    assert len(words) <= MAX_NOTE_CHARS
 
 
 def test_the_authors_schema_is_left_alone() -> None:
     """It judges the arguments: what is sent is another object."""
     schema = {"type": "object", "anyOf": [{"$ref": "#/allOf/0"}], "allOf": [{"properties": A}], "$defs": {"x": {}}}
     before = json.dumps(schema)
-    one_object(schema)
+    to_one_object(schema)
     assert json.dumps(schema) == before

@@ -18,7 +18,7 @@ from referencing.exceptions import Unresolvable
 from midwatch.orchestration.errors import ConfigError
 from midwatch.orchestration.validation.arguments import parse_arguments
 from midwatch.orchestration.validation.formats import FORMATS
-from midwatch.orchestration.validation.keywords import DIALECTS, LATEST
+from midwatch.orchestration.validation.keywords import DRAFTS, LATEST
 from midwatch.validators import InvalidArguments, JSONSchemaValidator
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -124,7 +124,7 @@ def test_the_standards_own_suite_passes(dialect: str, suite: str, least: int) ->
             schema = group["schema"]
             if isinstance(schema, dict):
                 schema = {key: value for key, value in schema.items() if key != "$schema"}
-            validator = DIALECTS[dialect](schema, registry=Registry())
+            validator = DRAFTS[dialect](schema, registry=Registry())
             for case in group["tests"]:
                 try:
                     valid = validator.is_valid(case["data"])

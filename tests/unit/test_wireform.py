@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from midwatch.orchestration.dialects.arrays import with_items
+from midwatch.orchestration.dialects.arrays import add_items
 from midwatch.orchestration.dialects.vendor_form import to_vendor_output, to_vendor_tool
 from midwatch.schemas.message import UserMessage
 from midwatch.schemas.model import ModelRequest
@@ -104,7 +104,7 @@ def test_strict_mode_is_sent_as_written() -> None:
 def test_arrays_have_items(part: dict[str, Any], sent: dict[str, Any]) -> None:
     """Places of a list are said as 2020-12 says them, and an array of anything says so."""
     schema = {"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"x": {"anyOf": [part]}}}
-    found = with_items(schema, untyped=True)
+    found = add_items(schema, untyped=True)
     assert found["properties"]["x"]["anyOf"] == [sent]
     assert ("$schema" in found) is not isinstance(part.get("items"), list)
 
@@ -112,4 +112,4 @@ def test_arrays_have_items(part: dict[str, Any], sent: dict[str, Any]) -> None:
 def test_values_are_no_schemas() -> None:
     """A default or a choice that looks like an array's schema is a value, and stays what it is."""
     schema = {"properties": {"x": {"default": {"type": "array"}, "enum": [{"items": []}, {"type": "array"}]}}}
-    assert with_items(schema, untyped=True) == schema
+    assert add_items(schema, untyped=True) == schema

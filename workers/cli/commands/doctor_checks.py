@@ -39,9 +39,9 @@ def check_schemas(agent: str, differences: Iterable[SchemaDifference]) -> list[C
     checks: list[Check] = []
     for (_, rule), found in by_rule.items():
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        text, mended = f"{agent}, {found[0].where}{more}: {found[0].message}", found[0].mended
-        advice = "" if mended else "agent.schema_differences lists every place"
-        checks.append(Check(f"schema {rule}", "ok" if mended else "warn", text, advice))
+        text, rewritten = f"{agent}, {found[0].where}{more}: {found[0].message}", found[0].rewritten
+        advice = "" if rewritten else "agent.schema_differences lists every place"
+        checks.append(Check(f"schema {rule}", "ok" if rewritten else "warn", text, advice))
     return checks
 
 

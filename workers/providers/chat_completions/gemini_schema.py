@@ -6,7 +6,7 @@ still validated by the author's own schema.
 
 from __future__ import annotations
 
-from midwatch.orchestration.validation.subschemas import target
+from midwatch.orchestration.validation.subschemas import resolve_reference
 from midwatch.schemas.contract import JsonObject
 
 KEPT = ("description", "minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength", "pattern", "nullable")
@@ -86,7 +86,7 @@ class _Writer:
 
     def _target(self, reference: str) -> JsonObject:
         """Return the target of a reference inside this schema, or an empty schema for any other reference."""
-        found = target(self._root, reference)
+        found = resolve_reference(self._root, reference)
         return found if isinstance(found, dict) else {}
 
 

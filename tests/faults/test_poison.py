@@ -46,7 +46,7 @@ def crew(request: pytest.FixtureRequest, crews: dict[str, tuple[Crew, Member]]) 
     yield made
     job = made.enqueue(calls(("note", "good")))
     assert job.result(20).output == "done after 1 turns"
-    assert worker.alive, worker.said
+    assert worker.alive, worker.log_tail
     assert (worker.pid, children(worker)) == before
 
 

@@ -147,7 +147,7 @@ def test_a_start_taken_by_a_full_server_is_a_job_when_there_is_room_again(stage:
     store.config_set("maxmemory", "1mb")
     try:
         worker.thaw()
-        until(lambda: worker.has_said("start.store_unavailable"), 30, "the enqueue to be refused")
+        until(lambda: worker.has_logged("start.store_unavailable"), 30, "the enqueue to be refused")
     finally:
         store.config_set("maxmemory", "0")
     until(lambda: crew.journal.of("from-afar"), 20, "the job to be done")
@@ -172,7 +172,7 @@ def test_a_forgotten_script_is_not_noticed(stage: tuple[Crew, Member]) -> None:
         over.set()
         thread.join()
     assert [len(crew.journal.of(f"flushed{n}-{turn}")) for n in range(10) for turn in range(5)] == [1] * 50
-    assert not worker.has_said("step.broke")
+    assert not worker.has_logged("step.broke")
 
 
 def test_a_server_that_lost_its_last_seconds_is_believed(tmp_path: Path) -> None:

@@ -146,10 +146,10 @@ def test_sigterm_drains(crew: Crew, pool: str) -> None:
     until(lambda: crew.journal.of("model", "model"), 30, "the model call to begin")
     waiting = [crew.enqueue(calls(("note", f"waits{n}"))) for n in range(5)]
     worker.ask_to_end()
-    until(lambda: worker.has_said("Warm shutdown"), 20, "the signal to be heard")
+    until(lambda: worker.has_logged("Warm shutdown"), 20, "the signal to be heard")
     assert worker.alive, "it waits for its running steps"
     crew.journal.open_gate("tool", "model")
-    assert worker.await_end(30), worker.said
+    assert worker.await_end(30), worker.log_tail
     assert worker.exit_code == 0
     assert [message.content for message in crew.results(in_tool)] == ["held tool"], "committed before it ended"
     assert len(crew.journal.of("model", "replied")) == 1

@@ -130,7 +130,7 @@ def test_losing_the_race_for_a_port_means_trying_another(monkeypatch):
         ports = [taken.getsockname()[1], free.getsockname()[1]]
         free.close()
         choices = iter(ports)
-        monkeypatch.setattr(embedded_server, "_bindable", lambda port: True)
+        monkeypatch.setattr(embedded_server, "_is_bindable", lambda port: True)
         monkeypatch.setattr(embedded_server.random, "choice", lambda ports: next(choices))
         with EmbeddedServer(append_only=None) as server:
             assert server.port == ports[1]

@@ -9,7 +9,7 @@ import pytest
 
 from midwatch.orchestration.errors import ConfigError, MidwatchError
 from midwatch.workers.local import fleet as fleet_module
-from midwatch.workers.local.fleet import Death, Fleet, restart_in_s, wait_ready
+from midwatch.workers.local.fleet import Death, Fleet, restart_delay_s, wait_ready
 
 IDLE = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
 STUBBORN = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); print('up'); time.sleep(60)"]
@@ -42,7 +42,7 @@ def test_a_watching_fleet_restarts_what_died_and_not_what_was_asked_to_end(fleet
     assert [(death.name, death.pid, death.exit_code, death.restart_in_s) for death in fleet.deaths] == [
         ("killed", first, -signal.SIGKILL, 0.0)
     ]
-    assert fleet.deaths[0].said == "up"
+    assert fleet.deaths[0].log_tail == "up"
 
 
 def test_a_member_that_is_killed_often_is_not_given_up(fleet, monkeypatch, wait_for):
@@ -68,15 +68,15 @@ def test_a_member_that_can_not_live_is_given_up(fleet, monkeypatch, wait_for):
     assert len(fleet.deaths) == 3
     assert fleet.deaths[0].restart_in_s == 0.0
     assert 0.5 <= fleet.deaths[1].restart_in_s <= 1.0
-    assert fleet.deaths[2].said == "no such queue"
+    assert fleet.deaths[2].log_tail == "no such queue"
 
 
 def test_the_wait_before_a_restart_doubles_up_to_its_cap():
     """Five quick deaths are free; then 1, 2, 4 ... at most 30 s with jitter downwards; the twelfth ends it."""
-    assert [restart_in_s(deaths) for deaths in range(6)] == [0.0] * 6
+    assert [restart_delay_s(deaths) for deaths in range(6)] == [0.0] * 6
     for deaths, most_s in zip(range(6, 12), (1, 2, 4, 8, 16, 30), strict=True):
-        assert most_s / 2 <= restart_in_s(deaths) <= most_s
-    assert restart_in_s(12) is None
+        assert most_s / 2 <= restart_delay_s(deaths) <= most_s
+    assert restart_delay_s(12) is None
 
 
 def test_waiting_for_one_that_ended_says_how(fleet):
@@ -102,7 +102,7 @@ def test_a_watch_survives_a_program_that_vanished(fleet, tmp_path, wait_for):
     fleet.watch()
     member.kill_group()
     wait_for(lambda: len(fleet.deaths) >= 2, 30, "a restart to fail")
-    assert "could not be started" in fleet.deaths[1].said
+    assert "could not be started" in fleet.deaths[1].log_tail
     program.symlink_to(sys.executable)
     wait_for(lambda: member.alive, 30, "the member to be back")
 
@@ -110,7 +110,7 @@ def test_a_watch_survives_a_program_that_vanished(fleet, tmp_path, wait_for):
 def test_waiting_takes_a_predicate_and_has_an_end(fleet):
     """Readiness may be anything that can be asked; the timeout is kept and said."""
     member = fleet.start("idle", IDLE)
-    wait_ready(member, lambda: member.has_said("up"), 10)
+    wait_ready(member, lambda: member.has_logged("up"), 10)
     with pytest.raises(MidwatchError, match=r"idle was not ready within 0\.1 s"):
         wait_ready(member, lambda: False, 0.1)
 

@@ -21,7 +21,7 @@ from midwatch.orchestration.admission.redis_gate import COORDINATOR
 from midwatch.orchestration.keyspace import PARTITIONS, Keyspace
 from midwatch.orchestration.store.scripts import Scripts
 from midwatch.schemas.step import StepRef
-from midwatch.workers.local.die_with_parent import Process, last_lines, signal_group, start_leashed
+from midwatch.workers.local.die_with_parent import Process, read_last_lines, signal_group, start_process
 from midwatch.workers.local.embedded_server import HOST, server_binary
 from tests.contract import test_gate, test_gate_lines, test_store_endings, test_stores
 from tests.contract.gate_bench import SHOP, GateBench, limits
@@ -51,7 +51,7 @@ class Node:
         for _ in range(20):
             port = random.randint(20_000, 22_000)  # its bus listens 10,000 above
             (directory / "conf").write_text(_CONFIG.format(host=HOST, port=port, directory=directory))
-            process = start_leashed([str(server_binary()), str(directory / "conf")], log_path=self.log)
+            process = start_process([str(server_binary()), str(directory / "conf")], log_path=self.log)
             client = redis_py.Redis(host=HOST, port=port, socket_timeout=5)
             while process.poll() is None:
                 try:
@@ -60,7 +60,7 @@ class Node:
                 except redis_py.RedisError:
                     time.sleep(0.01)
             client.close()
-        pytest.fail(f"no server came up:\n{last_lines(self.log)}")
+        pytest.fail(f"no server came up:\n{read_last_lines(self.log)}")
 
     @property
     def port(self) -> int:

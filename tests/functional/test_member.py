@@ -51,7 +51,7 @@ def start_parent(fleet: Fleet) -> tuple[Member, int]:
     """A member that has forked a child, and the child's pid."""
     member = fleet.start("parent", PARENT)
     wait_ready(member, "child ", 10)
-    return member, int(member.said.split()[1])
+    return member, int(member.log_tail.split()[1])
 
 
 def test_a_member_has_a_group_a_log_and_the_fleets_environment(fleet, tmp_path):
@@ -100,7 +100,7 @@ def test_asked_to_end_it_finishes_by_itself(fleet):
     wait_ready(member, "up", 10)
     member.freeze()
     assert member.terminate(timeout_s=10)
-    assert member.has_said("finished")
+    assert member.has_logged("finished")
 
 
 def test_one_that_does_not_end_in_time_is_killed(fleet):

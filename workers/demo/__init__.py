@@ -1,1 +1,1 @@
-"""What `midwatch demo` runs: a support desk with its shop, its agents, the brain that plays their model, a checker."""
+"""`midwatch demo` and `midwatch dev`: the processes, the screen, and a support desk as the demo's work."""

@@ -1,4 +1,4 @@
-"""The agent that `midwatch dev` runs when MIDWATCH_AGENTS names none."""
+"""The agent that `midwatch dev` runs if MIDWATCH_AGENTS is not set."""
 
 from __future__ import annotations
 

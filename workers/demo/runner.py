@@ -1,4 +1,4 @@
-"""`midwatch demo` and `midwatch dev`: real jobs on a real fleet, faults switched on, and an account of every one of them."""
+"""`midwatch demo` and `midwatch dev`: run a real fleet. The demo switches faults on and accounts for every job."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from midwatch.orchestration.client.client import Client
 from midwatch.orchestration.client.handle import JobHandle, result_of
 from midwatch.schemas.job import JobResult, JobStatus
+from midwatch.workers.demo.account import Account
 from midwatch.workers.demo.desk.tickets import CheckReport, Ticket, check, make_tickets, open_desk
 from midwatch.workers.demo.screen import Screen
 from midwatch.workers.demo.stage import Stage
@@ -26,38 +27,23 @@ CHAOS = (
     "rate_limited=0.03,overloaded=0.03,provider_error=0.02,reset=0.02,truncated=0.01,html=0.01,drip=0.005,"
     "malformed_arguments=0.03,invalid_arguments=0.06,unknown_tool=0.02,repeated_id=0.05,no_usage=0.02"
 )
-"""What the model server does to us: about one call in three goes wrong."""
+"""Faults of the model server. About one call in three goes wrong."""
 FLAKY = "0.05"
-"""Share of the desk's own service calls that fail, half of them after the work was done."""
+"""Share of the desk's service calls that fail. Half of them fail after the work was done."""
 KILL_EVERY_S = 4.0
 STALLED_S = 180.0
-"""The demo gives up when nothing has ended for so long; what is open then counts as lost."""
-
-
-@dataclass
-class Account:
-    """What `midwatch demo --json` prints."""
-
-    submitted: int = 0
-    completed: int = 0
-    dead_lettered: int = 0
-    lost: int = 0
-    duplicate_effects: int = 0
-    invalid_calls_caught: int = 0
-    retries: int = 0
-    worker_kills: int = 0
-    seconds: float = 0.0
+"""The demo gives up when no job has ended for this long. Open jobs then count as lost."""
 
 
 def run_demo(jobs: int = 60, *, as_json: bool = False, keep: bool = False, kills: bool = True) -> int:
-    """Run `jobs` tickets of a support desk to their ends. Returns the exit code: 0 when every one is accounted for."""
+    """Run `jobs` tickets of a support desk to their ends. Returns the exit code: 0 if every job is accounted for."""
     with tempfile.TemporaryDirectory(prefix="midwatch-demo-") as folder:
-        home = Path(folder)
+        directory = Path(folder)
         tickets = make_tickets(jobs, SEED)
-        desk = open_desk(home / "desk.sqlite", tickets, SEED)
+        desk = open_desk(directory / "desk.sqlite", tickets, SEED)
         env = {
             "MIDWATCH_AGENTS": "midwatch.workers.demo.desk.agents",
-            "MIDWATCH_DEMO_DB": str(home / "desk.sqlite"),
+            "MIDWATCH_DEMO_DB": str(directory / "desk.sqlite"),
             "MIDWATCH_DEMO_FLAKY": FLAKY,
             "MIDWATCH_DEMO_SEED": str(SEED),
         }
@@ -72,49 +58,49 @@ def run_demo(jobs: int = 60, *, as_json: bool = False, keep: bool = False, kills
             "60-240",
         ]
         screen = Screen(quiet=as_json)
-        with Stage(home, env, brain) as stage:
-            screen.say("starting: an embedded Valkey, a model server that misbehaves, three workers, Flower")
+        with Stage(directory, env, brain) as stage:
+            screen.say("starting: an embedded Valkey, a model server with faults, three workers, Flower")
             stage.start_worker("model-1", "model,maintenance", "threads", 24)
             stage.start_worker("tools-1", "tools", "prefork", 2)
             stage.start_worker("tools-2", "tools", "prefork", 2)
             stage.start_flower(_free_port())
             stage.await_workers()
             stage.fleet.watch()
-            account, results = _play(stage, tickets, screen, kills)
+            account, results = _run_tickets(stage, tickets, screen, kills)
             report = check(desk, tickets, results)
             account.lost = len(report.lost)
             account.duplicate_effects = len(report.duplicate_effects)
             if as_json:
                 print(json.dumps(asdict(account)))
             else:
-                screen.summary(account, report, stage.flower_url if keep else "", home)
+                screen.print_summary(account, report, stage.flower_url if keep else "")
             if keep and not as_json:
                 _wait_for_interrupt()
-        return 0 if _accounted_for(account, report) else 1
+        return 0 if _is_accounted_for(account, report) else 1
 
 
 def run_dev(*, flower_port: int = 5555, concurrency: int = 16) -> int:
-    """The same system, left running with the agents of MIDWATCH_AGENTS, until Ctrl-C.
+    """Run the whole system with the agents of MIDWATCH_AGENTS until Ctrl-C.
 
-    The vendors are called when a key is set; otherwise the model server plays them, with a rule that calls each tool once.
+    If a vendor's key is set, the vendors are called. Otherwise the model server replaces them and calls each tool once.
     """
     screen = Screen(quiet=False)
-    home = Path(os.environ.get("MIDWATCH_DEV_DIR", ".midwatch"))
-    home.mkdir(exist_ok=True)
+    directory = Path(os.environ.get("MIDWATCH_DEV_DIR", ".midwatch"))
+    directory.mkdir(exist_ok=True)
     has_key = any(os.environ.get(name) for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY"))
     env = {} if os.environ.get("MIDWATCH_AGENTS") else {"MIDWATCH_AGENTS": "midwatch.workers.demo.hello"}
-    with Stage(home, env, None if has_key else []) as stage:
+    with Stage(directory, env, None if has_key else []) as stage:
         stage.start_worker("model-1", "model,maintenance", "threads", concurrency)
         stage.start_worker("tools-1", "tools", "prefork", 2)
         stage.start_flower(flower_port)
         stage.await_workers()
         stage.fleet.watch()
-        screen.dev(stage, has_key)
+        screen.print_dev(stage, has_key)
         _wait_for_interrupt()
     return 0
 
 
-def _play(
+def _run_tickets(
     stage: Stage, tickets: list[Ticket], screen: Screen, kills: bool
 ) -> tuple[Account, dict[str, JobResult | None]]:
     client = stage.client()
@@ -143,7 +129,7 @@ def _play(
 
 
 def _watch(client: Client, handles: dict[str, JobHandle], account: Account, screen: Screen, started: float) -> None:
-    """Until every job has ended, or nothing has for `STALLED_S`."""
+    """Update the screen until every job has ended, or no job has ended for `STALLED_S`."""
     ended, changed_at = -1, time.monotonic()
     with screen.progress(len(handles)):
         while ended < len(handles) and time.monotonic() - changed_at < STALLED_S:
@@ -161,7 +147,7 @@ def _watch(client: Client, handles: dict[str, JobHandle], account: Account, scre
 
 
 def _kill_workers(stage: Stage, account: Account, over: threading.Event) -> None:
-    """Kill -9 a whole worker, main process and children, every few seconds. The fleet starts it anew."""
+    """Kill a worker and its children with SIGKILL every few seconds. The fleet restarts it."""
     rng = random.Random(SEED)
     while not over.wait(KILL_EVERY_S):
         worker = rng.choice([worker for worker in stage.workers if worker.alive] or stage.workers)
@@ -171,7 +157,7 @@ def _kill_workers(stage: Stage, account: Account, over: threading.Event) -> None
                 account.worker_kills += 1
 
 
-def _accounted_for(account: Account, report: CheckReport) -> bool:
+def _is_accounted_for(account: Account, report: CheckReport) -> bool:
     return report.ok and account.completed + account.dead_lettered == account.submitted
 
 

@@ -1,11 +1,10 @@
-"""What a person sees of the demo: a bar with live counts, and at the end a table of what happened and where to look next."""
+"""The demo on a terminal: a progress bar with counts, and at the end a summary with the next steps."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -16,25 +15,25 @@ from rich.table import Table
 from midwatch.schemas.job import Job, JobStatus
 
 if TYPE_CHECKING:
+    from midwatch.workers.demo.account import Account
     from midwatch.workers.demo.desk.tickets import CheckReport
-    from midwatch.workers.demo.runner import Account
     from midwatch.workers.demo.stage import Stage
 
 
 class Screen:
-    """Prose and progress go to stderr, so that stdout holds nothing but `--json`."""
+    """Prints messages and progress on stderr, so that stdout holds only the output of `--json`."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._console = Console(stderr=True, quiet=quiet)
         self._progress: Progress | None = None
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Print one line."""
         self._console.print(f"[dim]{text}[/]")
 
     @contextmanager
     def progress(self, jobs: int) -> Iterator[None]:
-        """The bar, while the block runs."""
+        """Show the progress bar while the block runs."""
         columns = (
             TextColumn("[bold]jobs"),
             BarColumn(),
@@ -47,7 +46,7 @@ class Screen:
             yield
 
     def update(self, account: Account, jobs: Sequence[Job], seconds: float) -> None:
-        """New counts."""
+        """Show new counts."""
         if self._progress is None:
             return
         states = Counter(job.status for job in jobs)
@@ -59,9 +58,9 @@ class Screen:
         ended = sum(count for status, count in states.items() if status.ended)
         self._progress.update(self._progress.task_ids[0], completed=ended, counts=counts)
 
-    def summary(self, account: Account, report: CheckReport, flower_url: str, home: Path) -> None:
-        """The account, and where to look next."""
-        table = Table(title="What happened", title_style="bold", show_header=False, min_width=56)
+    def print_summary(self, account: Account, report: CheckReport, flower_url: str) -> None:
+        """Print the account and the next steps."""
+        table = Table(title="Summary", title_style="bold", show_header=False, min_width=56)
         table.add_column(style="dim")
         table.add_column(justify="right", style="bold")
         table.add_column()
@@ -86,10 +85,10 @@ class Screen:
         self._console.print(table)
         for wrong in report.wrong[:10]:
             self._console.print(f"[red]{wrong}[/]")
-        self._console.print(Panel(_next_steps(flower_url), title="Where to look next", expand=False))
+        self._console.print(Panel(_next_steps(flower_url), title="Next steps", expand=False))
 
-    def dev(self, stage: Stage, has_key: bool) -> None:
-        """What is running, and what to type."""
+    def print_dev(self, stage: Stage, has_key: bool) -> None:
+        """Print the running processes, and the commands to try."""
         models = "the vendors (a key is set)" if has_key else "a model server on this machine (no key is set)"
         lines = [
             f"[bold]Flower[/]    {stage.flower_url}",
@@ -108,10 +107,10 @@ def _next_steps(flower_url: str) -> str:
     lines = (
         [f"Flower: {flower_url} (Ctrl-C ends the demo)"]
         if flower_url
-        else ["midwatch demo --keep   the same, left running: jobs, traces, dead letters in Flower"]
+        else ["midwatch demo --keep   keeps running afterwards: see jobs, traces and dead letters in Flower"]
     )
     lines += [
-        "midwatch dev           your own agents on this machine: MIDWATCH_AGENTS=module midwatch dev",
+        "midwatch dev           runs your agents on this machine: MIDWATCH_AGENTS=module midwatch dev",
         "examples/quickstart.py an agent in twelve lines",
         "docs/architecture.md   how a job survives a kill -9",
     ]

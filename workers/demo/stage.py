@@ -1,4 +1,4 @@
-"""The whole system as processes on this machine: an embedded server, the model server, workers, Flower."""
+"""The processes of the whole system on this machine: an embedded server, the model server, workers, Flower."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from midwatch.workers.local.process import Member
 from midwatch.workers.settings import Settings
 
 NO_KEY = "none-needed-here"
-"""What stands for a vendor's key when the model server is ours."""
+"""Used in place of a vendor's key when the local model server replaces the vendor."""
 
 
 class Stage:
-    """Everything `midwatch demo` and `midwatch dev` need beside the agents. A context manager: it leaves nothing running.
+    """The processes of `midwatch demo` and `midwatch dev`. A context manager that stops them all at the end.
 
     Args:
-        folder: where the server's data and all logs go.
-        env: what the workers' environment has besides: agents, their own settings.
-        model_server: arguments of `midwatch simulate`; None: the vendors themselves are called.
+        folder: folder for the server's data and all logs.
+        env: more variables for the workers: the agents and their settings.
+        model_server: arguments of `midwatch simulate`. None: the vendors are called.
     """
 
     def __init__(self, folder: Path, env: Mapping[str, str], model_server: list[str] | None) -> None:
@@ -66,28 +66,28 @@ class Stage:
         }
 
     def start_worker(self, name: str, queues: str, pool: str, concurrency: int) -> Member:
-        """One worker process; it is not ready yet when this returns."""
+        """Start one worker process. It may not be ready when this returns."""
         member = self.fleet.start(name, worker_argv(queues, pool, concurrency, name), self.env)
         self.workers.append(member)
         return member
 
     def start_flower(self, port: int) -> None:
-        """Flower, on loopback. Its address is in `flower_url`."""
+        """Start Flower on loopback. Its URL is in `flower_url`."""
         argv = [sys.executable, "-m", "midwatch.workers.cli", "flower", "--port", str(port)]
         self.fleet.start("flower", argv, self.env)
         self.flower_url = f"http://127.0.0.1:{port}"
 
     def await_workers(self, timeout_s: float = 60.0) -> None:
-        """Until every worker takes messages.
+        """Wait until every worker is ready.
 
         Raises:
-            MidwatchError: one of them ended or needs longer; the end of its log is in the message.
+            MidwatchError: a worker ended or needs longer; the message holds the end of its log.
         """
         for worker in self.workers:
             wait_ready(worker, "ready", timeout_s)
 
     def client(self) -> Client:
-        """A producer's client of this fleet."""
+        """Return a client of this fleet."""
         if not self.server.alive:
             raise MidwatchError(f"the embedded server has ended; its log is {self.server.log_path}")
         return make_client(Settings(redis_url=self.server.url))

@@ -1,1 +1,1 @@
-"""Our pages inside Flower: Jobs and Dead letters, in its process, port, login and theme. See `docs/flower.md`."""
+"""Midwatch's pages in Flower: Jobs and Dead letters. They use Flower's process, port, login and theme (`docs/flower.md`)."""

@@ -1,4 +1,4 @@
-"""The page Dead letters with its two buttons, and its twins in JSON."""
+"""The page Dead letters with its two buttons, and the JSON API for the same data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tornado.httputil import url_concat
 
 from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
 from midwatch.workers.flower import guard
-from midwatch.workers.flower.page import Api, Page, ask, now_ms, operations
+from midwatch.workers.flower.page import Api, Page, now_ms, operations, run_query
 
 SHOWN_LETTERS = 200
 SHOWN_POISON = 50
@@ -19,7 +19,7 @@ VERBS = ("replay", "discard")
 
 @dataclass(frozen=True)
 class Letters:
-    """What the page shows."""
+    """The data of the page."""
 
     letters: list[DeadLetterRecord]
     in_all: int
@@ -27,14 +27,14 @@ class Letters:
     at_ms: int
 
 
-def listing() -> Letters:
-    """The newest dead letters and poison messages."""
+def read_letters() -> Letters:
+    """Read the newest dead letters and poison messages."""
     letters = operations().dead_letters()
     return Letters(letters[:SHOWN_LETTERS], len(letters), operations().poison(SHOWN_POISON), now_ms())
 
 
 def change(verb: str, job_id: str) -> bool:
-    """Replay or discard. False: somebody did before. Raises NotFound."""
+    """Replay or discard a dead letter. Returns False if this was done before. Raises NotFound."""
     return operations().replay(job_id) if verb == "replay" else operations().discard(job_id)
 
 
@@ -43,40 +43,40 @@ class DeadLettersPage(Page):
 
     @web.authenticated
     async def get(self) -> None:
-        """`?done=` and `?late=` name the job that a button was pressed for."""
+        """Show the page. `?done=` and `?late=` name the job whose button was pressed."""
         done, late = (self.get_argument(name, "", escape=False) for name in ("done", "late"))
-        self.show("dead_letters.html", shown=await ask(listing), done=done, late=late)
+        self.show("dead_letters.html", shown=await run_query(read_letters), done=done, late=late)
 
 
 class DeadLetterButton(Page):
-    """Replay and Discard."""
+    """The buttons Replay and Discard."""
 
     @web.authenticated
     async def post(self, job_id: str, verb: str) -> None:
-        """Back to the list, which says whether it was done."""
+        """Change the dead letter, then show the page with the result."""
         guard.check_changer(self)
-        done = await ask(change, verb, job_id)
+        done = await run_query(change, verb, job_id)
         self.redirect(
             url_concat(self.reverse_url("midwatch_dead_letters"), {"done" if done else "late": job_id}), status=303
         )
 
 
 class DeadLettersApi(Api):
-    """The same as JSON."""
+    """Dead letters and poison messages, as JSON."""
 
     @web.authenticated
     async def get(self) -> None:
-        """All that the page shows."""
-        shown = await ask(listing)
+        """Return the data of the page."""
+        shown = await run_query(read_letters)
         letters, poison = ([each.model_dump(mode="json") for each in kind] for kind in (shown.letters, shown.poison))
         self.write({"now_ms": shown.at_ms, "in_all": shown.in_all, "dead_letters": letters, "poison": poison})
 
 
 class DeadLetterVerb(Api):
-    """Replay and Discard for programs."""
+    """Replay and discard for programs."""
 
     @web.authenticated
     async def post(self, job_id: str, verb: str) -> None:
-        """`done` is false when somebody did it before: a second time is a no-op."""
+        """Change the dead letter. `done` is false if this was done before."""
         guard.check_changer(self)
-        self.write({"job_id": job_id, "verb": verb, "done": await ask(change, verb, job_id)})
+        self.write({"job_id": job_id, "verb": verb, "done": await run_query(change, verb, job_id)})

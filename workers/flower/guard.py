@@ -1,4 +1,4 @@
-"""Who may look and who may change: Flower without a login is for this machine alone, and so are its buttons."""
+"""Access control: who may read and who may change. Without a login, Flower and its buttons work on this machine only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tornado import web
 from midwatch.orchestration.errors import ConfigError
 
 UNPROTECTED = "unprotected"
-"""Our option beside Flower's own: somebody else, for example a proxy with a login, keeps strangers out."""
+"""Name of an extra option. It says that something else protects Flower, for example a proxy with a login."""
 
 
 def has_login(options: Any) -> bool:
@@ -20,12 +20,12 @@ def has_login(options: Any) -> bool:
 
 
 def is_local(options: Any) -> bool:
-    """Can only this machine reach it? No address at all means all of them."""
+    """Can only this machine reach Flower? An empty address means all addresses."""
     return bool(options.unix_socket) or is_loopback(options.address)
 
 
 def is_loopback(host: str) -> bool:
-    """Is it a name or an address of this machine, for this machine?"""
+    """Is it a loopback name or address?"""
     if host.lower() == "localhost":
         return True
     try:
@@ -34,8 +34,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def forced_open(options: Any) -> bool:
-    """Did the operator say that something else protects it?"""
+def is_protected_elsewhere(options: Any) -> bool:
+    """Did the operator say that something else protects Flower?"""
     return bool(getattr(options, UNPROTECTED, False))
 
 
@@ -43,36 +43,36 @@ def refuse_open(options: Any) -> None:
     """Refuse to show jobs to the network without a login.
 
     Raises:
-        ConfigError: says which options are missing.
+        ConfigError: names the missing options.
 
     """
-    if has_login(options) or is_local(options) or forced_open(options):
+    if has_login(options) or is_local(options) or is_protected_elsewhere(options):
         return
     where = f"{options.address!r}" if options.address else "every address of this machine"
     raise ConfigError(
         f"Flower on {where} without a login would show jobs, and buttons that change them, to the network. Expected "
-        "--basic_auth=USER:PASSWORD or --auth=..., or the address 127.0.0.1; where a proxy in front asks for a login, "
-        f"say so with --{UNPROTECTED}"
+        "--basic_auth=USER:PASSWORD or --auth=..., or the address 127.0.0.1. If a proxy in front requires a login, "
+        f"add --{UNPROTECTED}"
     )
 
 
 def check_reader(handler: Any) -> None:
-    """Without a login, answer only to this machine's own names.
+    """Without a login, answer only requests for a loopback name.
 
-    A page of another site can have its name point to 127.0.0.1 and so read what is meant for this machine; the name it
-    asked for gives it away.
+    Another site can let its name point to 127.0.0.1, so that its page in the user's browser reads these pages (DNS
+    rebinding). The host name in the request reveals this.
 
     Raises:
         HTTPError: 403.
 
     """
     options = handler.application.options
-    if has_login(options) or forced_open(options) or is_loopback(handler.request.host_name):
+    if has_login(options) or is_protected_elsewhere(options) or is_loopback(handler.request.host_name):
         return
     raise web.HTTPError(
         403,
-        f"without a login these pages answer to 127.0.0.1 and localhost only, and {handler.request.host_name!r} "
-        f"was asked for; configure --basic_auth, or --{UNPROTECTED} behind a proxy with a login",
+        f"without a login these pages answer on 127.0.0.1 and localhost only, not on {handler.request.host_name!r}; "
+        f"configure --basic_auth, or --{UNPROTECTED} behind a proxy with a login",
     )
 
 
@@ -80,18 +80,18 @@ def check_changer(handler: Any) -> None:
     """May this request change anything?
 
     Raises:
-        HTTPError: 403 under `--read_only`, and where anybody on the network could press the button.
+        HTTPError: 403 with `--read_only`, and if anyone on the network could press the button.
 
     """
     options = handler.application.options
     if options.read_only:
         raise web.HTTPError(403, "this Flower runs with --read_only; use `midwatch dlq`, or a Flower without it")
-    if not (has_login(options) or is_local(options) or forced_open(options)):
+    if not (has_login(options) or is_local(options) or is_protected_elsewhere(options)):
         raise web.HTTPError(403, "changes need a login (--basic_auth or --auth), or Flower on 127.0.0.1")
 
 
 def check_same_site(handler: Any) -> None:
-    """Refuse what another site's page sends, also without a login, where Flower itself does not look.
+    """Refuse requests from another site's page. Flower checks this only with a login.
 
     Raises:
         HTTPError: 403.
@@ -101,4 +101,4 @@ def check_same_site(handler: Any) -> None:
     site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
     foreign = site != "same-origin" if site else origin and urlsplit(origin).netloc != handler.request.host
     if foreign:
-        raise web.HTTPError(403, f"a page of another site sent this ({site or origin}); open Flower itself")
+        raise web.HTTPError(403, f"a page of another site sent this request ({site or origin}); use Flower's own pages")

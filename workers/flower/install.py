@@ -1,4 +1,4 @@
-"""Put our pages into Flower's process before it is built: by `midwatch flower`, or by one's own `flowerconfig.py`."""
+"""Install the pages in Flower's process before Flower is built. `midwatch flower` or a `flowerconfig.py` calls this."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tornado.web import url
 
 from midwatch.workers.flower.deadletters import DeadLetterButton, DeadLettersApi, DeadLettersPage, DeadLetterVerb
 from midwatch.workers.flower.jobs import JobApi, JobPage, JobsApi, JobsPage
-from midwatch.workers.flower.loader import PageLoader
+from midwatch.workers.flower.template_loader import PageLoader
 
 TABS = (("Jobs", "midwatch_jobs"), ("Dead letters", "midwatch_dead_letters"))
-"""What the navigation shows: title, name of the page. A new page is a line here, its handlers below, its template."""
+"""Tabs of the navigation: title, name of the page. A new page needs a line here, a handler below and a template."""
 
 _JOB = r"([^/?]+)"
 _VERB = r"(replay|discard)"
@@ -31,17 +31,20 @@ HANDLERS = [
 
 
 def install() -> None:
-    """Add pages, tabs, templates, and the queues that have no consumer. Twice is once."""
+    """Add pages, tabs, templates, and the queues that have no consumer. A second call does nothing."""
     if any(handler in urls.handlers for handler in HANDLERS):
         return
-    urls.handlers[-1:-1] = HANDLERS  # the last one of Flower's catches all that is left
+    urls.handlers[-1:-1] = HANDLERS  # before Flower's last handler, which matches every path
     urls.settings["template_loader"] = PageLoader(urls.settings["template_path"])
     urls.settings["midwatch_tabs"] = TABS
     BaseHandler.get_active_queue_names = with_configured_queues(BaseHandler.get_active_queue_names)
 
 
 def with_configured_queues(consumed: Any) -> Any:
-    """Flower lists only queues that a worker consumes: without its workers a queue that fills up would vanish."""
+    """Wrap Flower's list of queues, so that it has all configured queues.
+
+    Flower lists only queues that a worker consumes. Without workers, a queue that fills up would not be shown.
+    """
 
     def get_active_queue_names(handler: Any) -> list[str]:
         configured = {queue.name for queue in handler.capp.conf.task_queues or ()}

@@ -1,4 +1,4 @@
-"""The pages Jobs and Job, and their twins in JSON."""
+"""The pages Jobs and Job, and the JSON API for the same data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tornado import web
 
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.job import Job, JobStatus
-from midwatch.workers.flower.page import Api, Page, ask, now_ms, operations
+from midwatch.workers.flower.page import Api, Page, now_ms, operations, run_query
 from midwatch.workers.flower.waterfall import MOST_ROWS, Waterfall, draw
 from midwatch.workers.views.job_state import describe_state
 
@@ -19,14 +19,14 @@ EVERY_ROW = 10_000
 
 @dataclass(frozen=True)
 class Filter:
-    """Which jobs are listed."""
+    """The filter of the list of jobs."""
 
     status: JobStatus | None
     agent: str | None
 
     @classmethod
-    def of(cls, handler: Any) -> Filter:
-        """From the query string. Raises HTTPError 400 for a status that does not exist."""
+    def from_query(cls, handler: Any) -> Filter:
+        """Read the filter from the query string. Raises HTTPError 400 for an unknown status."""
         status, agent = (handler.get_argument(name, "", escape=False) for name in ("status", "agent"))
         try:
             return cls(JobStatus(status) if status else None, agent or None)
@@ -34,27 +34,27 @@ class Filter:
             raise web.HTTPError(400, f"status={status!r}: expected one of {', '.join(JobStatus)}") from error
 
 
-def listing(wanted: Filter) -> tuple[list[Job], int]:
-    """The newest jobs that pass, and the server's time."""
+def list_jobs(wanted: Filter) -> tuple[list[Job], int]:
+    """Return the newest jobs that match, and the server's time."""
     return operations().jobs(limit=SHOWN_JOBS, status=wanted.status, agent=wanted.agent), now_ms()
 
 
-def portrait(job_id: str, most_rows: int = MOST_ROWS) -> tuple[Job, Waterfall, int]:
-    """One job with its waterfall. Raises NotFound."""
+def read_job(job_id: str, most_rows: int = MOST_ROWS) -> tuple[Job, Waterfall, int]:
+    """Return one job, its waterfall and the server's time. Raises NotFound."""
     job = operations().job(job_id)
     waterfall = draw(job, operations().trace(job_id), operations().messages(job.session_id), most_rows)
     return job, waterfall, now_ms()
 
 
-def record(job_id: str) -> JsonObject:
-    """One job with its trace. Raises NotFound."""
+def read_trace(job_id: str) -> JsonObject:
+    """Return one job with its trace, as JSON. Raises NotFound."""
     job = operations().job(job_id)
     trace = [step.model_dump(mode="json", exclude_none=True) for step in operations().trace(job_id)]
-    return {**plain(job, now_ms()), "output": job.output, "trace": trace}
+    return {**job_as_json(job, now_ms()), "output": job.output, "trace": trace}
 
 
-def plain(job: Job, at_ms: int) -> JsonObject:
-    """A job as JSON, with its standing in words; what it answered is told only where one job is asked for."""
+def job_as_json(job: Job, at_ms: int) -> JsonObject:
+    """Return a job as JSON with its state in words, without its output."""
     return {**job.model_dump(mode="json", exclude={"output"}), "standing": str(describe_state(job, at_ms))}
 
 
@@ -63,20 +63,20 @@ class JobsPage(Page):
 
     @web.authenticated
     async def get(self) -> None:
-        """`?status=` and `?agent=` narrow it."""
-        wanted = Filter.of(self)
-        jobs, at_ms = await ask(listing, wanted)
+        """Show the jobs. `?status=` and `?agent=` filter them."""
+        wanted = Filter.from_query(self)
+        jobs, at_ms = await run_query(list_jobs, wanted)
         self.show("jobs.html", jobs=jobs, at_ms=at_ms, wanted=wanted, statuses=tuple(JobStatus), most=SHOWN_JOBS)
 
 
 class JobPage(Page):
-    """One job: what it did, why, and how it ended."""
+    """One job: its steps with their reasons, and its end."""
 
     @web.authenticated
     async def get(self, job_id: str) -> None:
-        """`?all=1` shows every step of a long job."""
+        """Show one job. `?all=1` shows every step of a long job."""
         most_rows = EVERY_ROW if self.get_argument("all", "") else MOST_ROWS
-        job, waterfall, at_ms = await ask(portrait, job_id, most_rows)
+        job, waterfall, at_ms = await run_query(read_job, job_id, most_rows)
         self.show("job.html", job=job, waterfall=waterfall, at_ms=at_ms)
 
 
@@ -85,9 +85,9 @@ class JobsApi(Api):
 
     @web.authenticated
     async def get(self) -> None:
-        """`?status=` and `?agent=` narrow it."""
-        jobs, at_ms = await ask(listing, Filter.of(self))
-        self.write({"now_ms": at_ms, "jobs": [plain(job, at_ms) for job in jobs]})
+        """Return the jobs. `?status=` and `?agent=` filter them."""
+        jobs, at_ms = await run_query(list_jobs, Filter.from_query(self))
+        self.write({"now_ms": at_ms, "jobs": [job_as_json(job, at_ms) for job in jobs]})
 
 
 class JobApi(Api):
@@ -95,5 +95,5 @@ class JobApi(Api):
 
     @web.authenticated
     async def get(self, job_id: str) -> None:
-        """The job and its trace, without what was said."""
-        self.write(await ask(record, job_id))
+        """Return the job and its trace, without the conversation."""
+        self.write(await run_query(read_trace, job_id))

@@ -1,4 +1,4 @@
-"""`midwatch flower`: Flower on the fleet's Celery app, with our pages and with defaults that are safe."""
+"""`midwatch flower`: run Flower on the fleet's Celery app, with Midwatch's pages and with safe defaults."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from midwatch.workers.settings import settings
 log = structlog.get_logger("midwatch.flower")
 
 MAX_TASKS = 10_000
-"""Rows that Flower keeps in memory, 5 KB each (measured). Its own default of 100,000 grows for days, to half a GB."""
+"""Rows that Flower keeps in memory. A row takes 5 KB (measured), so Flower's default of 100,000 grows to half a GB."""
 
-PARTING_S = 2.0
-"""How long Flower's threads get to finish when it ends."""
+EXIT_WAIT_S = 2.0
+"""How long Flower waits for its threads when it ends."""
 
 
 def run(port: int, address: str, extra: Sequence[str] = ()) -> None:
-    """Serve until SIGTERM or SIGINT. `extra` are options of Flower (`--basic_auth=...`), which win over the arguments.
+    """Serve until SIGTERM or SIGINT. `extra` are options of Flower (`--basic_auth=...`). They win over the arguments.
 
     Raises:
-        ConfigError: an unknown option, the port is taken, or jobs would be shown to the network without a login.
+        ConfigError: an option is unknown, the port is taken, or the network could see jobs without a login.
 
     """
     from midwatch.workers import telemetry
@@ -37,13 +37,13 @@ def run(port: int, address: str, extra: Sequence[str] = ()) -> None:
     telemetry.configure(settings())
     flower = build(port, address, extra)
     _listen(flower)
-    _end_on_signals(flower)
+    _stop_on_signals(flower)
     flower.start()
-    _leave()
+    _end_process()
 
 
 def build(port: int, address: str, extra: Sequence[str] = ()) -> Any:
-    """Flower, not yet listening. Its options are one set per process, and so is Flower."""
+    """Build Flower without listening. Flower's options are global, so a process can have one Flower only."""
     from flower import command
     from flower.app import Flower
     from flower.options import options
@@ -52,8 +52,8 @@ def build(port: int, address: str, extra: Sequence[str] = ()) -> Any:
 
     from midwatch.workers.celery_app.app import app
     from midwatch.workers.flower import guard
+    from midwatch.workers.flower.event_filter import FilteredEvents
     from midwatch.workers.flower.install import install
-    from midwatch.workers.flower.intake import Intake
 
     _read_options(options, [f"--port={port}", f"--address={address}", *extra])
     guard.refuse_open(options)
@@ -61,7 +61,7 @@ def build(port: int, address: str, extra: Sequence[str] = ()) -> Any:
     command.extract_settings()
     command.setup_logging()
     loop = IOLoop.current()
-    intake = Intake(
+    events = FilteredEvents(
         app,
         loop,
         db=options.db,
@@ -71,19 +71,19 @@ def build(port: int, address: str, extra: Sequence[str] = ()) -> Any:
         max_workers_in_memory=options.max_workers,
         max_tasks_in_memory=options.max_tasks,
     )
-    return Flower(options=options, capp=app, events=intake, io_loop=loop, **web_settings)
+    return Flower(options=options, capp=app, events=events, io_loop=loop, **web_settings)
 
 
 def _read_options(options: Any, argv: list[str]) -> None:
-    """Defaults of ours, then `FLOWER_*` of the environment, then `flowerconfig.py`, then the command line."""
+    """Read options: defaults here, then `FLOWER_*` variables, then `flowerconfig.py`, then the command line."""
     from flower import command
     from tornado.options import Error, define
 
+    from midwatch.workers.flower.event_filter import format_task
     from midwatch.workers.flower.guard import UNPROTECTED
-    from midwatch.workers.flower.intake import format_task
 
     if UNPROTECTED not in options:
-        define(UNPROTECTED, default=False, type=bool, help="no login: a proxy in front asks for one")
+        define(UNPROTECTED, default=False, type=bool, help="run without a login, because a proxy in front requires one")
     options.max_tasks = MAX_TASKS
     options.format_task = format_task
     options.logging = settings().log_level.lower()
@@ -96,7 +96,7 @@ def _read_options(options: Any, argv: list[str]) -> None:
 
 
 def _check_known(options: Any, argv: Sequence[str]) -> None:
-    """Flower ignores what it does not know; a misspelt --basic_auth must not be ignored."""
+    """Refuse unknown options. Flower would ignore them, also a misspelt --basic_auth."""
     known = {name.replace("-", "_") for name in options}
     for given in argv:
         name = given.lstrip("-").partition("=")[0].replace("-", "_")
@@ -113,22 +113,22 @@ def _listen(flower: Any) -> None:
         port = flower.start_http_server()
     except OSError as error:
         where = options.unix_socket or f"port {options.port} of {options.address or 'this machine'}"
-        raise ConfigError(f"{where} can't be listened on ({error.strerror or error}); give another --port") from error
+        raise ConfigError(f"can't listen on {where} ({error.strerror or error}); give another --port") from error
     host = options.address or "127.0.0.1"
     path = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""
     origin = f"{'https' if flower.ssl_options else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
     log.info("flower.ready", url=f"{origin}{path}/jobs", broker=flower.broker_uri)
 
 
-def _end_on_signals(flower: Any) -> None:
-    """Flower's own handler raises out of whatever the loop does at that moment; ours asks the loop to end."""
+def _stop_on_signals(flower: Any) -> None:
+    """Stop the event loop on a signal. Flower's own handler would raise an exception inside the running callback."""
     for number in (signal.SIGTERM, signal.SIGINT):
         flower.io_loop.asyncio_loop.add_signal_handler(number, flower.stop)
 
 
-def _leave() -> None:
-    """End the process although a thread still waits for a broker that is away: Flower's would keep it for minutes."""
-    deadline_s = time.monotonic() + PARTING_S
+def _end_process() -> None:
+    """End the process even if a thread of Flower still waits for an unavailable broker, which can take minutes."""
+    deadline_s = time.monotonic() + EXIT_WAIT_S
     others = [thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
     for thread in others:
         thread.join(max(0.0, deadline_s - time.monotonic()))

@@ -1,4 +1,4 @@
-"""What every page and every answer of the API does: look who asks, ask Redis in a thread, say what went wrong."""
+"""The base classes of pages and API: check access, query Redis in a thread, and show errors."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ TEMPLATE_FUNCTIONS: dict[str, Callable[..., object]] = {
 
 @cache
 def operations() -> Operations:
-    """The fleet that these pages are about. Thread-safe."""
+    """Return the operations of the fleet that these pages show. Thread-safe."""
     return make_client(settings()).operations
 
 
-async def ask(query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a query in a thread: the event loop belongs to everybody's pages.
+async def run_query(query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a query in a thread, so that it does not block the event loop of all pages.
 
     Raises:
-        HTTPError: 404, 409 or 503, with the error's own words.
+        HTTPError: 404, 409 or 503, with the error's message.
 
     """
     try:
@@ -54,35 +54,35 @@ async def ask(query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 def now_ms() -> int:
-    """The server's time: ages and waits are told by the clock that decides them."""
+    """Return the server's time. The server's clock decides waits, so ages and waits are shown by it."""
     seconds, micros = operations().client.time()
     return int(seconds) * 1000 + int(micros) // 1000
 
 
 class Page(BaseHandler):  # type: ignore[misc]
-    """A page. Changes come from its own forms only: the form's token is asked for whatever login there is."""
+    """A page. Changes need the form's token, with every kind of login, so they come from Flower's own forms only."""
 
     def set_default_headers(self) -> None:
-        """Not to be kept by a proxy, not to be framed by a page that lays its own button over ours."""
+        """Forbid caching by proxies and framing by other sites, which could lay a button over the page's button."""
         super().set_default_headers()
         self.set_header("Cache-Control", "no-store")
         self.set_header("Content-Security-Policy", "frame-ancestors 'self'")
 
     def prepare(self) -> None:
-        """Before any method."""
+        """Check access before every request."""
         guard.check_reader(self)
 
     def check_xsrf_cookie(self) -> None:
-        """Before any method that changes."""
+        """Check the form's token before every request that changes something."""
         guard.check_same_site(self)
         web.RequestHandler.check_xsrf_cookie(self)
 
     def show(self, template: str, **values: Any) -> None:
-        """Render a template of ours."""
+        """Render a template of this package."""
         self.render(template, **TEMPLATE_FUNCTIONS, read_only=self.application.options.read_only, **values)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Say what went wrong, in the page's own frame."""
+        """Show the error in the layout of the page."""
         error = kwargs.get("exc_info", (None, None))[1]
         if status_code in (400, 409, 503) and isinstance(error, web.HTTPError):
             self.render("404.html", message=error.get_message())
@@ -91,15 +91,15 @@ class Page(BaseHandler):  # type: ignore[misc]
 
 
 class Api(BaseApiHandler):  # type: ignore[misc]
-    """A page's twin in JSON, with the login that Flower's API demands."""
+    """A handler of the JSON API. It requires the login of Flower's API."""
 
     def prepare(self) -> None:
-        """Before any method."""
+        """Check access before every request."""
         super().prepare()
         guard.check_reader(self)
 
     def check_xsrf_cookie(self) -> None:
-        """Before any method that changes. A client that logs in with a header has no cookie; a browser's page has."""
+        """Check the token before every change. A client that logs in with a header has no cookie and needs no token."""
         guard.check_same_site(self)
         if not (guard.has_login(self.application.options) and self.request.headers.get("Authorization")):
             web.RequestHandler.check_xsrf_cookie(self)

@@ -1,1 +1,1 @@
-"""Processes on this machine, for `midwatch demo`, `dev`, `bench` and the tests: a fleet and an embedded server."""
+"""Local processes for `midwatch demo`, `dev`, `bench` and the tests: a fleet of workers and an embedded server."""

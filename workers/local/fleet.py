@@ -1,6 +1,6 @@
-"""Worker processes on this machine: start them, watch them, stop them.
+"""A fleet of processes on this machine: start them, restart those that die, and stop them.
 
-For `midwatch demo`, `dev`, `bench` and the fault tests; in production this is systemd's or Kubernetes' work.
+`midwatch demo`, `dev`, `bench` and the fault tests use it. In production systemd or Kubernetes does this.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from midwatch.workers.local.process import Member
 __all__ = ["Death", "Fleet", "Member", "wait_ready", "worker_argv"]
 
 QUICK_S = 10.0
-"""A member that lived shorter than this died quickly: its command line, its settings or its server may be wrong."""
+"""A death is quick if the member lived shorter than this. Its command line, settings or server may be wrong."""
 
 FREE_DEATHS = 5
-"""Quick deaths in a row that are answered by a restart at once: faults come in bursts, and recovery should not wait."""
+"""This many quick deaths in a row are followed by an immediate restart. Faults come in bursts, and recovery should be fast."""
 
 MOST_DEATHS = 12
-"""Quick deaths in a row after which a member is given up: a minute or two after the first."""
+"""After this many quick deaths in a row a member is given up. This takes one or two minutes."""
 
 _BACKOFF_CAP_S = 30.0
 _POLL_S = 0.05
@@ -39,22 +39,22 @@ _READY_POLL_S = 0.02
 
 @dataclass(frozen=True)
 class Death:
-    """A member ended under watch, and nobody had asked it to."""
+    """The unexpected end of a watched member."""
 
     name: str
     pid: int
     exit_code: int | None
-    """Negative: the signal that killed it."""
+    """A negative number is the signal that killed it."""
     lived_s: float
     restart_in_s: float | None
-    """None: given up."""
-    said: str
+    """None: the member is given up."""
+    log_tail: str
     """The end of its log."""
 
 
 @dataclass
-class _Trouble:
-    """What the watch knows of a member that died."""
+class _RestartState:
+    """What the watch remembers of a member that died."""
 
     pid: int = 0
     quick_deaths: int = 0
@@ -62,12 +62,12 @@ class _Trouble:
 
 
 class Fleet:
-    """Members that start, are watched and stop together.
+    """A group of processes, its members.
 
     Args:
-        env: what the members' environment has besides that of this process.
-        log_dir: one log file for each member, `NAME.log`; made when missing.
-        on_death: told of every death under watch, on the watching thread; by default a line is logged.
+        env: variables of the members, added to the environment of this process.
+        log_dir: folder for one log file per member, `NAME.log`. It is made if it does not exist.
+        on_death: called on the watching thread for every unexpected death. By default a line is logged.
 
     """
 
@@ -78,22 +78,22 @@ class Fleet:
         self._log_dir = log_dir
         self._on_death = on_death or _log_death
         self._members: dict[str, Member] = {}
-        self._troubles: dict[str, _Trouble] = {}
+        self._restart_states: dict[str, _RestartState] = {}
         self._watcher: threading.Thread | None = None
         self._stopping = threading.Event()
         log_dir.mkdir(parents=True, exist_ok=True)
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """All that were started, in that order; some may have ended."""
+        """All members in the order of their start. Some may have ended."""
         return tuple(self._members.values())
 
     def start(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Member:
-        """Start one process, with `env` on top of the fleet's.
+        """Start one process. `env` wins over the fleet's variables.
 
         Raises:
             ConfigError: the name is taken, or can't be part of a file name.
-            OSError: the program can't be started, for example because there is none of that name.
+            OSError: the program can't be started, for example because it does not exist.
 
         """
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -106,17 +106,17 @@ class Fleet:
         return member
 
     def watch(self) -> None:
-        """From now on restart members that die, until `stop()`. Those that were asked to end stay ended.
+        """Restart members that die, until `stop()`. Members that were stopped on purpose are not restarted.
 
-        The first five quick deaths of a member in a row are answered at once, the next ones after a wait that doubles
-        up to 30 s; at the twelfth it is given up.
+        After each of the first five quick deaths in a row a member restarts at once. After the next ones it restarts after
+        a wait that doubles up to 30 s. After the twelfth it is given up.
         """
         if self._watcher is None:
             self._watcher = threading.Thread(target=self._watch, name="fleet-watch", daemon=True)
             self._watcher.start()
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Ask all to end at once, wait, and kill the groups of those that need longer than `timeout_s`."""
+        """Send SIGTERM to all members, and kill the groups of those that need longer than `timeout_s`."""
         self._stopping.set()
         if self._watcher is not None:
             self._watcher.join()
@@ -136,30 +136,32 @@ class Fleet:
         while not self._stopping.wait(_POLL_S):
             for member in self.members:
                 if member.wanted and not member.alive:
-                    self._mend(member)
+                    self._restart_when_due(member)
 
-    def _mend(self, member: Member) -> None:
-        trouble = self._troubles.setdefault(member.name, _Trouble())
-        if trouble.pid != member.pid:
-            trouble.pid = member.pid
-            # A fault test may kill as often as it likes: such a death is no evidence against the member.
-            self._note(member, trouble, member.lived_s, member.said, blame=not member.killed)
-        if trouble.restart_at_s is not None and time.monotonic() >= trouble.restart_at_s:
+    def _restart_when_due(self, member: Member) -> None:
+        state = self._restart_states.setdefault(member.name, _RestartState())
+        if state.pid != member.pid:
+            state.pid = member.pid
+            # A death by `kill_group` does not count: a fault test may kill a member any number of times.
+            self._record_death(member, state, member.lived_s, member.log_tail, counts=not member.killed)
+        if state.restart_at_s is not None and time.monotonic() >= state.restart_at_s:
             try:
                 member.revive()
-            except OSError as error:  # no memory, no process left, no interpreter: perhaps later
-                self._note(member, trouble, 0.0, f"could not be started: {error}", blame=True)
+            except OSError as error:  # for example out of memory: try again later
+                self._record_death(member, state, 0.0, f"could not be started: {error}", counts=True)
 
-    def _note(self, member: Member, trouble: _Trouble, lived_s: float, said: str, *, blame: bool) -> None:
-        if blame:
-            trouble.quick_deaths = trouble.quick_deaths + 1 if lived_s < QUICK_S else 0
-        wait_s = restart_in_s(trouble.quick_deaths)
-        trouble.restart_at_s = None if wait_s is None else time.monotonic() + wait_s
-        self._on_death(Death(member.name, member.pid, member.exit_code, lived_s, wait_s, said))
+    def _record_death(
+        self, member: Member, state: _RestartState, lived_s: float, log_tail: str, *, counts: bool
+    ) -> None:
+        if counts:
+            state.quick_deaths = state.quick_deaths + 1 if lived_s < QUICK_S else 0
+        wait_s = restart_delay_s(state.quick_deaths)
+        state.restart_at_s = None if wait_s is None else time.monotonic() + wait_s
+        self._on_death(Death(member.name, member.pid, member.exit_code, lived_s, wait_s, log_tail))
 
 
-def restart_in_s(quick_deaths: int) -> float | None:
-    """How long a member that died quickly so many times in a row waits for its restart. None: it is given up."""
+def restart_delay_s(quick_deaths: int) -> float | None:
+    """Return the wait before a restart, after this many quick deaths in a row. None: the member is given up."""
     if quick_deaths >= MOST_DEATHS:
         return None
     if quick_deaths <= FREE_DEATHS:
@@ -168,26 +170,26 @@ def restart_in_s(quick_deaths: int) -> float | None:
 
 
 def wait_ready(member: Member, ready: str | Callable[[], bool], timeout_s: float = 30.0) -> None:
-    """Wait until a member is ready: its log holds a text, or a predicate holds.
+    """Wait until a member is ready: its log contains a text, or a predicate is true.
 
     Raises:
-        MidwatchError: it ended, or `timeout_s` passed; the end of its log is in the message.
+        MidwatchError: the member ended, or `timeout_s` passed; the message holds the end of its log.
 
     """
     deadline_s = time.monotonic() + timeout_s
-    is_ready = ready if callable(ready) else lambda: member.has_said(ready)
+    is_ready = ready if callable(ready) else lambda: member.has_logged(ready)
     while time.monotonic() < deadline_s:
-        ended = not member.alive  # before the question: what it said last still counts
+        ended = not member.alive  # read before the check, so that the last log lines still count
         if is_ready():
             return
         if ended:
-            raise MidwatchError(f"{member.name} ended with {member.exit_code} before it was ready:\n{member.said}")
+            raise MidwatchError(f"{member.name} ended with {member.exit_code} before it was ready:\n{member.log_tail}")
         time.sleep(_READY_POLL_S)
-    raise MidwatchError(f"{member.name} was not ready within {timeout_s:g} s; the end of its log:\n{member.said}")
+    raise MidwatchError(f"{member.name} was not ready within {timeout_s:g} s; the end of its log:\n{member.log_tail}")
 
 
 def worker_argv(queues: str, pool: str, concurrency: int, name: str = "") -> list[str]:
-    """The command line of one `midwatch worker`."""
+    """Return the command line of one `midwatch worker`."""
     argv = [sys.executable, "-m", "midwatch.workers.cli", "worker", "--queues", queues, "--pool", pool]
     return [*argv, "--concurrency", str(concurrency), *(["--name", name] if name else [])]
 

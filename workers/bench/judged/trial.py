@@ -165,9 +165,9 @@ class Trial:
                 return lost
             for member in fleet.members:
                 if not member.alive:
-                    raise MidwatchError(f"{member.name} ended with {member.exit_code} in mid-run:\n{member.said}")
+                    raise MidwatchError(f"{member.name} ended with {member.exit_code} in mid-run:\n{member.log_tail}")
             time.sleep(0.2)
-        said = "\n".join(member.said for member in fleet.members)
+        said = "\n".join(member.log_tail for member in fleet.members)
         raise MidwatchError(f"{self.contestant.name}: {count} of {wanted} jobs ended in time; the logs end:\n{said}")
 
 

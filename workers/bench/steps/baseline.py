@@ -128,9 +128,11 @@ class BaselineRun:
             if client.blpop([DONE], timeout=1) is not None:
                 ended += 1
             elif not worker.alive:
-                raise MidwatchError(f"the bare worker ended with {worker.exit_code} in mid-run:\n{worker.said}")
+                raise MidwatchError(f"the bare worker ended with {worker.exit_code} in mid-run:\n{worker.log_tail}")
             elif time.monotonic() > deadline_s:
-                raise MidwatchError(f"{ended} of {self.jobs} jobs ended within {self.timeout_s:g} s:\n{worker.said}")
+                raise MidwatchError(
+                    f"{ended} of {self.jobs} jobs ended within {self.timeout_s:g} s:\n{worker.log_tail}"
+                )
 
     def _read(self, client: redis.Redis, worker: Member) -> _Reading:
         return _Reading(cpu_s(worker.pid), cpu_s(self.server.pid), redis_commands(client, but=MEASURING))

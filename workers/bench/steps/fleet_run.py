@@ -113,7 +113,7 @@ class FleetRun:
             samples.append((self._completed(reading, "steps.model"), sum(cpu_s(worker.pid) for worker in workers)))
             dead = [worker for worker in workers if not worker.alive]
             if dead or time.monotonic() > give_up:
-                said = (dead or workers)[0].said
+                said = (dead or workers)[0].log_tail
                 raise MidwatchError(f"{self._completed(reading)} of {self.jobs} jobs ended:\n{said}")
             time.sleep(0.05)
         return samples

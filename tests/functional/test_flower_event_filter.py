@@ -12,7 +12,7 @@ import pytest
 from midwatch.schemas.step import Complete, Continue
 from midwatch.workers.celery_app.app import make_app
 from midwatch.workers.celery_app.flower_events import JobEvents
-from midwatch.workers.flower.intake import without_content
+from midwatch.workers.flower.event_filter import without_content
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.settings import Settings
 from tests.browser.stage import Site, Stage, flower

@@ -1,4 +1,4 @@
-"""Templates: ours first, Flower's where we have none, and our tabs in Flower's navigation."""
+"""Load templates from this package first, then from Flower, and add the tabs to Flower's navigation."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ log = structlog.get_logger("midwatch.flower")
 OURS = Path(__file__).parent / "templates"
 
 ORIGINAL = "flower:"
-"""`flower:task.html` is Flower's own file where ours has the same name: so that ours can extend it."""
+"""Prefix for Flower's templates. `flower:task.html` is Flower's file, so the file of the same name here can extend it."""
 
 TABS = b'{% module Template("tabs.html", active_tab=active_tab) %}'
 
 
 class PageLoader(Loader):
-    """Both folders are flat, so a name is a name wherever it is used."""
+    """Finds templates by name in two flat folders."""
 
     def resolve_path(self, name: str, parent_path: str | None = None) -> str:
-        """As it is."""
+        """Return the name unchanged, because the folders have no subfolders."""
         return name
 
     def _create_template(self, name: str) -> Template:
@@ -32,14 +32,12 @@ class PageLoader(Loader):
 
 
 def with_tabs(navbar: bytes) -> bytes:
-    """Flower's navigation with our tabs at the end of its first list.
+    """Return Flower's navigation with the tabs added to its first list.
 
-    It is changed as it is read, not copied: its theme switch and its logout stay those of the Flower that is installed.
+    The installed file is changed while it is read. A copy would miss changes in newer versions of Flower.
     """
     head, end, rest = navbar.partition(b"</ul>")
     if not end:
-        log.warning(
-            "flower.no_tabs", hint="this Flower's navbar.html has no list; open /jobs and /dead-letters by address"
-        )
+        log.warning("flower.no_tabs", hint="this Flower's navbar.html has no list; open /jobs and /dead-letters by URL")
         return navbar
     return head + TABS + end + rest

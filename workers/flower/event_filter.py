@@ -1,6 +1,6 @@
-"""What Flower takes in of Celery's events: ids and numbers. Arguments, results and tracebacks stay out of its memory.
+"""Filter Celery's events before Flower stores them: ids and numbers pass, arguments, results and tracebacks do not.
 
-Leaving them out where they are shown would not do: Flower's search, its API and its database read what is kept.
+Hiding content on the pages is not enough, because Flower's search, API and database use the stored events.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from typing import Any
 from flower.events import Events
 
 IDS = ("job_id", "session_id", "step")
-"""The arguments that are kept."""
+"""Names of the arguments that are kept."""
 
 HIDDEN = "hidden"
 
 LONGEST_CHARS = 1_000
 
 JOB_ROW = "job:"
-"""What the name of a row that stands for a whole job begins with (`midwatch.workers.celery_app.flower_events`)."""
+"""Prefix of the name of a row for a whole job (`midwatch.workers.celery_app.flower_events`)."""
 
 
-class Intake(Events):  # type: ignore[misc]
-    """Flower's event thread."""
+class FilteredEvents(Events):  # type: ignore[misc]
+    """Flower's event thread with the filter."""
 
     def on_event(self, event: dict[str, Any]) -> None:
-        """Called in the thread; the state belongs to the loop."""
-        self.io_loop.add_callback(self.take, event)
+        """Receive an event in the thread, and store it in the event loop, which owns the state."""
+        self.io_loop.add_callback(self.store, event)
 
-    def take(self, event: dict[str, Any]) -> None:
-        """Keep what may be kept.
+    def store(self, event: dict[str, Any]) -> None:
+        """Store the filtered event.
 
-        A job's row is no task: it must not count as one that its worker has done. And several workers move it, so an
-        event may come after the one that followed it: that one is left out.
+        A job's row is not a task, so it must not count as a task of its worker. Several workers may move a job. So an
+        event may arrive after its successor; such an event is dropped.
         """
         if not str(event.get("name", "")).startswith(JOB_ROW):
             self.state.event(without_content(event))
@@ -46,7 +46,7 @@ class Intake(Events):  # type: ignore[misc]
 
 
 def without_content(event: dict[str, Any]) -> dict[str, Any]:
-    """The event without what anybody said: only ids of the arguments, only the kind of an error."""
+    """Return the event without content: only ids of the arguments, only the kind of an error."""
     if not str(event.get("type", "")).startswith("task-"):
         return event
     kept = {name: value for name, value in event.items() if name != "traceback"}
@@ -57,7 +57,7 @@ def without_content(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def format_task(task: Any) -> Any:
-    """Flower's own hook, called where a task is shown: for tasks that a database of another Flower has kept."""
+    """Hide content of a task that is shown. Flower calls this hook. It covers tasks from another Flower's database."""
     shown = copy.copy(task)
     for name, keep in {**_KEEP, "traceback": _hide}.items():
         if getattr(shown, name, None) is not None:

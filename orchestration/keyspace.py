@@ -1,7 +1,7 @@
-"""Every Redis key, built in one place: its type, what it holds, how long it lives. `docs/keyspace.md` is generated from here.
+"""All Redis keys: the type of each, its content, and its time to live. `docs/keyspace.md` is generated from this module.
 
-All keys of a session (and of its jobs) carry the hash tag of the session's partition, so every script that touches them is
-legal on Redis Cluster, and the indexes a steward reads (`due`, `owed`) change in the same script as the step they are about.
+All keys of a session and its jobs have the hash tag of the session's partition. So a script may use them together on Redis
+Cluster, and the indexes that a steward reads (`due`, `owed`) change in the same script as their step.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from binascii import crc32
 from dataclasses import dataclass
 
 PARTITIONS = 16
-"""Fixed: a session's keys are found by `crc32(session id) % 16`, so changing it would lose every session."""
+"""Fixed. The partition of a session is `crc32(session id) % 16`, so with another number every session would be lost."""
 
 KEPT_S = 7 * 24 * 3600
 """How long a session and its jobs are kept after their last step."""
 
 ORIGINALS_BYTES = 64_000_000
-"""Most bytes of a session's archived groups and whole results, compressed. A group is 4.8 times smaller so (measured on
-recorded sessions, the largest of which took 0.1 MB)."""
+"""Most bytes of a session's archived groups and whole results, compressed. Compression makes a group 4.8 times smaller (measured
+on recorded sessions, of which the largest took 0.1 MB)."""
 
 HELD_S = 90 * 24 * 3600
-"""How long they are kept while a dead letter or a parked call waits for a human; the job listing reaches as far back."""
+"""How long they are kept while a dead letter or a parked call waits for a human. The job listing goes back as far."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Key:
 
 
 def partition(session_id: str) -> int:
-    """Which partition a session lies in. crc32 (not `hash`, which differs from process to process)."""
+    """The partition of a session. It uses crc32, since `hash` differs between processes."""
     return crc32(session_id.encode()) % PARTITIONS
 
 
 class Keyspace:
-    """The keys of one fleet: those of one `MIDWATCH_PREFIX`."""
+    """The keys of one fleet, which all begin with its `MIDWATCH_PREFIX`."""
 
     CATALOGUE = (
-        Key("{prefix}:job:{job}", "STRING", "session id of the job: finds its partition", "kept"),
+        Key("{prefix}:job:{job}", "STRING", "session id of the job, from which its partition follows", "kept"),
         Key("{prefix}:{p}:session:{sid}", "HASH", "active job, groups, log epoch, flags, bytes of originals", "kept"),
         Key(
             "{prefix}:{p}:session:{sid}:log",
@@ -59,7 +59,7 @@ class Keyspace:
         Key(
             "{prefix}:{p}:session:{sid}:originals",
             "LIST",
-            "`archive|group` or `results|handle`, the oldest first: what leaves when there are too many bytes",
+            "`archive|group` or `results|handle`, the oldest first: the order of deletion when there are too many bytes",
             "kept",
         ),
         Key(
@@ -78,13 +78,13 @@ class Keyspace:
         Key(
             "{prefix}:{p}:due",
             "ZSET",
-            "step -> ms when the steward publishes it: deferred, or its lease ran out",
+            "step -> ms when the steward publishes it: it was deferred, or its lease ran out",
             "none: entries leave with their step",
         ),
         Key(
             "{prefix}:{p}:owed",
             "ZSET",
-            "step -> ms since when it is published and unclaimed",
+            "step -> ms since when it is published but not claimed",
             "none: entries leave with their step",
         ),
         Key(
@@ -98,7 +98,7 @@ class Keyspace:
         Key(
             "{prefix}:{p}:drift:{hour}",
             "HASH",
-            "of one hour: `calls` or `invalid`, model, tool, context band, kind, joined by bars -> how many",
+            "`calls` or `invalid`, model, tool, context band and kind, joined by bars -> number of calls in this hour",
             "8 days",
         ),
         Key("{prefix}:{p}:counters", "HASH", "counters of the fleet, by name", "none: bounded by the set of names"),
@@ -117,19 +117,19 @@ class Keyspace:
         Key(
             "{prefix}:{gate}:at:{downstream}:high",
             "ZSET",
-            "call -> virtual start: the line of priority high",
+            "call -> virtual start: the waiting line of priority high",
             "none: entries leave when they are woken",
         ),
         Key(
             "{prefix}:{gate}:at:{downstream}:rest",
             "ZSET",
-            "the same for the other priorities",
+            "call -> virtual start: the waiting line of the other priorities",
             "none: entries leave when they are woken",
         ),
         Key(
             "{prefix}:{gate}:at:{downstream}:retry",
             "ZSET",
-            "the same for retries",
+            "call -> virtual start: the waiting line of retries",
             "none: entries leave when they are woken",
         ),
         Key(
@@ -141,19 +141,19 @@ class Keyspace:
         Key(
             "{prefix}:{gate}:at:{downstream}:expiry",
             "ZSET",
-            "call -> us when its record is over",
+            "call -> us when its record expires",
             "none: entries leave with their call",
         ),
         Key(
             "{prefix}:{gate}:index",
             "ZSET",
-            "downstream -> ms when a steward looks at its lines",
+            "downstream -> ms when a steward checks its waiting lines",
             "none: one entry for each downstream",
         ),
         Key(
             "{prefix}:{gate}:lineage:{root}",
             "HASH",
-            "calls, retries and tokens of a root job and all it caused",
+            "calls, retries and tokens of a root job and all its descendants",
             "kept",
         ),
         Key("{prefix}:poison", "LIST", "PoisonRecords, newest first, at most 1,000", "kept"),
@@ -201,7 +201,7 @@ class Keyspace:
         return self.session(session_id) + ":results"
 
     def originals(self, session_id: str) -> str:
-        """LIST of what is in the two, in the order it came."""
+        """LIST of the entries of both, the archive and the results, the oldest first."""
         return self.session(session_id) + ":originals"
 
     def job(self, session_id: str, job_id: str) -> str:
@@ -221,15 +221,15 @@ class Keyspace:
         return f"{self._tag(p)}:{name}"
 
     def _gate(self, name: str) -> str:
-        """All of the coordinator's keys lie in one slot: a decision changes a downstream and a lineage at once."""
+        """All keys of the coordinator are in one slot, since one decision changes a downstream and a lineage together."""
         return f"{self.prefix}:{{{self.prefix}gate}}:{name}"
 
     def downstream(self, name: str) -> list[str]:
-        """The keys of one downstream and the index, in the order that the coordinator's scripts take them."""
-        home = self._gate(f"at:{name}")
+        """The keys of one downstream and the index, in the order of the coordinator's scripts."""
+        hash_key = self._gate(f"at:{name}")
         return [
-            home,
-            *(f"{home}:{part}" for part in ("calls", "high", "rest", "retry", "flows", "expiry")),
+            hash_key,
+            *(f"{hash_key}:{part}" for part in ("calls", "high", "rest", "retry", "flows", "expiry")),
             self.gate_index(),
         ]
 

@@ -1,4 +1,4 @@
-"""The last tier: one message that is larger than its room keeps its head and tail, and the rest gets a handle."""
+"""Cut one message that is too large: keep its head and tail, and store the whole under a handle."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from midwatch.schemas.contract import canonical_json
 from midwatch.schemas.message import AssistantMessage, Message, Part, Text, ToolCall, ToolMessage
 
 HEAD_SHARE = 0.7
-"""Of what stays, the part taken from the beginning; the end often says how it went."""
+"""Share of the kept text that is its beginning. The rest is its end, which often shows the outcome."""
 
 TRIES = 24
-"""Escapes make JSON longer than its text, by up to six times: the room is met by trying, so often at most."""
+"""Most attempts to meet the room. Escapes make JSON up to six times longer than its text, so the length is found by trying."""
 
 MIN_CHARS = 40
 
 
 @dataclass(frozen=True)
 class Cut:
-    """The message that fits, and the text that the caller keeps under the handle before it takes effect."""
+    """A shortened message, and the text that the caller must store under the handle before it uses the message."""
 
     message: Message
     rest: str | None
-    """The whole text; None when nothing was cut, or when the whole lies under the message's own handle already."""
+    """The whole text. None if nothing was cut, or if the whole is already stored under the message's own handle."""
 
 
 def cut(message: Message, room_bytes: int, handle: str) -> Cut:
-    """The message within `room_bytes` of JSON, as near as its fixed parts allow (ids, names, opaque blocks stay whole)."""
+    """Shorten a message to `room_bytes` of JSON. Fixed parts (ids, names, opaque blocks) stay whole, so it may be larger."""
     whole = _text(message)
     if size_bytes(message) <= room_bytes:
         return Cut(message, None)
     chars = min(max(len(whole), MIN_CHARS), max(MIN_CHARS, room_bytes))
     shorter = message
     for _ in range(TRIES):
-        shorter = _shortened(message, chars, handle)
+        shorter = _shorten(message, chars, handle)
         came_bytes = size_bytes(shorter)
         if came_bytes <= room_bytes or chars == MIN_CHARS:
             break
@@ -45,28 +45,28 @@ def cut(message: Message, room_bytes: int, handle: str) -> Cut:
 
 
 def head_and_tail(text: str, chars: int, handle: str, *, alone: bool = True) -> str:
-    """The text itself, or `chars` of it around a line that says where the rest is.
+    """Shorten a text to `chars` characters, around a line that says where the rest is. A short text stays as it is.
 
     Args:
-        text: What may be too long.
-        chars: What may stay of it.
-        handle: Where the whole is kept.
-        alone: It is all that is kept there, so the reader can go on where the head ends.
+        text: The text.
+        chars: How many characters of it may stay.
+        handle: The handle of the whole text.
+        alone: True if the handle holds only this text, so that the model can read on where the head ends.
 
     """
     if len(text) <= chars:
-        return sayable(text)
+        return escape_surrogates(text)
     head = int(chars * HEAD_SHARE)
     tail = chars - head
     note = (
         f"\n[{len(text) - chars} of {len(text)} characters are left out here. The whole is kept: read on with "
         f'{READ_RESULT.name}(handle="{handle}", offset={head if alone else 0}, length={PAGE_CHARS})]\n'
     )
-    return sayable(text[:head]) + note + sayable(text[len(text) - tail :])
+    return escape_surrogates(text[:head]) + note + escape_surrogates(text[len(text) - tail :])
 
 
-def sayable(text: str) -> str:
-    """Halves of surrogate pairs escaped: nothing else could encode them."""
+def escape_surrogates(text: str) -> str:
+    """Escape lone surrogates, since they can't be encoded."""
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -79,12 +79,12 @@ def _text(message: Message) -> str:
 
 
 def size_bytes(message: Message) -> int:
-    """Of the message's JSON."""
+    """Size of the message as JSON."""
     text = json.dumps(message.model_dump(), ensure_ascii=False, separators=(",", ":"))
     return len(text.encode(errors="backslashreplace"))
 
 
-def _shortened(message: Message, chars: int, handle: str) -> Message:
+def _shorten(message: Message, chars: int, handle: str) -> Message:
     if isinstance(message, ToolMessage):
         content = head_and_tail(message.content, chars, handle)
         return message.model_copy(update={"content": content, "handle": message.handle or handle})
@@ -97,14 +97,16 @@ def _shortened(message: Message, chars: int, handle: str) -> Message:
         if isinstance(part, Text):
             parts.append(part.model_copy(update={"text": head_and_tail(part.text, each, handle, alone=False)}))
         elif isinstance(part, ToolCall) and len(part.raw_arguments) > each:
-            parts.append(part.model_copy(update={"raw_arguments": _arguments(part.raw_arguments, each, handle)}))
+            parts.append(
+                part.model_copy(update={"raw_arguments": _shorten_arguments(part.raw_arguments, each, handle)})
+            )
         else:
             parts.append(part)
     return message.model_copy(update={"parts": tuple(parts)})
 
 
-def _arguments(raw: str, chars: int, handle: str) -> str:
-    """Still a JSON object, since the vendor decodes it: long strings in it are cut, or, failing that, all of it."""
+def _shorten_arguments(raw: str, chars: int, handle: str) -> str:
+    """Shorten arguments to another JSON object, since the vendor decodes it: cut the long strings, or else the whole text."""
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):
@@ -120,5 +122,5 @@ def _arguments(raw: str, chars: int, handle: str) -> str:
         except (ValueError, RecursionError):
             text = raw
         if len(text) <= max(chars, len(value) * (MIN_CHARS + 300)):
-            return sayable(text)
+            return escape_surrogates(text)
     return canonical_json({"cut": head_and_tail(raw, chars, handle, alone=False)})

@@ -1,4 +1,4 @@
-"""What was said that a list of values does not carry: the user's own words, and what the assistant decided."""
+"""Find statements worth keeping verbatim: the user's own words, and the assistant's decisions."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterator, Sequence
 
 from midwatch.orchestration.context.facts import Fact, Kind
 from midwatch.orchestration.context.scan import clean
-from midwatch.orchestration.context.taint import marked
+from midwatch.orchestration.context.taint import mark_untrusted
 from midwatch.schemas.message import AssistantMessage, Message, UserMessage
 
 SAID = ("said", "decided")
-"""Labels of such entries."""
+"""Labels of statements in the facts ledger."""
 
-SAID_SHARE = 0.2
-"""At most this part of the room: sentences are long, and identifiers can't be guessed."""
+STATEMENT_SHARE = 0.2
+"""Largest share of the room for statements. Sentences are long, and the rest is for identifiers, which can't be guessed."""
 
 MAX_SENTENCE_CHARS = 240
 
 MAX_SCANNED_CHARS = 20_000
-"""Of one message; what comes later in so long a text is a document, not a decision."""
+"""Characters of a message that are searched. Text after that is part of a document, not a decision."""
 
 _SENTENCE = re.compile(r"[^.!?\n。！？]{1,400}[.!?。！？]?")
 _DECIDED = re.compile(
@@ -29,10 +29,10 @@ _DECIDED = re.compile(
 )
 
 
-def said_by(messages: Sequence[Message]) -> Iterator[Fact]:
-    """Short user texts whole (of long ones the beginning), and the assistant's sentences that decide something.
+def find_statements(messages: Sequence[Message]) -> Iterator[Fact]:
+    """Find the beginning of each user text, and the assistant's sentences that decide something.
 
-    A sentence of the assistant that repeats a tool's words is left out: it would lend them its own standing.
+    A sentence of the assistant that repeats a tool's words is left out. Otherwise the tool's words would look trusted.
     """
     for message in messages:
         if isinstance(message, UserMessage):
@@ -46,13 +46,13 @@ def said_by(messages: Sequence[Message]) -> Iterator[Fact]:
         for sentence in sentences(message.text)
         if _DECIDED.search(sentence)
     ]
-    for (group, sentence), shown in zip(decided, marked((one for _, one in decided), messages), strict=True):
+    for (group, sentence), shown in zip(decided, mark_untrusted((one for _, one in decided), messages), strict=True):
         if shown == sentence:
             yield Fact(sentence, Kind.SAID, "decided", group, "assistant", untrusted=False)
 
 
 def sentences(text: str) -> Iterator[str]:
-    """The sentences of a text's beginning, each bounded and on one line."""
+    """The sentences at a text's beginning, each of limited length and on one line."""
     for found in _SENTENCE.finditer(text[:MAX_SCANNED_CHARS]):
         sentence = clean(found[0][:MAX_SENTENCE_CHARS])
         if len(sentence) > 3:

@@ -1,4 +1,4 @@
-"""Tier one: old, bulky tool results leave the window and stay within reach, behind a handle that `read_result` pages."""
+"""Elide old, large tool results: replace each by a stub with a handle, which `read_result` can page."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from midwatch.orchestration.tools.result_pages import PAGE_CHARS, READ_RESULT
 from midwatch.schemas.message import Message, ToolMessage
 
 MIN_BYTES = 2_000
-"""A smaller result is not worth a stub: what it costs to read it again would be more."""
+"""A smaller result is not elided: to read it again would cost more than is saved."""
 
 HEAD_CHARS = 300
 
 
 @dataclass(frozen=True)
 class Elision:
-    """One replacement. Before it takes effect, the caller keeps `original` under the handle and absorbs its facts."""
+    """One replacement. Before it is used, the caller must store `original` under the handle and absorb its facts."""
 
     index: int
-    """Place of the message in the list that was given."""
+    """Index of the message in the given list."""
     message: ToolMessage
-    """The stub that stands in its place."""
+    """The stub that replaces the message."""
     original: ToolMessage
     freed: int
-    """Weight."""
+    """The weight that is freed."""
 
     @property
     def kept_already(self) -> bool:
-        """The whole result lies under its handle since it was returned: nothing to store."""
+        """Is the whole result already stored under its handle, since the tool returned it?"""
         return self.original.handle is not None
 
 
@@ -41,16 +41,16 @@ def elide(
     handle_for: Callable[[ToolMessage], str],
     pinned: Set[int] = frozenset(),
 ) -> tuple[Elision, ...]:
-    """What to replace so that a weight of `excess` is freed, or as much of it as there is to free; in the order of the messages.
+    """Choose the results to replace so that a weight of `excess` is freed, or as much of it as possible.
 
-    Cheapest first: results that were returned again later, then those kept whole already, then the largest, the older first.
+    The order of choice: results that were returned again later, results already stored, the largest results, the older ones.
 
     Args:
         messages: The window, in order.
-        excess: Weight that has to go.
-        newest_group: Results of this group and of later ones stay as they are.
-        handle_for: Names the handle of a result that has none yet.
-        pinned: Groups that stay as they are.
+        excess: The weight to free.
+        newest_group: Results of this group and of later groups are not replaced.
+        handle_for: Makes a handle for a result that has none yet.
+        pinned: Groups that are not replaced.
 
     """
     latest = {
@@ -76,7 +76,7 @@ def elide(
 
 
 def _elision(index: int, message: Message, handle_for: Callable[[ToolMessage], str]) -> Elision:
-    assert isinstance(message, ToolMessage)  # noqa: S101  as the candidates are
+    assert isinstance(message, ToolMessage)  # noqa: S101  all candidates are ToolMessages
     handle = message.handle or handle_for(message)
     stub = message.model_copy(update={"content": _stub(message, handle), "handle": handle})
     return Elision(index, stub, message, weigh(message.content) - weigh(stub.content))

@@ -1,4 +1,4 @@
-"""The facts ledger: merge new facts into a memory's, put them in order of worth, keep what fits its room."""
+"""The facts ledger of a memory: merge new facts into it, sort them by worth, keep those that fit the room."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from midwatch.orchestration.context.decisions import SAID, SAID_SHARE, said_by
+from midwatch.orchestration.context.decisions import SAID, STATEMENT_SHARE, find_statements
 from midwatch.orchestration.context.facts import DAY_CHARS, Fact, Kind, facts_of, kind_of
 from midwatch.orchestration.context.render import rendered_bytes
 from midwatch.orchestration.context.scan import pieces
@@ -15,38 +15,38 @@ from midwatch.schemas.memory import Facts, Memory
 from midwatch.schemas.message import Message
 
 MIN_ITEM_BYTES = 4
-"""No item with its separator is shorter: bounds how many can matter before any is rendered."""
+"""Shortest item with its separator. It limits how many facts are considered at all."""
 
 CROWD = 24
-"""As many alike facts (same place, same field, same kind) count in full; each doubling beyond costs one point, or three
-when they resemble nothing the model has used, so that one huge table can't push everything else out."""
+"""So many similar facts (same place, field and kind) keep their full worth. Each doubling beyond costs one point, or three if the
+facts resemble nothing that the model has used. So one huge table can't displace everything else."""
 
 MIN_ID_DIGITS = 5
-"""Shorter whole numbers are amounts, years, counts."""
+"""Whole numbers with fewer digits are amounts, years or counts, not ids."""
 
 FRESH_BITS = 4
-"""Facts of the newest 16 groups count in full; each doubling of the age costs two points."""
+"""Facts of the newest 16 groups keep their full worth. Each doubling of the age costs two points."""
 
 LOOSE = (Kind.CODE, Kind.NAME, Kind.WORD)
-"""Kinds that a word of a text is easily taken for; as a whole field they are what they seem."""
+"""Kinds that are often a wrong guess for a word in a text. For a whole field the guess is reliable."""
 
 _LETTERS = re.compile(r"[^\W\d_]+")
 _READABLE = re.compile(r"[/@]")
-"""Paths, addresses, URLs: people and models type them again."""
+"""Paths, addresses and URLs: people and models type them again, so they are worth more."""
 
 _DIGEST = re.compile(r"[0-9a-f]{32}")
-"""Content digests: nobody types them again, unless somebody has."""
+"""Content digests: they are rarely used again, so they are worth less."""
 
 EXACT_DIGITS = 6
-"""Decimals beyond it are a machine's; whoever uses the number rounds it first."""
+"""A number with more decimals was made by a machine, and is usually rounded before it is used."""
 
 _RUNS = re.compile(r"[^\W_]+")
 _DIGITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the model's calls have been made of so far: names of arguments, and what their values look like."""
+class UsedArguments:
+    """The arguments of the model's calls so far: their names, and the shapes of their values."""
 
     labels: frozenset[str]
     shapes: frozenset[str]
@@ -55,48 +55,48 @@ class Wanted:
 def absorb_facts(
     memory: Memory, messages: Sequence[Message], room_bytes: int, *, live: Sequence[Message] = (), pinned: str = ""
 ) -> Memory:
-    """The memory with the facts of messages that leave the window, within its room.
+    """Add the facts of messages that leave the window to a memory, within its room.
 
     Args:
-        memory: What was kept so far. Its summary and open items stay, and count.
-        messages: What leaves: whole groups, or the originals of elided or cut messages.
-        room_bytes: Ceiling of the rendered memory. Facts go, least worth first, until it holds.
-        live: What stays in the window. A fact that stands there is not kept twice: it is found again when its turn comes.
+        memory: The memory so far. Its summary and open items stay, and take up room.
+        messages: The messages that leave: whole groups, or the originals of elided or cut messages.
+        room_bytes: Largest size of the rendered memory. Facts of the least worth are dropped until it is met.
+        live: The messages that stay. Their facts are not kept twice: they are absorbed when these messages leave.
         pinned: Text that always stays (system prompt, goal).
 
     """
     here = list(facts_of(live))
-    # A day is in the window when it stands there itself; as the head of a time stamp it is not found by who looks for it.
+    # A day counts as present only if it occurs by itself: a search for it would not find it as the head of a timestamp.
     stamped = {fact.value[:DAY_CHARS] for fact in here if len(fact.value) > DAY_CHARS and fact.value[4:5] == "-"}
     present = {fact.value for fact in here if fact.value not in stamped} | {value for _, value, _ in pieces(pinned)}
     stored = list(_stored(memory.facts))
     fresh = list(facts_of(messages))
-    wanted = _wanted(fact for facts in (stored, fresh, here) for fact in facts if fact.used)
+    wanted = _used_arguments(fact for facts in (stored, fresh, here) for fact in facts if fact.used)
     said = [fact for fact in stored if fact.kind is Kind.SAID]
-    said += [fact for fact in said_by(messages) if all(fact.value != one.value for one in said)]
+    said += [fact for fact in find_statements(messages) if all(fact.value != one.value for one in said)]
     merged = _merge([*(fact for fact in stored if fact.kind is not Kind.SAID), *fresh], present)
     order = _by_worth(merged, wanted)[: max(0, room_bytes) // MIN_ITEM_BYTES]
     bare = memory.model_copy(update={"facts": ()})
-    said_room_bytes = min(room_bytes, rendered_bytes(bare) + int(room_bytes * SAID_SHARE))
-    newest_first = _fitting(bare, said[::-1], said_room_bytes)
-    best = {fact.value for fact in _fitting(bare, order, room_bytes, always=newest_first)}
-    return _with(bare, [*newest_first[::-1], *(fact for fact in merged if fact.value in best)])
+    said_room_bytes = min(room_bytes, rendered_bytes(bare) + int(room_bytes * STATEMENT_SHARE))
+    newest_first = _longest_that_fits(bare, said[::-1], said_room_bytes)
+    best = {fact.value for fact in _longest_that_fits(bare, order, room_bytes, always=newest_first)}
+    return _with_facts(bare, [*newest_first[::-1], *(fact for fact in merged if fact.value in best)])
 
 
-def _fitting(bare: Memory, order: list[Fact], room_bytes: int, always: Sequence[Fact] = ()) -> list[Fact]:
-    """The longest beginning of `order` that fits: found by halving, each try rendered, so the room is kept exactly."""
+def _longest_that_fits(bare: Memory, order: list[Fact], room_bytes: int, always: Sequence[Fact] = ()) -> list[Fact]:
+    """The longest beginning of `order` that fits. A binary search renders each attempt, so the size is exact."""
     low, high = 0, len(order)
     while low < high:
         middle = (low + high + 1) // 2
-        if rendered_bytes(_with(bare, [*always, *order[:middle]])) <= room_bytes:
+        if rendered_bytes(_with_facts(bare, [*always, *order[:middle]])) <= room_bytes:
             low = middle
         else:
             high = middle - 1
     return order[:low]
 
 
-def _with(bare: Memory, facts: Iterable[Fact]) -> Memory:
-    """Facts as entries: oldest first, those of one place and field together."""
+def _with_facts(bare: Memory, facts: Iterable[Fact]) -> Memory:
+    """The memory with these facts as entries, the oldest first, grouped by place and field."""
     entries: dict[tuple[int, str, bool, str, bool], list[str]] = {}
     for fact in sorted(facts, key=lambda one: one.group):
         entries.setdefault((fact.group, fact.source, fact.untrusted, fact.label, fact.used), []).append(fact.value)
@@ -120,7 +120,7 @@ def _stored(entries: Iterable[Facts]) -> Iterable[Fact]:
 
 
 def _merge(facts: Iterable[Fact], present: set[str]) -> list[Fact]:
-    """Each value once, under its first origin; what is in the window stays out."""
+    """Merge equal values under their first origin. Values that are in the window are left out."""
     merged: dict[str, Fact] = {}
     for fact in facts:
         if fact.value in present:
@@ -140,7 +140,7 @@ def _merge(facts: Iterable[Fact], present: set[str]) -> list[Fact]:
 
 
 def _adds(known: Fact, fact: Fact) -> bool:
-    """True when the second place where a value stands says something new of it."""
+    """Does a second occurrence of a value tell something new about it?"""
     return (
         (fact.used and not known.used)
         or (fact.label != "" and not known.label)
@@ -149,13 +149,13 @@ def _adds(known: Fact, fact: Fact) -> bool:
     )
 
 
-def _wanted(used: Iterable[Fact]) -> Wanted:
+def _used_arguments(used: Iterable[Fact]) -> UsedArguments:
     labels: set[str] = set()
     shapes: set[str] = set()
     for fact in used:
         labels.add(_stem(fact.label))
         shapes.update(_shapes(fact))
-    return Wanted(frozenset(labels - {""}), frozenset(shapes))
+    return UsedArguments(frozenset(labels - {""}), frozenset(shapes))
 
 
 def _stem(label: str) -> str:
@@ -164,11 +164,11 @@ def _stem(label: str) -> str:
 
 
 def _shapes(fact: Fact) -> tuple[str, ...]:
-    """What the value has in common with its like.
+    """The shapes of a value. Values of the same shape are probably of the same kind.
 
-    By classes of characters (`#W2378156` and `#W63` are `#a9`), and, for what holds digits, by lengths (a UUID is `8-4-4-4-12`).
-    Plain words are alike in nothing. Whole numbers are only by their length: ten digits here and there are ids of one kind,
-    three say nothing; and decimal numbers not at all.
+    One shape is made of character classes (`#W2378156` and `#W63` are both `#a9`). Values with digits also have one of lengths (a
+    UUID is `8-4-4-4-12`). A whole number has only its length as a shape, and none if it is short: numbers of ten digits are
+    probably ids of one kind, numbers of three may be anything. Plain words and decimal numbers have no shape.
     """
     value = fact.value
     if fact.kind in (Kind.WORD, Kind.NAME) or (fact.kind is Kind.AMOUNT and not value.isdecimal()):
@@ -181,7 +181,7 @@ def _shapes(fact: Fact) -> tuple[str, ...]:
     return classes, _RUNS.sub(lambda run: str(len(run[0])), value)
 
 
-def _by_worth(facts: list[Fact], wanted: Wanted) -> list[Fact]:
+def _by_worth(facts: list[Fact], wanted: UsedArguments) -> list[Fact]:
     crowd: Counter[tuple[int, str, str, Kind]] = Counter()
     newest = max((fact.group for fact in facts), default=0)
     scored = []
@@ -194,7 +194,7 @@ def _by_worth(facts: list[Fact], wanted: Wanted) -> list[Fact]:
     return [fact for _, _, _, fact in scored]
 
 
-def _worth(fact: Fact, wanted: Wanted, nth: int) -> int:
+def _worth(fact: Fact, wanted: UsedArguments, nth: int) -> int:
     worth = 2 * fact.kind
     if not fact.whole and fact.kind in LOOSE:
         worth -= 3

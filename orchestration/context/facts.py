@@ -1,4 +1,4 @@
-"""What of a message may be needed again: identifiers, amounts, dates, names, paths, with where they came from."""
+"""Find the facts of a message: identifiers, amounts, dates, names and paths, each with its origin."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from midwatch.orchestration.context.scan import MAX_PIECE_CHARS, clean, pieces
 from midwatch.schemas.message import AssistantMessage, Message, ToolMessage, UserMessage
 
 MAX_ALIKE = 2_000
-"""Facts of one kind and field that one message may have; no ledger has room for more."""
+"""Most facts of one kind and field from one message. A ledger has no room for more."""
 
 MAX_WORDS = 6
-"""More words are prose: what a tool says in prose is paged by `recall`, never carried along as a fact."""
-
+"""A value with more words is prose. Prose is not kept as a fact; `recall` can page it."""
 
 DAY_CHARS = 10
-"""Of an ISO date. Where a time stands behind it, the day is kept as a date of its own, and a fraction of a second says that
-a server stamped it: worth no more than an amount."""
+"""Length of the day in an ISO date. The day of a timestamp is kept as a separate fact. A timestamp with a fraction of a second
+was made by a server, and is worth only as much as an amount."""
 
 
 class Kind(IntEnum):
-    """What a value looks like; the number is what it is worth, since a longer list than room needs an order."""
+    """The kind of a value, by its form. The number is its worth, which decides what is kept if there is too little room."""
 
     WORD = 1
     AMOUNT = 2
@@ -33,12 +32,12 @@ class Kind(IntEnum):
     DATE = 6
     ID = 7
     SAID = 9
-    """A decision, or what the user said, verbatim."""
+    """A decision or a text of the user, verbatim."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One value, verbatim, with its provenance."""
+    """One value, verbatim, with its origin."""
 
     value: str
     kind: Kind
@@ -48,7 +47,7 @@ class Fact:
     untrusted: bool
     used: bool = False
     whole: bool = False
-    """It was a whole field, not a word of some text."""
+    """True if the value was a whole field, not a word in a text."""
 
 
 _DATE = re.compile(
@@ -72,11 +71,11 @@ _EMPTY = frozenset(
 
 
 def kind_of(value: str, whole: bool) -> Kind | None:
-    """What the value looks like; None when it is nothing to keep.
+    """The kind of a value, or None if it is not worth keeping.
 
     Args:
         value: One piece of a text.
-        whole: It was a whole field (or stood in quotes), so even plain words may be a name.
+        whole: True if it was a whole field (or in quotes), so that even plain words may be a name.
 
     """
     size = len(value)
@@ -127,7 +126,7 @@ def _with_digits(value: str, whole: bool) -> Kind | None:
 
 
 def facts_of(messages: Sequence[Message]) -> Iterator[Fact]:
-    """Every fact of the messages, in order; the same value once for each message and label."""
+    """Every fact of the messages, in order. A value occurs once for each message."""
     for message in messages:
         if isinstance(message, UserMessage):
             yield from _facts(message.text, message.group, "user", untrusted=False)

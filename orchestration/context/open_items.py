@@ -1,4 +1,4 @@
-"""What was asked or begun in groups that leave the window, and neither answered nor ended there."""
+"""Open items: what was asked or begun in groups that leave the window, and not finished there."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from collections.abc import Sequence
 
 from midwatch.orchestration.context.decisions import MAX_SENTENCE_CHARS, sentences
 from midwatch.orchestration.context.scan import clean
-from midwatch.orchestration.context.taint import marked
+from midwatch.orchestration.context.taint import mark_untrusted
 from midwatch.schemas.message import AssistantMessage, Message, ToolMessage, UserMessage
 
 MAX_ITEMS = 20
-"""The newest stay."""
+"""Most open items. The newest stay."""
 
 _UNCHECKED = re.compile(r"^[ \t]{0,8}[-*] \[ \] ([^\n]{1,400})", re.MULTILINE)
 
 
 def open_items(before: Sequence[str], messages: Sequence[Message]) -> list[str]:
-    """Open items after `messages`, marked where a tool's words are behind them.
+    """The open items after `messages`. Items that repeat a tool's words are marked.
 
-    A final answer (an assistant turn without calls) closes what the user had asked until then; its own question opens one.
+    A final answer (an assistant turn without calls) closes everything that the user asked before it. A question in it opens a
+    new item.
     """
     items = list(before)
     for message in messages:
@@ -32,11 +33,11 @@ def open_items(before: Sequence[str], messages: Sequence[Message]) -> list[str]:
                 f"You planned: {clean(one[:MAX_SENTENCE_CHARS])}" for one in _UNCHECKED.findall(message.text[:20_000])
             ]
     items += _without_result(messages)
-    return marked(list(dict.fromkeys(items))[-MAX_ITEMS:], messages)
+    return mark_untrusted(list(dict.fromkeys(items))[-MAX_ITEMS:], messages)
 
 
 def _without_result(messages: Sequence[Message]) -> list[str]:
-    """Calls of a crash: they were made, and nobody knows what they came to."""
+    """Calls without a result. They were made, but a crash hid their result."""
     answered = {(message.group, message.ordinal) for message in messages if isinstance(message, ToolMessage)}
     return [
         f"Group {message.group} called {call.name}; what came of it is not known"

@@ -1,11 +1,11 @@
-"""What the summarizing model is asked: bounded chunks of the transcript, tool texts fenced, an answer by schema."""
+"""The prompt of the summarizing model: chunks of the transcript with fenced tool texts, and an answer by schema."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 
-from midwatch.orchestration.context.cut import sayable
+from midwatch.orchestration.context.cut import escape_surrogates
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.message import AssistantMessage, Message, ToolMessage
 
@@ -41,11 +41,11 @@ ANSWER: JsonObject = {
 """Schema of the answer."""
 
 MAX_MESSAGE_SHARE = 0.5
-"""Of a chunk, the most that one message may take: the rest of it is left out, and said to be."""
+"""Largest share of a chunk for one message. The rest of the message is left out, with a note."""
 
 
 def chunks(messages: Sequence[Message], chunk_bytes: int) -> Iterator[str]:
-    """The messages as text, whole ones together, each chunk within its bytes; an overlong message by its head and tail."""
+    """Render the messages as chunks of limited size. A message is never split; one that is too long is cut to head and tail."""
     held: list[str] = []
     size_bytes = 0
     for message in messages:
@@ -74,8 +74,12 @@ def _shown(message: Message, most_bytes: int) -> str:
 
 
 def _within(text: str, most_bytes: int) -> str:
-    """Head and tail, when it is longer."""
-    text = sayable(text[: 2 * most_bytes] + text[-most_bytes:]) if len(text) > 4 * most_bytes else sayable(text)
+    """The text, or its head and tail if it is too long."""
+    text = (
+        escape_surrogates(text[: 2 * most_bytes] + text[-most_bytes:])
+        if len(text) > 4 * most_bytes
+        else escape_surrogates(text)
+    )
     raw = text.encode()
     if len(raw) <= most_bytes:
         return text

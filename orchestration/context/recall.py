@@ -1,4 +1,4 @@
-"""`recall`: the model pages the original messages of a group that a compaction moved out of its window."""
+"""The tool `recall`: pages the original messages of a group that a compaction moved out of the window."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ RECALL = ToolSpec(
         "additionalProperties": False,
     },
 )
-"""Offered once a session has a memory."""
+"""Offered to the model once its session has a memory."""
 
 _VALIDATOR = JSONSchemaValidator(RECALL.input_schema)
 
 
 def pack_group(messages: list[Message]) -> bytes:
-    """The originals of one group as they are archived: a line of JSON each."""
+    """Pack the original messages of one group for the archive, one line of JSON each."""
     return pack("\n".join(message.model_dump_json(exclude_none=True) for message in messages))
 
 
 def unpack_group(body: bytes) -> list[Message]:
-    """The messages that `pack_group` packed."""
+    """Unpack the messages that `pack_group` packed."""
     import zlib
 
     text = zlib.decompressobj().decompress(body).decode(errors="replace")

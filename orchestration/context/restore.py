@@ -1,4 +1,4 @@
-"""The way back from a message that was elided or cut to the message as it was said."""
+"""Restore the original of a message that was elided or cut."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _NOTE = re.compile(
     r"\n?\[\d+ of (\d+) characters are left out here\. The whole is kept: read on with "
     rf'{READ_RESULT.name}\(handle=\\*"([\w-]+?)\\*"'
 )
-"""What `cut.head_and_tail` leaves; within JSON its quotes are escaped."""
+"""Matches the note of `cut.head_and_tail`. Inside JSON its quotes are escaped."""
 
 
 def whole_handle(handle: str) -> str:
-    """Where a cut model turn lies with its parts and ids; under the handle itself is its text, for the model to read."""
+    """The handle of a whole model turn with its parts and ids. The handle without the suffix has its text, for the model."""
     return f"{handle}-turn"
 
 
 def handles_of(message: Message) -> tuple[str, ...]:
-    """Where the whole of a message may lie; none when it is whole."""
+    """The handles under which the whole message may be stored. Empty if the message is whole."""
     if isinstance(message, ToolMessage):
         return (message.handle,) if message.handle else ()
     if isinstance(message, AssistantMessage):
@@ -33,7 +33,7 @@ def handles_of(message: Message) -> tuple[str, ...]:
 
 
 def restore(message: Message, kept: Mapping[str, str]) -> Message:
-    """The message as it was before it was shortened last; itself when nothing of it is kept."""
+    """The message before it was last shortened. The same message if its original is not stored."""
     if isinstance(message, ToolMessage):
         whole = kept.get(message.handle or "")
         return message if whole is None else message.model_copy(update={"content": whole, "handle": None})
@@ -44,14 +44,16 @@ def restore(message: Message, kept: Mapping[str, str]) -> Message:
         if isinstance(message, AssistantMessage):
             return MESSAGE.validate_json(whole)
         note = next(found for found in _NOTE.finditer(message.text) if found[2] == handle)
-        if len(whole) == int(note[1]) and message.text.startswith(whole[: note.start()]):  # not a quoted note
+        if len(whole) == int(note[1]) and message.text.startswith(
+            whole[: note.start()]
+        ):  # else the note is a quotation
             return message.model_copy(update={"text": whole})
     return message
 
 
 def decompress_text(body: bytes) -> str:
-    """A kept text, whole."""
+    """Decompress a stored text."""
     try:
         return zlib.decompressobj().decompress(body).decode(errors="replace")
-    except zlib.error:  # kept by a tool of its own accord
+    except zlib.error:  # an artifact of a tool, in another format
         return body.decode(errors="replace")

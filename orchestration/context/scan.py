@@ -1,6 +1,6 @@
-"""Find, in any text, the pieces that could be facts: label and value, in order. JSON is walked, other text is tokenized.
+"""Find the pieces of a text that could be facts, each with label and value. JSON is walked, other text is tokenized.
 
-Linear in the text, whatever it is: every pattern is bounded and none is nested, because tools return hostile text too.
+The time is linear in the text, even if a tool returns hostile text: every pattern is bounded, and none is nested.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 MAX_PIECE_CHARS = 300
-"""Longer pieces are no identifiers; signed URLs and cursors stay below it."""
+"""A longer piece is not an identifier. Signed URLs and cursors are shorter."""
 
 MAX_SCALAR_CHARS = 80
-"""A JSON string up to here is taken whole: a name, a title, a key. A longer one is read as text."""
+"""A JSON string of this length is one piece: a name, a title, a key. A longer one is read as text."""
 
 MAX_NESTED = 4
-"""JSON inside a JSON string, inside a JSON string (tool servers do that), is opened so often."""
+"""How many levels of JSON inside JSON strings are decoded. Tool servers nest JSON like that."""
 
 MAX_LABEL_CHARS = 40
 
 FIRST_ROWS, LAST_ROWS = 2_000, 500
-"""Of a JSON list or object with more, so many at its ends are walked. A ledger has no room for the rest, which `recall` pages."""
+"""Of a longer JSON list or object, only so many entries at both ends are walked. A ledger has no room for the rest."""
 
 FIRST_CHARS, LAST_CHARS = 800_000, 200_000
-"""The same of a text."""
+"""Of a longer text, only so many characters at both ends are read."""
 
 _RUN = re.compile(r"[^\s\"'`<>()\[\]{},;|=\\]{2,2000}")
 _SEAMS = "\n\t \"'`<>()[]{},;|=\\"
@@ -47,11 +47,11 @@ _EDGES = ".,:;!?…·-–—_&*"
 Row = TypeVar("Row", bound=Any)
 
 Piece = tuple[str, str, bool]
-"""Label, value, and whether the value is a whole field; else it is a token of some text."""
+"""Label, value, and whether the value is a whole field. Otherwise it is a token of a text."""
 
 
 def pieces(text: str) -> Iterator[Piece]:
-    """Every piece of the text; its label is the JSON key it stands under, or the word before its colon."""
+    """Every piece of the text. Its label is its JSON key, or the word before the colon."""
     yield from _of_text("", text, MAX_NESTED)
 
 
@@ -69,7 +69,7 @@ def _of_text(label: str, text: str, depth: int) -> Iterator[Piece]:
 
 
 def _of_json(label: str, value: object, depth: int) -> Iterator[Piece]:
-    """Depth first, in the order of the text, without recursion (the parser's own limit bounds the nesting)."""
+    """Walk depth first, in the order of the text, without recursion. The parser limits the nesting."""
     todo: list[tuple[str, object]] = [(label, value)]
     while todo:
         label, value = todo.pop()
@@ -116,17 +116,17 @@ def _tokens(text: str) -> Iterator[Piece]:
 
 
 def _both_ends(text: str) -> str:
-    """The beginning and the end of a long text, taken between two pieces: half an identifier is a wrong one."""
+    """The beginning and the end of a long text, cut between two pieces: half an identifier would be wrong."""
     head = max(text.rfind(seam, FIRST_CHARS - MAX_PIECE_CHARS, FIRST_CHARS) for seam in _SEAMS)
     tail = _SEAM.search(text, len(text) - LAST_CHARS)
     return f"{text[: max(0, head)]}\n{text[tail.start() :] if tail else ''}"
 
 
 def clean(text: str) -> str:
-    """On one line, without control characters and halves of surrogate pairs: safe to store, to send and to quote."""
+    """Put a text on one line, without control characters and lone surrogates, so that it is safe to store, send and quote."""
     return " ".join(_UNSAYABLE.sub(" ", text).split())
 
 
 def _label(key: str) -> str:
-    """A key as a label, or none: a key that is prose is somebody's text, not a field's name."""
+    """The key as a label. Empty if the key is prose instead of a field's name."""
     return key if len(key) <= MAX_LABEL_CHARS and _LABEL.fullmatch(key) else ""

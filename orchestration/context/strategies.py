@@ -1,4 +1,4 @@
-"""What a compaction does to a conversation: one class for each `on_overflow`, and its registration."""
+"""Overflow strategies: how a compaction makes the window fit. One class for each `on_overflow`, with a registry."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ from midwatch.schemas.message import AssistantMessage, Message, ToolMessage, Use
 from midwatch.schemas.model import Usage
 
 MEMORY_SHARE = 0.5
-"""Of the target, the part that the memory may take: the rest is for messages, which say more."""
+"""Share of the target for the memory. The rest is for messages, which hold more detail."""
 
 NOTE_BYTES = 2.5
-"""Bytes of a note for one of weight: a ledger of ids and numbers is dense."""
+"""Bytes of a note per unit of weight. The ratio is low, since ids and numbers take many tokens."""
 
 MIN_CUT = 150
-"""A message is not cut to less weight than that."""
+"""Least weight to which a message is cut."""
 
 CUT_TRIES = 4
-"""What is left of a cut message may be denser than the whole was; so often it is cut again at most."""
+"""Most attempts to cut a message: the kept part may have more tokens per byte than the whole."""
 
 LARGE_SHARE = 0.8
-"""A message larger than this part of the room is cut: beside it nothing would fit."""
+"""A message that takes more than this share of the room is cut, so that other messages fit, too."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """The budget as a weight (see `weight`)."""
+    """The context budget in units of weight (see `weight`)."""
 
     full: int
-    """All that is sent."""
+    """Most weight of a whole request."""
     target: int
-    """What messages and memory may take after a compaction."""
+    """Most weight of messages and memory after a compaction."""
 
 
 class Strategy(Protocol):
-    """Plans a compaction. Pure but for a model that may be asked."""
+    """Plans a compaction. Its only side effect is a call of the summarizer's model."""
 
     def compact(self, work: CompactionWork, agent: Agent, room: Room, ask: Ask) -> Compaction:
-        """What to change, so that messages and memory keep to the room's target."""
+        """Plan the changes that make messages and memory fit the room's target."""
         ...
 
 
 class Nothing:
-    """Leaves all as it is: gives the lock back."""
+    """Changes nothing. The compaction only releases its lock."""
 
     def compact(self, work: CompactionWork, agent: Agent, room: Room, ask: Ask) -> Compaction:
         """See `Strategy.compact`."""
@@ -64,7 +64,7 @@ class Nothing:
 
 
 class SummarizeAndTrim:
-    """Elide bulky old results; when that is not enough, turn the oldest groups into memory; cut what is too large by itself."""
+    """Cut single large messages, then elide large old results, then turn the oldest groups into memory."""
 
     remembers = True
 
@@ -78,7 +78,7 @@ class SummarizeAndTrim:
             plan.elide()
         leaving: list[int] = []
         if plan.excess > 0:
-            leaving = plan.oldest()
+            leaving = plan.find_oldest()
             plan.cut_newest(set(leaving))
         gone = [work.messages[at] for at in leaving]
         live = [message for at, message in enumerate(plan.messages) if at not in set(leaving)]
@@ -97,13 +97,13 @@ class SummarizeAndTrim:
             removed=tuple(leaving),
             replaced=tuple((at, said) for at, said in sorted(plan.replaced.items()) if at not in set(leaving)),
             results=tuple(plan.results.items()),
-            archived=tuple(_archived(gone)),
+            archived=tuple(_pack_groups(gone)),
             usage=usage,
         )
 
 
 class TrimOldest(SummarizeAndTrim):
-    """The oldest groups leave; nothing of them stays but the way back to the originals."""
+    """Drops the oldest groups. The memory holds none of their content, but `recall` can read the originals."""
 
     remembers = False
 
@@ -112,48 +112,48 @@ STRATEGIES: dict[str, Strategy] = {
     "none": Nothing(),
     "summarize_and_trim": SummarizeAndTrim(),
     "trim_oldest": TrimOldest(),
-    "escalate": SummarizeAndTrim(),  # once a human said so
-    "fail": SummarizeAndTrim(),  # never by a turn; when an operator says so
+    "escalate": SummarizeAndTrim(),  # after a human approved it
+    "fail": SummarizeAndTrim(),  # an operator can compact; a turn never does
 }
-"""By the name in `ContextBudget.on_overflow`."""
+"""Strategies by the name in `ContextBudget.on_overflow`."""
 
 
 class _Plan:
-    """A conversation as it would be, in the order of the log."""
+    """The planned conversation, in the order of the log."""
 
     def __init__(self, work: CompactionWork, room: int) -> None:
         self.work = work
         self.room = room
-        """What messages may weigh."""
+        """Most weight of the messages."""
         self.messages: list[Message] = list(work.messages)
         self.weights = list(work.weights)
         self.replaced: dict[int, Message] = {}
         self.results: dict[str, bytes] = {}
         self.elided: list[Message] = []
-        """Originals whose facts the memory takes over."""
+        """Originals whose facts the memory must absorb."""
         self.newest_group = max(message.group for message in work.messages)
         asked = [at for at, message in enumerate(work.messages) if isinstance(message, UserMessage)]
         self.prompt_at = asked[-1] if asked else -1
-        """The active job's own prompt: it never leaves."""
+        """Index of the active job's prompt, which never leaves the window."""
 
     @property
     def excess(self) -> int:
-        """Weight that has to go."""
+        """Weight that must be freed."""
         return sum(self.weights) - self.room
 
     def handle(self, message: Message, at: int) -> str:
-        """A name for the original of a message: another one when the message is cut again, for the first text is its whole."""
+        """A new handle for the original of a message. A second cut gets another one, so that the first whole text is kept."""
         ordinal = message.ordinal if isinstance(message, ToolMessage) else 0
         return new_handle(self.work.ref.job_id, f"{message.group}-{ordinal}-{at}-{self.work.epoch}")
 
     def cut_large(self) -> None:
-        """No single message may leave no room for any other."""
+        """Cut each message that would leave no room for others."""
         most = max(MIN_CUT, int(self.room * LARGE_SHARE))
         for at in range(len(self.messages)):
             self._cut(at, most)
 
     def cut_newest(self, leaving: set[int]) -> None:
-        """When the newest group alone is too large, its largest messages are cut, the largest first, until it fits."""
+        """Cut the largest messages that stay until all fit. This is needed if the newest group alone is too large."""
         staying = [at for at in range(len(self.messages)) if at not in leaving]
         for at in sorted(staying, key=lambda at: self.weights[at], reverse=True):
             if at == self.prompt_at:
@@ -167,12 +167,12 @@ class _Plan:
     def _cut(self, at: int, most: int) -> None:
         if self.weights[at] <= most:
             return
-        message = self.work.messages[at]  # not what is left of it: what is kept under the handle must be the whole
+        message = self.work.messages[at]  # the original, so that the handle holds the whole text
         handle = self.handle(message, at)
         shorter = _cut_to(message, most, handle)
         if shorter.message == message:
             return
-        if shorter.rest is not None:  # else the whole lies under its handle already
+        if shorter.rest is not None:  # else the whole is already stored under its handle
             self.results[handle] = pack(shorter.rest)
             if isinstance(message, AssistantMessage):
                 self.results[whole_handle(handle)] = pack(message.model_dump_json(exclude_none=True))
@@ -181,7 +181,7 @@ class _Plan:
         self._replace(at, shorter.message)
 
     def elide(self) -> None:
-        """Old, bulky results become stubs, as many as are needed."""
+        """Replace old, large results by stubs, as many as needed."""
         order = {id(message): at for at, message in enumerate(self.messages)}
         for one in elide(
             self.messages,
@@ -198,8 +198,8 @@ class _Plan:
         self.messages[at] = self.replaced[at] = message
         self.weights[at] = weigh_message(message)
 
-    def oldest(self) -> list[int]:
-        """Indexes of the groups that leave: all but the prompt and the newest ones that fit, of which there is one at least."""
+    def find_oldest(self) -> list[int]:
+        """Indexes of the messages that leave: all but the prompt and the newest groups that fit. At least one group stays."""
         groups: dict[int, list[int]] = {}
         for at, message in enumerate(self.messages):
             if at != self.prompt_at:
@@ -215,7 +215,7 @@ class _Plan:
 
 
 def _cut_to(message: Message, most: int, handle: str) -> Cut:
-    """The message cut until it weighs no more than `most`, or nearly: a cut counts bytes."""
+    """Cut a message until its weight is about `most`. Several attempts are needed, since a cut counts bytes."""
     room_bytes, weight = size_bytes(message), weigh_message(message)
     shorter = Cut(message, None)
     for _ in range(CUT_TRIES):
@@ -227,7 +227,7 @@ def _cut_to(message: Message, most: int, handle: str) -> Cut:
     return shorter
 
 
-def _archived(gone: Sequence[Message]) -> list[tuple[int, bytes]]:
+def _pack_groups(gone: Sequence[Message]) -> list[tuple[int, bytes]]:
     groups: dict[int, list[Message]] = {}
     for message in gone:
         groups.setdefault(message.group, []).append(message)

@@ -1,4 +1,4 @@
-"""Who writes the memory: the extractive summarizer, or the model that the budget names, with the first as its net."""
+"""Choose the summarizer: the extractive one, or the model of the budget with the extractive one as its fallback."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from midwatch.schemas.model import ModelReply, ModelRequest
 log = structlog.get_logger("midwatch.compaction")
 
 Ask = Callable[[CompactionWork, ModelName, ModelRequest], ModelReply]
-"""One call of a summarizer's model, under the gate. Raises ModelError."""
+"""Calls the summarizer's model, with the gate's admission. Raises ModelError."""
 
 
 def summarize(
     work: CompactionWork, gone: Sequence[Message], room_bytes: int, *, agent: Agent, live: Sequence[Message], ask: Ask
 ) -> Summary:
-    """The memory after `gone` left the window, and what writing it cost."""
+    """Make the memory after `gone` left the window. The result also has the usage of the summarizer's model."""
     memory, model = work.memory or Memory(), agent.summary_model
     if model is None:
         return Summary(ExtractiveSummarizer().summarize(memory, gone, room_bytes, live=live, pinned=agent.system))

@@ -1,4 +1,4 @@
-"""The summarizer that asks a model for the prose. The ledger is made without it, and whatever it gets wrong is survived."""
+"""The summarizer that lets a model write the prose. The facts ledger is made without it, and a bad answer is dropped."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from midwatch.orchestration.context.prompt import ANSWER, SYSTEM, chunks
 from midwatch.orchestration.context.render import UNTRUSTED
 from midwatch.orchestration.context.scan import clean, pieces
 from midwatch.orchestration.context.summary_extractive import ExtractiveSummarizer, advance_memory, limit_prose
-from midwatch.orchestration.context.taint import marked
+from midwatch.orchestration.context.taint import mark_untrusted
 from midwatch.orchestration.errors import MidwatchError, StoreUnavailable
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message, UserMessage
 from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
 
 BYTES_PER_TOKEN = 2.5
-"""Conservative, as in the window's own first estimate."""
+"""Deliberately low, so that a chunk never exceeds its tokens."""
 
 MAX_CALLS = 16
-"""Most calls of one compaction. What lies in older chunks beyond it is in the ledger and the archive, not in the prose."""
+"""Most calls of one compaction. Older chunks beyond it are in the ledger and the archive, but not in the prose."""
 
 CHECKED = (Kind.ID, Kind.AMOUNT, Kind.DATE)
-"""Kinds that the model must have read somewhere: a sentence with an invented one is dropped."""
+"""Kinds of values that must occur in the source. A sentence with an invented one is dropped."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The memory, what its making used, and, when the model was of no use, why."""
+    """The new memory, the tokens used, and why the model's summary was not used, if so."""
 
     memory: Memory
     usage: Usage = field(default_factory=Usage)
@@ -52,11 +52,11 @@ class _Answer:
 
 
 class UnusableAnswer(MidwatchError):
-    """Raised when an answer can't be used: says why, without its text."""
+    """Raised when the model's answer can't be used. The message says why, without the answer's text."""
 
 
 class ModelSummarizer:
-    """Asks chunk by chunk, each answer handed on to the next question, so its input is bounded however long the archive."""
+    """Summarizes chunk by chunk. Each call gets the answer of the one before, so its input has a limit for any archive."""
 
     def __init__(
         self,
@@ -84,16 +84,16 @@ class ModelSummarizer:
         live: Sequence[Message] = (),
         pinned: str = "",
     ) -> Summary:
-        """As `ExtractiveSummarizer.summarize`, with prose. Falls back to it on any failure of the model, and says so."""
+        """Like `ExtractiveSummarizer.summarize`, with prose. Falls back to that on any failure, and returns the reason."""
         plain = ExtractiveSummarizer().summarize(memory, groups, room_bytes, live=live, pinned=pinned)
         spent: list[Usage] = []
         try:
-            answer = self._asked(memory, groups, spent)
-            happened, still_open = _checked(answer, memory, groups, pinned)
+            answer = self._ask_model(memory, groups, spent)
+            happened, still_open = _check_answer(answer, memory, groups, pinned)
             if not happened:
                 raise UnusableAnswer("no sentence of the answer could be kept")
             if len("\n".join(happened).encode()) >= sum(_text_bytes(message) for message in groups):
-                raise UnusableAnswer("the summary is not shorter than what it stands for")
+                raise UnusableAnswer("the summary is not shorter than the messages that it replaces")
         except StoreUnavailable:
             raise
         except Exception as error:
@@ -102,17 +102,19 @@ class ModelSummarizer:
         written = limit_prose(written, room_bytes)
         return Summary(absorb_facts(written, groups, room_bytes, live=live, pinned=pinned), _total(spent))
 
-    def _asked(self, memory: Memory, groups: Sequence[Message], spent: list[Usage]) -> _Answer:
-        """Newest chunks, oldest of them first; what is known so far takes at most a quarter of each question."""
-        answer = _Answer(_remembered(memory.summary.splitlines()), _remembered(memory.open_items))
+    def _ask_model(self, memory: Memory, groups: Sequence[Message], spent: list[Usage]) -> _Answer:
+        """Call the model with the newest chunks, in order. The notes so far take at most a quarter of each request."""
+        answer = _Answer(_read_marked(memory.summary.splitlines()), _read_marked(memory.open_items))
         for chunk in list(chunks(groups, self._chunk_bytes * 3 // 4))[-MAX_CALLS:]:
-            known = json.dumps({"happened": _plain(answer.happened), "open": _plain(answer.open)}, ensure_ascii=False)
+            known = json.dumps(
+                {"happened": _to_dicts(answer.happened), "open": _to_dicts(answer.open)}, ensure_ascii=False
+            )
             known = known.encode()[: self._chunk_bytes // 4].decode(errors="ignore")
             reply = self._complete(self._request(known, chunk))
             spent.append(reply.usage)
             if reply.stop is not Stop.END or reply.tool_calls:
                 raise UnusableAnswer(f"the model stopped with {reply.stop.value}, expected one whole answer")
-            answer = _parsed(reply.text)
+            answer = _parse_answer(reply.text)
         return answer
 
     def _request(self, known: str, chunk: str) -> ModelRequest:
@@ -130,39 +132,42 @@ class ModelSummarizer:
         )
 
 
-def _parsed(text: str) -> _Answer:
-    """The answer's object, also when it stands in a code fence."""
+def _parse_answer(text: str) -> _Answer:
+    """Decode the answer's JSON object, even if it is in a code fence."""
     start, end = text.find("{"), text.rfind("}")
     try:
         value = json.loads(text[start : end + 1]) if start >= 0 else None
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise UnusableAnswer("the answer is no JSON object")
+        raise UnusableAnswer("the answer is not a JSON object")
     return _Answer(tuple(_sentences(value.get("happened"))), tuple(_sentences(value.get("open"))))
 
 
 def _sentences(value: object) -> Iterator[_Sentence]:
     if not isinstance(value, list):
-        raise UnusableAnswer("the answer is not of the schema: `happened` and `open` must be lists")
+        raise UnusableAnswer("the answer does not match the schema: `happened` and `open` must be lists")
     for one in value:
         if not isinstance(one, dict) or not isinstance(one.get("text"), str):
-            raise UnusableAnswer("the answer is not of the schema: a sentence must be an object with a text")
+            raise UnusableAnswer("the answer does not match the schema: a sentence must be an object with a text")
         text = clean(one["text"][: 2 * MAX_SENTENCE_CHARS])
         if text:
             yield _Sentence(text, one.get("from_tool") is not False)
 
 
-def _checked(answer: _Answer, memory: Memory, groups: Sequence[Message], pinned: str) -> tuple[list[str], list[str]]:
-    """Without sentences that hold identifiers nobody wrote; marked where tools' words are behind them."""
-    read = "\n".join([pinned, memory.summary, *memory.open_items, *(_said(message) for message in groups)])
+def _check_answer(
+    answer: _Answer, memory: Memory, groups: Sequence[Message], pinned: str
+) -> tuple[list[str], list[str]]:
+    """Drop sentences with invented identifiers, and mark those that repeat a tool's words."""
+    read = "\n".join([pinned, memory.summary, *memory.open_items, *(_text_of(message) for message in groups)])
     read += "\n".join(item for facts in memory.facts for item in facts.items)
     kept = [
         [sentence for sentence in sentences if not any(value not in read for value in _identifiers(sentence.text))]
         for sentences in (answer.happened, answer.open)
     ]
     happened, still_open = (
-        marked((_shown(sentence) for sentence in dict.fromkeys(sentences)), groups) for sentences in kept
+        mark_untrusted((_mark_sentence(sentence) for sentence in dict.fromkeys(sentences)), groups)
+        for sentences in kept
     )
     return happened, still_open
 
@@ -173,20 +178,20 @@ def _identifiers(text: str) -> Iterator[str]:
             yield value
 
 
-def _shown(sentence: _Sentence) -> str:
+def _mark_sentence(sentence: _Sentence) -> str:
     text = sentence.text.replace(UNTRUSTED, "").strip()
     return f"{UNTRUSTED} {text}" if sentence.from_tool else text
 
 
-def _remembered(texts: Iterable[str]) -> tuple[_Sentence, ...]:
+def _read_marked(texts: Iterable[str]) -> tuple[_Sentence, ...]:
     return tuple(_Sentence(text.replace(UNTRUSTED, "").strip(), text.startswith(UNTRUSTED)) for text in texts)
 
 
-def _plain(sentences: Iterable[_Sentence]) -> list[dict[str, object]]:
+def _to_dicts(sentences: Iterable[_Sentence]) -> list[dict[str, object]]:
     return [{"text": one.text, "from_tool": one.from_tool} for one in sentences]
 
 
-def _said(message: Message) -> str:
+def _text_of(message: Message) -> str:
     if message.role == "tool":
         return message.content
     if message.role == "assistant":
@@ -195,7 +200,7 @@ def _said(message: Message) -> str:
 
 
 def _text_bytes(message: Message) -> int:
-    return len(_said(message).encode(errors="backslashreplace"))
+    return len(_text_of(message).encode(errors="backslashreplace"))
 
 
 def _total(spent: Iterable[Usage]) -> Usage:
@@ -203,5 +208,5 @@ def _total(spent: Iterable[Usage]) -> Usage:
 
 
 def _why(error: Exception) -> str:
-    """Kind and, of our own errors, the words; a stranger's message may hold the transcript."""
+    """The reason as text: our own message, or only the type of another error, whose message may contain the transcript."""
     return str(error)[:200] if isinstance(error, MidwatchError) else type(error).__name__

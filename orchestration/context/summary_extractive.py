@@ -1,4 +1,4 @@
-"""The summarizer that needs no model: the ledger and the open items, deterministic, and always there to fall back to."""
+"""The extractive summarizer: needs no model, keeps facts and open items, and is deterministic. It is also the fallback."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message
 
 PROSE_SHARE = 0.3
-"""At most this part of the room for summary and open items together: the ledger needs the rest."""
+"""Largest share of the room for summary and open items together. The facts ledger gets the rest."""
 
 
 class ExtractiveSummarizer:
-    """Keeps what was said verbatim, or not at all. It writes no prose, so it can't make anything up."""
+    """Keeps facts and statements verbatim. It writes no prose, so it can't invent anything."""
 
     def summarize(
         self,
@@ -26,13 +26,13 @@ class ExtractiveSummarizer:
         live: Sequence[Message] = (),
         pinned: str = "",
     ) -> Memory:
-        """The memory after `groups` left the window; rendered, it keeps to `room_bytes` (but for the bare note of 350 bytes).
+        """Make the memory after `groups` left the window. Rendered, it fits `room_bytes`, or is the empty note of 350 bytes.
 
         Args:
-            memory: What was kept so far.
-            groups: Whole groups, in order, that are archived.
-            room_bytes: Ceiling of the rendered note.
-            live: What stays in the window; facts that stand there are not repeated.
+            memory: The memory so far.
+            groups: The messages of the groups that are archived, in order.
+            room_bytes: Largest size of the rendered note.
+            live: The messages that stay in the window. Their facts are not repeated.
             pinned: Text that always stays: system prompt, goal.
 
         """
@@ -41,7 +41,7 @@ class ExtractiveSummarizer:
 
 
 def advance_memory(memory: Memory, groups: Sequence[Message], *, summary: str, items: Sequence[str]) -> Memory:
-    """The memory one compaction later, its facts as they were."""
+    """The memory after one more compaction, with a new summary and new open items. Its facts are unchanged."""
     return memory.model_copy(
         update={
             "through_group": max([memory.through_group, *(message.group for message in groups)]),
@@ -53,7 +53,7 @@ def advance_memory(memory: Memory, groups: Sequence[Message], *, summary: str, i
 
 
 def limit_prose(memory: Memory, room_bytes: int) -> Memory:
-    """Without the oldest open items, and then without the summary's end, until both keep to their share of the room."""
+    """Drop the oldest open items, and then the end of the summary, until both fit their share of the room."""
     bare = memory.model_copy(update={"facts": (), "summary": "", "open_items": ()})
     share_bytes = min(room_bytes, rendered_bytes(bare) + int(room_bytes * PROSE_SHARE))
     prose = bare.model_copy(update={"summary": memory.summary, "open_items": memory.open_items})

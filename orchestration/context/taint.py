@@ -1,4 +1,4 @@
-"""What tools said stays recognizable: sentences that repeat a tool's words are marked before they enter summary or open items."""
+"""Mark sentences that repeat a tool's words as untrusted, before they enter the summary or the open items."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from midwatch.orchestration.context.render import UNTRUSTED
 from midwatch.schemas.message import Message, ToolMessage, UserMessage
 
 WINDOW_WORDS = 4
-"""So many words in a row that a tool returned and the user never said are no coincidence worth trusting."""
+"""A sentence is untrusted if it has so many words in a row from a tool's result, and the user did not use them."""
 
 _WORD = re.compile(r"\w{1,64}")
 
 Windows = frozenset[tuple[str, ...]]
 
 
-def marked(texts: Iterable[str], messages: Sequence[Message]) -> list[str]:
-    """The texts, each with the mark in front when it repeats a tool's words (unless the user said them first)."""
+def mark_untrusted(texts: Iterable[str], messages: Sequence[Message]) -> list[str]:
+    """Mark each text that repeats a tool's words, unless the user used the same words."""
     texts = list(texts)
     windows = [_windows(text) for text in texts]
     searched = frozenset().union(*windows) if windows else frozenset()
@@ -31,7 +31,7 @@ def marked(texts: Iterable[str], messages: Sequence[Message]) -> list[str]:
 
 def _found(searched: Windows, sources: Iterable[str]) -> Windows:
     found: set[tuple[str, ...]] = set()
-    for source in sources if searched else ():  # megabytes are not read for nothing
+    for source in sources if searched else ():  # don't read megabytes if there is nothing to search
         words = _words(source)
         found |= searched.intersection(_grams(words, WINDOW_WORDS))
         found |= searched.intersection(zip(words, strict=True))
@@ -39,7 +39,7 @@ def _found(searched: Windows, sources: Iterable[str]) -> Windows:
 
 
 def _windows(text: str) -> Windows:
-    """Runs of four words; and, for scripts without spaces, every long word by itself."""
+    """Every run of four words. For scripts without spaces, also every long word."""
     words = _words(text)
     alone = {(word,) for word in words if len(word) >= WINDOW_WORDS and not word.isascii()}
     return frozenset(_grams(words, min(WINDOW_WORDS, max(1, len(words))))) | alone

@@ -1,4 +1,4 @@
-"""Assemble what one model call sees: system prompt, tools, the session's memory, and the conversation that is live."""
+"""Assemble the request of one model call: system prompt, tools, the session's memory, and the live messages."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from midwatch.schemas.model import ModelRequest
 
 
 def assemble(agent: Agent, claim: Claim, offer: Offer | None = None) -> ModelRequest:
-    """The request of this turn. Deterministic: the same claim and offer give the same request.
+    """Assemble the request of this turn. The same claim and offer always give the same request.
 
-    The offer is another than the agent's own for a model that could not make its calls: see `ladder`.
+    The offer differs from the agent's own if the model's last calls were refused: see `ladder`.
 
-    Between two compactions each begins with the bytes of the one before, so that a prompt cache can serve it.
+    Between two compactions each request begins with the bytes of the one before, so that a prompt cache can hit.
     """
     offer = offer or usual_offer(agent)
     tools = offer.tools
@@ -31,7 +31,7 @@ def assemble(agent: Agent, claim: Claim, offer: Offer | None = None) -> ModelReq
     messages: Sequence[Message] = claim.log
     if claim.memory:
         messages = (NoteMessage(group=claim.memory.through_group, text=note(claim.memory)), *messages)
-    # Every part was validated when it was made: to do it again would cost more with every turn.
+    # Every part was validated when it was made. A second validation would cost more with every turn.
     return ModelRequest.model_construct(
         model=offer.model.model,
         system=agent.system,
@@ -45,32 +45,32 @@ def assemble(agent: Agent, claim: Claim, offer: Offer | None = None) -> ModelReq
 
 
 def max_output_tokens(agent: Agent, claim: Claim) -> int:
-    """What the model may write: the reserve, or what is left of the job's own ceiling."""
+    """Most output tokens of the call: the reserve of the budget, or the rest of the job's own limit."""
     reserve, ceiling = agent.context_budget.reserve_output, agent.limits.max_output_tokens
     return reserve if ceiling is None else max(1, min(reserve, ceiling - claim.job.usage.output_tokens))
 
 
 def weight_of(agent: Agent, claim: Claim) -> int:
-    """Weight of all that is sent: prompt, goal, tools, memory, messages."""
+    """Weight of the whole request: prompt, goal, tools, memory, messages."""
     return agent.fixed_weight + claim.log_weight + (note_weight(claim.memory) if claim.memory else 0)
 
 
 _notes: OrderedDict[int, tuple[Memory, str, int]] = OrderedDict()
 _KEPT = 64
-"""Sessions whose note a worker keeps: it is the same from one compaction to the next, and long."""
+"""Number of rendered notes that a worker caches. A note is long, and changes only at a compaction."""
 
 
 def note(memory: Memory) -> str:
-    """The memory as text, made once for each memory."""
-    return _noted(memory)[1]
+    """The memory as text, rendered once for each memory."""
+    return _cached_note(memory)[1]
 
 
 def note_weight(memory: Memory) -> int:
     """Weight of that text."""
-    return _noted(memory)[2]
+    return _cached_note(memory)[2]
 
 
-def _noted(memory: Memory) -> tuple[Memory, str, int]:
+def _cached_note(memory: Memory) -> tuple[Memory, str, int]:
     known = _notes.get(id(memory))
     if known is not None and known[0] is memory:
         return known

@@ -9,17 +9,18 @@ from typing import Any
 import redis
 from pydantic import ValidationError
 
+from midwatch.orchestration.admission import script_calls
 from midwatch.orchestration.admission.configuration import configuration, defaults
-from midwatch.orchestration.admission.redis_gate import COORDINATOR, WAKE_MS, call_id
+from midwatch.orchestration.admission.functions import COORDINATOR
+from midwatch.orchestration.admission.legend import CONFIG
+from midwatch.orchestration.admission.redis_gate import WAKE_MS, call_id
+from midwatch.orchestration.admission.script_calls import Coordinator, Operation
 from midwatch.orchestration.errors import ConfigError, NotFound
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.store.records import ref_of
-from midwatch.orchestration.store.scripts import UNAVAILABLE, Library, Scripts, unavailable
+from midwatch.orchestration.store.scripts import UNAVAILABLE, Library, unavailable
 from midwatch.schemas.limits import DownstreamStatus, Limits
 from midwatch.schemas.step import StepRef
-
-RESOURCES = {"q": "requests", "i": "input_tokens", "o": "output_tokens", "t": "tokens"}
-"""The scripts' short names."""
 
 AT_MOST = 100
 """Steps that one release wakes of one downstream; more wait for the next."""
@@ -31,10 +32,10 @@ class Board:
     def __init__(self, client: redis.Redis, keys: Keyspace, library: Library = COORDINATOR) -> None:
         self._client = client
         self._keys = keys
-        self._scripts = Scripts(client, library)
+        self._coordinator = Coordinator(client, library)
 
     def names(self) -> list[str]:
-        """All of them, sorted."""
+        """All names, sorted."""
         try:
             found: list[bytes] = self._client.zrange(self._keys.gate_index(), 0, -1)  # type: ignore[assignment]
         except UNAVAILABLE as error:
@@ -42,26 +43,28 @@ class Board:
         return sorted(name.decode() for name in found)
 
     def status(self) -> list[DownstreamStatus]:
-        """How they stand."""
-        names = self.names()
-        replies = self._scripts.pipeline([("status", self._keys.downstream(name), ()) for name in names])
-        return [_status(reply) for reply in replies if isinstance(reply, bytes)]
+        """How all of them stand."""
+        calls = [script_calls.status(self._keys.downstream(name)) for name in self.names()]
+        return [reply for reply in self._coordinator.send_all(calls) if isinstance(reply, DownstreamStatus)]
 
     def show(self, name: str) -> DownstreamStatus:
         """How one stands. Raises NotFound."""
-        reply = self._scripts.call("status", self._keys.downstream(name), ())
-        if not reply:
+        status = self._coordinator.send(script_calls.status(self._keys.downstream(name)))
+        if status is None:
             raise self._unknown(name)
-        return _status(reply)
+        return status
 
     def limits(self, name: str) -> Limits:
         """The limits in force, as they were configured. Raises NotFound."""
-        return Limits.model_validate(self._said(name))
+        configured = self._configured(name)
+        if configured is None:
+            raise self._unknown(name)
+        return Limits.model_validate(configured)
 
     def set(self, name: str, **changes: Any) -> Limits:
         """Change some limits (fields of `Limits`, or rpm, itpm, otpm, tpm; None takes one away); all workers obey at once.
 
-        A name that nobody has called yet is made known, so that its first call finds its limits.
+        A name that no worker has called yet is made known, so that its first call finds its limits.
 
         Raises:
             ConfigError: no such field, or a value out of its range.
@@ -69,16 +72,20 @@ class Board:
         """
         if "*" in name and name not in self.names():
             raise ConfigError(f"{name!r} is a pattern, and patterns are set in midwatch.toml; known: {self._known()}")
-        said = self._said(name, missing_ok=True)
+        before = self._configured(name)
+        if before is None:
+            before = defaults(name).model_dump(mode="json", exclude_defaults=True)
         try:
             new = Limits.model_validate(changes).model_dump(mode="json", exclude_unset=True)
-            limits = Limits.model_validate({**said, **new})
+            limits = Limits.model_validate({**before, **new})
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             fields = ", ".join(Limits.model_fields)
             raise ConfigError(f"{where}: {first['msg']}; limits are: {fields} (or rpm, itpm, otpm, tpm)") from None
-        self._scripts.call("configure", self._keys.downstream(name), (configuration(name, limits, None), 0))
+        text = configuration(name, limits, None)
+        keys = self._keys.downstream(name)
+        self._coordinator.send(script_calls.configure(keys, configuration=text, only_if_absent=False))
         return limits
 
     def pause(self, name: str, seconds: float = 600.0) -> None:
@@ -106,57 +113,51 @@ class Board:
         self._control(name, "unblock")
 
     def release(self, wake: Callable[[Sequence[StepRef]], Sequence[StepRef]] = tuple) -> tuple[list[StepRef], int]:
-        """A steward's part: the steps that may start now, and in how many ms there may be more (-1: none waits).
+        """Wake the steps that may start now, for a steward. Returns them, and in how many ms there may be more (-1: none waits).
 
-        `wake` makes them owed and says which of them still wait: a step that does not is taken out of its line.
+        `wake` makes them owed and returns those that still wait. A step that does not wait any more leaves its line.
 
         Raises StoreUnavailable.
         """
-        wait_ms, *due = self._scripts.call("due", [self._keys.gate_index()], (AT_MOST,))
-        waits_ms = [wait_ms] if wait_ms >= 0 else []
+        due = self._coordinator.send(script_calls.due(self._keys.gate_index(), at_most=AT_MOST))
+        waits_ms = [due.next_ms]
         refs: list[StepRef] = []
-        names = [name.decode() for name in due]
-        calls = [("release", self._keys.downstream(name), (AT_MOST, WAKE_MS)) for name in names]
-        for name, reply in zip(names, self._scripts.pipeline(calls), strict=True):
+        keys = [self._keys.downstream(name) for name in due.downstreams]
+        calls = [script_calls.release(each, at_most=AT_MOST, wake_ms=WAKE_MS) for each in keys]
+        replies = self._coordinator.send_all(calls)
+        for own_keys, reply in zip(keys, replies, strict=True):
             if isinstance(reply, Exception):
                 raise unavailable(reply) from reply
-            released = [ref_of(member) for member in reply[1:]]
+            released = [ref_of(member) for member in reply.members]
             woken = wake(released) if released else ()
             refs += woken
-            if gone := [call_id(ref) for ref in released if ref not in set(woken)]:
-                self._scripts.call("gone", self._keys.downstream(name), gone)
-                reply[0] = 0  # they made room
-            waits_ms += [reply[0]] if reply[0] >= 0 else []
-        return refs, min(waits_ms, default=-1)
+            gone = [call_id(ref) for ref in released if ref not in set(woken)]
+            if gone:
+                self._coordinator.send(script_calls.gone(own_keys, call_ids=gone))
+            waits_ms.append(0 if gone else reply.next_ms)  # those that are gone made room
+        return refs, min((ms for ms in waits_ms if ms is not None), default=-1)
 
-    def _control(self, name: str, operation: str, seconds: float = 0.0, reason: str = "") -> None:
+    def _control(self, name: str, operation: Operation, seconds: float = 0.0, reason: str = "") -> None:
         if seconds < 0:
-            raise ConfigError(f"seconds={seconds}: a time is not below 0")
-        reply = self._scripts.call("control", self._keys.downstream(name), (operation, int(seconds * 1_000), reason))
-        if reply != 1:
+            raise ConfigError(f"seconds={seconds}: expected at least 0")
+        keys = self._keys.downstream(name)
+        call = script_calls.control(keys, operation=operation, length_ms=int(seconds * 1_000), reason=reason)
+        if not self._coordinator.send(call):
             raise self._unknown(name)
 
-    def _said(self, name: str, *, missing_ok: bool = False) -> dict[str, Any]:
+    def _configured(self, name: str) -> dict[str, Any] | None:
+        """The limits as they were set; None: the downstream was never called or configured."""
         try:
             raw: bytes | None = self._client.hget(self._keys.downstream(name)[0], "json")  # type: ignore[assignment]
         except UNAVAILABLE as error:
             raise unavailable(error) from error
         if raw is None:
-            if missing_ok:
-                return defaults(name).model_dump(mode="json", exclude_defaults=True)
-            raise self._unknown(name)
-        said: dict[str, Any] = json.loads(raw)["said"]
-        return said
+            return None
+        limits: dict[str, Any] = json.loads(raw)[CONFIG["as_set"].stored]
+        return limits
 
     def _unknown(self, name: str) -> NotFound:
         return NotFound(f"no downstream {name!r} was called or configured; known: {self._known()}")
 
     def _known(self) -> str:
         return ", ".join(self.names()) or "none yet"
-
-
-def _status(raw: bytes) -> DownstreamStatus:
-    said = json.loads(raw)
-    for part in ("limits", "levels", "depths"):
-        said[part] = {RESOURCES[short]: value for short, value in dict(said[part]).items()}
-    return DownstreamStatus.model_validate(said)

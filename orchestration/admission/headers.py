@@ -1,4 +1,4 @@
-"""What a provider's rate-limit headers say, as figures per minute: Anthropic's and OpenAI's names.
+"""Reads a provider's rate-limit headers as figures per minute: Anthropic's and OpenAI's names.
 
 Sources: platform.claude.com/docs/en/api/rate-limits, developers.openai.com guides/rate-limits (November 2026).
 """
@@ -8,39 +8,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-NAMES = (
-    ("anthropic-ratelimit-requests-{}", "x-ratelimit-{}-requests"),
-    ("anthropic-ratelimit-input-tokens-{}",),
-    ("anthropic-ratelimit-output-tokens-{}",),
-    ("x-ratelimit-{}-tokens", "x-ratelimit-{}-project-tokens"),
-)
-"""Of requests, input tokens, output tokens, and both on one axis."""
-
-Four = tuple[float | None, float | None, float | None, float | None]
+HEADERS = {
+    "requests": ("anthropic-ratelimit-requests-{}", "x-ratelimit-{}-requests"),
+    "input_tokens": ("anthropic-ratelimit-input-tokens-{}",),
+    "output_tokens": ("anthropic-ratelimit-output-tokens-{}",),
+    "tokens": ("x-ratelimit-{}-tokens", "x-ratelimit-{}-project-tokens"),
+}
+"""By what they limit (`legend.RESOURCES`)."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """In the order of `NAMES`; None: not said."""
+    """By what they limit; a figure that no header names is absent."""
 
-    remaining: Four
-    limits: Four
+    remaining: Mapping[str, float]
+    limits: Mapping[str, float]
+
+    def __bool__(self) -> bool:
+        """Did any header name a figure?"""
+        return bool(self.remaining or self.limits)
 
 
 def read(headers: Mapping[str, str]) -> Figures:
     """The figures in headers whose names are in lower case; the tightest where several name the same."""
-    return Figures(remaining=_four(headers, "remaining"), limits=_four(headers, "limit"))
+    return Figures(remaining=_figures(headers, "remaining"), limits=_figures(headers, "limit"))
 
 
-def _four(headers: Mapping[str, str], what: str) -> Four:
-    requests, read_in, written, both = (
-        min((n for name in names if (n := _number(headers.get(name.format(what)))) is not None), default=None)
-        for names in NAMES
-    )
-    return requests, read_in, written, both
+def _figures(headers: Mapping[str, str], kind: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for resource, names in HEADERS.items():
+        figures = [n for name in names if (n := _number(headers.get(name.format(kind)))) is not None]
+        if figures:
+            found[resource] = min(figures)
+    return found
 
 
 def _number(text: str | None) -> float | None:
-    """A count; anything else (a sign, a word, a figure beyond reason) is as if it had not been said."""
+    """A count. A sign, a word or more than twelve digits is ignored."""
     text = (text or "").strip()
     return float(text) if text.isascii() and text.isdigit() and len(text) < 13 else None

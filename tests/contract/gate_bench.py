@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import redis as redis_py
 
 from midwatch.orchestration.admission.board import Board
-from midwatch.orchestration.admission.redis_gate import COORDINATOR, RedisGate
+from midwatch.orchestration.admission.functions import COORDINATOR
+from midwatch.orchestration.admission.redis_gate import RedisGate
 from midwatch.orchestration.keyspace import Key, Keyspace
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement
 from midwatch.orchestration.protocol.claims import Claim

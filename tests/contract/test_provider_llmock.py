@@ -97,8 +97,8 @@ def test_real_rate_limit(model: Provider, llmock: LLMock) -> None:
         model.complete(make_request(tools=()))
     assert caught.value.failure.kind is FailureKind.RATE_LIMITED
     assert (caught.value.failure.retry_after_ms or 0) > 1_000
-    assert read(caught.value.ratelimit).remaining[0] == 0
-    assert read(caught.value.ratelimit).limits[0] == 1
+    assert read(caught.value.ratelimit).remaining["requests"] == 0
+    assert read(caught.value.ratelimit).limits["requests"] == 1
 
 
 def test_slow_server(model: Provider, llmock: LLMock, wait_for: Callable[..., object]) -> None:

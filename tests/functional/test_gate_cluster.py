@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from midwatch.orchestration.admission.redis_gate import COORDINATOR
+from midwatch.orchestration.admission.functions import COORDINATOR
 from midwatch.orchestration.keyspace import PARTITIONS, Keyspace
 from midwatch.orchestration.store.scripts import Scripts
 from midwatch.schemas.step import StepRef

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from inspect import signature
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from midwatch.orchestration.admission import redis_gate
+from midwatch.orchestration.admission import redis_gate, script_calls
+from midwatch.orchestration.admission.legend import RESOURCES
 from midwatch.orchestration.admission.redis_gate import GRACE_MS, HOLD_MS
 from midwatch.orchestration.protocol.calls import Call, Report
 from midwatch.orchestration.store.scripts import Scripts
@@ -307,8 +310,14 @@ def test_any_lineage_makes_at_most_2n_and_10_calls(
 # --- arguments and keys that are wrong
 
 
-NUMBERS = [("admit", n) for n in (6, 7, 8, 9, 10, 18, 19, 20)] + [("settle", n) for n in (*range(4, 17), 18)]
-"""Arguments that must be numbers, counted from 1 as the scripts do."""
+NUMBERS = [
+    *(("admit", name) for name in ("input_tokens", "cached_tokens", "output_tokens", "hold_ms", "lasts_ms")),
+    *(("admit", name) for name in ("lineage_kept_ms", "lineage_input_tokens", "lineage_output_tokens")),
+    *(("settle", name) for name in ("input_tokens", "cached_tokens", "output_tokens")),
+    *(("settle", name) for name in ("retry_after_ms", "latency_ms", "block_ms")),
+    *(("settle", f"headers.{name}") for name in RESOURCES),
+]
+"""Arguments that must be numbers, and figures of the provider's headers."""
 JUNK = ("nan", "-nan", "inf", "-inf", "-1", "1e400", "9" * 40, "x", "0x", " ", "1,5", b"\xff\x00")
 
 
@@ -327,10 +336,23 @@ class Downstream:
         new = bench.call(f"{name}-new", 5, 5, root=f"{name}-live", attempt=1, to=name)
         report = Report(usage=Usage(input_tokens=3, output_tokens=3), headers={"x-ratelimit-remaining-requests": "5"})
         self.arguments: dict[str, list[Any]] = {
-            "admit": list(bench.gate._admit_args(new, name)),
-            "settle": list(redis_gate._settle_args(live, report)),
+            "admit": list(redis_gate.admission_of(new, self.keys).args),
+            "settle": list(redis_gate.settlement_of(live, report, self.keys).args),
             "release": [100, 30_000],
         }
+
+    def with_junk(self, script: str, name: str, junk: str | bytes) -> list[Any]:
+        """The script's arguments, with junk in place of one, or in place of one figure of the headers."""
+        names = list(signature(getattr(script_calls, script)).parameters)[1:]
+        arguments = list(self.arguments[script])
+        if name.startswith("headers."):
+            text = junk if isinstance(junk, str) else junk.decode("latin-1")
+            part = "limits" if len(text) % 2 else "remaining"
+            figures = {"remaining": {}, "limits": {}, part: {RESOURCES[name.removeprefix("headers.")]: text}}
+            arguments[names.index("headers")] = json.dumps(figures)
+        else:
+            arguments[names.index(name)] = junk
+        return arguments
 
     def dumps(self) -> list[object]:
         """All that is stored of it."""
@@ -346,13 +368,11 @@ class Downstream:
 
 @settings(max_examples=60)
 @given(where=st.sampled_from(NUMBERS), junk=st.sampled_from(JUNK))
-def test_an_argument_that_is_no_number_decides_nothing(place: Place, where: tuple[str, int], junk: str | bytes) -> None:
+def test_an_argument_that_is_no_number_decides_nothing(place: Place, where: tuple[str, str], junk: str | bytes) -> None:
     """A script that fails half-way would leave half a decision; one that takes NaN would leave a bucket that admits for ever."""
-    script, position = where
+    script, name = where
     downstream = Downstream(*place, f"junk-{next(NAMES)}")
-    arguments = downstream.arguments[script]
-    arguments[position - 1] = junk
-    downstream.fails(script, arguments)
+    downstream.fails(script, downstream.with_junk(script, name, junk))
     downstream.bench.wipe(downstream.name)
 
 
@@ -377,10 +397,8 @@ def test_a_key_of_another_type_decides_nothing(place: Place, script: str, key: i
 def test_a_call_that_errs_once_errs_for_nobody_else(place: Place) -> None:
     """After all that junk the downstream decides as before."""
     downstream = Downstream(*place, SHOP)
-    for script, position in NUMBERS:
-        arguments = list(downstream.arguments[script])
-        arguments[position - 1] = "nan"
-        downstream.fails(script, arguments)
+    for script, name in NUMBERS:
+        downstream.fails(script, downstream.with_junk(script, name, "nan"))
     downstream.scripts.call("settle", downstream.keys, downstream.arguments["settle"])
     downstream.bench.time.pass_s(2)
     assert len(downstream.bench.board.release()[0]) == 1

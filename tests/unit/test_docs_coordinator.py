@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from midwatch.orchestration.admission import configuration, redis_gate
+from midwatch.orchestration.admission import answers, configuration, redis_gate
 from midwatch.schemas.limits import Limits
 from midwatch.workers.cli.assignments import names
 
@@ -44,34 +45,40 @@ def test_every_limit_is_listed_with_its_default():
         assert value == default(known[cell.split("`")[1]]), cell
 
 
+def constants() -> dict[str, Any]:
+    """By name: those that the scripts are given, and those of the gate."""
+    modules = {**vars(redis_gate), **vars(answers)}
+    gate = {name: value for name, value in modules.items() if name.isupper() and isinstance(value, (int, tuple))}
+    del gate["KEPT_S"]  # of the keyspace
+    return configuration.CONSTANTS | gate
+
+
 @pytest.mark.parametrize("cell", [cell for cell, *_ in rows("constant", "is", "because")])
 def test_the_constants_are_those_of_the_code(cell):
     """With their values."""
     for name, said in re.findall(r"`(\w+)`([^`]*)", cell):
-        value = configuration.CONSTANTS.get(name, getattr(redis_gate, name, None))
+        value = constants()[name]
         values = value if isinstance(value, tuple) else (value,)
         assert said.strip(" ,").split(", ") == [str(each) for each in values], name
 
 
 def test_no_constant_is_kept_back():
     """Each that the scripts are given, and each of the gate's own."""
-    gate = {name for name, value in vars(redis_gate).items() if name.isupper() and isinstance(value, (int, tuple))} - {
-        "KEPT_S"
-    }
-    constants = " ".join(cell for cell, *_ in rows("constant", "is", "because"))
-    assert set(re.findall(r"`(\w+)`", constants)) == set(configuration.CONSTANTS) | gate
+    listed = " ".join(cell for cell, *_ in rows("constant", "is", "because"))
+    assert set(re.findall(r"`(\w+)`", listed)) == set(constants())
 
 
 def test_every_reason_to_wait_is_explained():
-    """Whatever the script may answer with `wait`."""
+    """Every one that the script may answer with `wait`."""
     script = SCRIPTS["admit"]
-    said = set(re.findall(r"return wait\([^\n]*'(\w+)'", script)) | set(
-        re.findall(r"\{ 'wait', [^\n]*'(\w+)',", script)
-    )
-    assert said == {cell.strip("`") for cell, *_ in rows("reason", "waits for", "if it lasts")}
+    in_line = re.findall(r"return wait\([^\n]*'(\w+)'", script)
+    outside = re.findall(r"return wait_outside_lines\([^\n]*'(\w+)'", script)
+    assert {*in_line, *outside} == {cell.strip("`") for cell, *_ in rows("reason", "waits for", "if it lasts")}
 
 
 def test_every_denial_is_named():
-    """Whatever the script may answer with `deny`."""
-    for reason in re.findall(r"deny\([^\n]*'(\w+): ", SCRIPTS["admit"]):
+    """Every one that the script may answer with `deny`."""
+    reasons = re.findall(r"return deny\('(\w+)'", SCRIPTS["admit"])
+    assert set(reasons) == {"blocked", *answers.DENIED}
+    for reason in reasons:
         assert f"`{reason}`" in PAGE

@@ -1,220 +1,231 @@
 -- May this call start now?
--- ARGV: 1 call  2 member  3 try  4 retry 0|1  5 fence  6 input  7 of it cached  8 output at most  9 hold_ms  10 lasts_ms
---       11 priority  12 tenant  13 lineage base  14 ratio  15 refill_ms  16 hard base  17 hard ratio  18 ttl_ms
---       19, 20 input and output tokens that the whole lineage may use ('' = as said before, 0 = any number)
--- Output: {'admit', ms to hold, reason} | {'wait', ms, reason, queued 0|1} | {'deny', ms, reason} | {'unconfigured'}
-local id, member, try, retry, fence = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1', ARGV[5]
-local refused = wrong(ARGV, 6, 10, true) or wrong(ARGV, 18, 18, true) or wrong(ARGV, 19, 20)
-if refused then return refused end
-local now = clock()
-local c, s = load()
-if not c then return { 'unconfigured' } end
-s = s or fresh(c, now)
-expire(s, now)
-local f = refill(c, s, now)
-local rec = record(id)
-local free = rec and (rec.s == 'f' or rec.fr) or nil -- its last try was refused, and did not count as one of its own
-retry = retry or free == true
-if rec and rec.s == 'f' then rec = nil end
+-- ARGV:
+--   call_id                  the call's name: a step makes one call at a time
+--   member                   the step, as a steward publishes it
+--   attempt_id               which attempt at the step, as attempt.losses
+--   is_retry                 0 or 1
+--   fence                    of the claim that asks
+--   input_tokens             estimated
+--   cached_tokens            of them, likely to be read from the provider's cache
+--   output_tokens            at most
+--   hold_ms                  longest wait that the worker spends itself
+--   lasts_ms                 how long the reservation is believed in
+--   priority                 high, normal or low
+--   tenant                   '' = none
+--   free_retries             retries of a lineage that start at once
+--   free_retries_per_call    and so many more for each of its calls
+--   free_retry_every_ms      and one more each so many ms
+--   most_retries             retries of a lineage at all
+--   most_retries_per_call    and so many more for each of its calls
+--   lineage_kept_ms          time to live of the lineage's record
+--   lineage_input_tokens     input that the whole lineage may use; '' = as said before, 0 = any number
+--   lineage_output_tokens    output, likewise
+-- Output: {'admit', ms to hold, note: '' | probe | dup}
+--       | {'wait', ms, reason, in line 0|1}
+--       | {'deny', ms, reason, its figures as JSON}
+--       | {'unconfigured'}
+local call_id, member, attempt_id, is_retry, fence, input_tokens, cached_tokens, output_tokens, hold_ms, lasts_ms, priority, tenant,
+  free_retries, free_retries_per_call, free_retry_every_ms, most_retries, most_retries_per_call, lineage_kept_ms,
+  lineage_input_tokens, lineage_output_tokens = unpack(ARGV)
+is_retry = is_retry == '1'
+input_tokens, cached_tokens = number('input_tokens', input_tokens), number('cached_tokens', cached_tokens)
+output_tokens = number('output_tokens', output_tokens)
+hold_ms, lasts_ms = number('hold_ms', hold_ms), number('lasts_ms', lasts_ms)
+lineage_kept_ms = number('lineage_kept_ms', lineage_kept_ms)
+lineage_input_tokens = optional_number('lineage_input_tokens', lineage_input_tokens)
+lineage_output_tokens = optional_number('lineage_output_tokens', lineage_output_tokens)
 
-local input = math.max(0, ARGV[6] - (c.count_cached and 0 or ARGV[7]))
-local output = tonumber(ARGV[8])
-if c.reserve_output == 'none' then output = 0
-elseif c.reserve_output == 'expected' and s.p9 > 0 then output = math.min(output, math.ceil(s.p9)) end
+local now = clock()
+local config, state = load()
+if not config then return { 'unconfigured' } end
+state = state or new_state(config, now)
+expire(state, now)
+local rate = refill(config, state, now)
+local known = read_call(call_id) -- what an earlier request of this step has left
+-- The last try failed without counting against the call's own retries. For its lineage this one is a retry even so.
+local uncounted = known and (known.state == UNCOUNTED or known.uncounted) or nil
+is_retry = is_retry or uncounted == true
+if known and known.state == UNCOUNTED then known = nil end
+
+local input = math.max(0, input_tokens - (config.count_cached and 0 or cached_tokens))
+local output = output_tokens
+if config.reserve_output == 'none' then output = 0
+elseif config.reserve_output == 'expected' and state.output_p90 > 0 then
+  output = math.min(output, math.ceil(state.output_p90))
+end
 local need = needs(input, output)
 
-local function deny(ms, reason)
-  if rec and rec.s == 'k' then promise(s, need_of(rec), -1) end
-  if rec and rec.s ~= 'l' then
-    if rec.lane then leave_line(s, rec.lane, id) end
-    drop_record(id)
+local function deny(reason, figures, ms)
+  if known and known.state == WOKEN then withdraw_promise(state, need_of(known)) end
+  if known and known.state ~= LIVE then
+    if known.lane then leave_line(state, known.lane, call_id) end
+    drop_call(call_id)
   end
   count('denied')
-  save(s)
-  return { 'deny', math.ceil(ms), reason }
+  save(state)
+  return { 'deny', math.ceil(ms or 0), reason, cjson.encode(figures) }
 end
 
--- Asked again by the same claim: its reply was lost. By another one: the worker of the earlier one is dead.
-if rec and rec.s == 'l' then
-  if rec.fe == fence then
-    save(s) -- what was over may have been cleared away above
-    return { 'admit', math.ceil(math.max(0, (rec.at or now) - now) / MS), 'dup' }
+-- Asked again by the same claim: its reply was lost. By another claim: the worker of the earlier one is dead.
+if known and known.state == LIVE then
+  if known.fence == fence then
+    save(state) -- expired records may have been cleared away above
+    return { 'admit', math.ceil(math.max(0, (known.starts_at or now) - now) / MS), 'dup' }
   end
-  lose(s, rec)
-  drop_record(id)
-  rec = nil
+  lose_call(state, known)
+  drop_call(call_id)
+  known = nil
 end
 
-if s.bu > now then return deny((s.bu - now) / MS, 'blocked: ' .. s.br) end
-for _, r in ipairs(RESOURCES) do
-  local l = limit(c, s, r)
-  if l > 0 and need[r] > l and r ~= 'q' then return deny(0, 'too_large: ' .. r .. ' ' .. need[r] .. ' ' .. l) end
+if state.blocked_until > now then
+  return deny('blocked', { why = state.block_reason }, (state.blocked_until - now) / MS)
+end
+for _, resource in ipairs(RESOURCES) do
+  local per_minute = limit(config, state, resource)
+  if per_minute > 0 and need[resource] > per_minute and resource ~= REQUESTS then
+    return deny('too_large', { resource = resource, need = need[resource], limit = per_minute })
+  end
 end
 
--- One retry budget for a root job and all it caused: beyond soft a retry is paced, one each refill_ms; beyond hard it is denied.
--- The lineage is read only when it can say no: for a retry, or when it may have a token limit.
-local L = KEYS[9]
-local v = {}
-if retry or ARGV[19] ~= '0' or ARGV[20] ~= '0' then
-  v = redis.call('HMGET', L, 'n', 'u', 't', 'ri', 'ro', 'ui', 'uo', 'bi', 'bo')
+-- A root job and all it caused share one budget of retries. Within the free ones a retry goes at once; beyond them it is paced,
+-- one each free_retry_every_ms; beyond the most it is denied.
+-- The lineage is read only when it can say no: for a retry, or when it may have a limit of tokens.
+local calls, retries, since, reserved_input, reserved_output, used_input, used_output, most_input, most_output =
+  0, 0, nil, 0, 0, 0, 0, 0, 0
+if is_retry or lineage_input_tokens ~= 0 or lineage_output_tokens ~= 0 then
+  calls, retries, since, reserved_input, reserved_output, used_input, used_output, most_input, most_output = read_lineage()
 end
-local paid = rec and rec.y == try
-local book = retry and not paid
-if book then
-  local n, u, t = tonumber(v[1] or 0), tonumber(v[2] or 0), tonumber(v[3] or now)
-  if u + 1 > ARGV[16] + ARGV[17] * n then return deny(0, 'lineage_retry_budget: ' .. u .. ' ' .. n) end
-  local over = u + 1 - (ARGV[13] + ARGV[14] * n + math.max(0, now - t) / (ARGV[15] * MS))
+local is_paid = known and known.attempt_id == attempt_id
+local must_pay = is_retry and not is_paid
+if must_pay then
+  if retries + 1 > most_retries + most_retries_per_call * calls then
+    return deny('lineage_retry_budget', { retries = retries, calls = calls })
+  end
+  local every_us = free_retry_every_ms * MS
+  local free = free_retries + free_retries_per_call * calls + math.max(0, now - (since or now)) / every_us
+  local over = retries + 1 - free
   if over > 0 then
-    local at = now + over * ARGV[15] * MS
-    redis.call('HINCRBY', L, 'u', 1)
-    redis.call('HSETNX', L, 't', string.format('%.0f', now))
-    redis.call('PEXPIRE', L, ARGV[18])
-    write_record(s, id, { s = 'p', m = member, y = try, at = at, fr = free }, at + PAID_MS * MS)
+    local starts_at = now + over * every_us
+    count_retry()
+    keep_lineage(now, lineage_kept_ms)
+    local call = { state = PACED, member = member, attempt_id = attempt_id, starts_at = starts_at, uncounted = uncounted }
+    write_call(state, call_id, call, starts_at + PAID_MS * MS)
     count('waited')
-    save(s)
-    return { 'wait', math.ceil((at - now) / MS), 'lineage_paced', 0 }
+    return wait_outside_lines(state, 'lineage_paced', (starts_at - now) / MS)
   end
 end
-if rec and rec.s == 'p' and rec.at > now + 5 * MS and paid then
-  save(s)
-  return { 'wait', math.ceil((rec.at - now) / MS), 'lineage_paced', 0 }
+if known and known.state == PACED and known.starts_at > now + 5 * MS and is_paid then
+  return wait_outside_lines(state, 'lineage_paced', (known.starts_at - now) / MS)
 end
 
--- Tokens of the whole lineage: reserved, not checked, so that parallel children can't overshoot.
-local bi = ARGV[19] ~= '' and tonumber(ARGV[19]) or tonumber(v[8] or 0)
-local bo = ARGV[20] ~= '' and tonumber(ARGV[20]) or tonumber(v[9] or 0)
-local bound = bi > 0 or bo > 0
-local reserve_i, reserve_o = tonumber(ARGV[6]), tonumber(ARGV[8])
-if bound then
-  local ri, ro, ui, uo = tonumber(v[4] or 0), tonumber(v[5] or 0), tonumber(v[6] or 0), tonumber(v[7] or 0)
-  local over_i, over_o = bi > 0 and ui + reserve_i > bi, bo > 0 and uo + reserve_o > bo
-  if over_i then return deny(0, 'lineage_input_tokens: ' .. ui .. ' ' .. reserve_i .. ' ' .. bi) end
-  if over_o then return deny(0, 'lineage_output_tokens: ' .. uo .. ' ' .. reserve_o .. ' ' .. bo) end
-  if (bi > 0 and ui + ri + reserve_i > bi) or (bo > 0 and uo + ro + reserve_o > bo) then
-    if rec and rec.s == 'k' then -- it keeps its place, and holds nobody up meanwhile
-      promise(s, need_of(rec), -1)
-      rec.s, rec.at = 'p', now
-      write_record(s, id, rec, now + PAID_MS * MS)
-    end
-    count('waited') -- others are in flight, and may give back what they don't use
-    save(s)
-    return { 'wait', 1000, 'lineage_tokens', 0 }
+-- Tokens of the whole lineage are reserved, not only checked, so that parallel children can't use too many together.
+most_input, most_output = lineage_input_tokens or most_input, lineage_output_tokens or most_output
+local is_bound = most_input > 0 or most_output > 0
+if is_bound then
+  if most_input > 0 and used_input + input_tokens > most_input then
+    return deny('lineage_input_tokens', { used = used_input, need = input_tokens, limit = most_input })
+  end
+  if most_output > 0 and used_output + output_tokens > most_output then
+    return deny('lineage_output_tokens', { used = used_output, need = output_tokens, limit = most_output })
+  end
+  if (most_input > 0 and used_input + reserved_input + input_tokens > most_input)
+    or (most_output > 0 and used_output + reserved_output + output_tokens > most_output) then
+    if known and known.state == WOKEN then lose_right_of_way(state, call_id, known, now) end
+    count('waited') -- other calls of the lineage are live, and may give back what they don't use
+    return wait_outside_lines(state, 'lineage_tokens', 1000)
   end
 end
 
-local function charge_lineage()
-  local n = (book or not retry) and redis.call('HINCRBY', L, book and 'u' or 'n', 1) or 1
-  if n % 8 == 1 then -- not every time: its life is days
-    redis.call('HSETNX', L, 't', string.format('%.0f', now))
-    redis.call('PEXPIRE', L, ARGV[18])
-  end
-  if bound then
-    redis.call('HINCRBYFLOAT', L, 'ri', reserve_i)
-    redis.call('HINCRBYFLOAT', L, 'ro', reserve_o)
-    redis.call('HSET', L, 'bi', string.format('%.0f', bi), 'bo', string.format('%.0f', bo))
-  end
-end
+local lane = is_retry and RETRY_LANE or priority == 'high' and HIGH_LANE or REST_LANE
+local headroom = priority == 'high' and 0 or config.headroom
 
-local high = ARGV[11] == 'high'
-local lane = retry and 'r' or high and 'h' or 'n'
-local headroom = high and 0 or c.headroom
-
--- Put the call into its line, or back to the place it had. A line is in the order of virtual start times (start-time fair
--- queueing, Goyal et al. 1996): a flow's next call starts when its last one would have finished at the flow's share.
-local function wait(us, reason, said_us)
-  local tag = rec and rec.tag
-  if rec and rec.s == 'k' then promise(s, need_of(rec), -1) end
-  if not tag then
-    local cost = 0
-    for _, r in ipairs(RESOURCES) do
-      local l = limit(c, s, r)
-      if l > 0 then cost = math.max(cost, need[r] / l * MINUTE) end
-    end
-    if cost == 0 then cost = 1000 end
-    local weights = cmsgpack.unpack(redis.call('HGET', STATE, 'weights'))
-    local flow = ARGV[12] .. '|' .. ARGV[11]
-    local weight = (weights.priorities[ARGV[11]] or 1) * (weights.tenants[ARGV[12]] or 1)
-    tag = math.max(s.v, tonumber(redis.call('HGET', FLOWS, flow) or 0))
-    redis.call('HSET', FLOWS, flow, string.format('%.0f', tag + cost / weight))
+-- Put the call into its line, or back to the place it had.
+local function wait(us, reason, told_us)
+  if known and known.state == WOKEN then withdraw_promise(state, need_of(known)) end
+  local tag = known and known.tag or new_tag(config, state, need, priority, tenant)
+  if must_pay then
+    count_retry()
+    keep_lineage(now, lineage_kept_ms)
   end
-  if book then
-    redis.call('HINCRBY', L, 'u', 1)
-    redis.call('HSETNX', L, 't', string.format('%.0f', now))
-    redis.call('PEXPIRE', L, ARGV[18])
-  end
-  write_record(s, id, { s = 'w', m = member, y = try, i = input, o = output, tag = tag, lane = lane, hr = headroom, w = reason, fr = free })
-  if rec and rec.lane and rec.lane ~= lane then leave_line(s, rec.lane, id) end -- it waited as a first try
-  enter_line(s, lane, tag, id)
-  local due = tonumber(redis.call('ZSCORE', INDEX, s.name) or NEVER)
-  if due * MS > now + us then schedule(s, now, us) end
+  local call = {
+    state = WAITING, member = member, attempt_id = attempt_id, input = input, output = output, tag = tag, lane = lane,
+    headroom = headroom, reason = reason, uncounted = uncounted,
+  }
+  write_call(state, call_id, call)
+  -- It may have waited as a first try, in another line.
+  if known and known.lane and known.lane ~= lane then leave_line(state, known.lane, call_id) end
+  enter_line(state, lane, tag, call_id)
+  local due = tonumber(redis.call('ZSCORE', INDEX, state.name) or NEVER)
+  if due * MS > now + us then schedule(state, now, us) end
   count('waited')
-  save(s)
-  return { 'wait', math.ceil((said_us or us) / MS), reason, 1 }
+  save(state)
+  return { 'wait', math.ceil((told_us or us) / MS), reason, 1 }
 end
 
-if s.pu > now then return wait(s.pu - now, 'paused') end
-if s.cb == OPEN then return wait(s.cu - now, 'open') end
+if state.paused_until > now then return wait(state.paused_until - now, 'paused') end
+if state.breaker == OPEN then return wait(state.open_until - now, 'open') end
 
-local woken = rec and rec.s == 'k'
-local probe = false
-if s.cb == HALF_OPEN then
-  local room = #(s.pl or {}) + (woken and 0 or s.wn) < c.probes and (s.pk > 0 or s.pa <= now)
-  if not room then return wait(math.max(50 * MS, s.pa - now), 'half_open') end
-  probe = true
+local is_woken = known and known.state == WOKEN
+local is_probe = false
+if state.breaker == HALF_OPEN then
+  local out = #(state.probe_deadlines or {}) + (is_woken and 0 or state.woken)
+  local has_room = out < config.probes and (state.probes_answered > 0 or state.next_probe_at <= now)
+  if not has_room then return wait(math.max(50 * MS, state.next_probe_at - now), 'half_open') end
+  is_probe = true
 end
 
--- Behind those who wait, except in a higher lane; a retry behind everybody. Who waits already keeps his place.
-if not woken and s.nq > 0 then
+-- A new call goes behind those who wait, except in a lower lane; a retry goes behind all. A call that waits keeps its place.
+if not is_woken and state.in_line > 0 then
   local ahead = redis.call('ZCARD', HIGH)
-  if lane ~= 'h' then ahead = ahead + redis.call('ZCARD', REST) end
-  if lane == 'r' then ahead = ahead + redis.call('ZCARD', RETRY) end
-  if ahead > 0 then -- a steward looks at once; the call itself need not ask again before its turn
-    local each = 0
-    for _, r in ipairs(RESOURCES) do
-      local l = limit(c, s, r)
-      if l > 0 then each = math.max(each, need[r] / (l * f) * MINUTE) end
-    end
-    return wait(0, 'queued', ahead * each)
-  end
+  if lane ~= HIGH_LANE then ahead = ahead + redis.call('ZCARD', REST) end
+  if lane == RETRY_LANE then ahead = ahead + redis.call('ZCARD', RETRY) end
+  -- A steward looks at once. The call itself need not ask again before its turn.
+  if ahead > 0 then return wait(0, 'queued', ahead * service_time(config, state, need, rate)) end
 end
-if retry and not probe and sick(c, s, now) and s.rb < 1 then
-  return wait(math.min((1 - s.rb) / math.max(c.retry_floor, 0.01) * 1000000, c.sick_ms * MS), 'retry_budget')
+if is_retry and not is_probe and is_sick(config, state, now) and state.retry_balance < 1 then
+  local earns_us = (1 - state.retry_balance) / math.max(config.retry_floor_per_s, 0.01) * 1000000
+  return wait(math.min(earns_us, config.sick_ms * MS), 'retry_budget')
 end
-local hold = 0
-if not probe then
-  if woken then promise(s, need_of(rec), -1) end
-  local us = lack(c, s, f, need, headroom)
+local hold_us = 0
+if not is_probe then
+  if is_woken then withdraw_promise(state, need_of(known)) end
+  local us = time_to_fit(config, state, rate, need, headroom)
   if us > 0 then
-    if us > ARGV[9] * MS then
-      if woken then promise(s, need_of(rec), 1) end
+    if us > hold_ms * MS then
+      if is_woken then promise(state, need_of(known)) end
       return wait(us, 'rate')
     end
-    hold = us
+    hold_us = us
   end
-elseif woken then
-  promise(s, need_of(rec), -1)
+elseif is_woken then
+  withdraw_promise(state, need_of(known))
 end
 
 -- Admitted: all writes from here on.
-if rec and rec.lane then leave_line(s, rec.lane, id) end
-if rec and rec.tag then s.v = math.max(s.v, rec.tag) end
-charge_lineage()
-take(s, need, 1)
-s.na, s.live, s.wa = s.na + 1, s.live + 1, s.wa + 1
-if retry then
+if known and known.lane then leave_line(state, known.lane, call_id) end
+if known and known.tag then state.virtual_time = math.max(state.virtual_time, known.tag) end
+local n = 1
+if must_pay then n = count_retry() elseif not is_retry then n = count_call() end
+if n % 8 == 1 then keep_lineage(now, lineage_kept_ms) end -- not every time: it lives for days
+if is_bound then reserve_tokens(input_tokens, output_tokens, most_input, most_output) end
+take(state, need)
+state.admitted, state.live, state.second_begun = state.admitted + 1, state.live + 1, state.second_begun + 1
+if is_retry then
   count('retried')
-  if not probe and sick(c, s, now) then s.rb = math.max(0, s.rb - 1) end
+  if not is_probe and is_sick(config, state, now) then state.retry_balance = math.max(0, state.retry_balance - 1) end
 end
-if probe then
-  local patience = math.max(c.probe_min_ms, math.min(c.probe_max_ms, 3 * s.la)) * MS
-  s.pl = s.pl or {}
-  s.pl[#s.pl + 1] = now + patience
-  s.pa = now + patience / c.probes
+local call = {
+  state = LIVE, fence = fence, input = input, output = output, generation = state.openings, second = state.second,
+}
+if is_probe then
+  local patience = math.max(config.probe_min_ms, math.min(config.probe_max_ms, 3 * state.latency_ms)) * MS
+  state.probe_deadlines = state.probe_deadlines or {}
+  state.probe_deadlines[#state.probe_deadlines + 1] = now + patience
+  state.next_probe_at = now + patience / config.probes
+  call.probe_deadline = now + patience
 end
-local live = { s = 'l', fe = fence, i = input, o = output, g = s.g, w = s.w }
-if probe then live.p = s.pl[#s.pl] end
-if hold > 0 then live.at = now + hold end
-if bound then live.root, live.li, live.lo = L, reserve_i, reserve_o end
-write_record(s, id, live, now + hold + ARGV[10] * MS)
-save(s)
-return { 'admit', math.ceil(hold / MS), probe and 'probe' or '' }
+if hold_us > 0 then call.starts_at = now + hold_us end
+if is_bound then call.lineage, call.reserved_input, call.reserved_output = LINEAGE, input_tokens, output_tokens end
+write_call(state, call_id, call, now + hold_us + lasts_ms * MS)
+save(state)
+return { 'admit', math.ceil(hold_us / MS), is_probe and 'probe' or '' }

@@ -1,82 +1,134 @@
--- Limits and what is left of them.
+-- Limits, and what is left of them.
 
--- The limit in force: the operator's, else the one the provider's headers name, else one guessed from its 429s; 0: none.
--- The brake holds requests below it.
-local function limit(c, s, r)
-  local l = c[r] > 0 and c[r] or s.lim and s.lim[r] or 0
-  return r == 'q' and s.cap and (l == 0 or s.cap < l) and s.cap or l
+-- The limit in force, a minute: the operator's, else the one that the provider's headers name, else one guessed from its 429s.
+-- 0 means no limit. The brake holds requests below it.
+local function limit(config, state, resource)
+  local known = config[resource] > 0 and config[resource] or state.learned and state.learned[resource] or 0
+  return resource == REQUESTS and state.braked_to and (known == 0 or state.braked_to < known) and state.braked_to or known
 end
 
-local function depth(c, s, r)
-  local d = limit(c, s, r) * c.burst_ms / 60000
-  return r == 'q' and math.max(1, d) or d
+-- How much the bucket holds.
+local function depth(config, state, resource)
+  local burst = limit(config, state, resource) * config.burst_ms / 60000
+  return resource == REQUESTS and math.max(1, burst) or burst
 end
 
--- The multiplier on the limits: after a silence it climbs from f to the threshold th in at most ramp_ms (slow start), from
--- there to 1 in at most recover_ms (additive increase).
-local function factor(c, s, now)
-  local dt = math.max(0, now - s.ft) / MS
-  local climb = math.max(0, s.th - s.f) * c.ramp_ms
-  if dt < climb then return s.f + dt / c.ramp_ms end
-  return math.min(1, math.max(s.f, s.th) + (dt - climb) / c.recover_ms)
+-- The share of its limits that a downstream gets now. After a silence it climbs from `rate` to `rate_threshold` in at most
+-- ramp_ms (slow start), and from there to 1 in at most recover_ms (additive increase).
+local function rate_now(config, state, now)
+  local passed_ms = math.max(0, now - state.rate_since) / MS
+  local climb_ms = math.max(0, state.rate_threshold - state.rate) * config.ramp_ms
+  if passed_ms < climb_ms then return state.rate + passed_ms / config.ramp_ms end
+  return math.min(1, math.max(state.rate, state.rate_threshold) + (passed_ms - climb_ms) / config.recover_ms)
 end
 
-local function refill(c, s, now)
-  if now < s.ts then -- a failover to a server whose clock is behind: carry every moment over
-    local d = s.ts - now
-    for _, k in ipairs({ 'ts', 'ft', 'fc', 'pu', 'bu', 'cu', 'pa', 'ws', 'lf', 'sk' }) do s[k] = s[k] and math.max(0, s[k] - d) end
-    for n, at in ipairs(s.pl or {}) do s.pl[n] = at - d end
+-- Move every stored moment back by `us`: a failover has led to a server whose clock is behind.
+local function carry_over(state, us)
+  local function back(moment) return math.max(0, moment - us) end
+  state.refilled_at, state.rate_since, state.cut_at = back(state.refilled_at), back(state.rate_since), back(state.cut_at)
+  state.paused_until, state.blocked_until = back(state.paused_until), back(state.blocked_until)
+  state.open_until, state.next_probe_at = back(state.open_until), back(state.next_probe_at)
+  state.window_since, state.failed_at = back(state.window_since), back(state.failed_at)
+  state.sick_since = state.sick_since and back(state.sick_since)
+  for n, deadline in ipairs(state.probe_deadlines or {}) do state.probe_deadlines[n] = deadline - us end
+end
+
+-- Add what has flowed into the buckets since `from`, at the mean of the rates then and now.
+local function fill_buckets(config, state, now, from, rate)
+  local minutes = (rate_now(config, state, from) + rate) / 2 * (now - from) / MINUTE
+  for _, resource in ipairs(RESOURCES) do
+    local per_minute = limit(config, state, resource)
+    -- Without a limit nothing is owed. Otherwise the first limit, set or learned, would wait until all calls ever made are paid.
+    state.level[resource] = per_minute > 0
+      and math.min(depth(config, state, resource), state.level[resource] + per_minute * minutes) or 0
   end
-  s.cap = brake(c, s, now)
-  local f = factor(c, s, now)
-  local from = math.max(s.ts, s.pu, s.cb ~= CLOSED and s.cu or 0) -- what is shut saves nothing up
-  if now > from then
-    local mean = (factor(c, s, from) + f) / 2 * (now - from) / MINUTE
-    for _, r in ipairs(RESOURCES) do
-      local l = limit(c, s, r)
-      -- Without a limit nothing is owed, or the first one set or learned would wait for all calls ever made to be paid off.
-      s.lv[r] = l > 0 and math.min(depth(c, s, r), s.lv[r] + l * mean) or 0
+  -- A guess that no 429 confirms was a bad moment, not a limit.
+  if state.guessed and now - state.cut_at > FORGET_MS * MS then state.learned[REQUESTS], state.guessed = nil, nil end
+  if state.guessed and config.requests_per_minute == 0 then
+    state.learned[REQUESTS] = state.learned[REQUESTS] * (1 + 0.1 * (now - from) / MINUTE)
+  end
+end
+
+-- Bring the state up to now, and return the rate.
+local function refill(config, state, now)
+  if now < state.refilled_at then carry_over(state, state.refilled_at - now) end
+  state.braked_to = brake(config, state, now)
+  local rate = rate_now(config, state, now)
+  -- What is shut saves nothing up.
+  local from = math.max(state.refilled_at, state.paused_until, state.breaker ~= CLOSED and state.open_until or 0)
+  if now > from then fill_buckets(config, state, now, from, rate) end
+  if now > state.refilled_at then
+    local grown = state.retry_balance + config.retry_floor_per_s * (now - state.refilled_at) / 1000000
+    state.retry_balance = math.min(config.retry_cap, grown)
+    state.refilled_at = now
+  end
+  if now - state.window_since >= config.window_ms * MS then -- two half-overlapping windows
+    local follows = now - state.window_since < 2 * config.window_ms * MS
+    state.window_before_ok = follows and state.window_ok or 0
+    state.window_before_failed = follows and state.window_failed or 0
+    state.window_ok, state.window_failed, state.window_since = 0, 0, now
+  end
+  count_by_second(state, now)
+  -- Lost or slow probes make room for others.
+  while state.probe_deadlines and state.probe_deadlines[1] and state.probe_deadlines[1] <= now do
+    table.remove(state.probe_deadlines, 1)
+  end
+  if state.breaker == OPEN and state.open_until <= now then
+    state.breaker, state.probe_deadlines, state.probes_answered = HALF_OPEN, nil, 0
+    state.probes_failed, state.next_probe_at = nil, 0
+  end
+  return rate
+end
+
+-- How many us until `need` fits on top of what is promised to woken calls. A call leaves the share `headroom` of each bucket to
+-- higher priorities.
+local function time_to_fit(config, state, rate, need, headroom)
+  local longest = 0
+  for _, resource in ipairs(RESOURCES) do
+    local per_minute = limit(config, state, resource)
+    if per_minute > 0 and need[resource] > 0 then
+      local full = depth(config, state, resource)
+      local want = math.min(need[resource], full * (1 - headroom)) + headroom * full
+      local free = state.level[resource] - (state.promised and state.promised[resource] or 0)
+      longest = math.max(longest, (want - free) / (per_minute * rate) * MINUTE)
     end
-    if s.guess and now - s.fc > FORGET_MS * MS then s.lim.q, s.guess = nil, nil end -- it was a bad moment, not a limit
-    if s.guess and c.q == 0 then s.lim.q = s.lim.q * (1 + 0.1 * (now - from) / MINUTE) end
   end
-  if now > s.ts then
-    s.rb = math.min(c.retry_cap, s.rb + c.retry_floor * (now - s.ts) / 1000000)
-    s.ts = now
-  end
-  if now - s.ws >= c.window_ms * MS then -- two half-overlapping windows
-    if now - s.ws < 2 * c.window_ms * MS then s.po, s.pf = s.wo, s.wf else s.po, s.pf = 0, 0 end
-    s.wo, s.wf, s.ws = 0, 0, now
-  end
-  count_by_second(s, now)
-  while s.pl and s.pl[1] and s.pl[1] <= now do table.remove(s.pl, 1) end -- lost or slow probes make room for others
-  if s.cb == OPEN and s.cu <= now then s.cb, s.pl, s.pk, s.px, s.pa = HALF_OPEN, nil, 0, nil, 0 end
-  return f
+  return longest < 1 and 0 or longest -- below 1 us it is a rounding, which no waiting would end
 end
 
--- us until `need` fits on top of what is promised to the woken; a call leaves `headroom` of each bucket to higher priorities.
-local function lack(c, s, f, need, headroom)
-  local most = 0
-  for _, r in ipairs(RESOURCES) do
-    local l = limit(c, s, r)
-    if l > 0 and need[r] > 0 then
-      local d = depth(c, s, r)
-      local want = math.min(need[r], d * (1 - headroom)) + headroom * d
-      most = math.max(most, (want - (s.lv[r] - (s.wk and s.wk[r] or 0))) / (l * f) * MINUTE)
-    end
+-- For how many us one call with this `need` keeps the downstream busy, at the share `rate` of its limits.
+local function service_time(config, state, need, rate)
+  local longest = 0
+  for _, resource in ipairs(RESOURCES) do
+    local per_minute = limit(config, state, resource)
+    if per_minute > 0 then longest = math.max(longest, need[resource] / (per_minute * rate) * MINUTE) end
   end
-  return most < 1 and 0 or most -- below a microsecond it is a rounding, which no waiting would end
+  return longest
 end
 
-local function take(s, need, sign)
-  for _, r in ipairs(RESOURCES) do s.lv[r] = s.lv[r] - sign * need[r] end
+local function take(state, need)
+  for _, resource in ipairs(RESOURCES) do state.level[resource] = state.level[resource] - need[resource] end
 end
 
-local function promise(s, need, sign)
-  s.wn = math.max(0, s.wn + sign)
-  local wk = s.wk or { q = 0, i = 0, o = 0, t = 0 }
-  for _, r in ipairs(RESOURCES) do wk[r] = math.max(0, wk[r] + sign * need[r]) end
-  s.wk = s.wn > 0 and wk or nil -- no rest of a rounding stays behind
+local function give_back(state, need)
+  for _, resource in ipairs(RESOURCES) do state.level[resource] = state.level[resource] + need[resource] end
 end
 
-local function needs(i, o) return { q = 1, i = i, o = o, t = i + o } end
+local function add_to_promised(state, need, sign)
+  state.woken = math.max(0, state.woken + sign)
+  local promised = state.promised or { [REQUESTS] = 0, [INPUT] = 0, [OUTPUT] = 0, [BOTH] = 0 }
+  for _, resource in ipairs(RESOURCES) do
+    promised[resource] = math.max(0, promised[resource] + sign * need[resource])
+  end
+  state.promised = state.woken > 0 and promised or nil -- no rest of a rounding stays behind
+end
+
+-- Keep a woken call's need free for it.
+local function promise(state, need) add_to_promised(state, need, 1) end
+
+local function withdraw_promise(state, need) add_to_promised(state, need, -1) end
+
+-- What one call needs of each resource.
+local function needs(input, output)
+  return { [REQUESTS] = 1, [INPUT] = input, [OUTPUT] = output, [BOTH] = input + output }
+end

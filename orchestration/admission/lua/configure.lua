@@ -1,23 +1,29 @@
 -- Set a downstream's limits. The newest version wins; an older one changes nothing.
--- ARGV: 1 configuration as JSON, with name and version ('' = now: an operator's)  2 only if there is none 0|1
+-- ARGV:
+--   configuration    JSON, with name and version; version null = now, for an operator's change
+--   only_if_absent   0 or 1
 -- Output: 1 set | 0 there is a newer one
-local n = cjson.decode(ARGV[1])
+local configuration, only_if_absent = unpack(ARGV)
+
+local config = cjson.decode(configuration)
 local now = clock()
-if type(n.version) ~= 'number' then n.version = math.floor(now / MS) end
-local old, s = load()
-if old and (ARGV[2] == '1' or old.version > n.version) then return 0 end
-local weights = { priorities = n.priorities, tenants = n.tenants }
-n.priorities, n.tenants, n.said = nil, nil, nil -- read only where a call joins a line
-redis.call('HSET', STATE, 'cfg', cmsgpack.pack(n), 'weights', cmsgpack.pack(weights), 'json', ARGV[1])
-if not redis.call('ZSCORE', INDEX, n.name) then redis.call('ZADD', INDEX, math.floor(now / MS), n.name) end
-if s then
-  refill(n, s, now)
-  for _, r in ipairs(RESOURCES) do
-    local l = limit(n, s, r)
-    if l > 0 and limit(old, s, r) == 0 then s.lv[r] = 0 end -- what was taken while it had no limit is no debt
-    if l > 0 then s.lv[r] = math.min(s.lv[r], depth(n, s, r)) end
+if type(config.version) ~= 'number' then config.version = math.floor(now / MS) end
+local before, state = load()
+if before and (only_if_absent == '1' or before.version > config.version) then return 0 end
+-- The weights are read only when a call joins a line, so they are stored apart.
+local weights = { priorities = config.priorities, tenants = config.tenants }
+config.priorities, config.tenants, config.as_set = nil, nil, nil
+save_config(config, weights, configuration)
+if not redis.call('ZSCORE', INDEX, config.name) then redis.call('ZADD', INDEX, math.floor(now / MS), config.name) end
+if state then
+  refill(config, state, now)
+  for _, resource in ipairs(RESOURCES) do
+    local per_minute = limit(config, state, resource)
+    -- What was taken while it had no limit is no debt.
+    if per_minute > 0 and limit(before, state, resource) == 0 then state.level[resource] = 0 end
+    if per_minute > 0 then state.level[resource] = math.min(state.level[resource], depth(config, state, resource)) end
   end
-  schedule(s, now, 0) -- a higher limit may let somebody in
-  save(s)
+  schedule(state, now, 0) -- a higher limit may let calls in
+  save(state)
 end
 return 1

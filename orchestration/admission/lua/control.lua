@@ -1,23 +1,29 @@
--- An operator's hand.
--- ARGV: 1 pause | resume | open | close | block | unblock  2 ms  3 reason
--- Output: 1 | {'unconfigured'}
+-- What an operator does by hand.
+-- ARGV:
+--   operation   pause | resume | open | close | block | unblock
+--   length_ms   of a pause, an opening or a block
+--   reason      of a block
+-- Output: 1 done | 0 the downstream was never called or configured
+local operation, length_ms, reason = unpack(ARGV)
+length_ms = tonumber(length_ms)
+
 local now = clock()
-local c, s = load()
-if not c then return { 'unconfigured' } end
-s = s or fresh(c, now)
-local f = refill(c, s, now)
-local op, ms = ARGV[1], tonumber(ARGV[2])
-if op == 'pause' then pause(c, s, now, now + ms * MS, f, 1)
-elseif op == 'resume' then
-  if s.pu > now then s.pu, s.ft = 0, now end
-elseif op == 'open' then
-  open_breaker(c, s, now, 0.5)
-  s.cu, s.ft = now + ms * MS, now + ms * MS
-elseif op == 'close' then
-  if s.cb ~= CLOSED then close_breaker(c, s, now) end -- closing a closed one would only slow it down
-elseif op == 'block' then s.bu, s.br = now + ms * MS, short(ARGV[3])
-elseif op == 'unblock' then s.bu, s.br = 0, ''
-else return redis.error_reply('ERR unknown operation ' .. op) end
-schedule(s, now, 0)
-save(s)
+local config, state = load()
+if not config then return 0 end
+state = state or new_state(config, now)
+local rate = refill(config, state, now)
+local till = now + length_ms * MS
+if operation == 'pause' then pause(config, state, now, till, rate, 1)
+elseif operation == 'resume' then
+  if state.paused_until > now then state.paused_until, state.rate_since = 0, now end
+elseif operation == 'open' then
+  open_breaker(config, state, now, 0.5)
+  state.open_until, state.rate_since = till, till
+elseif operation == 'close' then
+  if state.breaker ~= CLOSED then close_breaker(config, state, now) end -- closing a closed one would only slow it down
+elseif operation == 'block' then state.blocked_until, state.block_reason = till, short(reason)
+elseif operation == 'unblock' then state.blocked_until, state.block_reason = 0, ''
+else error('ERR unknown operation ' .. operation, 0) end
+schedule(state, now, 0)
+save(state)
 return 1

@@ -1,21 +1,25 @@
--- Woken calls whose step does not wait any more (its job was cancelled): what is promised to them is free again.
--- ARGV: calls
--- Output: how many
+-- Forget woken calls whose step does not wait any more (its job was cancelled): what is promised to them is free again.
+-- ARGV:
+--   call_ids   JSON, a list
+-- Output: how many were forgotten
+local call_ids = unpack(ARGV)
+call_ids = cjson.decode(call_ids)
+
 local now = clock()
-local c, s = load()
-if not c or not s then return 0 end
-refill(c, s, now)
-local n = 0
-for _, id in ipairs(ARGV) do
-  local rec = record(id)
-  if rec and rec.s == 'k' then
-    promise(s, need_of(rec), -1)
-    drop_record(id)
-    n = n + 1
+local config, state = load()
+if not config or not state then return 0 end
+refill(config, state, now)
+local forgotten = 0
+for _, call_id in ipairs(call_ids) do
+  local call = read_call(call_id)
+  if call and call.state == WOKEN then
+    withdraw_promise(state, need_of(call))
+    drop_call(call_id)
+    forgotten = forgotten + 1
   end
 end
-if n > 0 then
-  if s.nq > 0 then schedule(s, now, 0) end
-  save(s)
+if forgotten > 0 then
+  if state.in_line > 0 then schedule(state, now, 0) end
+  save(state)
 end
-return n
+return forgotten

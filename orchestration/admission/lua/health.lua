@@ -1,89 +1,111 @@
--- Is the downstream well? What ended lately, the brake, the breaker, pauses.
+-- Is the downstream well? What its last calls came to, the brake, the breaker, pauses.
 
--- Requests a minute that were let through and came to an end lately, and so many more.
-local function through(c, s, now, more)
-  local span = math.max(1000 * MS, now - s.ws + (s.po + s.pf > 0 and c.window_ms * MS or 0))
-  return (s.wo + s.po + s.wf + s.pf + more) * MINUTE / span
+-- Requests a minute that were let through and ended lately, with `more` added to them.
+local function let_through(config, state, now, more)
+  local before = state.window_before_ok + state.window_before_failed
+  local span = math.max(1000 * MS, now - state.window_since + (before > 0 and config.window_ms * MS or 0))
+  return (state.window_ok + state.window_failed + before + more) * MINUTE / span
 end
 
--- The downstream loses calls now: at least a tenth of those in the window, and the last one a moment ago.
-local function sick(c, s, now)
-  local total = s.wo + s.wf + s.po + s.pf
-  return total >= c.min_calls and (s.wf + s.pf) / total >= c.sick_ratio and now - s.lf < c.sick_ms * MS
+-- How many calls of both windows failed, and how many there were.
+local function recent_calls(state)
+  local failed = state.window_failed + state.window_before_failed
+  return failed, state.window_ok + state.window_before_ok + failed
 end
 
--- Calls are counted by the second they were admitted in: failures are quick and answers slow, so of the calls that end in a
--- second a rising rate fails more than its share, and an outage less, until the last answers from before it are in.
-local function count_by_second(s, now)
+-- The downstream loses calls now: at least a tenth of those in the windows failed, and the last one a moment ago.
+local function is_sick(config, state, now)
+  local failed, total = recent_calls(state)
+  return total >= config.min_calls and failed / total >= config.sick_ratio and now - state.failed_at < config.sick_ms * MS
+end
+
+-- Calls are counted by the second they were admitted in. Failures are quick and answers are slow. So of the calls that end in
+-- a second, a rising rate fails more than its share; an outage fails less, until the last answers from before it are in.
+local function count_by_second(state, now)
   local second = math.floor(now / 1000000)
-  if second == s.w then return end
-  if second == (s.w or 0) + 1 then s.pw, s.pb = s.wa, s.wb else s.pw, s.pb = 0, 0 end
-  s.w, s.wa, s.wb = second, 0, 0
+  if second == state.second then return end
+  local follows = second == (state.second or 0) + 1
+  state.second_before_begun = follows and state.second_begun or 0
+  state.second_before_failed = follows and state.second_failed or 0
+  state.second, state.second_begun, state.second_failed = second, 0, 0
 end
 
--- More than its share fails, by as many as if min_calls had all failed: a share alone is soon exceeded by chance.
-local function too_many(c, bad, total)
-  return total >= c.min_calls and bad >= c.fail_ratio * total + (1 - c.fail_ratio) * c.min_calls
+-- More than its share fails, by as many as if min_calls had all failed: chance alone soon exceeds a share.
+local function too_many(config, failed, total)
+  return total >= config.min_calls and failed >= config.fail_ratio * total + (1 - config.fail_ratio) * config.min_calls
 end
 
--- Does this failure say that nothing goes any more? Its own second does, if it had calls enough and is not long over.
-local function broken(c, s, rec)
-  local asked, bad = 0, 0
-  if rec.w == s.w then
-    s.wb = s.wb + 1
-    asked, bad = s.wa, s.wb
-  elseif rec.w == s.w - 1 then
-    s.pb = s.pb + 1
-    asked, bad = s.pw, s.pb
+-- Does this failure mean that no call succeeds any more? The second it began in decides, if that second had enough calls and
+-- is now or the one before.
+local function is_broken(config, state, call)
+  local begun, failed = 0, 0
+  if call.second == state.second then
+    state.second_failed = state.second_failed + 1
+    begun, failed = state.second_begun, state.second_failed
+  elseif call.second == state.second - 1 then
+    state.second_before_failed = state.second_before_failed + 1
+    begun, failed = state.second_before_begun, state.second_before_failed
   end
-  if asked >= c.min_calls then return too_many(c, bad, asked) end
-  local few = s.wa + s.pw < c.min_calls
-  return s.cf >= c.in_a_row or few and too_many(c, s.wf + s.pf, s.wo + s.wf + s.po + s.pf)
+  if begun >= config.min_calls then return too_many(config, failed, begun) end
+  if state.failed_in_a_row >= config.failures_in_a_row then return true end
+  local few = state.second_begun + state.second_before_begun < config.min_calls
+  return few and too_many(config, recent_calls(state))
 end
 
--- From when on it is sick (sk), and at which rate it was asked before (sr): a limit may be unknown, too high, or never reached.
-local function mark_sick(c, s, now, f)
-  if not s.sk and s.pw >= c.min_calls and sick(c, s, now) then s.sk, s.sr = now, s.pw * 60 / f end
-end
-
--- Requests a minute that it may be asked while it fails in part, or nil. Each failure is one more call, so it is asked less for
--- a while, by the square of what it answers: so much would come through, and that share of it is asked. An incident that is over
--- by then has been waited for; in a longer one waiting would save nothing.
-local function brake(c, s, now)
-  if not s.sk then return nil end
-  local bad, total = s.wf + s.pf, s.wo + s.wf + s.po + s.pf
-  if total >= c.min_calls and bad / total < c.sick_ratio then
-    s.sk, s.sr = nil, nil
-  elseif now - s.sk < c.brake_ms * MS and sick(c, s, now) then
-    return s.sr * math.max(c.f_min, (1 - bad / total) ^ 2)
+-- Note since when it is sick, and at which rate it was called before. Its limit may be unknown, too high, or never reached.
+local function mark_sick(config, state, now, rate)
+  if not state.sick_since and state.second_before_begun >= config.min_calls and is_sick(config, state, now) then
+    state.sick_since, state.rate_before_sick = now, state.second_before_begun * 60 / rate
   end
 end
 
-local function empty_buckets(s)
-  for _, r in ipairs(RESOURCES) do s.lv[r] = math.min(s.lv[r], 0) end
+-- Requests a minute that a downstream gets while it fails in part, or nil. Each failure is one more call, so for a while it
+-- gets fewer, by the square of the share it answers: that share would come through, and of that the same share is sent. An
+-- incident that ends by then has been waited for. In a longer one waiting would save nothing.
+local function brake(config, state, now)
+  if not state.sick_since then return nil end
+  local failed, total = recent_calls(state)
+  if total >= config.min_calls and failed / total < config.sick_ratio then
+    state.sick_since, state.rate_before_sick = nil, nil
+  elseif now - state.sick_since < config.brake_ms * MS and is_sick(config, state, now) then
+    return state.rate_before_sick * math.max(config.least_rate, (1 - failed / total) ^ 2)
+  end
 end
 
-local function open_breaker(c, s, now, j)
-  local ms = math.min(c.open_max_ms, c.open_ms * 2 ^ math.min(s.ck, 10))
-  s.cb, s.cu, s.ck, s.g = OPEN, now + ms * MS * (0.75 + 0.5 * j), s.ck + 1, s.g + 1
-  s.pl, s.pk, s.pa, s.cf = nil, 0, 0, 0
-  s.f, s.th, s.ft = c.f_min, 1, s.cu
-  empty_buckets(s)
+local function empty_buckets(state)
+  for _, resource in ipairs(RESOURCES) do state.level[resource] = math.min(state.level[resource], 0) end
 end
 
-local function close_breaker(c, s, now)
-  s.cb, s.ck, s.cf, s.pl, s.pk = CLOSED, 0, 0, nil, 0
-  s.wo, s.wf, s.po, s.pf, s.ws = 0, 0, 0, 0, now
-  s.wa, s.wb, s.pw, s.pb = 0, 0, 0, 0
-  s.f, s.th, s.ft = c.f_min, 1, now
-  empty_buckets(s)
+-- Start again at the least rate, from `moment` on.
+local function restart_rate(config, state, moment)
+  state.rate, state.rate_threshold, state.rate_since = config.least_rate, 1, moment
+  empty_buckets(state)
 end
 
--- Nobody is admitted before `till`. The longer a provider is not called, the colder it is when it is called again.
-local function pause(c, s, now, till, f, cut)
-  if till <= s.pu then return end
-  s.pu = till
-  s.th = math.max(c.f_min, math.max(f, s.th) * cut) -- what was being climbed to was not tried yet: it is no slower for the pause
-  s.f, s.ft = math.min(f, s.th * math.max(c.f_min, 1 - (till - now) / (c.cold_after_ms * MS))), till
-  empty_buckets(s)
+local function open_breaker(config, state, now, chance)
+  local ms = math.min(config.open_max_ms, config.open_ms * 2 ^ math.min(state.openings_in_a_row, 10))
+  state.breaker, state.open_until = OPEN, now + ms * MS * (0.75 + 0.5 * chance)
+  state.openings_in_a_row, state.openings = state.openings_in_a_row + 1, state.openings + 1
+  state.probe_deadlines, state.probes_answered, state.next_probe_at, state.failed_in_a_row = nil, 0, 0, 0
+  restart_rate(config, state, state.open_until)
+end
+
+local function close_breaker(config, state, now)
+  state.breaker, state.openings_in_a_row, state.failed_in_a_row = CLOSED, 0, 0
+  state.probe_deadlines, state.probes_answered = nil, 0
+  state.window_ok, state.window_failed, state.window_before_ok, state.window_before_failed = 0, 0, 0, 0
+  state.window_since = now
+  state.second_begun, state.second_failed, state.second_before_begun, state.second_before_failed = 0, 0, 0, 0
+  restart_rate(config, state, now)
+end
+
+-- Admit no call before `till`. The longer a provider gets no calls, the colder it is when they come back.
+local function pause(config, state, now, till, rate, cut)
+  if till <= state.paused_until then return end
+  state.paused_until = till
+  -- The threshold it was climbing to was not tried yet, so the pause does not lower it.
+  state.rate_threshold = math.max(config.least_rate, math.max(rate, state.rate_threshold) * cut)
+  local warmth = math.max(config.least_rate, 1 - (till - now) / (config.cold_after_ms * MS))
+  state.rate, state.rate_since = math.min(rate, state.rate_threshold * warmth), till
+  empty_buckets(state)
 end

@@ -1,67 +1,86 @@
 -- Calls: their records, and the lines they wait in.
 
-local function record(id)
-  local raw = redis.call('HGET', CALLS, id)
+local function read_call(call_id)
+  local raw = redis.call('HGET', CALLS, call_id)
   return raw and cmsgpack.unpack(raw) or nil
 end
 
--- What a record needs of each resource: it keeps input and output only.
-local function need_of(rec) return needs(rec.i, rec.o) end
+-- What a call needs of each resource: its record keeps input and output only.
+local function need_of(call) return needs(call.input, call.output) end
 
-local function write_record(s, id, rec, over)
-  redis.call('HSET', CALLS, id, cmsgpack.pack(rec))
-  if over then
-    redis.call('ZADD', EXPIRY, over, id)
-    s.nx = math.min(s.nx, over)
+-- Write a call's record, which expires at `expires_at` (us); nil: never.
+local function write_call(state, call_id, call, expires_at)
+  redis.call('HSET', CALLS, call_id, cmsgpack.pack(call))
+  if expires_at then
+    redis.call('ZADD', EXPIRY, expires_at, call_id)
+    state.next_expiry_at = math.min(state.next_expiry_at, expires_at)
   else
-    redis.call('ZREM', EXPIRY, id)
+    redis.call('ZREM', EXPIRY, call_id)
   end
 end
 
-local function drop_record(id)
-  redis.call('HDEL', CALLS, id)
-  redis.call('ZREM', EXPIRY, id)
+local function drop_call(call_id)
+  redis.call('HDEL', CALLS, call_id)
+  redis.call('ZREM', EXPIRY, call_id)
 end
 
-local function enter_line(s, lane, tag, id) s.nq = s.nq + redis.call('ZADD', LANES[lane], tag, id) end
-
-local function leave_line(s, lane, id) s.nq = math.max(0, s.nq - redis.call('ZREM', LANES[lane], id)) end
-
--- Move what a call reserved of its lineage's tokens to what the lineage has used.
-local function spend(rec, input, output)
-  redis.call('HINCRBYFLOAT', rec.root, 'ri', -rec.li)
-  redis.call('HINCRBYFLOAT', rec.root, 'ro', -rec.lo)
-  redis.call('HINCRBYFLOAT', rec.root, 'ui', input)
-  redis.call('HINCRBYFLOAT', rec.root, 'uo', output)
+local function enter_line(state, lane, tag, call_id)
+  state.in_line = state.in_line + redis.call('ZADD', LANES[lane], tag, call_id)
 end
 
--- A live call that nobody will settle: its worker is dead. What it reserved stays charged, for it may have been made.
-local function lose(s, rec)
-  s.live = math.max(0, s.live - 1)
+local function leave_line(state, lane, call_id)
+  state.in_line = math.max(0, state.in_line - redis.call('ZREM', LANES[lane], call_id))
+end
+
+-- A new call's place in its line. A line is in the order of virtual start times (start-time fair queueing, Goyal et al. 1996):
+-- the next call of a flow starts when its last one would have finished at the flow's share.
+local function new_tag(config, state, need, priority, tenant)
+  local cost = service_time(config, state, need, 1)
+  if cost == 0 then cost = 1000 end
+  local weights = load_weights()
+  local weight = (weights.priorities[priority] or 1) * (weights.tenants[tenant] or 1)
+  local flow = tenant .. '|' .. priority
+  local tag = math.max(state.virtual_time, tonumber(redis.call('HGET', FLOWS, flow) or 0))
+  redis.call('HSET', FLOWS, flow, string.format('%.0f', tag + cost / weight))
+  return tag
+end
+
+-- The reply to a call that waits without a place in a line.
+local function wait_outside_lines(state, reason, ms)
+  save(state)
+  return { 'wait', math.ceil(ms), reason, 0 }
+end
+
+-- Give up a live call whose worker is dead: no worker will settle it. Its reservation stays charged, for it may have been made.
+local function lose_call(state, call)
+  state.live = math.max(0, state.live - 1)
   count('lost')
-  if rec.root then
-    spend(rec, rec.li, rec.lo)
-  end
+  spend_tokens(call, call.reserved_input, call.reserved_output)
 end
 
--- Records whose time is over.
-local function expire(s, now)
-  if s.nx > now then return end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', EXPIRY, '-inf', now, 'LIMIT', 0, 50)) do
-    local rec = record(id)
-    if rec and rec.s == 'l' then lose(s, rec) end
-    if rec and rec.s == 'k' then -- its worker is slow, or its job over: it keeps its place, but holds nobody up
-      promise(s, need_of(rec), -1)
-      rec.s, rec.at = 'p', now
-      write_record(s, id, rec, now + PAID_MS * MS)
+-- Let a woken call keep its place without holding others up.
+local function lose_right_of_way(state, call_id, call, now)
+  withdraw_promise(state, need_of(call))
+  call.state, call.starts_at = PACED, now
+  write_call(state, call_id, call, now + PAID_MS * MS)
+end
+
+-- Clear away records that have expired.
+local function expire(state, now)
+  if state.next_expiry_at > now then return end
+  for _, call_id in ipairs(redis.call('ZRANGEBYSCORE', EXPIRY, '-inf', now, 'LIMIT', 0, 50)) do
+    local call = read_call(call_id)
+    if call and call.state == LIVE then lose_call(state, call) end
+    if call and call.state == WOKEN then -- its worker is slow, or its job has ended
+      lose_right_of_way(state, call_id, call, now)
     else
-      drop_record(id)
+      drop_call(call_id)
     end
   end
-  s.nx = tonumber(redis.call('ZRANGE', EXPIRY, 0, 0, 'WITHSCORES')[2] or NO_EXPIRY)
+  state.next_expiry_at = tonumber(redis.call('ZRANGE', EXPIRY, 0, 0, 'WITHSCORES')[2] or NO_EXPIRY)
 end
 
--- ms from now until the steward should look again
-local function schedule(s, now, us)
-  redis.call('ZADD', INDEX, math.floor((now + math.max(0, us)) / MS), s.name)
+-- Let a steward look at the lines in `us`.
+local function schedule(state, now, us)
+  redis.call('ZADD', INDEX, math.floor((now + math.max(0, us)) / MS), state.name)
 end

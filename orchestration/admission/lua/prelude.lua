@@ -1,93 +1,132 @@
--- Shared by every function of the coordinator's library: this text, then health, buckets and lines, then one function a file.
+-- Shared by every function of the coordinator's library: this text, then health, buckets, lineage, lines and feedback. Each
+-- function of the library is one more file.
 --
--- KEYS are the same for all of them, and all in one slot, for a decision changes a downstream and a lineage at once:
---   1 state  HASH  cfg, st (MessagePack), json     5 retry   ZSET  waiting retries    -> virtual start
---   2 calls  HASH  call -> record (MessagePack)    6 flows   HASH  tenant|priority -> virtual finish
---   3 high   ZSET  waiting, priority high          7 expiry  ZSET  call -> us when its record is over
---   4 rest   ZSET  waiting, other priorities       8 index   ZSET  downstream -> ms when there is something to release
---   9 lineage HASH  (only admit and settle)
+-- A field is written by its word: `state.paused_until`, `call.fence`, `config.burst_ms`. ../legend.py lists every word with
+-- its unit and meaning. Redis stores most of them under shorter names, which the loader puts in place of the words.
 --
--- A record is {s = state, m = member to publish, y = try it was made for, ...}. Its states:
---   'w' waits in a line   'k' woken: has the right of way   'l' live: admitted, tokens taken   'p' a paced retry, paid for
--- Tokens are taken when a call is admitted, not when it is woken: what is woken and late can't pile up beyond a bucket.
--- Time is the server's, in microseconds. Jitter is a hash: the server reseeds math.random alike on every call.
--- Scripts read and decide first and write last, with commands that can't fail on the types they have read.
+-- KEYS are the same for all functions but `due`. All of them lie in one slot, because a decision changes a downstream and a
+-- lineage at once:
+--   1 state  HASH  cfg, st, weights (MessagePack), json, and one counter for each rare event
+--   2 calls  HASH  call id -> record (MessagePack)
+--   3 high   ZSET  waiting calls of priority high  -> virtual start
+--   4 rest   ZSET  waiting calls of other priorities -> virtual start
+--   5 retry  ZSET  waiting retries -> virtual start
+--   6 flows  HASH  tenant|priority -> virtual finish
+--   7 expiry ZSET  call id -> us when its record expires
+--   8 index  ZSET  downstream -> ms when there is something to release
+--   9 lineage HASH  (admit and settle only)
+--
+-- Tokens are taken when a call is admitted, not when it is woken. So late starts of woken calls can't add up to more than a
+-- bucket holds.
+-- Time is the server's, in microseconds. Jitter is a hash, because the server seeds math.random alike for every call.
+-- Functions read and decide first. They write last, with commands that can't fail on the types they have read.
 
-local STATE, CALLS, HIGH, REST, RETRY, FLOWS, EXPIRY, INDEX, LANES
-local MS, MINUTE = 1000, 60000000
-local CLOSED, OPEN, HALF_OPEN = 0, 1, 2
-local PAID_MS = 86400000 -- how long a place and a paid retry are remembered
-local LOOK_MS = 60000 -- how often a steward looks where nobody waits
-local FORGET_MS = 600000 -- a guessed limit that no 429 has confirmed for so long is none
+local STATE, CALLS, HIGH, REST, RETRY, FLOWS, EXPIRY, INDEX, LINEAGE, LANES
+local MS, MINUTE = 1000, 60000000 -- in us
+local CLOSED, OPEN, HALF_OPEN = 0, 1, 2 -- the breaker
+local REQUESTS, INPUT, OUTPUT, BOTH = 'q', 'i', 'o', 't' -- what is limited; BOTH is input and output on one axis
+local RESOURCES = { REQUESTS, INPUT, OUTPUT, BOTH }
+-- States of a call: waiting in a line; woken, with the right of way; live, its tokens taken; paced, a retry that is paid for
+-- and waits for its moment; uncounted, its last try failed without counting against its own retries.
+local WAITING, WOKEN, LIVE, PACED, UNCOUNTED = 'w', 'k', 'l', 'p', 'f'
+local HIGH_LANE, REST_LANE, RETRY_LANE = 'h', 'n', 'r'
+local PAID_MS = 86400000 -- how long a place in line and a paid retry are remembered
+local LOOK_MS = 60000 -- how often a steward looks where no call waits
+local FORGET_MS = 600000 -- a guessed limit is dropped when no 429 has confirmed it for so long
 local NO_EXPIRY = 9e15
-local NEVER = 4102444800000 -- the year 2100, in ms: nothing waits
-local RESOURCES = { 'q', 'i', 'o', 't' } -- requests, input tokens, output tokens, input and output on one axis
+local NEVER = 4102444800000 -- the year 2100, in ms: no call waits
 
 -- Every function of the library begins with this.
 local function bind(keys)
-  STATE, CALLS, HIGH, REST, RETRY, FLOWS, EXPIRY, INDEX = unpack(keys, 1, 8)
-  LANES = { h = HIGH, n = REST, r = RETRY }
+  STATE, CALLS, HIGH, REST, RETRY, FLOWS, EXPIRY, INDEX, LINEAGE = unpack(keys, 1, 9)
+  LANES = { [HIGH_LANE] = HIGH, [REST_LANE] = REST, [RETRY_LANE] = RETRY }
 end
 
+-- The server's time in us.
 local function clock()
   local t = redis.call('TIME')
   return t[1] * 1000000 + t[2]
 end
 
--- A configuration is unpacked once and kept while its bytes are the same: this is a fifth of a decision (measured).
-local kept, n_kept = {}, 0
-
-local function configured(raw)
-  local known = kept[STATE]
-  if known and known.raw == raw then return known.c end
-  if not known then n_kept = n_kept + 1 end
-  if n_kept > 1000 then kept, n_kept = {}, 1 end
-  local c = cmsgpack.unpack(raw)
-  kept[STATE] = { raw = raw, c = c }
-  return c
-end
-
--- What is no number, negative or NaN is found out before anything is written: an error half-way would leave half a decision.
-local function wrong(argv, first, last, needed)
-  for n = first, last do
-    local v = tonumber(argv[n])
-    if not (v and v >= 0 and v < 1e18) and (needed or argv[n] ~= '') then
-      return redis.error_reply('ERR argument ' .. n .. ': expected a number of at least 0, got ' .. string.sub(argv[n], 1, 40))
-    end
+-- Read an argument that must be a number. This runs before anything is written: an error half-way would leave half a decision,
+-- and a NaN would leave a bucket that admits for ever.
+local function number(name, text)
+  local value = tonumber(text)
+  if not (value and value >= 0 and value < 1e18) then
+    error('ERR argument ' .. name .. ': expected a number of at least 0, got ' .. string.sub(tostring(text), 1, 40), 0)
   end
+  return value
 end
 
-local function load()
-  local v = redis.call('HMGET', STATE, 'cfg', 'st')
-  if not v[1] then return nil end
-  return configured(v[1]), v[2] and cmsgpack.unpack(v[2]) or nil
+-- Read an argument that may be empty; nil when it is.
+local function optional_number(name, text)
+  if text ~= '' then return number(name, text) end
 end
+
+-- Keep each configuration unpacked while its bytes stay the same: unpacking is a fifth of a decision (measured).
+local unpacked, n_unpacked = {}, 0
+
+local function unpack_config(raw)
+  local kept = unpacked[STATE]
+  if kept and kept.raw == raw then return kept.config end
+  if not kept then n_unpacked = n_unpacked + 1 end
+  if n_unpacked > 1000 then unpacked, n_unpacked = {}, 1 end
+  local config = cmsgpack.unpack(raw)
+  unpacked[STATE] = { raw = raw, config = config }
+  return config
+end
+
+-- The downstream's configuration and state: nil when it was never configured, no state when it was never called.
+local function load()
+  local raw = redis.call('HMGET', STATE, 'cfg', 'st')
+  if not raw[1] then return nil end
+  return unpack_config(raw[1]), raw[2] and cmsgpack.unpack(raw[2]) or nil
+end
+
+local function save(state) redis.call('HSET', STATE, 'st', cmsgpack.pack(state)) end
+
+local function save_config(config, weights, json)
+  redis.call('HSET', STATE, 'cfg', cmsgpack.pack(config), 'weights', cmsgpack.pack(weights), 'json', json)
+end
+
+local function load_weights() return cmsgpack.unpack(redis.call('HGET', STATE, 'weights')) end
 
 -- A new or lost downstream starts with one burst and a low rate.
-local function fresh(c, now)
-  local lv = {}
-  for _, r in ipairs(RESOURCES) do lv[r] = c[r] * c.burst_ms / 60000 end
-  lv.q = math.max(1, lv.q)
-  return { name = c.name, ts = now, lv = lv, wn = 0, v = 0, f = c.cold, th = 1, ft = now, fc = 0, pu = 0, bu = 0, br = '',
-           cb = CLOSED, cu = 0, ck = 0, g = 0, cf = 0, pa = 0, pk = 0, nx = NO_EXPIRY, nq = 0,
-           ws = now, wo = 0, wf = 0, po = 0, pf = 0, lf = 0, w = 0, wa = 0, wb = 0, pw = 0, pb = 0,
-           rb = c.retry_cap * c.cold, la = 0, p9 = 0, na = 0, no = 0, live = 0 }
+local function new_state(config, now)
+  local level = {}
+  for _, resource in ipairs(RESOURCES) do level[resource] = config[resource] * config.burst_ms / 60000 end
+  level[REQUESTS] = math.max(1, level[REQUESTS])
+  local state = {
+    name = config.name, refilled_at = now, level = level, woken = 0, virtual_time = 0,
+    rate = config.cold_rate, rate_threshold = 1, rate_since = now, cut_at = 0,
+    paused_until = 0, blocked_until = 0, block_reason = '',
+    breaker = CLOSED, open_until = 0, openings_in_a_row = 0, openings = 0, failed_in_a_row = 0,
+    next_probe_at = 0, probes_answered = 0, next_expiry_at = NO_EXPIRY, in_line = 0,
+    window_since = now, window_ok = 0, window_failed = 0, window_before_ok = 0, window_before_failed = 0, failed_at = 0,
+    second = 0, second_begun = 0, second_failed = 0, second_before_begun = 0, second_before_failed = 0,
+    retry_balance = config.retry_cap * config.cold_rate, latency_ms = 0, output_p90 = 0, admitted = 0, answered = 0, live = 0,
+  }
+  return state
 end
 
--- Parts of the state are nil nearly always: wk what is promised to the woken, lim the limits learned, pl the deadlines of
--- probes, px how many of them failed, sk and sr since when it is sick and its rate before, cap what the brake allows.
-local function save(s) redis.call('HSET', STATE, 'st', cmsgpack.pack(s)) end
-
--- Events that are rare are counted beside the state, not in it.
+-- Events that are rare are counted next to the state, not in it.
 local function count(event) redis.call('HINCRBY', STATE, event, 1) end
 
--- At most 200 bytes, cut between characters: half of one can't be decoded.
+local COUNTERS = { 'retried', 'waited', 'denied', 'failed', 'throttled', 'lost' }
+
+local function counters()
+  local found, values = {}, redis.call('HMGET', STATE, unpack(COUNTERS))
+  for n, event in ipairs(COUNTERS) do found[event] = tonumber(values[n] or 0) end
+  return found
+end
+
+-- Cut a text to at most 200 bytes, between characters: half of one can't be decoded.
 local function short(text)
   if #text <= 200 then return text end
   return (string.gsub(string.sub(text, 1, 200), '[\192-\255][\128-\191]*$', ''))
 end
 
--- [0, 1), different for every seed and every moment
+-- A number in [0, 1) that differs for every seed and every moment.
 local function jitter(seed, now)
   return tonumber(string.sub(redis.sha1hex(seed .. string.format('%.0f', now)), 1, 8), 16) / 4294967296
 end

@@ -1,23 +1,29 @@
--- Wake those who wait and may start now, in the order of their virtual start times; a steward publishes their steps.
--- ARGV: 1 at most  2 wake_ms: how long a woken call has the right of way
--- Output: {ms until there may be more, or -1, member...}
-local now = clock()
-local c, s = load()
-if not c then return { -1 } end
-s = s or fresh(c, now)
-expire(s, now)
-local f = refill(c, s, now)
-local most, woken, next_us = tonumber(ARGV[1]), 0, nil
-local out = { -1 }
+-- Wake waiting calls that may start now, in the order of their virtual start times. A steward publishes their steps.
+-- ARGV:
+--   at_most   calls to wake
+--   wake_ms   how long a woken call has the right of way
+-- Output: {ms until there may be more to release, or -1: no call waits, member...}
+local at_most, wake_ms = unpack(ARGV)
+at_most, wake_ms = tonumber(at_most), tonumber(wake_ms)
 
+local now = clock()
+local config, state = load()
+if not config then return { -1 } end
+state = state or new_state(config, now)
+expire(state, now)
+local rate = refill(config, state, now)
+local woken, next_us = 0, nil
+local reply = { -1 }
+
+-- The first call of each line, in order.
 local function heads()
   local found = {}
-  local held_back = sick(c, s, now) and s.cb == CLOSED and s.rb - woken < 1
-  for _, lane in ipairs({ 'h', 'n', 'r' }) do
-    local top = redis.call('ZRANGE', LANES[lane], 0, 0, 'WITHSCORES')
-    if top[1] and not (lane == 'r' and held_back) then
-      found[#found + 1] = { id = top[1], tag = tonumber(top[2]), lane = lane }
-    elseif top[1] then
+  local holds_retries = is_sick(config, state, now) and state.breaker == CLOSED and state.retry_balance - woken < 1
+  for _, lane in ipairs({ HIGH_LANE, REST_LANE, RETRY_LANE }) do
+    local first = redis.call('ZRANGE', LANES[lane], 0, 0, 'WITHSCORES')
+    if first[1] and not (lane == RETRY_LANE and holds_retries) then
+      found[#found + 1] = { call_id = first[1], tag = tonumber(first[2]), lane = lane }
+    elseif first[1] then
       next_us = math.min(next_us or 1e12, 200 * MS)
     end
   end
@@ -25,61 +31,64 @@ local function heads()
   return found
 end
 
-local function wake(head, rec, state)
-  leave_line(s, head.lane, head.id)
-  rec.s, rec.at = state, now
-  if state == 'k' then
-    promise(s, need_of(rec), 1)
-    s.v = math.max(s.v, head.tag)
+local function wake(head, call)
+  leave_line(state, head.lane, head.call_id)
+  local may_start = state.blocked_until <= now -- while blocked, calls leave the line to be denied
+  call.state, call.starts_at = may_start and WOKEN or PACED, now
+  if may_start then
+    promise(state, need_of(call))
+    state.virtual_time = math.max(state.virtual_time, head.tag)
   end
-  write_record(s, head.id, rec, now + (state == 'k' and tonumber(ARGV[2]) or PAID_MS) * MS)
-  out[#out + 1] = rec.m
+  write_call(state, head.call_id, call, now + (may_start and wake_ms or PAID_MS) * MS)
+  reply[#reply + 1] = call.member
   woken = woken + 1
 end
 
--- The first in order that fits; when it must wait only for head-room, the first of the high lane may pass it.
-local function fits(head, rec)
-  if s.bu > now then return 0 end
-  if s.pu > now then return s.pu - now end
-  if s.cb == OPEN then return s.cu - now end
-  if s.cb == HALF_OPEN then
-    if #(s.pl or {}) + s.wn >= c.probes then return 100 * MS end
-    return s.pk > 0 and 0 or math.max(0, s.pa - now)
+-- How many us until the call may start.
+local function time_to_start(call)
+  if state.blocked_until > now then return 0 end
+  if state.paused_until > now then return state.paused_until - now end
+  if state.breaker == OPEN then return state.open_until - now end
+  if state.breaker == HALF_OPEN then
+    if #(state.probe_deadlines or {}) + state.woken >= config.probes then return 100 * MS end
+    return state.probes_answered > 0 and 0 or math.max(0, state.next_probe_at - now)
   end
-  return lack(c, s, f, need_of(rec), rec.hr)
+  return time_to_fit(config, state, rate, need_of(call), call.headroom)
 end
 
-while woken < most do
-  local found, went = heads(), false
-  if #found == 0 then break end
-  for n, head in ipairs(found) do
-    local rec = record(head.id)
-    if not rec or rec.s ~= 'w' then
-      leave_line(s, head.lane, head.id)
-      went = true
-      break
+-- Wake the first call in order, if it fits. When it must wait only for head-room, the first of the high line may pass it.
+local function wake_next()
+  for n, head in ipairs(heads()) do
+    local call = read_call(head.call_id)
+    if not call or call.state ~= WAITING then
+      leave_line(state, head.lane, head.call_id)
+      return true
     end
-    -- It may have joined before outputs were known: held to all that they may write, calls would go one by one.
-    if c.reserve_output == 'expected' and s.p9 > 0 then rec.o = math.min(rec.o, math.ceil(s.p9)) end
-    if n == 1 or head.lane == 'h' then
-      local us = fits(head, rec)
+    -- It may have joined before outputs were known. Held to all that they may write, calls would go one by one.
+    if config.reserve_output == 'expected' and state.output_p90 > 0 then
+      call.output = math.min(call.output, math.ceil(state.output_p90))
+    end
+    if n == 1 or head.lane == HIGH_LANE then
+      local us = time_to_start(call)
       if us <= 0 then
-        wake(head, rec, s.bu > now and 'p' or 'k')
-        went = true
-        break
+        wake(head, call)
+        return true
       end
       next_us = math.min(next_us or 1e12, us)
     end
   end
-  if not went then break end
+  return false
 end
-if woken >= most then next_us = 0 end
-s.nq = redis.call('ZCARD', HIGH) + redis.call('ZCARD', REST) + redis.call('ZCARD', RETRY)
-if s.nq == 0 then
+
+while woken < at_most and wake_next() do end
+if woken >= at_most then next_us = 0 end
+state.in_line = redis.call('ZCARD', HIGH) + redis.call('ZCARD', REST) + redis.call('ZCARD', RETRY)
+if state.in_line == 0 then
   redis.call('DEL', FLOWS)
   next_us = nil
 end
-schedule(s, now, next_us or math.min(LOOK_MS * MS, s.nx - now)) -- what dead workers reserved returns, though nobody calls
-save(s)
-if next_us then out[1] = math.ceil(next_us / MS) end
-return out
+-- Look again later even when no call waits: what dead workers reserved returns.
+schedule(state, now, next_us or math.min(LOOK_MS * MS, state.next_expiry_at - now))
+save(state)
+if next_us then reply[1] = math.ceil(next_us / MS) end
+return reply

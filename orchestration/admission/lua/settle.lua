@@ -1,120 +1,96 @@
--- What became of an admitted call. Counts once: a second report of the same call changes nothing.
--- ARGV: 1 call  2 fence  3 outcome: ok | throttled | failed | unreached (failed, and never seen) | caller | unsent | blocked
---         | unread (made, and nobody could read what came back: charged as reserved, no news)
---       4 input used  5 of it cached  6 output used ('' = not known)  7 retry_after_ms  8 latency_ms
---       9-12 remaining q i o t ('' = not said)  13-16 limit q i o t  17 reason of a block  18 block_ms
--- Output: {known 0|1, ms until this downstream takes calls again, why, free 0|1}
---         free: this failure is the downstream's news, not one of the call's own attempts
-local id, outcome = ARGV[1], ARGV[3]
-local seen = outcome ~= 'unsent' and outcome ~= 'unreached'
+-- What an admitted call came to. It counts once: a second report of the same call changes nothing.
+-- ARGV:
+--   call_id          the call's name
+--   fence            of the claim that made the call
+--   outcome          ok | throttled (429) | failed | unreached (failed, and never arrived) | caller (the caller's own error)
+--                    | unsent | blocked | unread (made, but its answer can't be read: charged as reserved, and says nothing)
+--   input_tokens     used; '' = not known
+--   cached_tokens    of them, read from the provider's cache; '' = not known
+--   output_tokens    used; '' = not known
+--   retry_after_ms   as the provider said; 0 = it did not
+--   latency_ms       how long the call took
+--   headers          '' or JSON {remaining: {resource: figure}, limits: {resource: figure}}: the provider's headers
+--   block_reason     why it is blocked
+--   block_ms         for how long
+-- Output: {known 0|1, ms until this downstream takes calls again, why: '' | blocked | paused | open, uncounted 0|1}
+--         uncounted: this failure does not count against the call's own retries
+local call_id, fence, outcome, input_tokens, cached_tokens, output_tokens, retry_after_ms, latency_ms, headers, block_reason,
+  block_ms = unpack(ARGV)
+input_tokens = optional_number('input_tokens', input_tokens)
+cached_tokens = optional_number('cached_tokens', cached_tokens) or 0
+output_tokens = optional_number('output_tokens', output_tokens)
+retry_after_ms, latency_ms = number('retry_after_ms', retry_after_ms), number('latency_ms', latency_ms)
+block_ms = number('block_ms', block_ms)
+headers = headers ~= '' and cjson.decode(headers) or nil
+if headers then
+  for _, figures in ipairs({ headers.remaining, headers.limits }) do
+    for resource, figure in pairs(figures) do figures[resource] = number('headers', figure) end
+  end
+end
+local has_arrived = outcome ~= 'unsent' and outcome ~= 'unreached'
 if outcome == 'unreached' then outcome = 'failed' end
-local refused = wrong(ARGV, 4, 6) or wrong(ARGV, 7, 8, true) or wrong(ARGV, 9, 16) or wrong(ARGV, 18, 18, true)
-if refused then return refused end
+
 local now = clock()
-local c, s = load()
-if not c or not s then return { 0, 0, '', 0 } end
-expire(s, now)
-local f = refill(c, s, now)
-local rec = record(id)
-if rec and (rec.s ~= 'l' or rec.fe ~= ARGV[2]) then rec = nil end
+local config, state = load()
+if not config or not state then return { 0, 0, '', 0 } end
+expire(state, now)
+local rate = refill(config, state, now)
+local call = read_call(call_id)
+if call and (call.state ~= LIVE or call.fence ~= fence) then call = nil end
 
-local function number(n) return ARGV[n] ~= '' and tonumber(ARGV[n]) or nil end
-
-local probe = rec and rec.p and rec.g == s.g and s.cb == HALF_OPEN
-if rec then
-  s.live = math.max(0, s.live - 1)
-  local in_used, cached, out_used = number(4), number(5) or 0, number(6)
-  if not seen then
-    take(s, need_of(rec), -1)
-    in_used, out_used, cached = 0, 0, 0
-  elseif outcome == 'throttled' or outcome == 'blocked' or (outcome == 'caller' and not in_used) then -- a refused call costs no tokens
-    in_used, out_used, cached = 0, 0, 0
-    take(s, { q = 0, i = rec.i, o = rec.o, t = rec.i + rec.o }, -1)
-  elseif in_used and out_used then
-    local counted = math.max(0, in_used - (c.count_cached and 0 or cached))
-    local back_i, back_o = rec.i - counted, rec.o - out_used
-    if c.reserve_output == 'max_tokens' then back_o = 0 end -- charged by what was asked for, used or not
-    take(s, { q = 0, i = back_i, o = back_o, t = back_i + back_o }, -1) -- a level may go below 0: a debt
-  end -- not known: it is charged as reserved
-  for _, r in ipairs(RESOURCES) do
-    local l = limit(c, s, r)
-    if l > 0 then s.lv[r] = math.max(-l, math.min(depth(c, s, r), s.lv[r])) end -- no debt beyond a minute, no loan
+local is_probe = call and call.probe_deadline and call.generation == state.openings and state.breaker == HALF_OPEN
+local is_uncounted = false
+if call then
+  state.live = math.max(0, state.live - 1)
+  if not has_arrived then
+    give_back(state, need_of(call))
+    spend_tokens(call, 0, 0)
+  elseif outcome == 'throttled' or outcome == 'blocked' or (outcome == 'caller' and not input_tokens) then
+    give_back(state, tokens(call.input, call.output)) -- a refused call costs no tokens
+    spend_tokens(call, 0, 0)
+  else
+    if input_tokens and output_tokens then give_back_unused(config, state, call, input_tokens, cached_tokens, output_tokens) end
+    spend_tokens(call, input_tokens or call.reserved_input, output_tokens or call.reserved_output)
   end
-  if rec.root then spend(rec, in_used or rec.li, out_used or rec.lo) end
-  if s.nq > 0 then schedule(s, now, 0) end -- what comes back may let somebody go, long before what was reserved would
-  if outcome == 'ok' and out_used then -- a running 90th percentile: up in nine steps, down in one
-    if s.p9 == 0 then s.p9 = math.max(out_used, 1)
-    elseif out_used > s.p9 then s.p9 = s.p9 * 1.09
-    else s.p9 = math.max(1, s.p9 * 0.99) end
-  end
-  if outcome == 'ok' then s.la = s.la == 0 and tonumber(ARGV[8]) or s.la * 0.9 + ARGV[8] * 0.1 end
-end
-
--- The provider's own view wins: its limits where the operator named none, and what is left when it is less than we think.
-for n, r in ipairs(rec and RESOURCES or {}) do
-  local named, left = number(12 + n), number(8 + n)
-  if named and named > 0 then
-    if limit(c, s, r) == 0 then s.lv[r] = 0 end -- what was taken before it had a limit is no debt
-    s.lim = s.lim or {}
-    s.lim[r] = named
-    if r == 'q' then s.guess = nil end
-  end
-  if left and limit(c, s, r) > 0 then s.lv[r] = math.min(s.lv[r], left) end
-end
-
-if rec then
-  if probe and s.pl then table.remove(s.pl, 1) end
-  if probe and (outcome == 'ok' or outcome == 'caller') then -- it answers: a bad request is no sign of illness
-    s.pk, s.pl = s.pk + 1, nil -- those sent before it may hang: room for others
-    if s.pk >= c.probe_ok then close_breaker(c, s, now) end
+  bound_levels(config, state)
+  if state.in_line > 0 then schedule(state, now, 0) end -- what comes back may let a call go, long before time would
+  if outcome == 'ok' then learn_usual(state, output_tokens, latency_ms) end
+  if headers then obey_headers(config, state, headers) end
+  if is_probe and state.probe_deadlines then table.remove(state.probe_deadlines, 1) end
+  if is_probe and (outcome == 'ok' or outcome == 'caller') then -- it answers: a bad request is no sign of illness
+    -- Probes that were sent before this one may hang, so make room for others.
+    state.probes_answered, state.probe_deadlines = state.probes_answered + 1, nil
+    if state.probes_answered >= config.probes_to_close then close_breaker(config, state, now) end
   end
   if outcome == 'ok' then
-    s.no, s.wo, s.cf = s.no + 1, s.wo + 1, 0
-    s.rb = math.min(c.retry_cap, s.rb + c.retry_ratio)
+    state.answered, state.window_ok, state.failed_in_a_row = state.answered + 1, state.window_ok + 1, 0
+    state.retry_balance = math.min(config.retry_cap, state.retry_balance + config.retry_ratio)
   elseif outcome == 'throttled' then
     count('throttled')
-    -- A burst of 429s is one signal: one cut per gap. A 5xx cuts nothing: it comes whatever the rate (simulated).
-    -- One that comes while nobody is admitted was sent before the pause: the same signal once more.
-    local news = s.pu <= now and now - s.fc >= c.cut_gap_ms * MS
-    local cut = news and c.cut or 1
-    if limit(c, s, 'q') == 0 then -- an unknown limit: guessed from what was sent lately, answered or not
-      s.lim = s.lim or {}
-      s.lim.q = math.max(6, through(c, s, now, s.live + 1))
-      s.guess = true
-      s.lv.q = 0
-    elseif s.guess and news then -- too much again: what was let through is the new guess, between the rate tried and its cut
-      s.lim.q = math.max(6, math.min(s.lim.q * f, math.max(through(c, s, now, 0), s.lim.q * f * c.cut)))
-      f, cut = 1, 1
-    end
-    if news then s.fc = now end
-    local pause_ms = math.min(c.pause_max_ms, math.max(number(7) or 0, c.throttle_pause_ms))
-    pause(c, s, now, now + pause_ms * MS, f, cut)
+    slow_down(config, state, now, rate, retry_after_ms)
   elseif outcome == 'failed' then
     count('failed')
-    s.lf = now
-    if (number(7) or 0) > 0 then pause(c, s, now, now + math.min(c.pause_max_ms, number(7)) * MS, f, 1) end
-    -- News of an older generation is no news: 512 timeouts of one outage trip the breaker once. Nor is that of a probe which
-    -- was written off: what hung since then says nothing of now.
-    if rec.g == s.g and not (rec.p and rec.p <= now) then
-      s.wf, s.cf = s.wf + 1, s.cf + 1
-      if s.cb == CLOSED then mark_sick(c, s, now, f) end
-      if probe then s.px = (s.px or 0) + 1 end
-      local gone = broken(c, s, rec)
-      if probe and s.px > c.probes - c.probe_ok or gone and s.cb == CLOSED then open_breaker(c, s, now, jitter(id, now)) end
+    state.failed_at = now
+    if retry_after_ms > 0 then
+      pause(config, state, now, now + math.min(config.pause_max_ms, retry_after_ms) * MS, rate, 1)
     end
+    if is_news(state, call, now) then count_failure(config, state, now, rate, call_id, call, is_probe) end
   elseif outcome == 'blocked' then
-    s.bu, s.br = math.max(s.bu, now + ARGV[18] * MS), short(ARGV[17])
-    schedule(s, now, 0) -- those who wait are told
+    state.blocked_until, state.block_reason = math.max(state.blocked_until, now + block_ms * MS), short(block_reason)
+    schedule(state, now, 0) -- calls in line are denied now
   end
-  drop_record(id)
-  -- What is tried again for free is a retry all the same: the lineage pays for it when it asks again.
-  if outcome == 'throttled' or (outcome == 'failed' and rec.p) then write_record(s, id, { s = 'f' }, now + PAID_MS * MS) end
+  drop_call(call_id)
+  -- A retry that does not count against its call is still one of the lineage, which pays for it when the call asks again.
+  is_uncounted = outcome == 'throttled' or outcome == 'failed' and call.probe_deadline ~= nil
+  if is_uncounted then
+    call = { state = UNCOUNTED }
+    write_call(state, call_id, call, now + PAID_MS * MS)
+  end
 end
 
-local closed, why = 0, ''
-if s.bu > now then closed, why = s.bu - now, 'blocked'
-elseif s.pu > now then closed, why = s.pu - now, 'paused'
-elseif s.cb == OPEN then closed, why = s.cu - now, 'open' end
-save(s)
-local free = rec and (outcome == 'throttled' or (outcome == 'failed' and rec.p)) and 1 or 0
-return { rec and 1 or 0, math.ceil(closed / MS), why, free }
+local closed_us, why = 0, ''
+if state.blocked_until > now then closed_us, why = state.blocked_until - now, 'blocked'
+elseif state.paused_until > now then closed_us, why = state.paused_until - now, 'paused'
+elseif state.breaker == OPEN then closed_us, why = state.open_until - now, 'open' end
+save(state)
+return { call and 1 or 0, math.ceil(closed_us / MS), why, is_uncounted and 1 or 0 }

@@ -1,29 +1,41 @@
--- How a downstream stands, as JSON; nothing is written.
+-- How a downstream stands. Nothing is written.
+-- ARGV: none
+-- Output: JSON with the fields of DownstreamStatus, rates by resource | nothing: it was never called or configured
 local now = clock()
-local c, s = load()
-if not c then return false end
-s = s or fresh(c, now)
-local f = refill(c, s, now)
-local cap = s.cap
-if cap then -- the brake is shown as part of the factor: of the limit or, where none is known, of the rate from before
-  s.cap = nil
-  local known = limit(c, s, 'q')
-  f = f * math.min(1, cap / (known > 0 and known or s.sr))
+local config, state = load()
+if not config then return false end
+state = state or new_state(config, now)
+local rate = refill(config, state, now)
+local braked_to = state.braked_to
+if braked_to then -- shown as part of the rate: the share of the limit or, where none is known, of the rate from before
+  state.braked_to = nil
+  local per_minute = limit(config, state, REQUESTS)
+  rate = rate * math.min(1, braked_to / (per_minute > 0 and per_minute or state.rate_before_sick))
 end
 local levels, limits, depths = {}, {}, {}
-for _, r in ipairs(RESOURCES) do
-  local l = limit(c, s, r)
-  if l > 0 then levels[r], limits[r], depths[r] = s.lv[r], l, depth(c, s, r) end
+for _, resource in ipairs(RESOURCES) do
+  local per_minute = limit(config, state, resource)
+  if per_minute > 0 then
+    levels[resource], limits[resource] = state.level[resource], per_minute
+    depths[resource] = depth(config, state, resource)
+  end
 end
-local counts = redis.call('HMGET', STATE, 'retried', 'waited', 'denied', 'failed', 'throttled', 'lost')
-local function counted(n) return tonumber(counts[n] or 0) end
-local names = { [CLOSED] = 'closed', [OPEN] = 'open', [HALF_OPEN] = 'half_open' }
+local function ms_left(moment) return math.max(0, moment - now) / MS end
+local counted = counters()
+local breakers = { [CLOSED] = 'closed', [OPEN] = 'open', [HALF_OPEN] = 'half_open' }
 return cjson.encode({
-  name = c.name, version = c.version, limits = limits, levels = levels, depths = depths, guessed = s.guess or false, braked = cap ~= nil,
-  rate_factor = f, breaker = names[s.cb], open_ms = s.cb == OPEN and math.max(0, s.cu - now) / MS or 0,
-  paused_ms = math.max(0, s.pu - now) / MS, paused_until_ms = s.pu > now and math.floor(s.pu / MS) or 0,
-  blocked_ms = math.max(0, s.bu - now) / MS, blocked_reason = s.bu > now and s.br or '',
+  name = config.name, version = config.version,
+  limits = limits, levels = levels, depths = depths, guessed = state.guessed or false, braked = braked_to ~= nil,
+  rate_factor = rate,
+  breaker = breakers[state.breaker], open_ms = state.breaker == OPEN and ms_left(state.open_until) or 0,
+  paused_ms = ms_left(state.paused_until),
+  paused_until_ms = state.paused_until > now and math.floor(state.paused_until / MS) or 0,
+  blocked_ms = ms_left(state.blocked_until), blocked_reason = state.blocked_until > now and state.block_reason or '',
   waiting = { high = redis.call('ZCARD', HIGH), rest = redis.call('ZCARD', REST), retry = redis.call('ZCARD', RETRY) },
-  woken = s.wn, live = s.live, probes = #(s.pl or {}), retries_left = s.rb, sick = sick(c, s, now),
-  expected_output = s.p9, latency_ms = s.la, admitted = s.na, ok = s.no, retried = counted(1), waited = counted(2), denied = counted(3), failed = counted(4),
-  throttled = counted(5), lost = counted(6), window_ok = s.wo + s.po, window_failed = s.wf + s.pf })
+  woken = state.woken, live = state.live, probes = #(state.probe_deadlines or {}), retries_left = state.retry_balance,
+  sick = is_sick(config, state, now), expected_output = state.output_p90, latency_ms = state.latency_ms,
+  admitted = state.admitted, ok = state.answered, retried = counted.retried, waited = counted.waited,
+  denied = counted.denied, failed = counted.failed, throttled = counted.throttled, lost = counted.lost,
+  window_ok = state.window_ok + state.window_before_ok,
+  window_failed = state.window_failed + state.window_before_failed,
+})

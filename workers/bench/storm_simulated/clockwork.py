@@ -7,8 +7,7 @@ from typing import Any, cast
 import redis
 from redis.client import Pipeline
 
-from midwatch.orchestration.admission.functions import SHARED, FunctionLibrary
-from midwatch.orchestration.admission.redis_gate import COORDINATOR
+from midwatch.orchestration.admission.functions import COORDINATOR, SHARED, FunctionLibrary
 from midwatch.orchestration.errors import ConfigError
 from midwatch.workers.bench.storm_simulated.simulation import Simulation
 

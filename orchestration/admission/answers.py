@@ -1,0 +1,58 @@
+"""What the coordinator's replies mean to a step: a deferral while the call waits, a failure when it is denied."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from midwatch.orchestration.admission.replies import RESOURCE_NAMES, Denied, Waits
+from midwatch.orchestration.protocol.calls import Call
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.step import Defer
+
+SAFETY_MS = (30_000, 600_000)
+"""When a step in a line asks again by itself, if no steward wakes it: after twice the expected wait, within these bounds."""
+
+DENIED = {
+    "too_large": FailureKind.POLICY_DENIED,
+    "lineage_retry_budget": FailureKind.BUDGET_EXCEEDED,
+    "lineage_input_tokens": FailureKind.BUDGET_EXCEEDED,
+    "lineage_output_tokens": FailureKind.BUDGET_EXCEEDED,
+}
+
+
+def deferral(call: Call, name: str, reply: Waits) -> Defer:
+    """The step waits. That never counts as an attempt."""
+    shortest, longest = SAFETY_MS
+    after_ms = max(shortest, min(2 * reply.ms, longest)) if reply.in_line else reply.ms
+    deadline_ms = call.claim.job.deadline_ms
+    if deadline_ms is not None:  # a job that waits must end in time, too
+        after_ms = max(0, min(after_ms, deadline_ms - call.claim.now_ms + 1))
+    about = f", about {math.ceil(reply.ms / 1_000)} s" if reply.ms else ""
+    reason = f"{name}: {reply.reason}{about}"
+    return Defer(after_ms=after_ms, reason=reason, counts_as_attempt=False, wakes=reply.in_line)
+
+
+def denial(name: str, reply: Denied) -> Failure:
+    """The step fails: waiting would not help."""
+    if reply.reason == "blocked":
+        detail = f"{name} is blocked: {reply.figures['why']}; `midwatch gate unblock {name}` lifts it"
+        return Failure(kind=FailureKind.QUOTA_EXHAUSTED, detail=detail, retry_after_ms=reply.ms)
+    kind = DENIED.get(reply.reason, FailureKind.INTERNAL)
+    return Failure(kind=kind, detail=f"{name}: {_explanation(reply.reason, reply.figures)}")
+
+
+def _explanation(reason: str, figures: Mapping[str, Any]) -> str:
+    match reason, figures:
+        case "too_large", {"resource": letter, "need": need, "limit": limit}:
+            tokens = RESOURCE_NAMES[letter].replace("_", " ")
+            return (
+                f"one call needs {need} {tokens}, and the limit is {limit} a minute: raise the limit or shrink the call"
+            )
+        case "lineage_retry_budget", {"retries": retries, "calls": calls}:
+            return f"lineage_retry_budget: this root job and all it caused made {retries} retries on {calls} calls"
+        case "lineage_input_tokens" | "lineage_output_tokens", {"used": used, "need": need, "limit": limit}:
+            return f"{reason}: {used} tokens used, this call may use {need}, and the root job's limit is {limit}"
+        case _:
+            return f"{reason} {' '.join(f'{name}={figure}' for name, figure in figures.items())}".strip()

@@ -1,0 +1,89 @@
+-- What a settled call changes: the buckets, what such calls usually take, limits, and how well the downstream is.
+
+-- Tokens alone, without the request.
+local function tokens(input, output)
+  return { [REQUESTS] = 0, [INPUT] = input, [OUTPUT] = output, [BOTH] = input + output }
+end
+
+-- Give back what was reserved and not used. When more was used, a level may go below 0: a debt.
+local function give_back_unused(config, state, call, input_used, cached, output_used)
+  local counted = math.max(0, input_used - (config.count_cached and 0 or cached))
+  local output_rest = call.output - output_used
+  if config.reserve_output == 'max_tokens' then output_rest = 0 end -- charged by what was asked for, used or not
+  give_back(state, tokens(call.input - counted, output_rest))
+end
+
+-- Keep each level between a debt of one minute and a full bucket.
+local function bound_levels(config, state)
+  for _, resource in ipairs(RESOURCES) do
+    local per_minute = limit(config, state, resource)
+    if per_minute > 0 then
+      local level = math.min(depth(config, state, resource), state.level[resource])
+      state.level[resource] = math.max(-per_minute, level)
+    end
+  end
+end
+
+-- Learn how much such calls write (a running 90th percentile: up in nine steps, down in one) and how long they take.
+local function learn_usual(state, output_used, latency_ms)
+  if output_used then
+    if state.output_p90 == 0 then state.output_p90 = math.max(output_used, 1)
+    elseif output_used > state.output_p90 then state.output_p90 = state.output_p90 * 1.09
+    else state.output_p90 = math.max(1, state.output_p90 * 0.99) end
+  end
+  state.latency_ms = state.latency_ms == 0 and latency_ms or state.latency_ms * 0.9 + latency_ms * 0.1
+end
+
+-- The provider's own view wins: its limits where the operator named none, and what is left when it is less than we think.
+local function obey_headers(config, state, headers)
+  for _, resource in ipairs(RESOURCES) do
+    local named, left = headers.limits[resource], headers.remaining[resource]
+    if named and named > 0 then
+      if limit(config, state, resource) == 0 then state.level[resource] = 0 end -- what was taken without a limit is no debt
+      state.learned = state.learned or {}
+      state.learned[resource] = named
+      if resource == REQUESTS then state.guessed = nil end
+    end
+    if left and limit(config, state, resource) > 0 then
+      state.level[resource] = math.min(state.level[resource], left)
+    end
+  end
+end
+
+-- After a 429. A burst of them is one signal: one cut per gap. (A 5xx cuts nothing, because it comes at any rate: simulated.)
+-- A 429 that comes while no call is admitted was sent before the pause: the same signal once more.
+local function slow_down(config, state, now, rate, retry_after_ms)
+  local is_new = state.paused_until <= now and now - state.cut_at >= config.cut_gap_ms * MS
+  local cut = is_new and config.cut or 1
+  if limit(config, state, REQUESTS) == 0 then -- an unknown limit: guessed from what was sent lately, answered or not
+    state.learned = state.learned or {}
+    state.learned[REQUESTS] = math.max(6, let_through(config, state, now, state.live + 1))
+    state.guessed = true
+    state.level[REQUESTS] = 0
+  elseif state.guessed and is_new then -- still too much: guess what was let through, between the rate tried and its cut
+    local tried = state.learned[REQUESTS] * rate
+    local passed = math.max(let_through(config, state, now, 0), tried * config.cut)
+    state.learned[REQUESTS] = math.max(6, math.min(tried, passed))
+    rate, cut = 1, 1
+  end
+  if is_new then state.cut_at = now end
+  local pause_ms = math.min(config.pause_max_ms, math.max(retry_after_ms, config.throttle_pause_ms))
+  pause(config, state, now, now + pause_ms * MS, rate, cut)
+end
+
+-- Does this failure say anything about now? A call from before the breaker last opened does not: 512 timeouts of one outage
+-- open it once. Nor does a probe that was written off, for it has hung since then.
+local function is_news(state, call, now)
+  return call.generation == state.openings and not (call.probe_deadline and call.probe_deadline <= now)
+end
+
+-- After a failure that is news: open the breaker if calls don't succeed any more.
+local function count_failure(config, state, now, rate, call_id, call, is_probe)
+  state.window_failed, state.failed_in_a_row = state.window_failed + 1, state.failed_in_a_row + 1
+  if state.breaker == CLOSED then mark_sick(config, state, now, rate) end
+  if is_probe then state.probes_failed = (state.probes_failed or 0) + 1 end
+  local is_down = is_broken(config, state, call)
+  if is_probe and state.probes_failed > config.probes - config.probes_to_close or is_down and state.breaker == CLOSED then
+    open_breaker(config, state, now, jitter(call_id, now))
+  end
+end

@@ -1,0 +1,125 @@
+"""What the coordinator's functions reply, decoded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from midwatch.orchestration.admission.legend import RESOURCES
+from midwatch.schemas.limits import DownstreamStatus
+
+RESOURCE_NAMES = {letter: name for name, letter in RESOURCES.items()}
+
+
+@dataclass(frozen=True)
+class Unconfigured:
+    """The server knows no limits of the downstream: it is new, or it was wiped."""
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """The call may start."""
+
+    hold_ms: int
+    """In so many ms."""
+
+
+@dataclass(frozen=True)
+class Waits:
+    """The call may not start yet."""
+
+    ms: int
+    """About how long."""
+    reason: str
+    in_line: bool
+    """It has a place in a line, and a steward will wake it."""
+
+
+@dataclass(frozen=True)
+class Denied:
+    """The call may not start, and waiting would not help."""
+
+    ms: int
+    """How long a block lasts; 0: it has no end."""
+    reason: str
+    figures: Mapping[str, Any]
+    """What the reason is about, by name."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What the downstream is like after a call was settled."""
+
+    is_known: bool
+    """The call was live. False: it was settled before, or given up."""
+    closed_ms: int
+    """The downstream takes no calls for so long."""
+    why: str
+    """`paused`, `open`, `blocked`, or empty."""
+    is_uncounted: bool
+    """The failure does not count against the call's own retries."""
+
+
+@dataclass(frozen=True)
+class Released:
+    """Steps that were woken."""
+
+    next_ms: int | None
+    """When there may be more; None: no call waits."""
+    members: Sequence[bytes]
+
+
+@dataclass(frozen=True)
+class Due:
+    """Downstreams whose lines a steward should look at."""
+
+    next_ms: int | None
+    """When the next one is due; None: there is none."""
+    downstreams: Sequence[str]
+
+
+def decode_admit(reply: list[Any]) -> Admitted | Waits | Denied | Unconfigured:
+    """The reply of `admit.lua`."""
+    match reply:
+        case [b"admit", hold_ms, _]:
+            return Admitted(hold_ms)
+        case [b"wait", ms, reason, in_line]:
+            return Waits(ms, reason.decode(), bool(in_line))
+        case [b"deny", ms, reason, figures]:
+            return Denied(ms, reason.decode(), json.loads(figures))
+        case _:
+            return Unconfigured()
+
+
+def decode_settle(reply: list[Any]) -> Settled:
+    """The reply of `settle.lua`."""
+    is_known, closed_ms, why, is_uncounted = reply
+    return Settled(bool(is_known), closed_ms, why.decode(), bool(is_uncounted))
+
+
+def decode_release(reply: list[Any]) -> Released:
+    """The reply of `release.lua`."""
+    next_ms, *members = reply
+    return Released(_none_below_0(next_ms), members)
+
+
+def decode_due(reply: list[Any]) -> Due:
+    """The reply of `due.lua`."""
+    next_ms, *downstreams = reply
+    return Due(_none_below_0(next_ms), [name.decode() for name in downstreams])
+
+
+def decode_status(reply: bytes | None) -> DownstreamStatus | None:
+    """The reply of `status.lua`; None: the downstream was never called or configured."""
+    if not reply:
+        return None
+    fields = json.loads(reply)
+    for part in ("limits", "levels", "depths"):
+        fields[part] = {RESOURCE_NAMES[letter]: figure for letter, figure in dict(fields[part]).items()}
+    return DownstreamStatus.model_validate(fields)
+
+
+def _none_below_0(ms: int) -> int | None:
+    return ms if ms >= 0 else None

@@ -1,0 +1,166 @@
+"""The coordinator's functions, typed: one Python function for each Lua file.
+
+Its keyword arguments are the file's ARGV, by the same names and in the same order (a test compares them). It sends nothing:
+it returns a `ScriptCall`, which `Coordinator` sends alone, in a pipeline, or along with another script.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+import redis
+
+from midwatch.orchestration.admission import replies
+from midwatch.orchestration.admission.functions import COORDINATOR
+from midwatch.orchestration.admission.legend import RESOURCES
+from midwatch.orchestration.store.scripts import Arg, Library, Prepared, Scripts
+from midwatch.schemas.limits import DownstreamStatus
+from midwatch.schemas.step import Priority
+
+Reply = TypeVar("Reply")
+
+Outcome = Literal["ok", "throttled", "failed", "unreached", "caller", "unsent", "blocked", "unread"]
+"""What a call came to: see `lua/settle.lua`."""
+
+Operation = Literal["pause", "resume", "open", "close", "block", "unblock"]
+
+Figures = Mapping[str, float]
+"""By the names in `legend.RESOURCES`."""
+
+
+@dataclass(frozen=True)
+class ScriptCall(Generic[Reply]):
+    """One call of a function, with the decoder of its reply."""
+
+    name: str
+    keys: Sequence[str]
+    args: Sequence[Arg]
+    decode: Callable[[Any], Reply]
+
+
+class Coordinator:
+    """Sends script calls to one server."""
+
+    def __init__(self, client: redis.Redis, library: Library = COORDINATOR) -> None:
+        self._scripts = Scripts(client, library)
+
+    def send(self, call: ScriptCall[Reply]) -> Reply:
+        """Run it now. Raises StoreUnavailable."""
+        return call.decode(self._scripts.call(call.name, call.keys, call.args))
+
+    def send_all(self, calls: Sequence[ScriptCall[Reply]]) -> list[Reply | Exception]:
+        """Run all in one round trip; an error of one comes back in its place. Raises StoreUnavailable."""
+        found = self._scripts.pipeline([(call.name, call.keys, call.args) for call in calls])
+        pairs = zip(calls, found, strict=True)
+        return [reply if isinstance(reply, Exception) else call.decode(reply) for call, reply in pairs]
+
+    def prepared(self, call: ScriptCall[Reply]) -> Prepared:
+        """The call, for another script to take along."""
+        return self._scripts.prepared(call.name, call.keys, call.args)
+
+
+def admit(
+    keys: Sequence[str],
+    *,
+    call_id: str,
+    member: str,
+    attempt_id: str,
+    is_retry: bool,
+    fence: int,
+    input_tokens: int,
+    cached_tokens: int,
+    output_tokens: int,
+    hold_ms: int,
+    lasts_ms: int,
+    priority: Priority,
+    tenant: str,
+    free_retries: float,
+    free_retries_per_call: float,
+    free_retry_every_ms: int,
+    most_retries: float,
+    most_retries_per_call: float,
+    lineage_kept_ms: int,
+    lineage_input_tokens: int | None,
+    lineage_output_tokens: int | None,
+) -> ScriptCall[replies.Admitted | replies.Waits | replies.Denied | replies.Unconfigured]:
+    """May this call start now? `keys` are a downstream's and its lineage's."""
+    args = (
+        call_id, member, attempt_id, is_retry, fence, input_tokens, cached_tokens, output_tokens, hold_ms, lasts_ms, priority,
+        tenant, free_retries, free_retries_per_call, free_retry_every_ms, most_retries, most_retries_per_call,
+        lineage_kept_ms, lineage_input_tokens, lineage_output_tokens,
+    )  # fmt: skip
+    return ScriptCall("admit", keys, _encoded(*args), replies.decode_admit)
+
+
+def settle(
+    keys: Sequence[str],
+    *,
+    call_id: str,
+    fence: int,
+    outcome: Outcome,
+    input_tokens: int | None,
+    cached_tokens: int | None,
+    output_tokens: int | None,
+    retry_after_ms: int,
+    latency_ms: int,
+    headers: tuple[Figures, Figures] | None,
+    block_reason: str,
+    block_ms: int,
+) -> ScriptCall[replies.Settled]:
+    """Report what an admitted call came to. `headers` are what remains, and the limits; `keys` as for `admit`."""
+    args = _encoded(
+        call_id, fence, outcome, input_tokens, cached_tokens, output_tokens, retry_after_ms, latency_ms,
+        _encoded_headers(*headers) if headers else None, block_reason, block_ms,
+    )  # fmt: skip
+    return ScriptCall("settle", keys, args, replies.decode_settle)
+
+
+def release(keys: Sequence[str], *, at_most: int, wake_ms: int) -> ScriptCall[replies.Released]:
+    """Wake waiting calls that may start now."""
+    return ScriptCall("release", keys, _encoded(at_most, wake_ms), replies.decode_release)
+
+
+def configure(keys: Sequence[str], *, configuration: str, only_if_absent: bool) -> ScriptCall[bool]:
+    """Set a downstream's limits. False: newer ones are in force, and stay."""
+    return ScriptCall("configure", keys, _encoded(configuration, only_if_absent), bool)
+
+
+def control(keys: Sequence[str], *, operation: Operation, length_ms: int, reason: str) -> ScriptCall[bool]:
+    """Do what an operator asks for. False: the downstream was never called or configured."""
+    return ScriptCall("control", keys, _encoded(operation, length_ms, reason), bool)
+
+
+def due(index: str, *, at_most: int) -> ScriptCall[replies.Due]:
+    """Find the downstreams whose lines a steward should look at now."""
+    return ScriptCall("due", [index], _encoded(at_most), replies.decode_due)
+
+
+def gone(keys: Sequence[str], *, call_ids: Sequence[str]) -> ScriptCall[int]:
+    """Forget woken calls whose step does not wait any more. Returns how many were forgotten."""
+    return ScriptCall("gone", keys, _encoded(json.dumps(call_ids)), int)
+
+
+def status(keys: Sequence[str]) -> ScriptCall[DownstreamStatus | None]:
+    """Read how a downstream stands. None: it was never called or configured."""
+    return ScriptCall("status", keys, (), replies.decode_status)
+
+
+def _encoded(*values: str | float | None) -> tuple[Arg, ...]:
+    return tuple(map(_encode, values))
+
+
+def _encode(value: str | float | None) -> Arg:
+    """None as nothing, a bool as 0 or 1, a fraction in digits."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return int(value) if isinstance(value, bool) else value
+
+
+def _encoded_headers(remaining: Figures, limits: Figures) -> str:
+    parts = {"remaining": remaining, "limits": limits}
+    return json.dumps({part: {RESOURCES[name]: n for name, n in figures.items()} for part, figures in parts.items()})

@@ -96,7 +96,7 @@ class Dispatcher(Protocol):
 
 
 class Store(Protocol):
-    """The truth. Two keep the promises: `RedisStore` for the fleet, `MemoryStore` for tests without a server.
+    """The truth. `RedisStore` keeps it; tests without a server use the same store on a Redis in their own process.
 
     When the claim's fence is no longer current, a write changes nothing: it returns False, or LOST. Its `piggyback` is sent
     in any case.

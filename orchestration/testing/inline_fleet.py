@@ -1,4 +1,4 @@
-"""InlineFleet: a whole fleet in one thread, without a server: the real step machine over MemoryStore, time by hand."""
+"""InlineFleet: a whole fleet in one thread, without a server: the real store over a Redis in this process, time by hand."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import redis
+
 from midwatch.orchestration.admission.open_gate import OpenGate
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.agents.registry import Registry
 from midwatch.orchestration.client.handle import result_of
 from midwatch.orchestration.client.new_job import new_job
 from midwatch.orchestration.errors import ConfigError, ModelError
-from midwatch.orchestration.ports import Gate, Model
+from midwatch.orchestration.keyspace import Keyspace
+from midwatch.orchestration.ports import Clock, Gate, Model
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.steps.leases import Hold, LeaseKeeper
 from midwatch.orchestration.steps.runner import StepRunner
 from midwatch.orchestration.steps.services import Services
-from midwatch.orchestration.testing.local_operations import MemoryOperations
-from midwatch.orchestration.testing.local_store import MemoryStore
+from midwatch.orchestration.store.operations import Operations
+from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.orchestration.testing.manual_clock import ManualClock
 from midwatch.schemas.job import JobResult, JobStatus
 from midwatch.schemas.message import Message
 from midwatch.schemas.model import ModelReply, ModelRequest
-from midwatch.schemas.step import StepRef
+from midwatch.schemas.step import Priority, StepRef
 from midwatch.schemas.trace import TraceRecord
 
 MAX_STEPS = 10_000
@@ -57,15 +60,33 @@ class FunctionModel:
 
 
 class UnrenewedLeases(LeaseKeeper):
-    """No thread, no renewals: nobody else could take a step here, and time stands still while it runs."""
+    """No thread and no renewals: no other worker could take a step here, and time stands still while it runs."""
 
-    def __init__(self, store: MemoryStore) -> None:
-        super().__init__(store.renew, store.state.clock, store.lease_ms)
+    def __init__(self, store: RedisStore, clock: Clock) -> None:
+        super().__init__(store.renew, clock, store.lease_ms)
 
     @contextmanager
     def hold(self, claim: Claim, at_most_ms: int) -> Iterator[Hold]:
         """See `LeaseKeeper.hold`."""
         yield Hold(claim, 0, at_most_ms)
+
+
+class LocalDispatcher:
+    """`ports.Dispatcher` without a broker: published steps are appended to a queue in this process."""
+
+    def __init__(self, published: deque[StepRef]) -> None:
+        self._published = published
+
+    def publish(self, refs: Sequence[StepRef]) -> None:
+        """See `ports.Dispatcher.publish`."""
+        self._published.extend(refs)
+
+    def hand_off(self, priority: Priority) -> None:
+        """None: scripts push no messages."""
+
+    def message(self, ref: StepRef) -> bytes:
+        """Empty: it is never asked for, as there is no hand-off."""
+        return b""
 
 
 class InlineFleet:
@@ -92,15 +113,18 @@ class InlineFleet:
         self.model: Model = model if hasattr(model, "complete") else FunctionModel(model)  # type: ignore[assignment]
         self.published: deque[StepRef] = deque()
         """Steps on their way to a worker, next first."""
-        self.store = MemoryStore(self.clock, self.published.extend)
-        self.operations = MemoryOperations(self.store)
+        self.client = _connect(self.clock)
+        """The Redis of this fleet, for a test that must look at keys."""
+        keys, dispatcher = Keyspace("inline"), LocalDispatcher(self.published)
+        self.store = RedisStore(self.client, keys, dispatcher)
+        self.operations = Operations(self.client, keys, dispatcher)
         self.runner = StepRunner(
             Services(
                 store=self.store,
                 agents=Registry(agents),
                 model=lambda provider: self.model,
                 gate=gate or OpenGate(),
-                leases=UnrenewedLeases(self.store),
+                leases=UnrenewedLeases(self.store, self.clock),
                 clock=self.clock,
                 worker="inline",
                 rng=random.Random(seed),
@@ -156,3 +180,15 @@ class InlineFleet:
             refs, _ = self.operations.sweep(patience_ms=0, stale_ms=0, idle=(True, True))
         self.published.extend(dict.fromkeys(refs))
         return bool(self.published)
+
+
+def _connect(clock: Clock) -> redis.Redis:
+    """A new Redis in this process. It is imported here: a test that uses no fleet does not pay for fakeredis and Lua."""
+    try:
+        from midwatch.orchestration.testing.in_process_redis import connect
+    except ImportError as error:
+        raise ConfigError(
+            "a fleet in this process needs the packages fakeredis and lupa, which come with midwatch "
+            f"({error}); install them: pip install 'fakeredis[lua]'"
+        ) from error
+    return connect(clock)

@@ -1,8 +1,7 @@
-"""One bench for both stores: the store, its operations, what was published, and a way to let time pass."""
+"""One bench for both servers: the store, its operations, what was published, and a way to let time pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import redis as redis_py
@@ -14,8 +13,7 @@ from midwatch.orchestration.protocol.commits import CallRow, Ending, ResultCommi
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.redis_store import RedisStore
-from midwatch.orchestration.testing.local_operations import MemoryOperations
-from midwatch.orchestration.testing.local_store import MemoryStore
+from midwatch.orchestration.testing.in_process_redis import connect
 from midwatch.schemas.deadletter import DeadLetterRecord
 from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure, FailureKind
@@ -24,7 +22,8 @@ from midwatch.schemas.message import AssistantMessage, Text, ToolCall, ToolMessa
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import Defer, Park, StepRef
 from midwatch.schemas.trace import TraceRecord
-from tests.properties.two_stores import HOUR_MS, Recorder, Stopped, expire_in_memory, expire_in_redis, new_job
+from tests.properties.contents import HOUR_MS
+from tests.properties.two_servers import Recorder, Stopped, expire_step, new_job
 
 FAILURE = Failure(kind=FailureKind.PROVIDER_ERROR, detail="503 from the model")
 
@@ -32,22 +31,19 @@ FAILURE = Failure(kind=FailureKind.PROVIDER_ERROR, detail="503 from the model")
 class Bench:
     """A store under test, driven as workers and operators drive it."""
 
-    def __init__(
-        self,
-        store: Any,
-        operations: Any,
-        sent: Recorder,
-        expire: Callable[[StepRef], None],
-        outlive: Callable[[str], None],
-    ) -> None:
-        self.store: Store = store
-        self.operations = operations
-        self.sent = sent
-        self.expire = expire
-        """The lease of a step ends, or its due time comes."""
-        self.outlive = outlive
-        """The deadline of a job passes."""
+    def __init__(self, client: redis_py.Redis, prefix: str) -> None:
+        self.client, self.keys, self.sent = client, Keyspace(prefix), Recorder()
+        self.store: Store = RedisStore(client, self.keys, self.sent, lease_ms=HOUR_MS)
+        self.operations = Operations(client, self.keys, self.sent)
         self._nonces = 0
+
+    def expire(self, ref: StepRef) -> None:
+        """The lease of a step ends, or its due time comes."""
+        expire_step(self.client, self.keys, ref)
+
+    def outlive(self, job_id: str) -> None:
+        """The deadline of a job passes."""
+        self.client.hset(self.keys.job(self.operations.job(job_id).session_id, job_id), "deadline_ms", 1)
 
     def published(self) -> list[str]:
         """Steps published since last asked, as `job/step`."""
@@ -91,26 +87,13 @@ class Bench:
 
 
 def redis_bench(client: redis_py.Redis, prefix: str) -> Bench:
-    """RedisStore on a real server."""
-    keys, sent = Keyspace(prefix), Recorder()
-    operations = Operations(client, keys, sent)
-
-    def outlive(job_id: str) -> None:
-        client.hset(keys.job(operations.job(job_id).session_id, job_id), "deadline_ms", 1)
-
-    store = RedisStore(client, keys, sent, lease_ms=HOUR_MS)
-    return Bench(store, operations, sent, lambda ref: expire_in_redis(client, keys, ref), outlive)
+    """On a real server."""
+    return Bench(client, prefix)
 
 
-def memory_bench() -> Bench:
-    """MemoryStore."""
-    sent = Recorder()
-    store = MemoryStore(Stopped(), sent.publish, lease_ms=HOUR_MS)
-
-    def outlive(job_id: str) -> None:
-        store.state.jobs[job_id].update(deadline_ms=1)
-
-    return Bench(store, MemoryOperations(store), sent, lambda ref: expire_in_memory(store, ref), outlive)
+def in_process_bench() -> Bench:
+    """On the Redis in this process that `run_inline` uses."""
+    return Bench(connect(Stopped()), "inline")
 
 
 def trace_of(claim: Claim, outcome: str = "continue", step: str = "") -> TraceRecord:

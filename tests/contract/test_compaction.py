@@ -1,4 +1,4 @@
-"""What a store promises a compaction: both stores through one suite."""
+"""What a store promises a compaction: on both servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from midwatch.schemas.step import StepRef
 from tests.contract.store_bench import (
     Bench,
     ending_of,
-    memory_bench,
+    in_process_bench,
     redis_bench,
     results_of,
     trace_of,
@@ -31,10 +31,10 @@ MEMORY = Memory(
 )
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["in_process", "redis"])
 def bench(request: pytest.FixtureRequest) -> Bench:
-    if request.param == "memory":
-        return memory_bench()
+    if request.param == "in_process":
+        return in_process_bench()
     return redis_bench(request.getfixturevalue("redis"), request.getfixturevalue("prefix"))
 
 

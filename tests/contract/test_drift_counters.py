@@ -1,4 +1,4 @@
-"""Counters of drift: both stores through one suite; and the breaker of one worker knows what another one saw."""
+"""Counters of drift: on both servers; and the breaker of one worker knows what another one saw."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from midwatch.orchestration.drift.breaker import DriftBreaker
 from midwatch.orchestration.drift.counts import call_field, drift_rows, invalid_field
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.schemas.job import JobStatus
-from tests.contract.store_bench import Bench, ending_of, memory_bench, redis_bench, trace_of, turn_of
+from tests.contract.store_bench import Bench, ending_of, in_process_bench, redis_bench, trace_of, turn_of
 
 MODEL = "openai:gpt-5-2025-08-07"
 CALLED, REFUSED = call_field(MODEL, "book", 60_000), invalid_field(MODEL, "book", 60_000, "schema")
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["in_process", "redis"])
 def bench(request: pytest.FixtureRequest) -> Bench:
-    if request.param == "memory":
-        return memory_bench()
+    if request.param == "in_process":
+        return in_process_bench()
     return redis_bench(request.getfixturevalue("redis"), request.getfixturevalue("prefix"))
 
 

@@ -21,7 +21,7 @@ from midwatch.workers.process.steward import Steward
 from midwatch.workers.settings import Settings
 from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
 from tests.contract.store_bench import ending_of, trace_of
-from tests.properties.two_stores import expire_in_redis, new_job
+from tests.properties.two_servers import expire_step, new_job
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_step_that_is_published_already_keeps_its_place(fleet: Fleet) -> None:
     """It asked again by itself, and its message lies in a queue, when its turn comes: it is woken, not gone."""
     fleet.bench.admitted(fleet.bench.call("now"))
     first, second = fleet.waits("first"), fleet.waits("second")
-    expire_in_redis(fleet.client.store.client, fleet.client.operations.keys, first)
+    expire_step(fleet.client.store.client, fleet.client.operations.keys, first)
     fleet.steward.sweep()
     assert (fleet.owed(first), fleet.owed(second)) == (True, False)
     fleet.sweep(1)

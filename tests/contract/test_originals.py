@@ -1,5 +1,5 @@
 """What a store promises of originals (archived groups, whole results): given back, the oldest let go, none outliving its session
-or shorter lived than it: both stores through one suite, and what only a server can show."""
+or shorter lived than it: on both servers, and what only a server can show."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from midwatch.orchestration.keyspace import HELD_S, KEPT_S
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.memory import Memory
-from tests.contract.store_bench import Bench, ending_of, memory_bench, redis_bench, trace_of
+from tests.contract.store_bench import Bench, ending_of, in_process_bench, redis_bench, trace_of
 from tests.contract.test_compaction import again, began, go_on, talk, without_group
 from tests.unit.claims import tool_call
 
 ORIGINAL_BYTES = 1_000
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["in_process", "redis"])
 def bench(request: pytest.FixtureRequest) -> Bench:
     """A store that keeps ten originals of a thousand bytes for each session."""
-    if request.param == "memory":
-        bench = memory_bench()
+    if request.param == "in_process":
+        bench = in_process_bench()
     else:
         bench = redis_bench(request.getfixturevalue("redis"), request.getfixturevalue("prefix"))
     bench.store.originals_bytes = 10 * ORIGINAL_BYTES

@@ -31,7 +31,8 @@ from midwatch.workers.bench.context.replay import Unrenewed
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.process.runtime import SystemClock
 from tests.contract.store_bench import ending_of, results_of, trace_of, turn_of
-from tests.properties.two_stores import HOUR_MS, Recorder, new_job
+from tests.properties.contents import HOUR_MS
+from tests.properties.two_servers import Recorder, new_job
 
 MODEL = "scripted:m-1"
 OK = Report(usage=Usage(input_tokens=10, output_tokens=5))

@@ -1,4 +1,4 @@
-"""How jobs end, and what operators do to them: both stores through one suite."""
+"""How jobs end, and what operators do to them: on both servers."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from tests.contract.store_bench import (
     FAILURE,
     Bench,
     ending_of,
-    memory_bench,
+    in_process_bench,
     not_now,
     redis_bench,
     results_of,
     trace_of,
     turn_of,
 )
-from tests.properties.two_stores import HOUR_MS, new_job
+from tests.properties.contents import HOUR_MS
+from tests.properties.two_servers import new_job
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["in_process", "redis"])
 def bench(request: pytest.FixtureRequest) -> Bench:
-    if request.param == "memory":
-        return memory_bench()
+    if request.param == "in_process":
+        return in_process_bench()
     return redis_bench(request.getfixturevalue("redis"), request.getfixturevalue("prefix"))
 
 

@@ -22,7 +22,7 @@ from midwatch.schemas.model import ModelReply, Stop, Usage
 from midwatch.testing import ScriptedModel, call
 from midwatch.workers.bench.context.replay import Unrenewed
 from midwatch.workers.process.runtime import SystemClock
-from tests.properties.two_stores import Recorder, new_job
+from tests.properties.two_servers import Recorder, new_job
 
 
 @tool(inline=True, idempotent=True)

@@ -20,7 +20,7 @@ from midwatch.schemas.message import ToolMessage
 from midwatch.schemas.step import Priority, StepRef
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from tests.contract.store_bench import ending_of, redis_bench, results_of, trace_of, turn_of
-from tests.properties.two_stores import Recorder, new_job
+from tests.properties.two_servers import Recorder, new_job
 
 
 @pytest.fixture

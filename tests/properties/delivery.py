@@ -10,6 +10,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import redis as redis_py
+
 from midwatch import Agent, ToolContext, tool
 from midwatch.orchestration.admission.open_gate import OpenGate
 from midwatch.orchestration.agents.registry import Registry
@@ -21,14 +23,13 @@ from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.records import ref_of
 from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.orchestration.testing.inline_fleet import UnrenewedLeases
-from midwatch.orchestration.testing.local_operations import MemoryOperations
-from midwatch.orchestration.testing.local_store import MemoryStore
 from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.message import AssistantMessage
 from midwatch.schemas.model import ModelReply, ModelRequest
 from midwatch.schemas.step import StepRef
 from midwatch.testing import ScriptedModel, call
-from tests.properties.two_stores import HOUR_MS, Recorder, Stopped, expire_in_memory, expire_in_redis
+from tests.properties.contents import HOUR_MS
+from tests.properties.two_servers import Recorder, Stopped, expire_step
 
 WRITES = ("claim", "commit_turn", "commit_results", "finish", "defer")
 
@@ -138,7 +139,7 @@ class BadFleet:
     """Workers over one store, whose messages repeat and whose workers die."""
 
     def __init__(
-        self, lent: tuple[Any, str] | None, *, copies: int = 1, deaths: set[tuple[int, bool]], seed: int = 0
+        self, lent: tuple[redis_py.Redis, str], *, copies: int = 1, deaths: set[tuple[int, bool]], seed: int = 0
     ) -> None:
         self.world = World()
         self.agent = self.world.agent()
@@ -146,16 +147,11 @@ class BadFleet:
         self.random = random.Random(seed)
         self.losses = 0
         self._depth = 0
-        self.memory = MemoryStore(Stopped(), self.network.publish, lease_ms=HOUR_MS)
-        self.leases = UnrenewedLeases(self.memory)
-        if lent is None:
-            self.store: Any = self.memory
-            self.operations: Any = MemoryOperations(self.memory)
-        else:
-            self.client, prefix = lent
-            self.keys = Keyspace(prefix)
-            self.store = RedisStore(self.client, self.keys, self.network, lease_ms=HOUR_MS)
-            self.operations = Operations(self.client, self.keys, self.network)
+        self.client, prefix = lent
+        self.keys = Keyspace(prefix)
+        self.store = RedisStore(self.client, self.keys, self.network, lease_ms=HOUR_MS)
+        self.operations = Operations(self.client, self.keys, self.network)
+        self.leases = UnrenewedLeases(self.store, Stopped())
         self.mortal = Mortal(self.store, deaths)
         self.runner = self.hire()
 
@@ -215,12 +211,8 @@ class BadFleet:
 
     def pass_time(self) -> None:
         """Every lease ends, every due time comes; the steward looks."""
-        if self.store is self.memory:
-            for ref in list(self.memory.state.due):
-                expire_in_memory(self.memory, ref)
-        else:
-            for p in range(PARTITIONS):
-                for entry in self.client.zrange(self.keys.index(p, "due"), 0, -1):
-                    expire_in_redis(self.client, self.keys, ref_of(entry))
+        for p in range(PARTITIONS):
+            for entry in self.client.zrange(self.keys.index(p, "due"), 0, -1):
+                expire_step(self.client, self.keys, ref_of(entry))
         refs, _ = self.operations.sweep(patience_ms=0, stale_ms=0, idle=(True, True))
         self.network.publish(list(dict.fromkeys(refs)))

@@ -8,13 +8,16 @@ from contextlib import contextmanager
 from itertools import product
 
 import pytest
+import redis as redis_py
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midwatch.orchestration.steps.tool_step import UNKNOWN_EFFECT
+from midwatch.orchestration.testing.in_process_redis import connect
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.message import AssistantMessage, ToolMessage
 from tests.properties.delivery import SCRIPT, BadFleet
+from tests.properties.two_servers import Stopped
 
 CALLS = {
     "1.0": "look_up", "1.1": "charge", "1.2": "note", "1.3": "note", "2.0": "charge", "2.1": "look_up",
@@ -24,20 +27,20 @@ WRITES = 18
 
 
 @contextmanager
-def in_memory() -> Iterator[None]:
-    yield None
+def in_process() -> Iterator[tuple[redis_py.Redis, str]]:
+    yield connect(Stopped()), "inline"
 
 
 @pytest.fixture(scope="module")
 def lenders(server, connect_redis, lend_prefix):
-    """Give what a BadFleet is built on: nothing, or a client and a fresh prefix, checked for leaks afterwards."""
+    """Give what a BadFleet is built on: a client, and a fresh prefix, which on the server is checked for leaks afterwards."""
 
     @contextmanager
     def in_redis():
         with lend_prefix() as prefix:
             yield connect_redis(server.url), prefix
 
-    return in_memory, in_redis
+    return in_process, in_redis
 
 
 def check_effects(fleet: BadFleet) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The step machine under any order of events: both stores do the same, and nothing is lost or doubled."""
+"""The step machine under any order of events: both servers do the same, and nothing is lost or doubled."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal, RowState
+from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.commits import CallRow, Ending, ResultCommit, TurnCommit
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
-from midwatch.orchestration.testing.local_state import JobState
 from midwatch.schemas.deadletter import DeadLetterRecord
 from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure, FailureKind
@@ -31,7 +30,8 @@ from midwatch.schemas.message import AssistantMessage, NoteMessage, Text, ToolCa
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import Defer, Park, Priority, StepKind, StepRef
 from midwatch.schemas.trace import TraceRecord
-from tests.properties.two_stores import HOUR_MS, TwoStores, new_job
+from tests.properties.contents import HOUR_MS, JobState, SessionState, State
+from tests.properties.two_servers import Claims, TwoServers, new_job
 
 FAILURE = Failure(kind=FailureKind.PROVIDER_ERROR, detail="503")
 USAGE = Usage(input_tokens=100, cached_tokens=60, output_tokens=7, reasoning_tokens=2)
@@ -63,7 +63,7 @@ def event(**strategies: Any) -> Callable[[Callable[..., None]], Any]:
 
 
 def trace_of(claim: Claim, outcome: str) -> TraceRecord:
-    """A record without moments, so that both stores get the same."""
+    """A record without moments, so that both servers get the same."""
     kind, attempt = claim.ref.kind, claim.attempt
     return TraceRecord(
         step=claim.ref.step, kind=kind, attempt=attempt, outcome=outcome, started_ms=0, ended_ms=1, worker="w"
@@ -82,7 +82,8 @@ def turn_commit(claim: Claim, inline: list[bool], refused: int) -> TurnCommit:
     )
     record = trace_of(claim, "continue")
     numbers = {"tool_calls": len(rows), "invalid_calls": refused, "children": len(rows) % 2}
-    return TurnCommit(messages=(said, *answers, *note), calls=rows, usage=USAGE, trace=record, **numbers)
+    drift = ("calls|m-1|tool_0|10k-50k|",) * len(rows)
+    return TurnCommit(messages=(said, *answers, *note), calls=rows, usage=USAGE, trace=record, drift=drift, **numbers)
 
 
 def answer(claim: Claim, ordinal: int, tool: str, content: str) -> ToolMessage:
@@ -128,12 +129,13 @@ class StepMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._loan = self.lend_prefix()
-        self.stores = TwoStores(self.client, self._loan.__enter__())
-        self.state = self.stores.memory.state
-        self.claims: list[tuple[Claim, Claim]] = []
+        self.servers = TwoServers(self.client, self._loan.__enter__())
+        self.both = self.servers.both
+        self.claims: list[Claims] = []
         self.inline: dict[int, list[StepRef]] = {}
         self.seen: list[StepRef] = []
         self.cancelled: set[str] = set()
+        self.rewritten: set[str] = set()
         self.nonces = 0
 
     def teardown(self) -> None:
@@ -144,6 +146,11 @@ class StepMachine(RuleBasedStateMachine):
             raise
         self._loan.__exit__(None, None, None)
 
+    @property
+    def state(self) -> State:
+        """What both servers hold, by the fences of the one in this process."""
+        return self.servers.state
+
     # --- choosing
 
     def job(self, pick: int) -> str:
@@ -152,35 +159,32 @@ class StepMachine(RuleBasedStateMachine):
 
     def step(self, pick: int) -> StepRef:
         """Mostly a step that is published; now and then one that is long over."""
-        open_steps = [job.ref(step) for job in self.state.jobs.values() for step in job.steps()]
         published = sorted({*self.state.owed, *self.state.due}, key=str)
-        steps = [*published * 3, *open_steps, *self.seen[-5:]]
+        steps = [*published * 3, *(ref for ref, _ in self.state.open_steps()), *self.seen[-5:]]
         need(steps)
         return steps[pick % len(steps)]
 
-    def claimed(self, pick: int, kind: StepKind | None = None) -> tuple[int, Claim, Claim]:
+    def claimed(self, pick: int, kind: StepKind | None = None) -> tuple[int, Claims]:
         """Mostly one that still holds its step; now and then one whose step went on without it."""
-        fitting = [pair for pair in self.claims if kind is None or pair[0].ref.kind is kind]
-        current = [pair for pair in fitting if self.holds(pair[1]) or self.inline_held(pair)]
+        fitting = [place for place, pair in enumerate(self.claims) if kind is None or pair.local.ref.kind is kind]
+        current = [place for place in fitting if self.holds(self.claims[place]) or self.inline_held(place)]
         pool = current * 4 + fitting[-4:]
         need(pool and (current or pick % 5 == 0))
-        pair = pool[pick % len(pool)]
-        return self.claims.index(pair), *pair
+        place = pool[pick % len(pool)]
+        return place, self.claims[place]
 
-    def inline_held(self, pair: tuple[Claim, Claim]) -> list[StepRef]:
-        refs = self.inline.get(self.claims.index(pair), [])
-        return [ref for ref in refs if self.state.held(pair[1], ref)]
+    def inline_held(self, place: int) -> list[StepRef]:
+        return [ref for ref in self.inline.get(place, []) if self.state.held(self.claims[place].local, ref)]
 
-    def holds(self, model: Claim) -> bool:
-        return self.state.held(model) is not None
+    def holds(self, claims: Claims) -> bool:
+        return self.state.held(claims.local)
 
     # --- what happens
 
     @initialize()
     def two_jobs(self):
         for number in (0, 1):
-            job = new_job(f"job-{number}", f"s{number}")
-            self.stores.both("enqueue", (job,), (job,))
+            self.both("enqueue", new_job(f"job-{number}", f"s{number}"))
 
     @event(
         session=st.sampled_from(["s0", "s1"]),
@@ -192,8 +196,7 @@ class StepMachine(RuleBasedStateMachine):
     )
     def enqueue(self, session, number, policy, priority, max_steps, named):
         fields = {"on_busy": policy, "priority": priority, "max_steps": max_steps}
-        job = new_job(f"job-{number}", session, agent_version="" if named else "v1", **fields)
-        self.stores.both("enqueue", (job,), (job,))
+        self.both("enqueue", new_job(f"job-{number}", session, agent_version="" if named else "v1", **fields))
 
     @event(pick=picks, again=st.booleans(), worker=st.integers(0, 1))
     def claim(self, pick, again, worker):
@@ -204,155 +207,189 @@ class StepMachine(RuleBasedStateMachine):
     def claim_what_is_owed(self, pick, worker):
         self.take(sorted(self.state.owed, key=str)[pick % len(self.state.owed)], False, worker)
 
-    def take(self, ref, again, worker):
+    def take(self, ref, again=False, worker=0):
         self.seen.append(ref)
         row = self.state.jobs[ref.job_id].rows.get(ref.step)
-        leased = row is not None and row.state is RowState.STARTED and row.until_ms > 1
+        leased = row is not None and row.state == "started" and row.until_ms > 1
         same = again and row is not None and row.nonce
         self.nonces += 1
-        nonce = row.nonce if same else f"n{self.nonces}"
-        real, model = self.stores.both("claim", (ref, nonce), (ref, nonce), worker)
-        if isinstance(real, ClaimRefusal):
-            return
+        claims = self.servers.take(ref, row.nonce if same else f"n{self.nonces}", worker)
+        if isinstance(claims, ClaimRefusal):
+            return None
         assert same or not leased, f"{ref.step} was claimed while somebody holds it"
-        assert real.ending == "cancelled" or ref.job_id not in self.cancelled, "a cancelled job started something"
-        self.claims.append((real, model))
+        assert claims.local.ending == "cancelled" or ref.job_id not in self.cancelled, (
+            "a cancelled job started something"
+        )
+        self.claims.append(claims)
+        return claims
 
     @precondition(lambda self: self.claims)
     @event(pick=picks)
     def renew(self, pick):
-        _, real, model = self.claimed(pick)
-        self.stores.both("renew", (real,), (model,))
+        _, claims = self.claimed(pick)
+        self.both("renew", claims)
 
     @precondition(lambda self: self.claims)
     @event(pick=picks, inline=st.lists(st.booleans(), max_size=4), refused=st.integers(0, 1))
     def commit_turn(self, pick, inline, refused):
-        place, real, model = self.claimed(pick, StepKind.MODEL)
-        need(not real.ending)
-        held, commit = self.holds(model), turn_commit(real, inline, refused)
-        again = self.stores.memory.state.jobs[model.ref.job_id].committed == (model.ref.step, model.fence)
-        answers = self.stores.both("commit_turn", (real, commit), (model, commit))
-        assert (answers[0] is not TurnCommitted.LOST) == (held or again), (
+        place, claims = self.claimed(pick, StepKind.MODEL)
+        need(not claims.local.ending)
+        held, commit, claim = self.holds(claims), turn_commit(claims.local, inline, refused), claims.local
+        again = self.state.jobs[claim.ref.job_id].committed == f"{claim.ref.step}|{claim.fence}"
+        answer = self.both("commit_turn", claims, commit)
+        assert (answer is not TurnCommitted.LOST) == (held or again), (
             "a stale fence committed, or a current one did not"
         )
         if held:
-            self.inline[place] = [real.ref.call(row.ordinal) for row in commit.calls if row.started]
+            self.inline[place] = [claim.ref.call(row.ordinal) for row in commit.calls if row.started]
 
     @precondition(lambda self: self.claims)
     @event(pick=picks, part=st.integers(1, 4))
     def commit_results(self, pick, part):
-        place, real, model = self.claimed(pick)
-        inline = self.inline_held((real, model)) or self.inline.get(place, [])
-        refs = inline[:part] if real.ref.kind is StepKind.MODEL else [real.ref]
-        need(refs and not real.ending)
-        held = [self.state.held(model, ref) is not None for ref in refs]
-        commit = results_commit(real, refs)
-        answers = self.stores.both("commit_results", (real, commit), (model, commit))
-        assert answers[0] == all(held)
+        place, claims = self.claimed(pick)
+        inline, claim = self.inline_held(place) or self.inline.get(place, []), claims.local
+        refs = inline[:part] if claim.ref.kind is StepKind.MODEL else [claim.ref]
+        need(refs and not claim.ending)
+        held = [self.state.held(claim, ref) for ref in refs]
+        assert self.both("commit_results", claims, results_commit(claim, refs)) == all(held)
 
     @precondition(lambda self: self.claims)
     @event(pick=picks, counts=st.booleans())
     def defer(self, pick, counts):
-        _, real, model = self.claimed(pick)
-        held = self.holds(model)
+        _, claims = self.claimed(pick)
+        held = self.holds(claims)
         defer = Defer(after_ms=HOUR_MS, reason='busy: "soon"', counts_as_attempt=counts)
-        args = (defer, trace_of(real, "defer"))
-        assert self.stores.both("defer", (real, *args), (model, *args))[0] == held
+        assert self.both("defer", claims, defer, trace_of(claims.local, "defer")) == held
 
     @precondition(lambda self: self.claims)
     @event(pick=picks)
     def park(self, pick):
-        _, real, model = self.claimed(pick)
-        need(not real.ending)
-        held, args = (
-            self.holds(model),
-            (Park(question="May it?", reason=ParkReason.TOOL_APPROVAL), trace_of(real, "park")),
-        )
-        assert self.stores.both("park", (real, *args), (model, *args))[0] == held
+        _, claims = self.claimed(pick)
+        need(not claims.local.ending)
+        self.put_aside(claims)
+
+    def put_aside(self, claims, reason=ParkReason.TOOL_APPROVAL):
+        held, park = self.holds(claims), Park(question="May it?", reason=reason)
+        assert self.both("park", claims, park, trace_of(claims.local, "park")) == held
+
+    @event(pick=picks)
+    def every_call_of_a_turn_is_parked(self, pick):
+        """A turn whose calls all need an approval: several questions are open at once."""
+        job = self.state.jobs[self.job(pick)]
+        calls = [
+            step for step, row in job.rows.items() if row.has_call and row.state == "pending" and row.until_ms <= 1
+        ]
+        need(len(calls) > 1 and not job.cancelled)
+        for step in calls:
+            claims = self.take(job.ref(step))
+            if claims and not claims.local.ending:
+                self.put_aside(claims)
+
+    @event(pick=picks, asks=st.booleans())
+    def a_worker_vanishes_in_a_tool(self, pick, asks):
+        """The next worker knows that an effect may have happened; it asks a human, or goes on."""
+        steps = [ref for ref, row in self.state.open_steps() if row.has_call and row.state == "started"]
+        need(steps)
+        ref = steps[pick % len(steps)]
+        self.servers.expire(ref)
+        claims = self.take(ref)
+        need(claims)
+        assert claims.local.interrupted, "an effect may have happened, and the next worker does not know"
+        if asks and not claims.local.ending:
+            self.put_aside(claims, ParkReason.UNKNOWN_EFFECT)
 
     @precondition(lambda self: self.claims)
     @event(pick=picks)
     def wait_for_child(self, pick):
-        _, real, model = self.claimed(pick, StepKind.TOOL)
-        need(not real.ending)
-        assert self.stores.both("wait_for_child", (real, HOUR_MS), (model, HOUR_MS))[0] == self.holds(model)
+        _, claims = self.claimed(pick, StepKind.TOOL)
+        need(not claims.local.ending)
+        held = self.holds(claims)
+        assert self.both("wait_for_child", claims, HOUR_MS) == held
 
     @precondition(lambda self: self.claims)
     @event(pick=picks, status=st.sampled_from([JobStatus.COMPLETED, JobStatus.DEAD_LETTERED, JobStatus.DEAD_LETTERED]))
     def finish(self, pick, status):
-        _, real, model = self.claimed(pick)
-        need(real.ending or pick % 3 == 0)
+        _, claims = self.claimed(pick)
+        claim = claims.local
+        need(claim.ending or pick % 3 == 0)
         forced = {"cancelled": JobStatus.CANCELLED, "timed_out": JobStatus.TIMED_OUT}
-        if real.ending:
-            status = forced.get(real.ending, JobStatus.DEAD_LETTERED)
-        need(status is not JobStatus.COMPLETED or real.ref.kind is StepKind.MODEL)
-        held, args = self.holds(model), (ending_of(real, status), trace_of(real, status.value))
-        assert self.stores.both("finish", (real, *args), (model, *args))[0] == held
+        if claim.ending:
+            status = forced.get(claim.ending, JobStatus.DEAD_LETTERED)
+        need(status is not JobStatus.COMPLETED or claim.ref.kind is StepKind.MODEL)
+        held = self.holds(claims)
+        assert self.both("finish", claims, ending_of(claim, status), trace_of(claim, status.value)) == held
 
     @precondition(lambda self: self.claims)
     @event(pick=picks)
     def set_limits(self, pick):
-        _, real, model = self.claimed(pick)
-        limits = {"agent_version": "v2", "max_steps": 4, "timeout_ms": HOUR_MS}
-        self.stores.both("set_limits", (real,), (model,), **limits)
+        _, claims = self.claimed(pick)
+        self.both("set_limits", claims, agent_version="v2", max_steps=4, timeout_ms=HOUR_MS)
 
     @event(pick=picks)
     def cancel(self, pick):
         need(pick % 4 == 0)
         job_id = self.job(pick)
-        if self.stores.both("cancel", (job_id,), (job_id,))[0]:
+        if self.both("cancel", job_id):
             self.cancelled.add(job_id)
 
     @event(pick=picks)
     def replay(self, pick):
-        job_id = [*self.state.letters, self.job(pick)][pick % 2 and -1]
-        if self.stores.both("replay", (job_id,), (job_id,), max_steps=3)[0]:
-            assert self.stores.both("replay", (job_id,), (job_id,), max_steps=3)[0] is False, "a second replay did it"
+        job_id = [*sorted(self.state.letters), self.job(pick)][pick % 2 and -1]
+        if self.both("replay", job_id, max_steps=3):
+            assert self.both("replay", job_id, max_steps=3) is False, "a second replay did it"
 
     @event(pick=picks)
     def discard(self, pick):
         need(pick % 4 == 0)
-        job_id = self.job(pick)
-        self.stores.both("discard", (job_id,), (job_id,))
+        self.both("discard", self.job(pick))
 
     @event(pick=picks, approve=st.booleans())
     def decide(self, pick, approve):
-        job_id = self.job(pick)
-        need(self.state.jobs[job_id].record.status is JobStatus.PARKED or pick % 4 == 0)
+        parked = [job_id for job_id, job in self.state.jobs.items() if job.parked()]
+        job_id = parked[pick % len(parked)] if parked else self.job(pick)
+        need(parked or pick % 4 == 0)
         steps = [*self.state.jobs[job_id].parked(), None]
-        step = steps[pick % len(steps)]
-        self.stores.both("decide", (job_id, step), (job_id, step), approve=approve, reason="because")
+        self.both("decide", job_id, steps[pick % len(steps)], approve=approve, reason="because | of it")
 
     @event(everything=st.booleans())
     def sweep(self, everything):
-        patience_ms = 0 if everything else HOUR_MS
-        real, _ = self.stores.both("sweep", (), (), patience_ms=patience_ms, stale_ms=HOUR_MS, idle=(True, True))
-        assert real is not None
+        self.both("sweep", patience_ms=0 if everything else HOUR_MS, stale_ms=HOUR_MS, idle=(True, True))
 
     @event(pick=picks)
     def time_passes(self, pick):
-        steps = [job.ref(step) for job in self.state.jobs.values() for step in job.steps() if job.rows[step].until_ms]
+        steps = [ref for ref, row in self.state.open_steps() if row.until_ms]
         need(steps)
-        self.stores.expire(steps[pick % len(steps)])
+        self.servers.expire(steps[pick % len(steps)])
 
     @precondition(lambda self: len(self.claims) > 8)
     @event(pick=picks)
     def deadline_passes(self, pick):
         need(pick % 3 == 0)
-        self.stores.outlive(self.job(pick))
+        job_id = self.job(pick)
+        need(self.state.jobs[job_id].record.deadline_ms is not None)
+        self.servers.outlive(job_id)
+
+    @event(pick=picks)
+    def a_later_release_writes(self, pick):
+        """Fields that this release does not know are kept and hurt nothing."""
+        job_id = self.job(pick)
+        need(job_id not in self.rewritten)
+        self.rewritten.add(job_id)
+        self.servers.add_fields(job_id)
 
     # --- what holds at every moment
 
     @invariant()
     def no_step_is_lost(self):
-        for job in self.state.jobs.values():
-            if job.record.status in (JobStatus.RUNNING, JobStatus.PARKED):
-                assert job.rows, f"{job.record.job_id} runs and has no step"
+        for job_id, job in self.state.jobs.items():
+            status, session = job.record.status, self.state.sessions[job.record.session_id]
+            if status in (JobStatus.RUNNING, JobStatus.PARKED):
+                assert job.rows, f"{job_id} runs and has no step"
                 for step, row in job.rows.items():
                     found = job.ref(step) in self.state.due or job.ref(step) in self.state.owed
-                    assert found or row.state is RowState.PARKED, f"{step} ({row.state}) of {job.record.job_id} is lost"
-            if job.record.status is JobStatus.QUEUED and self.state.session(job).active == job.record.job_id:
-                assert job.ref("1") in self.state.owed, f"{job.record.job_id} is active and never begins"
+                    assert found or row.state == "parked", f"{step} ({row.state}) of {job_id} is lost"
+            if status is JobStatus.QUEUED and session.active == job_id:
+                assert job.ref("1") in self.state.owed, f"{job_id} is active and never begins"
 
     @invariant()
     def what_is_over_owes_nothing(self):
@@ -366,44 +403,40 @@ class StepMachine(RuleBasedStateMachine):
     @invariant()
     def every_dead_job_has_its_letter(self):
         dead = {job_id for job_id, job in self.state.jobs.items() if job.record.status is JobStatus.DEAD_LETTERED}
-        assert set(self.state.letters) == {job_id for job_id in dead if not self.state.jobs[job_id].discarded}
+        assert self.state.letters == {job_id for job_id in dead if not self.state.jobs[job_id].discarded}
 
     @invariant()
     def open_counts_the_calls_without_result(self):
         for job in self.state.jobs.values():
-            assert job.record.open_calls == sum(row.call is not None for row in job.rows.values())
+            assert job.record.open_calls == sum(row.has_call for row in job.rows.values())
 
     @invariant()
     def every_call_has_one_result_and_groups_are_whole(self):
-        for session in self.state.sessions.values():
-            log = session.conversation()
-            groups = [message.group for message in log]
+        for session_id, session in self.state.sessions.items():
+            groups = [message.group for message in session.log]
             assert groups == sorted(groups), "a group is torn apart"
-            results = Counter((m.group, m.ordinal) for m in log if isinstance(m, ToolMessage))
+            results = Counter((m.group, m.ordinal) for m in session.log if isinstance(m, ToolMessage))
             assert not results or max(results.values()) == 1, "a call has two results"
-            turns = [message for message in log if isinstance(message, AssistantMessage)]
-            unfinished = {
-                (session.groups, self.ordinal(job, step)) for job in self.jobs_of(session) for step in job.rows
-            }
+            turns = [message for message in session.log if isinstance(message, AssistantMessage)]
+            unfinished = self.unfinished(session_id, session)
             for turn in turns:
                 for ordinal, _ in enumerate(turn.tool_calls):
                     place = (turn.group, ordinal)
                     assert (place in results) != (place in unfinished), f"call {place} has no result, or one too many"
 
-    def jobs_of(self, session):
-        return [job for job in self.state.jobs.values() if self.state.session(job) is session]
+    def unfinished(self, session_id: str, session: SessionState) -> set[tuple[int, int | None]]:
+        """Calls without a result, by group and ordinal."""
+        return {(session.groups, job.ref(step).ordinal) for job in self.jobs_of(session_id) for step in job.rows}
 
-    @staticmethod
-    def ordinal(job: JobState, step: str) -> int:
-        ordinal = job.ref(step).ordinal
-        return -1 if ordinal is None else ordinal
+    def jobs_of(self, session_id: str) -> list[JobState]:
+        return [job for job in self.state.jobs.values() if job.record.session_id == session_id]
 
     @invariant()
     def a_session_runs_one_job_at_a_time(self):
-        for session in self.state.sessions.values():
+        for session_id, session in self.state.sessions.items():
             begun = [
                 job.record.job_id
-                for job in self.jobs_of(session)
+                for job in self.jobs_of(session_id)
                 if job.record.status in (JobStatus.RUNNING, JobStatus.PARKED, JobStatus.DEAD_LETTERED)
                 and not job.discarded
             ]
@@ -420,43 +453,48 @@ class StepMachine(RuleBasedStateMachine):
     def drain(self):
         """Every job can be brought to an end, whatever was done before: nothing hangs, nothing is stuck."""
         for _ in range(200):
-            unfinished = [job for job in self.state.jobs.values() if job.rows or job.record.status is JobStatus.QUEUED]
+            unfinished = [
+                job_id for job_id, job in self.state.jobs.items() if job.rows or job.record.status is JobStatus.QUEUED
+            ]
             if not unfinished:
                 break
-            for job in unfinished:
-                job_id = job.record.job_id
-                for step in list(job.rows):
-                    if job.rows[step].state is RowState.PARKED:
-                        self.stores.both("decide", (job_id, step), (job_id, step), approve=True)
-                    elif job.rows[step].until_ms > 1:
-                        self.stores.expire(job.ref(step))
-                if job.record.status is JobStatus.DEAD_LETTERED:
-                    self.stores.both("discard", (job_id,), (job_id,))
-            real, _ = self.stores.both("sweep", (), (), patience_ms=0, stale_ms=0, idle=(True, True))
-            for ref in dict.fromkeys(real[0]):
+            for job_id in unfinished:
+                self.let_go_on(job_id)
+            refs, _ = self.both("sweep", patience_ms=0, stale_ms=0, idle=(True, True))
+            for ref in dict.fromkeys(refs):
                 self.finish_step(ref)
-        left = {job.record.job_id: job.record.status for job in self.state.jobs.values() if not job.record.status.ended}
+        left = {job_id: job.record.status for job_id, job in self.state.jobs.items() if not job.record.status.ended}
         assert not left, f"never ended: {left}"
+
+    def let_go_on(self, job_id: str) -> None:
+        """Humans decide, leases end, dead letters are given up."""
+        job = self.state.jobs[job_id]
+        for step, row in job.rows.items():
+            if row.state == "parked":
+                self.both("decide", job_id, step, approve=True)
+            elif row.until_ms > 1:
+                self.servers.expire(job.ref(step))
+        if job.record.status is JobStatus.DEAD_LETTERED:
+            self.both("discard", job_id)
 
     def finish_step(self, ref: StepRef):
         self.nonces += 1
-        real, model = self.stores.both("claim", (ref, f"n{self.nonces}"), (ref, f"n{self.nonces}"))
-        if isinstance(real, ClaimRefusal):
+        claims = self.servers.take(ref, f"n{self.nonces}")
+        if isinstance(claims, ClaimRefusal):
             return
-        if ref.kind is StepKind.TOOL and not real.ending:
-            commit = results_commit(real, [ref])
-            self.stores.both("commit_results", (real, commit), (model, commit))
+        claim = claims.local
+        if ref.kind is StepKind.TOOL and not claim.ending:
+            self.both("commit_results", claims, results_commit(claim, [ref]))
             return
-        status = JobStatus.CANCELLED if real.ending == "cancelled" else JobStatus.COMPLETED
-        args = (ending_of(real, status), trace_of(real, status.value))
-        self.stores.both("finish", (real, *args), (model, *args))
+        status = JobStatus.CANCELLED if claim.ending == "cancelled" else JobStatus.COMPLETED
+        self.both("finish", claims, ending_of(claim, status), trace_of(claim, status.value))
 
 
 def test_any_order_of_events_keeps_every_promise(redis, lend_prefix):
-    """Claims, commits, retries, parking, cancelling, replays, dead workers and stale ones, in any order.
+    """Claims, commits, retries, parking, decisions, cancelling, replays, dead workers and stale ones, in any order.
 
-    Both stores agree after every event, no step is lost or done twice, every call gets one result, and every
-    job can still be brought to an end.
+    The Redis in this process and the server agree after every event, in answers and in every key; no step is lost or
+    done twice, every call gets one result, and every job can still be brought to an end.
     """
 
     class Machine(StepMachine):

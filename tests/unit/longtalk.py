@@ -10,6 +10,7 @@ from midwatch import Agent, ContextBudget, tool
 from midwatch.orchestration.errors import ModelError
 from midwatch.orchestration.tools.declaration import Tool
 from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import AssistantMessage, NoteMessage, Part, Text, ToolCall, ToolMessage, UserMessage
 from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
 from midwatch.schemas.step import StepKind
@@ -135,12 +136,12 @@ class Talk:
     @property
     def compactions(self) -> int:
         """That were committed."""
-        return self.fleet.store.state.counters["compactions"]
+        return self.fleet.operations.counters().get("compactions", 0)
 
     @property
-    def session(self) -> Any:
-        """What the store holds of the conversation."""
-        return self.fleet.store.state.sessions["s1"]
+    def memory(self) -> Memory | None:
+        """What stands for the groups that were compacted."""
+        return self.fleet.operations.memory("s1")
 
     def most_tokens(self) -> int:
         """Of all calls, the answer's reserve included."""

@@ -77,10 +77,11 @@ def test_no_folder_of_tests_shadows_a_layer():
 @pytest.mark.parametrize(
     ("statement", "forbidden"),
     [
-        ("import midwatch.orchestration", {"celery", "kombu", "anthropic", "openai", "flower", "click"}),
+        ("import midwatch.orchestration", {"celery", "kombu", "anthropic", "openai", "flower", "click", "fakeredis"}),
+        ("import midwatch; midwatch.Agent, midwatch.tool", {"celery", "anthropic", "openai", "fakeredis", "lupa"}),
         (
             "import midwatch.testing",
-            {"celery", "kombu", "anthropic", "openai", "flower", "click"},
+            {"celery", "kombu", "anthropic", "openai", "flower", "click", "fakeredis", "lupa"},
         ),
         (
             "import midwatch.schemas.job",

@@ -21,7 +21,7 @@ def test_below_the_mark_nothing_happens():
     """At 80 % of the budget and less the whole conversation is sent, and nobody is asked for anything."""
     talk = Talk(clerk(context_budget=budget(20_000)), Talker(10))
     assert talk.run().output == "All done."
-    assert (talk.asked, talk.compactions, talk.session.memory) == ([], 0, None)
+    assert (talk.asked, talk.compactions, talk.memory) == ([], 0, None)
     assert len(talk.model.requests[-1].messages) == 21
 
 
@@ -193,7 +193,7 @@ def test_trim_oldest_keeps_the_way_back_and_nothing_else():
     talk = Talk(clerk(context_budget=budget(on_overflow="trim_oldest")), model := Talker(14))
     assert talk.run().output == "All done."
     assert talk.compactions >= 1
-    memory = talk.session.memory
+    memory = talk.memory
     assert isinstance(memory, Memory)
     assert (memory.facts, memory.summary, memory.open_items) == ((), "", ())
     assert memory.through_group >= 2

@@ -66,7 +66,7 @@ def test_what_a_tool_said_stays_marked_as_untrusted():
     talk = Talk(clerk(tools=[wordy(says=says)]), model := Talker(30))
     assert talk.run("Look at the orders of C-77.").output == "All done."
     assert talk.compactions >= 2
-    assert all(facts.untrusted for facts in talk.session.memory.facts if facts.source == "look_up")
+    assert all(facts.untrusted for facts in talk.memory.facts if facts.source == "look_up")
     for note in model.notes():
         told, _, returned = note.text.partition("Returned by tools")
         assert "UNTRUSTED" in returned.partition("\n")[0] or not returned

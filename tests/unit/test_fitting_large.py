@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from midwatch import tool
+from midwatch.orchestration.store.log_cache import decode, encode
 from midwatch.orchestration.tools.result_pages import pack
 from midwatch.schemas.message import ToolCall, ToolMessage
 from midwatch.schemas.model import ModelRequest
@@ -57,18 +58,19 @@ def test_a_tool_result_of_three_megabytes_is_survived():
 def test_a_result_of_three_megabytes_that_lies_in_the_log_is_cut():
     """However it came there: by a turn of another release, or by a tool that bounds nothing."""
     talk = Talk(clerk(), model := Talker(6))
+    client, keys = talk.fleet.client, talk.fleet.store.keys
     whole = "row after row; " * 200_000
 
     def blow_up(number: int, request: ModelRequest) -> None:
         if number == 4:
-            log = talk.session.log
+            log = [decode(entry)[0] for entry in client.lrange(keys.log("s1"), 0, -1)]
             at = next(n for n, message in enumerate(log) if isinstance(message, ToolMessage))
-            log[at] = log[at].model_copy(update={"content": whole})
-            talk.session.epoch += 1
+            client.lset(keys.log("s1"), at, encode(log[at].model_copy(update={"content": whole})))
+            client.hincrby(keys.session("s1"), "epoch", 1)
 
     model.fail = blow_up
     began_s = time.monotonic()
     assert talk.run().output == "All done."
     assert time.monotonic() - began_s < 60
-    assert pack(whole) in talk.session.originals.values()
+    assert pack(whole) in client.hvals(keys.results("s1"))
     assert talk.most_tokens() <= 6_000

@@ -42,7 +42,7 @@ def test_a_summary_stands_in_the_memory_and_on_the_bill():
     result = talk.run()
     assert result.output == "All done."
     assert any("The clerk went through the orders one by one." in note.text for note in talk.model.notes())
-    assert talk.session.memory.facts
+    assert talk.memory.facts
     own = sum(tokens_of(request) for request in talk.model.requests)
     assert len(talk.model.summaries) >= 1
     assert result.usage.input_tokens == own + 1_000 * len(talk.model.summaries)
@@ -79,8 +79,8 @@ def test_a_summarizer_that_is_of_no_use_is_done_without(summarize):
     result = talk.run()
     assert result.output == "All done."
     assert talk.compactions >= 1
-    assert talk.session.memory.facts
-    assert "X-99999" not in talk.session.memory.summary
+    assert talk.memory.facts
+    assert "X-99999" not in talk.memory.summary
     assert talk.most_tokens() <= 6_000
     own = sum(tokens_of(request) for request in talk.model.requests)
     spent = 0 if summarize in (failing, breaking) else 1_000 * len(talk.model.summaries)
@@ -146,7 +146,7 @@ def test_the_users_words_are_never_lost_to_a_summary():
     assert talk.run("Second: and those of C-78?").output == "All done."
     assert "Second: and those of C-78?" in prompts(talk.model.requests[-1])
     assert talk.most_tokens() <= 6_000
-    memory = talk.session.memory
-    assert ("archive", "1") in talk.session.originals
+    memory = talk.memory
+    assert talk.fleet.store.archived("s1", 1) is not None
     assert isinstance(memory, Memory)
     assert "C-77" in memory.model_dump_json()

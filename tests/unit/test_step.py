@@ -39,9 +39,13 @@ def results(fleet, job_id):
     return [message.content for message in fleet.messages(job_id) if isinstance(message, ToolMessage)]
 
 
+def step_of(fleet, job_id, step):
+    return fleet.operations.first_step(fleet.store.job(job_id)).model_copy(update={"step": step})
+
+
 def vanish(fleet, job_id, step):
     """Another worker takes the step and is never heard of again."""
-    fleet.store.claim(fleet.store.state.job(job_id).ref(step), "a worker that dies")
+    fleet.store.claim(step_of(fleet, job_id, step), "a worker that dies")
     fleet.clock.advance(fleet.store.lease_ms + 1)
 
 
@@ -428,10 +432,7 @@ def test_tokens_of_a_reply_that_was_not_acceptable_are_paid_for_all_the_same():
     fleet = InlineFleet(model=ScriptedModel(["", "", ""]))
     result = fleet.run(fleet.enqueue(Ledger().agent(), "hi"))
     assert result.failure.kind is FailureKind.OUTPUT_INVALID
-    assert result.usage.output_tokens == sum(
-        record.usage.output_tokens
-        for record in fleet.runner.services.store.trace(fleet.store.state.job(result.job_id).ref("1"))
-    )
+    assert result.usage.output_tokens == sum(record.usage.output_tokens for record in fleet.trace(result.job_id))
     assert result.usage.output_tokens == 3 * (result.usage.output_tokens // 3) > 0
 
 

@@ -1,4 +1,4 @@
-"""The desk of the demo: the same for everybody, and every effect once for its key."""
+"""The desk of the demo: a seed gives the same desk, and a key has one effect."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from midwatch.workers.demo.desk.data import CUSTOMERS, KNOWLEDGE, ORDERS, shop
+from midwatch.workers.demo.desk.data import CUSTOMERS, KNOWLEDGE, ORDERS, make_shop
 from midwatch.workers.demo.desk.desk import MAX_STRIKES, Desk, DeskError, Effect, ServiceDown, ServiceFaults
 from midwatch.workers.demo.desk.tickets import Ticket, make_tickets, open_desk
 
@@ -41,15 +41,15 @@ def dump(path: Path) -> list[str]:
 
 
 def test_a_seed_makes_one_desk(tmp_path: Path) -> None:
-    """The same seed gives the same file, row for row; another seed gives another."""
+    """The same seed gives the same file, row by row. Another seed gives another file."""
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         open_desk(tmp_path / name, make_tickets(40, seed), seed)
     assert dump(tmp_path / "a") == dump(tmp_path / "b") != dump(tmp_path / "c")
 
 
 def test_the_shop_is_complete() -> None:
-    """300 customers, 800 orders, 40 articles; no id and no address twice, no figure left open in an article."""
-    world = shop(SEED)
+    """There are 300 customers, 800 orders and 40 articles. Ids and addresses are unique. Articles have no placeholder left."""
+    world = make_shop(SEED)
     assert (len(world.customers), len(world.orders), len(world.articles)) == (CUSTOMERS, ORDERS, 40)
     for ids in ([c.email for c in world.customers], [o.id for o in world.orders], [a.id for a in world.articles]):
         assert len(set(ids)) == len(ids)
@@ -57,14 +57,14 @@ def test_the_shop_is_complete() -> None:
 
 
 def test_every_question_finds_its_article(desk: Desk) -> None:
-    """A customer's question brings the page that answers it first, and a policy is found by its name."""
+    """A customer's question finds the page that answers it, and a policy is found by its name."""
     for article in KNOWLEDGE:
-        asked = article.question or article.title.lower().replace(":", "")
-        assert desk.search_knowledge(asked, 1)[0]["id"] == article.id, asked
+        query = article.question or article.title.lower().replace(":", "")
+        assert desk.search_knowledge(query, 1)[0]["id"] == article.id, query
 
 
-def test_what_is_not_there_is_said_so(desk: Desk, tmp_path: Path) -> None:
-    """An unknown id and a missing file are errors that say what to do; a search just finds nothing."""
+def test_an_unknown_id_is_an_error_with_advice(desk: Desk, tmp_path: Path) -> None:
+    """A missing file is an error too. A search without results returns an empty list."""
     for look_up, name in ((desk.order, "O-000000"), (desk.ticket, "T-0000"), (desk.customer, "nobody@example.net")):
         with pytest.raises(DeskError, match=f"{name}.*check the spelling"):
             look_up(name)
@@ -74,7 +74,7 @@ def test_what_is_not_there_is_said_so(desk: Desk, tmp_path: Path) -> None:
 
 
 def test_a_key_works_once(desk: Desk, tickets: list[Ticket]) -> None:
-    """The same key gets the first result back and adds no effect, for each of the four writes."""
+    """For each of the four writes, the same key returns the first result and adds no effect."""
     paid, moved = about(tickets, "wrong_item"), next(t for t in tickets if t.expected.address)
     street, town, postcode = moved.expected.address
     writes = (
@@ -95,7 +95,7 @@ def test_a_key_works_once(desk: Desk, tickets: list[Ticket]) -> None:
 
 
 def test_a_key_is_for_one_call(desk: Desk, tickets: list[Ticket]) -> None:
-    """A key that comes back with other arguments is refused, and a write without a key too."""
+    """A key with other arguments is refused. A write without a key is refused too."""
     one, other = about(tickets, "wrong_item"), about(tickets, "return")
     desk.issue_refund(key="k", ticket=one.id, order=one.order, amount_cents=100)
     with pytest.raises(DeskError, match="a key is for one call"):
@@ -106,7 +106,7 @@ def test_a_key_is_for_one_call(desk: Desk, tickets: list[Ticket]) -> None:
 
 
 def test_a_refused_write_changes_nothing(desk: Desk, tickets: list[Ticket]) -> None:
-    """More than was paid, a parcel that has left, an unknown ticket: refused, no effect, and the key stays free."""
+    """A refund above the payment, a parcel that has left and an unknown ticket are refused. The key can be used again."""
     one = about(tickets, "wrong_item")
     with pytest.raises(DeskError, match="expected 1 to"):
         desk.issue_refund(key="k", ticket=one.id, order=one.order, amount_cents=10_000_000)
@@ -119,7 +119,7 @@ def test_a_refused_write_changes_nothing(desk: Desk, tickets: list[Ticket]) -> N
 
 
 def test_another_key_is_a_duplicate(desk: Desk, tickets: list[Ticket]) -> None:
-    """The same refund under two keys is made twice, and the desk can tell."""
+    """The same refund with two keys is paid twice, and the desk reports it."""
     one = about(tickets, "wrong_item")
     for key in ("k1", "k2", "k2"):
         desk.issue_refund(key=key, ticket=one.id, order=one.order, amount_cents=100)
@@ -127,8 +127,8 @@ def test_another_key_is_a_duplicate(desk: Desk, tickets: list[Ticket]) -> None:
     assert (found.ticket, found.kind, found.ref, found.times) == (one.id, "refund", one.order, 2)
 
 
-def test_evidence_stays(desk: Desk, tickets: list[Ticket]) -> None:
-    """Effects can be neither changed nor deleted, not even by SQL."""
+def test_effects_are_append_only(desk: Desk, tickets: list[Ticket]) -> None:
+    """Effects can't be changed or deleted, not even by SQL."""
     desk.reply_and_close(key="k", ticket=tickets[0].id, reply="Done.", cites=[])
     with sqlite3.connect(desk.path) as db:
         for sql in ("UPDATE effects SET amount = 1", "DELETE FROM effects"):
@@ -137,36 +137,34 @@ def test_evidence_stays(desk: Desk, tickets: list[Ticket]) -> None:
     db.close()
 
 
-def same_refunds_from_everywhere(
-    desk: Desk, tickets: list[Ticket], pool: ProcessPoolExecutor | ThreadPoolExecutor
-) -> None:
-    """Five refunds, each asked for eight times at once under its key: five effects, and the same answer to all."""
+def refund_concurrently(desk: Desk, tickets: list[Ticket], pool: ProcessPoolExecutor | ThreadPoolExecutor) -> None:
+    """Make five refunds, each eight times at once with the same key: there are five effects, and equal answers."""
     paid = [ticket for ticket in tickets if ticket.order][:5]
-    asked: list[Future[Effect]] = []
+    futures: list[Future[Effect]] = []
     for turn in range(40):
         ticket = paid[turn % 5]
         refund = methodcaller("issue_refund", key=ticket.id, ticket=ticket.id, order=ticket.order, amount_cents=100)
-        asked.append(pool.submit(refund, desk))
-    came = Counter(future.result(timeout=60) for future in asked)
-    assert set(came) == set(desk.effects())
-    assert sorted(came.values()) == [8] * 5
+        futures.append(pool.submit(refund, desk))
+    results = Counter(future.result(timeout=60) for future in futures)
+    assert set(results) == set(desk.effects())
+    assert sorted(results.values()) == [8] * 5
     assert desk.duplicate_effects() == []
 
 
 def test_eight_threads_apply_a_key_once(desk: Desk, tickets: list[Ticket]) -> None:
-    """One key from eight threads at once is one effect."""
+    """One key, used by eight threads at once, has one effect."""
     with ThreadPoolExecutor(8) as pool:
-        same_refunds_from_everywhere(desk, tickets, pool)
+        refund_concurrently(desk, tickets, pool)
 
 
 def test_eight_processes_apply_a_key_once(desk: Desk, tickets: list[Ticket]) -> None:
-    """One key from eight processes at once is one effect."""
+    """One key, used by eight processes at once, has one effect."""
     with ProcessPoolExecutor(8, mp_context=get_context("spawn")) as pool:
-        same_refunds_from_everywhere(desk, tickets, pool)
+        refund_concurrently(desk, tickets, pool)
 
 
-def test_a_flaky_service_gives_in_to_the_same_key(tmp_path: Path, tickets: list[Ticket]) -> None:
-    """With services that always fail, every key gets through after two failures, and each refund was made once."""
+def test_a_flaky_service_works_after_two_failures_of_a_key(tmp_path: Path, tickets: list[Ticket]) -> None:
+    """With services that always fail, every key succeeds after two failures, and each refund is paid once."""
     desk = open_desk(tmp_path / "flaky.sqlite3", tickets, SEED, ServiceFaults(flaky=1.0, slow_ms=0))
     for ticket in (ticket for ticket in tickets if ticket.order):
         for attempt in range(MAX_STRIKES):
@@ -178,9 +176,9 @@ def test_a_flaky_service_gives_in_to_the_same_key(tmp_path: Path, tickets: list[
 
 
 def test_faults_are_decided_by_key_and_attempt() -> None:
-    """The share holds over many keys, half of the failures lose the answer, and the same call meets the same fate."""
+    """The share is right over many keys. Half of the failures lose the answer. The same call always gets the same fault."""
     faults = ServiceFaults(flaky=0.2, seed=5)
-    met = Counter(faults.strike(f"key {number}", 0) for number in range(4_000))
-    assert 700 < met["before"] + met["after"] < 900
-    assert 0.8 < met["before"] / met["after"] < 1.25
-    assert met == Counter(faults.strike(f"key {number}", 0) for number in range(4_000))
+    counts = Counter(faults.strike(f"key {number}", 0) for number in range(4_000))
+    assert 700 < counts["before"] + counts["after"] < 900
+    assert 0.8 < counts["before"] / counts["after"] < 1.25
+    assert counts == Counter(faults.strike(f"key {number}", 0) for number in range(4_000))

@@ -1,4 +1,4 @@
-"""The desk's brain, driven in process: its calls are validated and run as the fleet does it, without HTTP or Redis."""
+"""The desk's brain, run in this process. Its calls are validated and run as in the fleet, without HTTP or Redis."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ TOOLBOX = Toolbox(TOOLS)
 Spoil = Callable[[int, str, JsonObject], JsonObject]
 
 
-def as_written(turn: int, tool: str, arguments: JsonObject) -> JsonObject:
+def keep_arguments(turn: int, tool: str, arguments: JsonObject) -> JsonObject:
     return arguments
 
 
 class Office:
-    """The shortest fleet: a loop that asks the brain and runs what it asks for, with no retries of its own."""
+    """A minimal fleet: a loop that calls the brain and runs its tool calls, without retries."""
 
     def __init__(self, path: Path, tickets: list[Ticket]) -> None:
         self.tickets = tickets
@@ -40,11 +40,11 @@ class Office:
         self.talks: dict[str, list[Turn]] = {}
         self.results: dict[str, JobResult | None] = {}
 
-    def work(self, spoil: Spoil = as_written) -> CheckReport:
+    def work(self, spoil: Spoil = keep_arguments) -> CheckReport:
         for ticket in self.tickets:
-            said = self.talk(ticket, spoil)
-            Resolution.model_validate_json(said)
-            done = JobResult(job_id=ticket.id, session_id=ticket.id, status=JobStatus.COMPLETED, output=said)
+            output = self.talk(ticket, spoil)
+            Resolution.model_validate_json(output)
+            done = JobResult(job_id=ticket.id, session_id=ticket.id, status=JobStatus.COMPLETED, output=output)
             self.results[ticket.id] = done
         return check(self.desk, self.tickets, self.results)
 
@@ -108,7 +108,7 @@ def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Office:
 
 
 def test_every_kind_of_ticket_is_solved(office: Office) -> None:
-    """Ten tickets of each kind come to their expected outcome, in four to ten model turns, with calls in parallel."""
+    """Ten tickets of each kind reach their expected outcome in four to ten model turns, with parallel calls."""
     assert office.work() == CheckReport(solved=110, lost=(), duplicate_effects=(), wrong=())
     assert {office.model_turns(ticket) for ticket in office.tickets} <= set(range(4, 11))
     named = [talk for talk in office.talks.values() if "get_order" in tools(talk)[:2]]
@@ -117,7 +117,7 @@ def test_every_kind_of_ticket_is_solved(office: Office) -> None:
 
 
 def test_a_refused_call_is_made_again_at_once(office: Office) -> None:
-    """When the calls of every second turn lack a property, they are refused, and the next turn corrects them."""
+    """In every second turn the calls lack a property. They are refused, and the next turn corrects them."""
     refused = set()
 
     def forgetful(turn: int, tool: str, arguments: JsonObject) -> JsonObject:
@@ -131,26 +131,26 @@ def test_a_refused_call_is_made_again_at_once(office: Office) -> None:
     assert report.solved == 110
     assert {"issue_refund", "change_address", "escalate", "reply_and_close", "search_knowledge"} <= refused
     for talk in office.talks.values():
-        asked = [turn.calls for turn in talk if turn.calls]
+        calls = [turn.calls for turn in talk if turn.calls]
         answered = [turn for turn in talk if turn.role == "tool"]
         failed = [turn.call for turn in answered if turn.is_error]
-        assert all(call and call.name in [again.name for again in after(asked, call)] for call in failed)
+        assert all(call and call.name in [again.name for again in after(calls, call)] for call in failed)
 
 
-def after(asked: list[tuple[Call, ...]], call: Call) -> tuple[Call, ...]:
-    """The calls of the turn that follows the one with this call."""
-    number = next(number for number, calls in enumerate(asked) if any(one is call for one in calls))
-    return asked[number + 1]
+def after(turns: list[tuple[Call, ...]], call: Call) -> tuple[Call, ...]:
+    """Return the calls of the turn after the turn with this call."""
+    number = next(number for number, calls in enumerate(turns) if any(one is call for one in calls))
+    return turns[number + 1]
 
 
 def tools(talk: list[Turn]) -> list[str]:
     return [call.name for turn in talk for call in turn.calls]
 
 
-def test_a_failed_write_is_looked_into_before_it_is_repeated(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With services that fail, or lose their answers, seven times in ten, and no retries below, nothing is done twice.
+def test_a_failed_write_is_checked_before_it_is_repeated(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services fail or lose their answers seven times in ten, and there are no retries below. Nothing is done twice.
 
-    Every try of the model's is a call with a key of its own, so only looking first can prevent a duplicate.
+    Every try of the model is a call with a new key, so only a check before the next try prevents a duplicate.
     """
     monkeypatch.setenv("MIDWATCH_DEMO_FLAKY", "0.7")
     report = office.work()
@@ -160,8 +160,8 @@ def test_a_failed_write_is_looked_into_before_it_is_repeated(office: Office, mon
     assert len(looked) > 10
 
 
-def test_what_can_not_be_done_goes_to_the_lead(office: Office) -> None:
-    """When refunds fail for good, their tickets go to the lead after a bounded number of tries; the rest is solved."""
+def test_a_ticket_that_cant_be_solved_goes_to_the_lead(office: Office) -> None:
+    """If refunds always fail, their tickets go to the lead after a bounded number of tries. The others are solved."""
     with sqlite3.connect(office.desk.path) as db:
         db.execute(
             "CREATE TRIGGER down BEFORE INSERT ON effects WHEN NEW.kind = 'refund' "
@@ -176,8 +176,8 @@ def test_what_can_not_be_done_goes_to_the_lead(office: Office) -> None:
         assert tools(office.talks[ticket.id]).count("issue_refund") == MAX_CALLS
 
 
-def test_a_result_that_went_out_of_sight_is_read_again(office: Office) -> None:
-    """When the window was compacted and a result is a stub now, the brain looks it up again."""
+def test_a_compacted_result_is_read_again(office: Office) -> None:
+    """If compaction replaced a result by a stub, the brain makes the call again."""
     ticket = office.tickets[0]
     call = Call("id", "get_ticket", json.dumps({"ticket": ticket.id}))
     turns = [Turn("user", ticket.input), Turn("assistant", calls=(call,)), Turn("tool", "[result dropped]", call=call)]
@@ -186,15 +186,15 @@ def test_a_result_that_went_out_of_sight_is_read_again(office: Office) -> None:
     assert answer == ask(turns[:1])
 
 
-def test_what_does_not_exist_is_not_asked_for_again(office: Office) -> None:
-    """A ticket that is not there goes to the lead after one look, and the job still ends when even that is refused."""
-    said = office.talk(Ticket("T-9999", "", "", "", "", "", office.tickets[0].expected), as_written)
-    assert json.loads(said) == {"ticket": "T-9999", "resolution": "unfinished", "refund_cents": 0, "team": ""}
+def test_a_missing_ticket_is_read_only_once(office: Office) -> None:
+    """A ticket that does not exist goes to the lead after one read. If even that is refused, the job still ends."""
+    output = office.talk(Ticket("T-9999", "", "", "", "", "", office.tickets[0].expected), keep_arguments)
+    assert json.loads(output) == {"ticket": "T-9999", "resolution": "unfinished", "refund_cents": 0, "team": ""}
     assert tools(office.talks["T-9999"]) == ["get_ticket", "escalate"]
 
 
-def test_no_ticket_no_work() -> None:
-    """Asked about no ticket, the brain asks back."""
+def test_a_message_without_a_ticket_gets_a_question() -> None:
+    """The brain asks which ticket is meant."""
     answer = ask([Turn("user", "Hello?")])
     assert isinstance(answer, Say)
     assert "Which ticket?" in answer.text

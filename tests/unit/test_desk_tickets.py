@@ -1,4 +1,4 @@
-"""Tickets are the same for everybody, and the checker sees what is missing, done twice, or wrong."""
+"""A seed gives the same tickets, and the checker finds what is missing, done twice or wrong."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEED = 7
 
 
 class Work:
-    """A desk where every ticket was worked as expected, but for what a test does differently."""
+    """A desk where every ticket has its expected outcome, except for the test's changes."""
 
     def __init__(self, path: Path, skip: tuple[str, str] = ("", "")) -> None:
         self.tickets = make_tickets(22, SEED)
@@ -48,18 +48,18 @@ class Work:
 
 
 def ended(ticket: Ticket, status: JobStatus) -> JobResult:
-    said = json.dumps({"ticket": ticket.id, "resolution": ticket.expected.resolution})
-    return JobResult(job_id=ticket.id, session_id=ticket.id, status=status, output=said)
+    output = json.dumps({"ticket": ticket.id, "resolution": ticket.expected.resolution})
+    return JobResult(job_id=ticket.id, session_id=ticket.id, status=status, output=output)
 
 
 def test_tickets_are_made_from_a_seed() -> None:
-    """The same seed gives the same tickets, more of them begin with the same ones, and another seed gives others."""
+    """The same seed gives the same tickets, and a longer list begins with them. Another seed gives other tickets."""
     assert make_tickets(30, SEED) == make_tickets(60, SEED)[:30]
     assert make_tickets(30, SEED) != make_tickets(30, SEED + 1)
 
 
 def test_all_kinds_and_endings_occur() -> None:
-    """A few hundred tickets hold every kind, every resolution, and letters that don't name their order."""
+    """A few hundred tickets have every kind, every resolution, and letters that don't name their order."""
     tickets = make_tickets(330, SEED)
     assert {ticket.kind for ticket in tickets} == {*KINDS, "how_to", "follow_up"}
     assert {ticket.expected.resolution for ticket in tickets} == {
@@ -71,7 +71,7 @@ def test_all_kinds_and_endings_occur() -> None:
 
 
 def test_no_order_is_moved_to_two_addresses() -> None:
-    """At the most tickets there may be, each order moves once; beyond that, `make_tickets` says so."""
+    """With the maximum of tickets each order moves at most once. `make_tickets` refuses more tickets."""
     moved = [ticket.order for ticket in make_tickets(MAX_TICKETS, SEED) if ticket.expected.address]
     assert len(set(moved)) == len(moved)
     with pytest.raises(ValueError, match=f"expected 0 to {MAX_TICKETS} tickets, got {MAX_TICKETS + 1}"):
@@ -79,14 +79,14 @@ def test_no_order_is_moved_to_two_addresses() -> None:
 
 
 def test_good_work_passes(tmp_path: Path) -> None:
-    """When all went as expected the report is empty and counts every ticket as solved."""
+    """If all outcomes are right, the report has no faults and counts every ticket as solved."""
     work = Work(tmp_path / "desk")
     assert work.check() == CheckReport(solved=22, lost=(), duplicate_effects=(), wrong=())
     assert work.check().ok
 
 
 def test_a_planted_duplicate_is_found(tmp_path: Path) -> None:
-    """A refund paid again under another key is reported, once, as a duplicate."""
+    """A refund that is paid again with another key is reported once as a duplicate."""
     work = Work(tmp_path / "desk")
     ticket = work.refunded()
     work.apply(ticket, "refund", ticket.order, ticket.expected.refund_cents, key="another key")
@@ -97,7 +97,7 @@ def test_a_planted_duplicate_is_found(tmp_path: Path) -> None:
 
 
 def test_a_planted_missing_effect_is_found(tmp_path: Path) -> None:
-    """A job that says `refunded` without a refund is wrong, in words that name what is missing."""
+    """A job that answers `refunded` without a refund is wrong. The report names the missing effect."""
     ticket = Work(tmp_path / "whole").refunded()
     report = Work(tmp_path / "desk", skip=(ticket.id, "refund")).check()
     assert not report.ok
@@ -107,7 +107,7 @@ def test_a_planted_missing_effect_is_found(tmp_path: Path) -> None:
 
 
 def test_wrong_amounts_addresses_and_words_are_found(tmp_path: Path) -> None:
-    """A refund too many, a wrong address, a reply without its source, a last word that is none: all are told."""
+    """An extra refund, a wrong address, a reply without its source and an invalid answer are all reported."""
     work = Work(tmp_path / "desk")
     moved = next(ticket for ticket in work.tickets if ticket.expected.address)
     cited = next(ticket for ticket in work.tickets if ticket.expected.cites)
@@ -122,8 +122,8 @@ def test_wrong_amounts_addresses_and_words_are_found(tmp_path: Path) -> None:
     assert report.solved == 18
 
 
-def test_what_has_no_ending_is_lost(tmp_path: Path) -> None:
-    """A job without a result, or still under way, is lost; a dead letter or a parked job is set aside for a human."""
+def test_a_job_without_an_ending_is_lost(tmp_path: Path) -> None:
+    """A job without a result or still running is lost. A dead letter or a parked job is set aside for a human."""
     work = Work(tmp_path / "desk")
     first, second, third, fourth = work.tickets[:4]
     work.results[first.id] = None

@@ -1,7 +1,7 @@
-"""The desk's tools, and the two agents that use them: one on each vendor's wire.
+"""The desk's tools, and two agents that use them, one for each of two vendors.
 
-The tools show both ways to declare an input: by the signature (plain parameters, a choice, an address as a dataclass),
-and by a JSON Schema of one's own, for who has one. Every write hands the idempotency key of its call on to the desk.
+The tools show two ways to declare an input: by the function's signature, and by a given JSON Schema. Every write passes the
+idempotency key of its call to the desk.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TicketId = Annotated[str, Field(pattern=r"^T-\d{4,5}$", description="Ticket numb
 OrderId = Annotated[str, Field(pattern=r"^O-\d{6}$", description="Order number, such as O-100423.")]
 
 AGAIN = RetryConfig(max_retries=4, base_s=0.2, cap_s=3.0, retry_on=(FailureKind.CONNECTION, FailureKind.TIMEOUT))
-"""A service that is down for a moment is asked again, with the same key: whatever it did before counts once."""
+"""A call to a service that is down is retried with the same key, so its effect counts once."""
 
 PROMPT = """\
 You work the support desk of Tallow & Tide, a mail-order shop. You are given one ticket; see it through to its end.
@@ -48,19 +48,19 @@ class Resolution(BaseModel):
 
 @dataclass(frozen=True)
 class Address:
-    """Where a parcel goes."""
+    """The address of a parcel."""
 
     street: str
     town: str
     postcode: str
 
 
-def desk() -> Desk:
-    """The desk that `MIDWATCH_DEMO_DB` names, behind services as `MIDWATCH_DEMO_FLAKY` and `_SLOW_MS` make them."""
+def open_demo_desk() -> Desk:
+    """Open the desk of `MIDWATCH_DEMO_DB`. `MIDWATCH_DEMO_FLAKY` and `_SLOW_MS` set the faults of its services."""
     path = os.environ.get("MIDWATCH_DEMO_DB")
     if not path:
         raise ConfigError(
-            "MIDWATCH_DEMO_DB: expected the path of the demo's desk, got nothing; `midwatch demo` sets it"
+            "MIDWATCH_DEMO_DB: expected the path of the demo's desk, got nothing; `midwatch demo` sets this variable"
         )
     faults = ServiceFaults(
         flaky=float(os.environ.get("MIDWATCH_DEMO_FLAKY", "0")),
@@ -89,14 +89,14 @@ def desk() -> Desk:
     idempotent=True,
 )
 def search_tickets(query: str, status: str, limit: int) -> list[JsonObject]:
-    """Tickets that hold the query."""
-    return desk().search_tickets(query, status, limit)
+    """Search tickets that contain the query."""
+    return open_demo_desk().search_tickets(query, status, limit)
 
 
 @tool(idempotent=True)
 def get_ticket(ticket: TicketId) -> JsonObject:
     """Read one ticket: the letter, its status, and how it was answered."""
-    return desk().ticket(ticket)
+    return open_demo_desk().ticket(ticket)
 
 
 @tool(idempotent=True)
@@ -106,13 +106,13 @@ def find_customer(email: str) -> JsonObject:
     Args:
         email: the address the ticket came from.
     """
-    return desk().customer(email)
+    return open_demo_desk().customer(email)
 
 
 @tool(idempotent=True)
 def get_order(order: OrderId) -> JsonObject:
     """Read one order: item, status, dates, address, payments, and the refunds made for it."""
-    return desk().order(order)
+    return open_demo_desk().order(order)
 
 
 @tool(idempotent=True, inline=True)
@@ -123,7 +123,7 @@ def search_knowledge(query: str, limit: Annotated[int, Field(ge=1, le=5)] = 3) -
         query: the customer's question, or "policy" and what it is about.
         limit: how many articles at most, the nearest first.
     """
-    return desk().search_knowledge(query, limit)
+    return open_demo_desk().search_knowledge(query, limit)
 
 
 @tool(
@@ -147,9 +147,11 @@ def search_knowledge(query: str, limit: Annotated[int, Field(ge=1, le=5)] = 3) -
     retry=AGAIN,
 )
 def issue_refund(context: ToolContext, ticket: str, order: str, amount_cents: int, reason: str) -> JsonObject:
-    """Refund, once for the key of this call."""
+    """Pay a refund. It is paid once for the key of this call."""
     key, attempt = context.idempotency_key, context.attempt
-    done = desk().issue_refund(key=key, ticket=ticket, order=order, amount_cents=amount_cents, attempt=attempt)
+    done = open_demo_desk().issue_refund(
+        key=key, ticket=ticket, order=order, amount_cents=amount_cents, attempt=attempt
+    )
     return {"refund": f"R-{done.id}", "order": order, "amount_cents": done.amount_cents, "reason": reason}
 
 
@@ -158,7 +160,7 @@ def change_address(context: ToolContext, ticket: TicketId, order: OrderId, addre
     """Send an order to another address. Works while the order is processing or packed."""
     where = {"street": address.street, "town": address.town, "postcode": address.postcode}
     key, attempt = context.idempotency_key, context.attempt
-    done = desk().change_address(key=key, ticket=ticket, order=order, attempt=attempt, **where)
+    done = open_demo_desk().change_address(key=key, ticket=ticket, order=order, attempt=attempt, **where)
     return {"relabelled": f"A-{done.id}", "order": order, **where}
 
 
@@ -172,7 +174,7 @@ def escalate(
 ) -> JsonObject:
     """Hand a ticket to a team of people, with a summary of what was found. Ends the desk's own work on it."""
     key = context.idempotency_key
-    done = desk().escalate(key=key, ticket=ticket, team=team, priority=priority, summary=summary)
+    done = open_demo_desk().escalate(key=key, ticket=ticket, team=team, priority=priority, summary=summary)
     return {"handed_over": f"E-{done.id}", "ticket": ticket, "team": team}
 
 
@@ -184,7 +186,7 @@ def reply_and_close(
     cites: Annotated[list[str], Field(description="Ids of the articles and tickets the reply rests on; may be empty.")],
 ) -> JsonObject:
     """Answer the customer and close the ticket."""
-    done = desk().reply_and_close(key=context.idempotency_key, ticket=ticket, reply=reply, cites=cites)
+    done = open_demo_desk().reply_and_close(key=context.idempotency_key, ticket=ticket, reply=reply, cites=cites)
     return {"closed": f"X-{done.id}", "ticket": ticket}
 
 
@@ -199,7 +201,7 @@ TOOLS = (
     escalate,
     reply_and_close,
 )
-"""In the order they are offered."""
+"""The tools in the order in which the model sees them."""
 
 
 def _agent(name: str, model: str) -> Agent:

@@ -1,8 +1,8 @@
-"""The brain that plays the desk's model in `midwatch simulate`: rules that really use the tools.
+"""The rules that replace the desk's model in `midwatch simulate`. They use the tools as a model would.
 
-It answers from the conversation alone, so a retried request gets the same answer; a call that the runtime refused is
-still missing and is made again; a write that failed is looked into before it is tried once more (see `desk_case`). The
-rules of the house are not in here: figures and teams are read from the policy articles that the search brings.
+An answer depends on the conversation alone, so a retried request gets the same answer. A call that the runtime refused has
+no result, so it is made again. A failed write is checked before it is tried again (see `case`). The shop's policies are not
+in this file: amounts and teams are read from the policy articles that the search returns.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from midwatch.workers.simulator.brains.brain import Answer, Conversation, Say, U
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done about a ticket. With a team it is handed over, otherwise answered and closed."""
+    """The decision about a ticket. With a team the ticket is handed over, otherwise it is answered and closed."""
 
     resolution: str
     reply: str
@@ -34,46 +34,46 @@ class Decision:
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy article, and the figures in it."""
+    """A policy article, and the numbers in it."""
 
     id: str
     text: str
 
     @property
     def days(self) -> list[int]:
-        """Numbers of days, in the order they are written."""
+        """All numbers of days in the text, in order."""
         return [int(days) for days in re.findall(r"(\d+)\s+days", self.text)]
 
     def cents(self, words: str) -> int:
-        """The amount of money that follows these words."""
+        """Return the amount of money that follows these words, in cents."""
         found = re.search(words + r" (\d+)\.(\d\d)", self.text)
         return int(found[1] + found[2]) if found else 0
 
     @property
     def team(self) -> str:
-        """Who takes over."""
+        """The team that takes over."""
         found = re.search(r"team '(\w+)'", self.text)
         return found[1] if found else "lead"
 
 
 Rule = Callable[[JsonObject, Policy, JsonObject], Decision]
-"""What follows from an order, the policy that covers it, and the ticket."""
+"""(order, its policy, ticket) -> decision."""
 
 
 def solve(conversation: Conversation) -> Answer:
-    """The rule set, named `midwatch.workers.demo.desk.brain:solve`."""
-    said = [turn.text for turn in conversation.turns if turn.role == "user"]
-    named = re.findall(r"\bT-\d+", " ".join(said))
-    if not named:
+    """Return the next answer. `midwatch simulate` loads it as `midwatch.workers.demo.desk.brain:solve`."""
+    texts = [turn.text for turn in conversation.turns if turn.role == "user"]
+    ticket_ids = re.findall(r"\bT-\d+", " ".join(texts))
+    if not ticket_ids:
         return Say("Which ticket? None was named.")
     try:
-        return Say(_work(Case(conversation), named[-1]))
+        return Say(_work(Case(conversation), ticket_ids[-1]))
     except Need as need:
         return Use(need.calls, need.why)
 
 
 def _work(case: Case, id: str) -> str:
-    """See a ticket through, and say how it ended."""
+    """Work on a ticket to its end. Returns the final answer as JSON."""
     try:
         decision = _decide(case, id)
         _carry_out(case, id, decision)
@@ -83,8 +83,8 @@ def _work(case: Case, id: str) -> str:
             _carry_out(case, id, decision)
         except Stuck:
             decision = Decision("unfinished", "")
-    said = {"ticket": id, "resolution": decision.resolution, "refund_cents": decision.refund_cents}
-    return json.dumps({**said, "team": decision.team})
+    answer = {"ticket": id, "resolution": decision.resolution, "refund_cents": decision.refund_cents}
+    return json.dumps({**answer, "team": decision.team})
 
 
 def _decide(case: Case, id: str) -> Decision:
@@ -92,7 +92,7 @@ def _decide(case: Case, id: str) -> Decision:
     letter, who = ticket["body"], ("find_customer", {"email": ticket["email"]})
     if re.search(r"lawyer|ombudsman|newspaper", letter):
         wrote = ("search_tickets", {"query": ticket["email"], "status": "any", "limit": 5})
-        case.look_up("This one is angry. Who is it, and what else did they write?", who, wrote)
+        case.look_up("A complaint with threats. Who is the customer, and what else did they write?", who, wrote)
         policy = _policy(case, "complaints and threats")
         return Decision("escalated", f"A complaint with threats: {letter}", team=policy.team, priority="high")
     if quoted := re.search(r'wrote to you: "(.+?)"', letter):
@@ -108,7 +108,7 @@ def _decide(case: Case, id: str) -> Decision:
 
 
 def _order_and_customer(case: Case, letter: str, who: Call) -> tuple[JsonObject, JsonObject]:
-    """Both at once when the letter names the order, else the customer first, and their order of the thing it names."""
+    """Find the order and the customer. If the letter names no order, it is found by customer and item."""
     number = re.search(r"\bO-\d+", letter)
     if number:
         order, customer = case.look_up("Looking up order and customer.", ("get_order", {"order": number[0]}), who)
@@ -132,18 +132,18 @@ def _policy(case: Case, topic: str) -> Policy:
 def _how_to(case: Case, letter: str, who: Call) -> Decision:
     question = (re.findall(r"[^.!:?\n]+\?", letter) or [letter])[-1].strip()
     search = ("search_knowledge", {"query": question, "limit": 3})
-    pages, customer = case.look_up("A question about the goods: the knowledge base may know.", search, who)
+    pages, customer = case.look_up("A question about the goods: searching the knowledge base.", search, who)
     if not pages:
-        return Decision("escalated", f"Nobody has written about this yet: {question}", team="lead")
+        return Decision("escalated", f"The knowledge base has no answer to this: {question}", team="lead")
     return Decision("answered", f"Dear {customer['name']}, {pages[0]['body']}", cites=(pages[0]["id"],))
 
 
 def _follow_up(case: Case, id: str, subject: str) -> Decision:
     search = ("search_tickets", {"query": subject, "status": "any", "limit": 5})
-    (found,) = case.look_up("They wrote before. What became of it?", search)
+    (found,) = case.look_up("They wrote before. Looking for the older ticket.", search)
     older = next((row["id"] for row in found if row["subject"] == subject and row["id"] != id), None)
     if older is None:
-        return Decision("escalated", f"No older ticket {subject!r} is to be found.", team="lead")
+        return Decision("escalated", f"There is no older ticket {subject!r}.", team="lead")
     (before,) = case.look_up("Reading the older ticket.", ("get_ticket", {"ticket": older}))
     if before["status"] == "escalated":
         return Decision("escalated", f"Asks for news of {older}, which is with you.", team=before["team"])
@@ -207,11 +207,11 @@ _RULES: tuple[tuple[str, str, Rule], ...] = (
     (r"send back|to return", "returns", _return),
     (r"not arrived|still waiting", "late parcels", _late),
 )
-"""What a letter says, the policy that covers it, what follows from order and policy. The first that fits holds."""
+"""(pattern in the letter, topic of the policy, rule). The first match is used."""
 
 
 def _carry_out(case: Case, id: str, decision: Decision) -> None:
-    """Money and parcels first, the ticket last: who reads `closed` may rely on it that all is done."""
+    """Carry out the decision. The ticket is closed last, so a closed ticket means that everything is done."""
     read_order, read_ticket = ("get_order", {"order": decision.order}), ("get_ticket", {"ticket": id})
     about: JsonObject = {"ticket": id, "order": decision.order}
     if cents := decision.refund_cents:

@@ -1,7 +1,7 @@
-"""What a conversation has shown of a case so far, and what has to be asked next.
+"""The state of a case, read from the conversation, and the calls that are needed next.
 
-A procedure is written as if every answer were at hand. It starts over for each request and takes what was looked up
-before from the history; the first thing that is missing is raised as a `Need`, and becomes the model's next calls.
+A procedure is written as if all tool results were known. It starts from the beginning for each request and takes earlier
+results from the conversation. The first missing result raises a `Need`, whose calls become the model's next calls.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Any, NoReturn
 from midwatch.workers.simulator.brains.brain import Conversation, Turn
 
 Call = tuple[str, Mapping[str, object]]
-"""A tool's name, and the arguments for it."""
+"""A tool's name and its arguments."""
 
 MAX_CALLS = 8
-"""Calls of one tool for one case, after which it is given up. A case without trouble needs three at most."""
+"""After this many calls of one tool a case is given up. A normal case needs at most three."""
 
 _MAY_HAVE_RUN = re.compile(r"(ERROR: )?Error:|.*outcome of this call is unknown")
-"""How the runtime words the failure of a call that it had begun. Any other error is a refusal: nothing ran."""
+"""The runtime's text for a failed call that had started. After any other error nothing has run."""
 
-_IN_VAIN = re.compile(r"there is no |expected |a human rejected", re.IGNORECASE)
-"""An answer that the very same call will get again."""
+_PERMANENT = re.compile(r"there is no |expected |a human rejected", re.IGNORECASE)
+"""Texts of errors that the same call will get again."""
 
 
 class Need(Exception):
-    """Raised when the procedure can't go on without the results of these calls."""
+    """Raised when the procedure needs the results of these calls."""
 
     def __init__(self, why: str, *calls: Call) -> None:
         super().__init__(why)
@@ -36,56 +36,56 @@ class Need(Exception):
 
 
 class Stuck(Exception):
-    """Raised when a tool says no for good, or fails again and again: somebody else must look at it."""
+    """Raised when a tool refuses permanently or fails too often. The case then goes to a human team."""
 
 
 class Case:
-    """What the conversation has shown since the user spoke last."""
+    """The tool results since the last user message."""
 
     def __init__(self, conversation: Conversation) -> None:
         self.results = [turn for turn in conversation.since_user if turn.role == "tool"]
 
     def look_up(self, why: str, *calls: Call) -> list[Any]:
-        """The results of these reads; all that are missing are asked for at once."""
+        """Return the results of these read calls. If some are missing, raise one `Need` for all of them."""
         found = [self._first(call, 0) for call in calls]
         missing = [call for call, result in zip(calls, found, strict=True) if result is None]
         if missing:
-            self._ask(why, *missing)
+            self._request(why, *missing)
         return found
 
     def act(self, why: str, call: Call, look: Call, happened: Callable[[Any], bool]) -> None:
-        """Have this done once. After a failure that may have come too late, `look` whether it `happened` after all."""
-        tried = [number for number, turn in enumerate(self.results) if turn.tool == call[0]]
-        if any(not self.results[number].is_error for number in tried):
+        """Make this write call once. After a failure that may have come after the work, check with the call `look`."""
+        tries = [number for number, turn in enumerate(self.results) if turn.tool == call[0]]
+        if any(not self.results[number].is_error for number in tries):
             return
-        if tried and _MAY_HAVE_RUN.match(self.results[tried[-1]].text):
-            seen = self._first(look, tried[-1])
+        if tries and _MAY_HAVE_RUN.match(self.results[tries[-1]].text):
+            seen = self._first(look, tries[-1])
             if seen is None:
-                self._ask(f"{call[0]} failed. Was it done all the same?", look)
+                self._request(f"{call[0]} failed. Did it take effect?", look)
             if happened(seen):
                 return
-        self._ask(why, call)
+        self._request(why, call)
 
     def _first(self, call: Call, since: int) -> Any:
-        """What the call was first answered since that result; None when it was not."""
+        """Return the first result of the call since that place in the results, or None."""
         for turn in self.results[since:]:
             if turn.call and not turn.is_error and (turn.tool, turn.call.input) == call:
-                return _decoded(turn)
+                return _decode(turn)
         return None
 
-    def _ask(self, why: str, *calls: Call) -> NoReturn:
+    def _request(self, why: str, *calls: Call) -> NoReturn:
         for tool, arguments in calls:
-            told = [turn for turn in self.results if turn.tool == tool]
-            if len(told) >= MAX_CALLS:
+            earlier = [turn for turn in self.results if turn.tool == tool]
+            if len(earlier) >= MAX_CALLS:
                 raise Stuck(f"{tool} was called {MAX_CALLS} times")
-            for turn in told:
-                if turn.is_error and turn.call and turn.call.input == arguments and _IN_VAIN.search(turn.text):
+            for turn in earlier:
+                if turn.is_error and turn.call and turn.call.input == arguments and _PERMANENT.search(turn.text):
                     raise Stuck(f"{tool} says: {turn.text[:200]}")
         raise Need(why, *calls)
 
 
-def _decoded(turn: Turn) -> Any:
-    """The JSON of a result; None when it is not JSON (any more), so that it is looked up again."""
+def _decode(turn: Turn) -> Any:
+    """Decode the JSON of a result. Returns None if it was replaced by other text; then the call is made again."""
     try:
         return json.loads(turn.text)
     except ValueError:

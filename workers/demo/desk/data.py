@@ -1,7 +1,7 @@
-"""The shop behind the desk, made from a seed: customers, orders, payments, and forty knowledge-base articles.
+"""The data of the shop, made from a seed: customers, orders, payments, and forty knowledge-base articles.
 
-Tallow & Tide, its people, streets, goods and rules are invented. The rules of the house are constants here, and the
-policy pages of `knowledge.md` are filled in from them: who reads the pages and who reads the constants must agree.
+Tallow & Tide, its people, streets, goods and rules are invented. The shop's rules are constants here. The policy pages in
+`knowledge.md` get their numbers from these constants, so pages and constants always agree.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 
 TODAY = date(2026, 3, 2)
-"""The desk's calendar stands still: a ticket made today is worked by the same rules for ever."""
+"""The desk's date never changes, so a ticket has the same right outcome on every day."""
 
 CUSTOMERS = 300
 ORDERS = 800
@@ -23,11 +23,11 @@ LATE_DAYS = 7
 LOST_DAYS = 21
 SHIPPING_FEE_CENTS = 490
 DESK_LIMIT_CENTS = 15_000
-"""What the desk may refund without asking anybody."""
+"""The largest refund that the desk may pay without a human team."""
 DOUBLE_CHARGE_LIMIT_CENTS = 40_000
 
 OPEN_STATES = ("processing", "packed")
-"""Order states in which the parcel is still in the house, so that its label can be changed."""
+"""Order states in which the parcel has not left, so its address can be changed."""
 
 _FIRST = ("Ada", "Bela", "Corin", "Dunja", "Edda", "Fabio", "Greta", "Hanno", "Ilka", "Jonas", "Kaja", "Levin", "Nuri")
 _LAST = ("Ahlborn", "Brook", "Castell", "Dross", "Elmroot", "Gant", "Hollin", "Ivarson", "Juniper", "Kessel", "Oakes")
@@ -57,7 +57,7 @@ PRODUCTS = {
 
 @dataclass(frozen=True)
 class Customer:
-    """Someone who bought something once."""
+    """A customer of the shop."""
 
     id: str
     name: str
@@ -69,7 +69,7 @@ class Customer:
 
 @dataclass(frozen=True)
 class Order:
-    """One order of one kind of thing. Dates are ISO; a missing one has not happened."""
+    """One order of one item. Dates are ISO 8601. `delivered_on` is None if it was not delivered."""
 
     id: str
     customer: str
@@ -84,7 +84,7 @@ class Order:
     town: str
     postcode: str
     payments_cents: tuple[int, ...]
-    """What was captured for it. Two payments of the whole amount: the customer was charged twice."""
+    """The payments. If there are two payments of the whole amount, the customer was charged twice."""
 
     @property
     def days_late(self) -> int:
@@ -93,13 +93,13 @@ class Order:
 
     @property
     def days_held(self) -> int:
-        """Days since it was delivered; -1 when it was not."""
+        """Days since the delivery, or -1 if it was not delivered."""
         return (TODAY - date.fromisoformat(self.delivered_on)).days if self.delivered_on else -1
 
 
 @dataclass(frozen=True)
 class Article:
-    """One page of the knowledge base. `question` is how a customer asks for it; policies are not asked for."""
+    """One page of the knowledge base. `question` is a customer's question that it answers; policies have none."""
 
     id: str
     title: str
@@ -109,38 +109,40 @@ class Article:
 
 @dataclass(frozen=True)
 class Shop:
-    """Everything that was there before the first ticket."""
+    """All data except tickets."""
 
     customers: tuple[Customer, ...]
     orders: tuple[Order, ...]
     articles: tuple[Article, ...]
 
 
-def shop(seed: int) -> Shop:
-    """The shop of that seed; the same one in every process."""
+def make_shop(seed: int) -> Shop:
+    """Make the shop of a seed. It is the same in every process."""
     rng = Random(f"shop {seed}")
     customers = tuple(_customer(rng, number) for number in range(1, CUSTOMERS + 1))
     orders = tuple(_order(rng, number, rng.choice(customers)) for number in range(ORDERS))
     return Shop(customers, orders, KNOWLEDGE)
 
 
-def address(rng: Random) -> tuple[str, str, str]:
-    """A street with number, a town, a postcode."""
+def make_address(rng: Random) -> tuple[str, str, str]:
+    """Make an address: street with number, town, postcode."""
     return f"{rng.randint(1, 98)} {rng.choice(_STREETS)}", rng.choice(_TOWNS), f"{rng.randint(1000, 9899)}"
 
 
-def money(cents: int) -> str:
-    """Cents as people write them: 4.90."""
+def format_money(cents: int) -> str:
+    """Format cents as an amount: 4.90."""
     return f"{cents // 100}.{cents % 100:02d}"
 
 
 def _customer(rng: Random, number: int) -> Customer:
     first, last = rng.choice(_FIRST), rng.choice(_LAST)
-    return Customer(f"C-{number:04d}", f"{first} {last}", f"{first}.{last}{number}@example.net".lower(), *address(rng))
+    return Customer(
+        f"C-{number:04d}", f"{first} {last}", f"{first}.{last}{number}@example.net".lower(), *make_address(rng)
+    )
 
 
 def _order(rng: Random, number: int, customer: Customer) -> Order:
-    """Orders go round through twenty slots, so that every kind of trouble has candidates under every seed."""
+    """Make an order. The number selects one of twenty patterns, so every kind of ticket has orders for every seed."""
     slot = number % 20
     item, price = rng.choice(list(PRODUCTS.items()))
     quantity = rng.choice((1, 1, 1, 2, 3))
@@ -171,19 +173,19 @@ def _order(rng: Random, number: int, customer: Customer) -> Order:
     )
 
 
-def _articles(text: str) -> tuple[Article, ...]:
-    """The pages of `knowledge.md`: a heading, perhaps a question, a body."""
+def _parse_articles(text: str) -> tuple[Article, ...]:
+    """Parse the pages of `knowledge.md`: a heading, an optional question, a body."""
     pages = [page.strip().split("\n", 1) for page in text.split("\n## ")[1:]]
-    split = [(title, *_question(rest.strip())) for title, rest in pages]
-    return tuple(Article(f"KB-{n:02d}", title, body, asked) for n, (title, asked, body) in enumerate(split, 1))
+    parts = [(title, *_split_question(rest.strip())) for title, rest in pages]
+    return tuple(Article(f"KB-{n:02d}", title, body, question) for n, (title, question, body) in enumerate(parts, 1))
 
 
-def _question(page: str) -> tuple[str, str]:
-    asked, _, rest = page.partition("\n") if page.startswith("> ") else ("", "", page)
-    return asked.removeprefix("> "), " ".join(rest.split())
+def _split_question(page: str) -> tuple[str, str]:
+    question, _, rest = page.partition("\n") if page.startswith("> ") else ("", "", page)
+    return question.removeprefix("> "), " ".join(rest.split())
 
 
-KNOWLEDGE = _articles(
+KNOWLEDGE = _parse_articles(
     (Path(__file__).parent / "knowledge.md")
     .read_text(encoding="utf-8")
     .format(
@@ -191,9 +193,9 @@ KNOWLEDGE = _articles(
         warranty_days=WARRANTY_DAYS,
         late_days=LATE_DAYS,
         lost_days=LOST_DAYS,
-        shipping_fee=money(SHIPPING_FEE_CENTS),
-        desk_limit=money(DESK_LIMIT_CENTS),
-        double_charge_limit=money(DOUBLE_CHARGE_LIMIT_CENTS),
+        shipping_fee=format_money(SHIPPING_FEE_CENTS),
+        desk_limit=format_money(DESK_LIMIT_CENTS),
+        double_charge_limit=format_money(DOUBLE_CHARGE_LIMIT_CENTS),
     )
 )
-"""Eight policies, then thirty-two pages that answer what customers ask."""
+"""Eight policies, then thirty-two pages that answer customers' questions."""

@@ -1,8 +1,8 @@
-"""The desk: one SQLite file that many processes read and write, and the evidence of everything that was done in it.
+"""The desk: one SQLite file that many processes read and write, with a table of all side effects.
 
-Every operation with a side effect takes the idempotency key of the tool call and leaves one row in `effects`, a table
-that refuses updates and deletes. The same key again gets the first row back and changes nothing. A *different* key is
-trusted, whatever was done before: a refund paid twice must show in `duplicate_effects`, not be hidden by a clever desk.
+Every operation with a side effect takes the idempotency key of the tool call and adds one row to `effects`, a table that
+refuses updates and deletes. The same key again returns the first row and changes nothing. With a *different* key the desk
+does the work again: if a refund is paid twice, `duplicate_effects` must show it. So the desk must not prevent it.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from midwatch.schemas.contract import JsonObject
 from midwatch.workers.demo.desk.data import OPEN_STATES, Shop
 
 MAX_STRIKES = 2
-"""A service fails at most this often for one key: who retries with the same key gets through."""
+"""A service fails at most this often for one key. So retries with the same key succeed."""
 
 
 class DeskError(ToolError):
-    """Raised when the desk refuses: nothing was changed, and the same call will be refused again."""
+    """Raised when the desk refuses. Nothing was changed, and the same call will be refused again."""
 
 
 class ServiceDown(ConnectionError):
-    """Raised when a service behind the desk did not answer. Whether it did its work is not known; the key finds out."""
+    """Raised when a service behind the desk did not answer. It may have done its work; a retry with the same key is safe."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """One thing that was done. `ref` is what it was done to: an order, a team, a ticket."""
+    """One side effect. `ref` is its object: an order, a team or a ticket."""
 
     id: int
     key: str
@@ -57,15 +57,15 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class ServiceFaults:
-    """How slow and how unreliable the services behind the desk are."""
+    """Delay and faults of the services behind the desk."""
 
     flaky: float = 0.0
-    """Share of calls that fail, decided by (seed, key, attempt). Half of them fail after the work was done."""
+    """Share of calls that fail. Seed, key and attempt decide. Half of them fail after the work was done."""
     slow_ms: int = 20
     seed: int = 0
 
     def strike(self, key: str, attempt: int) -> str:
-        """Empty for a call that goes well, else `before` or `after` the work. `attempt` counts the failures so far."""
+        """Return when the call fails: `before` or `after` the work, or "" for never. `attempt` counts earlier failures."""
         dice = sha256(f"{self.seed} {key} {attempt}".encode()).digest()
         if attempt >= MAX_STRIKES or int.from_bytes(dice[:4]) >= self.flaky * 2**32:
             return ""
@@ -73,7 +73,7 @@ class ServiceFaults:
 
 
 class Desk:
-    """Opens its file anew for each operation (90 µs): no thread shares anything, nothing is carried across a fork."""
+    """The desk's operations. Each opens the file anew (90 µs), so threads and forked processes share no connection."""
 
     def __init__(self, path: Path | str, faults: ServiceFaults | None = None) -> None:
         self.path = Path(path)
@@ -81,7 +81,7 @@ class Desk:
 
     @classmethod
     def create(cls, path: Path | str, shop: Shop, tickets: Iterable[tuple[str, ...]]) -> Desk:
-        """A new desk with that shop behind it. A ticket is a row of `tickets`, from `id` to `cites`."""
+        """Create a desk with the data of a shop. A ticket is a row of the table `tickets`, from `id` to `cites`."""
         with (desk := cls(path))._open("rwc") as db:
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript("BEGIN;" + Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
@@ -96,25 +96,25 @@ class Desk:
         return desk
 
     def ticket(self, ticket: str) -> JsonObject:
-        """The ticket, its status, and how it was answered if it was."""
+        """Return the ticket with its status and its answer, if there is one."""
         found = self._one("ticket", ticket, "SELECT * FROM tickets WHERE id = ?")
         return {**found, "cites": found["cites"].split()}
 
     def search_tickets(self, query: str, status: str = "any", limit: int = 5) -> list[JsonObject]:
-        """Tickets whose address, subject or text holds the query, newest first, without their texts."""
+        """Return tickets whose address, subject or text contains the query, newest first, without their texts."""
         sql = """SELECT id, email, subject, opened_on, status, team FROM tickets
             WHERE instr(lower(email || ' ' || subject || ' ' || body), lower(?)) AND ? IN (status, 'any')
             ORDER BY opened_on DESC, id DESC LIMIT ?"""
         return self._rows(sql, query, status, limit)
 
     def customer(self, email: str) -> JsonObject:
-        """The customer of that address, and all orders of theirs."""
+        """Return the customer with this address, and all their orders."""
         found = self._one("customer", email.strip().lower(), "SELECT * FROM customers WHERE email = ?")
         sql = "SELECT id, item, status, placed_on FROM orders WHERE customer = ? ORDER BY placed_on DESC, id"
         return {**found, "orders": self._rows(sql, found["id"])}
 
     def order(self, order: str) -> JsonObject:
-        """The order with its payments, and the refunds made for it (`ticket` says on whose account)."""
+        """Return the order with its payments and its refunds. A refund's `ticket` is the ticket it was made for."""
         found = self._one("order", order, "SELECT * FROM orders WHERE id = ?")
         paid = self._rows('SELECT captured_cents FROM payments WHERE "order" = ?', order)
         refunds = "SELECT ticket, amount AS amount_cents FROM effects WHERE kind = 'refund' AND ref = ? ORDER BY id"
@@ -125,7 +125,7 @@ class Desk:
         }
 
     def search_knowledge(self, query: str, limit: int = 3) -> list[JsonObject]:
-        """The articles nearest to the query: a shared word counts the more the rarer it is, and thrice in a title."""
+        """Return the best articles for the query. Rare shared words count more, words in the title count three times."""
         pages = self._rows("SELECT * FROM articles ORDER BY id")
         words = [(_words(page["title"]), _words(page["title"] + " " + page["body"])) for page in pages]
         scores = [0.0] * len(pages)
@@ -137,7 +137,7 @@ class Desk:
         return [pages[number] for number in best if scores[number]]
 
     def issue_refund(self, *, key: str, ticket: str, order: str, amount_cents: int, attempt: int = 0) -> Effect:
-        """Pay back part or all of an order. Earlier refunds are not looked at: see the head of this file."""
+        """Pay back part or all of an order. Earlier refunds are not checked, see the docstring of this module."""
 
         def change(db: sqlite3.Connection) -> None:
             paid = db.execute('SELECT total(captured_cents) FROM payments WHERE "order" = ?', (order,)).fetchone()[0]
@@ -150,7 +150,7 @@ class Desk:
     def change_address(
         self, *, key: str, ticket: str, order: str, street: str, town: str, postcode: str, attempt: int = 0
     ) -> Effect:
-        """Send an order elsewhere, while it is still in the house."""
+        """Change an order's address, while the parcel has not left."""
 
         def change(db: sqlite3.Connection) -> None:
             sql = "UPDATE orders SET street = ?, town = ?, postcode = ? WHERE id = ? AND status IN (?, ?)"
@@ -169,27 +169,27 @@ class Desk:
         return self._once(key, "escalation", team, 0, ticket, lambda db: db.execute(sql, values))
 
     def reply_and_close(self, *, key: str, ticket: str, reply: str, cites: Iterable[str]) -> Effect:
-        """Answer the customer, and be done with the ticket."""
+        """Answer the customer, and close the ticket."""
         sql = "UPDATE tickets SET status = 'closed', reply = ?, cites = ? WHERE id = ?"
         values = (reply, " ".join(cites), ticket)
         return self._once(key, "close", ticket, 0, ticket, lambda db: db.execute(sql, values))
 
     def effects(self, ticket: str | None = None) -> list[Effect]:
-        """Everything that was done, oldest first; for one ticket, or for all."""
+        """Return the side effects of one ticket or of all, oldest first."""
         sql = "SELECT * FROM effects WHERE ? IS NULL OR ticket = ? ORDER BY id"
         return [Effect(*row.values()) for row in self._rows(sql, ticket, ticket)]
 
     def duplicate_effects(self) -> list[Duplicate]:
-        """Effects applied more than once for one (ticket, kind, ref), each time under another key."""
+        """Return effects that were applied more than once for one (ticket, kind, ref), with different keys."""
         sql = "SELECT ticket, kind, ref, count(*) AS times FROM effects GROUP BY 1, 2, 3 HAVING times > 1"
         return [Duplicate(**row) for row in self._rows(sql)]
 
     def _once(
         self, key: str, kind: str, ref: str, cents: int, ticket: str, change: Callable[[sqlite3.Connection], object]
     ) -> Effect:
-        """Change and evidence in one transaction, or what the key did before."""
+        """Make the change and add the effect in one transaction. If the key was used before, return its effect."""
         if not key:
-            raise DeskError(f"expected an idempotency key for this {kind}, got none; pass the tool call's own")
+            raise DeskError(f"expected an idempotency key for this {kind}, got none; pass the tool call's key")
         with self._open("rw") as db:
             db.execute("BEGIN IMMEDIATE")
             row = db.execute("SELECT * FROM effects WHERE key = ?", (key,)).fetchone()
@@ -211,14 +211,14 @@ class Desk:
 
     @contextmanager
     def _service(self, name: str, key: str, attempt: int) -> Iterator[None]:
-        """A slow service, which may fail before it did anything, or lose the answer after it did."""
+        """Simulate a slow service. It may fail before the work, or lose its answer after the work."""
         strike = self.faults.strike(key, attempt)
         time.sleep(self.faults.slow_ms / 1000)
         if strike == "before":
             raise ServiceDown(f"the {name} does not answer; try again")
         yield
         if strike == "after":
-            raise ServiceDown(f"the {name} was cut off; it may have done its work, look before you try again")
+            raise ServiceDown(f"the {name} was cut off; it may have done its work, check before you try again")
 
     def _rows(self, sql: str, *values: object) -> list[JsonObject]:
         with self._open("rw") as db:
@@ -231,7 +231,7 @@ class Desk:
 
     @contextmanager
     def _open(self, mode: str) -> Iterator[sqlite3.Connection]:
-        """`timeout` waits for other writers. NORMAL survives a killed process, which is what the demo kills."""
+        """Open the file. `timeout` waits for other writers. With NORMAL, writes survive a killed process."""
         uri = f"{self.path.absolute().as_uri()}?mode={mode}"
         try:
             db = sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None)
@@ -246,5 +246,5 @@ class Desk:
 
 
 def _words(text: str) -> set[str]:
-    """Words of three letters or more, without the plural's s: enough to find a page among forty."""
+    """Return the words of three or more letters, without a plural s. This is enough to search forty pages."""
     return {word.rstrip("s") for word in re.findall(r"[a-z]{3,}", text.lower())}

@@ -1,4 +1,4 @@
--- The desk's tables. `effects` is the evidence: one row for each thing that was done, kept as it was written.
+-- The desk's tables. `effects` has one row for each side effect. Its rows can't be changed or deleted.
 
 CREATE TABLE customers (id TEXT PRIMARY KEY, name TEXT, email TEXT UNIQUE, street TEXT, town TEXT, postcode TEXT);
 
@@ -17,15 +17,15 @@ CREATE TABLE tickets (
     id TEXT PRIMARY KEY, email TEXT, subject TEXT, body TEXT, opened_on TEXT,
     status TEXT,    -- open, closed, escalated
     team TEXT, priority TEXT, reply TEXT,
-    cites TEXT      -- ids of articles and tickets that the reply rests on, with spaces between
+    cites TEXT      -- ids of the articles and tickets behind the reply, separated by spaces
 );
 CREATE INDEX tickets_of ON tickets (email);
 
 CREATE TABLE effects (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    key TEXT NOT NULL UNIQUE,   -- the idempotency key of the tool call: one key, one effect
+    key TEXT NOT NULL UNIQUE,   -- the idempotency key of the tool call; one key has one effect
     kind TEXT NOT NULL,         -- refund, address, escalation, close
-    ref TEXT NOT NULL,          -- what it was done to: an order, a team, a ticket
+    ref TEXT NOT NULL,          -- the object of the effect: an order, a team or a ticket
     amount INT NOT NULL,        -- cents
     ticket TEXT NOT NULL REFERENCES tickets,
     at INT NOT NULL             -- ms since the epoch

@@ -1,7 +1,7 @@
-"""The kinds of trouble with an order: which orders can have it, how people write about it, what the rules say.
+"""The kinds of tickets about an order: which orders fit, what customers write, and the right outcome.
 
-The right outcome is worked out here from the shop's rows and constants. The agent has only its tools: it reads the same
-facts from the desk, and the same rules from the knowledge base.
+The right outcome is computed here from the shop's data and constants. The agent has only its tools. It reads the same facts
+from the desk and the same rules from the knowledge base.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from midwatch.workers.demo.desk.data import (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has to have happened when a ticket is done. Without a team, the ticket is answered and closed."""
+    """The right outcome of a ticket. Without a team the ticket is answered and closed."""
 
     resolution: str
     """refunded, address_changed, answered, declined or escalated."""
     refund_cents: int = 0
     team: str = ""
     cites: str = ""
-    """Id of the article or the older ticket that the reply must rest on."""
+    """Id of the article or the older ticket that the reply must cite."""
     address: tuple[str, ...] = ()
-    """Street, town and postcode to which the order goes now."""
+    """Street, town and postcode of the order after the change."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of trouble."""
+    """One kind of ticket."""
 
     suits: Callable[[Order], bool]
     letters: tuple[tuple[str, str], ...]
-    """(subject, text), with {ref}, {item}, {promised} and {address} to be filled in."""
+    """(subject, text), with the placeholders {ref}, {item}, {promised} and {address}."""
     outcome: Callable[[Order], Outcome]
 
 
@@ -130,4 +130,4 @@ KINDS: dict[str, Kind] = {
         lambda order: 0 <= order.days_held <= RETURN_DAYS, _RETURNS, lambda order: Outcome("escalated", team="security")
     ),
 }
-"""Kinds that are about an order. Two more are not: `how_to`, and `follow_up` on an older ticket."""
+"""Kinds of tickets about an order. Two more kinds are not about an order: `how_to`, and `follow_up` on an older ticket."""

@@ -1,4 +1,4 @@
-"""Tickets for the demo's jobs, each with the outcome it must come to; and the checker of what it came to."""
+"""Tickets for the demo's jobs with their expected outcomes, and a checker of the real outcomes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 from random import Random
 
 from midwatch.schemas.job import JobResult, JobStatus
-from midwatch.workers.demo.desk.data import TODAY, Article, Customer, Order, address, shop
+from midwatch.workers.demo.desk.data import TODAY, Article, Customer, Order, make_address, make_shop
 from midwatch.workers.demo.desk.desk import Desk, Duplicate, Effect, ServiceFaults
 from midwatch.workers.demo.desk.kinds import KINDS, Outcome
 
 MAX_TICKETS = 3_000
-"""Beyond it two tickets would move one order to two addresses, and either could be the last."""
+"""With more tickets, two of them would move one order to two addresses, and either could come last."""
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """A letter to the desk, and what should become of it."""
+    """A letter to the desk, and its expected outcome."""
 
     id: str
     kind: str
@@ -31,22 +31,22 @@ class Ticket:
     order: str
     expected: Outcome
     earlier: tuple[str, ...] = ()
-    """The row of an older ticket that this one follows up."""
+    """The table row of an older ticket, if this ticket follows up on one."""
 
     @property
     def input(self) -> str:
-        """What the producer enqueues: the job's input."""
+        """The job's input."""
         return f'Ticket {self.id} has come in from {self.email}: "{self.subject}". Work it to its end by the rules.'
 
     @property
     def rows(self) -> tuple[tuple[str, ...], ...]:
-        """The rows it adds to the desk's tickets."""
+        """The rows for the desk's table of tickets."""
         row = (self.id, self.email, self.subject, self.body, TODAY.isoformat(), "open", "", "", "", "")
         return (self.earlier, row) if self.earlier else (row,)
 
     @property
     def effects(self) -> frozenset[tuple[str, str, int]]:
-        """(kind, ref, cents) of each effect that must be there; no other may be."""
+        """(kind, ref, cents) of each expected effect. There must be no others."""
         want = self.expected
         refund = [("refund", self.order, want.refund_cents)] if want.refund_cents else []
         moved = [("address", self.order, 0)] if want.address else []
@@ -56,25 +56,25 @@ class Ticket:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What the checker found. A ticket is in one of `lost`, `set_aside`, `wrong` and `solved`."""
+    """The result of the checker. Each ticket counts in one of `lost`, `set_aside`, `wrong` and `solved`."""
 
     solved: int
     lost: tuple[str, ...]
-    """Tickets whose job came to no ending at all."""
+    """Tickets whose job has not ended."""
     duplicate_effects: tuple[Duplicate, ...]
     wrong: tuple[str, ...]
-    """What was expected and what came, a sentence for each ticket whose job completed and did something else."""
+    """A sentence for each ticket whose job completed with a wrong outcome: what was expected, and what came."""
     set_aside: tuple[str, ...] = ()
-    """Tickets whose job ended otherwise (dead letter, parked, cancelled, timed out): kept for a human, not judged."""
+    """Tickets whose job is dead-lettered, parked, cancelled or timed out. They wait for a human and are not checked."""
 
     @property
     def ok(self) -> bool:
-        """Nothing lost, nothing done twice, nothing wrong."""
+        """Is nothing lost, done twice or wrong?"""
         return not (self.lost or self.duplicate_effects or self.wrong)
 
 
 def make_tickets(n: int, seed: int) -> list[Ticket]:
-    """The first `n` tickets of that seed: all kinds in turn, each with orders of the shop of the same seed."""
+    """Make the first `n` tickets of a seed. Kinds take turns. Orders come from the shop of the same seed."""
     if not 0 <= n <= MAX_TICKETS:
         raise ValueError(f"expected 0 to {MAX_TICKETS} tickets, got {n}")
     writer = _Writer(seed)
@@ -83,16 +83,16 @@ def make_tickets(n: int, seed: int) -> list[Ticket]:
 
 
 def open_desk(path: Path | str, tickets: Sequence[Ticket], seed: int, faults: ServiceFaults | None = None) -> Desk:
-    """A new desk file: the shop of that seed, and those tickets, all open."""
-    Desk.create(path, shop(seed), [row for ticket in tickets for row in ticket.rows])
+    """Create a desk file with the shop of a seed and these tickets, all open."""
+    Desk.create(path, make_shop(seed), [row for ticket in tickets for row in ticket.rows])
     return Desk(path, faults)
 
 
 class _Writer:
-    """Writes letters. Each kind goes through its orders in an order of its own."""
+    """Writes letters. Each kind has a separate random sequence of orders."""
 
     def __init__(self, seed: int) -> None:
-        world = shop(seed)
+        world = make_shop(seed)
         self.rng = Random(f"tickets {seed}")
         self.customers = {customer.id: customer for customer in world.customers}
         self.bought = [(order.customer, order.item) for order in world.orders]
@@ -115,7 +115,7 @@ class _Writer:
         sender = self.customers[order.customer]
         if kind == "somebody_else":
             sender = self.rng.choice([other for other in self.customers.values() if other.id != order.customer])
-        new = address(self.rng)
+        new = make_address(self.rng)
         named = f"my order {order.id}"
         if kind != "somebody_else" and self.bought.count((order.customer, order.item)) == 1 and self.rng.random() < 0.3:
             named = f"my {order.item}"
@@ -134,7 +134,7 @@ class _Writer:
 
     def _follow_up(self, id: str, order: Order) -> Ticket:
         sender = self.customers[order.customer]
-        older, asked = f"T-9{id[2:]}", f"Question about {order.id}"
+        older, subject = f"T-9{id[2:]}", f"Question about {order.id}"
         team = self.rng.choice(("shipping", "workshop", ""))
         state = (
             ("escalated", team, "normal", "Being looked into.", "") if team else ("closed", "", "", "All is well.", "")
@@ -142,12 +142,12 @@ class _Writer:
         row = (
             older,
             sender.email,
-            asked,
+            subject,
             f"What about my {order.item}?",
             (TODAY - timedelta(days=9)).isoformat(),
             *state,
         )
-        text = f'Last week I wrote to you: "{asked}". Is there any news?'
+        text = f'Last week I wrote to you: "{subject}". Is there any news?'
         expected = Outcome("escalated", team=team) if team else Outcome("answered", cites=older)
         return replace(self._ticket(id, "follow_up", sender, "Any news?", text, "", expected), earlier=row)
 
@@ -158,7 +158,7 @@ class _Writer:
 
 
 def check(desk: Desk, tickets: Sequence[Ticket], results: Mapping[str, JobResult | None]) -> CheckReport:
-    """Compare what was done with what should have been. `results` holds, by ticket id, how its job ended."""
+    """Compare the desk with the expected outcomes. `results` is ticket id -> result of its job."""
     lost, aside, wrong = [], [], []
     done: dict[str, list[Effect]] = {}
     for effect in desk.effects():
@@ -169,18 +169,18 @@ def check(desk: Desk, tickets: Sequence[Ticket], results: Mapping[str, JobResult
             lost.append(ticket.id)
         elif result.status is not JobStatus.COMPLETED:
             aside.append(ticket.id)
-        elif faults := list(_faults(desk, ticket, done.get(ticket.id, []), result.output or "")):
+        elif faults := list(_find_faults(desk, ticket, done.get(ticket.id, []), result.output or "")):
             wrong.append(f"{ticket.id} ({ticket.kind}): {'; '.join(faults)}")
     solved = len(tickets) - len(lost) - len(aside) - len(wrong)
     return CheckReport(solved, tuple(lost), tuple(desk.duplicate_effects()), tuple(wrong), tuple(aside))
 
 
-def _faults(desk: Desk, ticket: Ticket, effects: Sequence[Effect], output: str) -> Iterator[str]:
-    """Each way in which the ticket's effects, the desk's rows and the job's own word differ from what was expected."""
+def _find_faults(desk: Desk, ticket: Ticket, effects: Sequence[Effect], output: str) -> Iterator[str]:
+    """Yield each difference between the expected outcome and the effects, the desk's rows and the job's output."""
     want = ticket.expected
-    came = {(effect.kind, effect.ref, effect.amount_cents) for effect in effects}
-    if came != ticket.effects:
-        yield f"expected effects {sorted(ticket.effects)}, got {sorted(came)}"
+    found = {(effect.kind, effect.ref, effect.amount_cents) for effect in effects}
+    if found != ticket.effects:
+        yield f"expected effects {sorted(ticket.effects)}, got {sorted(found)}"
     if want.cites and want.cites not in desk.ticket(ticket.id)["cites"]:
         yield f"expected the reply to cite {want.cites}, got {desk.ticket(ticket.id)['cites']}"
     if want.address:
@@ -188,8 +188,8 @@ def _faults(desk: Desk, ticket: Ticket, effects: Sequence[Effect], output: str) 
         if want.address != (now := (order["street"], order["town"], order["postcode"])):
             yield f"expected the address {want.address}, got {now}"
     try:
-        said = json.loads(output)["resolution"]
+        resolution = json.loads(output)["resolution"]
     except (ValueError, KeyError, TypeError):
-        said = "no resolution"
-    if said != want.resolution:
-        yield f"expected the answer {want.resolution!r}, got {said!r}"
+        resolution = "no resolution"
+    if resolution != want.resolution:
+        yield f"expected the answer {want.resolution!r}, got {resolution!r}"

@@ -2,71 +2,45 @@
 
 from __future__ import annotations
 
-from hashlib import sha1
-from typing import Any
-
-from midwatch.orchestration.keyspace import KEPT_S, partition
-from midwatch.orchestration.protocol.anchor import Anchor
+from midwatch.orchestration.keyspace import KEPT_S
 from midwatch.orchestration.protocol.compactions import Compaction, CompactionWork
 from midwatch.orchestration.protocol.store_replies import CompactionBusy, NothingToCompact
-from midwatch.orchestration.store.log_cache import decode, encode
 from midwatch.orchestration.store.originals import Originals
-from midwatch.orchestration.store.records import usage_args
-from midwatch.orchestration.store.scripts import Arg
+from midwatch.orchestration.store.script_calls import shorten
 from midwatch.orchestration.tokens.weight import weigh_message
-from midwatch.schemas.memory import Memory
 from midwatch.schemas.step import StepRef
 
 
-class Compacting(Originals):
+class Compactions(Originals):
     """The part of `ports.Store` that shortens conversations."""
 
     def begin_compaction(
         self, ref: StepRef, nonce: str, *, job_id: str = "", lock_ms: int = 15_000
     ) -> CompactionWork | CompactionBusy | NothingToCompact:
         """See `ports.Store.begin_compaction`."""
-        session_id = ref.session_id
-        keys = [self.keys.session(session_id), self.keys.log(session_id), self.keys.memory(session_id)]
-        reply = self.scripts.call("compact_begin", keys, (nonce, lock_ms, job_id))
-        match reply[0]:
-            case b"busy":
-                return CompactionBusy(int(reply[1]))
-            case b"begun":
-                return self._work(ref, nonce, *reply[2:])
-            case _:
-                return NothingToCompact()
-
-    def _work(
-        self, ref: StepRef, nonce: str, epoch: bytes, active: bytes, memory: bytes, anchor: bytes, log: Any
-    ) -> CompactionWork:
-        messages = tuple(decode(entry)[0] for entry in log)
+        begun = self.scripts.run(
+            shorten.compact_begin(self.keys, ref.session_id, nonce=nonce, lock_ms=lock_ms, job=job_id)
+        )
+        if not isinstance(begun, shorten.CompactionBegun):
+            return begun
         return CompactionWork(
             ref=ref,
             nonce=nonce,
-            epoch=int(epoch),
-            active_job=active.decode(),
-            memory=Memory.model_validate_json(memory) if memory else None,
-            anchor=Anchor.read(anchor.decode()),
-            messages=messages,
-            weights=tuple(map(weigh_message, messages)),
-            last_digest=sha1(log[-1], usedforsecurity=False).hexdigest(),
+            epoch=begun.epoch,
+            active_job=begun.active_job,
+            memory=begun.memory,
+            anchor=begun.anchor,
+            messages=begun.messages,
+            weights=tuple(map(weigh_message, begun.messages)),
+            last_digest=begun.last_digest,
         )
 
     def commit_compaction(self, work: CompactionWork, compaction: Compaction) -> bool:
         """See `ports.Store.commit_compaction`."""
-        session_id = work.ref.session_id
-        session = self.keys.session(session_id)
-        keys = [
-            session, self.keys.log(session_id), self.keys.memory(session_id), self.keys.archive(session_id),
-            self.keys.results(session_id), self.keys.index(partition(session_id), "counters"),
-            self.keys.job(session_id, work.active_job) if work.active_job else session, self.keys.originals(session_id),
-        ]  # fmt: skip
-        memory = compaction.memory.model_dump_json(exclude_defaults=True) if compaction.memory else ""
-        args: list[Arg] = [
-            work.nonce, work.epoch, len(work.messages), work.last_digest, KEPT_S, memory, *usage_args(compaction.usage)
-        ]  # fmt: skip
-        args += [len(compaction.archived), *(part for group, body in compaction.archived for part in (group, body))]
-        args += [len(compaction.replaced), *(part for at, said in compaction.replaced for part in (at, encode(said)))]
-        args += [len(compaction.results), *(part for handle, body in compaction.results for part in (handle, body))]
-        args += [len(compaction.removed), *compaction.removed, self.originals_bytes]
-        return bool(self.scripts.call("compact", keys, args, patience_ms=10_000))
+        call = shorten.compact(
+            self.keys, work.ref.session_id, work.active_job, nonce=work.nonce, epoch=work.epoch,
+            known_length=len(work.messages), known_digest=work.last_digest, kept_s=KEPT_S, new_memory=compaction.memory,
+            most_bytes=self.originals_bytes, archived=compaction.archived, replaced=compaction.replaced,
+            kept_results=compaction.results, removed=compaction.removed, usage=compaction.usage,
+        )  # fmt: skip
+        return self.scripts.run(call, patience_ms=10_000)

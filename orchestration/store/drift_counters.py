@@ -1,4 +1,4 @@
-"""The counters of drift, as the commits of all partitions wrote them."""
+"""The counters of drift, summed over the partitions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
 
 
 def read(client: redis.Redis, keys: Keyspace, hours: int) -> dict[tuple[int, str], int]:
-    """By hour (since the epoch, of the server's clock) and name; the last `hours`, the present one included.
+    """Read the counters of the last `hours`, the present one included: by hour (since the epoch, by the server's clock) and name.
 
     Raises:
         StoreUnavailable: Redis can't be reached.

@@ -1,4 +1,4 @@
-"""What is owed: deferred steps that are due, steps that the coordinator woke, published steps that nobody claimed."""
+"""Steps that must be published: deferred and due, woken by the coordinator, or published and never claimed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import redis
 
 from midwatch.orchestration.keyspace import PARTITIONS, Keyspace, partition
 from midwatch.orchestration.ports import Dispatcher
-from midwatch.orchestration.store.records import member, ref_of
-from midwatch.orchestration.store.scripts import Scripts, unavailable
+from midwatch.orchestration.store.records import member
+from midwatch.orchestration.store.script_calls import bring_back
+from midwatch.orchestration.store.scripts import Scripts
 from midwatch.schemas.step import StepRef
 
 
-class Owing:
-    """The stewards' part of `Operations`."""
+class DueAndOwed:
+    """The part of `Operations` for stewards."""
 
     def __init__(self, client: redis.Redis, keys: Keyspace, dispatcher: Dispatcher) -> None:
         self.client = client
@@ -25,33 +26,35 @@ class Owing:
     def sweep(
         self, *, patience_ms: int, stale_ms: int, idle: tuple[bool, bool], limit: int = 200
     ) -> tuple[list[StepRef], int]:
-        """What must be published now, over all partitions, and the ms until the next entry is due (-1: none is waiting)."""
-        args = (limit, patience_ms, stale_ms, int(idle[0]), int(idle[1]))
-        calls = [("sweep", (self.keys.index(p, "due"), self.keys.index(p, "owed")), args) for p in range(PARTITIONS)]
-        refs: list[StepRef] = []
-        soonest = -1
-        for reply in self._scripts.pipeline(calls):
-            if isinstance(reply, Exception):
-                raise unavailable(reply) from reply
-            refs += map(ref_of, reply[1:])
-            if reply[0] >= 0:
-                soonest = reply[0] if soonest < 0 else min(soonest, reply[0])
-        return refs, soonest
+        """Return the steps to publish now, over all partitions, and the ms until the next step is due (-1: none waits).
+
+        Args:
+            patience_ms: how long a step may stay unclaimed when its queue is empty.
+            stale_ms: how long it may when its queue is not empty.
+            idle: whether the model queue is empty, and whether the tools queue is.
+            limit: steps at most, of each kind and partition.
+
+        """
+        model_queue_idle, tools_queue_idle = idle
+        replies = self._scripts.run_all(
+            [
+                bring_back.sweep(
+                    self.keys, p, limit=limit, patience_ms=patience_ms, stale_ms=stale_ms,
+                    model_queue_idle=model_queue_idle, tools_queue_idle=tools_queue_idle,
+                )
+                for p in range(PARTITIONS)
+            ]
+        )  # fmt: skip
+        next_due = [reply.next_due_ms for reply in replies if reply.next_due_ms is not None]
+        return [ref for reply in replies for ref in reply.refs], min(next_due, default=-1)
 
     def wake(self, refs: Sequence[StepRef]) -> list[StepRef]:
-        """Owe steps that the coordinator woke; those to publish. One that does not wait any more is left alone."""
-        homes: dict[int, list[str]] = {}
+        """Owe steps that the coordinator woke, and return those to publish. A step that does not wait any more is left alone."""
+        by_partition: dict[int, list[str]] = {}
         for ref in refs:
-            homes.setdefault(partition(ref.session_id), []).append(member(ref))
-        calls = [
-            ("wake", (self.keys.index(p, "due"), self.keys.index(p, "owed")), members) for p, members in homes.items()
-        ]
-        woken: list[StepRef] = []
-        for reply in self._scripts.pipeline(calls):
-            if isinstance(reply, Exception):
-                raise unavailable(reply) from reply
-            woken += map(ref_of, reply)
-        return woken
+            by_partition.setdefault(partition(ref.session_id), []).append(member(ref))
+        calls = [bring_back.wake(self.keys, p, members=members) for p, members in by_partition.items()]
+        return [ref for woken in self._scripts.run_all(calls) for ref in woken]
 
     def publish(self, refs: Sequence[StepRef]) -> None:
         """Bring owed steps to workers. Raises StoreUnavailable."""

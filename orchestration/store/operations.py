@@ -1,19 +1,19 @@
-"""What operators and producers do to jobs from outside their steps: cancel, decide, replay, discard, list, read."""
+"""Operations on jobs, for operators and producers: list, read, cancel, replay, discard, decide."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import structlog
 
 from midwatch.orchestration.errors import NotFound, Refused, StoreUnavailable
 from midwatch.orchestration.keyspace import PARTITIONS
 from midwatch.orchestration.protocol.addresses import child_id
-from midwatch.orchestration.store.records import following, job_of, member, member_base, step_keys
-from midwatch.orchestration.store.scripts import Arg
-from midwatch.orchestration.store.sessions import Conversations
+from midwatch.orchestration.store.records import job_of, member, member_base
+from midwatch.orchestration.store.script_calls import operate, put_aside
+from midwatch.orchestration.store.script_calls.operate import CancelResult
+from midwatch.orchestration.store.sessions import Sessions
+from midwatch.orchestration.store.step_keys import StepKeys, step_keys
 from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
 from midwatch.schemas.decision import Verdict
 from midwatch.schemas.job import Job, JobStatus
@@ -23,13 +23,17 @@ from midwatch.schemas.trace import TraceRecord
 log = structlog.get_logger("midwatch.operations")
 
 DISCARDED = "This call was not made: its job was given up."
+"""The answer to open calls of a discarded dead letter."""
+
+PATIENCE_MS = 1_000
+"""How long an operation waits for a server that can't be reached."""
 
 
-class Operations(Conversations):
-    """Shared by the Python client, the command line and the pages: the same verbs, the same answers."""
+class Operations(Sessions):
+    """What the Python client, the command line and the pages call."""
 
     def job(self, job_id: str) -> Job:
-        """The job as it stands. Raises NotFound."""
+        """The job. Raises NotFound."""
         jobs = self._jobs([job_id])
         if not jobs:
             raise NotFound(
@@ -61,7 +65,7 @@ class Operations(Conversations):
         """One dead letter. Raises NotFound."""
         ref = self._ref(job_id)
         pipe = self.client.pipeline(transaction=False)
-        pipe.hget(step_keys(self.keys, ref)[11], job_id)
+        pipe.hget(self._keys(ref).letters, job_id)
         raw = self._run(pipe)[0]
         if raw is None:
             raise NotFound(f"job {job_id!r} has no dead letter: it is {self.job(job_id).status}")
@@ -76,7 +80,7 @@ class Operations(Conversations):
     def trace(self, job_id: str) -> list[TraceRecord]:
         """The job's steps in the order they were committed."""
         pipe = self.client.pipeline(transaction=False)
-        pipe.lrange(step_keys(self.keys, self._ref(job_id))[4], 0, -1)
+        pipe.lrange(self._keys(self._ref(job_id)).trace, 0, -1)
         return [TraceRecord.model_validate_json(raw) for raw in self._run(pipe)[0]]
 
     def counters(self) -> dict[str, int]:
@@ -93,42 +97,43 @@ class Operations(Conversations):
     def cancel(self, job_id: str) -> bool:
         """Cancel a job and its children. False: it had ended already.
 
-        A job under way ends at its next claim; nothing of it starts any more. A dead letter is given up: its session goes on.
+        A job under way ends at its next claim, and none of its steps starts. A dead letter is discarded.
         """
         ref = self._ref(job_id)
-        reply = self._script("cancel", ref, (job_id, ref.session_id, member_base(ref)))
-        match reply[0]:
-            case b"cancelled":
-                self._hand_on(ref, reply[1])
-            case b"marked":
-                self._publish_steps(ref, reply[1:])
-                self._cancel_children(ref, reply[1:])
-            case b"ended" if reply[1] == b"dead_lettered":
-                return self.discard(job_id)
-            case _:
-                return False
-        return True
+        call = operate.cancel(self._keys(ref), job=job_id, session=ref.session_id, member_base=member_base(ref))
+        reply = self._scripts.run(call, patience_ms=PATIENCE_MS)
+        if reply.status is JobStatus.DEAD_LETTERED:
+            return self.discard(job_id)
+        owed = [ref.model_copy(update={"step": step}) for step in reply.owed_steps]
+        if reply.result is CancelResult.MARKED:
+            self._publish_owed(owed)
+            self._cancel_children(owed)
+        elif reply.next_step:
+            self._publish_owed((reply.next_step,))
+        return reply.result in (CancelResult.CANCELLED, CancelResult.MARKED)
 
     def replay(self, job_id: str, *, max_steps: int = 50) -> bool:
-        """Resume a dead-lettered job at the step it stopped at. False: it is not dead (any more): a second replay is a no-op."""
+        """Resume a dead-lettered job at the step where it stopped. False: it is no dead letter, so a second replay is a no-op."""
         ref = self._ref(job_id)
-        reply = self._script("replay", ref, (job_id, ref.session_id, member_base(ref), max_steps))
-        if reply[0] != b"replayed":
-            return False
-        self._publish_steps(ref, reply[1:])
-        return True
+        call = operate.replay(self._keys(ref), job=job_id, member_base=member_base(ref), steps_granted=max_steps)
+        reply = self._scripts.run(call, patience_ms=PATIENCE_MS)
+        if reply.replayed:
+            self._publish_owed([ref.model_copy(update={"step": step}) for step in reply.owed_steps])
+        return reply.replayed
 
     def discard(self, job_id: str) -> bool:
-        """Give a dead letter up; its session goes on with the next job. False: there was none."""
+        """Discard a dead letter; its session goes on with the next job. False: the job is no dead letter."""
         ref = self._ref(job_id)
-        reply = self._script("discard", ref, (job_id, ref.session_id, member_base(ref), DISCARDED))
-        if reply[0] != b"discarded":
-            return False
-        self._hand_on(ref, reply[1])
-        return True
+        call = operate.discard(
+            self._keys(ref), job=job_id, session=ref.session_id, member_base=member_base(ref), repair_text=DISCARDED
+        )
+        reply = self._scripts.run(call, patience_ms=PATIENCE_MS)
+        if reply.next_step:
+            self._publish_owed((reply.next_step,))
+        return reply.discarded
 
     def decide(self, job_id: str, step: str | None = None, *, approve: bool, reason: str = "") -> bool:
-        """Approve or reject a parked step (by default the one the job waits for). False: somebody decided before.
+        """Approve or reject a parked step (by default the one the job waits for). False: it was decided before.
 
         Raises:
             Refused: the job is not parked.
@@ -140,15 +145,15 @@ class Operations(Conversations):
             raise Refused(f"job {job_id!r} is {job.status}, not parked: there is nothing to decide")
         ref = self._ref(job_id).model_copy(update={"step": step})
         verdict = Verdict.APPROVE if approve else Verdict.REJECT
-        queue = 13 if ref.kind is StepKind.MODEL else 14
-        if not self._script("resolve", ref, (step, member(ref), verdict, json.dumps(reason[:500]), "", queue)):
-            return False
-        self._announce((ref,))
-        return True
+        call = put_aside.resolve(self._keys(ref), step=step, member=member(ref), verdict=verdict, reason=reason[:500])
+        resolved = self._scripts.run(call, patience_ms=PATIENCE_MS)
+        if resolved:
+            self._publish_owed((ref,))
+        return resolved
 
     @staticmethod
     def first_step(job: Job) -> StepRef:
-        """The address of the job's first step: with its session and priority, where everything of it lies."""
+        """The job's first step. Its session and priority are those of every step of the job."""
         return StepRef(job_id=job.job_id, session_id=job.session_id, step="1", priority=job.priority)
 
     def _ref(self, job_id: str) -> StepRef:
@@ -165,36 +170,29 @@ class Operations(Conversations):
         pipe = self.client.pipeline(transaction=False)
         for job_id in job_ids:
             pipe.get(self.keys.job_pointer(job_id))
-        homes = [(job_id, home.decode()) for job_id, home in zip(job_ids, self._run(pipe), strict=True) if home]
+        found = [
+            (job_id, session.decode()) for job_id, session in zip(job_ids, self._run(pipe), strict=True) if session
+        ]
         pipe = self.client.pipeline(transaction=False)
-        for job_id, home in homes:
-            pipe.hgetall(self.keys.job(home, job_id))
+        for job_id, session_id in found:
+            pipe.hgetall(self.keys.job(session_id, job_id))
         return [
             job_of(job_id, {key.decode(): value.decode() for key, value in flat.items()})
-            for (job_id, _), flat in zip(homes, self._run(pipe), strict=True)
+            for (job_id, _), flat in zip(found, self._run(pipe), strict=True)
             if flat
         ]
 
-    def _script(self, name: str, ref: StepRef, args: Sequence[Arg]) -> Any:
-        return self._scripts.call(name, step_keys(self.keys, ref), args, patience_ms=1_000)
+    def _keys(self, ref: StepRef) -> StepKeys:
+        return step_keys(self.keys, ref)
 
-    def _publish_steps(self, ref: StepRef, steps: Iterable[bytes]) -> None:
-        self._announce([ref.model_copy(update={"step": step.decode()}) for step in steps])
-
-    def _cancel_children(self, ref: StepRef, steps: Iterable[bytes]) -> None:
-        """Nobody waits for their answers any more. One that was missed here ends at its next turn: `children.orphaned`."""
-        calls = [ref.model_copy(update={"step": step.decode()}) for step in steps]
-        for child in self._jobs([child_id(call) for call in calls if call.kind is StepKind.TOOL]):
+    def _cancel_children(self, owed: Sequence[StepRef]) -> None:
+        """Cancel the jobs whose answers these steps wait for. A child that is missed here ends at its next turn."""
+        for child in self._jobs([child_id(ref) for ref in owed if ref.kind is StepKind.TOOL]):
             self.cancel(child.job_id)
 
-    def _announce(self, refs: Sequence[StepRef]) -> None:
-        """Publish what a script has just owed. When that fails a steward does it: the verb itself has been recorded."""
+    def _publish_owed(self, refs: Sequence[StepRef]) -> None:
+        """Publish steps that a script has just owed. If that fails, a steward publishes them: the operation is recorded."""
         try:
             self._dispatcher.publish(refs)
         except StoreUnavailable as error:
             log.warning("publish.failed", steps=len(refs), error=str(error))
-
-    def _hand_on(self, ref: StepRef, entry: bytes) -> None:
-        heir = following(ref, entry)
-        if heir:
-            self._announce((heir,))

@@ -1,28 +1,29 @@
-"""What left the window, kept whole beside the session: archived groups and long results, within a bound on their bytes."""
+"""Originals: archived groups and whole tool results, kept with their session up to a number of bytes."""
 
 from __future__ import annotations
 
 import redis
 
 from midwatch.orchestration.keyspace import KEPT_S, ORIGINALS_BYTES, Keyspace
+from midwatch.orchestration.store.script_calls import shorten
 from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unavailable
 
 
 class Originals:
-    """The part of `ports.Store` that keeps and gives back originals. The oldest leave first."""
+    """The part of `ports.Store` that keeps originals and reads them. The oldest are deleted first."""
 
     client: redis.Redis
     keys: Keyspace
     scripts: Scripts
     originals_bytes = ORIGINALS_BYTES
-    """Most bytes of them, for one session."""
+    """Most bytes of originals, for one session."""
 
     def put_result(self, session_id: str, handle: str, body: bytes) -> None:
         """See `ports.Store.put_result`."""
-        keys = [
-            key(session_id) for key in (self.keys.session, self.keys.results, self.keys.archive, self.keys.originals)
-        ]
-        self.scripts.call("keep_result", keys, (KEPT_S, self.originals_bytes, handle, body))
+        call = shorten.keep_result(
+            self.keys, session_id, kept_s=KEPT_S, most_bytes=self.originals_bytes, handle=handle, body=body
+        )
+        self.scripts.run(call)
 
     def get_result(self, session_id: str, handle: str) -> bytes | None:
         """See `ports.Store.get_result`."""

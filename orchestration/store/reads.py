@@ -1,4 +1,4 @@
-"""What the store only gives back: jobs as they stand, and traces."""
+"""The reading part of the store: jobs, traces, counters of drift."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import redis
 
 from midwatch.orchestration.errors import NotFound
 from midwatch.orchestration.keyspace import KEPT_S, Keyspace
-from midwatch.orchestration.store import drift_counters as driftcounters
+from midwatch.orchestration.store import drift_counters
 from midwatch.orchestration.store.records import job_of
 from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
 from midwatch.schemas.job import Job
@@ -14,8 +14,8 @@ from midwatch.schemas.step import StepRef
 from midwatch.schemas.trace import TraceRecord
 
 
-class Shelf:
-    """The reading part of `ports.Store`."""
+class Reads:
+    """The part of `ports.Store` that reads."""
 
     def __init__(self, client: redis.Redis, keys: Keyspace) -> None:
         self.client = client
@@ -49,4 +49,4 @@ class Shelf:
 
     def drift_counters(self, hours: int) -> dict[tuple[int, str], int]:
         """See `ports.Store.drift_counters`."""
-        return driftcounters.read(self.client, self.keys, hours)
+        return drift_counters.read(self.client, self.keys, hours)

@@ -1,31 +1,18 @@
-"""Between Redis replies and the shapes: the job's hash, the keys of a step, the members of the indexes."""
+"""What the store writes into Redis, read back: a job's hash, a claim, the members of the indexes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 
-from midwatch.orchestration.keyspace import Keyspace, partition
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.job import Job, JobStatus, NewJob, Waiting
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import Priority, StepRef
 
 
-def step_keys(keys: Keyspace, ref: StepRef) -> list[str]:
-    """KEYS 1 to 12 of every script of the step machine (see `lua/prelude.lua`)."""
-    p = partition(ref.session_id)
-    job = keys.job(ref.session_id, ref.job_id)
-    session = keys.session(ref.session_id)
-    index = keys.index(p, "")
-    return [
-        job, job + ":steps", session, session + ":log", job + ":trace", index + "due", index + "owed", index + "counters",
-        session + ":waiting", index + "jobs", index + "dead", index + "letters",
-    ]  # fmt: skip
-
-
 def member_base(ref: StepRef) -> str:
-    """What members of `due` and `owed` begin with: all of a step's address but the step."""
+    """`priority|session|job|`: what the members of `due` and `owed` begin with, for every step of the job."""
     return f"{ref.priority}|{ref.session_id}|{ref.job_id}|"
 
 
@@ -41,12 +28,13 @@ def ref_of(entry: bytes | str) -> StepRef:
     return StepRef.model_construct(job_id=job_id, session_id=session_id, step=step, priority=Priority(priority))
 
 
-def following(ref: StepRef, entry: bytes) -> StepRef | None:
-    """The first step of the job that a script handed the session to; None when there is none."""
+def first_step(session_id: str, entry: bytes | str) -> StepRef | None:
+    """The first step of the job that a script gave the session to, from `job|priority`; None for ''."""
     if not entry:
         return None
-    job_id, _, priority = entry.decode().rpartition("|")
-    return StepRef.model_construct(job_id=job_id, session_id=ref.session_id, step="1", priority=Priority(priority))
+    text = entry.decode() if isinstance(entry, bytes) else entry
+    job_id, _, priority = text.rpartition("|")
+    return StepRef.model_construct(job_id=job_id, session_id=session_id, step="1", priority=Priority(priority))
 
 
 def spec(job: NewJob) -> str:
@@ -55,16 +43,17 @@ def spec(job: NewJob) -> str:
     return json.dumps(fixed, separators=(",", ":"), ensure_ascii=False)
 
 
-def usage_args(usage: Usage) -> tuple[int, int, int, int, int, int]:
-    """The six usage arguments of `commit_turn` and `finish`."""
-    return (
-        usage.input_tokens,
-        usage.cached_tokens,
-        usage.cache_write_tokens,
-        usage.output_tokens,
-        usage.reasoning_tokens,
-        0 if usage.reported else 1,
+def usage_fields(usage: Usage) -> list[tuple[str, int]]:
+    """Field of the job's hash, and what this usage adds to it. `job_of` reads the fields."""
+    fields = (
+        ("in", usage.input_tokens),
+        ("cached", usage.cached_tokens),
+        ("cwrite", usage.cache_write_tokens),
+        ("out", usage.output_tokens),
+        ("reasoning", usage.reasoning_tokens),
+        ("unreported", 0 if usage.reported else 1),
     )
+    return [field for field in fields if field[1]]
 
 
 def fields(flat: list[bytes]) -> dict[str, str]:

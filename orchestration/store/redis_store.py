@@ -1,10 +1,8 @@
-"""RedisStore: the step machine's one truth. Each method is one script, one round trip."""
+"""RedisStore: the state of all jobs and sessions. Each method is one script and one round trip."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import redis
 import structlog
@@ -12,27 +10,20 @@ import structlog
 from midwatch.orchestration.errors import SessionBusy, StoreUnavailable
 from midwatch.orchestration.keyspace import HELD_S, KEPT_S, ORIGINALS_BYTES, Keyspace
 from midwatch.orchestration.ports import Dispatcher, Piggyback
-from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
-from midwatch.orchestration.protocol.commits import Ending, ResultCommit, TurnCommit
+from midwatch.orchestration.protocol.commits import CallRow, Ending, ResultCommit, TurnCommit
 from midwatch.orchestration.protocol.store_replies import LeaseState, TurnCommitted
-from midwatch.orchestration.store.compaction import Compacting
-from midwatch.orchestration.store.decisions import read_decision
-from midwatch.orchestration.store.log_cache import Held, LogCache, encode
-from midwatch.orchestration.store.reads import Shelf
-from midwatch.orchestration.store.records import (
-    fields,
-    following,
-    job_of,
-    member,
-    member_base,
-    spec,
-    step_keys,
-    usage_args,
-)
-from midwatch.orchestration.store.scripts import UNAVAILABLE, Arg, Scripts, unavailable
-from midwatch.schemas.job import NewJob, SessionPolicy
-from midwatch.schemas.message import ToolCall
+from midwatch.orchestration.store.compaction import Compactions
+from midwatch.orchestration.store.log_cache import Held, HeldMark, LogCache
+from midwatch.orchestration.store.reads import Reads
+from midwatch.orchestration.store.records import member, member_base, spec
+from midwatch.orchestration.store.script_calls import begin_work, commit_work, put_aside
+from midwatch.orchestration.store.script_calls.begin_work import EnqueueResult
+from midwatch.orchestration.store.script_calls.commit_work import CallOfTurn, ResultOfCall
+from midwatch.orchestration.store.script_calls.put_aside import AsideUntil
+from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unavailable
+from midwatch.orchestration.store.step_keys import StepKeys, step_keys
+from midwatch.schemas.job import NewJob, SessionPolicy, Waiting
 from midwatch.schemas.step import Defer, Park, StepKind, StepRef
 from midwatch.schemas.trace import TraceRecord
 
@@ -40,15 +31,15 @@ LEASE_MS = 3_000
 """How long a claim holds without renewal: a worker that dies delays its step by this at the most."""
 
 MAX_LOSSES = 3
-"""Deliveries of a step that may take their worker with them before it becomes a dead letter."""
+"""Claims of a step that may lose their worker before the step becomes a dead letter."""
 
 COMMIT_PATIENCE_MS = 60_000
-"""How long finished work waits for a server that restarts, before it is given up (and found again by its lease)."""
+"""How long a commit waits for a server that restarts. After that the work is dropped, and done again when its lease ends."""
 
 log = structlog.get_logger("midwatch.store")
 
 
-class RedisStore(Shelf, Compacting):
+class RedisStore(Reads, Compactions):
     """See `ports.Store` for the promises. Thread-safe; one per process."""
 
     def __init__(
@@ -69,36 +60,23 @@ class RedisStore(Shelf, Compacting):
 
     def enqueue(self, job: NewJob, *, on_interrupt: Callable[[str], object] | None = None) -> bool:
         """See `ports.Store.enqueue`. `on_interrupt` is called with the job that an `interrupt` policy is to cancel."""
-        home = self._home(job)
-        job = job.model_copy(update={"session_id": home})
-        ref = job.ref
-        reply = self._call(
-            "enqueue",
-            ref,
-            (
-                job.job_id, home, job.priority, spec(job), json.dumps(job.input, ensure_ascii=False), job.max_steps,
-                job.timeout_ms, job.on_busy, self._message(ref),
-            ),
-            patience_ms=1_000,
+        job = job.model_copy(update={"session_id": self._bind_session(job)})
+        call = begin_work.enqueue(
+            self._keys_with_queues(job.ref), job=job.job_id, session=job.session_id, priority=job.priority, spec=spec(job),
+            input=job.input, max_steps=job.max_steps, timeout_ms=job.timeout_ms, on_busy=job.on_busy,
+            message=self._message(job.ref),
         )  # fmt: skip
-        match reply[0]:
-            case b"exists":
-                return False
-            case b"busy":
-                self.client.delete(self.keys.job_pointer(job.job_id))  # a refused job binds its id to no session
-                raise SessionBusy(
-                    f"session {home!r} runs job {reply[1].decode()!r} and the agent's policy is on_busy='reject'; "
-                    "wait for it, cancel it, or use on_busy='enqueue'"
-                )
-            case b"queued":
-                if job.on_busy is SessionPolicy.INTERRUPT and on_interrupt:
-                    on_interrupt(reply[1].decode())
-            case _:
-                self._published((ref,))
-        return True
+        result, active_job = self.scripts.run(call, patience_ms=1_000)
+        if result is EnqueueResult.BUSY:
+            self._refuse(job, active_job)
+        if result is EnqueueResult.QUEUED and job.on_busy is SessionPolicy.INTERRUPT and on_interrupt:
+            on_interrupt(active_job)
+        if result is EnqueueResult.STARTED:
+            self._publish_unless_handed_off((job.ref,))
+        return result is not EnqueueResult.EXISTS
 
-    def _home(self, job: NewJob) -> str:
-        """The session a job id belongs to: the first enqueue decides, so one id never becomes two jobs."""
+    def _bind_session(self, job: NewJob) -> str:
+        """The session of a job id. The first enqueue decides, so one id never becomes two jobs."""
         pointer = self.keys.job_pointer(job.job_id)
         try:
             known = self.client.set(pointer, job.session_id, nx=True, get=True, ex=HELD_S + KEPT_S)
@@ -106,151 +84,136 @@ class RedisStore(Shelf, Compacting):
             raise unavailable(error) from error
         return known.decode() if isinstance(known, bytes) else job.session_id
 
+    def _refuse(self, job: NewJob, active_job: str) -> None:
+        """Raise SessionBusy. A refused job binds its id to no session."""
+        self.client.delete(self.keys.job_pointer(job.job_id))
+        raise SessionBusy(
+            f"session {job.session_id!r} runs job {active_job!r} and the agent's policy is on_busy='reject'; "
+            "wait for it, cancel it, or use on_busy='enqueue'"
+        )
+
     def claim(self, ref: StepRef, nonce: str) -> Claim | ClaimRefusal:
         """See `ports.Store.claim`."""
         mark = self._cache.mark(ref.session_id) if ref.kind is StepKind.MODEL else None
-        reply = self._call(
-            "claim",
-            ref,
-            (
-                ref.job_id, ref.step, nonce, self.lease_ms, MAX_LOSSES, member(ref),
-                mark.epoch if mark else -1, mark.length if mark else 0, mark.digest if mark else "",
-            ),
-            hand_off=False,
+        known = mark or HeldMark()
+        call = begin_work.claim(
+            self._keys(ref), job=ref.job_id, step=ref.step, nonce=nonce, lease_ms=self.lease_ms, max_losses=MAX_LOSSES,
+            member=member(ref), known_epoch=known.epoch, known_length=known.length, known_digest=known.digest,
         )  # fmt: skip
-        if reply[0] != b"claimed":
-            return ClaimRefusal(reply[0].decode())
-        _, now_ms, fence, attempt, losses, interrupted, ending, verdict, groups, call, flags, *rest = reply
-        epoch, start, entries, flat, anchor, memory = rest
-        held = self._cache.extend(ref.session_id, mark, int(epoch), start, entries, memory) if mark else Held()
-        return Claim(
-            ref=ref,
-            fence=int(fence),
-            nonce=nonce,
-            now_ms=now_ms,
-            job=job_of(ref.job_id, fields(flat)),
-            attempt=attempt,
-            losses=losses,
-            interrupted=bool(interrupted),
-            ending=ending.decode(),
-            call=ToolCall.model_validate_json(call) if call else None,
-            group=groups + (1 if mark else 0),
-            decision=read_decision(verdict.decode()),
-            log=held.messages,
-            log_weight=held.weight,
-            memory=held.memory,
-            anchor=Anchor.read(anchor.decode()),
-            flags=frozenset(flags.decode().split(",")) if flags else frozenset(),
-        )
+        reply = self.scripts.run(call)
+        if isinstance(reply, ClaimRefusal):
+            return reply
+        held = Held()
+        if mark:
+            held = self._cache.extend(ref.session_id, mark, reply.epoch, reply.first_entry, reply.entries, reply.memory)
+        return reply.as_claim(ref, nonce, held)
 
     def renew(self, claim: Claim) -> LeaseState:
         """See `ports.Store.renew`."""
-        args = (claim.ref.step, claim.fence, self.lease_ms, member(claim.ref))
-        reply = self._call("renew", claim.ref, args, hand_off=False)
-        return (LeaseState.LOST, LeaseState.HELD, LeaseState.CANCELLED)[reply]
-
-    def commit_turn(self, claim: Claim, commit: TurnCommit, piggyback: Piggyback | None = None) -> TurnCommitted:
-        """See `ports.Store.commit_turn`."""
         ref = claim.ref
-        following_turn = ref.model_turn(ref.turn + 1)
-        args: list[Arg] = [
-            ref.step, claim.fence, member(ref), claim.group, self.lease_ms, *usage_args(commit.usage),
-            commit.tool_calls, commit.invalid_calls, commit.children, commit.trace.model_dump_json(exclude_none=True),
-            len(commit.messages), *map(encode, commit.messages), len(commit.calls),
-        ]  # fmt: skip
-        owed = []
-        for row in commit.calls:
-            call_ref = ref.call(row.ordinal)
-            args += [
-                call_ref.step, int(row.started), row.call.model_dump_json(exclude_none=True), member(call_ref),
-                "" if row.started else self._message(call_ref),
-            ]  # fmt: skip
-            if not row.started:
-                owed.append(call_ref)
-        if not commit.calls:
-            owed.append(following_turn)
-        args += [following_turn.step, member(following_turn), "" if commit.calls else self._message(following_turn)]
-        args += [str(commit.anchor or ""), len(commit.drift), *commit.drift]
-        reply = self._call("commit_turn", ref, args, patience_ms=COMMIT_PATIENCE_MS, piggyback=piggyback)
-        if reply in (1, 2):
-            self._published(owed)
-        done, cancelled = TurnCommitted.COMMITTED, TurnCommitted.CANCELLED
-        return (TurnCommitted.LOST, done, cancelled, done, cancelled)[reply]
-
-    def commit_results(self, claim: Claim, commit: ResultCommit, piggyback: Piggyback | None = None) -> bool:
-        """See `ports.Store.commit_results`."""
-        following_turn = claim.ref.model_turn(claim.ref.turn + 1)
-        args: list[Arg] = [claim.fence, len(commit.refs)]
-        for ref, message, trace in zip(commit.refs, commit.messages, commit.traces, strict=True):
-            args += [ref.step, member(ref), encode(message), trace.model_dump_json(exclude_none=True)]
-        args += [following_turn.step, member(following_turn), self._message(following_turn)]
-        applied, next_owed = self._call(
-            "commit_results", claim.ref, args, patience_ms=COMMIT_PATIENCE_MS, piggyback=piggyback
+        call = begin_work.renew(
+            self._keys(ref), step=ref.step, fence=claim.fence, lease_ms=self.lease_ms, member=member(ref)
         )
-        if next_owed:
-            self._published((following_turn,))
-        return bool(applied == len(commit.refs))
+        return self.scripts.run(call)
 
     def set_limits(self, claim: Claim, *, agent_version: str, max_steps: int, timeout_ms: int) -> None:
         """See `ports.Store.set_limits`."""
-        args = (claim.ref.step, claim.fence, agent_version, max_steps, timeout_ms)
-        self._call("set_limits", claim.ref, args, hand_off=False)
+        call = begin_work.set_limits(
+            self._keys(claim.ref), step=claim.ref.step, fence=claim.fence, agent_version=agent_version,
+            max_steps=max_steps, timeout_ms=timeout_ms,
+        )  # fmt: skip
+        self.scripts.run(call)
+
+    def commit_turn(self, claim: Claim, commit: TurnCommit, piggyback: Piggyback | None = None) -> TurnCommitted:
+        """See `ports.Store.commit_turn`."""
+        ref, next_turn = claim.ref, claim.ref.model_turn(claim.ref.turn + 1)
+        call = commit_work.commit_turn(
+            self._keys_with_queues(ref), step=ref.step, fence=claim.fence, member=member(ref), group=claim.group,
+            lease_ms=self.lease_ms, tool_calls=commit.tool_calls, invalid_calls=commit.invalid_calls, children=commit.children,
+            trace=commit.trace, anchor=commit.anchor, next_step=next_turn.step, next_member=member(next_turn),
+            next_message=b"" if commit.calls else self._message(next_turn), usage=commit.usage, messages=commit.messages,
+            calls=[self._call_of_turn(ref.call(row.ordinal), row) for row in commit.calls], drift=commit.drift,
+        )  # fmt: skip
+        reply = self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS, piggyback=piggyback)
+        if reply.now:
+            owed = [ref.call(row.ordinal) for row in commit.calls if not row.started]
+            self._publish_unless_handed_off(owed if commit.calls else [next_turn])
+        return reply.committed
+
+    def _call_of_turn(self, ref: StepRef, row: CallRow) -> CallOfTurn:
+        return CallOfTurn.of(ref, row, b"" if row.started else self._message(ref))
+
+    def commit_results(self, claim: Claim, commit: ResultCommit, piggyback: Piggyback | None = None) -> bool:
+        """See `ports.Store.commit_results`."""
+        next_turn = claim.ref.model_turn(claim.ref.turn + 1)
+        rows = [
+            ResultOfCall.of(ref, message, trace)
+            for ref, message, trace in zip(commit.refs, commit.messages, commit.traces, strict=True)
+        ]
+        call = commit_work.commit_results(
+            self._keys_with_queues(claim.ref), fence=claim.fence, next_step=next_turn.step, next_member=member(next_turn),
+            next_message=self._message(next_turn), results=rows,
+        )  # fmt: skip
+        reply = self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS, piggyback=piggyback)
+        if reply.owes_next_turn:
+            self._publish_unless_handed_off((next_turn,))
+        return reply.applied == len(rows)
 
     def defer(self, claim: Claim, defer: Defer, trace: TraceRecord) -> bool:
         """See `ports.Store.defer`."""
-        args = (
-            claim.ref.step, claim.fence, member(claim.ref), defer.after_ms, int(defer.counts_as_attempt),
-            trace.model_dump_json(exclude_none=True), json.dumps(defer.reason), int(defer.wakes),
+        ref = claim.ref
+        call = put_aside.defer(
+            self._keys(ref), step=ref.step, fence=claim.fence, member=member(ref), after_ms=defer.after_ms,
+            counts=defer.counts_as_attempt, wakes=defer.wakes, trace=trace, reason=defer.reason,
         )  # fmt: skip
-        return bool(self._call("defer", claim.ref, args, hand_off=False, patience_ms=COMMIT_PATIENCE_MS))
+        return self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS)
 
     def park(self, claim: Claim, park: Park, trace: TraceRecord) -> bool:
         """See `ports.Store.park`."""
-        reason = f"{park.reason}: {park.question}"
-        waiting = json.dumps({"step": claim.ref.step, "reason": reason, "kind": park.reason.value})
-        args = (
-            claim.ref.step, claim.fence, member(claim.ref), "parked", 0, trace.model_dump_json(exclude_none=True), waiting,
+        ref = claim.ref
+        call = put_aside.park(
+            self._keys(ref), step=ref.step, fence=claim.fence, member=member(ref), state=AsideUntil.DECIDED, poll_ms=0,
+            trace=trace, waiting=Waiting(step=ref.step, reason=f"{park.reason}: {park.question}", kind=park.reason),
         )  # fmt: skip
-        return bool(self._call("park", claim.ref, args, hand_off=False, patience_ms=COMMIT_PATIENCE_MS))
+        return self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS)
 
     def wait_for_child(self, claim: Claim, poll_ms: int) -> bool:
         """See `ports.Store.wait_for_child`."""
-        args = (claim.ref.step, claim.fence, member(claim.ref), "waiting", poll_ms, "", "")
-        return bool(self._call("park", claim.ref, args, hand_off=False, patience_ms=COMMIT_PATIENCE_MS))
+        ref = claim.ref
+        call = put_aside.park(
+            self._keys(ref), step=ref.step, fence=claim.fence, member=member(ref), state=AsideUntil.CHILD_ENDED,
+            poll_ms=poll_ms, trace=None, waiting=None,
+        )  # fmt: skip
+        return self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS)
 
     def finish(self, claim: Claim, ending: Ending, trace: TraceRecord, piggyback: Piggyback | None = None) -> bool:
         """See `ports.Store.finish`."""
         ref = claim.ref
-        args: list[Arg] = [
-            ref.step, claim.fence, member_base(ref), ref.job_id, ref.session_id, ending.status,
-            "" if ending.output is None else json.dumps(ending.output, ensure_ascii=False),
-            ending.failure.model_dump_json(exclude_none=True) if ending.failure else "", *usage_args(ending.usage),
-            trace.model_dump_json(exclude_none=True), ending.letter.model_dump_json(exclude_none=True) if ending.letter else "",
-            ending.repair, claim.group, len(ending.messages), *map(encode, ending.messages), str(ending.anchor or ""),
-            len(ending.drift), *ending.drift,
-        ]  # fmt: skip
-        reply = self._call("finish", ref, args, hand_off=False, patience_ms=COMMIT_PATIENCE_MS, piggyback=piggyback)
-        if not reply[0]:
-            return False
-        for next_step in (following(ref, reply[1]), claim.job.parent):
-            if next_step:
-                self._publish((next_step,))
-        return True
+        call = commit_work.finish(
+            self._keys(ref), step=ref.step, fence=claim.fence, member_base=member_base(ref), job=ref.job_id,
+            session=ref.session_id, status=ending.status, output=ending.output, failure=ending.failure, trace=trace,
+            letter=ending.letter, repair_text=ending.repair, group=claim.group, anchor=ending.anchor, usage=ending.usage,
+            messages=ending.messages, drift=ending.drift,
+        )  # fmt: skip
+        reply = self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS, piggyback=piggyback)
+        if reply.finished:
+            for next_step in (reply.next_step, claim.job.parent):
+                if next_step:
+                    self._publish((next_step,))
+        return reply.finished
 
-    def _call(
-        self, name: str, ref: StepRef, args: Sequence[Arg], *,
-        hand_off: bool = True, patience_ms: int = 0, piggyback: Piggyback | None = None,
-    ) -> Any:  # fmt: skip
-        keys = step_keys(self.keys, ref)
-        if hand_off and (queues := self._dispatcher.hand_off(ref.priority)):
-            keys += queues
-        return self.scripts.call(name, keys, args, patience_ms=patience_ms, piggyback=piggyback)
+    def _keys(self, ref: StepRef) -> StepKeys:
+        return step_keys(self.keys, ref)
+
+    def _keys_with_queues(self, ref: StepRef) -> StepKeys:
+        """For scripts that hand the next step off."""
+        return step_keys(self.keys, ref, self._dispatcher.hand_off(ref.priority))
 
     def _message(self, ref: StepRef) -> bytes:
+        """What the script pushes to hand the step off; b'' when it must not."""
         return self._dispatcher.message(ref) if self._dispatcher.hand_off(ref.priority) else b""
 
-    def _published(self, refs: Sequence[StepRef]) -> None:
-        """Publish what was just owed, unless the script has handed it off already."""
+    def _publish_unless_handed_off(self, refs: Sequence[StepRef]) -> None:
         if refs and not self._dispatcher.hand_off(refs[0].priority):
             self._publish(refs)
 

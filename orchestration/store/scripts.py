@@ -1,4 +1,4 @@
-"""Lua scripts: loaded from the files beside this one, called by digest, reloaded when the server has forgotten them."""
+"""Lua scripts: read from a folder `lua`, called by digest, loaded again when the server does not know them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from redis import exceptions as redis_errors
 from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.keyspace import HELD_S, KEPT_S
 from midwatch.orchestration.ports import Piggyback
-
-Arg = str | bytes | int
+from midwatch.orchestration.store.script_calls.script_call import Arg as Arg
+from midwatch.orchestration.store.script_calls.script_call import Reply, ScriptCall
 
 UNAVAILABLE = (
     redis_errors.ConnectionError,  # BusyLoadingError is one of them
@@ -27,10 +27,10 @@ UNAVAILABLE = (
     redis_errors.ReadOnlyError,
     redis_errors.ClusterDownError,
 )
-"""What a server says, or fails to say, when it can't take a write. Time cures all of them."""
+"""Errors of a server that can't take a write now. All of them are transient."""
 
 LOADS = 3
-"""How often a script is loaded for one call: a server that was replaced on the way knows none, either."""
+"""How often a script is loaded for one call. A server that is replaced during the call does not know it either."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +38,25 @@ class Library:
     """A folder of scripts that share a prelude, each called by the digest of its text."""
 
     package: str
-    """Whose folder `lua` holds them."""
+    """Its folder `lua` holds the scripts."""
     header: str = ""
+    """Lua that goes before the prelude."""
     bare: tuple[str, ...] = ()
-    """Scripts with keys of their own, which do without the prelude."""
+    """Scripts with other keys, which do without the prelude."""
     originals: tuple[str, ...] = ()
-    """The same, but for `originals.lua`, which they share."""
+    """Scripts with other keys, which share `originals.lua` in place of the prelude."""
 
     @cache  # noqa: B019 (libraries are few, and live as long as the process)
     def source(self, name: str) -> str:
-        """Text of a script. The shebang makes the server refuse it whole, before line 1, when it is out of memory."""
+        """Text of a script. The shebang makes the server refuse all of it, before line 1, when it is out of memory."""
+        text = self.read(name)
+        if "take_list(" in text:
+            text = f"{self.read('arguments')}\n{text}"
         if name in self.originals:
-            return f"#!lua\n{self.read('originals')}\n{self.read(name)}"
+            return f"#!lua\n{self.read('originals')}\n{text}"
         if name in self.bare:
-            return f"#!lua\n{self.read(name)}"
-        prelude = self.read("prelude")
-        begin = "bind(KEYS)" if "local function bind(" in prelude else ""
-        return f"#!lua\n{self.header}{prelude}\n{begin}\n{self.read(name)}"
+            return f"#!lua\n{text}"
+        return f"#!lua\n{self.header}{self.read('prelude')}\n{text}"
 
     def read(self, name: str) -> str:
         """A file of the folder."""
@@ -62,15 +64,15 @@ class Library:
 
     @cache  # noqa: B019
     def command(self, name: str) -> tuple[str, str]:
-        """How the server is asked for the script."""
+        """The command that runs the script, without its keys and arguments."""
         return "EVALSHA", sha1(self.source(name).encode(), usedforsecurity=False).hexdigest()
 
     def unknown(self, reply: object) -> bool:
-        """Does the reply say that the server does not know the script (any more)?"""
+        """Does the reply say that the server does not know the script?"""
         return isinstance(reply, redis_errors.NoScriptError)
 
     def load(self, client: redis.Redis, name: str) -> None:
-        """Teach it to the server."""
+        """Load the script into the server."""
         client.script_load(self.source(name))
 
 
@@ -84,7 +86,7 @@ STEP_MACHINE = Library(
 
 @dataclass(frozen=True)
 class Prepared:
-    """One call of a script, ready to be sent."""
+    """One call of a script of one library."""
 
     library: Library
     name: str
@@ -93,7 +95,7 @@ class Prepared:
 
     @property
     def command(self) -> tuple[Arg, ...]:
-        """As it goes to the server."""
+        """The command that goes to the server."""
         return (*self.library.command(self.name), len(self.keys), *self.keys, *self.args)
 
 
@@ -104,12 +106,12 @@ class ScriptPiggyback:
     client: redis.Redis
     script: Prepared
     alone: Piggyback
-    """How it is sent when nothing goes to its server."""
+    """Sends it by itself."""
     lost: Callable[[Exception], object]
     """Called with the error when the server refused it. The script that carried it counts nevertheless."""
 
     def __call__(self) -> object:
-        """By itself, now."""
+        """Send it by itself, now."""
         return self.alone()
 
 
@@ -122,8 +124,25 @@ class Scripts:
         self._execute: Callable[..., Any] = client.execute_command
 
     def prepared(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Prepared:
-        """A call for another one to take along."""
+        """A call that another call may carry."""
         return Prepared(self._library, name, keys, args)
+
+    def run(self, call: ScriptCall[Reply], *, patience_ms: int = 0, piggyback: Piggyback | None = None) -> Reply:
+        """Run a typed call, and return its typed reply. See `call`."""
+        return call.read(self.call(call.script, call.keys, call.args, patience_ms=patience_ms, piggyback=piggyback))
+
+    def run_all(self, calls: Sequence[ScriptCall[Reply]]) -> list[Reply]:
+        """Run typed calls in one round trip. The first error is raised, after all have run.
+
+        Raises:
+            StoreUnavailable: a call failed, or the server can't be reached.
+
+        """
+        replies = self.pipeline([(call.script, call.keys, call.args) for call in calls])
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise unavailable(reply) from reply
+        return [call.read(reply) for call, reply in zip(calls, replies, strict=True)]
 
     def call(
         self,
@@ -197,22 +216,22 @@ class Scripts:
             if not missing:
                 break
             pipe: Any = self.client.pipeline(transaction=False)
-            # In one piece with the calls, so that nobody flushes it in between; but a cluster's pipeline loads nothing.
-            taught = self.client if isinstance(self.client, redis.RedisCluster) else pipe
+            # In the same pipeline as the calls, so that no flush comes between. But a cluster's pipeline can't load scripts.
+            loader = self.client if isinstance(self.client, redis.RedisCluster) else pipe
             for library, name in unknown:
-                library.load(taught, name)
+                library.load(loader, name)
             for n in missing:
                 pipe.execute_command(*scripts[n].command)
             answers = pipe.execute(raise_on_error=False)[-len(missing) :]
             for n, reply in zip(missing, answers, strict=True):
-                replies[n] = reply  # those that ran are not run again: what they answered is said only once
+                replies[n] = reply  # those that ran are not run again: a second reply may differ
             missing = [n for n in missing if scripts[n].library.unknown(replies[n])]
             unknown = {(scripts[n].library, scripts[n].name) for n in missing}
         return replies
 
 
 def unavailable(error: Exception) -> StoreUnavailable:
-    """The one error that producers and workers see when Redis is away: what failed, and what to look at."""
+    """The error for producers and workers when Redis is away: what failed, and what to check."""
     return StoreUnavailable(
         f"Redis did not take the command ({type(error).__name__}: {str(error)[:200]}); nothing was recorded. "
         "Check MIDWATCH_REDIS_URL, the server's memory and its persistence"

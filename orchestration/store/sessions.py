@@ -1,4 +1,4 @@
-"""Conversations from outside their jobs: what is live, what was really said, how large it is, and forgetting it."""
+"""Sessions, for operators: their messages, originals, memory and size; compact one, forget one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from midwatch.orchestration.context.restore import decompress_text, handles_of, 
 from midwatch.orchestration.errors import NotFound, Refused
 from midwatch.orchestration.keyspace import partition
 from midwatch.orchestration.protocol.anchor import Anchor
-from midwatch.orchestration.store.due_and_owed import Owing
+from midwatch.orchestration.store.due_and_owed import DueAndOwed
 from midwatch.orchestration.store.log_cache import LogCache
 from midwatch.orchestration.store.records import job_of
+from midwatch.orchestration.store.script_calls import shorten
 from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
-from midwatch.schemas.job import Job
+from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message
 from midwatch.schemas.step import StepRef
@@ -23,7 +24,7 @@ from midwatch.schemas.step import StepRef
 FORGOTTEN = "forgotten with its session"
 
 BY_OPERATOR = "0c"
-"""The step of a compaction that no turn found necessary: a worker runs it whatever the fill."""
+"""The step of a compaction that an operator asks for: a worker runs it at any fill."""
 
 
 @dataclass(frozen=True)
@@ -32,24 +33,24 @@ class SessionNumbers:
 
     session_id: str
     active_job: str | None
-    """The job that has the session: it runs, is parked, or is a dead letter."""
+    """The job that has the session: it is running, parked, or a dead letter."""
     messages: int
-    """Live: what the next call is sent, beside the memory."""
+    """Live: what the next call sends, besides the memory."""
     groups_live: int
     groups_archived: int
     results_kept: int
-    """Tool results and cut messages that lie whole beside the session."""
+    """Tool results and cut messages that are kept whole."""
     compactions: int
     originals_bytes: int
-    """Of archived groups and whole results, compressed: what MIDWATCH_SESSION_ORIGINALS_BYTES bounds."""
+    """Of archived groups and whole results, compressed. MIDWATCH_SESSION_ORIGINALS_BYTES bounds it."""
     redis_bytes: int
-    """Of all its keys, as MEMORY USAGE counts them; the records of its jobs are not among them."""
+    """Of all its keys, by MEMORY USAGE. The records of its jobs are not counted."""
     last_call_tokens: int | None
-    """Input of the session's last model call, as its provider counted it; None before the first."""
+    """Input tokens of the session's last model call, as the provider counted them; None before the first."""
     last_call_model: str | None
 
 
-class Conversations(Owing):
+class Sessions(DueAndOwed):
     """The part of `Operations` that is about sessions."""
 
     def messages(self, session_id: str) -> tuple[Message, ...]:
@@ -59,16 +60,16 @@ class Conversations(Owing):
         return _in_order(session_id, self._run(pipe)[0])
 
     def memory(self, session_id: str) -> Memory | None:
-        """What stands for the groups that were compacted; None before the first compaction."""
+        """The memory that replaces the groups that were compacted; None before the first compaction."""
         pipe = self.client.pipeline(transaction=False)
         pipe.get(self.keys.memory(session_id))
         raw = self._run(pipe)[0]
         return Memory.model_validate_json(raw) if raw else None
 
     def originals(self, session_id: str) -> tuple[Message, ...]:
-        """What was really said: archived groups, then live ones, with all that was elided or cut put back.
+        """All messages, archived ones first, each in its original length.
 
-        A result whose whole is no longer kept stays as short as it is.
+        A message whose original is no longer kept stays as short as it is.
         """
         pipe = self.client.pipeline(transaction=True)  # a compaction in between would show a group twice, or not at all
         pipe.hgetall(self.keys.archive(session_id))
@@ -76,8 +77,8 @@ class Conversations(Owing):
         archive, log = self._run(pipe)
         archived = [message for body in archive.values() for message in unpack_group(body)]
         # The prompt of the running job stays live while later groups leave.
-        said = sorted((*archived, *_in_order(session_id, log)), key=lambda message: message.group)
-        return tuple(self._restored(session_id, message) for message in said)
+        messages = sorted((*archived, *_in_order(session_id, log)), key=lambda message: message.group)
+        return tuple(self._restored(session_id, message) for message in messages)
 
     def numbers(self, session_id: str) -> SessionNumbers:
         """How large the session is. Raises NotFound."""
@@ -91,7 +92,7 @@ class Conversations(Owing):
             pipe.memory_usage(key, samples=0)
         (active, compactions, anchor, originals), log, results, archived, *sizes = self._run(pipe)
         if not log:
-            raise NotFound(f"no session {session_id!r}: nothing was said in it, or its retention is over")
+            raise NotFound(f"no session {session_id!r}: it has no messages, or its retention is over")
         messages = _in_order(session_id, log)
         last = Anchor.read(anchor.decode()) if anchor else None
         return SessionNumbers(
@@ -109,10 +110,10 @@ class Conversations(Owing):
         )
 
     def compact(self, session_id: str) -> bool:
-        """Ask a worker to compact the session, whatever its fill. False: one is compacting it already.
+        """Ask a worker to compact the session, at any fill. False: a worker is compacting it already.
 
         Raises:
-            NotFound: there is no such session, or none of its jobs is known any more: nobody knows its agent.
+            NotFound: there is no such session, or no record of its jobs is left that names its agent.
 
         """
         pipe = self.client.pipeline(transaction=False)
@@ -123,41 +124,33 @@ class Conversations(Owing):
             return False
         newest = next(iter(self._jobs_of(session_id)), None)
         if newest is None:
-            raise NotFound(
-                f"no session {session_id!r} with a job that is known: nothing was said in it, or its retention is over"
-            )
+            raise NotFound(f"no session {session_id!r} with a known job: it has no messages, or its retention is over")
         ref = StepRef(job_id=newest.job_id, session_id=session_id, step=BY_OPERATOR, priority=newest.priority)
         self.publish((ref,))
         return True
 
     def forget(self, session_id: str) -> bool:
-        """Delete what was said in a session: log, memory, archive, results, and what its jobs put out and failed of.
+        """Delete a session's texts: log, memory, archive, results, and the input, output and failure details of its jobs.
 
-        The records of its jobs stay, without words, until their retention is over. False: there was nothing to delete.
+        The records of its jobs stay, without texts, until their retention is over. False: there was nothing to delete.
 
         Raises:
             Refused: a job is under way in it, or a dead letter holds it.
 
         """
         jobs = [job.job_id for job in self._jobs_of(session_id)]
-        keys = self._keys_of(session_id)
-        for job_id in jobs:
-            keys += [
-                self.keys.job(session_id, job_id),
-                self.keys.steps(session_id, job_id),
-                self.keys.trace(session_id, job_id),
-            ]
-        reply = self._scripts.call("forget", keys, (session_id, FORGOTTEN), patience_ms=1_000)
-        if reply[0] == b"held":
-            job_id, status = reply[1].decode(), reply[2].decode()
-            todo = "discard it" if status == "dead_lettered" else "wait for its end, or cancel it"
+        reply = self._scripts.run(
+            shorten.forget(self.keys, jobs, session_id=session_id, detail=FORGOTTEN), patience_ms=1_000
+        )
+        if isinstance(reply, shorten.SessionHeld):
+            todo = "discard it" if reply.status is JobStatus.DEAD_LETTERED else "wait for its end, or cancel it"
             raise Refused(
-                f"session {session_id!r} is held by job {job_id!r} ({status}); {todo}, then forget the session"
+                f"session {session_id!r} is held by job {reply.job!r} ({reply.status}); {todo}, then forget the session"
             )
-        return bool(reply[1])
+        return reply.deleted > 0
 
     def _restored(self, session_id: str, message: Message) -> Message:
-        """The message whole, as far as its whole is kept. What was cut twice takes two rounds."""
+        """The message with its originals put back, where they are kept. A message that was cut twice takes two rounds."""
         for _ in range(8):
             found = {handle: self._kept(session_id, handle) for handle in handles_of(message)}
             whole = restore(
@@ -175,7 +168,7 @@ class Conversations(Owing):
         return body
 
     def _jobs_of(self, session_id: str) -> Iterator[Job]:
-        """The jobs of a session, the newest first: those of its partition whose pointer says so."""
+        """The jobs of a session, the newest first: those of its partition whose pointer names the session."""
         pipe = self.client.pipeline(transaction=False)
         pipe.zrange(self.keys.index(partition(session_id), "jobs"), 0, -1, desc=True)
         job_ids = [job_id.decode() for job_id in self._run(pipe)[0]]
@@ -186,8 +179,8 @@ class Conversations(Owing):
                 pipe.hgetall(self.keys.job(session_id, job_id))
                 pipe.get(self.keys.job_pointer(job_id))
             replies = self._run(pipe)
-            for job_id, flat, home in zip(some, replies[::2], replies[1::2], strict=True):
-                if flat and home == session_id.encode():
+            for job_id, flat, pointer in zip(some, replies[::2], replies[1::2], strict=True):
+                if flat and pointer == session_id.encode():
                     yield job_of(job_id, {key.decode(): value.decode() for key, value in flat.items()})
 
     def _keys_of(self, session_id: str) -> list[str]:
@@ -204,6 +197,6 @@ class Conversations(Owing):
 
 
 def _in_order(session_id: str, entries: list[bytes]) -> tuple[Message, ...]:
-    """A log as it is sent."""
+    """The messages of a log, in the order they are sent."""
     cache = LogCache()
     return cache.extend(session_id, cache.mark(session_id), 0, 0, entries).messages

@@ -18,7 +18,7 @@ MAX_LINES = 250
 MAX_DOORS = 18
 RUN = {"orchestration.agents.agent", "orchestration.client.client", "orchestration.client.new_job"}
 BANNED = {"utils", "util", "common", "helpers", "helper", "manager", "base", "core", "misc"}
-DEBTS: dict[str, int] = {"orchestration/store/redis_store.py": 261}
+DEBTS: dict[str, int] = {}
 """Modules over the limit, with the size they may not exceed: visible, and only ever shorter."""
 
 

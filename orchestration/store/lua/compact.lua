@@ -1,46 +1,56 @@
--- Commit a compaction: elide results in place, take groups out of the log, archive them, replace the memory. What was added
--- to the log meanwhile stays. A compaction that lost its lock, or whose log is another one now, changes nothing.
--- KEYS: 1 session  2 log  3 memory  4 archive  5 results  6 counters  7 job (its usage pays for the summary), or the session again
---       8 originals
--- ARGV: 1 nonce  2 epoch it began with  3 length it knew  4 SHA-1 of the last entry it knew  5 kept_s  6 memory or '' (as it is)
---       7..12 usage  13 n archived, then n x (group, bytes);  then n elided, then n x (index from 0, entry);
---       then n results, then n x (handle, bytes);  then n removed, then n indexes from 0;  then most bytes of originals
+-- Commit a compaction: shorten entries in place, take groups out of the log, archive them, replace the memory. Messages that
+-- were added meanwhile stay. A compaction that lost its lock, or that began with another log, changes nothing.
+-- KEYS:
+--   session
+--   log
+--   memory
+--   archive
+--   results
+--   originals
+--   counters
+--   job            whose usage pays for the summary; the session again when no job is active
+-- ARGV:
+--   nonce
+--   epoch             it began with
+--   known_length      of the log it began with
+--   known_digest      SHA-1 of the last entry of that log
+--   kept_s
+--   new_memory       or '': the memory stays as it is
+--   most_bytes        of the session's originals
+--   archived[](group, body)
+--   replaced[](index, entry)     index: from 0
+--   kept_results[](handle, body)
+--   removed[]                    indexes from 0
+--   usage[](field, amount)       added to the job's fields
 -- Output: 1 | 0 stale
-local s = redis.call('HMGET', KEYS[1], 'compacting', 'epoch')
-local nonce = string.match(s[1] or '', '^%d+|(.*)$')
-if nonce ~= ARGV[1] or (s[2] or '0') ~= ARGV[2] then return 0 end
-local last = redis.call('LINDEX', KEYS[2], ARGV[3] - 1)
-if not last or redis.sha1hex(last) ~= ARGV[4] then return 0 end
+local session, log, memory, archive, results, originals, counters, job = unpack(KEYS)
+local nonce, epoch, known_length, known_digest, kept_s, new_memory, most_bytes = take(7)
+local archived, replaced, kept_results, removed, usage = take_list(2), take_list(2), take_list(2), take_list(), take_list(2)
 
-local at = 13
-local function each(width, act)
-  local n = tonumber(ARGV[at])
-  for i = 0, n - 1 do act(at + 1 + i * width) end
-  at = at + 1 + n * width
-  return n
-end
+local lock, epoch_now = unpack(redis.call('HMGET', session, 'compacting', 'epoch'))
+if string.match(lock or '', '^%d+|(.*)$') ~= nonce or (epoch_now or '0') ~= epoch then return 0 end
+local last = redis.call('LINDEX', log, known_length - 1)
+if not last or redis.sha1hex(last) ~= known_digest then return 0 end
 
-each(2, function(i) keep_original(KEYS[1], 'archive', ARGV[i], ARGV[i + 1]) end)
-local elided = each(2, function(i) redis.call('LSET', KEYS[2], ARGV[i], ARGV[i + 1]) end)
-local results = each(2, function(i) keep_original(KEYS[1], 'results', ARGV[i], ARGV[i + 1]) end)
-local gone = '!' .. ARGV[1] -- no message is encoded like this
-local removed = each(1, function(i) redis.call('LSET', KEYS[2], ARGV[i], gone) end)
-if removed > 0 then redis.call('LREM', KEYS[2], removed, gone) end
-if removed + elided == 0 then
-  redis.call('HDEL', KEYS[1], 'compacting')
+for _, one in ipairs(archived) do keep_original(session, 'archive', one[1], one[2]) end
+for _, one in ipairs(replaced) do redis.call('LSET', log, one[1], one[2]) end
+for _, one in ipairs(kept_results) do keep_original(session, 'results', one[1], one[2]) end
+local gone = '!' .. nonce -- no message is encoded like this
+for _, index in ipairs(removed) do redis.call('LSET', log, index, gone) end
+if #removed > 0 then redis.call('LREM', log, #removed, gone) end
+if #removed + #replaced == 0 then
+  redis.call('HDEL', session, 'compacting')
   return 1
 end
-if ARGV[6] ~= '' then redis.call('SET', KEYS[3], ARGV[6], 'KEEPTTL') end
-if results > 0 then redis.call('HSET', KEYS[1], 'flags', 'results') end
-redis.call('HSET', KEYS[1], 'epoch', tonumber(ARGV[2]) + 1)
-redis.call('HINCRBY', KEYS[1], 'compactions', 1)
-redis.call('HDEL', KEYS[1], 'compacting')
-bound_originals(KEYS[1], tonumber(ARGV[at]))
-keep_as_long(KEYS[1], ARGV[5], { 'memory', 'archive', 'results', 'originals' })
-if KEYS[7] ~= KEYS[1] and redis.call('EXISTS', KEYS[7]) == 1 then
-  for i, name in ipairs({ 'in', 'cached', 'cwrite', 'out', 'reasoning', 'unreported' }) do
-    if ARGV[6 + i] ~= '0' then redis.call('HINCRBY', KEYS[7], name, ARGV[6 + i]) end
-  end
+if new_memory ~= '' then redis.call('SET', memory, new_memory, 'KEEPTTL') end
+if #kept_results > 0 then redis.call('HSET', session, 'flags', 'results') end
+redis.call('HSET', session, 'epoch', tonumber(epoch) + 1)
+redis.call('HINCRBY', session, 'compactions', 1)
+redis.call('HDEL', session, 'compacting')
+bound_originals(session, tonumber(most_bytes))
+keep_as_long(session, kept_s, { 'memory', 'archive', 'results', 'originals' })
+if job ~= session and redis.call('EXISTS', job) == 1 then
+  for _, one in ipairs(usage) do redis.call('HINCRBY', job, one[1], one[2]) end
 end
-redis.call('HINCRBY', KEYS[6], 'compactions', 1)
+redis.call('HINCRBY', counters, 'compactions', 1)
 return 1

@@ -1,24 +1,31 @@
--- Put a step back until its time. The steward releases it; a failed attempt counts, a refusal by admission does not.
--- ARGV: 1 step  2 fence  3 member  4 after_ms  5 counts 0|1  6 trace  7 reason (a JSON string)
---       8 wakes 0|1: in a line of the coordinator, which may bring it back at any time
+-- Put a step back until its time; then the steward releases it. A failed attempt counts; a refusal by admission does not.
+-- ARGV:
+--   step
+--   fence
+--   member       of the step, in due and owed
+--   after_ms
+--   counts       1: this was a failed attempt; 0: it was not
+--   wakes        1: the coordinator may wake the step before its time; 0: it may not
+--   trace        JSON
+--   reason       a JSON string
 -- Output: 1 | 0 lost
-local step = ARGV[1]
-local row = held(step, ARGV[2])
+local step, fence, member, after_ms, counts, wakes, trace, reason = unpack(ARGV)
+local row = held(step, fence)
 if not row then return 0 end
-local due = clock() + ARGV[4]
-local attempt = row.attempt + ARGV[5]
-local losses = ARGV[5] == '1' and 0 or row.losses -- else a step that kills workers is never found out at a busy gate
-write_row(step, 'pending', row.fence, ARGV[8] == '1' and 0 or due, attempt, losses, mark(row), row.verdict)
-settle_member(ARGV[3])
-redis.call('ZADD', DUE, due, ARGV[3])
-redis.call('RPUSH', T, ARGV[6])
-redis.call('EXPIRE', T, KEPT_S, 'NX') -- it may be new
-if redis.call('HGET', J, 'status') == 'running' then
-  redis.call('HSET', J, 'waiting', '{"step":"' .. step .. '","reason":' .. ARGV[7] .. ',"until_ms":'
+local due = clock() + after_ms
+local attempt = row.attempt + counts
+local losses = counts == '1' and 0 or row.losses -- a refusal must not hide that the step kills workers
+write_row(step, 'pending', row.fence, wakes == '1' and 0 or due, attempt, losses, mark(row), row.verdict)
+settle_member(member)
+redis.call('ZADD', DUE, due, member)
+redis.call('RPUSH', TRACE, trace)
+redis.call('EXPIRE', TRACE, KEPT_S, 'NX') -- it may be new
+if redis.call('HGET', JOB, 'status') == 'running' then
+  redis.call('HSET', JOB, 'waiting', '{"step":"' .. step .. '","reason":' .. reason .. ',"until_ms":'
     .. string.format('%d', due) .. ',"attempt":' .. attempt .. '}')
 end
-if ARGV[5] == '1' then
-  redis.call('HINCRBY', J, 'retries', 1)
+if counts == '1' then
+  redis.call('HINCRBY', JOB, 'retries', 1)
   redis.call('HINCRBY', COUNTERS, 'steps.retried', 1)
 end
 return 1

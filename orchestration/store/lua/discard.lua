@@ -1,13 +1,18 @@
--- Give a dead letter up: open calls are answered, the session goes to the next job.
--- ARGV: 1 job  2 session  3 member base  4 repair text
+-- Discard a dead letter: answer its open calls, and give its session to the next job.
+-- ARGV:
+--   job
+--   session
+--   member_base      `priority|session|job|`
+--   repair_text      the answer to open calls
 -- Output: {'gone'} | {'not_dead', status} | {'discarded', next `job|priority` or ''}
-local status = redis.call('HGET', J, 'status')
+local job, session, member_base, repair_text = unpack(ARGV)
+local status = redis.call('HGET', JOB, 'status')
 if not status then return { 'gone' } end
-if status ~= 'dead_lettered' or redis.call('HEXISTS', J, 'discarded') == 1 then return { 'not_dead', status } end
-repair(ARGV[4], ARGV[3])
-redis.call('HSET', J, 'discarded', '1')
-redis.call('ZREM', DEAD, ARGV[1])
-redis.call('HDEL', LETTERS, ARGV[1])
+if status ~= 'dead_lettered' or redis.call('HEXISTS', JOB, 'discarded') == 1 then return { 'not_dead', status } end
+repair(repair_text, member_base)
+redis.call('HSET', JOB, 'discarded', '1')
+redis.call('ZREM', DEAD, job)
+redis.call('HDEL', LETTERS, job)
 redis.call('HINCRBY', COUNTERS, 'letters.discarded', 1)
 keep_new()
-return { 'discarded', hand_over(clock(), ARGV[2]) }
+return { 'discarded', hand_over(clock(), session) }

@@ -1,33 +1,47 @@
--- End a job. A dead letter holds its session (and its rows, for the replay); any other ending hands the session on.
--- ARGV: 1 step  2 fence  3 member base (`priority|session|job|`)  4 job  5 session  6 status  7 output (JSON string)|''
---       8 failure (JSON)|''  9..14 usage  15 trace  16 letter (JSON)|''  17 repair text  18 group  19 n messages, then n messages, then anchor|'',
---       then n counters of drift, then n names
+-- End a job. A dead letter holds its session, and its rows for the replay; any other ending gives the session to the next job.
+-- ARGV:
+--   step
+--   fence
+--   member_base      `priority|session|job|`
+--   job
+--   session
+--   status           of the ended job
+--   output           a JSON string, or ''
+--   failure          JSON, or ''
+--   trace            JSON
+--   letter           JSON of the dead letter, or ''
+--   repair_text      the answer to open calls
+--   group            of the messages
+--   anchor           of the token estimate, or ''
+--   usage[](field, amount)      added to the job's fields
+--   messages[]       entries of the log
+--   drift[]          counters that each count one more
 -- Output: {0} lost | {1, next `job|priority` or ''}
-local step = ARGV[1]
-local row = held(step, ARGV[2])
+local step, fence, member_base, job, session, status, output, failure, trace, letter, repair_text, group, anchor = take(13)
+local usage, messages, drift = take_list(2), take_list(), take_list()
+local row = held(step, fence)
 if not row then return { 0 } end
-local now, status = clock(), ARGV[6]
--- Who cancelled a job wants its session back, not a dead letter that holds it.
-if status == 'dead_lettered' and redis.call('HEXISTS', J, 'cancel') == 1 then status = 'cancelled' end
-for i = 1, tonumber(ARGV[19]) do redis.call('RPUSH', L, ARGV[19 + i]) end
-if ARGV[19] ~= '0' then redis.call('HSET', S, 'groups', ARGV[18]) end
-local anchor = ARGV[20 + ARGV[19]]
-if anchor ~= '' then redis.call('HSET', S, 'anchor', anchor) end
-count_drift(now, 21 + ARGV[19])
-add_usage(9)
-redis.call('RPUSH', T, ARGV[15])
-local before = redis.call('HGET', J, 'status')
-redis.call('HSET', J, 'status', status, 'finished_ms', string.format('%d', now))
-if ARGV[7] ~= '' then redis.call('HSET', J, 'output', ARGV[7]) end
-if ARGV[8] ~= '' then redis.call('HSET', J, 'failure', ARGV[8]) end
-redis.call('HDEL', J, 'waiting')
-if status ~= before then redis.call('HINCRBY', COUNTERS, 'jobs.' .. status, 1) end -- else a sibling was first
+local now = clock()
+-- A cancelled job gives its session back: it must not become a dead letter, which holds the session.
+if status == 'dead_lettered' and redis.call('HEXISTS', JOB, 'cancel') == 1 then status = 'cancelled' end
+for _, message in ipairs(messages) do redis.call('RPUSH', LOG, message) end
+if #messages > 0 then redis.call('HSET', SESSION, 'groups', group) end
+if anchor ~= '' then redis.call('HSET', SESSION, 'anchor', anchor) end
+count_drift(now, drift)
+add_usage(usage)
+redis.call('RPUSH', TRACE, trace)
+local before = redis.call('HGET', JOB, 'status')
+redis.call('HSET', JOB, 'status', status, 'finished_ms', string.format('%d', now))
+if output ~= '' then redis.call('HSET', JOB, 'output', output) end
+if failure ~= '' then redis.call('HSET', JOB, 'failure', failure) end
+redis.call('HDEL', JOB, 'waiting')
+if status ~= before then redis.call('HINCRBY', COUNTERS, 'jobs.' .. status, 1) end -- equal: a sibling call ended the job before
 
 if status == 'dead_lettered' then
   write_row(step, 'dead', row.fence, 0, row.attempt, row.losses, mark(row), row.verdict)
-  settle_member(ARGV[3] .. step)
-  redis.call('ZADD', DEAD, now, ARGV[4])
-  redis.call('HSET', LETTERS, ARGV[4], ARGV[16])
+  settle_member(member_base .. step)
+  redis.call('ZADD', DEAD, now, job)
+  redis.call('HSET', LETTERS, job, letter)
   for _, gone in ipairs(redis.call('ZRANGEBYSCORE', DEAD, '-inf', now - HELD_S * 1000)) do
     redis.call('ZREM', DEAD, gone)
     redis.call('HDEL', LETTERS, gone)
@@ -36,10 +50,10 @@ if status == 'dead_lettered' then
   return { 1, '' }
 end
 if before == 'dead_lettered' then
-  redis.call('ZREM', DEAD, ARGV[4])
-  redis.call('HDEL', LETTERS, ARGV[4])
+  redis.call('ZREM', DEAD, job)
+  redis.call('HDEL', LETTERS, job)
 end
-repair(ARGV[17], ARGV[3])
-local following = hand_over(now, ARGV[5])
+repair(repair_text, member_base)
+local next_job = hand_over(now, session)
 keep_new()
-return { 1, following }
+return { 1, next_job }

@@ -1,24 +1,31 @@
 -- Put a step aside: until a human decides (state parked), or until its child job ends (state waiting).
--- ARGV: 1 step  2 fence  3 member  4 state  5 poll_ms (waiting only)  6 trace|''  7 waiting (JSON)
+-- ARGV:
+--   step
+--   fence
+--   member       of the step, in due and owed
+--   state        parked | waiting
+--   poll_ms      waiting: look at the child after this time
+--   trace        JSON, or ''
+--   waiting      parked: JSON of what the job waits for
 -- Output: 1 | 0 lost
-local step, state = ARGV[1], ARGV[4]
-local row = held(step, ARGV[2])
+local step, fence, member, state, poll_ms, trace, waiting = unpack(ARGV)
+local row = held(step, fence)
 if not row then return 0 end
-settle_member(ARGV[3])
+settle_member(member)
 if state == 'parked' then
   write_row(step, 'parked', row.fence, 0, row.attempt, row.losses, '', row.verdict)
-  redis.call('HSET', R, step .. ':why', ARGV[7])
-  -- A call parked beside a sibling that became a dead letter shows after the replay: it must not bring a dead job back.
-  if redis.call('HGET', J, 'status') ~= 'dead_lettered' then
-    redis.call('HSET', J, 'status', 'parked', 'waiting', ARGV[7])
+  redis.call('HSET', STEPS, step .. ':why', waiting)
+  -- Not when a sibling call made the job a dead letter: the replay shows what is parked.
+  if redis.call('HGET', JOB, 'status') ~= 'dead_lettered' then
+    redis.call('HSET', JOB, 'status', 'parked', 'waiting', waiting)
   end
-  if redis.call('HINCRBY', J, 'parked', 1) == 1 then redis.call('HSET', J, 'parked_ms', string.format('%d', clock())) end
+  if redis.call('HINCRBY', JOB, 'parked', 1) == 1 then redis.call('HSET', JOB, 'parked_ms', string.format('%d', clock())) end
 else
-  local look = clock() + ARGV[5]
+  local look = clock() + poll_ms
   write_row(step, 'waiting', row.fence, look, row.attempt, 0, '', row.verdict)
-  redis.call('ZADD', DUE, look, ARGV[3])
+  redis.call('ZADD', DUE, look, member)
 end
-if ARGV[6] ~= '' then redis.call('RPUSH', T, ARGV[6]) end
+if trace ~= '' then redis.call('RPUSH', TRACE, trace) end
 keep_new()
 if state == 'parked' then hold() end
 return 1

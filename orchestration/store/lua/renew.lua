@@ -1,10 +1,15 @@
--- Prolong the lease of a step that is still ours.
--- ARGV: 1 step  2 fence  3 lease_ms  4 member
--- Output: 0 lost | 1 ours | 2 ours, and the job was cancelled
-local row = held(ARGV[1], ARGV[2])
-if not row or row.state ~= 'started' then return 0 end
-local till = clock() + ARGV[3]
-write_row(ARGV[1], 'started', row.fence, till, row.attempt, row.losses, row.nonce, row.verdict)
-redis.call('ZADD', DUE, till, ARGV[4])
-redis.call('ZREM', OWED, ARGV[4]) -- a steward may have found it late
-return redis.call('HEXISTS', J, 'cancel') == 1 and 2 or 1
+-- Prolong the lease of a step that the caller holds.
+-- ARGV:
+--   step
+--   fence
+--   lease_ms
+--   member      of the step, in due and owed
+-- Output: 'held' | 'cancelled': held, but the job was cancelled | 'lost'
+local step, fence, lease_ms, member = unpack(ARGV)
+local row = held(step, fence)
+if not row or row.state ~= 'started' then return 'lost' end
+local till = clock() + lease_ms
+write_row(step, 'started', row.fence, till, row.attempt, row.losses, row.nonce, row.verdict)
+redis.call('ZADD', DUE, till, member)
+redis.call('ZREM', OWED, member) -- a steward may have found the lease run out
+return redis.call('HEXISTS', JOB, 'cancel') == 1 and 'cancelled' or 'held'

@@ -1,14 +1,19 @@
--- Steps that the coordinator woke: what waits in due is owed now. One that is owed already (it came by itself) still waits, too;
--- its second message finds nothing to do. Steps that are not waiting any more are left alone.
--- KEYS: 1 due  2 owed
--- ARGV: members
--- Output: those that wait, which a steward must publish
+-- Owe steps that the coordinator woke. A step in due moves to owed. A step in owed stays there: it came back by itself, and a
+-- second message finds nothing to do. A step in neither does not wait any more, and is left alone.
+-- KEYS:
+--   due
+--   owed
+-- ARGV:
+--   members[]
+-- Output: the members that wait; a steward must publish them
+local due, owed = unpack(KEYS)
+local members = take_list()
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local out = {}
-for _, member in ipairs(ARGV) do
-  if redis.call('ZREM', KEYS[1], member) == 1 or redis.call('ZSCORE', KEYS[2], member) then
-    redis.call('ZADD', KEYS[2], now, member)
+for _, member in ipairs(members) do
+  if redis.call('ZREM', due, member) == 1 or redis.call('ZSCORE', owed, member) then
+    redis.call('ZADD', owed, now, member)
     out[#out + 1] = member
   end
 end

@@ -1,0 +1,1 @@
+"""One typed function for each script of `lua/`: its arguments by name, and what its reply means."""

@@ -1,0 +1,181 @@
+"""How a step begins: enqueue its job, claim it, renew its lease, give it its agent's limits."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from midwatch.orchestration.protocol.anchor import Anchor
+from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
+from midwatch.orchestration.protocol.store_replies import LeaseState
+from midwatch.orchestration.store.decisions import read_decision
+from midwatch.orchestration.store.log_cache import Held
+from midwatch.orchestration.store.records import fields, job_of
+from midwatch.orchestration.store.script_calls.script_call import ScriptCall, in_order
+from midwatch.orchestration.store.step_keys import StepKeys
+from midwatch.schemas.decision import HumanDecision
+from midwatch.schemas.job import Job, JobInput, SessionPolicy
+from midwatch.schemas.message import ToolCall
+from midwatch.schemas.step import Priority, StepKind, StepRef
+
+
+class EnqueueResult(StrEnum):
+    """What `enqueue` did."""
+
+    EXISTS = "exists"
+    """Nothing: there is a job of this id."""
+    BUSY = "busy"
+    """Nothing: the session runs another job, and `on_busy` is reject."""
+    STARTED = "started"
+    """The job has the session, and its first step is owed."""
+    QUEUED = "queued"
+    """The job waits for the session."""
+
+
+class EnqueueReply(NamedTuple):
+    """The reply of `enqueue`."""
+
+    result: EnqueueResult
+    active_job: str
+    """The job that has the session, when the result is BUSY or QUEUED; else ''."""
+
+
+class ClaimReply(NamedTuple):
+    """The reply of `claim` when the step was taken. See `protocol.claims.Claim`."""
+
+    now_ms: int
+    fence: int
+    attempt: int
+    losses: int
+    interrupted: bool
+    ending: str
+    decision: HumanDecision | None
+    groups: int
+    """Groups that the session has so far."""
+    call: ToolCall | None
+    flags: frozenset[str]
+    epoch: int
+    first_entry: int
+    """Index of the first entry brought; 0 when the caller's copy does not fit the log."""
+    entries: list[bytes]
+    """Entries of the log from there on. Empty for a tool step."""
+    job: Job
+    anchor: Anchor | None
+    memory: bytes
+    """JSON; b'' when there is none, or when the caller knows this epoch."""
+
+    def as_claim(self, ref: StepRef, nonce: str, held: Held) -> Claim:
+        """The claim, with the conversation that the caller holds."""
+        return Claim(
+            ref=ref,
+            fence=self.fence,
+            nonce=nonce,
+            now_ms=self.now_ms,
+            job=self.job,
+            attempt=self.attempt,
+            losses=self.losses,
+            interrupted=self.interrupted,
+            ending=self.ending,
+            call=self.call,
+            group=self.groups + (1 if ref.kind is StepKind.MODEL else 0),
+            decision=self.decision,
+            log=held.messages,
+            log_weight=held.weight,
+            memory=held.memory,
+            anchor=self.anchor,
+            flags=self.flags,
+        )
+
+
+def enqueue(
+    keys: StepKeys, *, job: str, session: str, priority: Priority, spec: str, input: JobInput, max_steps: int,
+    timeout_ms: int, on_busy: SessionPolicy, message: bytes,
+) -> ScriptCall[EnqueueReply]:  # fmt: skip
+    """Record a job. Owe its first step, or line the job up behind the session's active one.
+
+    Args:
+        keys: of the job's first step.
+        job: its id.
+        session: the session's id.
+        priority: of all its steps.
+        spec: see `records.spec`.
+        input: what the user said.
+        max_steps: model turns at most.
+        timeout_ms: from the first claim on.
+        on_busy: what happens while the session runs another job.
+        message: of the first step, for the model queue; b'' without hand-off.
+
+    """
+    args = in_order(
+        job, session, priority, spec, json.dumps(input, ensure_ascii=False), max_steps, timeout_ms, on_busy, message
+    )
+
+    def read(reply: Any) -> EnqueueReply:
+        result, *active_job = (word.decode() for word in reply)
+        return EnqueueReply(EnqueueResult(result), "".join(active_job))
+
+    return ScriptCall("enqueue", keys.as_list(), args, read)
+
+
+def claim(
+    keys: StepKeys, *, job: str, step: str, nonce: str, lease_ms: int, max_losses: int, member: str, known_epoch: int,
+    known_length: int, known_digest: str,
+) -> ScriptCall[ClaimReply | ClaimRefusal]:  # fmt: skip
+    """Claim a step. A refusal says why there is nothing to do.
+
+    Args:
+        keys: of the step.
+        job: its id.
+        step: of the job.
+        nonce: of this claim; the same nonce again gets the same claim.
+        lease_ms: how long the claim holds without renewal.
+        max_losses: claims that may lose their worker before the job ends.
+        member: the step in `due` and `owed`.
+        known_epoch: of the caller's copy of the log; -1 when it has none.
+        known_length: of the copy, in entries.
+        known_digest: SHA-1 of the copy's last entry, in hex.
+
+    """
+    args = in_order(job, step, nonce, lease_ms, max_losses, member, known_epoch, known_length, known_digest)
+
+    def read(reply: Any) -> ClaimReply | ClaimRefusal:
+        if reply[0] != b"claimed":
+            return ClaimRefusal(reply[0].decode())
+        (
+            now_ms, fence, attempt, losses, interrupted, ending, verdict, groups, call, flags, epoch, first_entry, entries,
+            hashed, anchor, memory,
+        ) = reply[1:]  # fmt: skip
+        return ClaimReply(
+            now_ms=now_ms,
+            fence=int(fence),
+            attempt=attempt,
+            losses=losses,
+            interrupted=bool(interrupted),
+            ending=ending.decode(),
+            decision=read_decision(verdict.decode()),
+            groups=groups,
+            call=ToolCall.model_validate_json(call) if call else None,
+            flags=frozenset(flags.decode().split(",")) if flags else frozenset(),
+            epoch=int(epoch),
+            first_entry=first_entry,
+            entries=entries,
+            job=job_of(job, fields(hashed)),
+            anchor=Anchor.read(anchor.decode()),
+            memory=memory,
+        )
+
+    return ScriptCall("claim", keys.as_list(), args, read)
+
+
+def renew(keys: StepKeys, *, step: str, fence: int, lease_ms: int, member: str) -> ScriptCall[LeaseState]:
+    """Prolong the lease of a step that the caller holds: `lease_ms` from now."""
+    args = in_order(step, fence, lease_ms, member)
+    return ScriptCall("renew", keys.as_list(), args, lambda reply: LeaseState(reply.decode()))
+
+
+def set_limits(
+    keys: StepKeys, *, step: str, fence: int, agent_version: str, max_steps: int, timeout_ms: int
+) -> ScriptCall[bool]:
+    """Give a job that was enqueued by name its agent's version and limits. False: the step is not held any more."""
+    return ScriptCall("set_limits", keys.as_list(), in_order(step, fence, agent_version, max_steps, timeout_ms), bool)

@@ -1,0 +1,54 @@
+"""How stewards find what must be published: sweep a partition, wake steps for the coordinator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from midwatch.orchestration.keyspace import Keyspace
+from midwatch.orchestration.store.records import ref_of
+from midwatch.orchestration.store.script_calls.script_call import ScriptCall, in_order
+from midwatch.schemas.step import StepRef
+
+
+class SweepReply(NamedTuple):
+    """The reply of `sweep`."""
+
+    next_due_ms: int | None
+    """Until the next entry is due. None: no step waits for its time."""
+    refs: tuple[StepRef, ...]
+    """Steps that must be published now."""
+
+
+def sweep(
+    keys: Keyspace, partition: int, *, limit: int, patience_ms: int, stale_ms: int, model_queue_idle: bool,
+    tools_queue_idle: bool,
+) -> ScriptCall[SweepReply]:  # fmt: skip
+    """Take what must be published now, of one partition.
+
+    Args:
+        keys: of the fleet.
+        partition: its number.
+        limit: entries at most, of `due` and of `owed`.
+        patience_ms: how long a step may stay unclaimed when its queue is empty.
+        stale_ms: how long it may when its queue is not empty.
+        model_queue_idle: the model queue is empty.
+        tools_queue_idle: the tools queue is empty.
+
+    """
+
+    def read(reply: Any) -> SweepReply:
+        next_due_ms, *members = reply
+        return SweepReply(next_due_ms if next_due_ms >= 0 else None, tuple(map(ref_of, members)))
+
+    args = in_order(limit, patience_ms, stale_ms, int(model_queue_idle), int(tools_queue_idle))
+    return ScriptCall("sweep", [keys.index(partition, "due"), keys.index(partition, "owed")], args, read)
+
+
+def wake(keys: Keyspace, partition: int, *, members: Sequence[str]) -> ScriptCall[list[StepRef]]:
+    """Owe steps of one partition that the coordinator woke. Returns those that wait, which must be published."""
+
+    def read(reply: Any) -> list[StepRef]:
+        return [ref_of(member) for member in reply]
+
+    return ScriptCall("wake", [keys.index(partition, "due"), keys.index(partition, "owed")], in_order(members), read)

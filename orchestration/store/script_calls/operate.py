@@ -1,0 +1,107 @@
+"""What operators do to a job: cancel it, replay its dead letter, discard its dead letter."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from midwatch.orchestration.store.records import first_step
+from midwatch.orchestration.store.script_calls.script_call import ScriptCall, in_order
+from midwatch.orchestration.store.step_keys import StepKeys
+from midwatch.schemas.job import JobStatus
+from midwatch.schemas.step import StepRef
+
+
+class CancelResult(StrEnum):
+    """What `cancel` did."""
+
+    GONE = "gone"
+    """Nothing: there is no such job."""
+    ENDED = "ended"
+    """Nothing: the job had ended."""
+    CANCELLED = "cancelled"
+    """The queued job ended."""
+    MARKED = "marked"
+    """The job under way ends at its next claim."""
+
+
+class CancelReply(NamedTuple):
+    """The reply of `cancel`."""
+
+    result: CancelResult
+    status: JobStatus | None = None
+    """ENDED: how."""
+    next_step: StepRef | None = None
+    """CANCELLED: first step of the job that has the session now; it must be published."""
+    owed_steps: tuple[str, ...] = ()
+    """MARKED: steps that must be published."""
+
+
+class ReplayReply(NamedTuple):
+    """The reply of `replay`."""
+
+    replayed: bool
+    """False: there is no such job, or it is not a dead letter."""
+    owed_steps: tuple[str, ...]
+    """Steps that must be published."""
+
+
+class DiscardReply(NamedTuple):
+    """The reply of `discard`."""
+
+    discarded: bool
+    """False: there is no such job, or it is not a dead letter."""
+    next_step: StepRef | None
+    """First step of the job that has the session now; it must be published."""
+
+
+def cancel(keys: StepKeys, *, job: str, session: str, member_base: str) -> ScriptCall[CancelReply]:
+    """Cancel a job: at once when it is queued, at its next claim when it is under way.
+
+    Args:
+        keys: of any step of the job, as are those of `replay` and `discard`.
+        job: its id.
+        session: the session's id.
+        member_base: see `records.member_base`.
+
+    """
+
+    def read(reply: Any) -> CancelReply:
+        result, rest = CancelResult(reply[0].decode()), [word.decode() for word in reply[1:]]
+        match result:
+            case CancelResult.ENDED:
+                return CancelReply(result, status=JobStatus(rest[0]))
+            case CancelResult.CANCELLED:
+                return CancelReply(result, next_step=first_step(session, rest[0]))
+            case _:
+                return CancelReply(result, owed_steps=tuple(rest))
+
+    return ScriptCall("cancel", keys.as_list(), in_order(job, session, member_base), read)
+
+
+def replay(keys: StepKeys, *, job: str, member_base: str, steps_granted: int) -> ScriptCall[ReplayReply]:
+    """Resume a dead letter at the step where it stopped.
+
+    Args:
+        keys: of any step of the job.
+        job: its id.
+        member_base: see `records.member_base`.
+        steps_granted: model turns it may take from the last one on.
+
+    """
+
+    def read(reply: Any) -> ReplayReply:
+        replayed = reply[0] == b"replayed"
+        return ReplayReply(replayed, tuple(step.decode() for step in reply[1:]) if replayed else ())
+
+    return ScriptCall("replay", keys.as_list(), in_order(job, member_base, steps_granted), read)
+
+
+def discard(keys: StepKeys, *, job: str, session: str, member_base: str, repair_text: str) -> ScriptCall[DiscardReply]:
+    """Discard a dead letter: its open calls are answered with `repair_text`, its session goes to the next job."""
+
+    def read(reply: Any) -> DiscardReply:
+        discarded = reply[0] == b"discarded"
+        return DiscardReply(discarded, first_step(session, reply[1]) if discarded else None)
+
+    return ScriptCall("discard", keys.as_list(), in_order(job, session, member_base, repair_text), read)

@@ -1,0 +1,79 @@
+"""How a step is put aside and comes back: defer it, park it, resolve a parked one."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+
+from midwatch.orchestration.store.script_calls.script_call import ScriptCall, as_json, in_order
+from midwatch.orchestration.store.step_keys import StepKeys
+from midwatch.schemas.decision import Verdict
+from midwatch.schemas.job import Waiting
+from midwatch.schemas.trace import TraceRecord
+
+
+class AsideUntil(StrEnum):
+    """The state of a row that is put aside: what the step waits for."""
+
+    DECIDED = "parked"
+    """A human's decision."""
+    CHILD_ENDED = "waiting"
+    """The end of its child job."""
+
+
+def defer(
+    keys: StepKeys, *, step: str, fence: int, member: str, after_ms: int, counts: bool, wakes: bool, trace: TraceRecord,
+    reason: str,
+) -> ScriptCall[bool]:  # fmt: skip
+    """Put a step back until its time. False: it is not held any more.
+
+    Args:
+        keys: of the step.
+        step: of the job.
+        fence: of the claim.
+        member: the step in `due` and `owed`.
+        after_ms: from now.
+        counts: it was a failed attempt.
+        wakes: the coordinator may wake it before its time.
+        trace: of this attempt.
+        reason: shown with the job.
+
+    """
+    args = in_order(step, fence, member, after_ms, int(counts), int(wakes), as_json(trace), json.dumps(reason))
+    return ScriptCall("defer", keys.as_list(), args, bool)
+
+
+def park(
+    keys: StepKeys, *, step: str, fence: int, member: str, state: AsideUntil, poll_ms: int, trace: TraceRecord | None,
+    waiting: Waiting | None,
+) -> ScriptCall[bool]:  # fmt: skip
+    """Put a step aside until a human decides, or until its child job ends. False: it is not held any more.
+
+    Args:
+        keys: of the step.
+        step: of the job.
+        fence: of the claim.
+        member: the step in `due` and `owed`.
+        state: what the step waits for.
+        poll_ms: CHILD_ENDED: look at the child after this time.
+        trace: DECIDED: of this attempt.
+        waiting: DECIDED: what the job shows.
+
+    """
+    shown = json.dumps(waiting.model_dump(mode="json", include={"step", "reason", "kind"})) if waiting else ""
+    args = in_order(step, fence, member, state, poll_ms, as_json(trace), shown)
+    return ScriptCall("park", keys.as_list(), args, bool)
+
+
+def resolve(keys: StepKeys, *, step: str, member: str, verdict: Verdict, reason: str) -> ScriptCall[bool]:
+    """Record a human's decision on a parked step: it is owed again. False: it is not parked.
+
+    Args:
+        keys: of the step.
+        step: of the job.
+        member: the step in `due` and `owed`.
+        verdict: what the human decided.
+        reason: the human's words; they are kept when the verdict is reject.
+
+    """
+    return ScriptCall("resolve", keys.as_list(), in_order(step, member, verdict, json.dumps(reason)), bool)

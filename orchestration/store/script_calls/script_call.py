@@ -1,0 +1,45 @@
+"""A script with its keys and arguments, and the function that reads its reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from pydantic import BaseModel
+
+Arg = str | bytes | int
+"""One entry of ARGV."""
+
+Items = Sequence[Arg] | Sequence[tuple[Arg, ...]]
+"""A list argument: its items are single values, or tuples of them."""
+
+Reply = TypeVar("Reply")
+
+
+class ScriptCall(NamedTuple, Generic[Reply]):
+    """One call of one script. `Scripts.run` sends it."""
+
+    script: str
+    """Name of the file in `lua/`, without its ending."""
+    keys: Sequence[str]
+    args: Sequence[Arg]
+    read: Callable[[Any], Reply]
+    """Makes the typed reply from what Redis returns."""
+
+
+def in_order(*values: Arg | Items) -> list[Arg]:
+    """ARGV, as `lua/arguments.lua` takes it apart: single values as they are, lists as their length and their items."""
+    args: list[Arg] = []
+    for value in values:
+        if isinstance(value, (str, int, bytes)):
+            args.append(value)
+            continue
+        args.append(len(value))
+        for item in value:
+            args.extend(item if isinstance(item, tuple) else (item,))
+    return args
+
+
+def as_json(model: BaseModel | None) -> str:
+    """JSON without empty fields; '' for None."""
+    return model.model_dump_json(exclude_none=True) if model else ""

@@ -15,8 +15,9 @@ import redis as redis_py
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.store.operations import Operations
-from midwatch.orchestration.store.records import member, step_keys
+from midwatch.orchestration.store.records import member
 from midwatch.orchestration.store.redis_store import RedisStore
+from midwatch.orchestration.store.step_keys import step_keys
 from midwatch.orchestration.testing.in_process_redis import connect
 from midwatch.schemas.job import Job, NewJob
 from midwatch.schemas.step import Priority, StepRef
@@ -157,12 +158,12 @@ class TwoServers:
 
 def expire_step(client: Any, keys: Keyspace, ref: StepRef) -> None:
     """Write the end of a step's lease, or its due time, into the past."""
-    steps, due = step_keys(keys, ref)[1], step_keys(keys, ref)[5]
-    fields = client.hget(steps, ref.step).split(b"|")
+    of_step = step_keys(keys, ref)
+    fields = client.hget(of_step.steps, ref.step).split(b"|")
     fields[2] = b"1"
     pipe = client.pipeline(transaction=False)
-    pipe.hset(steps, ref.step, b"|".join(fields))
-    pipe.zadd(due, {member(ref): 1}, xx=True)
+    pipe.hset(of_step.steps, ref.step, b"|".join(fields))
+    pipe.zadd(of_step.due, {member(ref): 1}, xx=True)
     pipe.execute()
 
 

@@ -1,4 +1,4 @@
-"""Results of any shape: rendering, bounding and paging lose nothing and never exceed their limits."""
+"""Results of any shape: rendering, limiting and paging lose nothing and never exceed their limits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOTE_BYTES = 400
 
 @given(ANYTHING)
 def test_rendering_gives_text_or_the_typed_error(value: Any) -> None:
-    """Text that can be encoded, or a failure as data; nothing else leaves."""
+    """The result is text that can be encoded, or a ToolFailed. Nothing else is raised."""
     try:
         text = render(value)
     except ToolFailed as error:
@@ -43,15 +43,15 @@ def test_rendering_gives_text_or_the_typed_error(value: Any) -> None:
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
-def test_rendered_json_says_the_value(value: Any) -> None:
-    """What JSON can say comes back as it was."""
+def test_rendered_json_decodes_to_the_value(value: Any) -> None:
+    """A JSON value is unchanged after rendering and decoding."""
     text = render(value)
     assert value == text if isinstance(value, str) else json.loads(text) == value
 
 
 @given(text=ANY_TEXT, times=st.integers(1, 50), most=st.integers(1, 2_000))
 def test_a_bounded_result_is_within_its_limit(text: str, times: int, most: int) -> None:
-    """Limit in bytes, plus one line of known size; within the limit, nothing is touched and nothing is kept."""
+    """A cut result has the limit in bytes plus one line of known size. A short one is unchanged, and nothing is stored."""
     whole = render(text * times)
     result = bound(text * times, most, "res-0123456789ab")
     limit_bytes = most * BYTES_PER_TOKEN
@@ -64,7 +64,7 @@ def test_a_bounded_result_is_within_its_limit(text: str, times: int, most: int) 
 
 @given(text=ANY_TEXT, times=st.integers(1, 60), length=st.integers(1, 9_000), data=st.data())
 def test_all_pages_together_are_the_text(text: str, times: int, length: int, data: st.DataObject) -> None:
-    """Following the offsets that the pages themselves name, from the first to the last, gives the whole again."""
+    """Reading on at the offset that each page names gives the whole text."""
     whole = data.draw(st.just("ä" * (BLOCK_CHARS - 1_000)) | st.just("")) + render(text * times)
     body = pack(whole)
     offset: int | None = 0
@@ -78,6 +78,6 @@ def test_all_pages_together_are_the_text(text: str, times: int, length: int, dat
 
 
 @given(text=ANY_TEXT, offset=st.integers(-10, 5_000), length=st.integers(-10, 20_000))
-def test_a_page_of_anywhere_is_bounded(text: str, offset: int, length: int) -> None:
-    """Any offset and length are answered."""
+def test_any_offset_and_length_give_a_limited_page(text: str, offset: int, length: int) -> None:
+    """No offset and no length raises."""
     assert len(read_page(pack(text), offset, length)) < 8_200

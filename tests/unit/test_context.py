@@ -1,4 +1,4 @@
-"""What one model call sees: the agent, the session's memory, and the conversation that is live."""
+"""The request of one model call: the agent, the session's memory, and the live messages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def long_log(turns, chars=2_000):
 
 
 def test_a_request_is_made_of_the_agent_and_the_whole_conversation():
-    """System prompt, goal, tools, messages, the reserve for the answer, the session as the cache's key."""
+    """It has system prompt, goal, tools, messages, the output reserve, and the session as cache key."""
     goal = GoalContract(objective="Find the order", deliverables=("its state",), constraints=("be polite",))
     clerk = agent(goal=goal, context_budget=ContextBudget(max_tokens=10_000, reserve_output=500))
     claim = claim_of(log=long_log(2, chars=5))
@@ -51,27 +51,27 @@ def test_a_request_is_made_of_the_agent_and_the_whole_conversation():
     assert (request.model, request.max_output_tokens, request.cache_key) == ("m-1", 500, "s1")
 
 
-def test_what_is_pinned_is_part_of_the_system_prompt():
-    """No compaction can touch it there, and a prompt cache keeps it."""
+def test_pinned_texts_are_part_of_the_system_prompt():
+    """There no compaction changes them, and a prompt cache can hold them."""
     clerk = agent(context_budget=ContextBudget(max_tokens=10_000, pin=("Prices are in EUR.", "It is 2026.")))
     system = window.assemble(clerk, claim_of()).system
     assert system.endswith("# Always true\n- Prices are in EUR.\n- It is 2026.")
 
 
 def test_the_same_claim_gives_the_same_bytes():
-    """A provider's prompt cache lives from it."""
+    """A provider's prompt cache depends on this."""
     one, two = (window.assemble(agent(), claim_of(log=long_log(3), memory=MEMORY)) for _ in range(2))
     assert one.model_dump_json() == two.model_dump_json()
 
 
-def test_kept_results_can_be_paged_where_there_are_any():
+def test_a_session_with_stored_results_offers_read_result():
     """`read_result` is offered after the agent's own tools."""
     request = window.assemble(agent(), claim_of(flags=frozenset({"results"})))
     assert [spec.name for spec in request.tools] == ["look_up", "read_result"]
 
 
-def test_a_memory_stands_before_the_conversation_and_brings_its_tool():
-    """As a note of the runtime, which no provider takes for the user; `recall` is offered last."""
+def test_a_memory_comes_first_and_adds_recall():
+    """It is a note of the runtime, which no provider treats as the user's text. `recall` is the last tool."""
     claim = claim_of(log=long_log(2), memory=MEMORY, flags=frozenset({"results"}))
     request = window.assemble(agent(), claim)
     assert request.messages[0] == NoteMessage(group=4, text=render(MEMORY))
@@ -79,15 +79,15 @@ def test_a_memory_stands_before_the_conversation_and_brings_its_tool():
     assert [spec.name for spec in request.tools] == ["look_up", "read_result", "recall"]
 
 
-def test_nothing_is_left_out_here_however_long_the_conversation_is():
-    """Making room is a compaction's work, done once and kept; not the work of every call."""
+def test_a_long_conversation_is_sent_whole():
+    """Only a compaction makes room, once and for all later calls."""
     small = agent(context_budget=ContextBudget(max_tokens=2_000, reserve_output=500))
     claim = claim_of(log=long_log(30))
     assert window.assemble(small, claim).messages == claim.log
 
 
-def test_the_size_counts_all_that_is_sent():
-    """Prompt and tools, messages, and the memory."""
+def test_the_weight_counts_the_whole_request():
+    """It counts prompt, tools, messages and memory."""
     clerk, bare = agent(), claim_of(log=long_log(2))
     assert window.weight_of(clerk, bare) == clerk.fixed_weight + bare.log_weight
     with_memory = claim_of(log=long_log(2), memory=MEMORY)

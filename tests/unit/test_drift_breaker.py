@@ -13,7 +13,7 @@ MODEL = "openai:gpt-5-2025-08-07"
 
 
 class Fleet:
-    """Counters, a clock, and how often they were looked at."""
+    """Counters, a clock, and the number of reads."""
 
     def __init__(self) -> None:
         self.counters: Counter[tuple[int, str]] = Counter()
@@ -21,23 +21,23 @@ class Fleet:
         self.breaker = DriftBreaker(self.read, lambda: self.now_ms)
 
     def read(self, hours: int) -> Counter[tuple[int, str]]:
-        """As a store would."""
+        """Read the counters, as a store does."""
         self.looks += 1
         return Counter(self.counters)
 
     def calls(self, n: int, refused: int, tool: str = "book", kind: str = "schema", hour: int = 7) -> None:
-        """Of that tool, in that hour."""
+        """Count calls of one tool in one hour."""
         self.counters[hour, call_field(MODEL, tool, 60_000)] += n
         self.counters[hour, invalid_field(MODEL, tool, 60_000, kind)] += refused
 
     def later(self, ms: int = LOOK_MS) -> frozenset[str]:
-        """What is open after so long."""
+        """The open tools after this time."""
         self.now_ms += ms
         return self.breaker.open_tools(MODEL)
 
 
 def test_it_opens_on_a_share_of_enough_calls():
-    """30 % of 20; of that model and tool alone; what ran in shadow mode passed."""
+    """It needs 30 % of 20 calls, of this model and tool only. Calls in shadow mode count as valid."""
     fleet = Fleet()
     fleet.calls(19, 10)
     fleet.calls(100, 29, tool="find")
@@ -48,8 +48,8 @@ def test_it_opens_on_a_share_of_enough_calls():
     assert fleet.breaker.open_tools("openai:gpt-4.1-2025-04-14") == frozenset()
 
 
-def test_it_looks_every_fifteen_seconds():
-    """One pipeline for all that a worker does meanwhile."""
+def test_it_reads_the_counters_every_fifteen_seconds():
+    """All steps of a worker in this time use the same read."""
     fleet = Fleet()
     for _ in range(100):
         fleet.breaker.open_tools(MODEL)
@@ -58,8 +58,8 @@ def test_it_looks_every_fifteen_seconds():
     assert fleet.looks == 2
 
 
-def test_what_happens_now_counts():
-    """After a thousand good calls it opens within twenty bad ones; and closes when the calls pass again."""
+def test_recent_calls_decide():
+    """After a thousand valid calls, twenty invalid ones open it. It closes when calls are valid again."""
     fleet = Fleet()
     fleet.calls(1_000, 0)
     assert fleet.later() == frozenset()
@@ -71,8 +71,8 @@ def test_what_happens_now_counts():
     assert fleet.later() == frozenset()
 
 
-def test_an_hour_that_ends_takes_nothing_along():
-    """Counters of a new hour begin at none, those of the old one stay what they were."""
+def test_a_new_hour_loses_no_counts():
+    """Counters of the new hour begin at zero, and those of the old one stay."""
     fleet = Fleet()
     fleet.calls(1_000, 10)
     assert fleet.later() == frozenset()
@@ -93,7 +93,7 @@ def now() -> str:
 
 
 def test_an_open_breaker_makes_the_tool_strict_from_the_start():
-    """All tools are offered, that one in its strict form; and a refused call counts as two."""
+    """All tools are offered, this one in its strict form. A refused call is one rung higher."""
     agent = Agent("clerk", MODEL, "Book.", [book, now])
     first = ladder.make_offer(agent, ladder.Streak(), {"book"})
     assert [(spec.name, spec.strict) for spec in first.tools] == [("book", True), ("now", False)]
@@ -103,8 +103,8 @@ def test_an_open_breaker_makes_the_tool_strict_from_the_start():
     assert [spec.name for spec in ladder.make_offer(agent, behind).tools] == ["book", "now"]
 
 
-def test_a_tool_that_does_not_exist_takes_no_tool_away():
-    """A model that calls `serch` three times is still offered what there is: a request without tools may be refused."""
+def test_an_unknown_tool_does_not_narrow_the_offer():
+    """After three calls of `serch` all tools are still offered, since a provider may refuse a request without tools."""
     agent = Agent("clerk", MODEL, "Book.", [book, now])
     behind = ladder.Streak(tuple(ladder.Refusal("serch", "unknown_tool", str(n)) for n in range(3)), 3)
     assert len(ladder.make_offer(agent, behind).tools) == 2

@@ -1,4 +1,4 @@
-"""The ladder: what follows calls that do not pass, read off the conversation alone."""
+"""The ladder for refused calls. Each rung follows from the conversation alone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def now() -> str:
 
 
 class Caller:
-    """Makes the calls it is given, one turn each, and keeps what it was asked."""
+    """A model that makes the given calls, one a turn, and stores its requests."""
 
     name = "scripted"
 
@@ -45,7 +45,7 @@ class Caller:
         self.asked: list[ModelRequest] = []
 
     def complete(self, request: ModelRequest) -> ModelReply:
-        """The next turn; the last one for ever."""
+        """The next turn. The last one repeats."""
         self.asked.append(request)
         turn = self.turns.pop(0) if len(self.turns) > 1 else self.turns[0]
         usage = Usage(input_tokens=100, output_tokens=10)
@@ -55,7 +55,7 @@ class Caller:
         return ModelReply(parts=calls, stop=Stop.TOOLS, usage=usage, model="m")
 
     def count(self, request: ModelRequest) -> None:
-        """Nobody counts."""
+        """This model has no token counter."""
 
 
 def played(model: Caller, **policies: object) -> tuple[InlineFleet, str]:
@@ -67,8 +67,8 @@ def played(model: Caller, **policies: object) -> tuple[InlineFleet, str]:
 EMPTY = [("execute_sql", "{}")]
 
 
-def test_the_same_empty_call_99_times_is_made_three_times() -> None:
-    """As a real model did it: the third identical call is the last, its end says so, and nothing ran."""
+def test_the_third_identical_call_ends_the_job() -> None:
+    """A real model made the same empty call 99 times. Here the third is the last, and nothing ran."""
     model = Caller(*[EMPTY] * 99)
     fleet, job = played(model)
     result = fleet.run(job)
@@ -79,15 +79,15 @@ def test_the_same_empty_call_99_times_is_made_three_times() -> None:
     )
 
 
-def test_five_calls_of_a_kind_are_the_last() -> None:
-    """With other arguments each time, all of them wrong in the same way."""
+def test_the_fifth_refused_call_of_one_kind_ends_the_job() -> None:
+    """The arguments differ each time, but are wrong in the same way."""
     model = Caller(*[[("execute_sql", json.dumps({"sql": n}))] for n in range(9)])
     fleet, job = played(model)
     assert (fleet.run(job).status, len(model.asked)) == ("dead_lettered", 5)
 
 
-def test_a_call_that_passes_ends_the_streak() -> None:
-    """Valid sibling calls run, and a turn with one of them is no failure."""
+def test_a_valid_call_ends_the_streak() -> None:
+    """Valid calls of the same turn run, and then the turn does not count as refused."""
     wrong = [("execute_sql", json.dumps({"sql": "x"})), ("now", "{}")]
     model = Caller(wrong, wrong, wrong, wrong, wrong, wrong, "Done.")
     fleet, job = played(model)
@@ -96,7 +96,7 @@ def test_a_call_that_passes_ends_the_streak() -> None:
 
 
 def test_the_rungs() -> None:
-    """Told; told with an example; offered only the tool it needs; a stronger model."""
+    """The error; an example; only the needed tool; a stronger model."""
     model = Caller(
         *[[("execute_sql", json.dumps({"sql": n}))] for n in range(4)], [("execute_sql", '{"query":"a"}')], "Done."
     )
@@ -118,8 +118,8 @@ def test_the_rungs() -> None:
     ]
 
 
-def test_a_repeated_call_climbs_faster_and_is_told_so() -> None:
-    """The second time already, only the tool it needs is offered."""
+def test_an_identical_call_climbs_one_rung_faster() -> None:
+    """Only the needed tool is offered already after the second time. The message says that the call was the same."""
     model = Caller(EMPTY, EMPTY, [("execute_sql", '{"query":"a"}')], "Done.")
     fleet, job = played(model)
     assert fleet.run(job).output == "Done."
@@ -128,8 +128,8 @@ def test_a_repeated_call_climbs_faster_and_is_told_so() -> None:
     assert [len(request.tools) for request in model.asked] == [2, 2, 1, 2]
 
 
-def test_a_human_is_asked_where_the_agent_says_so() -> None:
-    """Parked instead of dead."""
+def test_with_an_escalation_the_job_is_parked_instead() -> None:
+    """A human decides, and there is no dead letter yet."""
     fleet, job = played(Caller(EMPTY), escalation=[Escalation(when="repeated_failure")])
     assert fleet.run(job).status == "parked"
 
@@ -148,21 +148,21 @@ def test_a_human_is_asked_where_the_agent_says_so() -> None:
     ],
 )  # fmt: skip
 def test_an_example_passes_its_schema(schema: dict[str, object]) -> None:
-    """Made of what is required, and never shown when it does not pass."""
+    """The example has only the required properties, and is not shown if it is invalid."""
     validator = JSONSchemaValidator(schema)
     found = make_example(validator)
     assert found is not None
     assert validator.problems(json.loads(found)) == ()
 
 
-def test_no_example_is_better_than_a_wrong_one() -> None:
-    """A pattern can't be guessed."""
+def test_there_is_no_example_for_a_pattern() -> None:
+    """A text that matches a pattern can't be guessed, and no example is better than a wrong one."""
     schema = {"type": "object", "properties": {"zip": {"type": "string", "pattern": "^[0-9]{5}$"}}, "required": ["zip"]}
     assert make_example(JSONSchemaValidator(schema)) is None
 
 
 def test_drift_rows_add_up() -> None:
-    """Over hours and partitions; the worst first."""
+    """Counters of all hours and partitions are added up. The worst row comes first."""
     model = "anthropic:claude-sonnet-4-6"
     counters = [
         (call_field(model, "a", 60_000), 90), (invalid_field(model, "a", 60_000, "schema"), 6),

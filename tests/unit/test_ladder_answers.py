@@ -1,4 +1,4 @@
-"""The ladder for final answers: the same rungs as for calls, read off the conversation alone."""
+"""The ladder for refused final answers. It has the same rungs as for calls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def now() -> str:
 
 
 class Sayer:
-    """Says what it is given, one answer each time, and keeps what it was asked; refuses strict schemas where it is told to."""
+    """A model that gives the given answers and stores its requests. It can refuse strict schemas."""
 
     name = "scripted"
 
@@ -40,7 +40,7 @@ class Sayer:
         self.asked: list[ModelRequest] = []
 
     def complete(self, request: ModelRequest) -> ModelReply:
-        """The next answer; the last one for ever. `…` at its end: cut off."""
+        """The next answer. The last one repeats. A `…` at the end means that it is cut off."""
         self.asked.append(request)
         if not self.takes_strict and (request.output_schema or {}).get("additionalProperties") is False:
             raise ModelError(Failure(kind=FailureKind.FORMAT_ERROR, detail="400 grammar too large"))
@@ -51,7 +51,7 @@ class Sayer:
         )
 
     def count(self, request: ModelRequest) -> None:
-        """Nobody counts."""
+        """This model has no token counter."""
 
 
 def played(model: Sayer, **policies: object) -> tuple[InlineFleet, str]:
@@ -68,7 +68,7 @@ GOOD = '{"order": "W1", "days": 2}'
 
 
 def test_the_rungs():
-    """Told; told with an example; the schema in its strict form; a stronger model."""
+    """The error; an example; the schema in its strict form; a stronger model."""
     model = Sayer("soon", "W1", '{"order": 1}', "[]", GOOD)
     fleet, job = played(model, fallback_models=[STRONG])
     assert fleet.run(job).output == GOOD
@@ -94,8 +94,8 @@ def test_the_rungs():
         ([json.dumps({"order": n}) for n in range(9)], 5, "schema: 5 final answers in a row, none of them acceptable"),
     ],
 )  # fmt: skip
-def test_it_ends(answers, turns, detail):
-    """At the third identical answer, at the fifth of a kind: `output_invalid`, and the turns are counted as drift."""
+def test_repeated_bad_answers_end_the_job(answers, turns, detail):
+    """The third identical answer, or the fifth of one kind, ends the job as `output_invalid`. The turns count as drift."""
     model = Sayer(*answers)
     fleet, job = played(model)
     result = fleet.run(job)
@@ -106,7 +106,7 @@ def test_it_ends(answers, turns, detail):
 
 
 def test_a_strict_form_that_is_refused_is_left_out():
-    """The provider says 400: asked again without, in the same step; and not tried again by this worker."""
+    """If the provider answers 400, the same step calls again without it, and this worker does not try it again."""
     model = Sayer("soon", "W1", '{"order": 1}', "[]", GOOD, takes_strict=False)
     fleet, job = played(model)
     assert fleet.run(job).output == GOOD
@@ -115,15 +115,15 @@ def test_a_strict_form_that_is_refused_is_left_out():
     assert closed == [False, False, False, True, False, False]
 
 
-def test_twice_is_not_once():
-    """A property that is given twice is refused, as in a call: nobody can say which of them was meant."""
+def test_a_duplicate_property_is_refused():
+    """As in a call, a property that is given twice is refused, since either value could be meant."""
     model = Sayer('{"order": "W1", "order": "W2", "days": 1}', GOOD)
     fleet, job = played(model)
     assert fleet.run(job).output == GOOD
     assert 'The property "order" is given more than once' in notes(fleet, job)[0]
 
 
-def test_a_human_is_asked_where_the_agent_says_so():
-    """Parked instead of dead."""
+def test_with_an_escalation_the_job_is_parked_instead():
+    """A human decides, and there is no dead letter yet."""
     fleet, job = played(Sayer("soon"), escalation=[Escalation(when="repeated_failure")])
     assert fleet.run(job).status == "parked"

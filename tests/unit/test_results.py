@@ -1,4 +1,4 @@
-"""Results as text: rendered without surprises, bounded, the whole kept and read read_page by read_page."""
+"""Results as text: rendered, limited, stored as a whole, and read page by page."""
 
 from __future__ import annotations
 
@@ -63,25 +63,25 @@ class Order:
     ids=lambda value: repr(value).partition(" at 0x")[0][:24],
 )
 def test_values_become_text(value: object, text: str) -> None:
-    """Text stays text; everything else is compact JSON, with dates, models and the like in their usual form."""
+    """Text stays text. Everything else is compact JSON, with dates, models and similar values in their usual form."""
     assert render(value) == text
 
 
-def test_a_field_kept_out_of_repr_is_kept_from_the_model() -> None:
-    """`field(repr=False)` says: not to be shown. A result is shown to a model and stored."""
+def test_a_field_without_repr_is_not_shown_to_the_model() -> None:
+    """`field(repr=False)` means that a field is not shown. A result is shown to a model and stored."""
     assert "hidden" not in render(Order("A1", Ticket(id=1, opened=date(2026, 11, 24))))
 
 
 @pytest.mark.parametrize("value", [math.nan, [1, math.inf], {"deep": [{"er": -math.inf}]}, {math.nan: 1}], ids=repr)
 def test_nan_and_infinity_are_refused(value: object) -> None:
-    """JSON can't say them, and a model would read `NaN` as text: the author is told to return something else."""
+    """JSON does not have them, and a model would read `NaN` as text. The message tells the author what to return instead."""
     with pytest.raises(ToolFailed, match="None or a string") as refused:
         render(value)
     assert refused.value.failure.kind is FailureKind.FORMAT_ERROR
 
 
 def test_half_a_surrogate_pair_is_escaped() -> None:
-    """It is no character; left alone, it would break the commit of the whole turn."""
+    """It is not a character. Unescaped, it would break the commit of the whole turn."""
     assert render("a\ud800b") == "a\\ud800b"
     assert render({"k": "\udfff"}) == '{"k":"\\udfff"}'
     render("é" * 1_500_000 + "\ud800").encode()
@@ -97,8 +97,8 @@ class Plain:
         return "<Plain " + "x" * 10_000 + ">"
 
 
-def test_what_is_no_json_is_described_and_said_to_be() -> None:
-    """A bounded repr in place of the value: honest, and enough to see the mistake."""
+def test_a_value_that_is_not_json_is_shown_as_repr() -> None:
+    """A repr of limited length, marked as such, is enough to see the mistake."""
     text = render({"ok": 1, "bad": Plain()})
     assert text.startswith('{"ok":1,"bad":"[not JSON: a Plain: <Plain xxx')
     assert len(text) < 2_200
@@ -111,7 +111,7 @@ def test_what_is_no_json_is_described_and_said_to_be() -> None:
 
 
 def test_nesting_without_end_is_a_failure_not_a_crash() -> None:
-    """A hundred thousand levels: said in words."""
+    """A hundred thousand levels of nesting give a failure with a message."""
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
@@ -122,13 +122,13 @@ def test_nesting_without_end_is_a_failure_not_a_crash() -> None:
 
 
 def test_a_number_too_long_to_print_is_a_failure() -> None:
-    """5,000 digits: Python refuses to print it, and so do we, in words."""
+    """Python refuses to print 5,000 digits. The failure has a message."""
     with pytest.raises(ToolFailed, match="can't be written as JSON"):
         render([10**5_000])
 
 
-def test_rendering_stops_at_a_ceiling_and_says_so() -> None:
-    """A tool that returns its whole database must not take the worker with it."""
+def test_rendering_stops_at_a_limit() -> None:
+    """A tool that returns its whole database must not crash the worker. The text says that it was cut."""
     rows = ["x" * 1_000_000] * 100
     text = render(rows)
     assert len(text) < MAX_RESULT_CHARS + 200
@@ -144,15 +144,15 @@ def test_large_and_small_values_are_written_alike() -> None:
     assert render([row] * 20_000) == "[" + ",".join([text] * 20_000) + "]"
 
 
-def test_a_result_within_the_limit_is_left_alone() -> None:
-    """2.5 bytes a token, counted in UTF-8."""
+def test_a_result_within_the_limit_is_unchanged() -> None:
+    """The limit is 2.5 bytes a token, counted in UTF-8."""
     assert bound("x" * 250, 100, "res-1").content == "x" * 250
     assert bound("ä" * 125, 100, "res-1") == bound("ä" * 125, 100, "res-2")
     assert bound("ä" * 126, 100, "res-1").handle_needed
 
 
-def test_a_longer_one_keeps_head_and_tail_and_says_how_to_read_the_rest() -> None:
-    """The line in between names the tool, the handle and the very offset to go on from."""
+def test_a_long_result_keeps_head_and_tail_with_a_handle() -> None:
+    """The line in between names the tool, the handle and the offset from which to read on."""
     text = "HEAD" + "." * 10_000 + "TAIL"
     result = bound(text, 100, "res-ab12")
     head, note, tail = result.content.split("\n")
@@ -167,8 +167,8 @@ def test_a_longer_one_keeps_head_and_tail_and_says_how_to_read_the_rest() -> Non
     assert zlib.decompressobj().decompress(result.body).decode() == text
 
 
-def test_pages_go_on_where_the_last_one_ended() -> None:
-    """A read_page says where it lies and what to ask next; the last one says that it is the last."""
+def test_a_page_names_the_offset_of_the_next() -> None:
+    """A page says which characters it has and which offset comes next. The last page says that it is the end."""
     body = pack("abcdefghij")
     assert read_page(body, 0, 4) == "abcd\n[characters 0 to 4 of 10; 6 remain: go on with offset=4]"
     assert read_page(body, 4, 100) == "efghij\n[characters 4 to 10 of 10; this is the end]"
@@ -176,36 +176,36 @@ def test_pages_go_on_where_the_last_one_ended() -> None:
     assert read_page(pack(""), 0, 5) == "[nothing at 0: the result has 0 characters]"
 
 
-def test_a_page_is_bounded_and_negative_numbers_do_no_harm() -> None:
-    """Whatever is asked for, at most 8,000 characters come."""
+def test_a_page_has_at_most_8000_characters() -> None:
+    """This holds for any request, also with negative numbers."""
     body = pack("x" * 100_000)
     assert len(read_page(body, 0, 10**9)) < 8_100
     assert read_page(body, -5, -5).startswith("x\n[characters 0 to 1 of 100000")
 
 
 def test_pages_across_blocks_of_any_alphabet() -> None:
-    """Blocks are cut by characters, so an emoji is never halved, and the far end needs only its own block."""
+    """Blocks are cut between characters, so an emoji is never split. A page at the end needs only its own block."""
     text = "".join(chr(0x1F600 + number % 40) + "ä1" for number in range(100_000))
     body = pack(text)
     for offset in (0, 65_530, 65_536, 131_070, 299_990):
         assert read_page(body, offset, 50).rpartition("\n")[0] == text[offset : offset + 50]
 
 
-def test_a_body_that_a_tool_kept_itself_can_be_read() -> None:
-    """An artifact is bytes as the tool gave them: plain or compressed, it is paged all the same."""
+def test_an_artifact_of_a_tool_can_be_paged() -> None:
+    """An artifact may be plain or compressed bytes. Both can be paged."""
     assert read_page(b"plain text", 6, 4).startswith("text\n")
     assert read_page(zlib.compress(b"compressed"), 0, 10).startswith("compressed\n")
     assert read_page(b"\xff\xfe", 0, 10).startswith("\ufffd\ufffd\n")
 
 
-def test_the_handle_is_the_same_for_every_try_at_a_step() -> None:
-    """A second try replaces the first one's result; another step has another handle."""
+def test_every_attempt_at_a_step_has_the_same_handle() -> None:
+    """A second attempt replaces the first one's result. Another step has another handle."""
     assert new_handle("job-1", "3.0") == new_handle("job-1", "3.0")
     assert new_handle("job-1", "3.0") != new_handle("job-1", "3.1")
     assert len(new_handle("job-1", "3.0")) == 16
 
 
-def test_read_result_is_a_tool_like_any_other() -> None:
-    """Its schema is what a model sees, so it is closed and described."""
+def test_read_result_has_a_closed_and_described_schema() -> None:
+    """The model gets its schema, as of any other tool."""
     assert READ_RESULT.input_schema["required"] == ["handle", "offset"]
     assert READ_RESULT.input_schema["additionalProperties"] is False

@@ -1,4 +1,4 @@
-"""Signature: from a function to a JSON Schema, and from validated JSON to what the function takes."""
+"""Signature: from a function to a JSON Schema, and from validated JSON to the function's arguments."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def schema_of(function: Callable[..., Any], **descriptions: str) -> dict[str, An
 
 
 def test_plain_parameters() -> None:
-    """Types, defaults and what is required come from the signature; the object is closed; no titles."""
+    """Types, defaults and required properties come from the signature. The object is closed and has no titles."""
 
     def search(
         query: str, limit: int = 20, status: Literal["open", "closed"] = "open", tags: list[str] | None = None
@@ -82,7 +82,7 @@ def test_plain_parameters() -> None:
 
 
 def test_constraints_and_descriptions_in_annotated() -> None:
-    """`Field` says both; a plain string is a description, too; the docstring is used where neither is."""
+    """`Field` gives both. A plain string is a description, too. Otherwise the docstring is used."""
 
     def read(
         path: Annotated[str, Field(pattern="^/", description="Absolute path.")],
@@ -98,7 +98,7 @@ def test_constraints_and_descriptions_in_annotated() -> None:
 
 
 def test_models_share_definitions_and_keep_a_property_named_title() -> None:
-    """Nested models go to `$defs`; only the titles that pydantic makes up are dropped."""
+    """Nested models go to `$defs`. Only pydantic's generated titles are dropped."""
 
     def search(where: Filter, unless: Filter | None = None, title: str = "x") -> str:
         return ""
@@ -110,7 +110,7 @@ def test_models_share_definitions_and_keep_a_property_named_title() -> None:
     assert schema["properties"]["title"] == {"type": "string", "default": "x"}
 
 
-def test_names_that_pydantic_models_can_not_have() -> None:
+def test_parameter_names_that_pydantic_reserves_work() -> None:
     """`schema`, `json`, `copy` and a leading underscore are ordinary parameter names."""
 
     def save(schema: str, json: int, copy: bool = False, _private: str = "") -> str:
@@ -120,7 +120,7 @@ def test_names_that_pydantic_models_can_not_have() -> None:
 
 
 def test_a_default_outside_its_own_annotation_is_left_out() -> None:
-    """`name: str = None` is the function's own affair: a schema must not contradict itself."""
+    """`name: str = None` is allowed in Python, but a schema must not contradict itself."""
 
     def greet(name: str = None) -> str:  # type: ignore[assignment]  # noqa: RUF013
         return ""
@@ -129,7 +129,7 @@ def test_a_default_outside_its_own_annotation_is_left_out() -> None:
 
 
 def test_the_context_is_never_in_the_schema() -> None:
-    """A parameter annotated ToolContext is the runtime's to fill, wherever it stands."""
+    """The runtime fills in a parameter annotated ToolContext, at any position."""
 
     def send(to: str, context: ToolContext, body: str = "") -> str:
         return ""
@@ -160,8 +160,8 @@ def test_the_context_is_never_in_the_schema() -> None:
     ],
     ids=lambda value: str(value).partition(" at 0x")[0],
 )
-def test_what_json_has_no_value_for_is_converted(annotation: Any, given: object, becomes: object) -> None:
-    """Models, dataclasses, enums, dates and the like arrive as themselves."""
+def test_values_of_non_json_types_are_converted(annotation: Any, given: object, becomes: object) -> None:
+    """The function gets models, dataclasses, enums, dates and similar types."""
 
     def take(x: Any) -> None: ...
 
@@ -178,8 +178,8 @@ def test_what_json_has_no_value_for_is_converted(annotation: Any, given: object,
      Annotated[str, "words"], Annotated[int, Field(ge=1)], Annotated[str, Field(pattern="a")], list[Row], Tree],
     ids=lambda value: str(value).partition(" at 0x")[0],
 )  # fmt: skip
-def test_plain_json_is_handed_over_untouched(annotation: Any) -> None:
-    """No coercion and no copy: the function gets the very object that was validated."""
+def test_plain_json_is_passed_unchanged(annotation: Any) -> None:
+    """There is no coercion and no copy: the function gets the object that was validated."""
 
     def take(x: Any) -> None: ...
 
@@ -190,8 +190,8 @@ def test_plain_json_is_handed_over_untouched(annotation: Any) -> None:
     assert values["x"] is given["x"]
 
 
-def test_what_does_not_convert_is_a_problem_with_its_place() -> None:
-    """Strict JSON: a string is no number, and the pointer leads into the model."""
+def test_a_failed_conversion_is_a_problem_with_its_place() -> None:
+    """Conversion is strict: a string is not a number. The pointer leads into the model."""
 
     def take(where: Filter, colour: Colour, text: Annotated[str, AfterValidator(lowercase)]) -> None: ...
 
@@ -203,7 +203,7 @@ def test_what_does_not_convert_is_a_problem_with_its_place() -> None:
 
 
 def test_a_validator_that_raises_anything_is_a_problem() -> None:
-    """An author's own validator may have a bug; the call is refused, the worker goes on."""
+    """The author's own validator may have a bug. The call is refused, and the worker goes on."""
 
     def broken(value: str) -> str:
         raise KeyError("bug")
@@ -240,22 +240,22 @@ def _file(a: Annotated[Any, 1] = 0, *, b: type(open)) -> None: ...  # type: igno
         (_file, "no JSON value can be converted"),
     ],
 )
-def test_a_signature_that_says_too_little_is_refused(function: Callable[..., Any], says: str) -> None:
-    """At declaration, with what to do about it."""
+def test_an_incomplete_signature_is_refused(function: Callable[..., Any], says: str) -> None:
+    """The error comes at declaration, and says what to do."""
     with pytest.raises(ConfigError) as refused:
         schema_of(function)
     assert says in str(refused.value)
 
 
 def test_with_a_schema_given_hints_are_optional() -> None:
-    """Who writes the schema need not annotate; a hint that can't be evaluated is then no error."""
+    """An author who writes the schema need not annotate. A hint that can't be evaluated is then not an error."""
     assert list(Signature.of(_untyped, schema_given=True).parameters) == ["a"]
     assert list(Signature.of(_checkers_only, schema_given=True).parameters) == ["a"]
     assert Signature.of(_open, schema_given=True).takes_any
 
 
 def test_methods_partials_and_callable_objects() -> None:
-    """Whatever can be called by name can be a tool."""
+    """Any callable with named parameters can be a tool."""
 
     class Desk:
         def find(self, order: str) -> str:
@@ -274,7 +274,7 @@ def test_methods_partials_and_callable_objects() -> None:
 
 
 def test_google_style_docstrings() -> None:
-    """First paragraph and `Args:` entries, with continuation lines; sections after it are not entries."""
+    """The first paragraph and the `Args:` entries are read, with continuation lines. Later sections are not entries."""
     found = read_docstring("""Look up an order
     by its number.
 

@@ -1,4 +1,4 @@
-"""@tool: what a declaration says, what it refuses, when its digest changes."""
+"""@tool: what a declaration holds, when it is refused, and when its digest changes."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def test_a_bare_decorator_is_enough_for_a_documented_typed_function() -> None:
 
 
 def test_a_tool_is_still_callable_as_the_function() -> None:
-    """Its author tests it as the function it is."""
+    """The author of the tool can test it as a function."""
     assert tool("refund", "Refund.", ORDER)(refund)("A1", note="!") == "A1!"
 
 
-def test_every_policy_is_kept() -> None:
-    """What is declared can be read back, by the names it was declared with."""
+def test_a_tool_keeps_all_its_policies() -> None:
+    """Every declared policy is an attribute of the tool, under the same name."""
 
     def dear(arguments: dict[str, Any]) -> bool:
         return len(arguments["order"]) > 5
@@ -81,12 +81,12 @@ def test_every_policy_is_kept() -> None:
     assert made.inline
     assert not made.needs_approval({"order": "A1"})
     assert made.needs_approval({"order": "A123456"})
-    assert made.needs_approval({}), "a rule that raises asks the human"
+    assert made.needs_approval({}), "if the rule raises, a human decides"
     assert tool("refund", "Refund.", ORDER, requires_approval=True)(refund).needs_approval({})
 
 
-def test_the_context_parameter_is_known() -> None:
-    """The runtime fills it in; the model never sees it."""
+def test_the_context_parameter_is_not_in_the_schema() -> None:
+    """The runtime fills in the ToolContext. The model never sees the parameter."""
 
     @tool
     def send(to: str, ctx: ToolContext) -> str:
@@ -98,7 +98,7 @@ def test_the_context_parameter_is_known() -> None:
 
 
 def test_a_function_may_take_any_arguments_with_a_validator() -> None:
-    """`**arguments` goes with a schema from elsewhere, such as an MCP server's."""
+    """`**arguments` needs a schema from elsewhere, such as that of an MCP server."""
 
     @tool("forward", "Forward to the server.", ORDER)
     def forward(**arguments: Any) -> str:
@@ -130,16 +130,16 @@ def test_a_function_may_take_any_arguments_with_a_validator() -> None:
         ({"retry": RetryConfig(max_retries=1)}, "Set idempotent=True"),
     ],
 )
-def test_a_declaration_that_contradicts_itself_is_refused(declared: dict[str, Any], says: str) -> None:
-    """At import, with what was expected, what came and what to do."""
+def test_a_contradictory_declaration_is_refused(declared: dict[str, Any], says: str) -> None:
+    """The error comes at import. It says what was expected, what was given, and what to do."""
     whole: dict[str, Any] = {"name": "refund", "description": "Refund.", "validator": ORDER} | declared
     with pytest.raises(ConfigError) as refused:
         tool(**whole)(refund)
     assert says in str(refused.value)
 
 
-def test_retries_switched_off_are_no_contradiction() -> None:
-    """`max_retries=0` promises that nothing is repeated, so an effect is in no danger."""
+def test_zero_retries_do_not_need_an_idempotent_tool() -> None:
+    """With `max_retries=0` no call is repeated, so no effect can happen twice."""
     assert tool("refund", "Refund.", ORDER, retry=RetryConfig(max_retries=0))(refund).retry
 
 
@@ -169,19 +169,19 @@ def _yields(order: str, note: str = "") -> Any:
     ],
 )
 def test_function_and_schema_must_agree(function: Any, says: str) -> None:
-    """A call that passes the schema must not fail on a name the function doesn't know."""
+    """A call that passes the schema must not fail because the function has no such parameter."""
     with pytest.raises(ConfigError) as refused:
         tool("refund", "Refund.", ORDER)(function)
     assert says in str(refused.value)
 
 
 def test_a_parameter_with_a_default_may_be_missing_from_the_schema() -> None:
-    """The model just never sets it."""
+    """Then the model never sets the parameter."""
     tool("find", "Find.", ORDER)(lambda order, note="", cache=None: order)
 
 
 def test_a_bare_decorator_without_a_docstring_says_what_is_missing() -> None:
-    """No description, no tool: the model would choose blindly."""
+    """A tool needs a description, since the model chooses the tool by it."""
     with pytest.raises(ConfigError, match="expected a description"):
 
         @tool
@@ -190,15 +190,15 @@ def test_a_bare_decorator_without_a_docstring_says_what_is_missing() -> None:
 
 
 def test_only_functions_can_be_tools() -> None:
-    """A class or a tool again is a mistake, and said to be one."""
+    """A class or an already decorated tool is refused."""
     made = tool("refund", "Refund.", ORDER)(refund)
     for thing in (made, str, "refund"):
         with pytest.raises(ConfigError, match="expected a function"):
             tool("x", "y", ORDER)(thing)  # type: ignore[arg-type]
 
 
-def test_the_digest_follows_what_was_promised() -> None:
-    """The same declaration has the same digest; a change of words, schema or policy changes it."""
+def test_the_digest_changes_with_the_declaration() -> None:
+    """The same declaration has the same digest. A changed description, schema or policy changes it."""
 
     def declare(**changed: Any) -> str:
         whole: dict[str, Any] = {"name": "refund", "description": "Refund.", "validator": ORDER} | changed
@@ -221,8 +221,8 @@ def test_the_digest_follows_what_was_promised() -> None:
     assert declare() == declare(validator=JSONSchemaValidator(dict(ORDER.schema)))
 
 
-def test_an_agent_as_a_tool() -> None:
-    """Its call becomes a child job, so it has no function to call."""
+def test_an_agent_as_a_tool_has_no_function_to_call() -> None:
+    """A call of the tool becomes a child job."""
     made = agent_tool("researcher", "Looks things up.")
     assert (made.name, made.child, made.idempotent) == ("researcher", "researcher", True)
     assert made.validator.problems({"input": "find it"}) == ()

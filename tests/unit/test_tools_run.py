@@ -1,4 +1,4 @@
-"""run_tool: time limits, threads, the loop, errors as data. Signals are waited for, never time."""
+"""run_tool: time limits, threads, the event loop, errors as data. The tests wait for signals and never sleep."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def failure(made: Tool, **arguments: Any) -> ToolFailed:
 
 @pytest.fixture
 def release() -> Iterator[threading.Event]:
-    """What a stuck tool waits for; set at the end, so that no thread outlives its test."""
+    """A stuck tool waits for this event. It is set at the end, so that no thread outlives its test."""
     event = threading.Event()
     yield event
     event.set()
 
 
 def test_a_function_runs_and_its_result_is_text() -> None:
-    """A str comes back as it is, anything else as JSON."""
+    """A str is returned unchanged, any other value as JSON."""
     assert run_tool(a_tool(lambda: "plain"), {}).content == "plain"
     assert run_tool(a_tool(lambda **given: given), {"a": [1]}).content == '{"a":[1]}'
 
 
 def test_a_coroutine_function_runs_on_one_loop() -> None:
-    """Every coroutine of the process shares a loop, so that clients may keep their connections in it."""
+    """All coroutines of the process share one loop, so that clients can keep their connections in it."""
 
     async def where() -> int:
         await asyncio.sleep(0)
@@ -61,7 +61,7 @@ def test_a_coroutine_function_runs_on_one_loop() -> None:
 
 
 def test_inside_tool_is_true_only_inside() -> None:
-    """In the tool's thread and in its coroutine, not where it was called from: `agent.run` asks here."""
+    """It is true in the tool's thread and coroutine, but not in the caller. `agent.run` uses it."""
 
     async def asks() -> bool:
         return is_inside_tool()
@@ -71,8 +71,8 @@ def test_inside_tool_is_true_only_inside() -> None:
     assert not is_inside_tool()
 
 
-def test_context_variables_go_with_the_call() -> None:
-    """Logging context that was bound outside is there inside; what a tool binds does not come out."""
+def test_a_tool_sees_the_callers_context_variables() -> None:
+    """The tool sees the caller's logging context. What the tool binds is not visible outside."""
     request = contextvars.ContextVar("request", default="none")
 
     def reads() -> str:
@@ -93,8 +93,8 @@ def test_context_variables_go_with_the_call() -> None:
 @pytest.mark.parametrize(
     "error", [ValueError("no such order"), SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()]
 )
-def test_whatever_a_tool_raises_is_a_tool_error(error: BaseException) -> None:
-    """`sys.exit()` in a tool ends the call, not the worker; type and message are told, without a traceback."""
+def test_any_exception_of_a_tool_is_a_tool_error(error: BaseException) -> None:
+    """`sys.exit()` in a tool ends the call, not the worker. The detail has type and message, but no traceback."""
 
     def raises() -> None:
         raise error
@@ -111,7 +111,7 @@ def test_whatever_a_tool_raises_is_a_tool_error(error: BaseException) -> None:
 
 
 def test_the_detail_is_bounded_and_the_cause_is_kept_for_the_log() -> None:
-    """500 characters for the model; the exception itself hangs on for whoever logs it."""
+    """The model gets 500 characters. The exception itself is kept as the cause, for logs."""
 
     class Odd(Exception):
         def __str__(self) -> str:
@@ -129,8 +129,8 @@ def test_the_detail_is_bounded_and_the_cause_is_kept_for_the_log() -> None:
     assert failure(a_tool(odd)).failure.detail == "Odd: (its message can't be read)"
 
 
-def test_an_answer_on_purpose_passes_through() -> None:
-    """`ToolError` is how a tool tells the model that its request was wrong: no failure."""
+def test_a_tool_error_keeps_its_message() -> None:
+    """With `ToolError` a tool tells the model that its request was wrong. That is not a failure."""
 
     def declines() -> None:
         raise ToolError("order A1 is closed")
@@ -146,7 +146,7 @@ def test_an_answer_on_purpose_passes_through() -> None:
 
 
 def test_a_function_out_of_time_is_abandoned(release: threading.Event) -> None:
-    """The call fails in time, the next one gets another thread, and the old thread ends with its function."""
+    """The call fails at its time limit. The next call gets another thread. The old thread ends with its function."""
     threads: list[threading.Thread] = []
 
     def stuck() -> None:
@@ -162,14 +162,14 @@ def test_a_function_out_of_time_is_abandoned(release: threading.Event) -> None:
     assert not threads[0].is_alive()
 
 
-def test_threads_are_kept_between_calls() -> None:
-    """Starting a thread costs ten times as much as handing over to one that waits."""
+def test_threads_are_reused_between_calls() -> None:
+    """Starting a thread costs ten times as much as using an idle one."""
     made = a_tool(lambda: str(threading.get_ident()))
     assert len({run_tool(made, {}).content for _ in range(20)}) == 1
 
 
 def test_calls_from_many_threads_do_not_wait_for_each_other() -> None:
-    """Eight callers at once have eight tool threads: all meet at a barrier inside their tools."""
+    """Eight concurrent callers have eight tool threads: their tools all meet at a barrier."""
     barrier = threading.Barrier(8, timeout=20)
     made = a_tool(lambda: str(barrier.wait() >= 0))
     said: list[str] = []
@@ -182,7 +182,7 @@ def test_calls_from_many_threads_do_not_wait_for_each_other() -> None:
 
 
 def test_a_coroutine_out_of_time_is_really_cancelled() -> None:
-    """It gets CancelledError and runs its cleanup before the failure is reported."""
+    """The coroutine gets CancelledError and runs its cleanup before the failure is reported."""
     cleaned = threading.Event()
 
     async def slow() -> None:
@@ -197,8 +197,8 @@ def test_a_coroutine_out_of_time_is_really_cancelled() -> None:
     assert cleaned.is_set()
 
 
-def test_a_coroutine_that_blocks_the_loop_costs_the_loop_not_the_worker(release: threading.Event) -> None:
-    """A blocking call in an `async def` would stop every coroutine tool of the process: the next one has a new loop."""
+def test_a_coroutine_that_blocks_the_loop_gets_the_loop_replaced(release: threading.Event) -> None:
+    """A blocking call in an `async def` would stop all coroutine tools of the process, so the next one gets a new loop."""
 
     async def blocks() -> None:
         release.wait(30)
@@ -213,15 +213,15 @@ def test_a_coroutine_that_blocks_the_loop_costs_the_loop_not_the_worker(release:
     assert run_tool(a_tool(fine), {}).content == "fine"
 
 
-def test_a_deadline_nearer_than_the_timeout_holds(release: threading.Event) -> None:
-    """A tool has no more time than its context says is left."""
+def test_a_context_deadline_before_the_timeout_applies(release: threading.Event) -> None:
+    """A tool has no more time than its context has left."""
     context = ToolContext(job_id="j", step_id="1.0", session_id="s", idempotency_key="k", timeout_s=SHORT_S)
     with pytest.raises(ToolFailed, match="timeout"):
         run_tool(a_tool(lambda: release.wait(30), timeout_s=60), {}, context)
 
 
-def test_the_context_is_handed_over_and_needed() -> None:
-    """A tool that takes one gets the very one; without it the call is a mistake of the runtime."""
+def test_a_tool_that_takes_a_context_gets_it() -> None:
+    """The tool gets the same object. To call it without a context is an error."""
 
     def key(context: ToolContext, order: str = "") -> str:
         return f"{order} {context.idempotency_key} {context.attempt} {context.cancelled()}"
@@ -235,7 +235,7 @@ def test_the_context_is_handed_over_and_needed() -> None:
 
 
 def test_time_left_and_artifacts() -> None:
-    """`remaining_s` counts down on the clock that was handed in, to zero; artifacts go where the runtime keeps them."""
+    """`remaining_s` counts down to zero on the given clock. Artifacts are passed to the runtime's `keep`."""
     now = [100.0]
     kept: dict[str, bytes] = {}
 
@@ -270,15 +270,15 @@ def test_time_left_and_artifacts() -> None:
     ],
     ids=["nan", "coroutine"],
 )
-def test_a_result_that_can_not_be_text_is_a_failure(function: Any, kind: FailureKind, says: str) -> None:
-    """Said with what to return instead, and leaving nothing un-awaited behind."""
+def test_a_result_that_has_no_text_form_is_a_failure(function: Any, kind: FailureKind, says: str) -> None:
+    """The detail says what to return instead. No coroutine is left un-awaited."""
     found = failure(a_tool(function)).failure
     assert found.kind is kind
     assert says in found.detail
 
 
 def test_an_argument_that_no_longer_converts_is_a_format_error() -> None:
-    """The function's annotation changed since the call was checked: data, not a crash."""
+    """The annotation may change after the call was checked. Then the call fails as data and does not crash."""
 
     def count(number: set[int] | None = None) -> str:
         return str(number)
@@ -289,7 +289,7 @@ def test_an_argument_that_no_longer_converts_is_a_format_error() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_threads_and_loop_work_in_a_forked_child() -> None:
-    """Prefork workers inherit the objects but not the threads behind them: they make their own."""
+    """Prefork workers inherit the objects but not their threads, so they start new threads."""
 
     async def coroutine() -> str:
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Toolbox: nothing runs that has not passed, and every refusal tells the model what to do."""
+"""Toolbox: only a checked call runs, and every refusal tells the model what to do."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def refused(name: str, raw: str, box: Toolbox = BOX) -> RefusedCall:
 
 
 def test_a_valid_call_passes_with_its_arguments_as_json() -> None:
-    """Arguments stay what the model said, so that they can be digested, shown and edited."""
+    """The arguments stay unconverted JSON, so that they can be hashed, shown and edited."""
     found = check("book", '{"day": "2026-11-24"}')
     assert isinstance(found, CheckedCall)
     assert found.tool is book
@@ -55,7 +55,7 @@ def test_a_valid_call_passes_with_its_arguments_as_json() -> None:
 
 
 def test_an_empty_text_calls_a_tool_without_input_only() -> None:
-    """`""` is `{}` for `list_queues`, and a mistake for `search_tickets`, whose input is then named."""
+    """`""` means `{}` for `list_queues`. It is refused for `search_tickets`, with the required properties in the message."""
     assert isinstance(check("list_queues", ""), CheckedCall)
     answer = refused("search_tickets", "")
     assert answer.kind == "bad_json"
@@ -63,7 +63,7 @@ def test_an_empty_text_calls_a_tool_without_input_only() -> None:
 
 
 def test_an_unknown_tool_is_answered_with_the_nearest_names() -> None:
-    """Models misspell and make up names; they are told which there are."""
+    """Models misspell and invent names. The message lists the existing tools."""
     answer = refused("search_ticket", "{}")
     assert answer.kind == "unknown_tool"
     assert "Did you mean search_tickets?" in answer.message
@@ -71,8 +71,8 @@ def test_an_unknown_tool_is_answered_with_the_nearest_names() -> None:
     assert "There are no tools" in refused("x", "{}", Toolbox([])).message
 
 
-def test_the_list_of_names_is_bounded() -> None:
-    """With 500 tools, and a name of 10,000 characters, the answer stays short."""
+def test_the_list_of_tool_names_is_limited() -> None:
+    """With 500 tools and a name of 10,000 characters, the message stays short."""
     many = Toolbox([tool(f"tool_{n}", "Does it.")(list_queues.function) for n in range(500)])
     answer = refused("z" * 10_000, "{}", many)
     assert "and 460 more" in answer.message
@@ -80,7 +80,7 @@ def test_the_list_of_names_is_bounded() -> None:
 
 
 def test_invalid_arguments_say_that_nothing_ran() -> None:
-    """The model must know whether an effect may have happened: here, none did."""
+    """The model must know that no effect has happened."""
     answer = refused("search_tickets", '{"query": 5, "limt": 3}')
     assert answer.kind == "schema"
     assert answer.message.splitlines() == [
@@ -91,8 +91,8 @@ def test_invalid_arguments_say_that_nothing_ran() -> None:
     ]
 
 
-def test_a_value_that_does_not_convert_is_refused_like_a_schema_problem() -> None:
-    """A date that passes as text but is none never reaches the function."""
+def test_a_value_that_can_not_be_converted_is_a_schema_problem() -> None:
+    """A text that is not a date passes the schema, but never reaches the function."""
     loose = JSONSchemaValidator({"type": "object", "properties": {"day": {"type": "string"}}, "required": ["day"]})
     answer = refused("book", '{"day": "soon"}', Toolbox([tool("book", "Book.", loose)(book.function)]))
     assert answer.kind == "schema"
@@ -100,7 +100,7 @@ def test_a_value_that_does_not_convert_is_refused_like_a_schema_problem() -> Non
 
 
 def test_an_open_schema_does_not_let_unknown_arguments_through() -> None:
-    """A schema without `additionalProperties: false` passes a name that the function would choke on."""
+    """A schema without `additionalProperties: false` accepts names that the function does not have."""
     open_schema = JSONSchemaValidator(
         {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
     )
@@ -110,15 +110,15 @@ def test_an_open_schema_does_not_let_unknown_arguments_through() -> None:
     assert isinstance(check("search", '{"query": "a", "page": 2}', anything), CheckedCall)
 
 
-def test_a_composed_schema_can_not_let_a_needed_argument_go_missing() -> None:
-    """What is required behind `anyOf` is not to be read off at declaration, so the call itself is checked."""
+def test_a_required_argument_behind_any_of_is_checked_at_the_call() -> None:
+    """Requirements behind `anyOf` can't be checked at declaration, so each call is checked."""
     either = JSONSchemaValidator({"type": "object", "anyOf": [{"required": ["query"]}, {"required": ["id"]}]})
     box = Toolbox([tool("search", "Search.", either)(search_tickets.function)])
     assert "/query: expected a value (it is required)" in refused("search", '{"id": 1}', box).message
 
 
 def test_specs_keep_their_order() -> None:
-    """The order of declaration: a prompt cache pays for every change of it."""
+    """They keep the order of declaration, since every change of it misses the prompt cache."""
     assert [spec.name for spec in BOX.specs] == ["search_tickets", "list_queues", "book"]
     assert BOX.get("book") is book
     assert BOX.get("nope") is None
@@ -133,14 +133,14 @@ def test_two_tools_of_one_name_are_refused() -> None:
 
 
 def test_a_plain_function_is_not_a_tool() -> None:
-    """The likeliest mistake, answered with the cure."""
+    """This is the most likely mistake. The message says what to do."""
     not_a_tool: Any = test_specs_keep_their_order
     with pytest.raises(ConfigError, match="decorate it with @tool"):
         Toolbox([not_a_tool])
 
 
-def test_the_idempotency_key_says_which_call_it_is() -> None:
-    """Job, step, tool and arguments make the key, in whatever order the arguments came; nothing else does."""
+def test_the_idempotency_key_identifies_the_call() -> None:
+    """The key is made of job, step, tool and arguments only. The order of the arguments does not matter."""
     key = idempotency_key("job-1", "3.0", "refund", {"order": "A1", "amount": 5})
     assert key == idempotency_key("job-1", "3.0", "refund", {"amount": 5, "order": "A1"})
     assert key.startswith("mw-")
@@ -156,7 +156,7 @@ def test_the_idempotency_key_says_which_call_it_is() -> None:
 
 
 def test_a_tool_is_found_by_its_exact_name_only() -> None:
-    """No folding, no trimming: a call that is almost right is not run."""
+    """Case and spaces count: a call with an almost right name does not run."""
     for name in ("Book", "book ", "BOOK", ""):
         assert refused(name, "{}").kind == "unknown_tool"
     assert isinstance(BOX.get("book"), Tool)

@@ -1,4 +1,4 @@
-"""A turn and its budget: when a conversation is compacted beside the job, when a turn waits, how it ends if nothing fits."""
+"""A turn and its budget: when a compaction runs in the background, when a turn waits for it, and how it ends."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tests.unit.longtalk import Talk, Talker, budget, clerk, text_of, tokens_of,
 # --- when
 
 
-def test_below_the_mark_nothing_happens():
-    """At 80 % of the budget and less the whole conversation is sent, and nobody is asked for anything."""
+def test_up_to_80_percent_nothing_is_compacted():
+    """The whole conversation is sent, and no compaction is requested."""
     talk = Talk(clerk(context_budget=budget(20_000)), Talker(10))
     assert talk.run().output == "All done."
     assert (talk.asked, talk.compactions, talk.memory) == ([], 0, None)
     assert len(talk.model.requests[-1].messages) == 21
 
 
-def test_above_the_mark_a_compaction_runs_beside_the_job():
-    """It is set off by the turn that found it necessary; the next turn does not wait, and finds the room it made."""
+def test_above_80_percent_a_compaction_runs_in_the_background():
+    """The turn that needs it requests it. The next turn does not wait, and uses the new room."""
     talk = Talk(clerk(), Talker(12))
     assert talk.run().output == "All done."
     assert talk.asked
@@ -40,7 +40,7 @@ def test_above_the_mark_a_compaction_runs_beside_the_job():
 
 
 def test_a_turn_without_room_waits_for_a_compaction():
-    """The message that asked for one was lost each time: the turn compacts by itself, in its own attempt, and goes on."""
+    """Here each request for one was lost, so the turn compacts in its own attempt, and goes on."""
     talk = Talk(clerk(), Talker(12), beside=False)
     result = talk.run()
     assert result.output == "All done."
@@ -49,8 +49,8 @@ def test_a_turn_without_room_waits_for_a_compaction():
     assert [record.attempt for record in talk.fleet.trace(talk.job_id)] == [0] * 25
 
 
-def test_a_turn_without_room_looks_again_when_someone_else_compacts():
-    """It is put back for a moment, not counted as an attempt; a lock whose worker died ends by itself."""
+def test_a_turn_without_room_is_deferred_while_another_compacts():
+    """The deferral does not count as an attempt. The lock of a dead worker expires."""
     clock = ManualClock()
     talk = Talk(clerk(), Talker(12), beside=False, clock=clock)
     held: list[int] = []
@@ -72,8 +72,8 @@ def test_a_turn_without_room_looks_again_when_someone_else_compacts():
     assert clock.monotonic_ms() - held[0] < 20_000
 
 
-def test_the_providers_counter_decides_where_there_is_one():
-    """The estimate keeps a margin; a counter that says there is room spares a compaction, one that fails costs nothing."""
+def test_a_providers_token_counter_decides():
+    """The estimate has a margin, so a counter can save a compaction. A counter that fails does no harm."""
     asked: list[int] = []
 
     def exact(request: ModelRequest) -> int:
@@ -99,8 +99,8 @@ def test_the_providers_counter_decides_where_there_is_one():
 # --- how it ends
 
 
-def test_too_little_freed_is_an_ending_and_not_a_loop():
-    """Prompt and tools alone are too large: a dead letter that says so, before any call is paid for."""
+def test_too_little_room_after_a_compaction_is_a_dead_letter():
+    """Prompt and tools alone are too large. The dead letter says so, before any call is paid for."""
     talk = Talk(clerk(system="You help. " * 2_000), Talker(3))
     result = talk.run()
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, FailureKind.CONTEXT_OVERFLOW)
@@ -110,8 +110,8 @@ def test_too_little_freed_is_an_ending_and_not_a_loop():
 
 
 @pytest.mark.parametrize("how", [FailureKind.CONTEXT_OVERFLOW, Stop.CONTEXT_FULL])
-def test_a_provider_that_finds_the_request_too_long_is_asked_once_more(how):
-    """Whatever we thought: the conversation is compacted and sent again, within the same step."""
+def test_a_request_refused_as_too_long_is_compacted_and_sent_again(how):
+    """This happens within the same step, even if the estimate said that it fits."""
     talk = Talk(clerk(context_budget=budget(30_000)), model := Talker(8))
     model.fail = lambda number, request: how if number == 6 else None
     assert talk.run().output == "All done."
@@ -126,7 +126,7 @@ def test_a_provider_that_finds_the_request_too_long_is_asked_once_more(how):
 
 @pytest.mark.parametrize("how", [FailureKind.CONTEXT_OVERFLOW, Stop.CONTEXT_FULL])
 def test_a_second_overflow_of_a_step_is_a_dead_letter(how):
-    """It is not tried a third time: the same would come of it."""
+    """There is no third call, since it would fail as well."""
     talk = Talk(clerk(context_budget=budget(30_000)), model := Talker(8))
     model.fail = lambda number, request: how if number >= 6 else None
     result = talk.run()
@@ -135,8 +135,8 @@ def test_a_second_overflow_of_a_step_is_a_dead_letter(how):
     assert talk.fleet.operations.dead_letter(talk.job_id).step == "6"
 
 
-def test_an_overflow_teaches_the_estimate():
-    """A window that is smaller than the budget says is met once, not at every turn."""
+def test_an_overflow_raises_the_estimate():
+    """If the window is smaller than the budget, this happens once and not at every turn."""
     talk = Talk(clerk(context_budget=budget(30_000)), model := Talker(40))
     model.fail = lambda number, request: FailureKind.CONTEXT_OVERFLOW if tokens_of(request) > 6_000 else None
     assert talk.run().output == "All done."
@@ -147,8 +147,8 @@ def test_an_overflow_teaches_the_estimate():
 # --- policies
 
 
-def test_fail_ends_the_job_with_the_numbers():
-    """Nothing is compacted, nothing is asked beside; the dead letter says how full it was."""
+def test_fail_ends_the_job_with_the_fill_in_the_letter():
+    """Nothing is compacted or requested. The dead letter says how full the window was."""
     talk = Talk(clerk(context_budget=budget(on_overflow="fail")), model := Talker(20))
     result = talk.run()
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, FailureKind.CONTEXT_OVERFLOW)
@@ -157,8 +157,8 @@ def test_fail_ends_the_job_with_the_numbers():
     assert 8 <= len(model.requests) < 20
 
 
-def test_escalate_asks_a_human_and_goes_on_with_a_yes():
-    """Parked with the question; once approved, it compacts in the same step and comes to its end. Full again, it asks again."""
+def test_escalate_parks_and_compacts_after_an_approval():
+    """Once approved, the same step compacts, and the job ends. If the window is full again, it is parked again."""
     talk = Talk(clerk(context_budget=budget(on_overflow="escalate")), Talker(20))
     result = talk.run()
     approvals = 0
@@ -177,8 +177,8 @@ def test_escalate_asks_a_human_and_goes_on_with_a_yes():
     assert talk.most_tokens() <= 6_000
 
 
-def test_a_human_who_says_no_is_not_asked_again():
-    """The job is a dead letter with the reason; everything is there for another decision."""
+def test_a_rejected_compaction_is_a_dead_letter():
+    """The letter has the reason. A replay allows another decision."""
     talk = Talk(clerk(context_budget=budget(on_overflow="escalate")), Talker(20))
     assert talk.run().status is JobStatus.PARKED
     assert talk.fleet.operations.decide(talk.job_id, approve=False, reason="too risky")
@@ -188,8 +188,8 @@ def test_a_human_who_says_no_is_not_asked_again():
     assert talk.compactions == 0
 
 
-def test_trim_oldest_keeps_the_way_back_and_nothing_else():
-    """The oldest groups leave, whole; the note has no facts, and `recall` still reads the originals."""
+def test_trim_oldest_keeps_only_the_archive():
+    """The oldest groups leave as a whole. The note has no facts, but `recall` reads the originals."""
     talk = Talk(clerk(context_budget=budget(on_overflow="trim_oldest")), model := Talker(14))
     assert talk.run().output == "All done."
     assert talk.compactions >= 1

@@ -1,4 +1,4 @@
-"""What is too large by itself: a prompt or a result beyond the budget is cut, kept whole within reach, and the job goes on."""
+"""Single large messages: a prompt or a result beyond the budget is cut, its whole is stored, and the job goes on."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def called(name: str, **arguments: Any) -> ToolCall:
     return ToolCall(id="c", name=name, raw_arguments=json.dumps(arguments))
 
 
-def test_a_prompt_larger_than_the_budget_is_answered_from_its_ends():
-    """Head and tail are sent, the rest is paged with `read_result`."""
+def test_a_prompt_larger_than_the_budget_is_cut():
+    """Head and tail are sent, and `read_result` pages the rest."""
     prompt = "Read this. " + "".join(f"Line {n} says {n * 7}. " for n in range(3_000)) + "What does line 1500 say?"
     page: list[str] = []
 
@@ -40,8 +40,8 @@ def test_a_prompt_larger_than_the_budget_is_answered_from_its_ends():
     assert talk.most_tokens() <= 6_000
 
 
-def test_a_tool_result_of_three_megabytes_is_survived():
-    """Its head and tail are shown, the whole is kept; the next ones too; no call is over the budget."""
+def test_a_job_survives_a_tool_result_of_three_megabytes():
+    """Its head and tail are sent, and the whole is stored. The same holds for the next ones. No call exceeds the budget."""
 
     @tool(inline=True, idempotent=True)
     def look_up(number: int) -> str:
@@ -55,8 +55,8 @@ def test_a_tool_result_of_three_megabytes_is_survived():
     assert talk.most_tokens() <= 24_000
 
 
-def test_a_result_of_three_megabytes_that_lies_in_the_log_is_cut():
-    """However it came there: by a turn of another release, or by a tool that bounds nothing."""
+def test_a_result_of_three_megabytes_in_the_log_is_cut():
+    """Another release, or a tool without a limit, may have put it there."""
     talk = Talk(clerk(), model := Talker(6))
     client, keys = talk.fleet.client, talk.fleet.store.keys
     whole = "row after row; " * 200_000

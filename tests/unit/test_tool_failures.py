@@ -1,4 +1,4 @@
-"""What a tool's exception says of the downstream, on the exceptions of the libraries that tools use."""
+"""Classify a tool's exception, tested with the exceptions of the libraries that tools use."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def of_urllib(status: int, headers: dict[str, str]) -> Exception:
 
 
 class ClientResponseError(Exception):
-    """The shape of aiohttp's: status and headers in itself, and a `code` that must not be touched."""
+    """Has the shape of aiohttp's error: its own status and headers, and a deprecated `code` that must not be read."""
 
     def __init__(self, status: int, headers: dict[str, str]) -> None:
         self.status, self.headers = status, headers
@@ -88,7 +88,7 @@ def kind_of(error: BaseException) -> FailureKind:
 
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.__name__)
 def test_a_response_is_classified_by_its_status(library: Callable[[int, dict[str, str]], Exception]) -> None:
-    """Refused, overloaded and broken are the downstream's news; any other status is the tool's own error."""
+    """Rate limits, overload and server errors are failures of the downstream. Any other status is the tool's own error."""
     kinds = {status: kind_of(library(status, {})) for status in (400, 401, 403, 404, 408, 409, 422, 429, 500, 501, 502)}
     assert kinds == {
         **dict.fromkeys((400, 401, 403, 404, 409, 422), FailureKind.TOOL_ERROR),
@@ -113,10 +113,10 @@ def test_a_response_is_classified_by_its_status(library: Callable[[int, dict[str
         (404, {"Retry-After": "9"}, None),
     ],
 )
-def test_a_wait_that_is_asked_for_is_kept(
+def test_a_requested_wait_is_kept(
     library: Callable[[int, dict[str, str]], Exception], status: int, headers: dict[str, str], wait_ms: int | None
 ) -> None:
-    """In whatever form and case; an error of the tool's own names no wait."""
+    """The header may have any form and case. The tool's own error has no wait."""
     assert tool_failure(library(status, headers), "detail").retry_after_ms == wait_ms
 
 
@@ -174,21 +174,21 @@ POOL: Any = None
     ],
     ids=lambda value: f"{type(value).__module__}.{type(value).__name__}" if isinstance(value, BaseException) else "",
 )
-def test_an_exception_without_a_response_goes_by_its_class(error: BaseException, kind: FailureKind) -> None:
-    """Timeouts and connection errors of every library, by name along the inheritance; a cause when itself says nothing."""
+def test_an_exception_without_a_response_is_classified_by_its_class(error: BaseException, kind: FailureKind) -> None:
+    """Timeouts and connection errors of every library are known by the names of their base classes, or by their cause."""
     assert kind_of(error) is kind
 
 
 class Nasty(Exception):
-    """Raises whatever is asked of it."""
+    """Raises on every attribute access."""
 
     def __getattr__(self, name: str) -> object:
         raise KeyError(name)
 
 
 @pytest.mark.parametrize("value", [None, 7, "429", True, object(), {"Error": {"Code": "Throttling"}}])
-def test_what_only_looks_like_a_response_is_none(value: object) -> None:
-    """An exception may hold anything under these names; none of it breaks the classification."""
+def test_a_false_response_is_ignored(value: object) -> None:
+    """An exception may have any values under these names. None of them breaks the classification."""
     error = Exception("odd")
     error.response = value  # type: ignore[attr-defined]
     assert kind_of(error) is FailureKind.TOOL_ERROR
@@ -198,7 +198,7 @@ def test_what_only_looks_like_a_response_is_none(value: object) -> None:
 
 
 def test_a_ring_of_causes_ends() -> None:
-    """Exceptions that cause each other are looked at a bounded number of times."""
+    """A chain of causes is followed only to a limit."""
     first, second = RuntimeError("a"), RuntimeError("b")
     first.__cause__, second.__cause__ = second, first
     assert kind_of(first) is FailureKind.TOOL_ERROR
@@ -206,13 +206,13 @@ def test_a_ring_of_causes_ends() -> None:
 
 @given(st.dictionaries(st.text(max_size=20) | st.just("Retry-After"), st.text(max_size=20)), st.integers(400, 599))
 def test_any_headers_are_read(headers: dict[str, str], status: int) -> None:
-    """Whatever a server sends: a failure, and no wait that is negative or endless."""
+    """Any header gives a failure, and never a negative or endless wait."""
     wait_ms = tool_failure(ClientResponseError(status, headers), "detail").retry_after_ms
     assert wait_ms is None or 0 <= wait_ms <= MAX_WAIT_MS
 
 
-def test_a_tool_may_just_raise() -> None:
-    """`raise_for_status()` in a tool is enough: kind, wait and message come out, and the cause for the log."""
+def test_an_http_error_of_a_tool_is_classified() -> None:
+    """A tool only needs `raise_for_status()`: the failure has kind, wait and message, and the cause is kept for logs."""
 
     @tool
     def create_issue(title: str) -> str:
@@ -229,8 +229,8 @@ def test_a_tool_may_just_raise() -> None:
     assert isinstance(caught.value.__cause__, requests.HTTPError)
 
 
-def test_a_tool_may_say_itself_what_went_wrong() -> None:
-    """A failure that a tool raises as data is passed on as it is, whatever it was raised from."""
+def test_a_tool_can_raise_its_own_failure() -> None:
+    """A `ToolFailed` of the tool is passed on unchanged, for any cause."""
 
     @tool
     def create_issue(title: str) -> str:

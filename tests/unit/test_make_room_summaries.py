@@ -1,4 +1,4 @@
-"""A model that writes the summary: what it adds, what it costs, and that nothing depends on it."""
+"""A model that writes the summary: what it adds, what it costs, and that a job never depends on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.longtalk import Talk, Talker, budget, clerk, prompts, tokens_of
 
 
 def answer(*sentences: str, tool: bool = False) -> str:
-    """A summarizer's answer as it should be."""
+    """A valid answer of a summarizer."""
     return json.dumps({"happened": [{"text": text, "from_tool": tool} for text in sentences], "open": []})
 
 
@@ -30,14 +30,14 @@ def summary(text: str, *, stop: Stop = Stop.END) -> ModelReply:
 
 
 def with_summaries(summarize: Any, **options: Any) -> Talk:
-    """A long talk whose memory is written by a model."""
+    """A long conversation with a model as summarizer."""
     talk = Talk(clerk(context_budget=budget(summary_model="scripted:s-1")), model := Talker(20), **options)
     model.summarize = summarize
     return talk
 
 
-def test_a_summary_stands_in_the_memory_and_on_the_bill():
-    """Its words are in the note, the ledger is there beside them, and the job pays for every call of it."""
+def test_a_summary_is_in_the_memory_and_in_the_usage():
+    """Its text is in the note together with the facts, and the job's usage has all its calls."""
     talk = with_summaries(lambda request: summary(answer("The clerk went through the orders one by one.")))
     result = talk.run()
     assert result.output == "All done."
@@ -73,8 +73,8 @@ def breaking(request: ModelRequest) -> ModelReply:
     ],
     ids=["garbage", "other-schema", "invented", "refusal", "cut-off", "longer-than-before", "raises", "breaks"],
 )
-def test_a_summarizer_that_is_of_no_use_is_done_without(summarize):
-    """The memory is written without it, the job comes to its end within its budget, and what was spent is on the job."""
+def test_after_a_bad_summary_the_extractive_memory_is_used(summarize):
+    """The job ends within its budget, and its usage has the summarizer's tokens."""
     talk = with_summaries(summarize)
     result = talk.run()
     assert result.output == "All done."
@@ -88,7 +88,7 @@ def test_a_summarizer_that_is_of_no_use_is_done_without(summarize):
 
 
 class Watched(OpenGate):
-    """Admits all but summaries, when told so, and keeps what it saw."""
+    """A gate that can refuse summaries, and stores the calls."""
 
     def __init__(self, refuse: Defer | Failure | None = None) -> None:
         self.refuse = refuse
@@ -108,8 +108,8 @@ class Watched(OpenGate):
         return super().settle(call, report)
 
 
-def test_a_summarizers_call_passes_the_gate():
-    """Under its own downstream, with an estimate, for the job's lineage; and is settled with what it used."""
+def test_a_summarizers_call_goes_through_the_gate():
+    """It has its own downstream, an estimate, and the job's lineage. It is settled with its real usage."""
     gate = Watched()
     talk = with_summaries(lambda request: summary(answer("All went well.")), gate=gate)
     assert talk.run().output == "All done."
@@ -129,8 +129,8 @@ def test_a_summarizers_call_passes_the_gate():
         Failure(kind=FailureKind.BUDGET_EXCEEDED, detail="the lineage has spent its tokens"),
     ],
 )
-def test_a_summarizer_that_is_not_admitted_is_done_without(refusal):
-    """A compaction waits for nobody: the turn behind it has no room."""
+def test_without_admission_the_extractive_memory_is_used(refusal):
+    """A compaction does not wait for admission, since a turn waits for it."""
     talk = with_summaries(lambda request: summary(answer("never")), gate=Watched(refusal))
     assert talk.run().output == "All done."
     assert talk.model.summaries == []
@@ -138,8 +138,8 @@ def test_a_summarizer_that_is_not_admitted_is_done_without(refusal):
     assert talk.most_tokens() <= 6_000
 
 
-def test_the_users_words_are_never_lost_to_a_summary():
-    """The next job of a session has its own prompt whole, and the earlier one's where the model can read it again."""
+def test_a_summary_never_loses_the_users_words():
+    """The next job has its own prompt whole, and the model can read the earlier prompts again."""
     talk = Talk(clerk(), Talker(14))
     assert talk.run("First: look at the orders of C-77.").output == "All done."
     talk.model.answered = 0

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test check house format fast faults docs wheel clean
+.PHONY: help demo dev test check house format fast slow docs wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -40,11 +40,11 @@ format: $(STAMP) ## Format and sort imports
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-fast: $(STAMP) ## The quick tests: a minute
-	@$(BIN)/pytest -q tests/unit tests/fundamentals tests/properties $(ARGS)
+fast: $(STAMP) ## The quick tests, without processes: a minute
+	@$(BIN)/pytest -q -n 2 -m "not process and not slow" tests/unit tests/fundamentals tests/properties $(ARGS)
 
-faults: $(STAMP) ## The long fault runs (minutes)
-	@$(BIN)/pytest -q -m "slow" tests/faults $(ARGS)
+slow: $(STAMP) ## The long tests that `make test` leaves out, one at a time on a quiet machine (an hour)
+	@$(BIN)/pytest -q -m "slow" $(ARGS)
 
 docs: $(STAMP) ## Write what is generated: wire schemas, keyspace, command line
 	@$(BIN)/python -m midwatch.workers.generate

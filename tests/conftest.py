@@ -6,8 +6,7 @@ Nothing starts unless a test asks for it. A missing service is a skip on a lapto
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -23,14 +22,33 @@ from midwatch.orchestration.keyspace import Key, Keyspace
 from midwatch.workers.local.embedded_server import EmbeddedServer
 
 from .leakcheck import Lender
+from .patience import wait_for
+from .processes import GUARD, may_start
+from .tickets import record
 
 T = TypeVar("T")
-
-ROOT = Path(__file__).resolve().parent.parent
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, database=None, print_blob=True)
 settings.register_profile("deep", deadline=None, max_examples=2_000, database=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts processes: `-m "not process"` leaves it out."""
+    for item in items:
+        if may_start(item):
+            item.add_marker("process")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """A test without the marker fails when it starts a process."""
+    if item.get_closest_marker("process"):
+        return (yield)
+    with GUARD.up() as refused:
+        answer = yield
+    assert not refused, f"started a process without the marker `process`: {refused}"
+    return answer
 
 
 def _missing(what: str) -> NoReturn:
@@ -112,22 +130,13 @@ def redis(server: EmbeddedServer, prefix: str, connect_redis: Callable[[str], re
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Recorded schemas and transcripts, which lie beside the repository and are not part of it."""
-    folder = ROOT.parent / "shared" / "data"
+    folder = record.data_dir()
     if not folder.is_dir():
-        _missing("the recorded data is not here: expected the folder ../shared/data beside the repository")
+        _missing(f"the recorded data is not here: expected the folder {folder}, or MIDWATCH_TEST_DATA to name another")
     return folder
 
 
-@pytest.fixture(scope="session")
-def wait_for() -> Callable[[Callable[[], T], float, str], T]:
-    """`wait_for(predicate, timeout_s, what)`: its first true answer, looked for every 10 ms; fails with `what`."""
-
-    def wait(predicate: Callable[[], T], timeout_s: float, what: str) -> T:
-        deadline_s = time.monotonic() + timeout_s
-        while not (answer := predicate()):
-            if time.monotonic() > deadline_s:
-                pytest.fail(f"waited {timeout_s:g} s for {what}; the last answer was {answer!r}")
-            time.sleep(0.01)
-        return answer
-
-    return wait
+@pytest.fixture(scope="session", name="wait_for")
+def _wait_for() -> Callable[[Callable[[], T], str], T]:
+    """`wait_for(predicate, what)` of `tests/patience.py`."""
+    return wait_for

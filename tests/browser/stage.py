@@ -31,6 +31,7 @@ from midwatch.schemas.trace import TraceRecord
 from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.celery_app.write_message import queue_key
 from midwatch.workers.settings import Settings
+from tests.patience import PATIENCE_S
 
 XSS = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
 """What no page may let a browser run."""
@@ -192,7 +193,7 @@ class Site:
 
     def _ask(self, request: urllib.request.Request) -> Answer:
         try:
-            with self._opener.open(request, timeout=10) as reply:
+            with self._opener.open(request, timeout=PATIENCE_S) as reply:
                 return Answer(reply.status, reply.read().decode(), dict(reply.headers))
         except urllib.error.HTTPError as error:
             with error:
@@ -217,7 +218,7 @@ def flower(env: Mapping[str, str], *options: str, address: str = "127.0.0.1") ->
     finally:
         process.terminate()
         try:
-            process.communicate(timeout=15)
+            process.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from tests.patience import PATIENCE_S
+
 MAX_PIECES = 10_000
 
 
@@ -143,14 +145,14 @@ class ProviderServer:
     ) -> None:
         self._stopping.set()
         self._listener.shutdown(socket.SHUT_RDWR)
-        self._acceptor.join(5)
+        self._acceptor.join(PATIENCE_S)
         self._listener.close()
         with self._lock:
             for connection in self._open:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(5)
+            thread.join(PATIENCE_S)
 
     @property
     def url(self) -> str:

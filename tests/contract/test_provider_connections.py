@@ -13,6 +13,7 @@ from midwatch.workers import providers
 from tests.contract.provider_requests import credentials, make_request
 from tests.contract.provider_server import ProviderServer, raw, reply
 from tests.contract.provider_setup import Setup, connect_to_fake_vendor
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(params=providers.BUILT_IN)
@@ -43,7 +44,7 @@ def test_many_threads_share_one_client(setup: Setup) -> None:
 
     def run() -> None:
         try:
-            together.wait(10)
+            together.wait(PATIENCE_S)
             for _ in range(3):
                 assert setup.model.complete(make_request(tools=())).text == "hi"
         except BaseException as error:
@@ -53,7 +54,7 @@ def test_many_threads_share_one_client(setup: Setup) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert failures == []
     assert len(setup.vendor.requests) == 150
     assert setup.vendor.connections <= 50

@@ -15,6 +15,7 @@ from midwatch.workers import providers
 from tests.contract.provider_requests import KEY, credentials, make_request
 from tests.contract.provider_server import Reply, drip, head, reply, silent
 from tests.contract.provider_setup import Setup, connect_to_fake_vendor
+from tests.patience import PATIENCE_S
 
 TIMEOUT_S = 0.25
 WITHIN_S = 10.0
@@ -108,7 +109,7 @@ def test_stalled_threads_end() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(PATIENCE_S)
         assert max(ends) - begun < WITHIN_S
         assert len(ends) == 30
     assert {thread for thread in threading.enumerate() if thread not in before} == set()

@@ -106,5 +106,5 @@ def test_slow_server(model: Provider, llmock: LLMock, wait_for: Callable[..., ob
     llmock.delay(1.5)
     assert kind_of(model, timeout_s=0.3) is FailureKind.TIMEOUT
     # The server uses `random` when it ends the call. Hypothesis forbids that during a later test, so wait for it here.
-    wait_for(lambda: llmock.requests, 30, "the server to end the call that timed out")
+    wait_for(lambda: llmock.requests, "the server to end the call that timed out")
     assert len(llmock.requests) == 1

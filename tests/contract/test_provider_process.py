@@ -18,12 +18,15 @@ from midwatch.workers.providers.http.client import find_proxy
 from tests.contract.provider_replies import VENDOR_REPLIES
 from tests.contract.provider_requests import credentials, make_request
 from tests.contract.provider_server import ProviderServer, drip, head, reply
+from tests.patience import PATIENCE_S
 
 
 def python(code: str, **environment: str) -> str:
     """Run code in a new interpreter and return its output."""
     command, env = [sys.executable, "-c", code], {**os.environ, **environment}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env, cwd=Path(__file__).parents[2])
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE_S, env=env, cwd=Path(__file__).parents[2]
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -109,7 +112,7 @@ def certificate(tmp_path: Path) -> Path:
     command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
     command += ["-keyout", str(path), "-out", str(tmp_path / "certificate")]
-    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_S)
     path.write_bytes(path.read_bytes() + (tmp_path / "certificate").read_bytes())
     return path
 

@@ -18,8 +18,9 @@ import redis as redis_py
 from midwatch.schemas.step import Priority, StepRef
 from midwatch.workers.celery_app.write_message import CeleryMessageWriter, queue_key
 from midwatch.workers.local.embedded_server import EmbeddedServer
-from tests.faults.crew import Crew, until
+from tests.faults.crew import Crew
 from tests.faults.plan import calls
+from tests.patience import PATIENCE_S, wait_for
 
 PUBLISH = """
 import sys
@@ -41,7 +42,9 @@ def publish(server: EmbeddedServer, prefix: str, hand_off: bool, refs: list[Step
     """Publish from a process of its own, as a producer that reads its settings does."""
     members = [f"{ref.priority}|{ref.session_id}|{ref.job_id}|{ref.step}" for ref in refs]
     given = {"MIDWATCH_REDIS_URL": server.url, "MIDWATCH_PREFIX": prefix, "MIDWATCH_HAND_OFF": str(hand_off).lower()}
-    subprocess.run([sys.executable, "-c", PUBLISH, *members], env={**os.environ, **given}, check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", PUBLISH, *members], env={**os.environ, **given}, check=True, timeout=PATIENCE_S
+    )
 
 
 def queue_of(prefix: str, ref: StepRef) -> str:
@@ -102,8 +105,8 @@ def test_a_worker_takes_no_more_than_it_has_slots_for(crew: Crew, pool: str, slo
     words = [f"{pool}{n}" for n in range(slots + 4)]
     worker = crew.worker(pool, pool, slots)
     jobs = [crew.enqueue(calls(("hold", word))) for word in words]
-    until(lambda: len(begun(crew, words)) == slots, 20, "every slot to be busy")
-    until(lambda: crew.queued("tools") + crew.queued("model") == 4, 20, "the others to wait in the queues")
+    wait_for(lambda: len(begun(crew, words)) == slots, "every slot to be busy")
+    wait_for(lambda: crew.queued("tools") + crew.queued("model") == 4, "the others to wait in the queues")
     settled = time.monotonic() + 0.5
     while time.monotonic() < settled:
         assert crew.queued("tools") + crew.queued("model") >= 3
@@ -112,7 +115,7 @@ def test_a_worker_takes_no_more_than_it_has_slots_for(crew: Crew, pool: str, slo
         time.sleep(0.05)
     crew.journal.open_gate(*words)
     for job in jobs:
-        assert job.result(30).output == "done after 1 turns"
+        assert job.result(PATIENCE_S).output == "done after 1 turns"
     assert not crew.client.store.client.exists("unacked", "unacked_index")
     assert worker.terminate()
 
@@ -128,10 +131,10 @@ def test_high_priority_is_served_before_low(crew: Crew) -> None:
     gatekeeper = crew.enqueue(calls(("hold", "gate")))
     crew.began("gate")
     jobs = [crew.enqueue(calls(("note", priority)), priority=priority) for priority in ("low", "normal", "high")]
-    until(lambda: crew.queued("model") == 3, 30, "all three to wait")
+    wait_for(lambda: crew.queued("model") == 3, "all three to wait")
     crew.journal.open_gate("gate")
     for job in (gatekeeper, *jobs):
-        job.result(20)
+        job.result(PATIENCE_S)
     noted = [line.word for line in crew.journal.lines() if line.event == "began"]
     assert noted[-3:] == ["high", "normal", "low"]
     assert worker.terminate()
@@ -144,5 +147,5 @@ def test_a_message_of_celerys_own_producer_is_run(crew: Crew, tmp_path: Path) ->
     assert crew.client.store.client.delete(first) == 1, "no worker runs: the message that came with the job lies there"
     publish(crew.server, crew.prefix, hand_off=False, refs=[crew.client.operations.first_step(job.job())])
     worker = crew.worker("taker", "threads", 1, MIDWATCH_HAND_OFF="false")
-    assert job.result(20).output == "done after 1 turns"
+    assert job.result(PATIENCE_S).output == "done after 1 turns"
     assert worker.terminate()

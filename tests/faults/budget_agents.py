@@ -13,8 +13,8 @@ LOOKS = 8
 MAX_INPUT_TOKENS = 8_000
 """About half of what all scouts together would read."""
 MAX_OUTPUT_TOKENS = 4_000
-CALL_TIMEOUT_S = 3.0
-"""So short that what a dead worker reserved returns within half a minute."""
+CALL_TIMEOUT_S = 12.0
+"""So short that what a dead worker reserved returns within half a minute; so long that no call of a busy machine ends by it."""
 
 SHARED: dict[str, Any] = {
     "context_budget": ContextBudget(max_tokens=20_000, reserve_output=120),

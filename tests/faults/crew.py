@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import psutil
-import pytest
 
 from midwatch import Client, JobHandle
 from midwatch.schemas.message import ToolMessage
@@ -20,8 +17,7 @@ from midwatch.workers.local.fleet import Fleet, wait_ready, worker_argv
 from midwatch.workers.local.process import Member
 from midwatch.workers.settings import Settings
 from tests.faults.journal import VARIABLE, Journal
-
-T = TypeVar("T")
+from tests.patience import PATIENCE_S, wait_for
 
 LEASE_MS = 1_500
 ROOT = Path(__file__).parents[2]
@@ -87,28 +83,18 @@ class Crew:
             message for message in self.client.sessions.messages(job.session_id) if isinstance(message, ToolMessage)
         ]
 
-    def began(self, word: str, times: int = 1, timeout_s: float = 20) -> int:
+    def began(self, word: str, times: int = 1) -> int:
         """Wait until a tool began with this word so many times; the process it began in last."""
-        until(lambda: len(self.journal.of(word)) >= times, timeout_s, f"{word!r} to begin")
+        wait_for(lambda: len(self.journal.of(word)) >= times, f"{word!r} to begin")
         return self.journal.of(word)[-1].pid
 
 
 def ready(*members: Member) -> None:
     """Wait until workers consume."""
     for member in members:
-        wait_ready(member, "ready", 60)
+        wait_ready(member, "ready", PATIENCE_S)
 
 
 def children(member: Member) -> set[int]:
     """The processes of a prefork pool."""
     return {child.pid for child in psutil.Process(member.pid).children(recursive=True)}
-
-
-def until(predicate: Callable[[], T], timeout_s: float, what: str) -> T:
-    """Its first true answer, looked for every 20 ms; fails with `what`."""
-    give_up = time.monotonic() + timeout_s
-    while not (answer := predicate()):
-        if time.monotonic() > give_up:
-            pytest.fail(f"waited {timeout_s:g} s for {what}; the last answer was {answer!r}")
-        time.sleep(0.02)
-    return answer

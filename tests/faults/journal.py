@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from midwatch import ToolContext
+from tests.patience import PATIENCE_S
 
 VARIABLE = "FAULTS_FOLDER"
-LONGEST_HOLD_S = 60.0
+LONGEST_HOLD_S = PATIENCE_S
 
 
 @dataclass(frozen=True)

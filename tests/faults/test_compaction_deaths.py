@@ -12,8 +12,9 @@ from midwatch.schemas.job import JobStatus
 from midwatch.schemas.message import AssistantMessage, ToolMessage, UserMessage
 from midwatch.workers.bench.context.windows import split_groups
 from midwatch.workers.local.embedded_server import EmbeddedServer
-from tests.faults.crew import Crew, until
+from tests.faults.crew import Crew
 from tests.faults.long_agents import TURNS, result_of
+from tests.patience import PATIENCE_S, wait_for
 
 MOMENTS = ("before begin", "after begin", "before commit", "after commit", "with a memory")
 
@@ -32,7 +33,7 @@ def died(crew: Crew, moment: str) -> bool:
 
 def assert_whole(crew: Crew, job: JobHandle) -> None:
     """It ended well, and all that was said is there: each turn and each result once, in order, to the letter."""
-    result = job.result(60)
+    result = job.result(PATIENCE_S)
     assert (result.status, result.output, result.steps) == (JobStatus.COMPLETED, "All done.", TURNS + 1)
     sessions = crew.client.sessions
     said = sessions.originals(job.session_id)
@@ -53,7 +54,7 @@ def test_a_worker_killed_in_a_compaction_that_its_turn_waits_for(crew: Crew, mom
     crew.worker("deadly", "threads", 2, "model,tools", LONG_DIES=moment)
     crew.fleet.watch()
     job = crew.enqueue("Look at the orders.", "plain")
-    until(lambda: died(crew, moment), 30, f"a worker to die {moment}")
+    wait_for(lambda: died(crew, moment), f"a worker to die {moment}")
     assert_whole(crew, job)
 
 
@@ -63,7 +64,7 @@ def test_a_worker_killed_in_a_compaction_beside_the_job(crew: Crew, moment: str)
     crew.worker("steps", "threads", 2, "model,tools", LONG_AWAITS=moment)
     crew.worker("deadly", "threads", 1, "maintenance", LONG_DIES=moment)
     job = crew.enqueue("Look at the orders.", "early")
-    until(lambda: died(crew, moment), 30, f"a worker to die {moment}")
+    wait_for(lambda: died(crew, moment), f"a worker to die {moment}")
     assert_whole(crew, job)
 
 
@@ -72,7 +73,7 @@ def test_a_worker_killed_while_a_model_sums_up(crew: Crew) -> None:
     crew.worker("deadly", "threads", 2, "model,tools", LONG_DIES="in the summary")
     crew.fleet.watch()
     job = crew.enqueue("Look at the orders.", "summed_up")
-    until(lambda: died(crew, "in the summary"), 30, "a worker to die in the summary")
+    wait_for(lambda: died(crew, "in the summary"), "a worker to die in the summary")
     assert_whole(crew, job)
     memory = crew.client.sessions.memory(job.session_id)
     assert memory is not None

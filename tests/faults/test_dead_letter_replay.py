@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from midwatch.schemas.job import JobStatus
+from tests.patience import wait_for
 from tests.tickets.ledger import Ledger
 from tests.tickets.record import tickets
 from tests.tickets.stage import Stage
@@ -21,10 +21,10 @@ def test_replay_resumes_exactly_at_the_step_that_failed(tmp_path: Path, data_dir
         stage.start_workers([("model,maintenance", "threads", 16), ("tools", "prefork", 2)])
         client = stage.client()
         stage.play(tickets()[CHOSEN])
-        _wait(lambda: client.operations.counters().get("steps.tool", 0) >= 20, "twenty tool calls")
+        wait_for(lambda: client.operations.counters().get("steps.tool", 0) >= 20, "twenty tool calls")
         down.touch()
         # A session that ends on a tool-less turn has none of its calls refused: the others all stop at their next call.
-        _wait(lambda: len(client.dead_letters.list()) >= 5 and not stage.under_way_any(), "dead letters")
+        wait_for(lambda: len(client.dead_letters.list()) >= 5 and not stage.under_way_any(), "dead letters")
         letters = client.dead_letters.list()
         before = {letter.session_id: Ledger(stage.ledgers, letter.session_id).entries() for letter in letters}
         assert {letter.failure.kind for letter in letters} == {"connection"}
@@ -33,7 +33,7 @@ def test_replay_resumes_exactly_at_the_step_that_failed(tmp_path: Path, data_dir
         for letter in letters:
             assert client.dead_letters.replay(letter.job_id)
             assert not client.dead_letters.replay(letter.job_id), "a second replay is a no-op"
-        stage.wait(90)
+        stage.wait()
         report = stage.check()
         for letter in letters:
             job = client.jobs.show(letter.job_id)
@@ -44,10 +44,3 @@ def test_replay_resumes_exactly_at_the_step_that_failed(tmp_path: Path, data_dir
             turns = [record.step for record in client.jobs.trace(letter.job_id) if record.outcome == "continue"]
             assert len(turns) == len(set(turns)), "no step was repeated"
     assert report.clean, report
-
-
-def _wait(predicate: object, what: str) -> None:
-    give_up = time.monotonic() + 60
-    while not predicate():  # type: ignore[operator]
-        assert time.monotonic() < give_up, f"waited 60 s for {what}"
-        time.sleep(0.05)

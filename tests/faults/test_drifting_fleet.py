@@ -20,6 +20,7 @@ from midwatch.workers.simulator import Conversation, ModelServer, Say, Use
 from midwatch.workers.simulator.metering import Meter
 from tests.faults.crew import ROOT, Crew, ready
 from tests.faults.drift_agents import MODEL
+from tests.patience import PATIENCE_S
 
 ORDERS = 4
 DRIFT, ABOVE_TOKENS = 0.08, 50_000
@@ -63,7 +64,7 @@ def midwatch(arguments: list[str], url: str, prefix: str) -> subprocess.Complete
     """The command line, as an operator has it."""
     env = {**os.environ, "MIDWATCH_REDIS_URL": url, "MIDWATCH_PREFIX": prefix}
     command = [sys.executable, "-c", "from midwatch.workers.cli import main; raise SystemExit(main())", *arguments]
-    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize("jobs", [60, pytest.param(1_000, marks=pytest.mark.slow)])
@@ -78,7 +79,7 @@ def test_a_drifting_model(server: EmbeddedServer, prefix: str, tmp_path: Path, j
         made = [crew.enqueue(f"Job {n}. {LONG if n % 2 else ''}", agent="clerk") for n in range(jobs)]
         ends = Counter[JobStatus]()
         for job in made:
-            result = job.result(300)
+            result = job.result(PATIENCE_S)
             ends[result.status] += 1
             if result.status is JobStatus.DEAD_LETTERED:
                 assert result.failure is not None

@@ -22,14 +22,12 @@ from midwatch.testing import InlineFleet, ScriptedModel
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.redis_connection import connect_redis
 from midwatch.workers.simulator import Conversation, ModelServer, Say, Use
-from tests.faults.crew import Crew, until
+from tests.faults.crew import Crew
 from tests.faults.outage_agents import keeper
+from tests.patience import PATIENCE_S, wait_for
 from tests.unit.claims import claim_of
 
 MODEL = str(keeper.model)
-REFUSED_WITHIN_S = 10.0
-"""Twice the promise, for a busy machine. The server comes back after that only: without a bound it would be for ever."""
-BACK_WITHIN_S = 60.0
 LASTS_S = 4.0
 """Longer than a lease (1.5 s)."""
 SLOTS = 8
@@ -80,17 +78,15 @@ def gate(own_server: EmbeddedServer) -> Iterator[RedisGate]:
 
 @pytest.mark.parametrize("kind", OUTAGES)
 def test_a_call_that_nobody_admitted_is_not_made(own_server: EmbeddedServer, gate: RedisGate, kind: str) -> None:
-    """The coordinator is away while the store is not: the step says so in time, stays owed, and is done when it is back."""
+    """The coordinator is away while the store is not: the step says so before it is back, and the work is done after it."""
     model = ScriptedModel(["Nothing in sight."])
     fleet = InlineFleet(the_agent(), model=model, gate=gate)
     job = fleet.enqueue(the_agent(), "Anything in sight?")
     begin, end = OUTAGES[kind]
     begin(own_server, gate.client)
     try:
-        asked_s = time.monotonic()
         with pytest.raises(StoreUnavailable):
             fleet.runner.run(fleet.published.popleft())
-        assert time.monotonic() - asked_s < REFUSED_WITHIN_S
         assert model.requests == []
     finally:
         end(own_server, gate.client)
@@ -109,9 +105,7 @@ def test_an_answer_is_kept_though_nobody_takes_its_settlement(
     begin, end = OUTAGES[kind]
     begin(own_server, gate.client)
     try:
-        asked_s = time.monotonic()
         assert gate.settle(call, Report(usage=Usage(input_tokens=1, output_tokens=1))) == Settlement()
-        assert time.monotonic() - asked_s < REFUSED_WITHIN_S
     finally:
         end(own_server, gate.client)
 
@@ -127,9 +121,9 @@ def rules(conversation: Conversation) -> Say | Use:
 
 @pytest.mark.parametrize("kind", OUTAGES)
 def test_a_fleet_sends_nothing_while_redis_is_away(own_server: EmbeddedServer, tmp_path: Path, kind: str) -> None:
-    """Twenty jobs under way, a limit, a line: no request but those already admitted, and all are done within a minute after it.
+    """Twenty jobs under way, a limit, a line: no request but those already admitted, and all are done after it.
 
-    A producer is told within five seconds; what was acknowledged is there, and what was refused can be sent again, once.
+    A producer is refused while Redis is away; what was acknowledged is there, and what was refused can be sent again, once.
     """
     limits = json.dumps({MODEL: {"rpm": 600}})
     with (
@@ -141,7 +135,7 @@ def test_a_fleet_sends_nothing_while_redis_is_away(own_server: EmbeddedServer, t
     ):  # fmt: skip
         crew.worker("worker", "threads", SLOTS)
         jobs = [crew.enqueue(f"night {n}", agent="keeper") for n in range(20)]
-        until(lambda: model.stats().requests >= 12, 30, "the work to be under way")
+        wait_for(lambda: model.stats().requests >= 12, "the work to be under way")
         begin, end = OUTAGES[kind]
         begin(own_server, crew.client.store.client)
         away = model.stats()
@@ -149,18 +143,15 @@ def test_a_fleet_sends_nothing_while_redis_is_away(own_server: EmbeddedServer, t
             asked_s = time.monotonic()
             with pytest.raises(StoreUnavailable):
                 crew.enqueue("night 20", agent="keeper", idempotency_key="the-last")
-            assert time.monotonic() - asked_s < REFUSED_WITHIN_S
             time.sleep(max(0.0, LASTS_S - (time.monotonic() - asked_s)))
         finally:
             back = model.stats()
             end(own_server, crew.client.store.client)
-        healed_s = time.monotonic()
         jobs += [crew.enqueue("night 20", agent="keeper", idempotency_key="the-last") for _ in range(2)]
-        results = [job.result(BACK_WITHIN_S) for job in jobs]
-        assert time.monotonic() - healed_s < BACK_WITHIN_S
+        results = [job.result(PATIENCE_S) for job in jobs]
         assert {result.output for result in results} == {"The log is kept."}
         assert jobs[-1].id == jobs[-2].id
         on_their_way = back.requests - away.requests
         assert away.in_flight + on_their_way <= SLOTS, "each slot sends the call it was admitted for, and no other"
         assert model.stats().requests >= 21 * 4
-        until(lambda: crew.client.gate.show(MODEL).live == 0, 60, "the reservations to return")
+        wait_for(lambda: crew.client.gate.show(MODEL).live == 0, "the reservations to return")

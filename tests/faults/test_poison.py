@@ -12,9 +12,10 @@ from midwatch import JobHandle
 from midwatch.schemas.step import StepRef
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.local.process import Member
-from tests.faults.crew import Crew, children, ready, until
+from tests.faults.crew import Crew, children, ready
 from tests.faults.plan import calls
 from tests.faults.poison_letters import GOOD_START, LETTERS, Letter, start
+from tests.patience import PATIENCE_S, wait_for
 
 POOLS = ("threads", "prefork")
 
@@ -45,7 +46,7 @@ def crew(request: pytest.FixtureRequest, crews: dict[str, tuple[Crew, Member]]) 
     before = (worker.pid, children(worker))
     yield made
     job = made.enqueue(calls(("note", "good")))
-    assert job.result(20).output == "done after 1 turns"
+    assert job.result(PATIENCE_S).output == "done after 1 turns"
     assert worker.alive, worker.log_tail
     assert (worker.pid, children(worker)) == before
 
@@ -61,9 +62,9 @@ def test_a_poisonous_message_is_kept_with_its_reason(crew: Crew, letter: Letter)
     known = {record.poison_id for record in crew.client.operations.poison()}
     send(crew, letter.raw)
     if letter.reason is None:
-        until(lambda: not crew.queued("model"), 30, "the message to be taken")
+        wait_for(lambda: not crew.queued("model"), "the message to be taken")
         return
-    records = until(lambda: [r for r in crew.client.operations.poison() if r.poison_id not in known], 30, "a record")
+    records = wait_for(lambda: [r for r in crew.client.operations.poison() if r.poison_id not in known], "a record")
     assert [letter.reason in record.reason for record in records] == [True], records[0].reason
     assert records[0].queue == crew.client.operations.keys.queue("model")
     assert records[0].body or not letter.raw
@@ -81,9 +82,9 @@ def test_a_forged_step_of_a_real_job_changes_nothing(crew: Crew) -> None:
         for step in ("1", "1.0", "2", "2.0", "2.7", "3", "999999")
     ]
     crew.client.operations.publish(forged)
-    until(lambda: not crew.queued("model") and not crew.queued("tools"), 30, "the forged messages to be taken")
+    wait_for(lambda: not crew.queued("model") and not crew.queued("tools"), "the forged messages to be taken")
     crew.journal.open_gate("real-gate")
-    assert job.result(20).output == "done after 2 turns"
+    assert job.result(PATIENCE_S).output == "done after 2 turns"
     assert [message.content for message in crew.results(job)] == ["noted real", "held real-gate"]
     assert len(crew.client.operations.poison(1_000)) == before
 
@@ -93,8 +94,11 @@ def test_a_start_in_order_is_a_job(crew: Crew) -> None:
     plan = calls(("note", "started"))
     for _ in range(3):
         send(crew, start(**{**GOOD_START, "input": plan}))
-    job = until(lambda: [job for job in crew.client.jobs.list(limit=100) if job.job_id == "job-started"], 30, "the job")
-    assert JobHandle(crew.client.operations, job[0].job_id, job[0].session_id).result(20).output == "done after 1 turns"
+    job = wait_for(lambda: [job for job in crew.client.jobs.list(limit=100) if job.job_id == "job-started"], "the job")
+    assert (
+        JobHandle(crew.client.operations, job[0].job_id, job[0].session_id).result(PATIENCE_S).output
+        == "done after 1 turns"
+    )
     assert len(crew.journal.of("started")) == 1
 
 
@@ -108,8 +112,8 @@ def test_a_flood_of_garbage_costs_neither_memory_nor_the_queue(
     for _ in range(1_200):
         pipe.lpush(crew.client.operations.keys.queue("model"), b"x" * 20_000)
     pipe.execute()
-    assert crew.enqueue(calls(("note", "behind"))).result(30).output == "done after 1 turns"
-    until(lambda: not crew.queued("model"), 20, "the flood to be over")
+    assert crew.enqueue(calls(("note", "behind"))).result(PATIENCE_S).output == "done after 1 turns"
+    wait_for(lambda: not crew.queued("model"), "the flood to be over")
     assert crew.client.store.client.llen(crew.client.operations.keys.poison()) == 1_000
     assert max(len(record.body) for record in crew.client.operations.poison(1_000)) == 4_000
     assert psutil.Process(worker.pid).memory_info().rss - before_bytes < 50_000_000

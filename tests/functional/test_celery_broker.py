@@ -18,6 +18,7 @@ from midwatch.workers.settings import Settings, settings
 from tests.functional.fleet_agents import desk, head, plain, workshops
 from tests.functional.fleet_marks import marks
 from tests.functional.fleet_stage import ROOT, close, fleet_on_stage, told, use
+from tests.patience import PATIENCE_S
 
 BROKERS = ("hand-off off", "another database", "another server")
 
@@ -47,7 +48,7 @@ WORKSHOP = workshops["anthropic"]
 
 def test_a_short_job_runs(stage):
     """Enqueued, published through Celery, done."""
-    assert plain.run("hello", timeout_s=60).output == "You said: hello"
+    assert plain.run("hello", timeout_s=PATIENCE_S).output == "You said: hello"
 
 
 def test_by_name_and_with_an_address_instead_of_the_environment(stage, server, monkeypatch):
@@ -57,14 +58,14 @@ def test_by_name_and_with_an_address_instead_of_the_environment(stage, server, m
     kwargs = stage.broker.connection_pool.connection_kwargs
     broker_url = f"redis://127.0.0.1:{kwargs['port']}/{kwargs['db']}"
     handle = stage.connect(redis_url=server.url, broker_url=broker_url).enqueue("plain", "hello")
-    assert handle.result(60).output == "You said: hello"
+    assert handle.result(PATIENCE_S).output == "You said: hello"
 
 
 def test_a_parallel_fan_out_fans_in_once(stage):
     """Five calls beside each other, one model turn after them, results in call order."""
     text = stage.cast([use(*[("meet", {"number": n, "of": 5}) for n in range(1, 6)]), "Done."])
     handle = WORKSHOP.enqueue(text)
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     assert told(stage.heard(text)[1]) == [f"call {n} of 5" for n in range(1, 6)]
     assert len(stage.heard(text)) == 2
 
@@ -73,7 +74,7 @@ def test_a_deferred_retry_is_released_by_a_steward(stage):
     """A tool fails twice and is tried again with the same key."""
     text = stage.cast([use(("unsteady", {"failures": 2})), "Done."])
     handle = WORKSHOP.enqueue(text)
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     assert told(stage.heard(text)[1]) == ["answered at try 3"]
     assert len(marks(f"unsteady-{handle.id}")) == 3
 
@@ -81,16 +82,19 @@ def test_a_deferred_retry_is_released_by_a_steward(stage):
 def test_sessions_children_and_approvals_go_the_same_way(stage):
     """Whatever publishes a step: the next job of a session, a child and its parent, a decision, a cancel."""
     first, second = (plain.enqueue(f"turn {n}", session_id="celery") for n in (1, 2))
-    assert (first.result(60).output, second.result(60).output) == ("You said: turn 1", "You said: turn 2")
+    assert (first.result(PATIENCE_S).output, second.result(PATIENCE_S).output) == (
+        "You said: turn 1",
+        "You said: turn 2",
+    )
     task = stage.cast(["Written."])
-    assert head.run(stage.cast([use(("scribe", {"input": task})), "Done."]), timeout_s=60).output == "Done."
+    assert head.run(stage.cast([use(("scribe", {"input": task})), "Done."]), timeout_s=PATIENCE_S).output == "Done."
     parked = desk.enqueue(stage.cast([use(("wipe", {"target": "x"})), "Done."]))
-    assert parked.result(60).status is JobStatus.PARKED
+    assert parked.result(PATIENCE_S).status is JobStatus.PARKED
     assert parked.approve()
-    assert parked.result(60).output == "Done."
+    assert parked.result(PATIENCE_S).output == "Done."
     hauling = WORKSHOP.enqueue(stage.cast([use(("long_haul", {}))]))
     hauling.cancel()
-    assert hauling.result(60).status is JobStatus.CANCELLED
+    assert hauling.result(PATIENCE_S).status is JobStatus.CANCELLED
 
 
 def test_it_publishes_where_its_settings_say_whatever_was_read_since(monkeypatch):
@@ -121,9 +125,11 @@ print(handle.id)
 
 def test_a_producers_own_celery_app_stays_the_current_one(stage):
     """A web application with a Celery app of its own publishes its tasks where it always did."""
-    ran = subprocess.run([sys.executable, "-c", WEB_APPLICATION], capture_output=True, text=True, timeout=30, cwd=ROOT)
+    ran = subprocess.run(
+        [sys.executable, "-c", WEB_APPLICATION], capture_output=True, text=True, timeout=PATIENCE_S, cwd=ROOT
+    )
     assert ran.returncode == 0, ran.stderr
-    assert stage.client.jobs.get(ran.stdout.strip()).result(60).output == "You said: hello"
+    assert stage.client.jobs.get(ran.stdout.strip()).result(PATIENCE_S).output == "You said: hello"
 
 
 def test_a_broker_that_is_away_costs_no_job(server, lend_prefix):

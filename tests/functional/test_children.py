@@ -10,6 +10,7 @@ from midwatch.workers.simulator import Say
 from tests.functional.fleet_agents import chief, hasty, head
 from tests.functional.fleet_marks import marks
 from tests.functional.fleet_stage import fleet_on_stage, told, use
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def test_a_child_completes_and_its_answer_is_the_result(stage):
     task = stage.cast([use(("add", {"a": 2, "b": 2})), "It is four."])
     text = stage.cast([use(("scribe", {"input": task})), "Four, says the scribe."])
     handle = head.enqueue(text, tenant="acme", priority="high")
-    assert handle.result(60).output == "Four, says the scribe."
+    assert handle.result(PATIENCE_S).output == "Four, says the scribe."
     assert told(stage.heard(text)[1]) == ["It is four."]
     assert [turn.text for turn in stage.heard(task)[0].turns] == [task]
     parent, child = family(stage, handle)
@@ -52,7 +53,7 @@ def test_grandchildren_belong_to_the_root(stage):
     middle = stage.cast([use(("scribe", {"input": leaf})), "Read."])
     text = stage.cast([use(("head", {"input": middle})), "Done."])
     handle = chief.enqueue(text)
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     jobs = family(stage, handle)
     assert [(job.agent, job.depth) for job in jobs] == [("chief", 0), ("head", 1), ("scribe", 2)]
     assert {job.root_id for job in jobs} == {handle.id}
@@ -67,7 +68,7 @@ def test_two_children_run_beside_each_other(stage):
     ]
     text = stage.cast([use(*(("head", {"input": task}) for task in tasks)), "Both."])
     handle = chief.enqueue(text)
-    assert handle.result(60).output == "Both."
+    assert handle.result(PATIENCE_S).output == "Both."
     assert told(stage.heard(text)[1]) == ["Part 1.", "Part 2."]
     assert len(family(stage, handle)) == 5
     records = [record for record in handle.events() if record.tool]
@@ -79,7 +80,7 @@ def test_a_child_that_fails_is_told_to_the_parents_model(stage):
     task = stage.cast([Say("No.", stop=Stop.REFUSAL)])
     text = stage.cast([use(("scribe", {"input": task})), "Then not."])
     handle = head.enqueue(text)
-    assert handle.result(60).output == "Then not."
+    assert handle.result(PATIENCE_S).output == "Then not."
     (said,) = told(stage.heard(text)[1])
     assert said.startswith("Error: the child agent scribe did not finish (refused: the model refused to answer).")
     assert "do not just repeat the call" in said
@@ -93,7 +94,7 @@ def test_a_child_works_beside_tools_of_the_same_turn(stage):
     task = stage.cast(["Noted."])
     text = stage.cast([use(("scribe", {"input": task}), ("add", {"a": 1, "b": 1})), "Done."])
     handle = head.enqueue(text)
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     assert told(stage.heard(text)[1]) == ["Noted.", "2"]
 
 
@@ -101,7 +102,7 @@ def test_a_child_without_a_task_is_refused_like_any_invalid_call(stage):
     """No child is started."""
     text = stage.cast([use(("scribe", {"input": ""}), ("scribe", {"task": "write"})), "Done."])
     handle = head.enqueue(text)
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     assert all(said.startswith("scribe was not run") for said in told(stage.heard(text)[1]))
     assert len(family(stage, handle)) == 1
 
@@ -111,13 +112,12 @@ def test_a_cancelled_parent_takes_its_children_along(stage, wait_for):
     leaf = stage.cast([use(("long_haul", {}))])
     middle = stage.cast([use(("scribe", {"input": leaf}))])
     handle = chief.enqueue(stage.cast([use(("head", {"input": middle}))]))
-    jobs = wait_for(lambda: len(found := family(stage, handle)) == 3 and found, 30, "the grandchild")
-    wait_for(lambda: marks(f"haul-{jobs[2].job_id}"), 30, "the grandchild's tool to begin")
+    jobs = wait_for(lambda: len(found := family(stage, handle)) == 3 and found, "the grandchild")
+    wait_for(lambda: marks(f"haul-{jobs[2].job_id}"), "the grandchild's tool to begin")
     assert handle.cancel()
-    assert handle.result(60).status is JobStatus.CANCELLED
+    assert handle.result(PATIENCE_S).status is JobStatus.CANCELLED
     ended = wait_for(
         lambda: all(job.status.ended for job in family(stage, handle)) and family(stage, handle),
-        8,
         "the lineage to end",
     )
     assert [job.status for job in ended] == [JobStatus.CANCELLED] * 3
@@ -129,10 +129,10 @@ def test_a_cancelled_child_is_told_to_the_parents_model(stage, wait_for):
     task = stage.cast([use(("long_haul", {}))])
     text = stage.cast([use(("scribe", {"input": task})), "Without the scribe, then."])
     handle = head.enqueue(text)
-    jobs = wait_for(lambda: len(found := family(stage, handle)) == 2 and found, 30, "the child")
-    wait_for(lambda: marks(f"haul-{jobs[1].job_id}"), 30, "the child's tool to begin")
+    jobs = wait_for(lambda: len(found := family(stage, handle)) == 2 and found, "the child")
+    wait_for(lambda: marks(f"haul-{jobs[1].job_id}"), "the child's tool to begin")
     assert stage.client.jobs.cancel(jobs[1].job_id)
-    assert handle.result(60).output == "Without the scribe, then."
+    assert handle.result(PATIENCE_S).output == "Without the scribe, then."
     assert "did not finish (cancelled" in told(stage.heard(text)[1])[0]
 
 
@@ -141,8 +141,8 @@ def test_the_children_of_a_job_that_ran_out_of_time_end_at_their_next_turn(stage
     task = stage.cast([use(("idle", {"seconds": 3.2})), "never"])
     text = stage.cast([use(("scribe", {"input": task}), ("stall", {"seconds": 2.4})), "never"])
     handle = hasty.enqueue(text)
-    assert handle.result(60).status is JobStatus.TIMED_OUT
-    child = wait_for(lambda: (found := family(stage, handle)[1]).status.ended and found, 30, "the child to end")
+    assert handle.result(PATIENCE_S).status is JobStatus.TIMED_OUT
+    child = wait_for(lambda: (found := family(stage, handle)[1]).status.ended and found, "the child to end")
     assert child.status is JobStatus.CANCELLED
     assert child.failure.detail == "the job that asked for this one is over"
     assert len(stage.heard(task)) == 1

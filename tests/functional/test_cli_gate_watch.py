@@ -19,6 +19,7 @@ from midwatch.workers.celery_app.dispatch import connect
 from midwatch.workers.cli import main
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.settings import settings
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -99,5 +100,5 @@ def test_watching_without_a_terminal_is_lines_of_json_or_2(client, capsys):
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         lines = [json.loads(process.stdout.readline()) for _ in range(2)]
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(PATIENCE_S) == 130
     assert [line["downstreams"][0]["name"] for line in lines] == ["jira", "jira"]

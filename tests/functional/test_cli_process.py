@@ -18,6 +18,7 @@ from midwatch.schemas.step import Defer
 from midwatch.schemas.trace import TraceRecord
 from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.settings import Settings
+from tests.patience import PATIENCE_S
 
 HEAVY = (
     *("anthropic", "celery", "flower", "jsonschema", "kombu", "openai", "orchestration", "pydantic"),
@@ -34,7 +35,7 @@ print("LOADED", *(name for name in sys.argv[1].split(",") if name in sys.modules
 def loaded(*arguments: str) -> list[str]:
     """Which of the heavy packages a command line loads."""
     process = subprocess.run(
-        [sys.executable, "-c", PROBE, ",".join(HEAVY), *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", PROBE, ",".join(HEAVY), *arguments], capture_output=True, text=True, timeout=PATIENCE_S
     )
     (line,) = [line for line in process.stderr.splitlines() if line.startswith("LOADED")]
     return line.split()[1:]
@@ -69,7 +70,7 @@ def test_a_listing_loads_neither_celery_nor_a_vendor(prefix):
 
 def test_the_version_is_that_of_the_distribution():
     """`midwatch --version`, one line."""
-    out, _ = midwatch("--version").communicate(timeout=30)
+    out, _ = midwatch("--version").communicate(timeout=PATIENCE_S)
     assert re.fullmatch(r"midwatch \d+\.\d+\.\d+\S*\n", out)
 
 
@@ -86,7 +87,7 @@ def test_ctrl_c_while_following_a_job_is_130(client):
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["reason"] == "busy"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out, err) == (130, "", "\n")  # so that the prompt does not follow ^C
 
 
@@ -112,7 +113,7 @@ def screen(arguments: list[str], **env: str) -> str:
             break
         received += piece
     os.close(ours)
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE_S) == 0
     return received.decode()
 
 
@@ -139,7 +140,7 @@ def test_the_model_server_is_told_how_to_misbehave(tmp_path):
     told = json.loads(process.stdout.readline())
     assert told["url"].startswith("http://127.0.0.1:")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
 
 
@@ -154,7 +155,7 @@ def test_the_model_server_is_told_how_to_misbehave(tmp_path):
 def test_the_model_server_refuses_what_it_cant_do(arguments, said, tmp_path):
     """Exit code 2 and one line."""
     process = midwatch("simulate", *arguments, cwd=tmp_path)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2
     assert said in err
     assert err.count("\n") == 1

@@ -19,6 +19,7 @@ import pytest
 from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.settings import Settings
 from midwatch.workers.simulator import ModelServer, Say, ScriptBrain, Use
+from tests.patience import PATIENCE_S
 
 AGENTS = '''\
 from midwatch import Agent, tool
@@ -63,7 +64,7 @@ class Process:
     def end(self, how: int = signal.SIGTERM) -> int:
         """Ask it to end; its exit code."""
         self.process.send_signal(how)
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE_S)
 
 
 def free_port() -> int:
@@ -104,13 +105,13 @@ def start(prefix, model, tmp_path):
 def test_a_worker_runs_jobs_and_drains(start, prefix, server, wait_for, tmp_path, how):
     """A job from `submit --wait` to its output; SIGTERM ends it with 0, Ctrl-C with 130."""
     worker = start("--concurrency", "4", "--name", "w1")
-    wait_for(lambda: worker.said("ready."), 60, "the worker")
+    wait_for(lambda: worker.said("ready."), "the worker")
     done = subprocess.run(
         [sys.executable, "-m", "midwatch.workers.cli", "submit", "desk", "Where is O-1?", "--wait", "--timeout", "60"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        timeout=90,
+        timeout=PATIENCE_S,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "It is on its way.\n", "")
     assert worker.end(how) == (0 if how == signal.SIGTERM else 130)
@@ -125,7 +126,7 @@ def test_a_worker_runs_jobs_and_drains(start, prefix, server, wait_for, tmp_path
 def test_tools_alone_run_in_children_with_a_hard_limit(start, server, prefix, wait_for):
     """Prefork without a warning; the limit is the longest tool's timeout and 30 s."""
     worker = start("--queues", "tools", "--concurrency", "1")
-    wait_for(lambda: worker.said("ready."), 60, "the worker")
+    wait_for(lambda: worker.said("ready."), "the worker")
     first = json.loads(worker.log.read_text().splitlines()[0])
     assert (first["pool"], first["time_limit_s"]) == ("prefork", 75.0)
     assert "worker.advice" not in worker.log.read_text()
@@ -152,7 +153,7 @@ def test_a_mistake_in_the_agents_ends_the_boot(prefix, tmp_path, source, said):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 2
     assert said in done.stderr
@@ -166,7 +167,7 @@ def test_a_worker_without_agents_is_refused(prefix, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 2
     assert "MIDWATCH_AGENTS" in done.stderr
@@ -177,10 +178,10 @@ def test_an_embedded_server_is_where_producers_look_for_it(start, tmp_path, wait
     url = f"redis://127.0.0.1:{free_port()}/0"
     env = {"MIDWATCH_REDIS_URL": url, "MIDWATCH_PREFIX": "mw", "XDG_STATE_HOME": str(tmp_path / "state")}
     worker = start("--embedded", **env)
-    wait_for(lambda: worker.said("ready."), 60, "the worker")
+    wait_for(lambda: worker.said("ready."), "the worker")
     client = make_client(Settings(redis_url=url, prefix="mw"))
     job_id = client.enqueue("desk", "Where is O-1?").id
-    assert client.jobs.get(job_id).result(60).output == "It is on its way."
+    assert client.jobs.get(job_id).result(PATIENCE_S).output == "It is on its way."
     client.store.client.close()
     second = subprocess.run(
         [sys.executable, "-m", "midwatch.workers.cli", "worker", "--embedded"],
@@ -188,13 +189,13 @@ def test_an_embedded_server_is_where_producers_look_for_it(start, tmp_path, wait
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert second.returncode == 2
     assert "leave --embedded out" in second.stderr
     assert worker.end() == 0
     again = start("--embedded", **env)
-    wait_for(lambda: again.said("ready."), 60, "the worker again")
+    wait_for(lambda: again.said("ready."), "the worker again")
     client = make_client(Settings(redis_url=url, prefix="mw"))
     assert client.jobs.show(job_id).output == "It is on its way."
     client.store.client.close()

@@ -62,7 +62,7 @@ def test_after_a_crash_the_data_is_back_on_the_same_port(append_only, tmp_path, 
         url, pid = server.url, server.pid
         client = connect_redis(url)
         client.rpush("steps", *range(1_000))
-        wait_for(lambda: client.info("persistence")["aof_buffer_length"] == 0, 30, "the append-only file to be written")
+        wait_for(lambda: client.info("persistence")["aof_buffer_length"] == 0, "the append-only file to be written")
         server.kill()
         assert not server.alive
         server.restart()
@@ -162,7 +162,7 @@ def test_it_dies_with_its_parent_however_that_dies(tmp_path, wait_for):
         pid = int(parent.stdout.readline())
         assert not gone(pid)
         parent.kill()
-    wait_for(lambda: gone(pid), 30, "the server to die with its parent")
+    wait_for(lambda: gone(pid), "the server to die with its parent")
 
 
 @linux

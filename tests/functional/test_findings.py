@@ -11,6 +11,7 @@ from midwatch.workers.cli import main
 from midwatch.workers.settings import settings
 from tests.functional.fleet_agents import one_search
 from tests.functional.fleet_stage import fleet_on_stage, use
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def test_drift_is_counted_and_found(stage, capsys, monkeypatch, server, tmp_path
     """By model, tool, band and kind; a row is a finding from the threshold on, and then the command ends with 1."""
     wrong, unknown = use(("add", {"a": "one", "b": 2})), use(("subtract", {"a": 1, "b": 2}))
     text = stage.cast([wrong, use(("add", {"a": 1, "b": 2})), unknown, use(("add", '{"a": 1, "b": ')), "Three."])
-    assert one_search.enqueue(text).result(60).output == "Three."
+    assert one_search.enqueue(text).result(PATIENCE_S).output == "Three."
 
     found = stage.client.findings.drift(min_calls=2)
     by_tool = {one.drift.tool: one for one in found}

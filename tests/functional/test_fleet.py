@@ -10,6 +10,7 @@ import pytest
 from midwatch.orchestration.errors import ConfigError, MidwatchError
 from midwatch.workers.local import fleet as fleet_module
 from midwatch.workers.local.fleet import Death, Fleet, restart_delay_s, wait_ready
+from tests.patience import PATIENCE_S
 
 IDLE = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
 STUBBORN = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); print('up'); time.sleep(60)"]
@@ -32,12 +33,12 @@ def fleet(tmp_path):
 def test_a_watching_fleet_restarts_what_died_and_not_what_was_asked_to_end(fleet, wait_for):
     """A killed member is back at once; a terminated one stays down; the death is told with its cause."""
     killed, ended = fleet.start("killed", IDLE), fleet.start("ended", IDLE)
-    wait_ready(killed, "up", 10)
+    wait_ready(killed, "up", PATIENCE_S)
     fleet.watch()
     first = killed.pid
     ended.terminate()
     killed.kill_group()
-    wait_for(lambda: killed.pid != first and killed.alive, 30, "the killed member to be back")
+    wait_for(lambda: killed.pid != first and killed.alive, "the killed member to be back")
     assert not ended.alive
     assert [(death.name, death.pid, death.exit_code, death.restart_in_s) for death in fleet.deaths] == [
         ("killed", first, -signal.SIGKILL, 0.0)
@@ -54,7 +55,7 @@ def test_a_member_that_is_killed_often_is_not_given_up(fleet, monkeypatch, wait_
     for _ in range(4):
         pid = member.pid
         member.kill_group()
-        wait_for(lambda pid=pid: member.pid != pid and member.alive, 30, "the member to be back")
+        wait_for(lambda pid=pid: member.pid != pid and member.alive, "the member to be back")
     assert [death.restart_in_s for death in fleet.deaths] == [0.0] * 4
 
 
@@ -64,7 +65,7 @@ def test_a_member_that_can_not_live_is_given_up(fleet, monkeypatch, wait_for):
     monkeypatch.setattr(fleet_module, "MOST_DEATHS", 3)
     fleet.watch()
     fleet.start("broken", [sys.executable, "-c", "raise SystemExit('no such queue')"])
-    wait_for(lambda: fleet.deaths and fleet.deaths[-1].restart_in_s is None, 15, "the member to be given up")
+    wait_for(lambda: fleet.deaths and fleet.deaths[-1].restart_in_s is None, "the member to be given up")
     assert len(fleet.deaths) == 3
     assert fleet.deaths[0].restart_in_s == 0.0
     assert 0.5 <= fleet.deaths[1].restart_in_s <= 1.0
@@ -83,7 +84,7 @@ def test_waiting_for_one_that_ended_says_how(fleet):
     """The exit code and the end of the log are in the error, at once and not after the timeout."""
     member = fleet.start("broken", [sys.executable, "-c", "raise SystemExit('no such queue')"])
     with pytest.raises(MidwatchError, match=r"broken ended with 1 before it was ready:\nno such queue"):
-        wait_ready(member, "ready", 30)
+        wait_ready(member, "ready", PATIENCE_S)
 
 
 def test_a_program_that_does_not_exist_says_so(fleet):
@@ -101,18 +102,18 @@ def test_a_watch_survives_a_program_that_vanished(fleet, tmp_path, wait_for):
     program.unlink()
     fleet.watch()
     member.kill_group()
-    wait_for(lambda: len(fleet.deaths) >= 2, 30, "a restart to fail")
+    wait_for(lambda: len(fleet.deaths) >= 2, "a restart to fail")
     assert "could not be started" in fleet.deaths[1].log_tail
     program.symlink_to(sys.executable)
-    wait_for(lambda: member.alive, 30, "the member to be back")
+    wait_for(lambda: member.alive, "the member to be back")
 
 
 def test_waiting_takes_a_predicate_and_has_an_end(fleet):
     """Readiness may be anything that can be asked; the timeout is kept and said."""
     member = fleet.start("idle", IDLE)
-    wait_ready(member, lambda: member.has_logged("up"), 10)
+    wait_ready(member, lambda: member.has_logged("up"), PATIENCE_S)
     with pytest.raises(MidwatchError, match=r"idle was not ready within 0\.1 s"):
-        wait_ready(member, lambda: False, 0.1)
+        wait_ready(member, lambda: False, PATIENCE_S)
 
 
 @pytest.mark.parametrize("name", ["../escape", "", "two words", ".hidden"])
@@ -135,7 +136,7 @@ def test_stopping_the_fleet_ends_all_members_within_one_timeout(tmp_path):
     fleet.watch()
     members = [fleet.start("polite", POLITE), fleet.start("stubborn", STUBBORN), fleet.start("late", STUBBORN)]
     for member in members:
-        wait_ready(member, "up", 10)
+        wait_ready(member, "up", PATIENCE_S)
     fleet.stop(timeout_s=1.5)
     assert [member.alive for member in fleet.members] == [False, False, False]
     assert [member.exit_code for member in members] == [1, -signal.SIGKILL, -signal.SIGKILL]

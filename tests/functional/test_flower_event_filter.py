@@ -32,13 +32,13 @@ def site(server: EmbeddedServer, redis, prefix: str, wait_for) -> Iterator[Site]
     """A Flower that listens to events, with a login so that its API answers."""
     before = redis.pubsub_numpat() + len(redis.pubsub_channels())
     with flower(dict(os.environ), "--basic_auth=mate:secret") as started:
-        wait_for(lambda: redis.pubsub_numpat() + len(redis.pubsub_channels()) > before, 30, "Flower to listen")
+        wait_for(lambda: redis.pubsub_numpat() + len(redis.pubsub_channels()) > before, "Flower to listen")
         yield started
 
 
 def told(site: Site, wait_for, uuid: str) -> dict[str, object]:
     """A row, once Flower has it."""
-    rows = wait_for(lambda: (found := site.get("/api/tasks", LOGIN).json) and uuid in found and found, 10, uuid)
+    rows = wait_for(lambda: (found := site.get("/api/tasks", LOGIN).json) and uuid in found and found, uuid)
     return rows[uuid]
 
 
@@ -58,7 +58,7 @@ def test_only_ids_are_kept_of_a_task(site: Site, server: EmbeddedServer, prefix:
         events.send("task-received", **step)
         events.send("task-failed", uuid="m1", exception="KeyError('a whisper')", traceback="line 1, a whisper")
     assert told(site, wait_for, "s1")["args"] == "hidden"
-    wait_for(lambda: told(site, wait_for, "m1")["state"] == "FAILURE", 30, "the failure")
+    wait_for(lambda: told(site, wait_for, "m1")["state"] == "FAILURE", "the failure")
     row = told(site, wait_for, "m1")
     assert row["kwargs"] == "{'job_id': 'j1'}"
     assert row["exception"] == "KeyError"
@@ -74,7 +74,7 @@ def test_a_jobs_row_is_there_and_is_no_task_of_its_worker(site: Site, stage: Sta
     stage.complete(claim, "done")
     events.observe(claim, stage.trace(claim, "complete"), Complete(output="done"))
     job_id = claim.ref.job_id
-    wait_for(lambda: told(site, wait_for, job_id)["state"] == "SUCCESS", 30, "the row's end")
+    wait_for(lambda: told(site, wait_for, job_id)["state"] == "SUCCESS", "the row's end")
     assert told(site, wait_for, job_id)["name"] == "job:desk"
     assert f'href="/jobs/{job_id}"' in site.get(f"/task/{job_id}", LOGIN).text
     workers = site.get("/workers?json=1", LOGIN).json["data"]

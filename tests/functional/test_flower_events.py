@@ -21,6 +21,7 @@ from midwatch.workers.local.fleet import Fleet, wait_ready, worker_argv
 from midwatch.workers.settings import Settings
 from tests.browser.crew import model_server
 from tests.browser.stage import Stage
+from tests.patience import PATIENCE_S
 
 THROTTLED = Failure(kind=FailureKind.RATE_LIMITED, detail="429")
 LATER = Defer(after_ms=0, reason="rate_limited: 429", counts_as_attempt=True, failure=THROTTLED)
@@ -47,7 +48,7 @@ class Ear:
 
     def __exit__(self, *_: object) -> None:
         self._receiver.should_stop = True
-        self._thread.join(5)
+        self._thread.join(PATIENCE_S)
         self._receiver.connection.release()
 
     def _listen(self) -> None:
@@ -74,7 +75,7 @@ def ear(server: EmbeddedServer, redis, wait_for) -> Iterator[Ear]:
     """Listening when it is handed out."""
     before = redis.pubsub_numpat() + len(redis.pubsub_channels())
     with Ear(server.url) as listening:
-        wait_for(lambda: redis.pubsub_numpat() + len(redis.pubsub_channels()) > before, 30, "the ear to listen")
+        wait_for(lambda: redis.pubsub_numpat() + len(redis.pubsub_channels()) > before, "the ear to listen")
         yield listening
 
 
@@ -104,7 +105,7 @@ def test_a_row_follows_its_job_and_tells_ids_only(ear: Ear, stage: Stage, events
     second = stage.next_turn(call)
     events.observe(second, stage.trace(second, "continue"), Continue())
     events.observe(second, stage.trace(second, "complete"), Complete(output="a secret answer"))
-    wait_for(lambda: "task-succeeded" in ear.told(job_id), 30, "the last event")
+    wait_for(lambda: "task-succeeded" in ear.told(job_id), "the last event")
     assert ear.told(job_id) == ["task-deferred", "task-running", "task-succeeded"]
     row = ear.row(job_id)
     assert (row.state, row.name, row.args, row.retries) == ("SUCCESS", "job:desk", "()", 1)
@@ -128,7 +129,7 @@ def test_every_way_to_stop_has_its_state(ear: Ear, stage: Stage, events: JobEven
     claim = stage.begin()
     events.observe(claim, stage.trace(claim, "continue"), Continue())
     events.observe(claim, stage.trace(claim, word, failure=THROTTLED), outcome)
-    wait_for(lambda: len(ear.told(claim.ref.job_id)) == 2, 30, "both events")
+    wait_for(lambda: len(ear.told(claim.ref.job_id)) == 2, "both events")
     assert ear.row(claim.ref.job_id).state == state
     assert ear.row(claim.ref.job_id).exception == "rate_limited"
 
@@ -142,7 +143,7 @@ def test_a_row_goes_on_after_a_replay_and_after_an_uncounted_wait(ear: Ear, stag
     events.observe(call, stage.trace(call, "continue"), Continue())
     events.observe(call, stage.trace(call, "defer"), NOT_NOW)
     events.observe(call, stage.trace(call, "continue"), Continue())
-    wait_for(lambda: len(ear.told(claim.ref.job_id)) == 5, 30, "five events")
+    wait_for(lambda: len(ear.told(claim.ref.job_id)) == 5, "five events")
     assert ear.told(claim.ref.job_id)[1:] == ["task-dead-lettered", "task-running", "task-deferred", "task-running"]
     assert ear.row(claim.ref.job_id).state == "RUNNING"
 
@@ -158,7 +159,7 @@ def test_a_forked_child_has_a_sender_of_its_own(ear: Ear, stage: Stage, events: 
         os._exit(0 if events.flush(10) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     for claim in claims:
-        wait_for(lambda claim=claim: ear.told(claim.ref.job_id) == ["task-running"], 30, "the row")
+        wait_for(lambda claim=claim: ear.told(claim.ref.job_id) == ["task-running"], "the row")
 
 
 def test_a_frozen_broker_costs_a_step_nothing(stage: Stage):
@@ -189,12 +190,12 @@ def test_rows_come_from_every_pool(ear: Ear, server: EmbeddedServer, prefix: str
         env = {**model.environment(), **CREW, "PYTHONPATH": os.getcwd()}
         with Fleet(env, tmp_path) as fleet:
             member = fleet.start("crew", worker_argv("model,tools", pool, 2, "crew"))
-            wait_ready(member, "ready", 60)
+            wait_ready(member, "ready", PATIENCE_S)
             handles = [stage.client.enqueue("sailor", text) for text in ("look", "fire")]
-            wait_for(lambda: {h.status() for h in handles} == {"completed", "dead_lettered"}, 60, "both jobs to end")
+            wait_for(lambda: {h.status() for h in handles} == {"completed", "dead_lettered"}, "both jobs to end")
     jobs = [handle.id for handle in handles]
-    wait_for(lambda: "task-succeeded" in ear.told(jobs[0]), 20, "the event of a job that ended well")
-    wait_for(lambda: "task-dead-lettered" in ear.told(jobs[1]), 20, "the event of a job that died")
+    wait_for(lambda: "task-succeeded" in ear.told(jobs[0]), "the event of a job that ended well")
+    wait_for(lambda: "task-dead-lettered" in ear.told(jobs[1]), "the event of a job that died")
     for job, end in zip(jobs, ("task-succeeded", "task-dead-lettered"), strict=True):
         first, *between, last = ear.told(job)
         assert (first, last) == ("task-deferred", end)
@@ -209,7 +210,7 @@ def test_without_events_nothing_is_sent_at_all(ear: Ear, server: EmbeddedServer,
         env = {**model.environment(), **CREW, "PYTHONPATH": os.getcwd()}
         with Fleet({**env, "MIDWATCH_EVENTS": "false"}, tmp_path) as fleet:
             member = fleet.start("crew", worker_argv("model,tools", "threads", 2, "crew"))
-            wait_ready(member, "ready", 60)
+            wait_ready(member, "ready", PATIENCE_S)
             handle = stage.client.enqueue("sailor", "look")
-            wait_for(lambda: handle.status() == "completed", 60, "the job to end")
+            wait_for(lambda: handle.status() == "completed", "the job to end")
     assert ear.told(handle.id) == []

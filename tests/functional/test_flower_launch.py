@@ -11,6 +11,7 @@ import pytest
 
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from tests.browser.stage import RUN, flower
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -22,7 +23,12 @@ def env(server: EmbeddedServer, prefix: str) -> dict[str, str]:
 def refusal(env: dict[str, str], *arguments: str) -> str:
     """What Flower says when it does not start."""
     ended = subprocess.run(
-        [sys.executable, "-c", RUN, *arguments], env=env, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", RUN, *arguments],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert ended.returncode == 1
     assert "ConfigError" in ended.stderr
@@ -66,7 +72,7 @@ def test_it_ends_by_itself_when_told_to(env, how):
     with flower(env) as site:
         site.get("/jobs")
         site.process.send_signal(how)
-        assert site.process.wait(timeout=15) == 0
+        assert site.process.wait(timeout=PATIENCE_S) == 0
 
 
 def test_it_ends_though_the_server_is_away(env):
@@ -75,4 +81,4 @@ def test_it_ends_though_the_server_is_away(env):
         own.kill()
         site.get("/jobs")
         site.process.terminate()
-        assert site.process.wait(timeout=15) == 0
+        assert site.process.wait(timeout=PATIENCE_S) == 0

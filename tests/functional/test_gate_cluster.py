@@ -88,7 +88,7 @@ def nodes(server: object, wait_for: Callable[..., object]) -> Iterator[list[Node
             node.client.cluster("ADDSLOTSRANGE", SLOTS[n], SLOTS[n + 1] - 1)
         for node in started[1:]:
             started[0].client.cluster("MEET", HOST, node.port)
-        wait_for(lambda: all(node.knows_all() for node in started), 30, "the cluster to form")
+        wait_for(lambda: all(node.knows_all() for node in started), "the cluster to form")
         yield started
     finally:
         for node in started:

@@ -34,6 +34,7 @@ from tests.functional.fleet_agents import (
 from tests.functional.fleet_marks import marks
 from tests.functional.fleet_stage import fleet_on_stage, note, told, use
 from tests.functional.fleet_tools import search
+from tests.patience import PATIENCE_S
 
 WIRES = list(trimming)
 
@@ -57,20 +58,20 @@ def test_no_model_call_beyond_max_steps_reaches_the_server(stage):
     """Three turns are three calls; the job ends as a dead letter that names the ceiling; a replay grants more."""
     text = stage.cast([added(1, 1), added(2, 2), added(3, 3), added(4, 4), "Ten."])
     handle = three_steps.enqueue(text)
-    result = handle.result(60)
+    result = handle.result(PATIENCE_S)
     assert (result.status, result.steps) == (JobStatus.DEAD_LETTERED, 3)
     assert result.failure.kind == "budget_exceeded"
     assert result.failure.detail == "step_limit: 3 model turns taken (max_steps) and no final answer"
     assert len(stage.heard(text)) == 3
     assert [message.content for message in stage.results(handle)] == ["2", "4", "6"]
     assert stage.client.dead_letters.replay(handle.id)
-    assert (handle.result(60).output, handle.result(60).steps) == ("Ten.", 5)
+    assert (handle.result(PATIENCE_S).output, handle.result(PATIENCE_S).steps) == ("Ten.", 5)
     assert len(stage.heard(text)) == 5
 
 
 def test_the_last_allowed_turn_may_be_the_answer(stage):
     """A ceiling of three does not cut off a third turn that ends well."""
-    result = three_steps.run(stage.cast([added(1, 1), added(2, 2), "Four."]), timeout_s=60)
+    result = three_steps.run(stage.cast([added(1, 1), added(2, 2), "Four."]), timeout_s=PATIENCE_S)
     assert (result.status, result.steps, result.output) == (JobStatus.COMPLETED, 3, "Four.")
 
 
@@ -86,13 +87,13 @@ def test_a_job_that_takes_too_long_is_timed_out_and_frees_its_session(stage):
     try:
         handle = brief.enqueue(text, session_id="brief")
         behind = plain.enqueue("next", session_id="brief")
-        result = handle.result(60)
+        result = handle.result(PATIENCE_S)
     finally:
         stage.model.use(Faults())
     assert (result.status, result.failure.kind) == (JobStatus.TIMED_OUT, "timeout")
     assert result.failure.detail.startswith("session_timeout: not finished")
     assert len(stage.heard(text)) <= 2, "a busy machine may come too late for the second; the third is always too late"
-    assert behind.result(60).output == "You said: next"
+    assert behind.result(PATIENCE_S).output == "You said: next"
     assert not stage.client.dead_letters.replay(handle.id)
 
 
@@ -101,7 +102,7 @@ def test_a_model_that_hangs_is_given_up_after_call_timeout_s_and_tried_again(sta
     text = stage.cast(["Here I am."])
     stage.model.use(Faults(at_turn={1: ("hang",)}, hang_s=20))
     try:
-        result = hurried.enqueue(text).result(20)
+        result = hurried.enqueue(text).result(PATIENCE_S)
     finally:
         stage.model.use(Faults())
     assert result.output == "Here I am."
@@ -112,7 +113,7 @@ def test_a_model_that_always_hangs_makes_a_dead_letter_with_every_try(stage):
     stage.model.use(Faults(hang=1.0, hang_s=20, once=False))
     try:
         handle = hurried.enqueue(stage.cast(["unheard"]))
-        result = handle.result(40)
+        result = handle.result(PATIENCE_S)
     finally:
         stage.model.use(Faults())
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "timeout")
@@ -131,7 +132,7 @@ def test_parallel_calls_cannot_overshoot_max_tool_calls(stage):
     calls = [("add", {"a": n, "b": n}) for n in range(5)]
     text = stage.cast([use(*calls), use(("ping", {})), "Done."])
     handle = two_calls.enqueue(text)
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     first, second = stage.heard(text)[1:]
     refused = "Not run: this job may make 2 tool calls and has made them. Finish with what you have."
     assert told(first) == ["0", "2", refused, refused, refused]
@@ -144,7 +145,7 @@ def test_a_ceiling_for_one_tool_leaves_the_others_alone(stage):
     search = ("search", {"shelf": "north", "rows": [1]})
     text = stage.cast([use(search, search, ("add", {"a": 1, "b": 1})), use(search, ("add", {"a": 2, "b": 2})), "Done."])
     handle = one_search.enqueue(text)
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     first, second = stage.heard(text)[1:]
     refused = "Not run: search may be called 1 times and has been. Finish with what you have."
     assert told(first) == ["north [1]: two books", refused, "2"]
@@ -157,7 +158,7 @@ def test_a_call_that_was_refused_does_not_use_up_the_ceiling_of_its_tool(stage):
     wrong, right = {"shelf": "west", "rows": [1]}, {"shelf": "south", "rows": [1]}
     text = stage.cast([use(("search", wrong)), use(("search", right)), "Done."])
     handle = one_search.enqueue(text)
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     assert told(stage.heard(text)[-1])[-1] == "south [1]: two books"
     assert marks(f"search-{handle.id}") == [right]
 
@@ -167,7 +168,7 @@ def test_the_ceilings_of_a_job_begin_anew_with_the_next_one_of_the_session(stage
     search = use(("search", {"shelf": "north", "rows": [1]}))
     for _ in range(2):
         handle = one_search.enqueue(stage.cast([search, "Done."]), session_id="two-jobs")
-        assert handle.result(60).output == "Done."
+        assert handle.result(PATIENCE_S).output == "Done."
         assert len(marks(f"search-{handle.id}")) == 1
 
 
@@ -181,7 +182,7 @@ def test_no_model_call_after_max_input_tokens_are_used(stage):
     """A call that might cross the ceiling is not made; the failure says how much was used, and how much it might have taken."""
     text = stage.cast([use(("add", {"a": n, "b": 0}), ("add", {"a": n, "b": 1})) for n in range(40)])
     handle = frugal.enqueue(text)
-    result = handle.result(60)
+    result = handle.result(PATIENCE_S)
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "budget_exceeded")
     used = result.usage.input_tokens
     assert f"lineage_input_tokens: {used} tokens used, this call may use" in result.failure.detail
@@ -193,7 +194,7 @@ def test_no_model_call_after_max_input_tokens_are_used(stage):
 def test_no_model_call_after_max_output_tokens_are_used(stage):
     """The same for what the model writes."""
     text = stage.cast([Say("I think. " * 40, stop=Stop.PAUSE), "never"])
-    result = terse.run(text, timeout_s=60)
+    result = terse.run(text, timeout_s=PATIENCE_S)
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "budget_exceeded")
     assert result.failure.detail.startswith("max_output_tokens: ")
     assert len(stage.heard(text)) == 1
@@ -207,7 +208,7 @@ def test_a_job_may_start_so_many_children_and_no_more(stage):
     child, other = stage.cast(["First done."]), stage.cast(["never"])
     text = stage.cast([use(("scribe", {"input": child}), ("scribe", {"input": other})), "Done."])
     handle = only_child.enqueue(text)
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     first, second = told(stage.heard(text)[1])
     assert first == "First done."
     assert second == "Not run: this job may start 1 child jobs and has started them."
@@ -219,11 +220,11 @@ def test_jobs_are_nested_so_deep_and_no_deeper(stage):
     """`max_depth=1`: as a root job the agent has its child; as somebody's child it is told that it may not."""
     leaf = stage.cast(["Leaf."])
     as_root = stage.cast([use(("scribe", {"input": leaf})), "Root done."])
-    assert lowest.run(as_root, timeout_s=60).output == "Root done."
+    assert lowest.run(as_root, timeout_s=PATIENCE_S).output == "Root done."
     assert told(stage.heard(as_root)[1])[0] == "Leaf."
     as_child = stage.cast([use(("scribe", {"input": leaf})), "Child done."])
     root = stage.cast([use(("lowest", {"input": as_child})), "Done."])
-    assert middle.run(root, timeout_s=60).output == "Done."
+    assert middle.run(root, timeout_s=PATIENCE_S).output == "Done."
     assert told(stage.heard(as_child)[1])[0] == "Not run: jobs may be nested 1 deep, and this one is."
 
 
@@ -236,7 +237,7 @@ def test_a_long_conversation_is_trimmed_by_whole_groups(stage, wire):
     pairs = [use(("report", {"size_bytes": 1_000 + n}), ("add", {"a": n, "b": n})) for n in range(16)]
     text = stage.cast([*pairs, "Done."])
     handle = trimming[wire].enqueue(text)
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     assert stage.model.stats().by_status.get(400, 0) == 0
     last = stage.heard(text)[-1]
     assert len(stage.heard(text)) == 17
@@ -248,21 +249,22 @@ def test_a_long_conversation_is_trimmed_by_whole_groups(stage, wire):
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_the_question_being_answered_is_never_trimmed(stage, wire):
-    """In a session with a history, a long job keeps its own question, whatever has to go."""
+    """In a session with a history, a job of twice the budget keeps its own question, while old results go."""
     first = trimming[wire].enqueue(stage.cast(["At your service."]), session_id=f"long-{wire}")
-    assert first.result(60).status is JobStatus.COMPLETED
-    text = stage.cast([*[use(("report", {"size_bytes": 1_100 + n})) for n in range(10)], "Done."])
+    assert first.result(PATIENCE_S).status is JobStatus.COMPLETED
+    text = stage.cast([*[use(("report", {"size_bytes": 1_100 + n})) for n in range(24)], "Done."])
     handle = trimming[wire].enqueue(text, session_id=f"long-{wire}")
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     assert all(conversation.last_user.endswith(text) for conversation in stage.heard(text))
-    assert len(told(stage.heard(text)[-1])) < 10
+    assert len(told(stage.heard(text)[-1])) < 24
+    assert all(record.usage.input_tokens <= 2_400 for record in handle.events() if record.usage)
 
 
 def test_a_budget_that_must_not_bend_ends_the_job_before_the_call(stage):
     """`on_overflow="fail"`: a dead letter that says how much of how much; no oversized call is sent."""
     text = stage.cast([*[use(("report", {"size_bytes": 450}))] * 20, "never"])
     handle = unbending.enqueue(text)
-    result = handle.result(60)
+    result = handle.result(PATIENCE_S)
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "context_overflow")
     assert result.failure.detail.endswith("tokens, of 2400 with 300 reserved for the answer")
     assert len(stage.heard(text)) == result.steps - 1
@@ -276,7 +278,7 @@ def test_an_answer_that_breaks_its_schema_is_repaired_after_one_note(stage):
     """The model is told where it is wrong, in a note that is not the user's, and answers again."""
     good = json.dumps({"order": "W1", "refund": True})
     text = stage.cast(['{"order": "1", "refund": "perhaps"}', good])
-    result = verdict.run(text, timeout_s=60)
+    result = verdict.run(text, timeout_s=PATIENCE_S)
     assert (result.status, result.output, result.steps) == (JobStatus.COMPLETED, good, 2)
     said = note(stage.heard(text)[1])
     assert said.startswith("Your final answer does not satisfy the required schema.")
@@ -288,7 +290,7 @@ def test_an_answer_that_stays_wrong_makes_a_dead_letter(stage, judge):
     """After so many notes the job ends `output_invalid`; what was said is paid for, so it is in the usage."""
     text = stage.cast(["It was W1."] * MAX_IDENTICAL)
     handle = judge.enqueue(text)
-    result = handle.result(60)
+    result = handle.result(PATIENCE_S)
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "output_invalid")
     assert f"the same final answer {MAX_IDENTICAL} times in a row" in result.failure.detail
     assert len(stage.heard(text)) == MAX_IDENTICAL
@@ -301,17 +303,17 @@ def test_a_json_schema_is_enforced_like_a_pydantic_model(stage):
     """`output_schema` as a dictionary, on the other wire."""
     good = '{"order": "W1", "cents": 250}'
     text = stage.cast(['{"order": "W1", "cents": -1}', good])
-    assert plain_verdict.run(text, timeout_s=60).output == good
+    assert plain_verdict.run(text, timeout_s=PATIENCE_S).output == good
     assert "/cents" in note(stage.heard(text)[1])
 
 
 def test_an_empty_answer_is_asked_for_again_and_then_given_up(stage):
     """Nothing is no answer: asked again in words, and a dead letter when it stays silent."""
     text = stage.cast(["  ", "Here."])
-    assert plain.run(text, timeout_s=60).output == "Here."
+    assert plain.run(text, timeout_s=PATIENCE_S).output == "Here."
     assert note(stage.heard(text)[1]) == "Your answer was empty. Answer the user now, in words."
     silent = stage.cast([""] * MAX_IDENTICAL)
-    result = plain.run(silent, timeout_s=60)
+    result = plain.run(silent, timeout_s=PATIENCE_S)
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "output_invalid")
     assert result.failure.detail.startswith("empty: ")
 
@@ -319,7 +321,7 @@ def test_an_empty_answer_is_asked_for_again_and_then_given_up(stage):
 def test_a_refusal_is_a_dead_letter_at_once(stage):
     """A model that refuses is not asked again."""
     text = stage.cast([Say("I won't.", stop=Stop.REFUSAL)])
-    result = plain.run(text, timeout_s=60)
+    result = plain.run(text, timeout_s=PATIENCE_S)
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "refused")
     assert len(stage.heard(text)) == 1
     assert result.usage.input_tokens > 0
@@ -332,7 +334,7 @@ def test_a_call_in_a_reply_that_was_cut_off_never_runs(stage, wire):
     cut = type(cut)(cut.calls, stop=Stop.LENGTH)
     text = stage.cast([cut, added(2, 2), "Four."])
     handle = trimming[wire].enqueue(text)
-    assert handle.result(60).output == "Four."
+    assert handle.result(PATIENCE_S).output == "Four."
     first = told(stage.heard(text)[1])[0]
     assert first == "Not run: your reply stopped (length) before this call was complete. Make it again."
     assert stage.job(handle).tool_calls == 1
@@ -341,5 +343,5 @@ def test_a_call_in_a_reply_that_was_cut_off_never_runs(stage, wire):
 def test_an_answer_that_was_cut_off_is_asked_for_again_shorter(stage):
     """Half an answer is not the answer."""
     text = stage.cast([Say("It is a long st", stop=Stop.LENGTH), "Short."])
-    assert plain.run(text, timeout_s=60).output == "Short."
+    assert plain.run(text, timeout_s=PATIENCE_S).output == "Short."
     assert note(stage.heard(text)[1]) == "Your answer was cut off at the output limit. Give it again, shorter."

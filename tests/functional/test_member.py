@@ -14,6 +14,7 @@ import pytest
 
 from midwatch.workers.local.fleet import Fleet, wait_ready
 from midwatch.workers.local.process import Member
+from tests.patience import PATIENCE_S
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only the Linux kernel ends a process with its parent")
 
@@ -50,7 +51,7 @@ def status(pid: int) -> str:
 def start_parent(fleet: Fleet) -> tuple[Member, int]:
     """A member that has forked a child, and the child's pid."""
     member = fleet.start("parent", PARENT)
-    wait_ready(member, "child ", 10)
+    wait_ready(member, "child ", PATIENCE_S)
     return member, int(member.log_tail.split()[1])
 
 
@@ -58,7 +59,7 @@ def test_a_member_has_a_group_a_log_and_the_fleets_environment(fleet, tmp_path):
     """Its own process group, a file `NAME.log`, its own variables on the fleet's on those of this process."""
     show = "import os; print(os.environ['GREETING'], os.environ['WHO'], 'PATH' in os.environ)"
     member = fleet.start("greeter", [sys.executable, "-c", show], env={"WHO": "mate"})
-    wait_ready(member, "ahoy mate True", 10)
+    wait_ready(member, "ahoy mate True", PATIENCE_S)
     assert "ahoy mate True" in (tmp_path / "logs" / "greeter.log").read_text()
     idle = fleet.start("idle", IDLE)
     assert idle.alive
@@ -71,15 +72,15 @@ def test_killing_a_member_kills_all_it_started(fleet, wait_for):
     member.kill_group()
     assert not member.alive
     assert member.exit_code == -signal.SIGKILL
-    wait_for(lambda: status(child) == "dead", 30, "the child to die with its group")
+    wait_for(lambda: status(child) == "dead", "the child to die with its group")
 
 
 def test_what_a_dead_member_left_behind_is_killed(fleet, wait_for):
     """The process alone dies, as when the kernel is out of memory: its orphans go as soon as somebody looks."""
     member, child = start_parent(fleet)
     os.kill(member.pid, signal.SIGKILL)
-    wait_for(lambda: not member.alive, 30, "the member to be dead")
-    wait_for(lambda: status(child) == "dead", 30, "its orphan to be killed")
+    wait_for(lambda: not member.alive, "the member to be dead")
+    wait_for(lambda: status(child) == "dead", "its orphan to be killed")
 
 
 def test_a_frozen_group_does_nothing_and_goes_on_when_thawed(fleet, wait_for):
@@ -87,17 +88,17 @@ def test_a_frozen_group_does_nothing_and_goes_on_when_thawed(fleet, wait_for):
     member, child = start_parent(fleet)
     pid = member.pid
     member.freeze()
-    wait_for(lambda: status(pid) == status(child) == psutil.STATUS_STOPPED, 30, "the group to stop")
+    wait_for(lambda: status(pid) == status(child) == psutil.STATUS_STOPPED, "the group to stop")
     assert member.alive
     member.thaw()
-    wait_for(lambda: status(pid) == status(child) == psutil.STATUS_SLEEPING, 30, "the group to go on")
+    wait_for(lambda: status(pid) == status(child) == psutil.STATUS_SLEEPING, "the group to go on")
     assert member.pid == pid
 
 
 def test_asked_to_end_it_finishes_by_itself(fleet):
     """SIGTERM lets a worker finish what it does, even one that was frozen."""
     member = fleet.start("polite", POLITE)
-    wait_ready(member, "up", 10)
+    wait_ready(member, "up", PATIENCE_S)
     member.freeze()
     assert member.terminate(timeout_s=10)
     assert member.has_logged("finished")
@@ -106,7 +107,7 @@ def test_asked_to_end_it_finishes_by_itself(fleet):
 def test_one_that_does_not_end_in_time_is_killed(fleet):
     """`terminate(timeout_s)` returns False when it had to kill."""
     member = fleet.start("stubborn", STUBBORN)
-    wait_ready(member, "up", 10)
+    wait_ready(member, "up", PATIENCE_S)
     assert not member.terminate(timeout_s=0.1)
     assert member.exit_code == -signal.SIGKILL
 
@@ -114,12 +115,12 @@ def test_one_that_does_not_end_in_time_is_killed(fleet):
 def test_restart_gives_the_member_a_new_process_and_a_fresh_ear(fleet):
     """The same name, command line and log; `wait_ready` hears only what the new process says."""
     member = fleet.start("idle", IDLE)
-    wait_ready(member, "up", 10)
+    wait_ready(member, "up", PATIENCE_S)
     first = member.pid
     member.kill_group()
     member.restart()
     assert member.pid != first
-    wait_ready(member, "up", 10)
+    wait_ready(member, "up", PATIENCE_S)
     assert member.log_path.read_text().count("up") == 2
 
 
@@ -136,7 +137,7 @@ def test_members_die_with_their_parent_even_frozen(tmp_path, wait_for):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         parent.kill()
-    wait_for(lambda: [status(pid) for pid in pids] == ["dead", "dead"], 30, "the members to die with their parent")
+    wait_for(lambda: [status(pid) for pid in pids] == ["dead", "dead"], "the members to die with their parent")
 
 
 @linux
@@ -146,7 +147,7 @@ def test_a_member_outlives_the_thread_that_started_it(fleet):
     passing.start()
     passing.join()
     (member,) = fleet.members
-    wait_ready(member, "up", 10)
+    wait_ready(member, "up", PATIENCE_S)
     assert member.alive
 
 
@@ -161,4 +162,4 @@ def test_a_forked_process_can_start_members_of_its_own(tmp_path: Path):
         "with Fleet({}, Path(sys.argv[1])) as fleet: wait_ready(fleet.start('two', sys.argv[2:]), 'up', 10)\n"
     )
     command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path), *IDLE]
-    assert subprocess.run(command, timeout=30, check=False).returncode == 0
+    assert subprocess.run(command, timeout=PATIENCE_S, check=False).returncode == 0

@@ -15,6 +15,7 @@ from midwatch.schemas.job import JobStatus
 from tests.functional.fleet_agents import plain, scribe, three_steps
 from tests.functional.fleet_marks import marks
 from tests.functional.fleet_stage import fleet_on_stage, use
+from tests.patience import PATIENCE_S
 
 ONE_SLOT = (("model,tools", "threads", 1),)
 
@@ -41,7 +42,7 @@ def foreign(server, stage):
 def occupied(stage, wait_for):
     """A job that holds the only slot; cancel it to let the others through."""
     handle = scribe.enqueue(stage.cast([use(("long_haul", {}))]))
-    wait_for(lambda: marks(f"haul-{handle.id}"), 30, "the tool to begin")
+    wait_for(lambda: marks(f"haul-{handle.id}"), "the tool to begin")
     yield handle
     handle.cancel()
 
@@ -52,7 +53,7 @@ def occupied(stage, wait_for):
 def test_run_waits_and_returns_the_result(stage):
     """`agent.run`: output, steps, usage; the cost of a model without a known price is not made up."""
     text = stage.cast([use(("add", {"a": 1, "b": 2})), "Three."])
-    result = three_steps.run(text, session_id="run-1", timeout_s=60)
+    result = three_steps.run(text, session_id="run-1", timeout_s=PATIENCE_S)
     assert (result.status, result.output, result.steps) == (JobStatus.COMPLETED, "Three.", 2)
     assert (result.session_id, result.failure) == ("run-1", None)
     assert result.usage.input_tokens > 0
@@ -66,7 +67,7 @@ def test_a_producer_without_the_code_enqueues_by_name(stage):
     client = stage.connect()
     text = stage.cast([use(("add", {"a": n, "b": n})) for n in range(4)])
     handle = client.enqueue("three-steps", text, session_id="by-name", tenant="acme")
-    result = handle.result(60)
+    result = handle.result(PATIENCE_S)
     assert (result.status, result.steps) == (JobStatus.DEAD_LETTERED, 3)
     assert result.failure.detail.startswith("step_limit: 3 ")
     job = client.jobs.show(handle.id)
@@ -77,25 +78,25 @@ def test_a_producer_without_the_code_enqueues_by_name(stage):
 def test_connect_takes_an_address(stage, server):
     """A producer may name the server instead of having it in its environment."""
     handle = stage.connect(redis_url=server.url).enqueue("plain", "hello")
-    assert handle.result(60).output == "You said: hello"
+    assert handle.result(PATIENCE_S).output == "You said: hello"
 
 
 def test_an_agent_that_no_worker_has_is_waited_for_and_said(stage, wait_for):
     """A rolling deployment may bring it: the job waits, and the listing says for what, with the nearest name."""
     handle = stage.client.enqueue("plian", "hello")
-    job = wait_for(lambda: (job := stage.job(handle)).waiting and job, 30, "the job to be put back")
+    job = wait_for(lambda: (job := stage.job(handle)).waiting and job, "the job to be put back")
     assert "no agent 'plian' is loaded here; did you mean 'plain'?" in job.waiting.reason
     assert "MIDWATCH_AGENTS" in job.waiting.reason
     assert handle.cancel()
-    assert handle.result(60).status is JobStatus.CANCELLED
+    assert handle.result(PATIENCE_S).status is JobStatus.CANCELLED
 
 
 def test_a_job_may_be_enqueued_into_the_lineage_of_another(stage):
     """`parent=`: the root and the depth are recorded; the parent does not wait for it."""
     root = plain.enqueue("root")
-    assert root.result(60).status is JobStatus.COMPLETED
+    assert root.result(PATIENCE_S).status is JobStatus.COMPLETED
     caused = plain.enqueue("caused by it", parent=root)
-    assert caused.result(60).status is JobStatus.COMPLETED
+    assert caused.result(PATIENCE_S).status is JobStatus.COMPLETED
     job = stage.job(caused)
     assert (job.root_id, job.depth) == (root.id, 1)
 
@@ -122,7 +123,7 @@ def started(stage, job_id, wait_for):
         except NotFound:
             return None
 
-    return wait_for(look, 30, f"job {job_id}")
+    return wait_for(look, f"job {job_id}")
 
 
 def test_a_foreign_celery_producer_starts_a_job(stage, foreign, wait_for):
@@ -132,11 +133,11 @@ def test_a_foreign_celery_producer_starts_a_job(stage, foreign, wait_for):
     send(foreign, stage, one)
     send(foreign, stage, one)
     handle = started(stage, "job-foreign-1", wait_for)
-    assert handle.result(60).output == "Received."
+    assert handle.result(PATIENCE_S).output == "Received."
     job = stage.job(handle)
     assert (job.agent, job.session_id, job.tenant) == ("plain", "foreign", "acme")
     assert (job.priority, job.traceparent, job.agent_version) == ("low", "00-ab-cd-01", plain.version)
-    assert plain.run("after it", session_id="foreign", timeout_s=60).output == "You said: after it"
+    assert plain.run("after it", session_id="foreign", timeout_s=PATIENCE_S).output == "You said: after it"
     assert len(stage.heard(text)) == 1
 
 
@@ -152,17 +153,17 @@ def test_a_producer_without_celery_starts_a_job(stage, server, wait_for):
             declare=[Queue(name, routing_key=name)],
             headers={"task": "midwatch.start", "id": "t2"},
         )
-    assert started(stage, "job-foreign-2", wait_for).result(60).output == "Received, too."
+    assert started(stage, "job-foreign-2", wait_for).result(PATIENCE_S).output == "Received, too."
 
 
 def test_a_foreign_producers_idempotency_key_is_anybodys(stage, foreign, wait_for):
     """Same key, same job: whether it is enqueued here, by name, or by a message with an id of its own."""
     text = stage.cast(["Once."])
     first = stage.client.enqueue("plain", text, idempotency_key="foreign-key")
-    assert first.result(60).output == "Once."
+    assert first.result(PATIENCE_S).output == "Once."
     send(foreign, stage, envelope(text, job_id="job-foreign-3", idempotency_key="foreign-key"))
     send(foreign, stage, envelope("the last one", job_id="job-foreign-4"))
-    started(stage, "job-foreign-4", wait_for).result(60)
+    started(stage, "job-foreign-4", wait_for).result(PATIENCE_S)
     with pytest.raises(NotFound):
         stage.client.jobs.show("job-foreign-3")
     assert len(stage.heard(text)) == 1
@@ -185,7 +186,7 @@ def test_a_wrong_envelope_is_kept_as_poison_with_its_reason(stage, foreign, wait
     before = len(stage.client.operations.poison())
     send(foreign, stage, envelope("hello", job_id="job-spoiled") | spoil)
     records = wait_for(
-        lambda: len(found := stage.client.operations.poison()) > before and found, 10, "the message to be kept"
+        lambda: len(found := stage.client.operations.poison()) > before and found, "the message to be kept"
     )
     assert records[0].reason.startswith("midwatch.start: ")
     assert reason in records[0].reason
@@ -200,7 +201,7 @@ def test_the_more_urgent_job_is_served_first(stage, occupied):
     jobs = {(priority, n): plain.enqueue(f"{priority} {n}", priority=priority) for n in (1, 2) for priority in
             ("low", "normal", "high")}  # fmt: skip
     occupied.cancel()
-    assert {handle.result(60).status for handle in jobs.values()} == {JobStatus.COMPLETED}
+    assert {handle.result(PATIENCE_S).status for handle in jobs.values()} == {JobStatus.COMPLETED}
     order = sorted(jobs, key=lambda key: stage.job(jobs[key]).started_ms)
     assert [priority for priority, _ in order] == ["high", "high", "normal", "normal", "low", "low"]
     assert stage.job(jobs["low", 1]).priority == "low"
@@ -218,7 +219,7 @@ def test_status_and_timeout_while_a_job_waits(stage, occupied):
     with pytest.raises(TimeoutError):
         plain.run("patience, too", timeout_s=0.05)
     occupied.cancel()
-    assert handle.result(60).output == "You said: patience"
+    assert handle.result(PATIENCE_S).output == "You said: patience"
 
 
 def test_a_queued_job_that_is_cancelled_never_reaches_the_model(stage, occupied):
@@ -229,7 +230,7 @@ def test_a_queued_job_that_is_cancelled_never_reaches_the_model(stage, occupied)
     assert handle.result(1).status is JobStatus.CANCELLED
     assert (handle.result(1).steps, handle.result(1).output) == (0, None)
     occupied.cancel()
-    assert plain.run("after it", timeout_s=60).output == "You said: after it"
+    assert plain.run("after it", timeout_s=PATIENCE_S).output == "You said: after it"
     assert stage.heard(text) == []
 
 
@@ -242,8 +243,8 @@ def test_events_follow_a_job_to_its_end(stage, occupied):
     follower = threading.Thread(target=lambda: seen.extend(handle.events(follow=True)), daemon=True)
     follower.start()
     occupied.cancel()
-    assert handle.result(60).output == "Done."
-    follower.join(5)
+    assert handle.result(PATIENCE_S).output == "Done."
+    follower.join(PATIENCE_S)
     assert not follower.is_alive()
     assert seen == list(handle.events())
     assert [(record.step, record.outcome) for record in seen][0::3] == [("1", "continue"), ("2", "complete")]
@@ -254,9 +255,9 @@ def test_events_follow_a_job_to_its_end(stage, occupied):
 def test_listing_jobs(stage):
     """The newest first, by status and by agent."""
     first = plain.enqueue("first")
-    assert first.result(60).status is JobStatus.COMPLETED
+    assert first.result(PATIENCE_S).status is JobStatus.COMPLETED
     second = plain.enqueue("second")
-    assert second.result(60).status is JobStatus.COMPLETED
+    assert second.result(PATIENCE_S).status is JobStatus.COMPLETED
     assert [job.job_id for job in stage.client.jobs.list(limit=2)] == [second.id, first.id]
     assert {job.agent for job in stage.client.jobs.list(agent="three-steps")} == {"three-steps"}
     assert {job.status for job in stage.client.jobs.list(status="dead_lettered")} == {JobStatus.DEAD_LETTERED}
@@ -269,7 +270,7 @@ def test_what_does_not_exist_is_said_to_be_missing(stage):
     with pytest.raises(NotFound, match="no session 'nowhere'"):
         stage.client.sessions.messages("nowhere")
     done = plain.enqueue("fine")
-    done.result(60)
+    done.result(PATIENCE_S)
     with pytest.raises(NotFound, match=rf"job '{done.id}' has no dead letter: it is completed"):
         stage.client.dead_letters.show(done.id)
 
@@ -326,6 +327,6 @@ def test_large_inputs_and_odd_texts_arrive_whole(stage):
     """Long ones, and every character that JSON, Lua or a shell might trip over."""
     odd = 'quote " backslash \\ null \x00 line \u2028 emoji 🙂 {"json": [1]} %s ${x} é'
     text = stage.cast(["Read."], odd)
-    assert plain.run(text, timeout_s=60).output == "Read."
+    assert plain.run(text, timeout_s=PATIENCE_S).output == "Read."
     long = "y" * 200_000
-    assert plain.run(stage.cast(["Read that, too."], long), timeout_s=60).output == "Read that, too."
+    assert plain.run(stage.cast(["Read that, too."], long), timeout_s=PATIENCE_S).output == "Read that, too."

@@ -15,6 +15,7 @@ from midwatch.workers.simulator import Say
 from tests.functional.fleet_agents import interrupting, plain, rejecting, scribe
 from tests.functional.fleet_marks import marks
 from tests.functional.fleet_stage import fleet_on_stage, use
+from tests.patience import PATIENCE_S
 
 TWO_OF_EACH = (("model,maintenance", "threads", 6), ("model,tools", "threads", 6), ("tools", "threads", 6))
 
@@ -36,7 +37,7 @@ def haul(stage):
 
 def begun(handle, wait_for):
     """Wait until the tool of such a job runs."""
-    wait_for(lambda: marks(f"haul-{handle.id}"), 30, "the tool to begin")
+    wait_for(lambda: marks(f"haul-{handle.id}"), "the tool to begin")
 
 
 def at_once(count, work):
@@ -44,7 +45,7 @@ def at_once(count, work):
     start = threading.Barrier(count)
 
     def run(number):
-        start.wait(5)
+        start.wait(PATIENCE_S)
         return work(number)
 
     with ThreadPoolExecutor(count) as pool:
@@ -55,7 +56,7 @@ def test_jobs_of_one_session_run_one_after_another_in_order(stage):
     """Twelve jobs at once, four sessions, three workers: each job sees exactly what was said before it."""
     handles = {s: [stage.client.enqueue("plain", f"{s} {n}", session_id=f"line-{s}") for n in range(3)] for s in "abcd"}
     for session, jobs in handles.items():
-        results = [handle.result(60) for handle in jobs]
+        results = [handle.result(PATIENCE_S) for handle in jobs]
         assert [result.output for result in results] == [f"You said: {session} {n}" for n in range(3)]
         said = [message.text for message in stage.client.sessions.messages(f"line-{session}")]
         assert said == [text for n in range(3) for text in (f"{session} {n}", f"You said: {session} {n}")]
@@ -67,9 +68,9 @@ def test_a_session_without_a_name_gets_one_of_its_own(stage):
     """Two jobs without a session share nothing, and each can be followed up in its own."""
     first, second = plain.enqueue("one"), plain.enqueue("two")
     assert first.session_id != second.session_id
-    assert first.result(60).session_id == first.session_id
+    assert first.result(PATIENCE_S).session_id == first.session_id
     third = plain.enqueue("three", session_id=first.session_id)
-    assert third.result(60).output == "You said: three"
+    assert third.result(PATIENCE_S).output == "You said: three"
     assert [m.text for m in stage.client.sessions.messages(first.session_id) if m.role == "user"] == ["one", "three"]
 
 
@@ -80,8 +81,8 @@ def test_a_rejecting_agent_refuses_a_busy_session_and_takes_a_free_one(stage, wa
     with pytest.raises(SessionBusy, match=rf"session 'rejected' runs job '{busy.id}'.*on_busy='enqueue'"):
         rejecting.enqueue("now", session_id="rejected")
     assert busy.cancel()
-    assert busy.result(60).status is JobStatus.CANCELLED
-    assert rejecting.run("now", session_id="rejected", timeout_s=60).output == "You said: now"
+    assert busy.result(PATIENCE_S).status is JobStatus.CANCELLED
+    assert rejecting.run("now", session_id="rejected", timeout_s=PATIENCE_S).output == "You said: now"
 
 
 def test_a_refused_job_can_be_enqueued_again_with_its_key(stage, wait_for):
@@ -91,11 +92,11 @@ def test_a_refused_job_can_be_enqueued_again_with_its_key(stage, wait_for):
     with pytest.raises(SessionBusy):
         rejecting.enqueue("now", session_id="key-refused", idempotency_key="refused-once")
     busy.cancel()
-    busy.result(60)
+    busy.result(PATIENCE_S)
     handle = rejecting.enqueue("now", session_id="elsewhere", idempotency_key="refused-once")
     assert handle.accepted
     assert handle.session_id == stage.job(handle).session_id
-    assert handle.result(60).output == "You said: now"
+    assert handle.result(PATIENCE_S).output == "You said: now"
 
 
 def test_an_interrupting_job_cancels_the_running_one_and_goes_before_the_others(stage, wait_for):
@@ -104,9 +105,9 @@ def test_an_interrupting_job_cancels_the_running_one_and_goes_before_the_others(
     begun(running, wait_for)
     waiting = plain.enqueue("in line", session_id="interrupted")
     urgent = interrupting.enqueue("urgent", session_id="interrupted")
-    assert running.result(60).status is JobStatus.CANCELLED
-    assert urgent.result(60).output == "You said: urgent"
-    assert waiting.result(60).output == "You said: in line"
+    assert running.result(PATIENCE_S).status is JobStatus.CANCELLED
+    assert urgent.result(PATIENCE_S).output == "You said: urgent"
+    assert waiting.result(PATIENCE_S).output == "You said: in line"
     assert stage.job(urgent).finished_ms <= stage.job(waiting).started_ms
     assert [result.content for result in stage.results(running)] == ["given up"]
     assert marks(f"haul-{running.id}") == ["begun", "told"]
@@ -118,13 +119,13 @@ def test_the_same_key_twice_is_the_same_job(stage):
     again = plain.enqueue("pay the bill", idempotency_key="bill-7", session_id="elsewhere")
     assert (first.accepted, again.accepted) == (True, False)
     assert (again.id, again.session_id) == (first.id, first.session_id)
-    assert again.result(60).output == "You said: pay the bill"
+    assert again.result(PATIENCE_S).output == "You said: pay the bill"
     late = stage.client.enqueue("plain", "pay the bill", idempotency_key="bill-7")
     assert (late.id, late.accepted) == (first.id, False)
     other = rejecting.enqueue("pay the bill", idempotency_key="bill-7")
     assert other.accepted
     assert other.id != first.id
-    assert other.result(60).status is JobStatus.COMPLETED
+    assert other.result(PATIENCE_S).status is JobStatus.COMPLETED
 
 
 @pytest.mark.parametrize("sessions", ["none", "one", "different"])
@@ -140,7 +141,7 @@ def test_the_same_key_from_many_producers_at_once_is_one_job(stage, sessions):
     assert [handle.accepted for handle in handles].count(True) == 1
     assert len({handle.id for handle in handles}) == 1
     assert {handle.session_id for handle in handles} == {stage.job(handles[0]).session_id}
-    assert handles[0].result(60).output == "Paid."
+    assert handles[0].result(PATIENCE_S).output == "Paid."
     assert len(stage.heard(text)) == 1
 
 
@@ -150,15 +151,15 @@ def test_a_dead_letter_holds_its_session_until_it_is_replayed(stage):
     text = stage.cast([lambda conversation: next(answers)])
     first = plain.enqueue(text, session_id="held")
     behind = plain.enqueue("next", session_id="held")
-    result = first.result(60)
+    result = first.result(PATIENCE_S)
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "refused")
     assert behind.status() is JobStatus.QUEUED
     letter = stage.client.dead_letters.show(first.id)
     assert (letter.step, letter.failure.kind, len(letter.tries)) == ("1", "refused", 1)
     assert stage.client.dead_letters.replay(first.id)
     assert not stage.client.dead_letters.replay(first.id)
-    assert first.result(60).output == "Well then."
-    assert behind.result(60).output == "You said: next"
+    assert first.result(PATIENCE_S).output == "Well then."
+    assert behind.result(PATIENCE_S).output == "You said: next"
     assert [m.text for m in stage.client.sessions.messages("held")] == [text, "Well then.", "next", "You said: next"]
 
 
@@ -166,11 +167,11 @@ def test_a_discarded_dead_letter_gives_its_session_back(stage):
     """Discarding is final: the job stays dead, can't be replayed, and the next one runs."""
     first = plain.enqueue(stage.cast([Say("", stop=Stop.REFUSAL)]), session_id="given-up")
     behind = plain.enqueue("next", session_id="given-up")
-    assert first.result(60).status is JobStatus.DEAD_LETTERED
+    assert first.result(PATIENCE_S).status is JobStatus.DEAD_LETTERED
     assert stage.client.dead_letters.discard(first.id)
     assert not stage.client.dead_letters.discard(first.id)
     assert not stage.client.dead_letters.replay(first.id)
-    assert behind.result(60).output == "You said: next"
+    assert behind.result(PATIENCE_S).output == "You said: next"
     assert first.status() is JobStatus.DEAD_LETTERED
 
 
@@ -182,7 +183,7 @@ def test_a_job_in_line_can_be_cancelled_and_the_others_move_up(stage, wait_for):
     waiting, last = plain.enqueue(text, session_id="line"), plain.enqueue("last", session_id="line")
     assert waiting.cancel()
     assert not waiting.cancel()
-    assert waiting.result(60).status is JobStatus.CANCELLED
+    assert waiting.result(PATIENCE_S).status is JobStatus.CANCELLED
     running.cancel()
-    assert last.result(60).output == "You said: last"
+    assert last.result(PATIENCE_S).output == "You said: last"
     assert stage.heard(text) == []

@@ -24,13 +24,14 @@ from midwatch.orchestration.errors import ConfigError
 from midwatch.workers.simulator import Conversation, Entry, Faults, ModelServer, Say
 from midwatch.workers.simulator.brains.example import example
 from midwatch.workers.simulator.serve import Options, choose, serve
+from tests.patience import PATIENCE_S
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def ask(server: ModelServer, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
     """One request over a connection of its own: status and decoded body."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
     try:
         payload = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         connection.request(method, path, payload, {"content-type": "application/json", **headers})
@@ -71,13 +72,13 @@ def test_a_process_says_where_it_is_and_ends_on_signals(tmp_path: Path, number: 
     (tmp_path / "my_rules.py").write_text(rules)
     with process("--rules", "my_rules:rules", "--journal", "journal.jsonl", cwd=tmp_path) as (started, ready):
         port = int(ready["url"].rpartition(":")[2])
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
         connection.request("POST", "/v1/chat/completions", json.dumps(chat("hello")))
         answer = json.loads(connection.getresponse().read())
         connection.close()
         assert answer["choices"][0]["message"]["content"] == "olleh"
         started.send_signal(number)
-        assert started.wait(10) == 0
+        assert started.wait(PATIENCE_S) == 0
     entry = Entry.model_validate_json((tmp_path / "journal.jsonl").read_text())
     assert (entry.n, entry.wire, entry.turn, entry.status) == (1, "openai-chat", 1, 200)
 
@@ -87,13 +88,13 @@ def test_a_process_may_end_with_its_stdin() -> None:
     with process("--exit-with-stdin") as (started, _):
         assert started.stdin is not None
         started.stdin.close()
-        assert started.wait(10) == 0
+        assert started.wait(PATIENCE_S) == 0
 
 
 def test_wrong_options_are_told_on_stderr() -> None:
     """Exit code 2 and a sentence, not a traceback."""
     command = [sys.executable, "-m", "midwatch.workers.simulator", "--chaos", "rate_limit=1"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert ended.returncode == 2
     assert ended.stderr.startswith("chaos: rate_limit: ")
     with pytest.raises(ConfigError, match="got script and rules"):
@@ -160,10 +161,10 @@ def test_hundreds_of_slow_answers_hold_no_thread() -> None:
     body = json.dumps(chat("hi")).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with ModelServer(lambda _: Say("hello"), latency_ms=2_000) as server:
-        sockets = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(300)]
+        sockets = [socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) for _ in range(300)]
         for connection in sockets:
             connection.sendall(head + body)
-        stats = server.wait_until(lambda stats: stats.requests == 300)
+        stats = server.wait_until(lambda stats: stats.requests == 300, PATIENCE_S)
         assert stats.in_flight > 100
         assert threading.active_count() == threads + 1
         for connection in sockets:
@@ -176,7 +177,7 @@ def test_hundreds_of_slow_answers_hold_no_thread() -> None:
 def test_connections_are_kept_alive() -> None:
     """Many requests over one connection."""
     with ModelServer(lambda _: Say("hello")) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
         connection.connect()
         port = connection.sock.getsockname()[1]
         for _ in range(5):
@@ -189,9 +190,9 @@ def test_connections_are_kept_alive() -> None:
 def test_stopping_breaks_off_what_is_under_way() -> None:
     """A server stops at once though answers wait; they are in the journal with no status. Stopping twice is once."""
     server = ModelServer(lambda _: Say("never"), latency_ms=60_000).start()
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
     connection.request("POST", "/v1/chat/completions", json.dumps(chat("hi")))
-    server.wait_until(lambda stats: stats.in_flight == 1)
+    server.wait_until(lambda stats: stats.in_flight == 1, PATIENCE_S)
     server.stop()
     server.stop()
     with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
@@ -203,11 +204,11 @@ def test_stopping_breaks_off_what_is_under_way() -> None:
 def test_a_client_that_leaves_ends_its_answer() -> None:
     """An answer whose client has gone away is not waited for."""
     with ModelServer(lambda _: Say("never"), latency_ms=60_000) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
         connection.request("POST", "/v1/chat/completions", json.dumps(chat("hi")))
-        server.wait_until(lambda stats: stats.in_flight == 1)
+        server.wait_until(lambda stats: stats.in_flight == 1, PATIENCE_S)
         connection.close()
-        assert server.wait_until(lambda stats: stats.in_flight == 0).by_status == {0: 1}
+        assert server.wait_until(lambda stats: stats.in_flight == 0, PATIENCE_S).by_status == {0: 1}
 
 
 def test_waiting_for_what_does_not_come_says_how_far_it_came() -> None:

@@ -17,6 +17,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from midwatch.workers.simulator import Conversation, Entry, Fault, Faults, ModelServer, RuleBrain, Say, ScriptBrain, Use
+from tests.patience import PATIENCE_S, wait_for
 
 REFUND = {
     "type": "object",
@@ -167,7 +168,7 @@ def test_a_hang_ends_with_the_clients_timeout(ask: Ask) -> None:
     with ModelServer(faults=always("hang")) as server:
         with pytest.raises((anthropic.APITimeoutError, openai.APITimeoutError)):
             ask(server, timeout_s=0.2)
-        stats = server.wait_until(lambda stats: stats.requests > 0 and stats.in_flight == 0)
+        stats = server.wait_until(lambda stats: stats.requests > 0 and stats.in_flight == 0, PATIENCE_S)
         assert (stats.by_status, stats.by_fault) == ({0: 1}, {"hang": 1})
 
 
@@ -339,15 +340,21 @@ def test_output_limit_is_charged_with_what_was_written() -> None:
 
 @every_wire
 def test_an_outage_ends_by_itself(ask: Ask) -> None:
-    """Every call fails until the time is over, whatever limits and chance say; then the server is well."""
-    faults = Faults(outage=Fault.OVERLOADED, outage_s=0.4, requests_per_minute=1)
+    """Every call fails while it lasts, whatever limits and chance say; later, without a word, calls are answered."""
+    faults = Faults(outage=Fault.OVERLOADED, outage_s=3_600, requests_per_minute=1)
+
+    def is_answered() -> bool:
+        with contextlib.suppress(anthropic.InternalServerError, openai.InternalServerError):
+            return bool(ask(server))
+        return False
+
     with ModelServer(lambda _: Say("ok"), faults=faults) as server:
-        for _ in range(3):
-            with pytest.raises((anthropic.InternalServerError, openai.InternalServerError)):
-                ask(server)
-        server.use(faults.model_copy(update={"outage_s": 0.001}))
-        ask(server)
-        assert [entry.fault for entry in server.journal()] == ["overloaded"] * 3 + [None]
+        assert not any(is_answered() for _ in range(3))
+        server.use(faults.model_copy(update={"outage_s": 0.02}))
+        wait_for(is_answered, "the outage to end")
+        *refused, answered = [entry.fault for entry in server.journal()]
+        assert set(refused) == {"overloaded"}
+        assert answered is None
 
 
 def test_an_outage_of_429s_names_its_end() -> None:
@@ -365,7 +372,7 @@ def test_an_outage_may_be_silent(outage: Fault) -> None:
         for _ in range(2):
             with pytest.raises(openai.APIConnectionError):
                 ask_chat(server, timeout_s=0.2)
-        stats = server.wait_until(lambda stats: stats.in_flight == 0)
+        stats = server.wait_until(lambda stats: stats.in_flight == 0, PATIENCE_S)
         assert stats.by_fault == {outage: 2}
 
 
@@ -471,5 +478,5 @@ def test_every_fault_can_be_drawn() -> None:
                 ask_chat(server, f"conversation for {fault}")
         server.use(Faults())
         ask_chat(server)
-        stats = server.wait_until(lambda stats: stats.in_flight == 0)
+        stats = server.wait_until(lambda stats: stats.in_flight == 0, PATIENCE_S)
         assert set(stats.by_fault) == set(Fault)

@@ -20,6 +20,7 @@ from midwatch.schemas.message import ToolMessage
 from midwatch.schemas.step import Priority, StepRef
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from tests.contract.store_bench import ending_of, redis_bench, results_of, trace_of, turn_of
+from tests.patience import PATIENCE_S
 from tests.properties.two_servers import Recorder, new_job
 
 
@@ -33,7 +34,7 @@ def at_once(count, work):
     start = threading.Barrier(count)
 
     def run(number):
-        start.wait(5)
+        start.wait(PATIENCE_S)
         return work(number)
 
     with ThreadPoolExecutor(count) as pool:

@@ -13,7 +13,7 @@ def test_fifty_recorded_tickets_on_both_wires_equal_the_record(tmp_path: Path, d
     with Stage(tmp_path, prefix="tau") as stage:
         stage.start_workers([("model,maintenance", "threads", 16), ("tools", "prefork", 2)])
         stage.play(tickets())
-        stage.wait(150)
+        stage.wait()
         report = stage.check()
     assert report.clean, report
     assert report.completed == report.attempted

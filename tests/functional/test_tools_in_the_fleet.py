@@ -14,6 +14,7 @@ from tests.functional.fleet_agents import WIRES, plain, strict, telling, unhurri
 from tests.functional.fleet_marks import marks, open_gate
 from tests.functional.fleet_stage import fleet_on_stage, told, use
 from tests.functional.fleet_tools import numbered_lines
+from tests.patience import PATIENCE_S
 
 AS_IN_PRODUCTION = (("model,maintenance", "threads", 12), ("tools", "prefork", 6))
 
@@ -40,7 +41,7 @@ def answered(stage, agent, *calls, lines=("Done.",)):
     """Run a job whose first turn makes these calls; what the model was told of them, and the job's handle."""
     text = stage.cast([use(*calls), *lines])
     handle = agent.enqueue(text)
-    result = handle.result(60)
+    result = handle.result(PATIENCE_S)
     assert (result.status, result.output) == (JobStatus.COMPLETED, "Done."), result
     return told(stage.heard(text)[1]), handle
 
@@ -68,7 +69,7 @@ def test_a_tool_is_told_all_about_its_call(stage):
     """ToolContext: ids, tenant, a key, the attempt, the time left, and a place to keep something large."""
     text = stage.cast([use(("add", {"a": 1, "b": 1})), use(("ping", {}), ("who", {})), "Done."])
     handle = CLAUDE.enqueue(text, session_id="who-is-it", tenant="acme")
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     who = json.loads(told(stage.heard(text)[2])[2])
     assert who["job_id"] == handle.id
     assert who["step_id"] == "2.1"
@@ -93,7 +94,7 @@ def test_a_tool_may_not_wait_for_the_fleet_it_runs_in(stage):
     said, _ = answered(stage, CLAUDE, ("nest", {"kind": "run"}), ("nest", {"kind": "enqueue"}))
     assert said[0].startswith(f"Error: {RunInsideTool.__name__}: agent.run can't be used inside a tool")
     assert "tools=[plain.as_tool('what it does')]" in said[0]
-    assert stage.client.jobs.get(said[1]).result(60).output == "You said: a job beside a job"
+    assert stage.client.jobs.get(said[1]).result(PATIENCE_S).output == "You said: a job beside a job"
 
 
 # What goes wrong
@@ -137,12 +138,12 @@ def test_retries_that_run_out_make_a_dead_letter_that_can_be_replayed(stage):
     """Four tries fail; the letter shows each of them; the replay runs the tool only, not the model turn before it."""
     text = stage.cast([use(("unsteady", {"failures": 4})), "Done."])
     handle = CLAUDE.enqueue(text)
-    result = handle.result(60)
+    result = handle.result(PATIENCE_S)
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "connection")
     letter = stage.client.dead_letters.show(handle.id)
     assert (letter.step, letter.tool, [one.attempt for one in letter.tries]) == ("1.0", "unsteady", [0, 1, 2, 3])
     assert stage.client.dead_letters.replay(handle.id)
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     assert told(stage.heard(text)[1]) == ["answered at try 5"]
     assert len(stage.heard(text)) == 2
 
@@ -164,7 +165,7 @@ def test_a_kind_in_neither_list_is_told_to_the_model(stage):
 def test_fail_hard_ends_the_job_at_the_first_failure(stage):
     """By the agent's word; the letter names the tool and the failure."""
     handle = strict.enqueue(stage.cast([use(("unsteady", {"failures": 1})), "Done."]))
-    result = handle.result(60)
+    result = handle.result(PATIENCE_S)
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "connection")
     assert len(marks(f"unsteady-{handle.id}")) == 1
     assert stage.client.dead_letters.show(handle.id).tool == "unsteady"
@@ -174,11 +175,11 @@ def test_a_dead_letter_beside_finished_calls_keeps_their_results_for_the_replay(
     """Its siblings ran; the replay runs the failed call alone, and the turn fans in as if nothing had been."""
     text = stage.cast([use(("add", {"a": 1, "b": 1}), ("vital", {}), ("add", {"a": 2, "b": 2})), "Done."])
     handle = CLAUDE.enqueue(text)
-    assert handle.result(60).status is JobStatus.DEAD_LETTERED
+    assert handle.result(PATIENCE_S).status is JobStatus.DEAD_LETTERED
     assert stage.client.dead_letters.show(handle.id).tool == "vital"
     open_gate("vital-mended")
     assert stage.client.dead_letters.replay(handle.id)
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     assert told(stage.heard(text)[1]) == ["2", "the vault is open", "4"]
     assert len(marks(f"vital-{handle.id}")) == 2
     assert len(stage.results(handle)) == 3
@@ -211,7 +212,7 @@ def test_invalid_arguments_never_reach_the_tool_and_are_corrected(stage, worksho
     wrong, right = {"shelf": "west", "rows": [0, "two"], "sort": True}, {"shelf": "north", "rows": [1, 2]}
     text = stage.cast([use(("search", wrong)), use(("search", right)), "Done."])
     handle = workshop.enqueue(text)
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     refused, found = told(stage.heard(text)[2])
     assert refused.startswith("search was not run: its arguments are not valid.")
     assert all(pointer in refused for pointer in ("/shelf", "/rows/0", "/rows/1", "sort"))
@@ -228,7 +229,7 @@ def test_arguments_that_are_no_json_object_are_answered(stage, raw):
     agent = workshops["responses"]
     text = stage.cast([use(("search", raw)), "Done."])
     handle = agent.enqueue(text)
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     (refused,) = told(stage.heard(text)[1])
     assert refused.startswith("search was not run: its arguments are not valid.")
     assert "shelf" in refused
@@ -266,7 +267,7 @@ def test_calls_with_one_id_are_told_apart(stage, workshop):
     """Real models repeat ids: each call gets its own result all the same."""
     repeated = Use([("add", {"a": n, "b": n}) for n in (1, 2, 3)], ids=["call_same"] * 3)
     text = stage.cast([repeated, repeated, "Done."])
-    assert workshop.run(text, timeout_s=60).output == "Done."
+    assert workshop.run(text, timeout_s=PATIENCE_S).output == "Done."
     assert told(stage.heard(text)[2]) == ["2", "4", "6"] * 2
 
 
@@ -292,7 +293,7 @@ def test_a_long_result_is_shortened_and_read_on_page_by_page(stage, workshop):
     whole = numbered_lines(20_000)
     text = stage.cast([use(("report", {"size_bytes": 20_000})), *[page_through] * 5])
     handle = workshop.enqueue(text)
-    assert handle.result(60).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     short, *pages = told(stage.heard(text)[-1])
     assert len(short) < 1_000
     head, _, tail = re.split(r"\n(\[\d+ of 20000 characters are left out here\..*\])\n", short)
@@ -314,7 +315,7 @@ def test_five_megabytes_cost_the_window_no_more_than_five_kilobytes(stage):
 
     text = stage.cast([use(("report", {"size_bytes": 5_000_000})), read_middle, "Done."])
     handle = CLAUDE.enqueue(text)
-    assert handle.result(20).output == "Done."
+    assert handle.result(PATIENCE_S).output == "Done."
     short, page = told(stage.heard(text)[2])
     assert len(short) < 1_000
     assert "of 5000000 characters" in short
@@ -331,7 +332,7 @@ def test_a_handle_that_does_not_exist_is_answered(stage):
             "Done.",
         ]
     )
-    assert CLAUDE.run(text, timeout_s=60).output == "Done."
+    assert CLAUDE.run(text, timeout_s=PATIENCE_S).output == "Done."
     _, unknown, invalid = told(stage.heard(text)[2])
     assert unknown.startswith("There is no result of that handle, or it is no longer kept")
     assert unknown.endswith("Call the tool again that returned it.")
@@ -355,9 +356,9 @@ def test_a_long_tool_sees_that_its_job_was_cancelled(stage, wait_for):
     """`cancelled()` becomes true while it works; the job ends cancelled, and the model is not asked again."""
     text = stage.cast([use(("long_haul", {})), "never"])
     handle = CLAUDE.enqueue(text)
-    wait_for(lambda: marks(f"haul-{handle.id}"), 30, "the tool to begin")
+    wait_for(lambda: marks(f"haul-{handle.id}"), "the tool to begin")
     assert handle.cancel()
-    result = handle.result(60)
+    result = handle.result(PATIENCE_S)
     assert (result.status, result.failure.kind) == (JobStatus.CANCELLED, "cancelled")
     assert marks(f"haul-{handle.id}") == ["begun", "told"]
     assert len(stage.heard(text)) == 1
@@ -370,9 +371,9 @@ def test_nothing_starts_after_a_cancel_during_the_model_call(stage):
     stage.model.use(Faults(slow=1.0, slow_ms=700))
     try:
         handle = CLAUDE.enqueue(text, session_id="cancelled-early")
-        stage.model.wait_until(lambda stats: stats.in_flight == 1)
+        stage.model.wait_until(lambda stats: stats.in_flight == 1, PATIENCE_S)
         assert handle.cancel()
-        result = handle.result(60)
+        result = handle.result(PATIENCE_S)
     finally:
         stage.model.use(Faults())
     assert result.status is JobStatus.CANCELLED
@@ -380,18 +381,18 @@ def test_nothing_starts_after_a_cancel_during_the_model_call(stage):
     assert [message.is_error for message in stage.results(handle)] == [True, True]
     assert all("ended around it (cancelled)" in message.content for message in stage.results(handle))
     assert len(stage.heard(text)) == 1
-    assert plain.run("go on", session_id="cancelled-early", timeout_s=60).output == "You said: go on"
+    assert plain.run("go on", session_id="cancelled-early", timeout_s=PATIENCE_S).output == "You said: go on"
 
 
 def test_a_job_that_waits_for_its_retry_is_cancelled_at_once(stage, wait_for):
     """Nobody waits a minute for the end of a job that nobody wants."""
     text = stage.cast([use(("unsteady", {"failures": 1})), "never"])
     handle = unhurried.enqueue(text)
-    job = wait_for(lambda: (job := stage.job(handle)).waiting and job, 30, "the call to be put back")
+    job = wait_for(lambda: (job := stage.job(handle)).waiting and job, "the call to be put back")
     assert job.waiting.reason == "connection: ConnectionError: the order system does not answer"
     assert 50_000 < job.waiting.until_ms - job.created_ms < 90_000
     assert handle.cancel()
-    assert handle.result(30).status is JobStatus.CANCELLED
+    assert handle.result(PATIENCE_S).status is JobStatus.CANCELLED
     assert len(marks(f"unsteady-{handle.id}")) == 1
 
 
@@ -403,7 +404,7 @@ def test_a_session_goes_on_with_an_agent_on_another_wire(stage):
     for number, wire in enumerate([*WIRES, *reversed(WIRES)], 1):
         text = stage.cast([use(("add", {"a": number, "b": 0}), ("nothing", {})), f"Answer {number}."])
         handle = workshops[wire].enqueue(text, session_id="all-wires")
-        assert handle.result(60).output == f"Answer {number}."
+        assert handle.result(PATIENCE_S).output == f"Answer {number}."
         last = stage.heard(text)[-1]
         assert [result.text for result in last.results("add")] == [str(n) for n in range(1, number + 1)]
         assert [turn.text for turn in last.turns if turn.role == "assistant" and turn.text] == [

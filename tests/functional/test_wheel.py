@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 
 OWN_PACKAGES = ("workers", "orchestration", "schemas")
@@ -48,7 +50,7 @@ def build(kind: str, source: Path, folder: Path) -> Path:
     """The distribution of a source folder, built without a network."""
     code = f"import hatchling.build as b, sys; print(b.build_{kind}({str(folder)!r}))"
     built = subprocess.run(
-        [sys.executable, "-c", code], cwd=source, check=True, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], cwd=source, check=True, capture_output=True, text=True, timeout=PATIENCE_S
     )
     return folder / built.stdout.split()[-1]
 
@@ -58,7 +60,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True, timeout=170)
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_S)
     return next(folder.glob("midwatch-*.whl"))
 
 
@@ -119,11 +121,17 @@ def test_it_runs_beside_packages_of_all_three_names(wheel: Path, project: Path, 
     dependencies = Path(pytest.__file__).parents[1]  # installed once, shared; the checkout's own link stays out
     (site / "dependencies.pth").write_text(f"import sys; sys.path.append({str(dependencies)!r})\n")
     python = environment / "bin" / "python"
-    ran = subprocess.run([python, "my_agents.py"], cwd=project, capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(
+        [python, "my_agents.py"], cwd=project, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith(f"completed It is here. {site}")
     helped = subprocess.run(
-        [python, "-m", "midwatch.workers.cli", "--help"], cwd=project, capture_output=True, text=True, timeout=60
+        [python, "-m", "midwatch.workers.cli", "--help"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert "Usage" in helped.stdout, helped.stderr
 
@@ -132,7 +140,12 @@ def test_it_runs_beside_packages_of_all_three_names(wheel: Path, project: Path, 
 def test_a_checkout_refuses_a_second_import_of_the_same_file(name: str) -> None:
     """From the root of the repository `import workers` would load every module a second time: refused, with the right name."""
     ran = subprocess.run(
-        [sys.executable, "-c", f"import {name}"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", f"import {name}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert ran.returncode != 0
     assert f"import `midwatch.{name}` instead" in ran.stderr

@@ -15,6 +15,7 @@ from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.demo.stage import Stage
 from midwatch.workers.providers import REGISTRY
 from midwatch.workers.settings import Settings
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```python([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -67,7 +68,12 @@ def quickstart(tmp_path, monkeypatch):
 def run(program: str, env: dict[str, str]) -> str:
     """Run a program in the working directory and return what it prints."""
     done = subprocess.run(
-        [sys.executable, program], env={**os.environ, **env}, capture_output=True, text=True, timeout=90, check=False
+        [sys.executable, program],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -79,6 +85,7 @@ def test_the_readmes_example_is_the_quickstart():
     assert code in (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8")
 
 
+@pytest.mark.process
 def test_the_readmes_example_runs_on_a_fleet(quickstart):
     """A worker and the example run in two processes. The model calls the tool, and the example prints the answer."""
     quickstart.start_worker("worker", "model,tools", "threads", 4)
@@ -92,12 +99,14 @@ def test_a_recipe_runs_as_it_stands(recipes, name):
     importlib.import_module(name)
 
 
+@pytest.mark.process
 def test_a_custom_provider_runs_a_job(recipes, monkeypatch):
     """`python keeper.py` registers a provider and runs a job with it. The job includes a failure and a retry."""
     monkeypatch.chdir(recipes)
     assert run("keeper.py", {}) == ""
 
 
+@pytest.mark.process
 def test_the_access_list_allows_a_fleet_and_refuses_the_rest(quickstart, connect_redis):
     """With the rules in docs/production.md a job runs and Valkey logs no refusal. CONFIG and FLUSHALL are refused."""
     page = (ROOT / "docs" / "production.md").read_text(encoding="utf-8")
@@ -112,7 +121,7 @@ def test_the_access_list_allows_a_fleet_and_refuses_the_rest(quickstart, connect
 
     client = make_client(Settings(redis_url=urls["producer"]))
     handle = client.enqueue("tide-clerk", "When can I leave?", session_id="sailor-1")
-    assert handle.result(30).status == "completed"
+    assert handle.result(PATIENCE_S).status == "completed"
     assert len(list(handle.events())) == 3
     assert client.sessions.messages("sailor-1")
     assert client.dead_letters.list() == []

@@ -26,11 +26,14 @@ IDS = re.compile(
 class Chaos:
     """A context manager: every trouble that was added runs on a thread of its own until the block ends."""
 
-    def __init__(self, stage: Stage, seed: int) -> None:
+    def __init__(self, stage: Stage, seed: int, kills: int = 0) -> None:
+        """`kills`: so many workers are killed, and then nothing more is killed or frozen; 0 is no limit."""
         self.stage = stage
+        self.kills = kills
         self.rng = random.Random(seed)
         self.log: list[str] = []
         self._over = threading.Event()
+        self._out = threading.Event()
         self._troubles: list[threading.Thread] = []
 
     def __enter__(self) -> Chaos:
@@ -43,7 +46,7 @@ class Chaos:
 
     def _every(self, period_s: float, strike: Callable[[], None]) -> Chaos:
         def work() -> None:
-            while not self._over.wait(period_s):
+            while not self._over.wait(period_s) and not self._out.is_set():
                 strike()
 
         self._troubles.append(threading.Thread(target=work, daemon=True))
@@ -59,6 +62,8 @@ class Chaos:
             with suppress(ProcessLookupError):
                 os.killpg(worker.pid, signal.SIGKILL)
                 self.log.append(f"killed {worker.name}")
+            if sum(line.startswith("killed worker") for line in self.log) == self.kills:
+                self._out.set()
 
         return self._every(every_s, strike)
 

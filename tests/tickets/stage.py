@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.local.fleet import Fleet, wait_ready, worker_argv
 from midwatch.workers.local.process import Member
 from midwatch.workers.settings import Settings
+from tests.patience import PATIENCE_S, wait_for
 from tests.tickets.ledger import Ledger
 from tests.tickets.record import Ticket, as_record, expected, tickets
 
@@ -108,7 +108,7 @@ class Stage:
                 self.fleet.start(name, worker_argv(queues, pool, concurrency, name), {**self.env, **(env or {})})
             )
         for worker in self.workers:
-            wait_ready(worker, "ready", timeout_s=60)
+            wait_ready(worker, "ready", timeout_s=PATIENCE_S)
 
     def play(self, chosen: Sequence[Ticket], wires: Sequence[str] = WIRES) -> None:
         """Enqueue every user turn of every ticket at once: a session runs its jobs in order."""
@@ -130,22 +130,22 @@ class Stage:
         endings = sum(counters.get(f"jobs.{status.value}", 0) for status in JobStatus if status.ended)
         return endings - counters.get("letters.replayed", 0)
 
-    def wait(self, timeout_s: float, *, replaying: bool = False, or_letter: bool = False) -> None:
-        """Until every job has ended. What has not by then is found by `check`.
+    def wait(self, *, replaying: bool = False, or_letter: bool = False) -> None:
+        """Wait until every job has ended.
 
         `or_letter`: or until there is a dead letter, which its session waits for.
 
         `replaying` does what an operator does: a step that was killed three times, as may happen where workers are
         killed at random, is a dead letter that its session waits for; it is replayed, and goes on where it stopped.
         """
-        give_up = time.monotonic() + timeout_s
         wanted = sum(len(handles) for handles in self._handles.values())
-        while time.monotonic() < give_up and self.ended() < wanted:
+
+        def have_ended() -> bool:
             if replaying:
                 self.replay_killed()
-            if or_letter and self.client().dead_letters.list():
-                return
-            time.sleep(0.2)
+            return self.ended() >= wanted or (or_letter and bool(self.client().dead_letters.list()))
+
+        wait_for(have_ended, f"{wanted} jobs to end", every_s=0.2)
 
     def replay_killed(self) -> None:
         """Replay every letter of a step whose workers were killed. A server that is away is asked again later."""
@@ -172,16 +172,15 @@ class Stage:
         running = self.client().jobs.list(limit=1_000, status="running")
         return bool(running)
 
-    def await_new_claim(self, held: dict[str, bytes], timeout_s: float = 60.0) -> None:
-        """Until somebody else holds (or has finished) a call that was held; see `under_way`."""
+    def await_new_claim(self, held: dict[str, bytes]) -> None:
+        """Wait until another worker holds (or has finished) a call that was held; see `under_way`."""
         fences = {step: row.split(b"|")[1] for step, row in held.items()}
-        give_up = time.monotonic() + timeout_s
-        while time.monotonic() < give_up:
+
+        def taken_over() -> bool:
             now = {step: row.split(b"|")[1] for step, row in self.under_way(StepKind.TOOL).items()}
-            if any(now.get(step) != fence for step, fence in fences.items()):
-                return
-            time.sleep(0.05)
-        raise AssertionError("nobody took the frozen worker's step over")
+            return any(now.get(step) != fence for step, fence in fences.items())
+
+        wait_for(taken_over, "the frozen worker's step to be taken over", every_s=0.05)
 
     def check(self) -> Report:
         """Compare with the record: jobs, effects, transcripts."""

@@ -90,6 +90,7 @@ def test_no_folder_of_tests_shadows_a_layer():
         ("import midwatch.workers.celery_app.app", {"anthropic", "openai", "flower"}),
     ],
 )
+@pytest.mark.process
 def test_an_import_loads_no_more_than_it_needs(statement, forbidden):
     """A producer's process stays small: no broker, no SDK, unless something of them is used."""
     show = "import sys; print(*{name.partition('.')[0] for name in sys.modules})"

@@ -103,6 +103,7 @@ def test_an_error_message_cant_steer_the_terminal(capsys):
     assert capsys.readouterr().err == "midwatch: no \\x1b[2J\n"
 
 
+@pytest.mark.process
 def test_a_closed_pipe_gives_no_traceback():
     """`midwatch jobs list | head` ends quietly. The test needs a second process, because it closes a pipe."""
     code = (

@@ -50,12 +50,14 @@ def check_midwatch(arguments: list[str]) -> None:
     command.make_context(arguments[0], list(arguments[1:]))
 
 
+@pytest.mark.process
 def test_compose_file_satisfies_the_specification():
     """The file is valid by the schema that Compose publishes."""
     done = run(tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "compose/compose.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.process
 def test_yaml_is_tidy():
     """There are no duplicate keys, no tabs and no lines over 130 characters."""
     done = run(tool("yamllint"), "--strict", "-d", YAMLLINT, "compose")
@@ -122,6 +124,7 @@ def test_the_server_is_new_enough():
     assert tuple(map(int, version.split("."))) >= VALKEY_FROM
 
 
+@pytest.mark.process
 def test_the_real_server_accepts_the_configuration(tmp_path):
     """With this file Valkey keeps an append-only file and evicts nothing, so `doctor` has no complaint."""
     with socket.socket() as probe:
@@ -173,6 +176,7 @@ def test_the_image_is_built_in_stages_and_runs_without_root():
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
+@pytest.mark.process
 def test_systemd_accepts_the_unit(tmp_path):
     """`systemd-analyze verify` finds no fault. The test replaces the installed program by one that exists."""
     unit = (COMPOSE / "systemd" / "midwatch-worker@.service").read_text()

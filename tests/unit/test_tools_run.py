@@ -288,6 +288,7 @@ def test_an_argument_that_no_longer_converts_is_a_format_error() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.process
 def test_threads_and_loop_work_in_a_forked_child() -> None:
     """Prefork workers inherit the objects but not their threads, so they start new threads."""
 

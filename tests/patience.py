@@ -1,0 +1,25 @@
+"""How long a test waits for a signal. A wait ends when the signal comes; its bound only ends a test that hangs.
+
+The bound is the same everywhere, and far above what a machine loaded tenfold needs, so that no result depends on speed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PATIENCE_S = 300.0
+"""Below pytest's own timeout, so that a hung wait fails with its reason."""
+
+
+def wait_for(predicate: Callable[[], T], what: str, every_s: float = 0.01) -> T:
+    """Call the predicate until its answer is true, and return that; fail with `what` when none comes."""
+    give_up_s = time.monotonic() + PATIENCE_S
+    while not (answer := predicate()):
+        if time.monotonic() > give_up_s:
+            raise AssertionError(f"waited {PATIENCE_S:g} s for {what}; the last answer was {answer!r}")
+        time.sleep(every_s)
+    return answer

@@ -1,6 +1,6 @@
-"""Midwatch: LLM agents on a fleet of Celery workers. Import what you use from here.
+"""Midwatch runs LLM agents on a fleet of Celery workers. Import the public names from here.
 
-The names are loaded when they are first used: a producer's process loads no Celery, and no provider's SDK.
+A name is loaded at its first use, so a producer's process loads neither Celery nor a provider's SDK.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from midwatch.schemas.job import JobResult
     from midwatch.schemas.policy import ContextBudget, Escalation, GoalContract, ModelPolicy, RetryConfig, RunLimits
 
-_HOMES = {
+_MODULES = {
     "Agent": "orchestration.agents.agent",
     "Client": "orchestration.client.client",
     "ContextBudget": "schemas.policy",
@@ -56,9 +56,9 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Load a public name at its first use."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(__all__)}")
-    found: object = getattr(import_module(f"midwatch.{_HOMES[name]}"), name)
+    found: object = getattr(import_module(f"midwatch.{_MODULES[name]}"), name)
     globals()[name] = found
     return found
 

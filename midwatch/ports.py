@@ -1,4 +1,4 @@
-"""The seams: what you implement to extend Midwatch, and what passes through the gate."""
+"""The protocols that you can implement to extend Midwatch, and the values that a gate gets."""
 
 from midwatch.orchestration.ports import Clock, Dispatcher, Gate, Model, Store
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement

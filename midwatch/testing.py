@@ -1,4 +1,4 @@
-"""Run an agent in a plain test: no server, no network, no waiting."""
+"""Run an agent in a plain test, without a server, a network or waiting."""
 
 from midwatch.orchestration.testing.inline_fleet import InlineFleet
 from midwatch.orchestration.testing.manual_clock import ManualClock

@@ -1,4 +1,4 @@
-"""Validators for tools and answers."""
+"""Validators for the arguments of tools and for final answers."""
 
 from midwatch.orchestration.validation.arguments import InvalidArguments
 from midwatch.orchestration.validation.problems import Problem

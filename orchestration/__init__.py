@@ -1,4 +1,4 @@
-"""The policies: what a step does, what a reply means, what is tried again. Knows neither Celery nor a provider's SDK."""
+"""The decisions: what a step does, what a reply means, whether to retry. It imports neither Celery nor a provider's SDK."""
 
 if __name__ != "midwatch.orchestration":
     raise ImportError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from midwatch import Agent, ContextBudget, RetryConfig, tool
 from midwatch.workers.simulator import Faults, ModelServer, ScriptBrain, Use
-from midwatch.workers.simulator.faults import Fault
+from midwatch.workers.simulator.faults.faults import Fault
 
 
 @tool(idempotent=True)

@@ -17,7 +17,7 @@ from midwatch.schemas.job import JobStatus
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.local.process import Member
 from midwatch.workers.simulator import Conversation, Faults, ModelServer, Say, Use
-from midwatch.workers.simulator.metering import Meter, spoken
+from midwatch.workers.simulator.metering import Meter, count_output_tokens
 from tests.faults.budget_agents import LOOKS, MAX_INPUT_TOKENS, MAX_OUTPUT_TOKENS, MODEL, SCOUTS
 from tests.faults.crew import Crew, children, ready
 from tests.patience import PATIENCE_S, wait_for
@@ -41,7 +41,7 @@ class Truth:
         with self._lock:
             self.calls += 1
             self.read += self._meter.count(conversation)
-            self.written += spoken(answer.text, made)
+            self.written += count_output_tokens(answer.text, made)
         return answer
 
     def _answer(self, conversation: Conversation) -> Say | Use:

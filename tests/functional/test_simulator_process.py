@@ -22,8 +22,8 @@ from jsonschema import Draft202012Validator
 
 from midwatch.orchestration.errors import ConfigError
 from midwatch.workers.simulator import Conversation, Entry, Faults, ModelServer, Say
-from midwatch.workers.simulator.brains.example import example
-from midwatch.workers.simulator.serve import Options, choose, serve
+from midwatch.workers.simulator.brains.example_values import make_example
+from midwatch.workers.simulator.server_process import Options, choose_brain, serve
 from tests.patience import PATIENCE_S
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -98,7 +98,7 @@ def test_wrong_options_are_told_on_stderr() -> None:
     assert ended.returncode == 2
     assert ended.stderr.startswith("chaos: rate_limit: ")
     with pytest.raises(ConfigError, match="got script and rules"):
-        choose(Options(script=Path("a"), rules="b:c"))
+        choose_brain(Options(script=Path("a"), rules="b:c"))
     with pytest.raises(ConfigError, match="latency-ms: expected a number like 300 or a range like 200-800, got 'fast'"):
         serve(Options(latency_ms="fast"))
 
@@ -244,7 +244,7 @@ def real_tools() -> list[tuple[str, dict[str, Any]]]:
 
 def test_made_up_arguments_are_valid_for_real_tools() -> None:
     """Of the tool schemas of two benchmarks and ten MCP servers, every one gets arguments that satisfy it."""
-    refused = [name for name, schema in real_tools() if not Draft202012Validator(schema).is_valid(example(schema))]
+    refused = [name for name, schema in real_tools() if not Draft202012Validator(schema).is_valid(make_example(schema))]
     assert refused == []
 
 

@@ -20,7 +20,7 @@ from midwatch.workers.demo.desk.agents import TOOLS, Resolution
 from midwatch.workers.demo.desk.brain import solve
 from midwatch.workers.demo.desk.case import MAX_CALLS
 from midwatch.workers.demo.desk.tickets import CheckReport, Ticket, check, make_tickets, open_desk
-from midwatch.workers.simulator.brains.brain import Answer, Call, Conversation, Say, Turn
+from midwatch.workers.simulator.brains.brain import Answer, Conversation, ConversationTurn, Say, SimulatedCall
 
 SEED = 23
 TOOLBOX = Toolbox(TOOLS)
@@ -37,7 +37,7 @@ class Office:
     def __init__(self, path: Path, tickets: list[Ticket]) -> None:
         self.tickets = tickets
         self.desk = open_desk(path, tickets, SEED)
-        self.talks: dict[str, list[Turn]] = {}
+        self.talks: dict[str, list[ConversationTurn]] = {}
         self.results: dict[str, JobResult | None] = {}
 
     def work(self, spoil: Spoil = keep_arguments) -> CheckReport:
@@ -49,14 +49,14 @@ class Office:
         return check(self.desk, self.tickets, self.results)
 
     def talk(self, ticket: Ticket, spoil: Spoil) -> str:
-        turns = self.talks[ticket.id] = [Turn("user", ticket.input)]
+        turns = self.talks[ticket.id] = [ConversationTurn("user", ticket.input)]
         for number in range(1, 60):
             answer = ask(turns)
             if isinstance(answer, Say):
                 return answer.text
             written = [(tool, spoil(number, tool, dict(as_object(arguments)))) for tool, arguments in answer.calls]
-            calls = tuple(Call("same id", tool, json.dumps(arguments)) for tool, arguments in written)
-            turns.append(Turn("assistant", answer.text, calls))
+            calls = tuple(SimulatedCall("same id", tool, json.dumps(arguments)) for tool, arguments in written)
+            turns.append(ConversationTurn("assistant", answer.text, calls))
             turns += [result(ticket.id, f"{number}.{place}", call) for place, call in enumerate(calls)]
         raise AssertionError(f"{ticket.id}: no end after 60 turns")
 
@@ -64,7 +64,7 @@ class Office:
         return 1 + sum(turn.role == "assistant" for turn in self.talks[ticket.id])
 
 
-def ask(turns: list[Turn]) -> Answer:
+def ask(turns: list[ConversationTurn]) -> Answer:
     conversation = Conversation("openai-chat", "desk", "", tuple(turns))
     answer = solve(conversation)
     assert answer == solve(conversation), "the same conversation got two answers"
@@ -76,10 +76,10 @@ def as_object(arguments: Mapping[str, object] | str) -> Mapping[str, object]:
     return arguments
 
 
-def result(job: str, step: str, call: Call) -> Turn:
+def result(job: str, step: str, call: SimulatedCall) -> ConversationTurn:
     checked = TOOLBOX.check(ToolCall(id=call.id, name=call.name, raw_arguments=call.arguments))
     if isinstance(checked, RefusedCall):
-        return Turn("tool", checked.message, call=call, is_error=True)
+        return ConversationTurn("tool", checked.message, call=call, is_error=True)
     context = ToolContext(
         job_id=job,
         step_id=step,
@@ -92,11 +92,11 @@ def result(job: str, step: str, call: Call) -> Turn:
         keep=lambda name, body: name,
     )
     try:
-        return Turn("tool", run_tool(checked.tool, checked.arguments, context).content, call=call)
+        return ConversationTurn("tool", run_tool(checked.tool, checked.arguments, context).content, call=call)
     except ToolError as error:
-        return Turn("tool", f"Error: {error}", call=call, is_error=True)
+        return ConversationTurn("tool", f"Error: {error}", call=call, is_error=True)
     except ToolFailed as error:
-        return Turn("tool", f"Error: {error.failure.detail}", call=call, is_error=True)
+        return ConversationTurn("tool", f"Error: {error.failure.detail}", call=call, is_error=True)
 
 
 @pytest.fixture
@@ -137,13 +137,13 @@ def test_a_refused_call_is_made_again_at_once(office: Office) -> None:
         assert all(call and call.name in [again.name for again in after(calls, call)] for call in failed)
 
 
-def after(turns: list[tuple[Call, ...]], call: Call) -> tuple[Call, ...]:
+def after(turns: list[tuple[SimulatedCall, ...]], call: SimulatedCall) -> tuple[SimulatedCall, ...]:
     """Return the calls of the turn after the turn with this call."""
     number = next(number for number, calls in enumerate(turns) if any(one is call for one in calls))
     return turns[number + 1]
 
 
-def tools(talk: list[Turn]) -> list[str]:
+def tools(talk: list[ConversationTurn]) -> list[str]:
     return [call.name for turn in talk for call in turn.calls]
 
 
@@ -179,8 +179,12 @@ def test_a_ticket_that_cant_be_solved_goes_to_the_lead(office: Office) -> None:
 def test_a_compacted_result_is_read_again(office: Office) -> None:
     """If compaction replaced a result by a stub, the brain makes the call again."""
     ticket = office.tickets[0]
-    call = Call("id", "get_ticket", json.dumps({"ticket": ticket.id}))
-    turns = [Turn("user", ticket.input), Turn("assistant", calls=(call,)), Turn("tool", "[result dropped]", call=call)]
+    call = SimulatedCall("id", "get_ticket", json.dumps({"ticket": ticket.id}))
+    turns = [
+        ConversationTurn("user", ticket.input),
+        ConversationTurn("assistant", calls=(call,)),
+        ConversationTurn("tool", "[result dropped]", call=call),
+    ]
     answer = ask(turns)
     assert not isinstance(answer, Say)
     assert answer == ask(turns[:1])
@@ -195,6 +199,6 @@ def test_a_missing_ticket_is_read_only_once(office: Office) -> None:
 
 def test_a_message_without_a_ticket_gets_a_question() -> None:
     """The brain asks which ticket is meant."""
-    answer = ask([Turn("user", "Hello?")])
+    answer = ask([ConversationTurn("user", "Hello?")])
     assert isinstance(answer, Say)
     assert "Which ticket?" in answer.text

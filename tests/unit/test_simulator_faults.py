@@ -11,10 +11,10 @@ from jsonschema import Draft202012Validator
 
 from midwatch.orchestration.errors import ConfigError
 from midwatch.schemas.model import Stop, Usage
-from midwatch.workers.simulator.brains.brain import SPOILED_ID, Call, Conversation, ToolOffer, Turn
-from midwatch.workers.simulator.faults import ALTERING, MISREPORTING, REFUSING, SPOILING, Fault, Faults, chance
-from midwatch.workers.simulator.ratelimit import Bucket, RateLimit
-from midwatch.workers.simulator.spoil import spoil
+from midwatch.workers.simulator.brains.brain import SPOILED_ID, Conversation, ConversationTurn, SimulatedCall, ToolOffer
+from midwatch.workers.simulator.faults.faults import ALTERING, MISREPORTING, REFUSING, SPOILING, Fault, Faults, chance
+from midwatch.workers.simulator.faults.spoiled_replies import spoil
+from midwatch.workers.simulator.rate_limit import Bucket, RateLimit
 from midwatch.workers.simulator.vendor_formats.vendor_format import RefusalKind, Reply
 
 SCHEMA: dict[str, Any] = {
@@ -25,7 +25,7 @@ SCHEMA: dict[str, Any] = {
 
 
 def test_every_fault_is_a_field_and_every_refusal_has_words() -> None:
-    """A fault that is added is at once a probability, and a refusing one is known to every wire."""
+    """A fault that is added is at once a probability, and a refusing one is known to every format_name."""
     assert set(Fault) <= set(Faults.model_fields)
     assert {RefusalKind(fault) for fault in REFUSING} < set(RefusalKind)
     assert SPOILING < ALTERING
@@ -49,24 +49,24 @@ def test_a_chaos_string_sets_probabilities_settings_and_scripts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("rate_limit=0.1", "did you mean 'rate_limited'"),
         ("rate_limited=2", "less than or equal to 1"),
         ("rate_limited=often", "rate_limited: .*number"),
         ("rate_limited", "expected name=value, fault@3 or fault@turn2, got 'rate_limited'"),
         ("reste@3", r"at_request\.3: .*'reset'"),
-        ("rate_limited=0.6,overloaded=0.6", "must not exceed 1 together, got 1.2"),
+        ("rate_limited=0.6,overloaded=0.6", "must not exceed 1, got 1.2"),
         ('{"drip_ms": 0}', "drip_ms: .*greater"),
-        ("outage=overloaded", "outage and outage_s belong together"),
-        ("outage_s=60", "outage and outage_s belong together"),
+        ("outage=overloaded", "set both outage"),
+        ("outage_s=60", "set both outage"),
         ("outage=slow,outage_s=60", "outage: expected one of auth_error, .*, got slow"),
         ("{", "chaos: "),
     ],
 )
-def test_a_wrong_chaos_string_says_what_is_wrong(text: str, told: str) -> None:
+def test_a_wrong_chaos_string_says_what_is_wrong(text: str, message: str) -> None:
     """Every mistake is a ConfigError that names the place and, where there is one, the word that was meant."""
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         Faults.parse(text)
 
 
@@ -81,7 +81,7 @@ def test_chance_is_a_function_of_its_words() -> None:
 def test_faults_happen_as_often_as_asked() -> None:
     """Over many turns, the share of each fault is its probability."""
     faults = Faults(rate_limited=0.1, hang=0.05, unknown_tool=0.2, seed=3)
-    drawn = [faults.drawn("conversation", turn, 1, 0) for turn in range(1, 4_001)]
+    drawn = [faults.draw("conversation", turn, 1, 0) for turn in range(1, 4_001)]
     assert set(drawn) == {None, Fault.RATE_LIMITED, Fault.HANG, Fault.UNKNOWN_TOOL}
     assert abs(drawn.count(Fault.RATE_LIMITED) / 4_000 - 0.1) < 0.02
     assert abs(drawn.count(Fault.UNKNOWN_TOOL) / 4_000 - 0.2) < 0.02
@@ -90,39 +90,41 @@ def test_faults_happen_as_often_as_asked() -> None:
 def test_once_bounds_the_faults_of_a_turn() -> None:
     """After `max_faults_per_turn` faults chance leaves the turn alone, unless `once` is off."""
     faults = Faults(reset=1.0, max_faults_per_turn=2)
-    assert [faults.drawn("c", 1, attempt, attempt - 1) for attempt in (1, 2, 3)] == [Fault.RESET, Fault.RESET, None]
-    assert faults.model_copy(update={"once": False}).drawn("c", 1, 9, 8) is Fault.RESET
+    assert [faults.draw("c", 1, attempt, attempt - 1) for attempt in (1, 2, 3)] == [Fault.RESET, Fault.RESET, None]
+    assert faults.model_copy(update={"once": False}).draw("c", 1, 9, 8) is Fault.RESET
 
 
 def test_scripted_faults_go_by_request_then_by_turn() -> None:
     """A request's own fault wins over that of its turn; beyond its list a turn has none."""
     faults = Faults.parse("reset@5,hang@turn2,html@turn2")
-    assert faults.scripted(request=5, turn=2, attempt=1) is Fault.RESET
-    assert faults.scripted(request=1, turn=2, attempt=1) is Fault.HANG
-    assert faults.scripted(request=1, turn=2, attempt=2) is Fault.HTML
-    assert faults.scripted(request=1, turn=2, attempt=3) is None
-    assert faults.scripted(request=1, turn=1, attempt=1) is None
+    assert faults.find_scripted(request=5, turn=2, attempt=1) is Fault.RESET
+    assert faults.find_scripted(request=1, turn=2, attempt=1) is Fault.HANG
+    assert faults.find_scripted(request=1, turn=2, attempt=2) is Fault.HTML
+    assert faults.find_scripted(request=1, turn=2, attempt=3) is None
+    assert faults.find_scripted(request=1, turn=1, attempt=1) is None
 
 
-def reply_with(*calls: Call) -> Reply:
+def reply_with(*calls: SimulatedCall) -> Reply:
     """A reply that makes these calls."""
     return Reply("seed", "model", "", calls, Stop.TOOLS, Usage())
 
 
-def conversation(wire: str = "openai-chat", schema: dict[str, Any] = SCHEMA) -> Conversation:
+def conversation(format_name: str = "openai-chat", schema: dict[str, Any] = SCHEMA) -> Conversation:
     """One user turn, one tool."""
-    return Conversation(wire, "model", "", (Turn("user", "hi"),), (ToolOffer("weather", "", schema),))
+    return Conversation(
+        format_name, "model", "", (ConversationTurn("user", "hi"),), (ToolOffer("weather", "", schema),)
+    )
 
 
-WEATHER = Call("call_1", "weather", '{"city":"Rome","unit":"C","days":2}')
+WEATHER = SimulatedCall("call_1", "weather", '{"city":"Rome","unit":"C","days":2}')
 
 
-@pytest.mark.parametrize("wire", ["openai-chat", "anthropic-messages"])
+@pytest.mark.parametrize("format_name", ["openai-chat", "anthropic-messages"])
 @pytest.mark.parametrize("seed", range(20))
-def test_damage_is_always_detectable(wire: str, seed: int) -> None:
+def test_damage_is_always_detectable(format_name: str, seed: int) -> None:
     """Whatever the seed, malformed and invalid arguments are refused by a parser or by the schema."""
     for fault in (Fault.MALFORMED_ARGUMENTS, Fault.INVALID_ARGUMENTS):
-        spoiled = spoil(fault, reply_with(WEATHER), conversation(wire), seed)
+        spoiled = spoil(fault, reply_with(WEATHER), conversation(format_name), seed)
         assert spoiled is not None
         (call,) = spoiled.calls
         assert call.id.endswith(SPOILED_ID)
@@ -130,7 +132,7 @@ def test_damage_is_always_detectable(wire: str, seed: int) -> None:
             arguments = json.loads(call.arguments)
         except ValueError:
             assert fault is Fault.MALFORMED_ARGUMENTS
-            assert wire == "openai-chat"
+            assert format_name == "openai-chat"
         else:
             assert not Draft202012Validator(SCHEMA).is_valid(arguments)
 
@@ -154,18 +156,21 @@ def test_a_reply_that_was_cut_off_used_all_its_tokens() -> None:
 
 def test_a_repeated_id_is_that_of_an_earlier_call() -> None:
     """With a history, the new call takes the id of a call that is already answered."""
-    asked = Turn("assistant", "", (Call("call_old", "weather", "{}"),))
+    asked = ConversationTurn("assistant", "", (SimulatedCall("call_old", "weather", "{}"),))
     earlier = Conversation(
-        "openai-chat", "model", "", (Turn("user", "hi"), asked, Turn("tool", "", call=asked.calls[0]))
+        "openai-chat",
+        "model",
+        "",
+        (ConversationTurn("user", "hi"), asked, ConversationTurn("tool", "", call=asked.calls[0])),
     )
     spoiled = spoil(Fault.REPEATED_ID, reply_with(WEATHER), earlier, 1)
     assert spoiled is not None
-    assert spoiled.calls[0] == Call("call_old", "weather", WEATHER.arguments)
+    assert spoiled.calls[0] == SimulatedCall("call_old", "weather", WEATHER.arguments)
 
 
 def test_the_bucket_says_when_there_is_room() -> None:
     """A full bucket gives its capacity at once; then the wait is the time until one request has dripped in."""
-    bucket = Bucket.full(per_minute=60, capacity=2, now_s=0.0)
+    bucket = Bucket.make_full(per_minute=60, capacity=2, now_s=0.0)
     assert [bucket.withdraw(0.0), bucket.withdraw(0.0)] == [0.0, 0.0]
     assert bucket.withdraw(0.25) == pytest.approx(0.75)
     assert bucket.withdraw(1.0) == 0.0
@@ -177,7 +182,7 @@ def test_the_bucket_says_when_there_is_room() -> None:
 
 def test_a_bucket_of_tokens_is_taken_from_in_bulk() -> None:
     """What is more than the bucket holds needs it full and leaves a debt; more than a minute's limit never fits."""
-    bucket = Bucket.full(per_minute=6_000, capacity=1_000, now_s=0.0)
+    bucket = Bucket.make_full(per_minute=6_000, capacity=1_000, now_s=0.0)
     assert bucket.withdraw(0.0, 3_000) == 0.0
     assert bucket.state("tokens").remaining == 0
     assert bucket.withdraw(0.0, 500) == pytest.approx(25.0)
@@ -195,7 +200,7 @@ def test_a_request_is_let_in_by_all_limits_or_charged_by_none() -> None:
     assert both.admit(0.0, fresh=100) is None
     short = both.admit(0.0, fresh=100)
     assert short is not None
-    assert (short.of, short.limit, short.needed, short.wait_s) == ("input-tokens", 6_000, 100, pytest.approx(1.0))
+    assert (short.unit, short.limit, short.needed, short.wait_s) == ("input-tokens", 6_000, 100, pytest.approx(1.0))
     assert {of: state.remaining for of, state in both.states().items()} == {"requests": 1, "input-tokens": 0}
     assert both.admit(1.0, fresh=100) is None
 
@@ -204,10 +209,10 @@ def test_output_tokens_are_charged_when_they_are_written() -> None:
     """As at Anthropic: any rest lets a request in, and a long answer leaves a debt that the next one waits for."""
     written = limit(output_tokens_per_minute=600, burst_s=1)
     assert written.admit(0.0, at_most=8_000) is None
-    written.wrote(110)
+    written.charge_output(110)
     short = written.admit(0.0)
     assert short is not None
-    assert (short.of, short.wait_s) == ("output-tokens", pytest.approx(10.1))
+    assert (short.unit, short.wait_s) == ("output-tokens", pytest.approx(10.1))
     assert written.admit(10.2) is None
 
 
@@ -220,7 +225,7 @@ def test_one_axis_of_tokens_counts_what_is_more() -> None:
     assert (short.used, short.needed, short.wait_s) == (600, 500, pytest.approx(6.0))
     never = axis.admit(60.0, at_most=1_001)
     assert never is not None
-    assert never.refusal("m").retry_after_s is None
+    assert never.to_refusal("m").retry_after_s is None
 
 
 def test_refused_requests_may_count() -> None:

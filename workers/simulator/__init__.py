@@ -1,4 +1,4 @@
-"""A model server on loopback that speaks what the vendors' SDKs speak, with faults on demand.
+"""A model server on loopback that the vendors' SDKs can call, with faults on demand.
 
 from midwatch.workers.simulator import Faults, ModelServer, Say, ScriptBrain, Use
 
@@ -13,26 +13,26 @@ from __future__ import annotations
 from midwatch.workers.simulator.brains.brain import (
     Answer,
     Brain,
-    Call,
     Conversation,
+    ConversationTurn,
     Say,
+    SimulatedCall,
     ToolOffer,
-    Turn,
     UnexpectedCall,
     Use,
 )
 from midwatch.workers.simulator.brains.rules import RuleBrain
 from midwatch.workers.simulator.brains.script import ScriptBrain
 from midwatch.workers.simulator.brains.transcript import TranscriptBrain
-from midwatch.workers.simulator.faults import Fault, Faults
+from midwatch.workers.simulator.faults.faults import Fault, Faults
 from midwatch.workers.simulator.journal import Entry, Stats
 from midwatch.workers.simulator.server import ModelServer
 
 __all__ = [
     "Answer",
     "Brain",
-    "Call",
     "Conversation",
+    "ConversationTurn",
     "Entry",
     "Fault",
     "Faults",
@@ -40,10 +40,10 @@ __all__ = [
     "RuleBrain",
     "Say",
     "ScriptBrain",
+    "SimulatedCall",
     "Stats",
     "ToolOffer",
     "TranscriptBrain",
-    "Turn",
     "UnexpectedCall",
     "Use",
 ]

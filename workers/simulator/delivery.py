@@ -1,4 +1,4 @@
-"""How an answer travels: whole, byte by byte, in part, or not at all."""
+"""Sends an answer: completely, byte by byte, in part, or not at all."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import cast
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 
-from midwatch.workers.simulator.faults import Fault, Faults
+from midwatch.workers.simulator.faults.faults import Fault, Faults
 
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """Status, headers and body."""
+    """The status, headers and body of an HTTP response."""
 
     status: int
     headers: dict[str, str]
@@ -32,45 +32,46 @@ WEB_PAGE = HttpAnswer(
     b"<!doctype html><html><head><title>Just a moment...</title></head><body>Checking your connection.</body></html>",
     "text/html; charset=utf-8",
 )
-"""What a proxy or a captive portal puts in the place of an answer."""
+"""A web page, as a proxy or a captive portal sends instead of the answer."""
 
 
-Note = Callable[[int], None]
-"""Told the status (0: none) just before the client can know it: whoever has an answer finds it in the journal."""
+RecordStatus = Callable[[int], None]
+"""Records the status (0: nothing was sent) before the client receives the answer. So a client that has its answer also
+finds it in the journal."""
 
 
 async def deliver(
-    request: HTTPServerRequest, answer: HttpAnswer, fault: Fault | None, faults: Faults, note: Note
+    request: HTTPServerRequest, answer: HttpAnswer, fault: Fault | None, faults: Faults, record_status: RecordStatus
 ) -> None:
-    """Send the answer in the manner of the fault."""
+    """Send the answer in the way that the fault demands."""
     connection = cast(HTTP1Connection, request.connection)
     if fault is Fault.HANG:
         await asyncio.sleep(faults.hang_s)
-        note(0)
+        record_status(0)
         connection.close()
     elif fault is Fault.RESET:
-        note(0)
+        record_status(0)
         _reset(connection)
     elif fault is Fault.DRIP:
-        await _begin(connection, answer, b"")
+        await _send_start(connection, answer, b"")
         for byte in answer.body[:-1]:
             await connection.write(bytes((byte,)))
             await asyncio.sleep(faults.drip_ms / 1000)
-        note(answer.status)
+        record_status(answer.status)
         await connection.write(answer.body[-1:])
         connection.finish()
     elif fault is Fault.TRUNCATED:
-        note(answer.status)
-        await _begin(connection, answer, answer.body[: len(answer.body) // 2])
+        record_status(answer.status)
+        await _send_start(connection, answer, answer.body[: len(answer.body) // 2])
         connection.close()
     else:
-        note(answer.status)
-        # Not awaited: the kernel takes an answer at once, and a client that is gone is noticed by the close callback.
-        _begin(connection, answer, answer.body)
+        record_status(answer.status)
+        # Not awaited: the kernel buffers the answer, and the close callback handles a client that is gone.
+        _send_start(connection, answer, answer.body)
         connection.finish()
 
 
-def _begin(connection: HTTP1Connection, answer: HttpAnswer, chunk: bytes) -> asyncio.Future[None]:
+def _send_start(connection: HTTP1Connection, answer: HttpAnswer, chunk: bytes) -> asyncio.Future[None]:
     """Send status, headers and the first bytes of the body."""
     headers = HTTPHeaders(answer.headers)
     headers["Content-Type"] = answer.content_type
@@ -80,6 +81,6 @@ def _begin(connection: HTTP1Connection, answer: HttpAnswer, chunk: bytes) -> asy
 
 
 def _reset(connection: HTTP1Connection) -> None:
-    """Close so that the client's kernel reports a reset: linger for no time at all."""
+    """Close the connection so that the client gets a reset: SO_LINGER with a time of zero does that."""
     connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()

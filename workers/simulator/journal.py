@@ -1,4 +1,7 @@
-"""What the server did: one entry per model call, in memory and in a JSON Lines file. No prompt, no answer."""
+"""The journal of the server: one entry per model call, in memory and in a JSON Lines file.
+
+It contains no prompts and no answers.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +15,30 @@ from midwatch.schemas.contract import Contract
 from midwatch.schemas.model import Usage
 
 KEPT_ENTRIES = 100_000
-"""In memory. A file keeps them all."""
+"""Most entries kept in memory. The file keeps all entries."""
 
 
 class Entry(Contract):
-    """One model call, written when it is over."""
+    """One model call, recorded when it has ended."""
 
     n: int
-    """In the order of arrival, from 1."""
+    """Number of the call in the order of arrival, from 1."""
     t_ms: int
-    """When it arrived, in ms since the epoch."""
+    """Time of arrival, in ms since the epoch."""
     wire: str
+    """Name of the vendor format: `anthropic-messages`, `openai-responses` or `openai-chat`."""
     conversation: str = ""
-    """Digest of the first user message; empty when the request was not understood."""
+    """Digest of the first user message. Empty if the request could not be parsed."""
     turn: int = 0
     attempt: int = 0
-    """The n-th request for this turn of this conversation; 0 when it was refused before it was looked at."""
+    """The call is the n-th request for this turn of this conversation. 0 if it was refused before attempts are counted."""
     body_sha256: str
     status: int = 0
-    """0: nothing was sent. The client left first, or the fault was to send nothing."""
+    """HTTP status. 0 if nothing was sent, because the client left first or the fault was to send nothing."""
     fault: str | None = None
     latency_ms: int = 0
     usage: Usage | None = None
-    """What the answer cost, whatever it says itself; None for a refusal."""
+    """The real usage, even if the answer reports another one. None for a refusal."""
 
 
 class Stats(Contract):
@@ -45,16 +49,16 @@ class Stats(Contract):
     in_flight: int
     conversations: int
     counted: int
-    """Requests to count tokens; they are not in the journal."""
+    """Requests to count tokens. They have no entries."""
     unexpected: int
-    """Calls that the brain had no answer to."""
+    """Calls for which the brain had no answer."""
     by_status: dict[int, int]
     by_fault: dict[str, int]
     by_wire: dict[str, int]
 
 
 class Journal:
-    """Written by the server's thread, read by any."""
+    """The entries and totals. The server's thread writes them; any thread may read them."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._entries: deque[Entry] = deque(maxlen=KEPT_ENTRIES)
@@ -64,19 +68,19 @@ class Journal:
         self._conversations: set[str] = set()
         self._statuses: Counter[int] = Counter()
         self._faults: Counter[str] = Counter()
-        self._wires: Counter[str] = Counter()
+        self._formats: Counter[str] = Counter()
 
-    def arrived(self, wire: str) -> int:
-        """A model call came in: its number."""
+    def record_arrival(self, vendor_format: str) -> int:
+        """Record that a model call arrived, and return its number."""
         with self._changed:
             self._requests += 1
             self._in_flight += 1
-            self._wires[wire] += 1
+            self._formats[vendor_format] += 1
             self._changed.notify_all()
             return self._requests
 
-    def over(self, entry: Entry, *, unexpected: bool = False) -> None:
-        """A model call is over."""
+    def record_end(self, entry: Entry, *, unexpected: bool = False) -> None:
+        """Record that a model call has ended."""
         with self._changed:
             self._in_flight -= 1
             self._unexpected += unexpected
@@ -90,23 +94,23 @@ class Journal:
                 self._file.write(entry.model_dump_json() + "\n")
             self._changed.notify_all()
 
-    def counted(self) -> None:
-        """A request to count tokens was answered."""
+    def record_count(self) -> None:
+        """Record a request to count tokens."""
         with self._changed:
             self._counted += 1
 
     def entries(self, after: int = 0) -> list[Entry]:
-        """All that are over, in the order in which they ended; those with `n` above `after`."""
+        """Return the entries with `n` above `after`, in the order in which the calls ended."""
         with self._changed:
             return [entry for entry in self._entries if entry.n > after]
 
     def stats(self) -> Stats:
-        """Totals as of now."""
+        """Return the current totals."""
         with self._changed:
             return self._stats()
 
     def wait_until(self, reached: Callable[[Stats], bool], timeout_s: float) -> Stats:
-        """Block until the totals satisfy `reached`; raises TimeoutError that shows them when they don't in time."""
+        """Block until the totals satisfy `reached`. After `timeout_s`, raise a TimeoutError that shows the totals."""
         ends_s = time.monotonic() + timeout_s
         with self._changed:
             while not reached(stats := self._stats()):
@@ -128,5 +132,5 @@ class Journal:
             unexpected=self._unexpected,
             by_status=dict(self._statuses),
             by_fault=dict(self._faults),
-            by_wire=dict(self._wires),
+            by_wire=dict(self._formats),
         )

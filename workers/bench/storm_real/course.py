@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from midwatch.workers.simulator.faults import chance
-from midwatch.workers.simulator.ratelimit import Bucket
+from midwatch.workers.simulator.faults.faults import chance
+from midwatch.workers.simulator.rate_limit import Bucket
 from midwatch.workers.simulator.vendor_formats.vendor_format import RateState
 
 HOLD_S = 60.0
@@ -45,7 +45,7 @@ class Limit:
     _bucket: Bucket = field(init=False)
 
     def __post_init__(self) -> None:
-        self._bucket = Bucket.full(round(self.per_s * 60), max(1, round(self.per_s)), 0.0)
+        self._bucket = Bucket.make_full(round(self.per_s * 60), max(1, round(self.per_s)), 0.0)
 
     def answer(self, at_s: float) -> Answer:
         """200 or 429. A refused call costs nothing of the limit."""

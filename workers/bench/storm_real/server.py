@@ -24,9 +24,9 @@ from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.model import Stop, Usage
 from midwatch.workers.bench.storm_real.call import below
 from midwatch.workers.bench.storm_real.course import Answer, Course
-from midwatch.workers.simulator.brains.brain import Call, Conversation
-from midwatch.workers.simulator.vendor_formats import ANSWERS
-from midwatch.workers.simulator.vendor_formats.reading import read
+from midwatch.workers.simulator.brains.brain import Conversation, SimulatedCall
+from midwatch.workers.simulator.vendor_formats import FORMATS_BY_PATH
+from midwatch.workers.simulator.vendor_formats.request_parsing import parse_request
 from midwatch.workers.simulator.vendor_formats.vendor_format import Refusal, RefusalKind, Reply
 
 HOST = "127.0.0.1"
@@ -142,7 +142,7 @@ Word = Callable[[Answer, int], tuple[int, dict[str, str], JsonObject]]
 def _asked(request: HTTPServerRequest) -> tuple[str, Word]:
     """The name of the call, and how its answer is worded."""
     if request.path == MESSAGES:
-        conversation = read(ANSWERS[MESSAGES], request.body).conversation
+        conversation = parse_request(FORMATS_BY_PATH[MESSAGES], request.body).conversation
         name = f"{conversation.first_user}#{conversation.turn}"
         return name, lambda answer, n: _message(conversation, name, answer, n)
     name = str(json.loads(request.body)["call"])
@@ -151,19 +151,23 @@ def _asked(request: HTTPServerRequest) -> tuple[str, Word]:
 
 def _message(conversation: Conversation, name: str, answer: Answer, n: int) -> tuple[int, dict[str, str], JsonObject]:
     """As Anthropic says it, rate-limit headers included. A first turn hands the work on to all children at once."""
-    wire, request_id = ANSWERS[MESSAGES], f"req_{n:08d}"
-    headers = wire.headers(request_id, answer.rate, datetime.now(UTC))
+    vendor_format, request_id = FORMATS_BY_PATH[MESSAGES], f"req_{n:08d}"
+    headers = vendor_format.write_headers(request_id, answer.rate, datetime.now(UTC))
     if answer.status != 200:
         refusal = Refusal(
             REFUSALS[answer.status], model=conversation.model, limit=answer.rate.limit if answer.rate else 0
         )
-        status, body = wire.refuse(refusal, request_id)
+        status, body = vendor_format.write_refusal(refusal, request_id)
         return status, headers, body
     children = below(conversation.first_user) if conversation.turn == 1 else ()
     calls = tuple(
-        Call(f"{wire.call_prefix}{n}_{i}", conversation.tools[0].name, json.dumps({"input": child}))
+        SimulatedCall(f"{vendor_format.call_prefix}{n}_{i}", conversation.tools[0].name, json.dumps({"input": child}))
         for i, child in enumerate(children)
     )
     usage = Usage(input_tokens=100 + 20 * len(conversation.turns), output_tokens=20 + 20 * len(calls))
     text, stop = ("", Stop.TOOLS) if calls else ("Done.", Stop.END)
-    return 200, headers, wire.reply(Reply(name, conversation.model, text, calls, stop, usage), int(time.time()))
+    return (
+        200,
+        headers,
+        vendor_format.write_reply(Reply(name, conversation.model, text, calls, stop, usage), int(time.time())),
+    )

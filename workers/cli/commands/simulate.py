@@ -52,7 +52,7 @@ def simulate(**given: object) -> None:
     """
     from pydantic import ValidationError
 
-    from midwatch.workers.simulator.serve import Options, serve
+    from midwatch.workers.simulator.server_process import Options, serve
 
     try:
         serve(Options.model_validate(given))

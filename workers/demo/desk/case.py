@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from midwatch.workers.simulator.brains.brain import Conversation, Turn
+from midwatch.workers.simulator.brains.brain import Conversation, ConversationTurn
 
 Call = tuple[str, Mapping[str, object]]
 """A tool's name and its arguments."""
@@ -84,7 +84,7 @@ class Case:
         raise Need(why, *calls)
 
 
-def _decode(turn: Turn) -> Any:
+def _decode(turn: ConversationTurn) -> Any:
     """Decode the JSON of a result. Returns None if it was replaced by other text; then the call is made again."""
     try:
         return json.loads(turn.text)

@@ -1,1 +1,1 @@
-"""What answers in the model server: a script, rules, a recorded transcript."""
+"""The brains, which decide what the model server answers: a script, a rule set, or a recorded transcript."""

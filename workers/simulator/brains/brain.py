@@ -1,9 +1,9 @@
-"""What a brain is: it sees one request, free of any vendor's shape, and says what the model answers.
+"""A brain gets one request, independent of the vendor, and decides what the model answers.
 
-A brain is asked once per request and must be a function of the conversation it is shown: a retried request gets the
-same answer, in whatever order requests arrive and however many are under way.
+A brain is called once per request. Its answer must depend on the conversation only. So a retried request gets the same
+answer, even if many requests arrive at the same time.
 
-A rule set is the smallest brain, a callable:
+The simplest brain is a rule set, which is a callable:
 
     def rules(conversation: Conversation) -> Say | Use:
         found = conversation.results("find_order")
@@ -24,30 +24,30 @@ from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.model import Stop
 
 Role = Literal["user", "assistant", "tool", "note"]
-"""Who speaks in a turn. `note` is the runtime speaking to the model: a system or developer message in mid-conversation,
-or a `<reminder>` paragraph in a user text, which is how clients say it where that is not accepted."""
+"""The author of a turn. A `note` is from the runtime: a system or developer message inside the conversation, or a
+`<reminder>` paragraph in a user text. Clients use reminders for vendors that do not accept such messages."""
 
 SPOILED_ID = "_spoiled"
-"""How the id of a tool call ends that the server made invalid on purpose; see `Conversation.position`."""
+"""Suffix of the id of a tool call that the server made invalid on purpose. See `Conversation.position`."""
 
 
 class UnexpectedCall(Exception):
-    """Raised by a brain that has no answer to this request. The server answers 500 with the text, and counts it."""
+    """Raised by a brain that has no answer to a request. The server answers 500 with the message, and counts the call."""
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One tool call in the history, as the client sent it back."""
+class SimulatedCall:
+    """One tool call in the history that the client sent."""
 
     id: str
     name: str
     arguments: str
-    """JSON text: byte for byte what came on the OpenAI wires; on Anthropic, which carries an object, that object dumped
-    in its own key order."""
+    """JSON text. In OpenAI's formats, it is exactly the text that the client sent. Anthropic's format has an object
+    instead, which is written as JSON with its keys in the same order."""
 
     @property
     def input(self) -> JsonObject:
-        """The arguments decoded; empty when they are not a JSON object (a malformed call in the history)."""
+        """The parsed arguments. Empty if they are no JSON object."""
         try:
             value = json.loads(self.arguments or "{}")
         except ValueError:
@@ -56,28 +56,28 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One contribution to the conversation. Each result of parallel calls is a turn of its own, in call order."""
+class ConversationTurn:
+    """One message of the conversation. Each result of parallel calls is a separate turn, in the order of the calls."""
 
     role: Role
     text: str = ""
-    calls: tuple[Call, ...] = ()
-    """What an assistant turn asked for."""
-    call: Call | None = None
-    """What a tool turn answers. Never None there: a result that answers nothing is refused before a brain sees it."""
+    calls: tuple[SimulatedCall, ...] = ()
+    """The tool calls of an assistant turn."""
+    call: SimulatedCall | None = None
+    """The call whose result a tool turn contains. It is never None there, because a result without a call is refused."""
     is_error: bool = False
-    """The tool turn reports a failure: Anthropic's flag; on the OpenAI wires, which have none, text that begins with
-    `ERROR:`, in any case."""
+    """True if the tool turn reports an error. Anthropic's format has a flag for it. In OpenAI's formats, the text begins
+    with `ERROR:`, in upper or lower case."""
 
     @property
     def tool(self) -> str:
-        """Name of the tool whose result this is; empty for any other turn."""
+        """Name of the tool in a tool turn. Empty for other turns."""
         return self.call.name if self.call else ""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolOffer:
-    """A tool the model may call."""
+    """A tool that the model may call."""
 
     name: str
     description: str = ""
@@ -86,94 +86,94 @@ class ToolOffer:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One request: everything a model would be shown."""
+    """One request: everything that a model would receive."""
 
-    wire: str
+    vendor_format: str
     """`anthropic-messages`, `openai-responses` or `openai-chat`."""
     model: str
     system: str
-    turns: tuple[Turn, ...]
+    turns: tuple[ConversationTurn, ...]
     tools: tuple[ToolOffer, ...] = ()
     force_tool: str | None = None
-    """The tool that must be called now, when the client names one."""
+    """The tool that the client forces the model to call, if any."""
     output_schema: JsonObject | None = None
-    """The JSON Schema that the text of the answer must satisfy, when the client gives one."""
+    """The JSON Schema of the answer's text, if the client gives one."""
     max_output_tokens: int | None = None
 
     @property
     def turn(self) -> int:
-        """Which model turn is asked for: the assistant turns already in the request, plus one. The first is 1."""
+        """The number of the requested model turn: the assistant turns in the request, plus one. The first is 1."""
         return 1 + sum(turn.role == "assistant" for turn in self.turns)
 
     @property
     def position(self) -> int:
-        """`turn`, not counting turns whose tool call the server had made invalid on purpose: they are asked for again.
+        """`turn` without the turns that the server spoiled on purpose, because the client requests those again.
 
-        What a brain that answers by position (script, transcript) counts by. A rule set reads the history instead.
+        Positional brains (script, transcript) answer by this number. A rule set reads the history instead.
         """
         spoiled = sum(any(call.id.endswith(SPOILED_ID) for call in turn.calls) for turn in self.turns)
         return self.turn - spoiled
 
     @property
     def first_user(self) -> str:
-        """What the user said first: how a conversation is recognised. Empty when no user has spoken."""
+        """Text of the first user message, which identifies the conversation. Empty if there is none."""
         return next((turn.text for turn in self.turns if turn.role == "user"), "")
 
     @property
     def last_user(self) -> str:
-        """What the user said last."""
+        """Text of the last user message. Empty if there is none."""
         return next((turn.text for turn in reversed(self.turns) if turn.role == "user"), "")
 
     @property
-    def last(self) -> Turn | None:
-        """The latest turn, whoever spoke."""
+    def last(self) -> ConversationTurn | None:
+        """The latest turn of any role."""
         return self.turns[-1] if self.turns else None
 
     @property
-    def since_user(self) -> tuple[Turn, ...]:
-        """All turns after the user's latest: what was done about what the user asked for last."""
+    def since_user(self) -> tuple[ConversationTurn, ...]:
+        """All turns after the latest user message."""
         ends = [number for number, turn in enumerate(self.turns) if turn.role == "user"]
         return self.turns[ends[-1] + 1 :] if ends else self.turns
 
     @property
     def key(self) -> str:
-        """Its name in the journal and in decisions about faults: a digest of `first_user`, so no prompt is kept."""
+        """The name of the conversation in the journal and for faults. It is a digest of `first_user`, so it hides the text."""
         return hashlib.sha256(self.first_user.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
-    def calls(self, tool: str | None = None) -> tuple[Call, ...]:
-        """Every call made so far, oldest first; of one tool, or of all."""
+    def calls(self, tool: str | None = None) -> tuple[SimulatedCall, ...]:
+        """Return the calls so far, oldest first, of one tool or of all tools."""
         return tuple(call for turn in self.turns for call in turn.calls if tool is None or call.name == tool)
 
-    def results(self, tool: str | None = None) -> tuple[Turn, ...]:
-        """Every tool result so far, errors included, oldest first; of one tool, or of all."""
+    def results(self, tool: str | None = None) -> tuple[ConversationTurn, ...]:
+        """Return the tool results so far, including errors, oldest first, of one tool or of all tools."""
         return tuple(turn for turn in self.turns if turn.role == "tool" and (tool is None or turn.tool == tool))
 
     def offers(self, name: str) -> bool:
-        """Whether the client offers a tool of that name."""
+        """Return True if the client offers a tool of that name."""
         return any(tool.name == name for tool in self.tools)
 
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """The model answers with text and is done."""
+    """The model answers with text and ends its turn."""
 
     text: str
     stop: Stop = Stop.END
-    """LENGTH, REFUSAL, PAUSE, CONTEXT_FULL are told in each vendor's words."""
+    """The reason why the model stopped. It is written with each vendor's own name for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """The model calls tools, several at once if it likes, perhaps with a word to go with it."""
+    """The model calls one or more tools. It may also write text."""
 
     calls: Sequence[tuple[str, Mapping[str, object] | str]]
-    """(tool, arguments) in order. Arguments are a dict, or raw text that is sent as it is, valid JSON or not.
-    Anthropic's wire carries decoded JSON: text that is none becomes `{}` there, as it does at the vendor."""
+    """(tool, arguments) in order. Arguments are a dict, or a text that is sent unchanged, even if it is no valid JSON.
+    Anthropic's format has no text here, so text that is no valid JSON becomes `{}`, as it does at Anthropic."""
     text: str = ""
     ids: Sequence[str] = ()
-    """Ids for the calls, in the same order. Without: the server makes them, the same ones for the same turn."""
+    """Ids of the calls, in the same order. If empty, the server makes ids. The same turn always gets the same ids."""
     stop: Stop = Stop.TOOLS
-    """LENGTH makes a reply whose calls must not run: the model was cut off."""
+    """LENGTH means that the model was cut off, so the client must not run the calls."""
 
     def __post_init__(self) -> None:
         if self.ids and len(self.ids) != len(self.calls):
@@ -189,13 +189,13 @@ class Brain(Protocol):
     """Answers requests."""
 
     name: str
-    """What `health` and the log call it."""
+    """The name in `health` and in the log."""
     positional: bool
-    """True when answers are found by `Conversation.position`: then invalid tool calls are given only when asked for."""
+    """True if the brain answers by `Conversation.position`. Its tool calls are spoiled only if `spoil_positional` is set."""
 
     def answer(self, conversation: Conversation) -> Answer:
-        """What the model says to this; raises UnexpectedCall when there is no answer to it.
+        """Answer a conversation. Raises UnexpectedCall if there is no answer.
 
-        Called on the server's event loop: must not block.
+        The server calls this in its event loop, so it must not block.
         """
         ...

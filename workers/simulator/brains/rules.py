@@ -1,4 +1,4 @@
-"""The brain that really uses tools: a rule set, a callable from a conversation to an answer, named `module:attr`."""
+"""A brain that answers by a rule set: a callable that gets a conversation and returns an answer."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 from midwatch.orchestration.errors import ConfigError
 from midwatch.workers.simulator.brains.brain import Answer, Conversation, Say, UnexpectedCall, Use
-from midwatch.workers.simulator.brains.example import example
+from midwatch.workers.simulator.brains.example_values import make_example
 
 Rules = Callable[[Conversation], Answer]
-"""A rule set: sees the whole conversation, keeps no state of its own."""
+"""A rule set. It gets the whole conversation and keeps no state."""
 
 
 class RuleBrain:
-    """Answers by a rule set."""
+    """Answers by a rule set. The default is `each_tool_once`."""
 
     positional = False
 
@@ -24,20 +24,20 @@ class RuleBrain:
         self.name = name or getattr(self.rules, "__name__", type(self.rules).__name__)
 
     @classmethod
-    def named(cls, name: str) -> RuleBrain:
-        """The rule set at `module:attr`; raises ConfigError when there is none."""
-        return cls(find(name), name)
+    def from_name(cls, name: str) -> RuleBrain:
+        """Make a brain of the rule set at `module:attr`. Raises ConfigError if there is none."""
+        return cls(import_rules(name), name)
 
     def answer(self, conversation: Conversation) -> Answer:
-        """What the rule set says; raises UnexpectedCall when that is neither Say nor Use."""
+        """Return the answer of the rule set. Raises UnexpectedCall if it is neither Say nor Use."""
         answer = self.rules(conversation)
         if not isinstance(answer, Say | Use):
             raise UnexpectedCall(f"rule set {self.name}: expected Say or Use, got {type(answer).__name__}")
         return answer
 
 
-def find(name: str) -> Rules:
-    """Import the rule set `module:attr`; raises ConfigError that says what is missing."""
+def import_rules(name: str) -> Rules:
+    """Import the rule set at `module:attr`. Raises a ConfigError that says what is missing."""
     module_name, colon, attribute = name.partition(":")
     if not (module_name and colon and attribute):
         raise ConfigError(
@@ -51,19 +51,20 @@ def find(name: str) -> Rules:
     if not callable(rules):
         there = ", ".join(sorted(key for key, value in vars(module).items() if callable(value) and key[0] != "_"))
         raise ConfigError(f"rules: {module_name!r} has no callable {attribute!r}; it has: {there or 'none'}")
-    return rules  # type: ignore[no-any-return]  # its signature can't be known before it is called
+    return rules  # type: ignore[no-any-return]  # the signature is not known before the call
 
 
 def each_tool_once(conversation: Conversation) -> Answer:
-    """The default: since the user last spoke, call each offered tool once, with made-up arguments, then say done.
+    """Call each offered tool once after the latest user message, with example arguments, and then end the turn.
 
-    A tool the client forces is called whatever was called before. A schema for the answer gets a made-up value.
+    A tool that the client forces is always called. If the client gives a schema for the answer, the answer is an
+    example value.
     """
     called = {call.name for turn in conversation.since_user for call in turn.calls}
     for tool in conversation.tools:
         wanted = tool.name == conversation.force_tool if conversation.force_tool else tool.name not in called
         if wanted:
-            return Use([(tool.name, example({"type": "object", **tool.input_schema}))])
+            return Use([(tool.name, make_example({"type": "object", **tool.input_schema}))])
     if conversation.output_schema is not None:
-        return Say(json.dumps(example(conversation.output_schema)))
+        return Say(json.dumps(make_example(conversation.output_schema)))
     return Say(f"Done: {len(called)} tool(s) called.")

@@ -1,6 +1,6 @@
-"""The brain that follows a script: the n-th reply answers the n-th model turn of a conversation.
+"""A brain that follows a script: the n-th reply answers the n-th model turn of a conversation.
 
-Turns are counted in the request, not on arrival: a retried request gets the same reply. As a file (JSON or TOML):
+The turn is counted from the request's history, so a retried request gets the same reply. A script file (JSON or TOML):
 
     [[reply]]                                     # turn 1 of every conversation
     use = [{ name = "find_order", arguments = { order_id = "W1" } }]
@@ -11,7 +11,7 @@ Turns are counted in the request, not on arrival: a retried request gets the sam
     [[conversation]]                              # conversations whose first user message contains "refund"
     says = "refund"
     [[conversation.reply]]
-    turn = 3                                      # turns 1 and 2 are not expected here
+    turn = 3                                      # turns 1 and 2 have no reply
     say = "Refunded."
 
 In Python: `ScriptBrain([Use([("find_order", {"order_id": "W1"})]), "It is on its way."])`.
@@ -37,7 +37,7 @@ class ScriptedCall(Contract):
 
     name: str
     arguments: JsonObject | str = Field(default_factory=dict)
-    """A string is sent as it is, valid JSON or not."""
+    """A string is sent unchanged, even if it is no valid JSON."""
     id: str | None = None
 
 
@@ -48,15 +48,15 @@ class ScriptedReply(Contract):
     use: tuple[ScriptedCall, ...] = ()
     stop: Stop | None = None
     turn: int | None = Field(default=None, ge=1)
-    """Which model turn it answers. Without: the one after the previous reply's."""
+    """The model turn that it answers. None means the turn after that of the previous reply."""
 
     def answer(self) -> Answer:
-        """The reply as a brain's answer."""
+        """Convert the reply into a brain's answer."""
         if not self.use:
             return Say(self.say, stop=self.stop or Stop.END)
         ids = tuple(call.id for call in self.use if call.id is not None)
         if ids and len(ids) != len(self.use):
-            raise ConfigError("script: either every call of a reply has an `id`, or none has")
+            raise ConfigError("script: give either every call of a reply an `id`, or none")
         return Use([(call.name, call.arguments) for call in self.use], self.say, ids, stop=self.stop or Stop.TOOLS)
 
 
@@ -68,18 +68,18 @@ class ScriptedConversation(Contract):
 
 
 class Script(Contract):
-    """A script file. `conversation` entries are tried in order; `reply` is for all that match none of them."""
+    """A script file. `conversation` entries are tried in order. `reply` is for conversations that match none of them."""
 
     reply: tuple[ScriptedReply, ...] = ()
     conversation: tuple[ScriptedConversation, ...] = ()
 
 
 Line = Answer | str | JsonObject
-"""One reply of a Python script; a str is something said."""
+"""One reply of a script in Python. A str is text that the model says."""
 
 
 class ScriptBrain:
-    """Answers by the script; anything beyond it is unexpected."""
+    """Answers by a script. A turn without a reply is an UnexpectedCall."""
 
     positional = True
 
@@ -87,18 +87,18 @@ class ScriptBrain:
         self, replies: Sequence[Line] = (), *, by_conversation: Mapping[str, Sequence[Line]] | None = None
     ) -> None:
         self.name = "script"
-        self._branches = [(says, _by_turn(lines)) for says, lines in (by_conversation or {}).items()]
-        self._branches.append(("", _by_turn(replies)))
+        self._branches = [(says, _number_replies(lines)) for says, lines in (by_conversation or {}).items()]
+        self._branches.append(("", _number_replies(replies)))
 
     @classmethod
     def read(cls, path: Path) -> ScriptBrain:
-        """The script in a `.json` or `.toml` file; raises ConfigError that says what is wrong where."""
+        """Read a script from a `.json` or `.toml` file. Raises a ConfigError that names the problem and its place."""
         try:
             text = path.read_text("utf-8")
             data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
             script = Script.model_validate({"reply": data} if isinstance(data, list) else data)
         except (OSError, ValueError) as error:
-            problem = _first_problem(error) if isinstance(error, ValidationError) else str(error)
+            problem = _describe_first_problem(error) if isinstance(error, ValidationError) else str(error)
             raise ConfigError(f"script {path}: {problem}") from error
         return cls(
             [reply.model_dump() for reply in script.reply],
@@ -108,7 +108,7 @@ class ScriptBrain:
         )
 
     def answer(self, conversation: Conversation) -> Answer:
-        """The reply of this turn; raises UnexpectedCall when the script has none."""
+        """Return the reply of this turn. Raises UnexpectedCall if the script has none."""
         opening, turn = conversation.first_user, conversation.position
         replies = next(replies for says, replies in self._branches if says in opening)
         if turn not in replies:
@@ -117,11 +117,11 @@ class ScriptBrain:
         return replies[turn]
 
 
-def _by_turn(lines: Sequence[Line]) -> dict[int, Answer]:
+def _number_replies(lines: Sequence[Line]) -> dict[int, Answer]:
     replies: dict[int, Answer] = {}
     turn = 0
     for line in lines:
-        number, answer = _line(line)
+        number, answer = _parse_line(line)
         turn = number or turn + 1
         if turn in replies:
             raise ConfigError(f"script: two replies for turn {turn}; give each reply its own `turn`, or none")
@@ -129,17 +129,17 @@ def _by_turn(lines: Sequence[Line]) -> dict[int, Answer]:
     return replies
 
 
-def _line(line: Line) -> tuple[int | None, Answer]:
+def _parse_line(line: Line) -> tuple[int | None, Answer]:
     if isinstance(line, Say | Use):
         return None, line
     try:
         reply = ScriptedReply.model_validate({"say": line} if isinstance(line, str) else line)
     except ValidationError as error:
-        raise ConfigError(f"script: {_first_problem(error)}") from error
+        raise ConfigError(f"script: {_describe_first_problem(error)}") from error
     return reply.turn, reply.answer()
 
 
-def _first_problem(error: ValidationError) -> str:
+def _describe_first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"])) or "top level"
     return f"{where}: {first['msg']} (a reply has: say, use, stop, turn)"

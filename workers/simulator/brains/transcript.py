@@ -1,14 +1,14 @@
-"""The brain that replays recorded conversations: what a real model said, turn by turn, over either vendor's wire.
+"""A brain that replays recorded conversations of a real model, turn by turn, in any vendor's format.
 
-A conversation is recognised by its first user message, to the letter. When several records share it, the rest of the
-request decides: first the system prompt, then how many turns are the same in the same place. Where that is a tie, the
-first record in the file answers, and what it says decides the later turns.
+A conversation is identified by its exact first user message. If several records have the same first message, the record
+with the same system prompt is chosen, and then the one with the most equal turns. In a tie, the first record in the
+file answers, and its answer decides the later turns.
 
-Model turn n gets the record's n-th assistant message. Assistant messages before the first user message (a harness's
-greeting) are not counted, in the record or in the request.
+Model turn n gets the record's n-th assistant message. Assistant messages before the first user message, such as a
+greeting, are not counted in the record or in the request.
 
-A record is a list of messages in OpenAI Chat form; in a file, a JSON object with `messages` per line. A conversation
-whose first user message was compacted away can't be recognised: give such tests a rule set.
+A record is a list of messages in OpenAI's Chat format. In a file, each line is a JSON object with `messages`. If a
+compaction has removed the first user message, the conversation can't be identified; use a rule set for such tests.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from midwatch.workers.simulator.brains.brain import (
     SPOILED_ID,
     Answer,
     Brain,
-    Call,
     Conversation,
+    ConversationTurn,
     Say,
-    Turn,
+    SimulatedCall,
     UnexpectedCall,
     Use,
 )
-from midwatch.workers.simulator.vendor_formats.jsontext import dump
-from midwatch.workers.simulator.vendor_formats.reading import text_of
+from midwatch.workers.simulator.vendor_formats.compact_json import dump_json
+from midwatch.workers.simulator.vendor_formats.request_parsing import extract_text
 
-Spoken = tuple[str, str, tuple[str, ...]]
-"""What two histories are compared by: role, text, names of the tools called. Not ids: clients may rename them."""
+TurnSummary = tuple[str, str, tuple[str, ...]]
+"""Role, text and names of the called tools. Histories are compared by these, not by ids, because clients may rename ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ class Record:
     """One recorded conversation, from its first user message on."""
 
     system: str
-    spoken: tuple[Spoken, ...]
+    summaries: tuple[TurnSummary, ...]
     answers: tuple[Answer, ...]
-    """What the model said, in order."""
+    """The model's answers, in order."""
 
 
 class TranscriptBrain:
-    """Answers as the records did. `fallback` answers what no record begins like: summaries, judgements."""
+    """Answers from the records. `fallback` answers conversations that match no record, such as summaries."""
 
     positional = True
 
@@ -60,35 +60,35 @@ class TranscriptBrain:
         self._records: dict[str, list[Record]] = {}
         for number, messages in enumerate(records, 1):
             try:
-                record = _record(messages)
+                record = _make_record(messages)
             except (KeyError, TypeError, IndexError, AttributeError) as error:
                 problem = f"{type(error).__name__}: {error}"
                 raise ConfigError(
                     f"transcript, record {number}: expected OpenAI Chat messages, got {problem}"
                 ) from error
-            self._records.setdefault(record.spoken[0][1], []).append(record)
+            self._records.setdefault(record.summaries[0][1], []).append(record)
 
     @classmethod
     def read(cls, path: Path, *, fallback: Brain | None = None) -> TranscriptBrain:
-        """The records of a JSON Lines file, `.gz` or not; raises ConfigError that names what is no record."""
+        """Read the records of a JSON Lines file, `.gz` or not. Raises a ConfigError that names an invalid line."""
         opened = gzip.open if path.suffix == ".gz" else open
         try:
             with opened(path, "rt", encoding="utf-8") as lines:
-                records = [_messages(line, f"transcript {path}, line {n}") for n, line in enumerate(lines, 1)]
+                records = [_parse_line(line, f"transcript {path}, line {n}") for n, line in enumerate(lines, 1)]
         except OSError as error:
             raise ConfigError(f"transcript {path}: can't be read ({error.strerror or error})") from error
         return cls(records, fallback=fallback)
 
     def answer(self, conversation: Conversation) -> Answer:
-        """What the record says next; raises UnexpectedCall when no record begins so, or it is at its end."""
+        """Return the next answer of the record. Raises UnexpectedCall if no record matches or the record has ended."""
         records = self._records.get(conversation.first_user)
         if records is None:
             if self._fallback is not None:
                 return self._fallback.answer(conversation)
             raise UnexpectedCall(f"transcript: no record begins like conversation {conversation.key}")
-        history = _since_opening([_heard(turn) for turn in conversation.turns if _counts(turn)])
+        history = _since_opening([_summarize_turn(turn) for turn in conversation.turns if _can_be_recorded(turn)])
         turn = 1 + sum(role == "assistant" for role, _, _ in history)
-        record = max(records, key=lambda record: _agreement(record, conversation.system, history))
+        record = max(records, key=lambda record: _score_match(record, conversation.system, history))
         if turn > len(record.answers):
             raise UnexpectedCall(
                 f"transcript: the record has {len(record.answers)} model turns, this asks for turn {turn}"
@@ -96,13 +96,13 @@ class TranscriptBrain:
         return record.answers[turn - 1]
 
 
-def _agreement(record: Record, system: str, history: Sequence[Spoken]) -> tuple[bool, int]:
-    """How well a record fits: same system prompt, then how many turns are the same in the same place."""
-    same = sum(mine == theirs for mine, theirs in zip(record.spoken, history, strict=False))
+def _score_match(record: Record, system: str, history: Sequence[TurnSummary]) -> tuple[bool, int]:
+    """Score how well a record matches: the same system prompt counts first, then the number of equal turns."""
+    same = sum(mine == theirs for mine, theirs in zip(record.summaries, history, strict=False))
     return record.system == system, same
 
 
-def _messages(line: str, where: str) -> list[JsonObject]:
+def _parse_line(line: str, where: str) -> list[JsonObject]:
     try:
         return list(json.loads(line)["messages"])
     except (ValueError, KeyError, TypeError) as error:
@@ -110,53 +110,55 @@ def _messages(line: str, where: str) -> list[JsonObject]:
         raise ConfigError(f"{where}: expected a JSON object with `messages`, got {problem}") from error
 
 
-def _record(messages: Sequence[JsonObject]) -> Record:
-    system = "\n\n".join(text_of(each.get("content"), "content") for each in messages if each["role"] == "system")
-    heard = [message for message in messages if message["role"] != "system"]
-    if not any(message["role"] == "user" for message in heard):
+def _make_record(messages: Sequence[JsonObject]) -> Record:
+    system = "\n\n".join(extract_text(each.get("content"), "content") for each in messages if each["role"] == "system")
+    messages_without_system = [message for message in messages if message["role"] != "system"]
+    if not any(message["role"] == "user" for message in messages_without_system):
         raise KeyError("no message of a user")
-    spoken = _since_opening([_spoken(message) for message in heard])
-    opened = heard[len(heard) - len(spoken) :]
-    return Record(system, tuple(spoken), tuple(_answer(each) for each in opened if each["role"] == "assistant"))
+    summaries = _since_opening([_summarize_message(message) for message in messages_without_system])
+    opened = messages_without_system[len(messages_without_system) - len(summaries) :]
+    return Record(system, tuple(summaries), tuple(_make_answer(each) for each in opened if each["role"] == "assistant"))
 
 
-def _since_opening(spoken: list[Spoken]) -> list[Spoken]:
-    first = next((number for number, (role, _, _) in enumerate(spoken) if role == "user"), 0)
-    return spoken[first:]
+def _since_opening(summaries: list[TurnSummary]) -> list[TurnSummary]:
+    first = next((number for number, (role, _, _) in enumerate(summaries) if role == "user"), 0)
+    return summaries[first:]
 
 
-def _counts(turn: Turn) -> bool:
-    """Whether a turn of the request can be in a record: not a note, a call spoiled on purpose, or that one's result."""
+def _can_be_recorded(turn: ConversationTurn) -> bool:
+    """Return True if a turn can be in a record. Notes, spoiled calls and the results of spoiled calls can't."""
     calls = (turn.call,) if turn.call else turn.calls
     return turn.role != "note" and not any(call.id.endswith(SPOILED_ID) for call in calls)
 
 
-def _heard(turn: Turn) -> Spoken:
+def _summarize_turn(turn: ConversationTurn) -> TurnSummary:
     return turn.role, turn.text, _names(turn.calls)
 
 
-def _spoken(message: JsonObject) -> Spoken:
-    return message["role"], text_of(message.get("content"), "content"), _names(_calls(message))
+def _summarize_message(message: JsonObject) -> TurnSummary:
+    return message["role"], extract_text(message.get("content"), "content"), _names(_read_calls(message))
 
 
-def _names(calls: Iterable[Call]) -> tuple[str, ...]:
+def _names(calls: Iterable[SimulatedCall]) -> tuple[str, ...]:
     return tuple(call.name for call in calls)
 
 
-def _calls(message: JsonObject) -> tuple[Call, ...]:
-    return tuple(_call(call) for call in message.get("tool_calls") or [])
+def _read_calls(message: JsonObject) -> tuple[SimulatedCall, ...]:
+    return tuple(_read_call(call) for call in message.get("tool_calls") or [])
 
 
-def _call(call: JsonObject) -> Call:
-    """One recorded call; some records leave out the `function` around name and arguments, and decode the arguments."""
+def _read_call(call: JsonObject) -> SimulatedCall:
+    """Read one recorded call. Some records have no `function` around name and arguments, or have parsed arguments."""
     function = call.get("function", call)
     arguments = function["arguments"]
-    return Call(call.get("id") or "", function["name"], arguments if isinstance(arguments, str) else dump(arguments))
+    return SimulatedCall(
+        call.get("id") or "", function["name"], arguments if isinstance(arguments, str) else dump_json(arguments)
+    )
 
 
-def _answer(message: JsonObject) -> Answer:
-    """The recorded turn, ids and raw arguments as they were."""
-    text, calls = text_of(message.get("content"), "content"), _calls(message)
+def _make_answer(message: JsonObject) -> Answer:
+    """Make the answer of a recorded turn, with its original ids and arguments."""
+    text, calls = extract_text(message.get("content"), "content"), _read_calls(message)
     if not calls:
         return Say(text)
     return Use([(call.name, call.arguments) for call in calls], text, [call.id for call in calls])

@@ -1,4 +1,4 @@
-"""OpenAI Chat Completions: `POST /v1/chat/completions`, also what every OpenAI-compatible server speaks."""
+"""The format of OpenAI's Chat Completions API and of every compatible server: `POST /v1/chat/completions`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from datetime import datetime
 
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.model import Stop
-from midwatch.workers.simulator.brains.brain import Call, Conversation, ToolOffer, Turn
-from midwatch.workers.simulator.pairing import Result
+from midwatch.workers.simulator.brains.brain import Conversation, ConversationTurn, SimulatedCall, ToolOffer
 from midwatch.workers.simulator.vendor_formats import openai_errors
-from midwatch.workers.simulator.vendor_formats.reading import heard, objects, refuse_streaming, text_of
+from midwatch.workers.simulator.vendor_formats.request_parsing import (
+    extract_text,
+    refuse_streaming,
+    require_objects,
+    split_reminders,
+)
+from midwatch.workers.simulator.vendor_formats.result_pairing import Result
 from midwatch.workers.simulator.vendor_formats.vendor_format import BadRequest, Prompt, RateState, Refusal, Reply
 
 STOPS = {
@@ -34,41 +39,43 @@ UNANSWERED = (
 
 
 class OpenAIChat:
-    """The wire. It carries arguments as text, and every result as a message of its own."""
+    """The Chat Completions format. Arguments are text, and each result is a separate message."""
 
     name = "openai-chat"
     call_prefix = "call_"
 
-    def read(self, body: JsonObject) -> Prompt:
-        """Understand a request; raises BadRequest for what the vendor would not accept."""
+    def parse_request(self, body: JsonObject) -> Prompt:
+        """Parse a request. Raises BadRequest if the vendor would not accept it."""
         refuse_streaming(body)
         if not isinstance(body.get("model"), str):
             raise BadRequest("you must provide a model parameter")
         if body.get("n") not in (None, 1):
             raise BadRequest("n: this model server gives one choice")
         system: list[str] = []
-        history: list[Turn | Result] = []
-        for number, message in enumerate(objects(body.get("messages"), "messages")):
+        history: list[ConversationTurn | Result] = []
+        for number, message in enumerate(require_objects(body.get("messages"), "messages")):
             if message.get("role") in ("system", "developer") and not history:
-                system.append(text_of(message.get("content"), f"messages.{number}"))
+                system.append(extract_text(message.get("content"), f"messages.{number}"))
             else:
-                history.extend(_entries(message, f"messages.{number}"))
+                history.extend(_parse_message(message, f"messages.{number}"))
         choice = body.get("tool_choice")
         schema = ((body.get("response_format") or {}).get("json_schema") or {}).get("schema")
         conversation = Conversation(
-            wire=self.name,
+            vendor_format=self.name,
             model=body["model"],
             system="\n\n".join(system),
-            turns=openai_errors.paired(history, UNANSWERED),
-            tools=tuple(_offer(tool) for tool in objects(body.get("tools") or [], "tools") if "function" in tool),
+            turns=openai_errors.pair_history(history, UNANSWERED),
+            tools=tuple(
+                _parse_tool(tool) for tool in require_objects(body.get("tools") or [], "tools") if "function" in tool
+            ),
             force_tool=choice["function"]["name"] if isinstance(choice, dict) and "function" in choice else None,
             output_schema=schema,
             max_output_tokens=body.get("max_completion_tokens") or body.get("max_tokens"),
         )
         return Prompt(conversation)
 
-    def reply(self, reply: Reply, created_s: int) -> JsonObject:
-        """The body of a 200."""
+    def write_reply(self, reply: Reply, created_s: int) -> JsonObject:
+        """Write the body of a 200."""
         refused = reply.stop is Stop.REFUSAL
         message: JsonObject = {
             "role": "assistant",
@@ -102,40 +109,40 @@ class OpenAIChat:
             }
         return body
 
-    def refuse(self, refusal: Refusal, request_id: str) -> tuple[int, JsonObject]:
-        """Status and body of a refusal."""
-        return openai_errors.refuse(refusal, OVERFLOW, "messages")
+    def write_refusal(self, refusal: Refusal, request_id: str) -> tuple[int, JsonObject]:
+        """Write the status and body of a refusal."""
+        return openai_errors.write_refusal(refusal, OVERFLOW, "messages")
 
-    def count(self, input_tokens: int) -> JsonObject:
-        """Never called: the endpoint has no counter."""
+    def write_count(self, input_tokens: int) -> JsonObject:
+        """Not used: Chat Completions has no token counter."""
         raise NotImplementedError("Chat Completions has no endpoint that counts tokens")
 
-    def headers(
+    def write_headers(
         self, request_id: str, rate: RateState | None, now: datetime, tokens: Iterable[RateState] = ()
     ) -> dict[str, str]:
-        """Request id, and the limits' state."""
-        return openai_errors.headers(request_id, rate, tokens)
+        """Write the request id and the state of the limits."""
+        return openai_errors.write_headers(request_id, rate, tokens)
 
 
-def _entries(message: JsonObject, where: str) -> Sequence[Turn | Result]:
-    role, text = message.get("role"), text_of(message.get("content"), where)
+def _parse_message(message: JsonObject, where: str) -> Sequence[ConversationTurn | Result]:
+    role, text = message.get("role"), extract_text(message.get("content"), where)
     if role in ("system", "developer"):
-        return [Turn("note", text)]
+        return [ConversationTurn("note", text)]
     if role == "user":
-        return heard(text)
+        return split_reminders(text)
     if role == "tool":
-        return [openai_errors.result(message.get("tool_call_id"), text)]
+        return [openai_errors.make_result(message.get("tool_call_id"), text)]
     if role != "assistant":
         raise BadRequest(f"{where}.role: expected system, developer, user, assistant or tool, got {role!r}")
-    calls = objects(message.get("tool_calls") or [], f"{where}.tool_calls")
-    return [Turn("assistant", text, tuple(_call(call) for call in calls))]
+    calls = require_objects(message.get("tool_calls") or [], f"{where}.tool_calls")
+    return [ConversationTurn("assistant", text, tuple(_parse_call(call) for call in calls))]
 
 
-def _call(call: JsonObject) -> Call:
+def _parse_call(call: JsonObject) -> SimulatedCall:
     function = call.get("function") or {}
-    return Call(str(call.get("id", "")), str(function.get("name", "")), str(function.get("arguments", "")))
+    return SimulatedCall(str(call.get("id", "")), str(function.get("name", "")), str(function.get("arguments", "")))
 
 
-def _offer(tool: JsonObject) -> ToolOffer:
+def _parse_tool(tool: JsonObject) -> ToolOffer:
     function = tool["function"]
     return ToolOffer(str(function.get("name")), str(function.get("description", "")), function.get("parameters") or {})

@@ -1,12 +1,12 @@
-"""What the two OpenAI wires share: how the vendor says no, its headers, and the shape of a tool result."""
+"""The parts that both OpenAI formats share: refusals, headers and tool results."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from midwatch.schemas.contract import JsonObject
-from midwatch.workers.simulator.brains.brain import Turn
-from midwatch.workers.simulator.pairing import OrphanResult, Result, UnansweredCalls, pair
+from midwatch.workers.simulator.brains.brain import ConversationTurn
+from midwatch.workers.simulator.vendor_formats.result_pairing import OrphanResult, Result, UnansweredCalls, pair_results
 from midwatch.workers.simulator.vendor_formats.vendor_format import BadRequest, RateState, Refusal, RefusalKind
 
 ERRORS: dict[RefusalKind, tuple[int, str, str | None, str]] = {
@@ -42,15 +42,15 @@ ERRORS: dict[RefusalKind, tuple[int, str, str | None, str]] = {
     RefusalKind.NOT_FOUND: (404, "invalid_request_error", None, "{detail}"),
     RefusalKind.UNEXPECTED: (500, "server_error", "simulator_unexpected", "{detail}"),
 }
-"""Status, type, code and wording, as collected from public issues. Each wire adds its own words for an overflow."""
+"""Refusal -> status, type, code and message, collected from public issues. Each format adds its own overflow message."""
 
 
-def refuse(refusal: Refusal, overflow: str, param: str) -> tuple[int, JsonObject]:
-    """Status and body; `overflow` words the one refusal in which the two wires differ."""
+def write_refusal(refusal: Refusal, overflow: str, param: str) -> tuple[int, JsonObject]:
+    """Write the status and body of a refusal. `overflow` is the message in which the two formats differ."""
     status, kind, code, wording = ERRORS.get(
         refusal.kind, (400, "invalid_request_error", "context_length_exceeded", overflow)
     )
-    axis = refusal.of.replace("-", " ")
+    axis = refusal.unit.replace("-", " ")
     advice = "The input or output tokens must be reduced in order to run successfully."
     if refusal.retry_after_s is not None:
         advice = f"Please try again in {refusal.retry_after_s:g}s."
@@ -71,36 +71,39 @@ def refuse(refusal: Refusal, overflow: str, param: str) -> tuple[int, JsonObject
     return status, {"error": {"message": message, "type": kind, "param": named, "code": code}}
 
 
-def headers(request_id: str, rate: RateState | None, tokens: Iterable[RateState]) -> dict[str, str]:
-    """Request id, and the limits' state; this vendor tells durations, like `1s` and `6m0s`, and has one axis of tokens."""
-    told = {"x-request-id": request_id, "openai-version": "2020-10-01"}
-    for state in (*([rate] if rate else []), *(state for state in tokens if state.of == "tokens")):
-        told |= {
-            f"x-ratelimit-limit-{state.of}": str(state.limit),
-            f"x-ratelimit-remaining-{state.of}": str(state.remaining),
-            f"x-ratelimit-reset-{state.of}": duration(state.reset_s),
+def write_headers(request_id: str, rate: RateState | None, tokens: Iterable[RateState]) -> dict[str, str]:
+    """Write the request id and the state of the limits.
+
+    OpenAI sends reset times as durations, like `1s` and `6m0s`, and has one limit for all tokens.
+    """
+    header_values = {"x-request-id": request_id, "openai-version": "2020-10-01"}
+    for state in (*([rate] if rate else []), *(state for state in tokens if state.unit == "tokens")):
+        header_values |= {
+            f"x-ratelimit-limit-{state.unit}": str(state.limit),
+            f"x-ratelimit-remaining-{state.unit}": str(state.remaining),
+            f"x-ratelimit-reset-{state.unit}": format_duration(state.reset_s),
         }
-    return told
+    return header_values
 
 
-def duration(seconds: float) -> str:
-    """`19ms`, `1.5s`, `6m0s`."""
+def format_duration(seconds: float) -> str:
+    """Format a duration like `19ms`, `1.5s` or `6m0s`."""
     if seconds < 1:
         return f"{round(seconds * 1000)}ms"
     minutes, rest = divmod(seconds, 60)
     return f"{int(minutes)}m{round(rest)}s" if minutes else f"{round(rest, 3):g}s"
 
 
-def paired(history: Sequence[Turn | Result], wording: str) -> tuple[Turn, ...]:
-    """The history with results tied to calls; `wording` says what is wrong when a call has none. Raises BadRequest."""
+def pair_history(history: Sequence[ConversationTurn | Result], wording: str) -> tuple[ConversationTurn, ...]:
+    """Pair results with calls. Raises BadRequest; `wording` is its message for a call without a result."""
     try:
-        return pair(history)
+        return pair_results(history)
     except UnansweredCalls as missing:
         raise BadRequest(wording.format(ids=missing)) from None
     except OrphanResult as orphan:
         raise BadRequest(f"No tool call found for tool output with call_id {orphan}.") from None
 
 
-def result(call_id: object, text: str) -> Result:
-    """A tool result. This vendor has no flag for a failure: clients write `ERROR: ...`."""
+def make_result(call_id: object, text: str) -> Result:
+    """Make a tool result. OpenAI has no flag for an error, so clients write `ERROR: ...`."""
     return Result(str(call_id or ""), text, text[:6].upper() == "ERROR:")

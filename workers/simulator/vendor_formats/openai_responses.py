@@ -1,4 +1,4 @@
-"""OpenAI Responses: `POST /v1/responses` and `/v1/responses/input_tokens`."""
+"""The format of OpenAI's Responses API: `POST /v1/responses` and `/v1/responses/input_tokens`."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from datetime import datetime
 
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.model import Stop
-from midwatch.workers.simulator.brains.brain import Call, Conversation, ToolOffer, Turn
-from midwatch.workers.simulator.pairing import Result
+from midwatch.workers.simulator.brains.brain import Conversation, ConversationTurn, SimulatedCall, ToolOffer
 from midwatch.workers.simulator.vendor_formats import openai_errors
-from midwatch.workers.simulator.vendor_formats.reading import objects, refuse_streaming, text_of
+from midwatch.workers.simulator.vendor_formats.request_parsing import extract_text, refuse_streaming, require_objects
+from midwatch.workers.simulator.vendor_formats.result_pairing import Result
 from midwatch.workers.simulator.vendor_formats.vendor_format import BadRequest, Prompt, RateState, Refusal, Reply
 
 INCOMPLETE = {Stop.LENGTH: "max_output_tokens", Stop.CONTEXT_FULL: "max_output_tokens", Stop.PAUSE: "steered"}
-"""Stops that this endpoint reports as an incomplete response, and the reason it gives."""
+"""Stop -> the reason, for stops that this API reports as an incomplete response."""
 
 OVERFLOW = "Your input exceeds the context window of this model. Please adjust your input and try again."
 UNANSWERED = "No tool output found for function call {ids}."
 
 
 class OpenAIResponses:
-    """The wire. A turn is several items, so items of the assistant that follow each other are one turn."""
+    """The Responses format. A turn has several items, so consecutive items of the assistant form one turn."""
 
     name = "openai-responses"
     call_prefix = "call_"
 
-    def read(self, body: JsonObject) -> Prompt:
-        """Understand a request; raises BadRequest for what the vendor would not accept."""
+    def parse_request(self, body: JsonObject) -> Prompt:
+        """Parse a request. Raises BadRequest if the vendor would not accept it."""
         refuse_streaming(body)
         if not isinstance(body.get("model"), str):
             raise BadRequest("Missing required parameter: 'model'.")
@@ -37,23 +37,25 @@ class OpenAIResponses:
         given = body.get("input")
         items = [{"role": "user", "content": given}] if isinstance(given, str) else given
         system = [body["instructions"]] if body.get("instructions") else []
-        history = _history(items, system)
+        history = _parse_items(items, system)
         choice = body.get("tool_choice")
-        functions = [tool for tool in objects(body.get("tools") or [], "tools") if tool.get("type") == "function"]
+        functions = [
+            tool for tool in require_objects(body.get("tools") or [], "tools") if tool.get("type") == "function"
+        ]
         conversation = Conversation(
-            wire=self.name,
+            vendor_format=self.name,
             model=body["model"],
             system="\n\n".join(system),
-            turns=openai_errors.paired(history, UNANSWERED),
-            tools=tuple(_offer(tool) for tool in functions),
+            turns=openai_errors.pair_history(history, UNANSWERED),
+            tools=tuple(_parse_tool(tool) for tool in functions),
             force_tool=choice.get("name") if isinstance(choice, dict) else None,
             output_schema=((body.get("text") or {}).get("format") or {}).get("schema"),
             max_output_tokens=body.get("max_output_tokens"),
         )
         return Prompt(conversation)
 
-    def reply(self, reply: Reply, created_s: int) -> JsonObject:
-        """The body of a 200."""
+    def write_reply(self, reply: Reply, created_s: int) -> JsonObject:
+        """Write the body of a 200."""
         reason = INCOMPLETE.get(reply.stop) if reply.stop else None
         status = "incomplete" if reason else "completed"
         body: JsonObject = {
@@ -64,7 +66,7 @@ class OpenAIResponses:
             "error": None,
             "incomplete_details": {"reason": reason} if reason else None,
             "model": reply.model,
-            "output": _output(reply, status) if reply.has_content else None,
+            "output": _write_output(reply, status) if reply.has_content else None,
             "parallel_tool_calls": True,
             "tool_choice": "auto",
             "tools": [],
@@ -84,69 +86,69 @@ class OpenAIResponses:
             }
         return body
 
-    def refuse(self, refusal: Refusal, request_id: str) -> tuple[int, JsonObject]:
-        """Status and body of a refusal."""
-        return openai_errors.refuse(refusal, OVERFLOW, "input")
+    def write_refusal(self, refusal: Refusal, request_id: str) -> tuple[int, JsonObject]:
+        """Write the status and body of a refusal."""
+        return openai_errors.write_refusal(refusal, OVERFLOW, "input")
 
-    def count(self, input_tokens: int) -> JsonObject:
-        """The body of a token count."""
+    def write_count(self, input_tokens: int) -> JsonObject:
+        """Write the body of a token count."""
         return {"object": "response.input_tokens", "input_tokens": input_tokens}
 
-    def headers(
+    def write_headers(
         self, request_id: str, rate: RateState | None, now: datetime, tokens: Iterable[RateState] = ()
     ) -> dict[str, str]:
-        """Request id, and the limits' state."""
-        return openai_errors.headers(request_id, rate, tokens)
+        """Write the request id and the state of the limits."""
+        return openai_errors.write_headers(request_id, rate, tokens)
 
 
-def _history(items: object, system: list[str]) -> list[Turn | Result]:
-    """Turns and results; instructions before the first of them go to `system`."""
-    history: list[Turn | Result] = []
+def _parse_items(items: object, system: list[str]) -> list[ConversationTurn | Result]:
+    """Parse the turns and results. Instructions before the first of them are added to `system`."""
+    history: list[ConversationTurn | Result] = []
     open_turn = False
-    for number, item in enumerate(objects(items, "input")):
+    for number, item in enumerate(require_objects(items, "input")):
         where, kind, role = f"input.{number}", item.get("type", "message"), item.get("role")
         if kind == "function_call_output":
-            text = text_of(item.get("output"), where)
-            history.append(openai_errors.result(item.get("call_id"), text))
+            text = extract_text(item.get("output"), where)
+            history.append(openai_errors.make_result(item.get("call_id"), text))
         elif kind == "function_call" or (kind == "message" and role == "assistant"):
-            mine = _assistant(item, where)
+            turn = _parse_assistant(item, where)
             last = history[-1] if open_turn else None
-            if isinstance(last, Turn):
-                history[-1] = Turn("assistant", last.text + mine.text, last.calls + mine.calls)
+            if isinstance(last, ConversationTurn):
+                history[-1] = ConversationTurn("assistant", last.text + turn.text, last.calls + turn.calls)
             else:
-                history.append(mine)
+                history.append(turn)
             open_turn = True
             continue
         elif kind == "message" and role in ("system", "developer"):
             if history:
-                history.append(Turn("note", text_of(item.get("content"), where)))
+                history.append(ConversationTurn("note", extract_text(item.get("content"), where)))
             else:
-                system.append(text_of(item.get("content"), where))
+                system.append(extract_text(item.get("content"), where))
         elif kind == "message" and role == "user":
-            history.append(Turn("user", text_of(item.get("content"), where)))
+            history.append(ConversationTurn("user", extract_text(item.get("content"), where)))
         elif kind == "message":
             raise BadRequest(f"{where}.role: expected user, assistant, system or developer, got {role!r}")
         else:
-            continue  # reasoning, compaction and the like belong to the turn they stand in
+            continue  # reasoning, compaction and similar items belong to the turn around them
         open_turn = False
     return history
 
 
-def _assistant(item: JsonObject, where: str) -> Turn:
+def _parse_assistant(item: JsonObject, where: str) -> ConversationTurn:
     if item.get("type") != "function_call":
-        return Turn("assistant", text_of(item.get("content"), where))
-    call = Call(str(item.get("call_id") or ""), str(item.get("name", "")), str(item.get("arguments", "")))
-    return Turn("assistant", "", (call,))
+        return ConversationTurn("assistant", extract_text(item.get("content"), where))
+    call = SimulatedCall(str(item.get("call_id") or ""), str(item.get("name", "")), str(item.get("arguments", "")))
+    return ConversationTurn("assistant", "", (call,))
 
 
-def _output(reply: Reply, status: str) -> list[JsonObject]:
+def _write_output(reply: Reply, status: str) -> list[JsonObject]:
     items: list[JsonObject] = []
     if reply.text:
-        said: JsonObject = {"type": "output_text", "text": reply.text, "annotations": []}
+        content: JsonObject = {"type": "output_text", "text": reply.text, "annotations": []}
         if reply.stop is Stop.REFUSAL:
-            said = {"type": "refusal", "refusal": reply.text}
+            content = {"type": "refusal", "refusal": reply.text}
         message_id = f"msg_{reply.id}"
-        items.append({"type": "message", "id": message_id, "status": status, "role": "assistant", "content": [said]})
+        items.append({"type": "message", "id": message_id, "status": status, "role": "assistant", "content": [content]})
     for ordinal, call in enumerate(reply.calls):
         items.append(
             {
@@ -161,5 +163,5 @@ def _output(reply: Reply, status: str) -> list[JsonObject]:
     return items
 
 
-def _offer(tool: JsonObject) -> ToolOffer:
+def _parse_tool(tool: JsonObject) -> ToolOffer:
     return ToolOffer(str(tool.get("name")), str(tool.get("description", "")), tool.get("parameters") or {})

@@ -1,4 +1,4 @@
-"""What a wire is: one vendor's request becomes a conversation, a reply or a refusal becomes that vendor's JSON."""
+"""`SimulatedFormat`: how a vendor's server parses requests and writes replies and refusals."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Protocol
 
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.model import Stop, Usage
-from midwatch.workers.simulator.brains.brain import Call, Conversation
+from midwatch.workers.simulator.brains.brain import Conversation, SimulatedCall
 
 
 class BadRequest(Exception):
-    """Raised when a request is one that the vendor would refuse with 400. Says what was expected; quotes no content."""
+    """Raised for a request that the vendor would refuse with 400. It says what was expected, and quotes no content."""
 
 
 class RefusalKind(StrEnum):
-    """Every way the server says no; each wire words it as its vendor does."""
+    """Every kind of refusal. Each format has its vendor's message for it."""
 
     RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"
@@ -31,87 +31,87 @@ class RefusalKind(StrEnum):
     INVALID_REQUEST = "invalid_request"
     NOT_FOUND = "not_found"
     UNEXPECTED = "unexpected"
-    """The brain had no answer. Both SDKs are told not to retry: it would be unexpected again."""
+    """The brain had no answer. A header asks both SDKs not to retry, because a retry would have no answer either."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One refusal, before a vendor's words."""
+    """One refusal, independent of the vendor."""
 
     kind: RefusalKind
     detail: str = ""
-    """For the kinds that explain themselves: invalid_request, not_found, unexpected."""
+    """The message for invalid_request, not_found and unexpected."""
     model: str = ""
     tokens: int = 0
     limit: int = 0
-    of: str = "requests"
+    unit: str = "requests"
     """What the limit counts: requests, input-tokens, output-tokens, tokens."""
     used: int | None = None
-    """How much of it; None: all."""
+    """How much of the limit is used. None means all of it."""
     needed: int = 1
     retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RateState:
-    """What the rate-limit headers tell of one limit."""
+    """The state of one limit, as the rate-limit headers report it."""
 
     limit: int
     remaining: int
     reset_s: float
-    """Until the bucket is full again."""
-    of: str = "requests"
+    """Seconds until the bucket is full again."""
+    unit: str = "requests"
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A request that was understood."""
+    """A parsed request."""
 
     conversation: Conversation
     breakpoints: frozenset[int] | None = None
-    """Where the client asked for the prefix to be cached: 0 is system and tools, n is the n-th turn. None: the vendor
-    caches without being asked."""
+    """The cache breakpoints that the client set: 0 is after system and tools, n is after the n-th turn. None means that the
+    vendor caches automatically."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer, before a vendor's shape. What is None is left out on purpose: a fault."""
+    """One answer, independent of the vendor. A fault sets fields to None to leave them out."""
 
     id: str
-    """Seed of every id in the answer."""
+    """Part of every id in the answer."""
     model: str
     text: str
-    calls: tuple[Call, ...]
+    calls: tuple[SimulatedCall, ...]
     stop: Stop | None
     usage: Usage | None
     has_content: bool = True
 
 
-class Wire(Protocol):
-    """One vendor's endpoint: one file here, and its line in `midwatch.workers.simulator.vendor_formats`."""
+class SimulatedFormat(Protocol):
+    """One vendor's format. Each has its own file here, and a line in `midwatch.workers.simulator.vendor_formats`."""
 
     name: str
     call_prefix: str
-    """How this vendor's tool call ids begin."""
+    """Prefix of this vendor's tool call ids."""
 
-    def read(self, body: JsonObject) -> Prompt:
-        """Understand a request; raises BadRequest for what the vendor would not accept."""
+    def parse_request(self, body: JsonObject) -> Prompt:
+        """Parse a request. Raises BadRequest if the vendor would not accept it."""
         ...
 
-    def reply(self, reply: Reply, created_s: int) -> JsonObject:
-        """The body of a 200."""
+    def write_reply(self, reply: Reply, created_s: int) -> JsonObject:
+        """Write the body of a 200."""
         ...
 
-    def refuse(self, refusal: Refusal, request_id: str) -> tuple[int, JsonObject]:
-        """Status and body of a refusal."""
+    def write_refusal(self, refusal: Refusal, request_id: str) -> tuple[int, JsonObject]:
+        """Write the status and body of a refusal."""
         ...
 
-    def count(self, input_tokens: int) -> JsonObject:
-        """The body of a token count."""
+    def write_count(self, input_tokens: int) -> JsonObject:
+        """Write the body of a token count."""
         ...
 
-    def headers(
+    def write_headers(
         self, request_id: str, rate: RateState | None, now: datetime, tokens: Iterable[RateState] = ()
     ) -> dict[str, str]:
-        """The vendor's headers on every answer: the request id, and the state of the limits of requests and of tokens."""
+        """Write the headers of every answer: the request id, and the state of the limits of requests and tokens."""
         ...

@@ -9,46 +9,64 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midwatch.workers.simulator.brains.brain import Call, Turn
+from midwatch.workers.simulator.brains.brain import ConversationTurn, SimulatedCall
 from midwatch.workers.simulator.metering import Meter
-from midwatch.workers.simulator.pairing import OrphanResult, Result, UnansweredCalls, pair
-from midwatch.workers.simulator.vendor_formats import ANSWERS
-from midwatch.workers.simulator.vendor_formats.jsontext import dump, encoded
-from midwatch.workers.simulator.vendor_formats.openai_errors import duration
-from midwatch.workers.simulator.vendor_formats.reading import heard, read
-from midwatch.workers.simulator.vendor_formats.vendor_format import BadRequest, RateState, Refusal, RefusalKind, Wire
+from midwatch.workers.simulator.vendor_formats import FORMATS_BY_PATH
+from midwatch.workers.simulator.vendor_formats.compact_json import dump_json, encode_json
+from midwatch.workers.simulator.vendor_formats.openai_errors import format_duration
+from midwatch.workers.simulator.vendor_formats.request_parsing import parse_request, split_reminders
+from midwatch.workers.simulator.vendor_formats.result_pairing import OrphanResult, Result, UnansweredCalls, pair_results
+from midwatch.workers.simulator.vendor_formats.vendor_format import (
+    BadRequest,
+    RateState,
+    Refusal,
+    RefusalKind,
+    SimulatedFormat,
+)
 
-MESSAGES, RESPONSES, CHAT = (ANSWERS[path] for path in ("/v1/messages", "/v1/responses", "/v1/chat/completions"))
-every_wire = pytest.mark.parametrize("wire", ANSWERS.values(), ids=lambda wire: wire.name)
+MESSAGES, RESPONSES, CHAT = (
+    FORMATS_BY_PATH[path] for path in ("/v1/messages", "/v1/responses", "/v1/chat/completions")
+)
+every_format = pytest.mark.parametrize(
+    "vendor_format", FORMATS_BY_PATH.values(), ids=lambda vendor_format: vendor_format.name
+)
 
 
-def said(wire: Wire, body: dict[str, Any]) -> list[tuple[str, str]]:
+def turn_texts(vendor_format: SimulatedFormat, body: dict[str, Any]) -> list[tuple[str, str]]:
     """(role, text) of a request's turns."""
-    return [(turn.role, turn.text) for turn in read(wire, dump(body).encode()).conversation.turns]
+    return [
+        (turn.role, turn.text) for turn in parse_request(vendor_format, dump_json(body).encode()).conversation.turns
+    ]
 
 
-@every_wire
+@every_format
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"model": 1}', b'{"model": "m", "tools": 7}', b"[" * 9999])
-def test_nonsense_is_a_bad_request(wire: Wire, body: bytes) -> None:
+def test_nonsense_is_a_bad_request(vendor_format: SimulatedFormat, body: bytes) -> None:
     """Whatever comes that is no request is refused, and nothing of it breaks the server."""
     with pytest.raises(BadRequest):
-        read(wire, body)
+        parse_request(vendor_format, body)
 
 
 @given(text=st.text())
 def test_a_user_text_without_a_reminder_is_what_the_user_said(text: str) -> None:
     """To the letter: conversations are recognised by it."""
     if "<reminder>" not in text:
-        assert heard(text) == [Turn("user", text)]
+        assert split_reminders(text) == [ConversationTurn("user", text)]
 
 
 def test_reminders_are_told_apart_from_what_the_user_said() -> None:
     """A whole text or a paragraph of its own is a note; the word in a sentence is not."""
     note = "<reminder>stay\n\non it</reminder>"
-    assert heard(note) == [Turn("note", note)]
-    assert heard(f"hello\n\n{note}") == [Turn("user", "hello"), Turn("note", note)]
-    assert heard(f"{note}\n\nhello\n\n{note}") == [Turn("note", note), Turn("user", "hello"), Turn("note", note)]
-    assert heard("what does <reminder>x</reminder> mean?") == [Turn("user", "what does <reminder>x</reminder> mean?")]
+    assert split_reminders(note) == [ConversationTurn("note", note)]
+    assert split_reminders(f"hello\n\n{note}") == [ConversationTurn("user", "hello"), ConversationTurn("note", note)]
+    assert split_reminders(f"{note}\n\nhello\n\n{note}") == [
+        ConversationTurn("note", note),
+        ConversationTurn("user", "hello"),
+        ConversationTurn("note", note),
+    ]
+    assert split_reminders("what does <reminder>x</reminder> mean?") == [
+        ConversationTurn("user", "what does <reminder>x</reminder> mean?")
+    ]
 
 
 def test_items_of_one_responses_turn_are_one_turn() -> None:
@@ -64,7 +82,7 @@ def test_items_of_one_responses_turn_are_one_turn() -> None:
         {"type": "function_call_output", "call_id": "c2", "output": "two"},
         {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "one"}]},
     ]
-    conversation = read(RESPONSES, dump({"model": "m", "input": items}).encode()).conversation
+    conversation = parse_request(RESPONSES, dump_json({"model": "m", "input": items}).encode()).conversation
     assert [turn.role for turn in conversation.turns] == ["user", "assistant", "tool", "tool"]
     assert [turn.text for turn in conversation.results()] == ["one", "two"]
     assert conversation.turn == 2
@@ -73,11 +91,13 @@ def test_items_of_one_responses_turn_are_one_turn() -> None:
 def test_text_parts_and_pictures() -> None:
     """Text parts are joined; what is no text leaves a mark, not a hole."""
     parts = [{"type": "text", "text": "see "}, {"type": "image_url", "image_url": {"url": "data:..."}}]
-    assert said(CHAT, {"model": "m", "messages": [{"role": "user", "content": parts}]}) == [("user", "see [image_url]")]
+    assert turn_texts(CHAT, {"model": "m", "messages": [{"role": "user", "content": parts}]}) == [
+        ("user", "see [image_url]")
+    ]
 
 
 @pytest.mark.parametrize(
-    ("messages", "told"),
+    ("messages", "message"),
     [
         ([], "at least one message"),
         ([{"role": "user", "content": ""}], "must be non-empty"),
@@ -90,61 +110,78 @@ def test_text_parts_and_pictures() -> None:
         ([{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t"}]}], "unexpected `tool_use_id`.*: t"),
     ],
 )
-def test_messages_that_the_vendor_refuses(messages: list[Any], told: str) -> None:
+def test_messages_that_the_vendor_refuses(messages: list[Any], message: str) -> None:
     """Anthropic's own rules hold here too."""
-    with pytest.raises(BadRequest, match=told):
-        said(MESSAGES, {"model": "m", "max_tokens": 9, "messages": messages})
+    with pytest.raises(BadRequest, match=message):
+        turn_texts(MESSAGES, {"model": "m", "max_tokens": 9, "messages": messages})
 
 
 @pytest.mark.parametrize("kept", [{"previous_response_id": "resp_1"}, {"conversation": "conv_1"}])
 def test_state_at_the_vendor_is_refused(kept: dict[str, str]) -> None:
     """The server keeps no conversations: it says so instead of answering half of one."""
     with pytest.raises(BadRequest, match="send the whole conversation"):
-        said(RESPONSES, {"model": "m", "input": "hi", **kept})
+        turn_texts(RESPONSES, {"model": "m", "input": "hi", **kept})
 
 
 def test_pairing_is_one_for_one_and_in_call_order() -> None:
     """Results come in any order and leave in the calls' order; an id twice in a turn is two calls."""
-    calls = (Call("a", "x", ""), Call("b", "y", ""), Call("a", "z", ""))
-    history = [Turn("assistant", "", calls), Result("b", "2"), Result("a", "1"), Result("a", "3"), Turn("user", "next")]
-    assert [turn.text for turn in pair(history)] == ["", "1", "2", "3", "next"]
+    calls = (SimulatedCall("a", "x", ""), SimulatedCall("b", "y", ""), SimulatedCall("a", "z", ""))
+    history = [
+        ConversationTurn("assistant", "", calls),
+        Result("b", "2"),
+        Result("a", "1"),
+        Result("a", "3"),
+        ConversationTurn("user", "next"),
+    ]
+    assert [turn.text for turn in pair_results(history)] == ["", "1", "2", "3", "next"]
     with pytest.raises(UnansweredCalls, match="b"):
-        pair([Turn("assistant", "", calls), Result("a", ""), Result("a", ""), Turn("user", "next")])
+        pair_results(
+            [
+                ConversationTurn("assistant", "", calls),
+                Result("a", ""),
+                Result("a", ""),
+                ConversationTurn("user", "next"),
+            ]
+        )
     with pytest.raises(UnansweredCalls, match="a, b, a"):
-        pair([Turn("assistant", "", calls)])
+        pair_results([ConversationTurn("assistant", "", calls)])
     with pytest.raises(OrphanResult, match="c"):
-        pair([Turn("assistant", "", calls), Result("c", "")])
+        pair_results([ConversationTurn("assistant", "", calls), Result("c", "")])
 
 
-@every_wire
+@every_format
 @pytest.mark.parametrize("kind", RefusalKind)
-def test_every_wire_words_every_refusal(wire: Wire, kind: RefusalKind) -> None:
+def test_every_wire_words_every_refusal(vendor_format: SimulatedFormat, kind: RefusalKind) -> None:
     """No refusal is without a status, a type and a sentence in any vendor's shape."""
-    status, body = wire.refuse(Refusal(kind, "the detail", "m", tokens=9, limit=8, retry_after_s=1.5), "req_1")
+    status, body = vendor_format.write_refusal(
+        Refusal(kind, "the detail", "m", tokens=9, limit=8, retry_after_s=1.5), "req_1"
+    )
     assert 400 <= status < 600
     assert body["error"]["message"]
     assert "{" not in body["error"]["message"]
 
 
-@every_wire
-def test_rate_headers_have_the_vendors_names(wire: Wire) -> None:
+@every_format
+def test_rate_headers_have_the_vendors_names(vendor_format: SimulatedFormat) -> None:
     """Limit, remaining and reset; only when there is a limit."""
     now = datetime(2026, 11, 30, tzinfo=UTC)
-    assert len(wire.headers("req_1", None, now)) < len(wire.headers("req_1", RateState(60, 12, 90.0), now))
-    told = wire.headers("req_1", RateState(60, 12, 90.0), now)
-    resets = [value for name, value in told.items() if "reset" in name]
-    assert resets == (["2026-11-30T00:01:30Z"] if wire is MESSAGES else ["1m30s"])
+    assert len(vendor_format.write_headers("req_1", None, now)) < len(
+        vendor_format.write_headers("req_1", RateState(60, 12, 90.0), now)
+    )
+    message = vendor_format.write_headers("req_1", RateState(60, 12, 90.0), now)
+    resets = [value for name, value in message.items() if "reset" in name]
+    assert resets == (["2026-11-30T00:01:30Z"] if vendor_format is MESSAGES else ["1m30s"])
 
 
 def test_durations_as_openai_writes_them() -> None:
     """Milliseconds below a second, then seconds, then minutes."""
-    assert [duration(seconds) for seconds in (0.019, 1, 1.5, 360)] == ["19ms", "1s", "1.5s", "6m0s"]
+    assert [format_duration(seconds) for seconds in (0.019, 1, 1.5, 360)] == ["19ms", "1s", "1.5s", "6m0s"]
 
 
 def test_half_a_surrogate_pair_travels_escaped() -> None:
     """Text that is no Unicode does not break an answer."""
-    assert encoded({"text": "ü"}) == '{"text":"ü"}'.encode()
-    assert encoded({"text": "\ud800"}) == b'{"text": "\\ud800"}'
+    assert encode_json({"text": "ü"}) == '{"text":"ü"}'.encode()
+    assert encode_json({"text": "\ud800"}) == b'{"text": "\\ud800"}'
 
 
 def test_usage_is_linear_and_caches_are_prefixes() -> None:
@@ -153,7 +190,7 @@ def test_usage_is_linear_and_caches_are_prefixes() -> None:
     first: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x" * 8_000}]}
     more = [{"role": "assistant", "content": "y" * 4_000}, {"role": "user", "content": "z"}]
     longer = {"model": "m", "messages": first["messages"] + more}
-    cold = meter.read(read(CHAT, dump(first).encode()))
-    warm = meter.read(read(CHAT, dump(longer).encode()))
+    cold = meter.read(parse_request(CHAT, dump_json(first).encode()))
+    warm = meter.read(parse_request(CHAT, dump_json(longer).encode()))
     assert (cold.cached_tokens, warm.cached_tokens) == (0, cold.input_tokens)
     assert warm.input_tokens - cold.input_tokens > 1_000

@@ -19,43 +19,47 @@ from midwatch.workers.simulator.brains.brain import Brain
 from midwatch.workers.simulator.brains.rules import RuleBrain
 from midwatch.workers.simulator.brains.script import ScriptBrain
 from midwatch.workers.simulator.brains.transcript import TranscriptBrain
-from midwatch.workers.simulator.faults import Faults
+from midwatch.workers.simulator.faults.faults import Faults
 from midwatch.workers.simulator.server import ModelServer
 
 
 class Options(Contract):
-    """What the command line says. At most one of script, transcript and rules; none: each tool is called once."""
+    """The options of the command line. At most one of script, transcript and rules is set.
+
+    If none is set, each offered tool is called once.
+    """
 
     host: str = "127.0.0.1"
-    """Loopback. Another address lets anybody who reaches it change the faults; for containers."""
+    """The address to listen on. At an address other than loopback, for example in a container, any client that reaches
+    the server can change its faults."""
     port: int = Field(default=0, ge=0, le=65_535)
-    """0: a free one, told in the line that is printed."""
+    """0 picks a free port. The printed line contains it."""
     script: Path | None = None
     transcript: Path | None = None
     rules: str | None = None
     """`module:attr`, importable from the working directory."""
     chaos: str = ""
-    """As `Faults.parse` reads it."""
+    """A text for `Faults.parse`."""
     seed: int | None = None
-    """Instead of the seed in `chaos`."""
+    """Replaces the seed in `chaos`."""
     latency_ms: int | str = 0
-    """`300`, or `200-800`: each call's own share of it, by the seed."""
+    """`300`, or a range like `200-800`. In a range, the seed decides the latency of each call."""
     journal: Path | None = None
     exit_with_stdin: bool = False
-    """End when stdin closes: a parent that dies takes its model server along."""
+    """Stop when stdin closes. So the model server stops when its parent process dies."""
 
 
 def serve(options: Options) -> None:
-    """Print `{"url": ...}` as one line once ready, then answer until SIGTERM, SIGINT, or (if asked) the end of stdin.
+    """Print one line with `{"url": ...}` when ready, then serve until SIGTERM, SIGINT, or the end of stdin if enabled.
 
-    Raises ConfigError for options that contradict each other or name nothing, OSError when the port is taken.
+    Raises ConfigError for contradicting or invalid options, and OSError if the port is taken.
     """
     faults = Faults.parse(options.chaos)
     if options.seed is not None:
         faults = faults.model_copy(update={"seed": options.seed})
     over = threading.Event()
     server = ModelServer(
-        choose(options),
+        choose_brain(options),
         faults=faults,
         latency_ms=_latency_ms(options.latency_ms),
         journal=options.journal,
@@ -74,8 +78,8 @@ def serve(options: Options) -> None:
             signal.signal(number, handler)
 
 
-def choose(options: Options) -> Brain:
-    """The brain that the options name; raises ConfigError when they name two."""
+def choose_brain(options: Options) -> Brain:
+    """Make the brain that the options name. Raises ConfigError if they name two."""
     named = {"script": options.script, "transcript": options.transcript, "rules": options.rules}
     given = [name for name, value in named.items() if value is not None]
     if len(given) > 1:
@@ -87,7 +91,7 @@ def choose(options: Options) -> Brain:
     if options.rules:
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
-        return RuleBrain.named(options.rules)
+        return RuleBrain.from_name(options.rules)
     return RuleBrain()
 
 
@@ -99,7 +103,7 @@ def _latency_ms(text: int | str) -> tuple[int, int]:
 
 
 def _end_on_signals(over: threading.Event) -> dict[signal.Signals, Any]:
-    """SIGTERM and SIGINT end the wait; returns the handlers that were there. Only a main thread may have any."""
+    """Let SIGTERM and SIGINT end the wait, and return the earlier handlers. Only the main thread can set handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
 

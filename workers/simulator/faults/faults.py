@@ -1,7 +1,8 @@
-"""What may go wrong, how often, and when: `Faults`, and the decision for one request.
+"""`Faults` says which faults happen, how often and when, and decides about each request.
 
-Chance is a hash of (seed, conversation, model turn, attempt), never a sequence of draws: two runs with the same seed
-fault the same calls, however their requests interleave. Attempt n is the n-th request for a turn of a conversation.
+The chance is a hash of (seed, conversation, model turn, attempt), not a sequence of random numbers. So two runs with
+the same seed have faults in the same calls, in any order of requests. Attempt n is the n-th request for a turn of a
+conversation.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Fault(StrEnum):
-    """Everything that may go wrong. Refusals, then what happens on the way, then what is odd about an answer."""
+    """Every fault. First the refusals, then faults of the connection, then faults inside the answer."""
 
     RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"
@@ -50,32 +51,32 @@ class Fault(StrEnum):
 
 
 REFUSING = frozenset(list(Fault)[: list(Fault).index(Fault.HANG)])
-"""Faults that are a refusal: no answer is asked for."""
+"""Faults that refuse the request. The brain is not called."""
 
 MISREPORTING = frozenset({Fault.NO_USAGE, Fault.ABSURD_USAGE})
-"""Faults after which an answer does not say what it cost."""
+"""Faults that hide the real usage of an answer."""
 
 ALTERING = frozenset(list(Fault)[list(Fault).index(Fault.CONTENT_NULL) :])
-"""Faults that change the answer; the others happen on its way."""
+"""Faults that change the content of the answer."""
 
 OUTAGES = REFUSING | {Fault.HANG, Fault.RESET, Fault.HTML}
-"""Faults that may be all there is for a time: no answer of the model comes through."""
+"""Faults that can be used as an outage, because no answer reaches the client."""
 
 SPOILING = frozenset({Fault.MALFORMED_ARGUMENTS, Fault.INVALID_ARGUMENTS, Fault.UNKNOWN_TOOL, Fault.CUT_OFF})
-"""Faults after which the model has to be asked for the same turn again, with one more turn in the history."""
+"""Faults after which the client requests the same turn again, with the spoiled turn in its history."""
 
 
 def chance(*words: object) -> float:
-    """A number in [0, 1) that depends on nothing but the words."""
+    """Return a number in [0, 1) that depends only on the words."""
     digest = hashlib.blake2b("|".join(map(str, words)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
 class Faults(Contract):
-    """Probability per request of each fault (at most one happens), scripted faults, and their settings."""
+    """The probability of each fault per request, the scripted faults, and their settings. A request has one fault at most."""
 
     rate_limited: Probability = 0.0
-    """429 with Retry-After, in the vendor's words and headers."""
+    """429 with Retry-After, with the vendor's message and headers."""
     overloaded: Probability = 0.0
     """529 at Anthropic, 503 at OpenAI."""
     provider_error: Probability = 0.0
@@ -83,93 +84,95 @@ class Faults(Contract):
     context_overflow: Probability = 0.0
     """400: the prompt is too long, in each vendor's wording."""
     quota_exhausted: Probability = 0.0
-    """429 that no waiting cures: spend limit reached, quota used up."""
+    """429 that waiting does not help: spend limit reached, quota used up."""
     spend_cap: Probability = 0.0
-    """400 that no waiting cures: the limit that the customer set himself is reached."""
+    """400 that waiting does not help: the customer's own spend limit is reached."""
     auth_error: Probability = 0.0
     """401."""
     payload_too_large: Probability = 0.0
     """413."""
     hang: Probability = 0.0
-    """Nothing comes, until the client gives up or `hang_s` have passed."""
+    """The server sends nothing until the client gives up or `hang_s` have passed."""
     slow: Probability = 0.0
-    """The answer comes `slow_ms` later."""
+    """The answer is sent `slow_ms` later."""
     drip: Probability = 0.0
-    """The body comes one byte every `drip_ms`: a read timeout never fires."""
+    """The body is sent one byte every `drip_ms`, so that no read times out."""
     reset: Probability = 0.0
     """The connection is reset before anything is sent."""
     truncated: Probability = 0.0
-    """Half of the body comes, then the connection closes."""
+    """Half of the body is sent, then the connection is closed."""
     html: Probability = 0.0
     """200 with a web page."""
     content_null: Probability = 0.0
-    """200 whose content is null."""
+    """200 with null as content."""
     no_usage: Probability = 0.0
-    """200 without usage. The journal has it."""
+    """200 without usage. The journal has the real usage."""
     absurd_usage: Probability = 0.0
-    """200 whose usage can't be true: nothing, below zero, a trillion, fifty times what it was. The journal has the truth."""
+    """200 with impossible usage: zero, negative, a trillion, or fifty times too much. The journal has the real usage."""
     stop_null: Probability = 0.0
-    """200 whose stop reason is null."""
+    """200 with null as stop reason."""
     repeated_id: Probability = 0.0
-    """A tool call with the id of another call; parallel calls share one."""
+    """A tool call has the id of an earlier call. Parallel calls have the same id."""
     empty_id: Probability = 0.0
-    """Tool calls whose id is the empty string."""
+    """Tool calls have an empty id."""
     malformed_arguments: Probability = 0.0
-    """Arguments cut off in the middle; at Anthropic, `{}` or a value of the wrong shape."""
+    """Arguments are cut off in the middle. In Anthropic's format, they are `{}` or have the wrong shape."""
     invalid_arguments: Probability = 0.0
-    """Well-formed arguments that violate the tool's schema."""
+    """Arguments are valid JSON, but violate the tool's schema."""
     unknown_tool: Probability = 0.0
-    """A call to a tool that was not offered."""
+    """The model calls a tool that was not offered."""
     cut_off: Probability = 0.0
-    """The model ran out of output tokens in the middle of a tool call, which must not run."""
+    """The model runs out of output tokens in the middle of a tool call. The client must not run that call."""
 
     seed: int = 0
     at_request: dict[Annotated[int, Field(ge=1)], Fault] = Field(default_factory=dict)
-    """Fault of the n-th model call that this server sees, whatever it is; the first is 1."""
+    """Number of a model call -> its fault. The first model call that this server receives is 1."""
     at_turn: dict[Annotated[int, Field(ge=1)], tuple[Fault, ...]] = Field(default_factory=dict)
-    """Faults of model turn n of every conversation: of its first attempt, its second, and so on."""
+    """Number of a model turn -> the faults of its first attempt, its second attempt and so on, in every conversation."""
     once: bool = True
-    """Chance faults a turn at most `max_faults_per_turn` times, so that jobs come to an end. False: without bound."""
+    """True limits random faults to `max_faults_per_turn` for each turn, so that jobs can end. False sets no limit."""
     max_faults_per_turn: int = Field(default=2, ge=0)
     spoil_positional: bool = False
-    """Spoil tool calls also where answers go by position (script, transcript), which then answer the turn again."""
+    """Spoil tool calls of positional brains (script, transcript), too. They then answer the same turn again."""
 
     outage: Fault | None = None
-    """What becomes of every request for a time, from `outage_after_s` after these faults were set, for `outage_s`."""
+    """The fault of every request during an outage. The outage begins `outage_after_s` after these faults were set, and
+    lasts `outage_s`."""
     outage_s: float = Field(default=0.0, ge=0)
     outage_after_s: float = Field(default=0.0, ge=0)
 
     retry_after_s: float = Field(default=1.0, ge=0)
-    """Of a 429 on demand. That of the rate limit and of an outage is the true one."""
+    """Retry-After of a simulated 429. The rate limits and an outage send the real wait instead."""
     overloaded_retry_after_s: float | None = Field(default=None, ge=0)
-    """Of a 529 or 503 on demand; None: it names no wait, as is usual."""
+    """Retry-After of a simulated 529 or 503. None sends no Retry-After, which is usual."""
     slow_ms: int = Field(default=2_000, ge=0)
     drip_ms: int = Field(default=50, ge=1)
     hang_s: float = Field(default=600.0, gt=0)
     context_window_tokens: int | None = Field(default=None, gt=0)
-    """Larger prompts are refused as an overflow."""
+    """A larger prompt is refused as a context overflow."""
     requests_per_minute: int | None = Field(default=None, gt=0)
-    """A bucket, as each of these limits: beyond it, 429 with the true Retry-After, and headers that tell its state."""
+    """Limit of requests. Like each of the following limits, it is a token bucket: an empty bucket gives a 429 with the real
+    Retry-After, and the headers report the state."""
     input_tokens_per_minute: int | None = Field(default=None, gt=0)
-    """Without those read from the prompt cache, as Anthropic counts."""
+    """Limit of input tokens, not counting those read from the prompt cache, as Anthropic counts."""
     output_tokens_per_minute: int | None = Field(default=None, gt=0)
-    """Those that were written, as Anthropic counts: a request is let in on any rest, and may leave a debt."""
+    """Limit of written output tokens, as Anthropic counts. One token left admits a request, which may then overdraw."""
     tokens_per_minute: int | None = Field(default=None, gt=0)
-    """As OpenAI counts: the input or the output that was asked for at most, whichever is more."""
+    """Limit of tokens, as OpenAI counts: a request's input tokens or its output limit, whichever is more."""
     burst_s: float = Field(default=60.0, gt=0)
-    """What a bucket holds, in seconds of its limit."""
+    """Capacity of each bucket, in seconds of its limit."""
     burst: int | None = Field(default=None, gt=0)
-    """The same for requests, in requests."""
+    """Capacity of the bucket of requests, in requests."""
     refused_count: bool = False
-    """A request that the limit refuses uses it up, too, as at OpenAI."""
+    """True also counts refused requests against the limit, as OpenAI does."""
     answers_as: str | None = None
-    """The model that replies name instead of the one asked for: a silent model update."""
+    """The model name in replies, if it differs from the requested one. This simulates a silent model update."""
 
     @model_validator(mode="after")
     def _at_most_one_happens(self) -> Self:
         total = sum(getattr(self, fault) for fault in Fault)
         if total > 1 + 1e-9:
-            raise ValueError(f"the probabilities of all faults must not exceed 1 together, got {total:g}")
+            raise ValueError(f"the sum of all probabilities must not exceed 1, got {total:g}")
         return self
 
     @model_validator(mode="after")
@@ -177,37 +180,37 @@ class Faults(Contract):
         if self.outage is not None and self.outage not in OUTAGES:
             raise ValueError(f"outage: expected one of {', '.join(sorted(OUTAGES))}, got {self.outage}")
         if (self.outage is None) != (self.outage_s == 0):
-            raise ValueError("outage and outage_s belong together: which fault, and for how long")
+            raise ValueError("set both outage (the fault) and outage_s (its duration), or neither")
         return self
 
     @classmethod
     def parse(cls, text: str) -> Faults:
-        """From `rate_limited=0.05,reset@3,hang@turn2,seed=7` or a JSON object; raises ConfigError when it is wrong.
+        """Parse `rate_limited=0.05,reset@3,hang@turn2,seed=7` or a JSON object. Raises ConfigError if it is invalid.
 
-        `fault@3` scripts the third request; `fault@turn2` the second turn of every conversation, and written twice also
-        the second attempt at it.
+        `fault@3` is a fault of the third request. `fault@turn2` is a fault of the second turn of every conversation. If
+        it is written twice, the second one is for the second attempt at that turn.
         """
         try:
-            return cls.model_validate(json.loads(text) if text.lstrip().startswith("{") else _pairs(text))
+            return cls.model_validate(json.loads(text) if text.lstrip().startswith("{") else _parse_pairs(text))
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"]))
-            raise ConfigError(f"chaos: {where or 'together'}: {problem['msg']}{_hint(where)}") from error
+            raise ConfigError(f"chaos: {where or 'faults'}: {problem['msg']}{_suggest(where)}") from error
         except ValueError as error:
             raise ConfigError(f"chaos: {error}") from error
 
     def outage_left_s(self, since_s: float) -> float:
-        """How long the outage goes on, `since_s` after these faults were set; 0 when there is none then."""
+        """Return the remaining seconds of the outage, `since_s` after these faults were set. 0 if there is none."""
         begun_s = since_s - self.outage_after_s
         return max(0.0, self.outage_s - begun_s) if begun_s >= 0 else 0.0
 
-    def scripted(self, request: int, turn: int, attempt: int) -> Fault | None:
-        """The fault that a script asks for."""
+    def find_scripted(self, request: int, turn: int, attempt: int) -> Fault | None:
+        """Find the scripted fault of this request, if there is one."""
         of_turn = self.at_turn.get(turn, ())
         return self.at_request.get(request) or (of_turn[attempt - 1] if attempt <= len(of_turn) else None)
 
-    def drawn(self, conversation: str, turn: int, attempt: int, faulted: int) -> Fault | None:
-        """The fault that chance asks for, when this turn was `faulted` so many times before."""
+    def draw(self, conversation: str, turn: int, attempt: int, faulted: int) -> Fault | None:
+        """Draw a random fault for this request. `faulted` is the number of faults that this turn had before."""
         if self.once and faulted >= self.max_faults_per_turn:
             return None
         left = chance(self.seed, conversation, turn, attempt)
@@ -218,8 +221,8 @@ class Faults(Contract):
         return None
 
 
-def _pairs(text: str) -> JsonObject:
-    """The fields that a chaos string sets."""
+def _parse_pairs(text: str) -> JsonObject:
+    """Parse the fields of a chaos string."""
     fields: JsonObject = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = item.partition("=")
@@ -237,7 +240,7 @@ def _pairs(text: str) -> JsonObject:
     return fields
 
 
-def _hint(name: str) -> str:
+def _suggest(name: str) -> str:
     if name in Faults.model_fields or "." in name or not name:
         return ""
     near = difflib.get_close_matches(name, Faults.model_fields, n=1)

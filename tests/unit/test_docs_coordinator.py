@@ -11,7 +11,7 @@ import pytest
 
 from midwatch.orchestration.admission import answers, configuration, redis_gate
 from midwatch.schemas.limits import Limits
-from midwatch.workers.cli.assignments import names
+from midwatch.workers.cli.assignments import field_names
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "coordinator.md").read_text(encoding="utf-8")
@@ -39,7 +39,7 @@ def default(field: str) -> str:
 def test_every_limit_is_listed_with_its_default():
     """And every name that it may be written by."""
     listed = {cell: value for cell, value, _ in rows("limit", "default", "is")}
-    known = names()
+    known = field_names()
     assert {name for cell in listed for name in re.findall(r"`(\w+)`", cell)} == set(known)
     for cell, value in listed.items():
         assert value == default(known[cell.split("`")[1]]), cell

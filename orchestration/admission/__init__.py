@@ -1,1 +1,1 @@
-"""May this call start now? The gate and the rules behind it: see `docs/coordinator.md`."""
+"""May this call start now? The gate, and the coordinator in Redis behind it: see `docs/coordinator.md`."""

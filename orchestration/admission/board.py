@@ -1,4 +1,4 @@
-"""Board: what an operator sees of the coordinator, and does to it. `client.gate`; `midwatch gate` shows the same."""
+"""Board: what an operator sees and changes of the coordinator. It is `client.gate`; `midwatch gate` is its command line."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Board:
         return sorted(name.decode() for name in found)
 
     def status(self) -> list[DownstreamStatus]:
-        """How all of them stand."""
+        """The state of all of them."""
         calls = [script_calls.status(self._keys.downstream(name)) for name in self.names()]
         return [reply for reply in self._coordinator.send_all(calls) if isinstance(reply, DownstreamStatus)]
 
     def show(self, name: str) -> DownstreamStatus:
-        """How one stands. Raises NotFound."""
+        """The state of one. Raises NotFound."""
         status = self._coordinator.send(script_calls.status(self._keys.downstream(name)))
         if status is None:
             raise self._unknown(name)
@@ -89,15 +89,15 @@ class Board:
         return limits
 
     def pause(self, name: str, seconds: float = 600.0) -> None:
-        """Admit nothing for a while; calls wait. Raises NotFound."""
+        """Admit no call for a while; calls wait. Raises NotFound."""
         self._control(name, "pause", seconds)
 
     def resume(self, name: str) -> None:
-        """End a pause, an operator's or a provider's. Raises NotFound."""
+        """End a pause: an operator's or a provider's. Raises NotFound."""
         self._control(name, "resume")
 
     def open(self, name: str, seconds: float = 600.0) -> None:
-        """Open the breaker; after `seconds` it probes. Raises NotFound."""
+        """Open the breaker; after `seconds`, probes go. Raises NotFound."""
         self._control(name, "open", seconds)
 
     def close(self, name: str) -> None:
@@ -109,7 +109,7 @@ class Board:
         self._control(name, "block", seconds, reason)
 
     def unblock(self, name: str) -> None:
-        """Lift a block, an operator's or a spend cap's. Raises NotFound."""
+        """Lift a block: an operator's or a spend cap's. Raises NotFound."""
         self._control(name, "unblock")
 
     def release(self, wake: Callable[[Sequence[StepRef]], Sequence[StepRef]] = tuple) -> tuple[list[StepRef], int]:

@@ -7,7 +7,10 @@ from fnmatch import fnmatchcase
 
 
 def resolve(name: str, configured: Iterable[str]) -> str:
-    """The configured name that counts for `name`: itself, else the longest pattern that fits (`anthropic:claude-sonnet-*`)."""
+    """The configured name that counts for `name`: the name itself, else the longest pattern that fits.
+
+    `anthropic:claude-sonnet-*` is such a pattern.
+    """
     names = tuple(configured)
     if name in names:
         return name

@@ -1,4 +1,4 @@
-"""OpenGate: admits everything. For tests without a server, and for what has no limits."""
+"""OpenGate: admits every call. For tests without a server, and for calls without limits."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class OpenGate:
     """`ports.Gate` without limits."""
 
     def admit(self, call: Call) -> Defer | Failure | None:
-        """Always."""
+        """Admit it."""
         return None
 
     def settle(self, call: Call, report: Report) -> Settlement:
-        """Nothing was reserved."""
+        """Do nothing, because nothing was reserved."""
         return Settlement()
 
     def settling(self, call: Call, report: Report) -> Callable[[], object]:

@@ -191,7 +191,7 @@ def outcome_of(report: Report) -> Outcome:
 def _believable(call: Call, usage: Usage | None) -> Usage | None:
     """Usage that can be true, else None: the call is charged as it was reserved.
 
-    An answer without input or output, or with ten times what was sent, is a server's mistake; the sum must not hang on it.
+    An answer without input or output tokens, or with ten times what was sent, is a server's mistake. It must not spoil the sums.
     """
     if usage is None or not usage.reported:
         return None

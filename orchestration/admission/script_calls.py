@@ -144,7 +144,7 @@ def gone(keys: Sequence[str], *, call_ids: Sequence[str]) -> ScriptCall[int]:
 
 
 def status(keys: Sequence[str]) -> ScriptCall[DownstreamStatus | None]:
-    """Read how a downstream stands. None: it was never called or configured."""
+    """Read the state of a downstream. None: it was never called or configured."""
     return ScriptCall("status", keys, (), replies.decode_status)
 
 

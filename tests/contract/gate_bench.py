@@ -1,4 +1,4 @@
-"""The coordinator's real scripts on a real server, and a clock that only the test moves."""
+"""The coordinator's real functions on a real server, with a clock that only the test moves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from midwatch.schemas.model import Usage
 from midwatch.schemas.step import Defer, Priority, StepRef
 
 SHOP = "shop"
-"""The downstream of most tests: nothing is known of it but what a test says."""
+"""The downstream of most tests. It has no limits but those of the test."""
 
 CLOCK_KEY = Key("{prefix}:{gate}:clock", "STRING", "the time of a test, in us", "none: deleted with the test's prefix")
 
@@ -30,7 +30,7 @@ NEW_YEAR_2026_US = 1_767_225_600_000_000
 PRELUDE = "local function clock()"
 SERVER_TIME = "redis.call('TIME')"
 TEST_TIME = "{{ 0, redis.call('GET', string.match({}, '^.-}}') .. ':clock') }}"
-"""Beside the coordinator's own keys, in their slot: so that it is legal on a cluster, too."""
+"""The clock's key is in the slot of the coordinator's keys, so it is legal on a cluster too."""
 
 if TYPE_CHECKING:
     from midwatch.orchestration.store.scripts import Library as Shipped
@@ -40,7 +40,7 @@ else:
 
 @dataclass(frozen=True)
 class OnTestTime(Shipped):
-    """The coordinator's library, reading the time of a key beside its own instead of the server's; all else is as shipped."""
+    """The coordinator's library as shipped, except that it reads the time from a key instead of the server."""
 
     @cache  # noqa: B019 (there is one)
     def source(self, name: str) -> str:
@@ -56,7 +56,7 @@ ON_TEST_TIME = OnTestTime(**{part.name: getattr(COORDINATOR, part.name) for part
 
 
 class TestTime:
-    """Stands still until it is moved."""
+    """A clock that stops until a test moves it."""
 
     __test__ = False
 
@@ -67,22 +67,22 @@ class TestTime:
         self.move_to(self.us)
 
     def move_to(self, us: float) -> None:
-        """Any moment, also an earlier one."""
+        """Set it to any moment, also an earlier one."""
         self.us = int(us)
         self._client.set(self._key, self.us)
 
     def pass_s(self, seconds: float) -> None:
-        """Let time pass; below zero the server's clock jumps back."""
+        """Let time pass; with a negative number the server's clock jumps back."""
         self.move_to(self.us + seconds * 1_000_000)
 
 
 def limits(**fields: Any) -> Limits:
-    """Limits, by the short names too, and without head-room unless a test is about it: figures are easier to follow."""
+    """Limits for a test. Without head-room, unless the test is about it, because figures are easier to follow."""
     return Limits.model_validate({"headroom": 0.0, "burst_s": 1.0, **fields})
 
 
 class GateBench:
-    """A gate, its board, and calls made by hand."""
+    """A gate, its board, and calls that the test makes."""
 
     def __init__(self, client: redis_py.Redis, prefix: str, at: Mapping[str, Limits], *, version: int = 1) -> None:
         self.client = client
@@ -90,23 +90,23 @@ class GateBench:
         self.time = TestTime(client, self.keys.gate_index().replace(":index", ":clock"))
         self.library = ON_TEST_TIME
         self.held_ms: list[int] = []
-        """Waits that were short enough to be slept in the worker."""
+        """Waits that were short enough for the worker to sleep."""
         self.gate = self.another_gate(at, version)
         self.board = Board(client, self.keys, self.library)
         self._fences = 0
 
     def another_gate(self, at: Mapping[str, Limits], version: int = 1) -> RedisGate:
-        """Of another worker process, with limits of its own."""
+        """The gate of another worker process, with its own limits."""
         return RedisGate(self.client, self.keys, at, version, sleep_ms=self.held_ms.append, library=self.library)
 
     def wipe(self, name: str = SHOP) -> None:
-        """The server loses all that it knew of it."""
+        """Delete everything that the server knows of it."""
         *own, index = self.keys.downstream(name)
         self.client.delete(*own)
         self.client.zrem(index, name)
 
     def warm(self, name: str = SHOP) -> None:
-        """A downstream that was called before: at its full rate, with full buckets."""
+        """Bring a downstream to its full rate, with full buckets, as if it had been called before."""
         self.gate.configure(name)
         self.board.resume(name)
         self.time.pass_s(600)
@@ -127,7 +127,7 @@ class GateBench:
         lasts_s: float = 60.0,
         **fields: Any,
     ) -> Call:
-        """A call of a step, under a claim of its own."""
+        """A call of a step, under a new claim."""
         self._fences += 1
         fixed = {"agent": "clerk", "agent_version": "v1", "session_id": f"s-{job}", "max_steps": 50, "created_ms": 0}
         record = Job(
@@ -147,7 +147,7 @@ class GateBench:
         return Call(claim, to, int(lasts_s * 1_000), input_tokens=tokens, output_tokens=output, **fields)
 
     def claimed_again(self, call: Call, *, failed: bool = False, lost: bool = False) -> Call:
-        """The same step's next claim: it only waited, or its last one failed, or the worker of its last one vanished."""
+        """The step's next claim: the step waited, or its last call failed, or its last worker was lost."""
         self._fences += 1
         claim = call.claim
         again = replace(
@@ -157,17 +157,17 @@ class GateBench:
         return replace(call, claim=again)
 
     def ask(self, call: Call) -> str:
-        """May it start? `admitted`, or the one word for why not: of a wait (`rate`, `paused`...) or of a failure's kind."""
+        """Ask to start. Returns `admitted`, or in one word why not: the reason of a wait, or the kind of a failure."""
         return said(self.gate.admit(call))
 
     def admitted(self, *calls: Call) -> None:
-        """All of them are."""
+        """Ask to start all of them, and assert that they may."""
         for call in calls:
             answer = self.gate.admit(call)
             assert answer is None, answer
 
     def ok(self, call: Call, tokens: int | None = None, output: int = 0, **usage: int) -> Settlement:
-        """It was answered; tokens None: the answer says nothing of usage."""
+        """Settle it as answered; tokens None: the answer names no usage."""
         used = None if tokens is None else Usage(input_tokens=tokens, output_tokens=output, **usage)
         return self.gate.settle(call, Report(usage=used, latency_ms=100))
 
@@ -180,26 +180,26 @@ class GateBench:
         headers: Mapping[str, str] | None = None,
         sent: bool = True,
     ) -> Settlement:
-        """It was not."""
+        """Settle it as failed."""
         wait_ms = None if retry_after_s is None else int(retry_after_s * 1_000)
         failure = Failure(kind=kind, detail="as the test says", retry_after_ms=wait_ms)
         return self.gate.settle(call, Report(failure=failure, headers=headers or {}, sent=sent))
 
     def status(self, name: str = SHOP) -> DownstreamStatus:
-        """How it stands."""
+        """Its state."""
         return self.board.show(name)
 
     def lineage(self, root: str) -> dict[str, float]:
-        """Figures of a lineage: calls n, retries u; input and output tokens reserved ri, ro and used ui, uo."""
+        """The stored fields of a lineage, by the short names in `legend.LINEAGE`."""
         found: dict[bytes, bytes] = self.client.hgetall(self.keys.lineage(root))  # type: ignore[assignment]
         return {name.decode(): float(value) for name, value in found.items()}
 
 
 def said(answer: Defer | Failure | None) -> str:
-    """An answer of the gate in one word."""
+    """Return an answer of the gate as one word."""
     if answer is None:
         return "admitted"
     if isinstance(answer, Failure):
         return answer.kind.value
-    assert not answer.counts_as_attempt, "a wait is no attempt"
+    assert not answer.counts_as_attempt, "a wait is not an attempt"
     return answer.reason.rpartition(": ")[2].partition(",")[0]

@@ -1,4 +1,4 @@
-"""A fleet in simulated time at one real gate: calls that ask, wait in line, are woken by a steward, last, fail, come again."""
+"""A fleet in simulated time at one real gate: calls ask, wait in line, are woken by a steward, take time, fail and return."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ from tests.contract.gate_bench import GateBench
 
 LEASE_S = 3.0
 SWEEP_S = 0.5
-"""How often a steward looks, when it does not know better; as in a real worker."""
+"""How often a steward looks at the lines at least, as in a real worker."""
 
 PATIENT = RetryConfig(
     max_retries=100, base_s=1.0, cap_s=10.0,
     retry_on=[FailureKind.RATE_LIMITED, FailureKind.OVERLOADED, FailureKind.TIMEOUT],
 )  # fmt: skip
-"""Gives no call up by itself: what ends is ended by the coordinator."""
+"""Never gives a call up: only the coordinator ends calls."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a provider makes of a call that it was sent."""
+    """A provider's answer to a call."""
 
     report: Report
     after_s: float = 1.0
 
     @classmethod
     def good(cls, tokens: int = 10, output: int = 10, after_s: float = 1.0) -> Answer:
-        """It is answered."""
+        """An answer that went well."""
         usage = Usage(input_tokens=tokens, output_tokens=output)
         return cls(Report(usage=usage, latency_ms=int(after_s * 1_000)), after_s)
 
     @classmethod
     def bad(cls, kind: FailureKind, *, retry_after_s: float | None = None, after_s: float = 0.1) -> Answer:
-        """It is not."""
+        """A failure."""
         wait_ms = None if retry_after_s is None else int(retry_after_s * 1_000)
         return cls(Report(failure=Failure(kind=kind, detail="", retry_after_ms=wait_ms)), after_s)
 
 
 Provider = Callable[[Call, float], Answer]
-"""Given a call and the second it was sent at."""
+"""Takes a call and the second it was sent at."""
 
 
 @dataclass
 class Crowd:
-    """Events in the order of their time; the bench's clock is moved from one to the next, so a minute takes no minute."""
+    """Runs events in the order of their time. It moves the bench's clock from one to the next, so a minute takes moments."""
 
     bench: GateBench
     provider: Provider = lambda call, at_s: Answer.good()
@@ -62,14 +62,14 @@ class Crowd:
     """Calls that the fleet's workers can make at once."""
     config: RetryConfig = PATIENT
     dies: Callable[[], bool] = lambda: False
-    """Does the worker die with this answer in its hands? Its step is claimed again when its lease has run out."""
+    """Does the worker die before it settles this answer? Then its step is claimed again when its lease has run out."""
     sent: list[tuple[float, Call]] = field(default_factory=list)
     """Every call that reached the provider, with the second at which it did."""
     done: list[tuple[float, Call]] = field(default_factory=list)
     ended: list[Failure] = field(default_factory=list)
-    """Of calls that became dead letters."""
+    """The failures of calls that became dead letters."""
     words: Counter[str] = field(default_factory=Counter)
-    """How often the gate answered what."""
+    """How often the gate gave each answer."""
 
     def __post_init__(self) -> None:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -83,20 +83,20 @@ class Crowd:
 
     @property
     def now_s(self) -> float:
-        """Seconds since the crowd came."""
+        """Seconds since the start."""
         return (self.bench.time.us - self._start_us) / 1e6
 
     def at(self, second: float, act: Callable[[], None]) -> None:
-        """Do something then."""
+        """Do something at that second."""
         heapq.heappush(self._events, (second, next(self._order), act))
 
     def submit(self, *calls: Call, at_s: float = 0.0) -> None:
-        """Steps that come to the workers then."""
+        """Send steps to the workers at that second."""
         for call in calls:
             self.at(at_s, lambda call=call: self._arrive(call))  # type: ignore[misc]
 
     def run(self, until_s: float) -> None:
-        """Until then, or until nothing more would happen."""
+        """Run until that second, or until there are no more events."""
         while self._events and self._events[0][0] <= until_s:
             second, _, act = heapq.heappop(self._events)
             self.bench.time.move_to(max(self._start_us + second * 1e6, self.bench.time.us))
@@ -163,7 +163,7 @@ class Crowd:
         return self._work()
 
     def _look(self, second: float) -> None:
-        """A steward looks then, or earlier when it already will."""
+        """Let a steward look at that second, unless it already looks earlier."""
         if self._look_s is None or second < self._look_s:
             self._look_s = second
             self.at(second, lambda: self._release(second))
@@ -183,7 +183,7 @@ class Crowd:
 
 @dataclass
 class Bucket:
-    """A provider's own limit, in requests: what it does not let through is a 429."""
+    """A provider's own request limit: it refuses with a 429 what is over it."""
 
     per_minute: float
     depth: float

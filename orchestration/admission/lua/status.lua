@@ -1,4 +1,4 @@
--- How a downstream stands. Nothing is written.
+-- The state of a downstream. Nothing is written.
 -- ARGV: none
 -- Output: JSON with the fields of DownstreamStatus, rates by resource | nothing: it was never called or configured
 local now = clock()

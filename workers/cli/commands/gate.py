@@ -1,4 +1,4 @@
-"""`midwatch gate`: what the coordinator lets go to each downstream, and an operator's hand on it."""
+"""`midwatch gate`: show the state of each downstream, change its limits, and pause, open or block it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LONGEST_S = 366 * 86_400
 
 
 def seconds(_context: click.Context, _parameter: click.Parameter, text: str) -> float:
-    """`90`, `90s`, `10m`, `2h`, `1d`, in seconds."""
+    """Parse `90`, `90s`, `10m`, `2h` or `1d` into seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
     length_s = float(found[1]) * UNITS_S[found[2]] if found else 0.0
     if not 0 < length_s <= LONGEST_S:
@@ -35,7 +35,7 @@ def seconds(_context: click.Context, _parameter: click.Parameter, text: str) -> 
 
 
 def for_option(default: str) -> Callable[[Any], Any]:
-    """`--for 10m`."""
+    """The option `--for`, with a default such as 10m."""
     return click.option(
         "--for", "length_s", metavar="TIME", default=default, show_default=True, callback=seconds, help="How long."
     )
@@ -46,10 +46,10 @@ downstream = click.argument("name", metavar="DOWNSTREAM")
 
 @click.group(cls=OrderedGroup)
 def gate() -> None:
-    """See and steer what goes to each downstream.
+    """Show and change what goes to each downstream.
 
-    A downstream is what calls go to and share limits of: `anthropic:claude-sonnet-4-6`, or what a tool declares, such as
-    `jira`. All workers obey a change with their next call.
+    A downstream is what calls go to, and whose limits they share: `anthropic:claude-sonnet-4-6`, or the name that a tool
+    declares, such as `jira`. All workers obey a change with their next call.
     """
 
 
@@ -58,7 +58,7 @@ def gate() -> None:
 @click.option("--watch", is_flag=True, help="Look every second until Ctrl-C; with --json, a line each time.")
 @options.as_json
 def status(name: str | None, watch: bool, as_json: bool) -> None:
-    """Show how every downstream stands, or all that is known of one."""
+    """Show the state of every downstream, or everything about one."""
     from midwatch.workers.cli import watch_loop
 
     if watch and not as_json and not sys.stdout.isatty():
@@ -104,7 +104,7 @@ def _frame(client: Client, name: str | None) -> RenderableType:
 
 
 def standing(board: Board, name: str) -> DownstreamStatus:
-    """How a downstream stands. Raises NotFound, which says so when calls to it count against a pattern."""
+    """The state of a downstream. Raises NotFound, which names the pattern if calls to it count against one."""
     from midwatch.orchestration.errors import NotFound
 
     try:
@@ -117,7 +117,7 @@ def standing(board: Board, name: str) -> DownstreamStatus:
 
 
 def _pattern(board: Board, name: str) -> str | None:
-    """The pattern that takes a name's calls, as the workers have made it known."""
+    """The configured pattern that calls to this name count against."""
     from midwatch.orchestration.admission.names import resolve
 
     found = resolve(name, board.names())
@@ -154,7 +154,7 @@ def set_limits(name: str, assignments: tuple[str, ...]) -> None:
             raise NotFound(f"calls to {name!r} count against {pattern!r}: set that (in quotes)") from None
     after = board.set(name, **parse_changes(assignments, before, defaults(name)))
     if not known:
-        say(f"{name} is new: nobody has called it yet, so check its name; `midwatch gate status` lists the others")
+        say(f"{name} is new: it has had no call yet, so check its name; `midwatch gate status` lists the others")
     for line in list_differences(before, after) or ["nothing changed"]:
         say(f"{name}: {line}")
 
@@ -163,7 +163,7 @@ def set_limits(name: str, assignments: tuple[str, ...]) -> None:
 @downstream
 @for_option("10m")
 def pause(name: str, length_s: float) -> None:
-    """Admit nothing for a while. Calls wait in line, jobs go on afterwards, slowly at first."""
+    """Admit no call for a while. Calls wait in line; afterwards they go, slowly at first."""
     from midwatch.workers.cli.commands.gate_status import undoing
 
     board = connect().gate
@@ -178,7 +178,7 @@ def pause(name: str, length_s: float) -> None:
 @gate.command("resume")
 @downstream
 def resume(name: str) -> None:
-    """End a pause, an operator's or a provider's."""
+    """End a pause: an operator's or a provider's."""
     board = connect().gate
     paused = standing(board, name).paused_ms > 0
     board.resume(name)
@@ -218,11 +218,11 @@ def close_breaker(name: str) -> None:
 @click.argument("reason")
 @for_option("1d")
 def block(name: str, reason: str, length_s: float) -> None:
-    """Deny every call, for a reason that its job is told. Jobs become dead letters, to be replayed afterwards."""
+    """Deny every call, with a reason that the dead letter shows. Jobs become dead letters, to be replayed afterwards."""
     from midwatch.workers.cli.commands.gate_status import undoing
 
     if not reason.strip():
-        raise click.BadParameter("expected why, got nothing; it is what the dead letters say", param_hint="REASON")
+        raise click.BadParameter("expected a reason, got an empty text; the dead letters show it", param_hint="REASON")
     board = connect().gate
     standing(board, name)
     board.block(name, " ".join(reason.split()), length_s)
@@ -233,7 +233,7 @@ def block(name: str, reason: str, length_s: float) -> None:
 @gate.command("unblock")
 @downstream
 def unblock(name: str) -> None:
-    """Lift a block, an operator's or that of a spend cap."""
+    """Lift a block: an operator's, or that of a spend cap."""
     board = connect().gate
     blocked = standing(board, name).blocked_ms > 0
     board.unblock(name)

@@ -1,4 +1,4 @@
-"""How a downstream stands, in words: a row of `midwatch gate status`, its card, its JSON, a frame of `--watch`."""
+"""The state of a downstream as text: a row of `midwatch gate status`, a card, JSON, or a frame of `--watch`."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ COLUMNS = (
 )
 
 FULL = 0.995
-"""A rate factor that is shown as 100 %."""
+"""A rate factor from this one on is shown as 100 %."""
 
 RATES = ("requests", "input_tokens", "output_tokens", "tokens")
 
 
 def state(status: DownstreamStatus) -> str:
-    """One word: the first of what keeps calls from going."""
+    """The state in one word: the first that applies."""
     if status.blocked_ms > 0:
         return "blocked"
     if status.paused_ms > 0:
@@ -45,7 +45,7 @@ def state(status: DownstreamStatus) -> str:
 
 
 def row(status: DownstreamStatus, now_ms: int) -> tuple[str, ...]:
-    """A line of the table."""
+    """A row of the table."""
     return (
         status.name,
         state(status),
@@ -59,7 +59,7 @@ def row(status: DownstreamStatus, now_ms: int) -> tuple[str, ...]:
 
 
 def why(status: DownstreamStatus, now_ms: int) -> str:
-    """What keeps calls from going, and until when."""
+    """Why calls do not go, and until when."""
     reasons = list(_reasons(status, now_ms))
     if not reasons and not status.limits:
         return "no limit is set, and its provider has named none"
@@ -85,7 +85,7 @@ def _reasons(status: DownstreamStatus, now_ms: int) -> Iterator[str]:
 
 
 def card(status: DownstreamStatus, limits: Limits, now_ms: int) -> list[tuple[str, str]]:
-    """All that is known of it, as names and values."""
+    """Everything about a downstream, as names and values."""
     binds = "now" if status.sick else "only while it fails"
     return [
         ("downstream", status.name),
@@ -108,7 +108,7 @@ def card(status: DownstreamStatus, limits: Limits, now_ms: int) -> list[tuple[st
 
 
 def as_document(status: DownstreamStatus, limits: Limits | None = None) -> dict[str, Any]:
-    """As `--json` shows it; `limits` are what was configured."""
+    """What `--json` shows; `limits` are those that were configured."""
     plain = document(status)
     until_ms, version = plain.pop("paused_until_ms"), plain.pop("version")
     plain = {"name": plain.pop("name"), "state": state(status), **plain, "waiters": status.waiters}
@@ -119,7 +119,7 @@ def as_document(status: DownstreamStatus, limits: Limits | None = None) -> dict[
 
 
 def table_frame(found: Sequence[DownstreamStatus], now_ms: int) -> RenderableType:
-    """The table, as `--watch` draws it."""
+    """A frame of `--watch`: the table."""
     from rich.console import Group
     from rich.text import Text
 
@@ -136,7 +136,7 @@ def table_frame(found: Sequence[DownstreamStatus], now_ms: int) -> RenderableTyp
 
 
 def card_frame(status: DownstreamStatus, limits: Limits, now_ms: int) -> RenderableType:
-    """The card, as `--watch` draws it."""
+    """A frame of `--watch`: the card of one downstream."""
     from rich.console import Group
 
     from midwatch.workers.cli.tables import card as drawn
@@ -159,13 +159,13 @@ def _words(name: str) -> str:
 
 
 def _moment(ms: int, now_ms: int) -> str:
-    """The time alone where it is of today."""
+    """The moment; without its date when that is today's."""
     there, here = iso(ms), iso(now_ms)
     return f"{there[11:19]}Z" if there[:10] == here[:10] else f"{there[:19]}Z"
 
 
 def _tightest(status: DownstreamStatus) -> str:
-    """What is left of the bucket that is the emptiest, or what is owed to it."""
+    """What is left in the emptiest bucket, or owed to it."""
     if not status.limits:
         return ""
     name = min(status.levels, key=lambda each: status.levels[each] / status.depths[each])
@@ -196,7 +196,7 @@ def _usual(status: DownstreamStatus) -> str:
 
 
 def _configured(limits: Limits) -> str:
-    """As they may be copied into `midwatch.toml`."""
+    """The limits as lines that can be copied into `midwatch.toml`."""
     chosen = limits.model_dump(mode="json", exclude_defaults=True)
     return "\n".join(f"{field} = {_toml(value)}" for field, value in chosen.items())
 
@@ -214,5 +214,5 @@ def _next(status: DownstreamStatus) -> str:
 
 
 def undoing(verb: str, name: str) -> str:
-    """The command line that undoes what was done."""
+    """The command line that ends a pause, an opening or a block."""
     return f"midwatch gate {verb} {shlex.quote(name)}"

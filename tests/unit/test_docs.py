@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -129,6 +130,14 @@ def test_files_that_are_named_exist(path):
     roots = "schemas|orchestration|workers|tests|docs|examples|compose"
     for named in re.findall(rf"`((?:{roots})/[\w./-]*)`", path.read_text(encoding="utf-8")):
         assert (ROOT / named).exists() or named in AWAITED or "NNNN" in named, named
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_imports_exist(path):
+    """Every `from midwatch… import …` on a page works."""
+    for module, names in re.findall(r"from (midwatch[\w.]*) import ([\w, ]+)", path.read_text(encoding="utf-8")):
+        for name in names.split(","):
+            assert hasattr(importlib.import_module(module), name.strip()), f"from {module} import {name}"
 
 
 def logged_events() -> set[str]:

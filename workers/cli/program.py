@@ -40,7 +40,7 @@ COMMANDS = {
         "approvals": LazyCommand(
             "midwatch.workers.cli.commands.approvals:approvals", "Approve or reject steps that are parked for a human."
         ),
-        "gate": LazyCommand("midwatch.workers.cli.commands.gate:gate", "See and steer what goes to each downstream."),
+        "gate": LazyCommand("midwatch.workers.cli.commands.gate:gate", "Show and change what goes to each downstream."),
     },
     "Look after": {
         "findings": LazyCommand(

@@ -1,4 +1,4 @@
-"""Counters of drift: on both servers; and the breaker of one worker knows what another one saw."""
+"""Drift counters on both servers, and a breaker that reads the counts of another worker."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import AssistantMessage, Message, Text, ToolCall, ToolMessage, UserMessage
 
 BARE_BYTES = 400
-"""The note without anything in it."""
+"""Size of an empty note."""
 
 WORDS = st.sampled_from(
     [
@@ -45,7 +45,7 @@ TEXT = st.one_of(
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[Message]:
-    """Whole groups: users' turns, and assistants' with a result for each call."""
+    """Whole groups: user turns, and assistant turns with a result for each call."""
     messages: list[Message] = []
     for group in range(1, draw(st.integers(1, 7))):
         if draw(st.booleans()):
@@ -65,8 +65,8 @@ def conversations(draw: st.DrawFn) -> list[Message]:
 
 @settings(deadline=None, max_examples=60)
 @given(conversations(), conversations(), st.integers(0, 5_000))
-def test_the_room_is_kept(first: list[Message], second: list[Message], room_bytes: int) -> None:
-    """Whatever was said, and however often it is compacted, the note keeps to its room and can be stored."""
+def test_the_note_fits_its_room(first: list[Message], second: list[Message], room_bytes: int) -> None:
+    """For any conversation and any number of compactions, the note fits its room and can be stored."""
     memory = ExtractiveSummarizer().summarize(Memory(), first, room_bytes)
     memory = ExtractiveSummarizer().summarize(memory, second, room_bytes, live=first)
     assert rendered_bytes(memory) <= max(room_bytes, BARE_BYTES)
@@ -76,15 +76,15 @@ def test_the_room_is_kept(first: list[Message], second: list[Message], room_byte
 @settings(deadline=None, max_examples=60)
 @given(conversations(), st.integers(0, 5_000))
 def test_the_same_messages_give_the_same_note(messages: list[Message], room_bytes: int) -> None:
-    """No clock, no chance, no order of a set."""
+    """It does not depend on a clock, on chance, or on the order of a set."""
     one, two = (ExtractiveSummarizer().summarize(Memory(), messages, room_bytes) for _ in range(2))
     assert render(one) == render(two)
 
 
 @settings(deadline=None, max_examples=60)
 @given(conversations())
-def test_absorbing_twice_is_absorbing_once(messages: list[Message]) -> None:
-    """A compaction that is tried again after a crash adds nothing."""
+def test_absorbing_twice_adds_nothing(messages: list[Message]) -> None:
+    """A compaction may be repeated after a crash."""
     once = absorb_facts(Memory(), messages, 100_000)
     assert absorb_facts(once, messages, 100_000) == once
 
@@ -92,7 +92,7 @@ def test_absorbing_twice_is_absorbing_once(messages: list[Message]) -> None:
 @settings(deadline=None, max_examples=60)
 @given(conversations(), st.integers(0, 12_000), st.integers(0, 8))
 def test_elision_splits_no_group(messages: list[Message], excess: int, newest_group: int) -> None:
-    """Every call keeps its result in its place; only old contents change, and only to less."""
+    """Every call keeps its result in place. Only old results change, and become shorter."""
     elisions = elide(messages, excess, newest_group=newest_group, handle_for=lambda one: f"res-{one.group}")
     for one in elisions:
         before = messages[one.index]
@@ -111,7 +111,7 @@ def test_elision_splits_no_group(messages: list[Message], excess: int, newest_gr
 @settings(deadline=None, max_examples=60)
 @given(conversations(), st.integers(2_500, 9_000))
 def test_a_cut_message_fits_its_room(messages: list[Message], room_bytes: int) -> None:
-    """Any one message can be brought within its room, and stays what it was."""
+    """Any single message can be cut to its room, and keeps its role and its other fields."""
     for message in messages:
         done = cut(message, room_bytes, "res-cut").message
         assert (done.role, done.group) == (message.role, message.group)

@@ -1,4 +1,4 @@
-"""A conversation that grows: an agent with one wordy tool, a model that calls it turn after turn and counts what it reads."""
+"""A growing conversation: an agent with one tool of long results, and a model that calls it and counts its input."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from midwatch.schemas.step import StepKind
 from midwatch.testing import InlineFleet
 
 BYTES_PER_TOKEN = 3
-"""Of this model's tokenizer."""
+"""Bytes per token of this model's tokenizer."""
 
 RECALLED = "recall"
 
 
 def wordy(chars: int = 1_500, says: Callable[[int], str] = lambda number: f"order W-{1000 + number}") -> Tool:
-    """A tool whose every result is of this size, and names an order of its own."""
+    """A tool with results of this size. Each names another order."""
 
     @tool(idempotent=True, inline=True)
     def look_up(number: int) -> str:
@@ -34,32 +34,32 @@ def wordy(chars: int = 1_500, says: Callable[[int], str] = lambda number: f"orde
 
 
 def budget(max_tokens: int = 6_000, reserve_output: int = 500, **fields: Any) -> ContextBudget:
-    """A small one."""
+    """A small context budget."""
     return ContextBudget(max_tokens=max_tokens, reserve_output=reserve_output, **fields)
 
 
 def clerk(*, tools: list[Tool] | None = None, system: str = "You help.", **fields: Any) -> Agent:
-    """An agent with the wordy tool and a small budget."""
+    """An agent with such a tool and a small budget."""
     fields.setdefault("context_budget", budget())
     return Agent("clerk", "scripted:m-1", system, tools=tools or [wordy()], **fields)
 
 
 class Talker:
-    """`ports.Model`: calls `look_up` for so many turns, then answers. What it read is in `requests`."""
+    """A `ports.Model` that calls `look_up` for so many turns, then answers. `requests` has its requests."""
 
     name = "scripted"
 
     def __init__(self, turns: int, *, says: Callable[[int, ModelRequest], list[Part] | None] | None = None) -> None:
         self.turns = turns
         self.says = says or (lambda number, request: None)
-        """Instead of the call of a turn (from 1), when it gives something."""
+        """Gives another reply for a turn (from 1), or None for the call."""
         self.requests: list[ModelRequest] = []
         self.answered = 0
         self.fail: Callable[[int, ModelRequest], Stop | FailureKind | None] = lambda number, request: None
-        """What befalls call number n (from 1), when something does."""
+        """Gives an error for call number n (from 1), or None."""
         self.summaries: list[ModelRequest] = []
         self.summarize: Callable[[ModelRequest], ModelReply] | None = None
-        """Answers for any other model than `m-1`."""
+        """Answers for every model other than `m-1`."""
         self.counts: Callable[[ModelRequest], int | None] = lambda request: None
 
     def complete(self, request: ModelRequest) -> ModelReply:
@@ -81,7 +81,7 @@ class Talker:
         return self.reply(request, parts or [Text(text="All done.")])
 
     def reply(self, request: ModelRequest, parts: list[Part], stop: Stop | None = None) -> ModelReply:
-        """With the usage of a real one."""
+        """The reply with realistic usage."""
         asks = any(isinstance(part, ToolCall) for part in parts)
         usage = Usage(input_tokens=tokens_of(request), output_tokens=20)
         return ModelReply(parts=tuple(parts), stop=stop or (Stop.TOOLS if asks else Stop.END), usage=usage, model="m-1")
@@ -91,12 +91,12 @@ class Talker:
         return self.counts(request)
 
     def notes(self) -> list[NoteMessage]:
-        """The memory as each call was sent it, where there was one."""
+        """The memory notes in the requests."""
         return [first for request in self.requests if isinstance(first := request.messages[0], NoteMessage)]
 
 
 def tokens_of(request: ModelRequest) -> int:
-    """What the model counts for a request."""
+    """The number of tokens that the model counts for a request."""
     said = sum(len(text_of(message).encode()) for message in request.messages)
     tools = sum(len(spec.model_dump_json().encode()) for spec in request.tools)
     return (len(request.system.encode()) + tools + said) // BYTES_PER_TOKEN
@@ -112,13 +112,13 @@ def text_of(message: Any) -> str:
 
 
 class Talk:
-    """One fleet, one agent, one job: run, and looked at."""
+    """One fleet with one agent and one job, to run and to inspect."""
 
     def __init__(self, agent: Agent, model: Talker, *, beside: bool = True, **fleet: Any) -> None:
         self.agent, self.model = agent, model
         self.fleet = InlineFleet(agent, model=model, **fleet)
         self.asked: list[str] = []
-        """Steps of the compactions that were set off beside the job."""
+        """Steps of the compactions that ran in the background."""
         self._beside = beside
         self.fleet.runner.services.request_compaction = self._compact_beside
 
@@ -129,13 +129,13 @@ class Talk:
             self.fleet.published.append(ref)
 
     def run(self, text: str = "Look at the orders.", session_id: str = "s1") -> Any:
-        """A job to its end."""
+        """Run a job to its end."""
         self.job_id = self.fleet.enqueue(self.agent, text, session_id=session_id)
         return self.fleet.run(self.job_id)
 
     @property
     def compactions(self) -> int:
-        """That were committed."""
+        """The number of committed compactions."""
         return self.fleet.operations.counters().get("compactions", 0)
 
     @property
@@ -144,11 +144,11 @@ class Talk:
         return self.fleet.operations.memory("s1")
 
     def most_tokens(self) -> int:
-        """Of all calls, the answer's reserve included."""
+        """The largest size of all calls, with the output reserve."""
         most = max(map(tokens_of, self.model.requests))
         return most + self.agent.context_budget.reserve_output
 
 
 def prompts(request: ModelRequest) -> list[str]:
-    """What users say in a request."""
+    """The users' texts in a request."""
     return [message.text for message in request.messages if isinstance(message, UserMessage)]

@@ -1,4 +1,4 @@
-"""Agent: what is wrong with a declaration is said where it is made."""
+"""Agent: a wrong declaration raises where it is made."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def agent(**fields):
 
 
 def test_a_minimal_agent_has_sensible_policies():
-    """Three words are enough."""
+    """Name, model and prompt are enough."""
     made = Agent("clerk", "claude-sonnet-4-6", "You help.")
     assert (made.model.provider, made.model.model) == ("anthropic", "claude-sonnet-4-6")
     assert (made.limits.max_steps, made.retry_config.max_retries) == (50, 3)
@@ -53,14 +53,14 @@ def test_a_minimal_agent_has_sensible_policies():
         ({"temperature": 0}, "unknown keyword 'temperature'"),
     ],
 )
-def test_a_wrong_declaration_is_refused_with_what_to_do(fields, says):
-    """Before the first job, and not at the third step of one."""
+def test_a_wrong_declaration_is_refused_with_advice(fields, says):
+    """It is refused before the first job, not at a later step."""
     with pytest.raises(ConfigError, match=says):
         agent(**fields)
 
 
-def test_a_moving_name_is_accepted_when_it_is_meant():
-    """By the policy that says so."""
+def test_a_moving_model_name_needs_allow_alias():
+    """The model policy allows it."""
     assert agent(model="gpt-5", model_policy=ModelPolicy(allow_alias=True)).model.provider == "openai"
 
 
@@ -80,21 +80,21 @@ def test_a_moving_name_is_accepted_when_it_is_meant():
     ],
 )
 def test_every_change_is_a_new_version_and_nothing_else_is(change):
-    """A job keeps the version it began with, so the version must say all of it."""
+    """A job keeps the version with which it began, so the version must cover everything."""
     assert agent().version == agent().version
     assert agent(**change).version != agent().version
 
 
 def test_children_are_offered_as_tools():
-    """By themselves, or with a description of one's own."""
+    """They have a default description or the author's."""
     scout = Agent("scout", "claude-sonnet-4-6", "You scout.")
     assert [one.child for one in agent(children=[scout]).tools] == ["scout"]
     described = agent(tools=[scout.as_tool("Finds things.")], children=[scout])
     assert [(one.name, one.description) for one in described.tools] == [("scout", "Finds things.")]
 
 
-def test_an_escalation_asks_for_all_tools_or_for_those_it_names():
-    """Nobody is asked for anything else."""
+def test_an_escalation_applies_to_all_tools_or_the_named_ones():
+    """Other calls need no human."""
     rules = [Escalation(when="tool_approval", tools=("look_up",)), Escalation(when="unknown_effect")]
     careful = agent(tools=[look_up], escalation=rules)
     assert careful.asks_human("tool_approval", "look_up")

@@ -1,4 +1,4 @@
-"""The summarizer with a model: bounded, checked, marked, and never worse than without."""
+"""The summarizer with a model: its input is limited, its answer is checked and marked, and failures fall back."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def summarized(complete: Callable[[ModelRequest], ModelReply], groups: list[Mess
     return ModelSummarizer(complete, "small").summarize(Memory(), groups, 8_000)
 
 
-def test_prose_comes_from_the_model_and_the_ledger_does_not() -> None:
-    """Both are there, and what was used is reported."""
+def test_the_model_writes_the_prose_but_not_the_facts() -> None:
+    """The memory has both, and the usage is returned."""
     done = summarized(says(answer(("The order is late.", False), still=("Refund the shipping.",))))
     assert (done.fell_back, done.usage.input_tokens) == ("", 10)
     assert done.memory.summary == "The order is late."
@@ -64,13 +64,13 @@ def test_prose_comes_from_the_model_and_the_ledger_does_not() -> None:
 
 
 def test_a_sentence_with_an_invented_identifier_is_dropped() -> None:
-    """What occurs nowhere in the input does not enter the memory."""
+    """A value that is not in the input does not enter the memory."""
     done = summarized(says(answer(("Order #W2378156 is late.", False), ("Refund RF-90210 was issued.", False))))
     assert done.memory.summary == "Order #W2378156 is late."
 
 
-def test_what_rests_on_a_tool_is_marked_whether_the_model_says_so_or_not() -> None:
-    """The model's own flag is believed only one way."""
+def test_a_sentence_from_a_tool_is_always_marked() -> None:
+    """The model's flag `from_tool` can add a mark, but never remove one."""
     done = summarized(
         says(
             answer(
@@ -83,7 +83,7 @@ def test_what_rests_on_a_tool_is_marked_whether_the_model_says_so_or_not() -> No
 
 
 def test_the_mark_cannot_be_removed_by_the_next_compaction() -> None:
-    """What was marked goes back to the model as `from_tool`, and a tool can't close its own fence."""
+    """A marked sentence is sent to the model as `from_tool`, and a tool's text can't close its fence."""
     asked: list[str] = []
 
     def complete(request: ModelRequest) -> ModelReply:
@@ -95,8 +95,8 @@ def test_the_mark_cannot_be_removed_by_the_next_compaction() -> None:
     assert asked[0].count("</tool-result>") == 1
 
 
-def test_input_is_bounded_however_long_the_archive() -> None:
-    """Each question holds a bounded part, and their number is bounded too."""
+def test_the_input_is_limited_for_any_archive() -> None:
+    """Each request holds a limited part, and the number of requests is limited, too."""
     sizes: list[int] = []
 
     def complete(request: ModelRequest) -> ModelReply:
@@ -135,16 +135,16 @@ def _breaks(request: ModelRequest) -> ModelReply:
         _breaks,
     ],
 )
-def test_a_useless_model_leaves_what_needs_none(complete: Callable[[ModelRequest], ModelReply]) -> None:
-    """Garbage, refusal, a longer text than before, an exception: the extractive memory, and the reason without a transcript."""
+def test_a_bad_answer_falls_back_to_the_extractive_memory(complete: Callable[[ModelRequest], ModelReply]) -> None:
+    """Garbage, a refusal, a too long text or an exception fall back. The reason contains no transcript."""
     done = summarized(complete)
     assert done.memory == ExtractiveSummarizer().summarize(Memory(), GROUPS, 8_000)
     assert done.fell_back
     assert "secret" not in done.fell_back
 
 
-def test_a_lost_store_is_not_hidden() -> None:
-    """The call's admission could not be decided: that is no reason to go on without."""
+def test_a_lost_store_is_raised() -> None:
+    """The admission of the call could not be decided, so the compaction must not go on without it."""
 
     def complete(request: ModelRequest) -> ModelReply:
         raise StoreUnavailable("gone")
@@ -153,8 +153,8 @@ def test_a_lost_store_is_not_hidden() -> None:
         summarized(complete)
 
 
-def test_prose_keeps_to_its_share() -> None:
-    """A talkative model can't take the ledger's room."""
+def test_prose_is_limited_to_its_share() -> None:
+    """A long summary can't take the room of the facts."""
     groups = [*GROUPS, UserMessage(group=3, text="lorem ipsum " * 4_000)]
     done = ModelSummarizer(says(answer(*[(f"It went on {'and on ' * n}.", False) for n in range(30)])), "small")
     memory = done.summarize(Memory(), groups, 4_000).memory

@@ -1,4 +1,4 @@
-"""Stubs for bulky results, and the cut of one message that is too large."""
+"""Elide large results, and cut one message that is too large."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def handle_for(message: ToolMessage) -> str:
     return f"res-{message.group}"
 
 
-def test_the_largest_old_result_goes_first_and_no_more_than_needed() -> None:
-    """One stub is enough when it frees enough."""
+def test_the_largest_old_result_is_elided_first() -> None:
+    """No more results are elided than needed."""
     messages = [result(2, 5_000), result(3, 50_000, fill="y"), result(4, 9_000, fill="z")]
     (elision,) = elide(messages, 1_000, newest_group=9, handle_for=handle_for)
     assert elision.index == 1
@@ -30,15 +30,15 @@ def test_the_largest_old_result_goes_first_and_no_more_than_needed() -> None:
     assert not elision.kept_already
 
 
-def test_what_is_kept_already_or_came_again_goes_before_what_is_not() -> None:
-    """Cheapest first: nothing new has to be stored, or the window holds the same text once more."""
+def test_stored_and_repeated_results_are_elided_before_others() -> None:
+    """They are cheaper: nothing has to be stored, or the window has the same text again."""
     messages = [result(2, 50_000, fill="y"), result(3, 5_000, "res-old"), result(4, 6_000), result(5, 6_000)]
     assert [one.index for one in elide(messages, 1, newest_group=9, handle_for=handle_for)] == [2]
     assert [one.index for one in elide(messages, 500, newest_group=9, handle_for=handle_for)] == [1, 2]
 
 
 def test_newest_pinned_and_small_results_stay() -> None:
-    """What the model is working on is not taken from under it."""
+    """The model may be working with them."""
     messages: list[Message] = [
         UserMessage(group=1, text="u" * 9_000),
         result(2, 9_000),
@@ -49,7 +49,7 @@ def test_newest_pinned_and_small_results_stay() -> None:
 
 
 def test_a_stub_is_not_elided_again() -> None:
-    """Eliding is over once it is done."""
+    """A second pass finds nothing to elide."""
     messages: list[Message] = [result(2, 9_000)]
     (elision,) = elide(messages, 1, newest_group=9, handle_for=handle_for)
     assert elide([elision.message], 10**9, newest_group=9, handle_for=handle_for) == ()
@@ -70,7 +70,7 @@ CALL = ToolCall(id="c", name="write", raw_arguments=json.dumps({"path": "/a/b.tx
     ],
 )
 def test_one_oversized_message_is_cut_to_its_room(message: Message) -> None:
-    """Whoever wrote it: it fits, it can be stored, and it says where the rest is."""
+    """A cut message of any role fits, can be stored, and says where the rest is."""
     done = cut(message, 10_000, "res-cut")
     assert len(done.message.model_dump_json()) <= 10_000
     assert done.rest is not None
@@ -78,7 +78,7 @@ def test_one_oversized_message_is_cut_to_its_room(message: Message) -> None:
 
 
 def test_a_cut_call_keeps_its_place_and_its_short_arguments() -> None:
-    """Every call still has its result, and its arguments are still an object."""
+    """The call still belongs to its result, and its arguments are still an object."""
     message = AssistantMessage(group=2, parts=(CALL,), provider="p", model="m")
     done = cut(message, 10_000, "res-cut").message
     assert isinstance(done, AssistantMessage)
@@ -87,15 +87,15 @@ def test_a_cut_call_keeps_its_place_and_its_short_arguments() -> None:
     assert json.loads(call.raw_arguments)["path"] == "/a/b.txt"
 
 
-def test_a_message_that_fits_is_left_alone() -> None:
-    """The cut of what needs none is the message itself."""
+def test_a_message_that_fits_is_unchanged() -> None:
+    """Cutting it returns the same message."""
     message = UserMessage(group=1, text="hello")
     assert cut(message, 10_000, "res-cut").message is message
     assert cut(message, 10_000, "res-cut").rest is None
 
 
 def test_a_result_with_a_handle_keeps_it() -> None:
-    """Its whole lies there since it was returned: the shortened text must not replace it."""
+    """The whole is already stored there. The shortened text must not replace it."""
     done = cut(result(2, 200_000, "res-old"), 10_000, "res-new")
     assert isinstance(done.message, ToolMessage)
     assert (done.message.handle, done.rest) == ("res-old", None)

@@ -1,4 +1,4 @@
-"""Facts of a text of megabytes: its two ends are read, whole pieces only, and reading it costs no more than its ends."""
+"""Facts of a text of megabytes: only its two ends are read, and no piece is split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import ToolMessage
 
 LINES = (FIRST_CHARS + LAST_CHARS) // 4
-"""More lines than are read, whatever is in them."""
+"""More lines than are read, for any content."""
 
 
 def result(content: str) -> ToolMessage:
@@ -24,12 +24,12 @@ def result(content: str) -> ToolMessage:
 
 
 def values(content: str) -> set[str]:
-    """All values found in it."""
+    """All values found in the text."""
     return {fact.value for fact in facts_of([result(content)])}
 
 
 def test_both_ends_of_a_long_list_are_walked():
-    """The last row is often the newest, and what follows the rows says how many there are."""
+    """The last row is often the newest, and the total often follows the rows."""
     rows = [{"id": f"u{n:06d}"} for n in range(2 * FIRST_ROWS)]
     found = values(json.dumps({"rows": rows, "next_cursor": "cur-77X"}))
     assert {"u000000", f"u{FIRST_ROWS - 1:06d}", "cur-77X"} <= found
@@ -40,7 +40,7 @@ def test_both_ends_of_a_long_list_are_walked():
 
 @pytest.mark.parametrize("seam", [" ", "\n", ",", '"', ";"])
 def test_a_long_text_is_never_cut_within_an_identifier(seam: str):
-    """Half an identifier would be a wrong one: all that is found was said."""
+    """Half an identifier would be wrong, so every found value occurs in the text."""
     said = [f"order-{n:07d}" for n in range(LINES)]
     found = values(seam.join(said))
     assert len(found) > 1_000
@@ -48,18 +48,18 @@ def test_a_long_text_is_never_cut_within_an_identifier(seam: str):
 
 
 def test_the_end_of_a_long_text_is_read():
-    """How it went stands there."""
+    """The end often has the outcome."""
     found = values("\n".join(["all quiet"] * LINES) + "\nbackup=BK-2026-77 stored under /var/backups/new.tar")
     assert {"BK-2026-77", "/var/backups/new.tar"} <= found
 
 
 def rows() -> str:
-    """JSON of a database."""
+    """JSON with rows of a database."""
     return json.dumps([{"id": f"u{n:06d}", "name": f"Ann Smith {n % 50}", "amount": n / 7} for n in range(45_000)])
 
 
 def lines() -> Iterator[str]:
-    """Of a log."""
+    """Lines of a log."""
     return (
         f"2026-03-01T10:{n % 60:02}:07Z worker-{n % 99} INFO order={n * 7919} took {n % 977} ms" for n in range(50_000)
     )
@@ -67,7 +67,7 @@ def lines() -> Iterator[str]:
 
 @pytest.mark.parametrize("text", [rows(), "\n".join(lines()), "12.75,9.5,-3.25,1044.5\n" * 140_000])
 def test_megabytes_are_absorbed_quickly(text: str):
-    """3 MB cost under half a second of CPU; the bound leaves room for a busy machine."""
+    """3 MB take under half a second of CPU. The limit is higher, for a busy machine."""
     assert len(text) > 3_000_000
     start = time.process_time()
     absorb_facts(Memory(), [result(text)], 20_000)

@@ -1,4 +1,4 @@
-"""How right the token estimate is, against an exact tokenizer: on recorded sessions, and on texts of a kind nobody expected."""
+"""The error of the token estimate against an exact tokenizer, on recorded sessions and on unusual texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from midwatch.workers.bench.context.counting import TokenCounter, token_counter
 from midwatch.workers.bench.context.transcripts import Transcript, load
 
 FITTED = ("toolathlon_sessions.jsonl.gz", "tau_retail/trajectories.jsonl.gz")
-"""The weights were fitted on halves of these; the others were never looked at by the fit."""
+"""The weights were fitted on half of each of these. The other sessions were not used for the fit."""
 
 UNSEEN = (
     "tau_airline/trajectories.jsonl.gz",
@@ -31,7 +31,7 @@ UNSEEN = (
 
 @pytest.fixture(scope="module")
 def counter() -> TokenCounter:
-    """An exact one, or no test."""
+    """An exact tokenizer. Without it the test is skipped."""
     counter = token_counter()
     if not counter.exact:
         pytest.skip("no exact tokenizer is installed: pip install 'midwatch[bench]'")
@@ -39,11 +39,11 @@ def counter() -> TokenCounter:
 
 
 def requests(record: Transcript, counter: TokenCounter) -> Iterator[tuple[int, int]]:
-    """Weight and tokens of each call of a recorded session, as a fleet would make them."""
+    """Weight and tokens of each call that a fleet would make in a recorded session."""
     weight = weigh(record.system) + sum(weigh(tool.model_dump_json()) for tool in record.tools)
     tokens = counter.fixed(record.system, record.tools)
     for message in record.messages:
-        if isinstance(message, AssistantMessage) and weight:  # some records begin with an answer to nothing
+        if isinstance(message, AssistantMessage) and weight:  # some records begin with an answer
             yield weight, tokens
         weight += weigh_message(message)
         tokens += counter.message(message)
@@ -51,7 +51,7 @@ def requests(record: Transcript, counter: TokenCounter) -> Iterator[tuple[int, i
 
 @pytest.mark.parametrize("name", FITTED + UNSEEN)
 def test_the_estimate_is_right_on_recorded_sessions(data_dir: Path, counter: TokenCounter, name: str):
-    """At most 2 % off on average, never a tenth below after five calls, and the ceiling never below at all."""
+    """The mean error is at most 2 %, and after five calls never more than 10 % too low. `at_most` is never too low."""
     estimator = Estimator()
     off: list[float] = []
     for record in load(data_dir / name):
@@ -68,17 +68,17 @@ def test_the_estimate_is_right_on_recorded_sessions(data_dir: Path, counter: Tok
 
 
 def numbers(chance: random.Random) -> str:
-    """A table of them."""
+    """A table of ids."""
     return json.dumps([[round(chance.gauss(0, 100), 3) for _ in range(8)] for _ in range(100)])
 
 
 def ids(chance: random.Random) -> str:
-    """One a line."""
+    """One number a line."""
     return "\n".join(chance.randbytes(16).hex() for _ in range(200))
 
 
 def encoded(chance: random.Random) -> str:
-    """An attachment."""
+    """A base64 attachment."""
     return b64encode(chance.randbytes(6_000)).decode()
 
 
@@ -89,7 +89,7 @@ def chinese(chance: random.Random) -> str:
 
 
 def logged(chance: random.Random) -> str:
-    """Lines of a server."""
+    """Log lines of a server."""
     return "\n".join(
         f"2026-03-0{chance.randint(1, 9)}T10:{chance.randint(10, 59)}:07.{chance.randint(0, 999_999):06}Z worker-"
         f"{chance.randint(1, 99)} INFO order {chance.randint(1, 10**8)} took {chance.randint(1, 9_999)} ms"
@@ -98,8 +98,8 @@ def logged(chance: random.Random) -> str:
 
 
 @pytest.mark.parametrize("made", [numbers, ids, encoded, chinese, logged])
-def test_a_dense_text_weighs_what_it_is(counter: TokenCounter, made: Callable[[random.Random], str]):
-    """The same rate as prose within a quarter, where bytes are off by a factor of three."""
+def test_a_dense_text_has_the_right_weight(counter: TokenCounter, made: Callable[[random.Random], str]):
+    """Its rate is that of prose within 25 %. The number of bytes is wrong by a factor of three."""
     prose = "The customer asked on Monday whether her order could be sent to the new address, and we said that it can. "
     text = made(random.Random(5))
     rate = counter.text(text) / weigh(text)

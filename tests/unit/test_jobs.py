@@ -1,4 +1,4 @@
-"""A job as it is made: ids, limits, input. What is refused is refused here, with a word of what to do."""
+"""New jobs: ids, limits, input. Invalid values are refused, and the message says what to do."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ AGENT = Agent(
 
 
 def test_limits_become_absolute_numbers():
-    """What the agent says when the job is made holds for the job."""
+    """The job keeps the agent's limits of the moment it was made."""
     job = new_job(AGENT, "hi")
     assert (job.agent, job.agent_version, job.max_steps, job.timeout_ms) == ("clerk", AGENT.version, 7, 1_500)
     assert job.on_busy is SessionPolicy.REJECT
 
 
-def test_by_name_alone_the_version_is_left_open():
-    """A worker that has the agent fills it in."""
+def test_a_job_made_by_agent_name_has_no_version_yet():
+    """A worker with the agent fills it in."""
     assert new_job("clerk", "hi").agent_version == ""
 
 
-def test_a_job_without_a_session_gets_its_own():
-    """One that can be told from its id."""
+def test_a_job_without_a_session_gets_a_new_one():
+    """The session id is derived from the job id."""
     job = new_job(AGENT, "hi")
     assert job.session_id == job.job_id.replace("job-", "session-")
 
 
 def test_ids_are_uuids_that_sort_by_time():
-    """Version 7, variant 2 (RFC 9562)."""
+    """They are UUIDs of version 7 and variant 2 (RFC 9562)."""
     ids = [new_id("job") for _ in range(500)]
     assert len(set(ids)) == 500
     digits = ids[0].removeprefix("job-")
@@ -43,8 +43,8 @@ def test_ids_are_uuids_that_sort_by_time():
     assert ids[0][:15] <= ids[-1][:15]
 
 
-def test_a_key_gives_the_same_job_id_for_the_same_agent_and_tenant():
-    """And another one for any other."""
+def test_a_key_gives_one_job_id_for_each_agent_and_tenant():
+    """The same key with another agent or tenant gives another id."""
     ids = {keyed_job_id("clerk", None, "k"), keyed_job_id("clerk", "t", "k"), keyed_job_id("clerk2", None, "k")}
     assert len(ids) == 3
     assert new_job(AGENT, "hi", idempotency_key="k").job_id == new_job("clerk", "other", idempotency_key="k").job_id
@@ -54,15 +54,15 @@ def test_a_key_gives_the_same_job_id_for_the_same_agent_and_tenant():
 @pytest.mark.parametrize("bad", ["", "a b", "{tag}", "a/b", "a|b", "x" * 129, "-a", "é", "a\n"])
 @pytest.mark.parametrize("what", ["session_id", "tenant", "idempotency_key", "job_id"])
 def test_an_id_that_could_break_a_key_is_refused(what, bad):
-    """Braces are hash tags on a cluster, a bar parts the members of an index."""
+    """Braces are hash tags on a cluster, and a bar separates the fields of an index entry."""
     if what == "job_id" and not bad:
-        return  # no id asked for
+        return  # an empty job id means a new one
     with pytest.raises(ConfigError, match=what):
         new_job(AGENT, "hi", **{what: bad})
 
 
 def test_an_unknown_priority_is_refused():
-    """With those that there are."""
+    """The message lists the valid ones."""
     with pytest.raises(ConfigError, match="high, normal, low"):
         new_job(AGENT, "hi", priority="urgent")
 
@@ -77,8 +77,8 @@ def test_an_unknown_priority_is_refused():
         ("é" * 600_000, "1,200,000"),
     ],
 )
-def test_an_input_that_no_model_could_read_is_refused(text, says):
-    """Empty, no text, not encodable, too long; a megabyte is still taken."""
+def test_an_unreadable_input_is_refused(text, says):
+    """It is refused if it is empty, not text, not encodable, or too long. A megabyte is accepted."""
     with pytest.raises(ConfigError, match=says):
         new_job(AGENT, text)
     assert new_job(AGENT, "x" * MAX_INPUT_BYTES)

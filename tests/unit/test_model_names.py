@@ -1,4 +1,4 @@
-"""Model names: whose they are, and whether they stand still."""
+"""Model names: which provider they belong to, and how firmly they are pinned."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from midwatch.orchestration.errors import ConfigError
         ("bench:fast", "bench", "fast"),
     ],
 )
-def test_the_provider_follows_from_the_name_or_stands_before_it(name: str, provider: str, model: str) -> None:
-    """A vendor's own name is enough; any other provider is written in front, and need not be known here."""
+def test_the_provider_is_implied_or_a_prefix(name: str, provider: str, model: str) -> None:
+    """A vendor's own name implies the provider. Another provider is a prefix, and need not be known."""
     parsed = ModelName.parse(name)
     assert (parsed.provider, parsed.model) == (provider, model)
     assert ModelName.parse(str(parsed)) == parsed
@@ -34,15 +34,15 @@ def test_the_provider_follows_from_the_name_or_stands_before_it(name: str, provi
 @pytest.mark.parametrize(
     "name", ["llama-3-70b", "org/model", "us.anthropic.claude-v1:0", "provider:", ":model", "Upper:x"]
 )
-def test_a_name_that_says_no_provider_is_refused_with_the_way_to_write_it(name: str) -> None:
-    """The message names the form and the providers there are."""
+def test_a_name_without_a_provider_is_refused(name: str) -> None:
+    """The message shows the form and the known providers."""
     with pytest.raises(ConfigError, match="provider:model with one of anthropic, openai, gemini, openai-compatible"):
         ModelName.parse(name)
 
 
 @pytest.mark.parametrize("name", ["", " ", "claude sonnet", "claude-ü", "x" * 201, "gpt-5\n", None, 5])
-def test_what_is_no_name_is_refused(name: str) -> None:
-    """Spaces, control characters, non-ASCII, endless names: none is a vendor's."""
+def test_an_invalid_name_is_refused(name: str) -> None:
+    """No vendor's name has spaces, control characters, non-ASCII, or more than 200 characters."""
     with pytest.raises(ConfigError, match="expected a name such as") as refused:
         ModelName.parse(name)
     assert len(str(refused.value)) < 300
@@ -87,8 +87,8 @@ def test_what_is_no_name_is_refused(name: str) -> None:
         ("scripted:x", "pinned"),
     ],
 )
-def test_whether_a_name_stands_still(name: str, stands: str) -> None:
-    """By each vendor's own rules: a date is neither needed (Claude from 4.6 on) nor always to be had (gpt-5.6 on)."""
+def test_how_firmly_a_name_is_pinned(name: str, stands: str) -> None:
+    """Each vendor has its own rules. Claude from 4.6 on needs no date, and gpt from 5.6 on has none."""
     parsed = ModelName.parse(name)
     assert parsed.pinning == stands
     assert pinning_of(parsed.provider, parsed.model) == stands

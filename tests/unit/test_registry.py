@@ -1,4 +1,4 @@
-"""The agents of a process: found by name, loaded from modules."""
+"""The agents of a process: find them by name, load them from modules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def agent(name="clerk", prompt="You help.", **fields):
 
 
 def test_an_agent_is_found_by_name_and_its_children_with_it():
-    """However deep they are."""
+    """Children of any depth are found."""
     scout = agent("scout")
     chief = agent("chief", children=[agent("captain", children=[scout])])
     registry = Registry([chief])
@@ -26,15 +26,15 @@ def test_an_agent_is_found_by_name_and_its_children_with_it():
 
 
 def test_an_unknown_agent_is_refused_with_the_nearest_name():
-    """And with what to set."""
+    """The message also says which variable to set."""
     with pytest.raises(UnknownAgent, match=r"did you mean 'clerk'\?.*MIDWATCH_AGENTS"):
         Registry([agent()]).find("clark")
     with pytest.raises(UnknownAgent, match="loaded: none"):
         Registry().find("clerk")
 
 
-def test_two_different_agents_of_one_name_are_refused_when_they_are_loaded():
-    """The same one twice is fine: modules import each other's agents."""
+def test_two_different_agents_of_one_name_are_refused():
+    """The same agent twice is fine, since modules import each other's agents."""
     registry = Registry([agent(), agent()])
     with pytest.raises(ConfigError, match="two different agents are named 'clerk'"):
         registry.add(agent(prompt="You don't."))
@@ -63,7 +63,7 @@ def module(tmp_path, monkeypatch):
     [("my_crew", {"clerk", "scout"}), ("my_crew:clerk", {"clerk"}), (" my_crew:crew ", {"clerk", "scout"})],
 )
 def test_agents_are_loaded_from_a_module_of_the_working_directory(module, spec, names):
-    """All of a module, one by name, or a list of them."""
+    """A spec names all agents of a module, one agent, or a list of agents."""
     assert {one.name for one in load_agents([spec])} == names
 
 
@@ -71,7 +71,7 @@ def test_agents_are_loaded_from_a_module_of_the_working_directory(module, spec, 
     ("spec", "says"),
     [("my_crew:nothing", "holds no Agent"), ("my_crew:missing", "holds no Agent"), ("no_such_module", "can't import")],
 )
-def test_a_spec_that_leads_nowhere_ends_the_boot(module, spec, says):
-    """With the spec in the message."""
+def test_a_wrong_spec_is_refused_at_boot(module, spec, says):
+    """The message contains the spec."""
     with pytest.raises(ConfigError, match=says):
         load_agents([spec])

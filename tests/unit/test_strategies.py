@@ -1,4 +1,4 @@
-"""What each overflow strategy does to a conversation: one suite over all of them, and what is special to each."""
+"""Overflow strategies: one suite for all of them, and tests for each."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ SHRINKING = [name for name in STRATEGIES if name != "none"]
 
 
 def never(*_: object) -> ModelReply:
-    """No model is asked here."""
+    """Fails if a model is called."""
     raise AssertionError("no summary_model was named")
 
 
 def work_of(messages: Sequence[Message], memory: Memory | None = None, epoch: int = 0) -> CompactionWork:
-    """A compaction that was begun over these."""
+    """The work of a compaction of these messages."""
     return CompactionWork(
         ref=StepRef(job_id="job-1", session_id="s1", step="3c"),
         nonce="n",
@@ -51,7 +51,7 @@ def work_of(messages: Sequence[Message], memory: Memory | None = None, epoch: in
 def compacted(
     name: str, messages: Sequence[Message], room: int, memory: Memory | None = None, epoch: int = 0
 ) -> tuple[Compaction, list[Message]]:
-    """What the strategy changes, and the conversation after it."""
+    """The changes of a strategy, and the conversation after them."""
     work = work_of(messages, memory, epoch)
     done = STRATEGIES[name].compact(work, AGENT, Room(full=2 * room, target=room), never)
     after = list(messages)
@@ -77,20 +77,20 @@ def talk(turns: int, chars: int = 1_500) -> list[Message]:
 
 
 def total(messages: Sequence[Message], memory: Memory | None) -> int:
-    """What counts against the target."""
+    """The weight that counts against the target."""
     return weigh_all(messages) + (note_weight(memory) if memory else 0)
 
 
 @pytest.mark.parametrize("name", Budget.model_fields["on_overflow"].annotation.__args__)  # type: ignore[union-attr]
-def test_every_policy_a_user_may_name_has_a_strategy(name):
-    """Also those that no turn compacts under: an operator may."""
+def test_every_on_overflow_has_a_strategy(name):
+    """This includes those with which no turn compacts, since an operator may compact."""
     assert name in STRATEGIES
 
 
 @pytest.mark.parametrize("name", SHRINKING)
 @pytest.mark.parametrize("room", [800, 2_000, 5_000])
-def test_what_is_left_keeps_to_the_target(name, room):
-    """Groups whole, in order, the prompt to the letter, the newest group there."""
+def test_the_rest_fits_the_target(name, room):
+    """Groups stay whole and in order. The prompt is unchanged, and the newest group stays."""
     log = talk(12)
     done, after = compacted(name, log, room)
     assert total(after, done.memory) <= room
@@ -101,8 +101,8 @@ def test_what_is_left_keeps_to_the_target(name, room):
 
 
 @pytest.mark.parametrize("name", SHRINKING)
-def test_every_group_that_leaves_is_archived_as_it_was(name):
-    """And only those; the memory says up to which."""
+def test_every_group_that_leaves_is_archived_unchanged(name):
+    """No other group is archived. The memory has the number of the last one."""
     log = talk(12)
     done, after = compacted(name, log, 1_600)
     archived = {group: unpack_group(body) for group, body in done.archived}
@@ -115,20 +115,20 @@ def test_every_group_that_leaves_is_archived_as_it_was(name):
 
 
 @pytest.mark.parametrize("name", SHRINKING)
-def test_a_conversation_that_fits_is_left_alone(name):
-    """Nothing is touched, no memory is made."""
+def test_a_conversation_that_fits_is_unchanged(name):
+    """No message changes, and no memory is made."""
     done, after = compacted(name, talk(2, chars=100), 13_000)
     assert done.empty
     assert (done.memory, after) == (None, talk(2, chars=100))
 
 
-def test_nothing_is_what_none_does():
-    """It only gives the lock back."""
+def test_none_changes_nothing():
+    """It only releases the lock."""
     assert compacted("none", talk(40), 250)[0] == Compaction()
 
 
-def test_bulky_old_results_are_elided_before_anything_leaves():
-    """When that is enough, every turn stays, each result behind a handle that holds the whole."""
+def test_large_old_results_are_elided_before_groups_leave():
+    """If that frees enough, every turn stays, and each elided result has a handle with the whole."""
     log = [
         message.model_copy(update={"content": message.content + f"paid with card X-{at}99"})
         if isinstance(message, ToolMessage)
@@ -144,11 +144,11 @@ def test_bulky_old_results_are_elided_before_anything_leaves():
         assert decompress_text(kept[stub.handle or ""]) == log[at].content
     assert done.memory is not None
     assert done.memory.through_group == 0
-    assert "X-299" in done.memory.model_dump_json(), "its end is in no stub"
+    assert "X-299" in done.memory.model_dump_json(), "no stub contains its end"
 
 
-def test_trim_oldest_elides_nothing_and_remembers_nothing():
-    """No ledger, no stubs: the note is the way back."""
+def test_trim_oldest_makes_no_stubs_and_no_facts():
+    """The note only says how to read the originals."""
     done, _ = compacted("trim_oldest", talk(12), 2_000)
     assert (done.replaced, done.results) == ((), ())
     assert done.memory is not None
@@ -156,8 +156,8 @@ def test_trim_oldest_elides_nothing_and_remembers_nothing():
 
 
 @pytest.mark.parametrize("name", SHRINKING)
-def test_the_newest_group_alone_too_large_is_cut_and_its_prompt_kept(name):
-    """The largest message first, head and tail; what was cut lies whole under its handle."""
+def test_a_too_large_newest_group_is_cut_but_not_its_prompt(name):
+    """The largest message is cut first, to head and tail. The whole is stored under its handle."""
     log = [*talk(1), *[m.model_copy(update={"group": 9}) for m in talk(1, chars=60_000)[1:]]]
     done, after = compacted(name, log, 2_000)
     assert weigh_all(after) <= 2_000
@@ -170,7 +170,7 @@ def test_the_newest_group_alone_too_large_is_cut_and_its_prompt_kept(name):
 
 
 def long_turn() -> AssistantMessage:
-    """A model turn with long words, long arguments, and a block of the vendor's own."""
+    """A model turn with a long text, long arguments, and a vendor's opaque block."""
     words = "".join(f"Reason {n} is good. " for n in range(2_000))
     parts = said(
         2, words, tool_call("look_up", json.dumps({"text": "é\n" * 9_000, "n": 7}), "c1"), tool_call("x", "{}")
@@ -190,8 +190,8 @@ def long_turn() -> AssistantMessage:
     ],
     ids=["user", "note", "assistant", "tool", "half-a-surrogate"],
 )
-def test_what_was_cut_can_be_restored(message):
-    """From the results kept beside the session, to the letter, parts and ids too; half a pair becomes a `?`, as in pages."""
+def test_a_cut_message_can_be_restored(message):
+    """It is restored exactly from the stored results, with parts and ids. A lone surrogate becomes a `?`, as in pages."""
     log = [message, UserMessage(group=3, text="And now?"), said(4, "Well. " * 30)]
     if any("\ud83d" in getattr(message, name, "") for name in ("content", "text")):
         log[0] = message.model_copy(update={"content": message.content.replace("\ud83d", "?")})
@@ -201,12 +201,12 @@ def test_what_was_cut_can_be_restored(message):
         found = {handle: decompress_text(kept[handle]) for handle in handles_of(shorter)}
         assert found
         assert restore(shorter, found) == log[at]
-    if not done.replaced:  # it left instead: whole, in the archive
+    if not done.replaced:  # it left as a whole, into the archive
         assert next(m for _, body in done.archived for m in unpack_group(body)) == log[0]
 
 
-def test_a_message_that_is_cut_twice_is_kept_whole():
-    """In one compaction only the original goes under the handle; in a later one what is left gets a handle of its own."""
+def test_a_message_that_is_cut_twice_is_stored_whole():
+    """In one compaction only the original is stored. In a later one the rest gets another handle."""
     prompt = UserMessage(group=1, text="".join(f"Line {n}. " for n in range(9_000)))
     newest = said(2, "Thinking aloud. " * 3_000)
     first, after = compacted("summarize_and_trim", [prompt, newest], 3_000, epoch=0)
@@ -219,8 +219,8 @@ def test_a_message_that_is_cut_twice_is_kept_whole():
         assert message == original
 
 
-def test_a_result_of_three_megabytes_costs_a_second_or_so():
-    """It is cut, kept whole, and packed small."""
+def test_a_result_of_three_megabytes_takes_about_a_second():
+    """It is cut, and the whole is stored compressed."""
     log = [*talk(1)[:2], result(2, 0, "row after row of it; " * 150_000), result(2, 1, "fine")]
     done, after = compacted("summarize_and_trim", log, 5_000)
     assert total(after, done.memory) <= 5_000

@@ -1,4 +1,4 @@
-"""Whatever call the author's schema accepts, the one that is sent accepts: nothing is hidden from a model."""
+"""The sent schema accepts every call that the author's schema accepts."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ CALLS = [
 
 
 def holds(part: Schema, root: Schema, call: dict[str, Any]) -> bool:
-    """Whether a part of the author's schema accepts the call, in the place where it stands."""
+    """Does a part of the author's schema accept the call, at its place?"""
     return bool(Draft202012Validator(root).evolve(schema=part).is_valid(call))
 
 
 def named(part: Schema, root: Schema) -> set[str]:
-    """Every property that a part, or an alternative of it, names."""
+    """Every property that a part or one of its alternatives names."""
     if not isinstance(part, dict):
         return set()
     inner = [one for key in ("allOf", "anyOf", "oneOf") for one in part.get(key, ())]
@@ -86,7 +86,7 @@ def named(part: Schema, root: Schema) -> set[str]:
 
 
 def plain(part: Schema, root: Schema, call: dict[str, Any], others: Iterable[str] = ()) -> bool:
-    """No property beside an alternative that only another alternative names."""
+    """Does the call avoid properties that only another alternative names?"""
     if not isinstance(part, dict):
         return True
     known = set(part.get("properties", {})) | set(others)
@@ -107,8 +107,8 @@ def plain(part: Schema, root: Schema, call: dict[str, Any], others: Iterable[str
 
 
 @given(roots)
-def test_what_is_sent_excludes_no_call_that_the_author_allows(root: Schema) -> None:
-    """For any composition at the top level, and each of the calls above."""
+def test_the_sent_schema_accepts_all_calls_of_the_author(root: Schema) -> None:
+    """This is tested for any composition at the top level, with each of the calls above."""
     try:
         JSONSchemaValidator(root)
         sent = to_one_object(root).schema
@@ -120,8 +120,8 @@ def test_what_is_sent_excludes_no_call_that_the_author_allows(root: Schema) -> N
 
 
 @given(roots)
-def test_nothing_that_a_vendor_refuses_is_sent(root: Schema) -> None:
-    """What the rules call mended satisfies the same rules afterwards."""
+def test_the_sent_schema_breaks_no_rule_of_the_vendor(root: Schema) -> None:
+    """A rewritten schema satisfies the same rules."""
     tool = ToolSpec(name="probe", description="A probe.", input_schema=root)
     for provider in ROOT_REFUSED:
         try:
@@ -131,19 +131,19 @@ def test_nothing_that_a_vendor_refuses_is_sent(root: Schema) -> None:
             continue
         sent = to_vendor_tool(provider, tool)
         assert not set(ROOT_REFUSED[provider]) & set(sent.input_schema)
-        if provider != "gemini":  # whose own rules are held by its writer
+        if provider != "gemini":  # its adapter satisfies the other rules
             assert check(provider, [sent]) == ()
             JSONSchemaValidator(sent.input_schema)
 
 
-def test_the_rules_of_every_provider_are_looked_at() -> None:
-    """A provider with rules has a form."""
+def test_every_provider_with_rules_has_a_form() -> None:
+    """Rules and forms cover the same providers."""
     assert set(RULES) == set(ROOT_REFUSED)
 
 
 @pytest.mark.parametrize("call", [{"a": 5, "b": "x"}])
-def test_the_one_point_in_which_it_is_narrower(call: dict[str, Any]) -> None:
-    """By the letter an open alternative allows anything beside itself; what is sent gives a property its type."""
+def test_a_property_of_another_alternative_has_its_type(call: dict[str, Any]) -> None:
+    """This is the one exception: an open alternative strictly allows any value, but the sent schema gives the type."""
     root = {
         "type": "object",
         "anyOf": [{"properties": {"a": {"type": "string"}}, "required": ["a"]}, {"required": ["b"]}],

@@ -1,4 +1,4 @@
-"""Any call is judged within 250 milliseconds of work, and judging it opens nothing."""
+"""Validating any call takes at most 250 milliseconds of work, and opens no file or connection."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from midwatch.validators import InvalidArguments, JSONSchemaValidator
 
 MAX_S = 0.25
 KNOWN_WORK_S = 0.05
-"""What a million remainders took where MAX_S was set."""
+"""Seconds for a million remainders on the machine on which MAX_S was set."""
 OPENED: list[str] = []
 _watching = False
 
@@ -38,7 +38,7 @@ sys.addaudithook(_watch)
 
 
 def judged(schema: dict[str, Any], raw: str) -> tuple[str, float]:
-    """What the model is told ('' when the call may run), and the seconds of work that took. Opening anything fails."""
+    """The message to the model ('' if the call may run), and the seconds of work. Opening anything fails the test."""
     global _watching
     validator = JSONSchemaValidator(schema)
     OPENED.clear()
@@ -57,7 +57,7 @@ def judged(schema: dict[str, Any], raw: str) -> tuple[str, float]:
 
 
 def slowness() -> float:
-    """How many times as long as there the same work takes here and now: a slow machine, or one whose caches are shared."""
+    """How many times slower this machine is now than the one on which MAX_S was set."""
     began = time.thread_time()
     sum(n % 7 for n in range(1_000_000))
     return max(1.0, (time.thread_time() - began) / KNOWN_WORK_S)
@@ -76,7 +76,7 @@ def many(count: int, name: str = "property") -> dict[str, Any]:
 
 
 PRIME = 2**61 - 1
-"""Numbers that differ by it have one hash."""
+"""Numbers that differ by this have the same hash."""
 BLOCKS = [{"type": "object", "properties": {"k": {"const": n}}, "required": ["k"]} for n in range(20)]
 TREE = {"uniqueItems": True, "items": {"$ref": "#/$defs/tree"}}
 
@@ -139,22 +139,22 @@ BOMBS: dict[str, tuple[dict[str, Any], Callable[[], str]]] = {
     "e-mail": (of({"format": "email"}), lambda: x("a." * 400_000 + "@")),
     "address": (of({"format": "uri"}), lambda: x("a:" + "%41" * 300_000 + " ")),
 }  # fmt: skip
-"""Each of them took the library, or us, more than a quarter of a second, or passed, or raised."""
+"""Each of these once took more than a quarter of a second, or passed, or raised."""
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_judged_within_bounds(name: str) -> None:
-    """Whatever the verdict, it comes in a quarter of a second and in a few thousand characters."""
+def test_a_hostile_call_is_validated_within_bounds(name: str) -> None:
+    """Any result comes within a quarter of a second and has a few thousand characters."""
     schema, raw = BOMBS[name]
     said, took = judged(schema, raw())
-    if took > MAX_S:  # a collection of the whole run's garbage may have fallen into it: once more
+    if took > MAX_S:  # a garbage collection may have happened in it, so measure again
         said, took = judged(schema, raw())
     assert took < MAX_S or took < MAX_S * slowness()
     assert len(said) < 10_000
 
 
-def test_bombs_in_the_schema_are_refused_where_it_is_declared() -> None:
-    """Exponential patterns, patterns of another language, references to elsewhere: nothing is fetched to find out."""
+def test_a_hostile_schema_is_refused_at_declaration() -> None:
+    """This covers exponential patterns, patterns of another language, and remote references. Nothing is fetched."""
     global _watching
     for part in (
         {"pattern": "^(a+)+$"},
@@ -214,8 +214,10 @@ def _accepted(pattern: str) -> bool:
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(part=SCHEMAS, seed=SEEDS, times=st.sampled_from([1, 50, 3_000, 40_000]), as_text=st.booleans())
-def test_no_schema_and_no_arguments_take_longer(part: dict[str, Any], seed: Any, times: int, as_text: bool) -> None:
-    """Nested unions, patterns, uniqueness, over thousands of copies of a value or a text as long."""
+def test_no_schema_with_any_arguments_exceeds_the_bound(
+    part: dict[str, Any], seed: Any, times: int, as_text: bool
+) -> None:
+    """Nested unions, patterns and uniqueness, with thousands of copies of a value or a text of that length."""
     raw = x(json.dumps(seed) * times if as_text else [seed] * times)
     _, took = judged(of(part), raw)
     assert took < MAX_S
@@ -223,8 +225,8 @@ def test_no_schema_and_no_arguments_take_longer(part: dict[str, Any], seed: Any,
 
 @settings(max_examples=60, deadline=None)
 @given(part=SCHEMAS, seed=SEEDS, times=st.sampled_from([1, 20, 3_000]))
-def test_what_runs_is_what_the_library_itself_accepts(part: dict[str, Any], seed: Any, times: int) -> None:
-    """A call that ran out of its means is refused, never let through: what passes, passes without bounds too."""
+def test_an_accepted_call_is_valid_for_the_library(part: dict[str, Any], seed: Any, times: int) -> None:
+    """A call that exceeds its budget is refused. A call that passes would pass without a budget, too."""
     validator = JSONSchemaValidator(of(part))
 
     @tool("probe", "A probe.", validator)
@@ -247,15 +249,15 @@ def test_what_runs_is_what_the_library_itself_accepts(part: dict[str, Any], seed
         (r"^(?=.*a).*$", False),
     ],
 )
-def test_patterns_that_divide_a_text_in_one_way_take_any_length(pattern: str, linear: bool) -> None:
-    """A slug of 100,000 characters is matched; only a pattern with a choice is kept from long texts."""
+def test_an_unambiguous_pattern_matches_any_length(pattern: str, linear: bool) -> None:
+    """A slug of 100,000 characters is matched. Only a polynomial pattern is refused for long texts."""
     cost = pattern_cost(pattern)
     assert cost.linear is linear
     assert (cost.steps(100_000) < 1_000_000) is linear
 
 
-def test_means_are_counted_so_a_verdict_is_the_same_everywhere() -> None:
-    """Not by the clock: a slow machine refuses what a fast one refuses."""
+def test_the_budget_is_counted_so_results_are_equal() -> None:
+    """It does not use the clock, so slow and fast machines refuse the same calls."""
     effort = EffortBudget()
     effort.spend(MAX_EFFORT)
     with pytest.raises(EffortExceeded):

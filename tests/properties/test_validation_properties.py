@@ -1,4 +1,4 @@
-"""Whatever comes, validation gives an answer: it never raises, and never lets through what the schema refuses."""
+"""For any input, validation returns: it never raises, and never accepts what the schema refuses."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ SCHEMAS = st.recursive(
 
 
 def satisfies(value: Any, schema: dict[str, Any]) -> bool:
-    """A judge of these few keywords, written apart from the library, to check the validator against."""
+    """A second implementation of these few keywords, to check the validator."""
     types = {
         "string": isinstance(value, str),
         "boolean": isinstance(value, bool),
@@ -94,7 +94,7 @@ def satisfies(value: Any, schema: dict[str, Any]) -> bool:
 
 
 def normal(value: Any) -> Any:
-    """1.0 and 1 are one number in JSON; `json.dumps` writes them differently."""
+    """1.0 and 1 are the same number in JSON, but `json.dumps` writes them differently."""
     if isinstance(value, list):
         return [normal(item) for item in value]
     if isinstance(value, dict):
@@ -107,10 +107,10 @@ def normal(value: Any) -> Any:
     arguments=st.dictionaries(NAMES, JSON_VALUES, max_size=4),
     closed=st.booleans(),
 )
-def test_no_problems_exactly_when_the_schema_is_satisfied(
+def test_there_are_problems_exactly_for_invalid_values(
     properties: dict[str, Any], arguments: dict[str, Any], closed: bool
 ) -> None:
-    """What passes satisfies the schema and the other way round, by a judge that shares no code with the library."""
+    """An implementation without the library's code gives the same result."""
     schema = {"type": "object", "properties": properties, "additionalProperties": not closed}
     problems = JSONSchemaValidator(schema).problems(arguments)
     assert (problems == ()) is satisfies(arguments, schema)
@@ -121,7 +121,7 @@ def test_no_problems_exactly_when_the_schema_is_satisfied(
 
 @given(schema=SCHEMAS, value=ANYTHING)
 def test_problems_never_raises(schema: dict[str, Any], value: object) -> None:
-    """Bytes, sets, NaN, endless numbers, names that are no strings: refused in words."""
+    """Bytes, sets, NaN, endless numbers and names that are not strings give problems."""
     validator = JSONSchemaValidator({"type": "object", "properties": {"a": schema}})
     for arguments in (value, {"a": value}):
         explain(validator.problems(arguments), validator.schema).encode(errors="surrogatepass")
@@ -131,8 +131,8 @@ def test_problems_never_raises(schema: dict[str, Any], value: object) -> None:
 @example(raw="\ud800", has_required=True)
 @example(raw='{"a":' * 400_000, has_required=True)
 @example(raw=" " * (MAX_ARGUMENT_BYTES + 1), has_required=False)
-def test_parsing_gives_an_object_or_the_typed_error(raw: str, has_required: bool) -> None:
-    """Any text at all; what is accepted can be written as JSON again."""
+def test_parsing_gives_an_object_or_invalid_arguments(raw: str, has_required: bool) -> None:
+    """This holds for any text. Accepted arguments can be written as JSON again."""
     found = parsed(raw, has_required)
     if isinstance(found, InvalidArguments):
         assert 0 < len(found.message) < 500
@@ -148,8 +148,8 @@ def parsed(raw: str, has_required: bool = True) -> dict[str, Any] | InvalidArgum
 
 
 @given(value=st.dictionaries(st.text(max_size=5), JSON_VALUES, max_size=5), data=st.data())
-def test_valid_json_is_decoded_and_a_cut_is_noticed(value: dict[str, Any], data: st.DataObject) -> None:
-    """Whole text comes back as the value; any beginning of it is refused, and never as a different object."""
+def test_valid_json_is_decoded_and_a_cut_text_is_refused(value: dict[str, Any], data: st.DataObject) -> None:
+    """The whole text gives the value. Any beginning of it is refused, and never gives another object."""
     raw = json.dumps(value, ensure_ascii=data.draw(st.booleans()))
     assert parse_arguments(raw, has_required=True) == value
     found = parsed(raw[: data.draw(st.integers(1, len(raw) - 1))])
@@ -174,7 +174,7 @@ BOX = Toolbox([probe])
     cut=st.integers(0, 3),
 )
 def test_a_call_is_refused_or_safe_to_run(name: str, arguments: dict[str, Any], cut: int) -> None:
-    """The toolbox lets through only what the function can be called with."""
+    """The toolbox accepts only arguments with which the function can be called."""
     raw = json.dumps(arguments)
     found = BOX.check(ToolCall(id="", name=name, raw_arguments=raw[: len(raw) - cut]))
     if isinstance(found, CheckedCall):
@@ -185,7 +185,7 @@ def test_a_call_is_refused_or_safe_to_run(name: str, arguments: dict[str, Any], 
 
 
 @given(st.text(alphabet="ab()[]|*+?{}0123,\\^$.-:<>=!", max_size=24))
-def test_any_pattern_is_judged(pattern: str) -> None:
-    """Whatever the text, the answer is a reason or none, in bounded time."""
+def test_any_pattern_is_analysed_in_limited_time(pattern: str) -> None:
+    """The result for any text is a reason or None."""
     why = find_hazard(pattern)
     assert why is None or why

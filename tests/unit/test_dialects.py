@@ -1,4 +1,4 @@
-"""What a provider does not take is said, or refused, where the agent is constructed."""
+"""Schema differences of the providers are reported or refused when an agent is constructed."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ ELSEWHERE = {"$anchor": "there", "type": "string"}
         ("gemini", {"oneOf": [one({"$ref": "#there"})], "$defs": {"a": ELSEWHERE}}, "the reference '#there' does not have the"),
     ],
 )  # fmt: skip
-def test_what_the_vendor_would_refuse_is_refused(provider: str, schema: dict[str, Any], refusal: str) -> None:
-    """One tool in such a form makes every request fail; so the place and the way out are said before the first."""
+def test_a_schema_that_the_vendor_refuses_is_refused_first(provider: str, schema: dict[str, Any], refusal: str) -> None:
+    """One such tool makes every request fail. So the error comes before the first, with place and advice."""
     with pytest.raises(ConfigError) as refused:
         check(provider, [spec(schema)])
     assert refusal in str(refused.value)
@@ -60,7 +60,7 @@ def test_what_the_vendor_would_refuse_is_refused(provider: str, schema: dict[str
 def test_what_can_be_mended_is_mended_and_said(
     provider: str, schema: dict[str, Any], rule: str, where: str, said: str
 ) -> None:
-    """Tools of other people's servers can't be rewritten by hand; what is sent instead is a finding."""
+    """Tools of foreign servers can't be changed by hand. The difference says what is sent instead."""
     (finding,) = [found for found in check(provider, [spec(schema)]) if found.rule not in ("optional", "keyword")][:1]
     assert (finding.rule, finding.where, finding.rewritten) == (rule, where, True)
     assert said in finding.message
@@ -69,15 +69,15 @@ def test_what_can_be_mended_is_mended_and_said(
 @pytest.mark.parametrize("provider", ["anthropic", "openai"])
 @pytest.mark.parametrize("schema", [{"anyOf": [{}]}, one({"type": "array", "items": [{}]})])
 def test_nothing_is_mended_in_strict_mode(provider: str, schema: dict[str, Any]) -> None:
-    """Strict mode holds the model to the schema that is sent: a wider one would be another promise."""
+    """Strict mode binds the model to the sent schema, and a wider one would bind it less."""
     with pytest.raises(
         ConfigError, match="in strict mode it is sent as written; leave strict mode off for this tool, or"
     ):
         check(provider, [spec(schema, strict=True)])
 
 
-def test_an_output_schema_is_looked_at_as_well() -> None:
-    """Neither takes alternatives at the top level of a final answer; Anthropic's SDK would leave only `{}` of them."""
+def test_an_output_schema_is_checked_as_well() -> None:
+    """Neither vendor accepts alternatives at the top level. Anthropic's SDK would reduce them to `{}`."""
     schema = {"type": "object", "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}
     for model in ("gpt-5-2025-08-07", "claude-sonnet-4-6"):
         (finding,) = Agent("clerk", model, "You help.", output_schema=schema).schema_differences
@@ -97,16 +97,16 @@ def test_an_output_schema_is_looked_at_as_well() -> None:
         (one({"type": "object"}, **CLOSED), "tool probe/properties/x: openai refuses an object without"),
     ],
 )
-def test_openai_strict_wants_its_own_form(schema: dict[str, Any], refusal: str) -> None:
-    """Only where strict mode is asked for: the same schema is taken without it."""
+def test_openai_strict_mode_has_its_own_rules(schema: dict[str, Any], refusal: str) -> None:
+    """Without strict mode the same schema is accepted."""
     assert check("openai", [spec(schema)]) == ()
     with pytest.raises(ConfigError) as refused:
         check("openai", [spec(schema, strict=True)])
     assert refusal in str(refused.value)
 
 
-def test_openai_strict_takes_nullable_and_says_that_defaults_are_lost() -> None:
-    """The documented way to be optional: required, and null allowed."""
+def test_openai_strict_mode_reports_lost_defaults() -> None:
+    """The documented form of an optional property is: required, with null allowed."""
     schema = one({"type": ["string", "null"], "default": None}, **CLOSED)
     (finding,) = check("openai", [spec(schema, strict=True)])
     assert (finding.rule, finding.where, finding.rewritten) == ("default", "probe/properties/x/default", False)
@@ -126,21 +126,23 @@ def test_openai_strict_takes_nullable_and_says_that_defaults_are_lost() -> None:
         ({"properties": {"a": {"type": "string"}}}, "optional", "probe/properties/a", False),
     ],
 )
-def test_what_gemini_gets_rewritten_is_said(schema: dict[str, Any], rule: str, where: str, rewritten: bool) -> None:
-    """Each construct that its endpoint refuses is sent in another form, and that is a finding, not a secret."""
+def test_what_is_rewritten_for_gemini_is_reported(
+    schema: dict[str, Any], rule: str, where: str, rewritten: bool
+) -> None:
+    """Each construct that its endpoint refuses is sent in another form, and reported."""
     found = [finding for finding in check("gemini", [spec(schema)]) if finding.rule == rule]
     assert [(finding.where, finding.rewritten) for finding in found] == [(where, rewritten)]
     assert found[0].message.startswith("gemini: ")
 
 
-def test_a_property_is_no_keyword() -> None:
-    """A tool may have an argument called `const`; a choice may be an object with `anyOf` in it."""
+def test_a_property_name_is_not_a_keyword() -> None:
+    """A tool may have an argument named `const`, and an enum may have an object with `anyOf`."""
     schema = {"properties": {"const": {"type": "string", "enum": ["a"]}}, "required": ["const"]}
     assert all(check(provider, [spec(schema)]) == () for provider in (*RULES, "openai-compatible", "scripted"))
 
 
-def test_places_are_told_once_for_a_tool() -> None:
-    """Forty optional properties are one finding, with the first five names."""
+def test_places_of_a_tool_are_one_difference() -> None:
+    """Forty optional properties are one difference, with the first five names."""
     (finding,) = check("gemini", [spec({"properties": {f"p{n}": {"type": "string"} for n in range(40)}})])
     assert "p0, p1, p2, p3, p4 and 35 more: optional without a default" in finding.message
 
@@ -163,8 +165,8 @@ def misnamed(**arguments: Any) -> str:
     return "ok"
 
 
-def test_an_agent_knows_what_its_model_takes_otherwise() -> None:
-    """Constructing it is enough: findings are data, a refusal is an error, fallback models are asked as well."""
+def test_an_agent_holds_the_schema_differences() -> None:
+    """They exist after construction, also those of fallback models. A refusal is an error."""
     findings = Agent("clerk", "gemini:gemini-2.5-pro", "You help.", tools=[look_up]).schema_differences
     assert [(finding.rule, finding.rewritten) for finding in findings] == [("keyword", True)]
     assert Agent("clerk", "claude-sonnet-4-6", "You help.", tools=[look_up, tagged]).schema_differences == ()
@@ -193,7 +195,7 @@ def test_an_agent_knows_what_its_model_takes_otherwise() -> None:
     ],
 )
 def test_a_default_that_breaks_its_own_schema_is_refused(part: dict[str, Any], finding: str) -> None:
-    """What is filled in when nothing is said must be something that could have been said."""
+    """A default must be a value that the model could have given."""
     defs = {"a": {"properties": {"b": {"type": "boolean", "default": 1}}}}
     with pytest.raises(ConfigError) as refused:
         JSONSchemaValidator({"type": "object", "properties": {"x": part}, "$defs": defs if "$ref" in part else {}})
@@ -201,7 +203,7 @@ def test_a_default_that_breaks_its_own_schema_is_refused(part: dict[str, Any], f
 
 
 def test_a_default_may_be_anything_its_schema_allows() -> None:
-    """Null where null is allowed, through a reference too, in both dialects."""
+    """Null is accepted where null is allowed, also through a reference, in both drafts."""
     for dialect in ("http://json-schema.org/draft-07/schema#", "https://json-schema.org/draft/2020-12/schema"):
         parts = {"x": {"type": ["string", "null"], "default": None}, "y": {"$ref": "#/definitions/n", "default": 2}}
         JSONSchemaValidator(

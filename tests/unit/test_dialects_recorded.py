@@ -1,4 +1,4 @@
-"""Schemas that nobody here wrote, in the form in which each provider is sent them."""
+"""Schemas from elsewhere, in the form in which each provider gets them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def load(name: str) -> Any:
 
 
 def specs(schemas: list[Any]) -> Iterator[ToolSpec]:
-    """Those that may be declared at all."""
+    """The schemas that can be declared."""
     for schema in schemas:
         try:
             declared = JSONSchemaValidator(schema).schema
@@ -50,20 +50,20 @@ def specs(schemas: list[Any]) -> Iterator[ToolSpec]:
 
 
 def ended(provider: str, tool: ToolSpec) -> str:
-    """`as written`, `rewritten` or `refused`; what is sent breaks no rule of the vendor."""
+    """`as written`, `rewritten` or `refused`. Checks that the sent form breaks no rule of the vendor."""
     try:
         found = check(provider, [tool])
     except ConfigError:
         return "refused"
     sent = to_vendor_tool(provider, tool)
-    if provider != "gemini":  # the other half of whose form is written by its adapter
+    if provider != "gemini":  # its adapter rewrites the rest
         assert check(provider, [sent]) == ()
         assert (sent is tool) is (found == ())
     return "rewritten" if any(finding.rewritten for finding in found) else "as written"
 
 
 def test_no_tool_of_a_real_server_is_refused() -> None:
-    """133 tools of ten MCP servers."""
+    """133 tools of ten MCP servers are accepted."""
     tools = list(
         specs([one["inputSchema"] for box in load("mcp_server_tools.json.gz")["servers"].values() for one in box])
     )
@@ -79,7 +79,7 @@ def test_no_tool_of_a_real_server_is_refused() -> None:
 
 
 def renamed(value: Any) -> Any:
-    """The function docs with the types that their refusal names; `any` is no type."""
+    """The function docs with the types that the error message suggests. `any` is not a type."""
     if isinstance(value, list):
         return [renamed(one) for one in value]
     if not isinstance(value, dict):
@@ -91,8 +91,8 @@ def renamed(value: Any) -> Any:
     }
 
 
-def test_published_function_docs_are_taken_once_their_types_are_types() -> None:
-    """1,248 of them; 100 have a default that breaks its own schema, and no provider is asked about those."""
+def test_function_docs_are_accepted_after_fixing_their_types() -> None:
+    """Of 1,248 docs, 100 have a default that breaks its own schema, and are refused."""
     lines = gzip.decompress((DATA / "bfcl_function_docs.jsonl.gz").read_bytes()).splitlines()
     tools = list(specs([renamed(json.loads(line)["function"]["parameters"]) for line in lines]))
     assert (len(lines), len(tools)) == (1_248, 1_148)
@@ -100,8 +100,8 @@ def test_published_function_docs_are_taken_once_their_types_are_types() -> None:
         assert Counter(ended(provider, tool) for tool in tools) == {"as written": 1_148}
 
 
-def test_the_standards_own_alternatives_exclude_nothing_as_one_object() -> None:
-    """Each schema of the suite with any at its top level: its valid objects are valid for the one object too."""
+def test_one_object_accepts_all_that_the_standards_cases_accept() -> None:
+    """For each schema with alternatives at its top level, its valid objects are valid for the one object, too."""
     seen: Counter[str] = Counter()
     for name, kind in (("draft2020-12", Draft202012Validator), ("draft7", Draft7Validator)):
         groups = [one for file, found in load(f"json_schema_test_suite/{name}.json.gz").items()

@@ -1,4 +1,4 @@
-"""A schema with alternatives at its top level, as the one object that is sent."""
+"""A schema with alternatives at its top level is rewritten as one object."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def said(schema: dict[str, Any]) -> str:
     ],
 )  # fmt: skip
 def test_alternatives_become_one_object(schema: dict[str, Any], properties: dict[str, Any], required: Any) -> None:
-    """All properties of all alternatives; required is what every call has to give in any case."""
+    """It has all properties of all alternatives. It requires only what every call must give."""
     found = sent(schema)
     assert (found.pop("properties"), found.pop("required", None)) == (properties, required)
     assert found == {"type": "object"}
@@ -63,15 +63,15 @@ def test_alternatives_become_one_object(schema: dict[str, Any], properties: dict
         ({"unevaluatedProperties": False, "allOf": [{"properties": A}]}, False, "a"),
     ],
 )  # fmt: skip
-def test_it_is_closed_where_nothing_else_can_be_given(schema: dict[str, Any], closed: bool, names: str) -> None:
-    """`additionalProperties: false` sees only the properties beside it, so it is sent only where it says the same."""
+def test_it_is_closed_only_if_all_alternatives_are(schema: dict[str, Any], closed: bool, names: str) -> None:
+    """`additionalProperties: false` knows only the properties of its own schema, so it is not always kept."""
     found = sent(schema)
     assert found.get("additionalProperties", True) is not closed
     assert "".join(found["properties"]) == names
 
 
-def test_references_lead_to_where_they_led() -> None:
-    """Definitions are kept while something refers to them; what stood in an alternative is moved to them."""
+def test_references_keep_their_meaning() -> None:
+    """Used definitions are kept. A target inside an alternative is moved to the definitions."""
     shared, moved = {"type": "string", "minLength": 1}, {"type": "array", "items": {"$ref": "#/oneOf/0"}}
     schema = {
         "oneOf": [
@@ -115,8 +115,8 @@ def test_references_lead_to_where_they_led() -> None:
          "the reference '#/$defs/a' leads back to itself"),
     ],
 )  # fmt: skip
-def test_what_is_no_one_object(schema: dict[str, Any], why: str) -> None:
-    """Said in words that a person can act on."""
+def test_a_schema_that_is_no_object_is_refused(schema: dict[str, Any], why: str) -> None:
+    """The message says why."""
     with pytest.raises(NotOneObject) as refused:
         sent(schema)
     assert str(refused.value) == why
@@ -138,21 +138,21 @@ def test_what_is_no_one_object(schema: dict[str, Any], why: str) -> None:
         ({"anyOf": [{"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}, {"required": ["c"]}]}, ""),
     ],
 )  # fmt: skip
-def test_alternatives_are_said_in_words(schema: dict[str, Any], words: str) -> None:
-    """What one object can't say, in one sentence; nothing where the alternatives demand nothing of their own."""
+def test_alternatives_are_described_in_a_note(schema: dict[str, Any], words: str) -> None:
+    """One sentence describes what the object can't express. It is empty if the alternatives require nothing more."""
     assert said(schema) == words
 
 
-def test_words_are_bounded() -> None:
-    """They are paid for with every call."""
+def test_the_note_is_limited() -> None:
+    """Every call pays for it."""
     words = said({"oneOf": [{"required": [f"name_{n}"]} for n in range(200)]})
     assert words.startswith("Give exactly one of: name_0; name_1;")
     assert words.endswith(" …")
     assert len(words) <= MAX_NOTE_CHARS
 
 
-def test_the_authors_schema_is_left_alone() -> None:
-    """It judges the arguments: what is sent is another object."""
+def test_the_authors_schema_is_not_changed() -> None:
+    """It still validates the arguments. The sent schema is another object."""
     schema = {"type": "object", "anyOf": [{"$ref": "#/allOf/0"}], "allOf": [{"properties": A}], "$defs": {"x": {}}}
     before = json.dumps(schema)
     to_one_object(schema)

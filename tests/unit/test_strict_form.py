@@ -1,4 +1,4 @@
-"""Strict forms: what a provider can constrain decoding by, never more than the author's schema takes once judged."""
+"""Strict forms of schemas, with which a provider constrains decoding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def form_of(properties: dict[str, object], required: list[str], provider: str = 
 
 
 def test_an_object_is_closed():
-    """And everything in it."""
+    """All objects inside it are closed, too."""
     inner = {"type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]}
     found = form_of({"p": inner, "ps": {"type": "array", "items": inner}}, ["p", "ps"])
     closed = {**inner, "additionalProperties": False}
@@ -31,8 +31,8 @@ def test_an_object_is_closed():
     }
 
 
-def test_openai_demands_what_may_be_null_or_has_a_default():
-    """The value that it would have had can be said; any other optional property has no strict form there."""
+def test_openai_requires_nullable_and_default_properties():
+    """Such a property can be made required. Any other optional property has no strict form for OpenAI."""
     nullable = {"anyOf": [{"type": "string"}, {"type": "null"}]}
     found = form_of({"q": {"type": "string"}, "n": {"type": "integer", "default": 3}, "who": nullable}, ["q"])
     assert found is not None
@@ -42,8 +42,8 @@ def test_openai_demands_what_may_be_null_or_has_a_default():
     assert form_of({"q": {"type": "string"}, "n": {"type": "integer"}}, ["q"], "anthropic")["required"] == ["q"]
 
 
-def test_what_is_not_constrained_is_said():
-    """In the description; the author's schema judges it as always."""
+def test_unsupported_constraints_are_described():
+    """They are added to the description. The author's schema still validates them."""
     name = {"type": "string", "minLength": 3, "pattern": "^W", "description": "An order"}
     assert form_of({"o": name}, ["o"])["properties"]["o"] == {
         "type": "string",
@@ -67,13 +67,13 @@ def test_what_is_not_constrained_is_said():
         {"$ref": "#/properties/q"},
     ],
 )
-def test_what_would_change_by_it_has_no_strict_form(one):
-    """A map, a free-form object, anything at all."""
+def test_free_form_schemas_have_no_strict_form(one):
+    """These are maps, free-form objects, and schemas that allow any value."""
     assert form_of({"q": {"type": "string"}, "v": one}, ["q", "v"]) is None
 
 
 def test_a_recursive_schema_has_one_at_openai_only():
-    """Anthropic's grammars are finite."""
+    """Anthropic's grammars can't be recursive."""
     node = {
         "type": "object",
         "properties": {"next": {"anyOf": [{"$ref": "#/$defs/n"}, {"type": "null"}]}},
@@ -84,15 +84,15 @@ def test_a_recursive_schema_has_one_at_openai_only():
     assert strict_form("anthropic", schema) is None
 
 
-def test_other_providers_are_never_asked():
-    """Whether a compatible server has such a mode, nobody knows."""
+def test_other_providers_get_no_strict_form():
+    """A compatible server may have no strict mode."""
     schema = {"type": "object", "properties": {}, "additionalProperties": False}
     assert strict_form("openai-compatible", schema) is None
     assert strict_form("gemini", schema) is None
 
 
-def test_a_tool_made_of_a_function_has_one():
-    """Of type hints, with a default and an option."""
+def test_a_tool_from_a_function_has_a_strict_form():
+    """Its schema comes from type hints, with a default and an optional parameter."""
 
     @tool
     def find(query: str, limit: int = 3, kinds: list[str] | None = None) -> str:
@@ -103,8 +103,8 @@ def test_a_tool_made_of_a_function_has_one():
         assert strict_form(provider, find.spec.input_schema) is not None
 
 
-def test_recorded_schemas(data_dir):
-    """Of real servers' tools: each strict form is what the vendor demands, and a good part of them has one."""
+def test_strict_forms_of_recorded_schemas_follow_the_rules(data_dir):
+    """Each strict form of a real server's tool follows the vendor's rules, and many tools have one."""
     with gzip.open(data_dir / "mcp_server_tools.json.gz", "rt") as file:
         schemas = [found["inputSchema"] for found in tools_in(json.load(file))]
     forms = [form for form in (strict_form("openai", schema) for schema in schemas) if form]
@@ -114,7 +114,7 @@ def test_recorded_schemas(data_dir):
 
 
 def tools_in(found: object) -> Iterator[dict[str, object]]:
-    """Whatever has a name and an input schema."""
+    """All entries with a name and an input schema."""
     if isinstance(found, dict):
         if isinstance(found.get("inputSchema"), dict):
             yield found

@@ -1,4 +1,4 @@
-"""JSONSchemaValidator: what it refuses to be made of, what it lets through, what it says."""
+"""JSONSchemaValidator: which schemas it refuses, which arguments it accepts, and how it describes problems."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def problems_of(schema: object, value: object) -> tuple[Problem, ...]:
 
 
 def test_valid_arguments_have_no_problems() -> None:
-    """What satisfies the schema passes, optional parts given or not."""
+    """Arguments that satisfy the schema pass, with or without optional properties."""
     validator = JSONSchemaValidator(TICKETS)
     assert validator.problems({"query": "printer"}) == ()
     assert validator.problems({"query": "printer", "status": "open", "limit": None, "tags": ["a", "b"]}) == ()
 
 
-def test_every_problem_says_where_what_and_what_came() -> None:
-    """One problem a fault, sorted by place: pointer, expectation, value, with a hint where a near miss is plain."""
+def test_a_problem_names_place_expectation_and_value() -> None:
+    """There is one problem for each mistake, sorted by place. A near miss gets a hint."""
     came = {"status": "opn", "limit": 500, "tags": ["a", 1, "a"], "qery": "x"}
     problems = JSONSchemaValidator(TICKETS).problems(came)
     assert [str(problem) for problem in problems] == [
@@ -53,8 +53,8 @@ def test_every_problem_says_where_what_and_what_came() -> None:
     ]
 
 
-def test_the_explanation_ends_with_what_the_schema_asks_for() -> None:
-    """The model is told the whole input in one line, because it may never have read the schema well."""
+def test_the_explanation_ends_with_all_properties() -> None:
+    """One line lists the whole input, since the model may have misread the schema."""
     problems = JSONSchemaValidator(TICKETS).problems({})
     assert explain(problems, TICKETS).splitlines() == [
         "/query: expected string (it is required); got nothing",
@@ -62,23 +62,23 @@ def test_the_explanation_ends_with_what_the_schema_asks_for() -> None:
     ]
 
 
-def test_at_most_ten_problems_are_listed_and_that_is_said() -> None:
-    """A list of a thousand wrong items is answered in ten lines, not in a thousand."""
+def test_at_most_ten_problems_are_listed() -> None:
+    """A thousand wrong items give ten lines and a note that there are more."""
     validator = JSONSchemaValidator(one_property({"type": "array", "items": {"type": "string"}}))
     problems = validator.problems({"x": list(range(1000))})
     assert len(problems) == 10
     assert "Only the first 10 problems are listed." in explain(problems, validator.schema)
 
 
-def test_what_came_is_bounded() -> None:
-    """A megabyte in the wrong place is shown by its first 200 characters."""
+def test_a_shown_value_is_limited() -> None:
+    """Of a megabyte only the first 200 characters are shown."""
     (problem,) = problems_of({"type": "integer"}, "y" * 1_000_000)
     assert len(problem.got) == 200
     assert problem.got.endswith("…")
 
 
 def test_pointers_are_escaped() -> None:
-    """RFC 6901: `~` and `/` in a name don't look like levels."""
+    """By RFC 6901, `~` and `/` in a name must not look like levels."""
     (problem,) = JSONSchemaValidator({"type": "object", "additionalProperties": {"type": "string"}}).problems(
         {"a/b~c": 1}
     )
@@ -102,21 +102,21 @@ def test_pointers_are_escaped() -> None:
     ],
 )
 def test_expectations_are_in_plain_words(schema: Any, value: object, expected: str) -> None:
-    """Each keyword has its words; a model reads them better than the library's."""
+    """Each keyword has its own text, which a model understands better than the library's."""
     whole = one_property(schema) | {"$defs": {"port": {"minimum": 1}}}
     (problem,) = JSONSchemaValidator(whole).problems({"x": value})
     assert problem.expected == expected
 
 
-def test_a_union_is_explained_by_the_alternative_that_was_meant() -> None:
-    """Of several shapes, the one whose type fits is explained; with more than one, what would be right is listed."""
+def test_a_union_is_explained_by_the_meant_alternative() -> None:
+    """If one alternative has the value's type, its problems are shown. If several have, all are listed."""
     schema = {"anyOf": [{"type": "object", "required": ["id"]}, {"type": "null"}]}
     (problem,) = problems_of(schema, {})
     assert (problem.pointer, problem.keyword) == ("/x/id", "required")
 
 
-def test_shapes_told_apart_by_one_property_are_explained_by_it() -> None:
-    """`expected object; got {...}` would help nobody: what is wrong is the property that says which shape it is."""
+def test_a_union_with_a_tag_property_is_explained_by_the_tag() -> None:
+    """`expected object; got {...}` would not help. The wrong value is the property that selects the alternative."""
     shapes = [{"type": "object", "properties": {"kind": {"const": kind}}} for kind in ("page", "block")]
     (problem,) = problems_of({"oneOf": shapes}, {"kind": "pge"})
     assert str(problem) == '/x/kind: expected one of "page", "block"; got "pge"'
@@ -151,16 +151,16 @@ def test_shapes_told_apart_by_one_property_are_explained_by_it() -> None:
         (one_property({"$ref": "#/properties/x"}), "leads back to itself"),
     ],
 )
-def test_a_schema_that_can_not_be_used_is_refused_at_once(schema: Any, finding: str) -> None:
-    """One finding, where the schema is declared: never at the third step of a job."""
+def test_an_unusable_schema_is_refused_at_declaration(schema: Any, finding: str) -> None:
+    """The error names the first problem, and comes before any job runs."""
     with pytest.raises(ConfigError, match=r"^schema") as refused:
         JSONSchemaValidator(schema)
     assert finding in str(refused.value)
     assert len(str(refused.value)) < 1_000
 
 
-def test_a_schema_nested_too_deep_is_refused_without_falling_in() -> None:
-    """Depth is bounded, in nesting and in a structure that contains itself."""
+def test_a_schema_nested_too_deeply_is_refused() -> None:
+    """The check uses no recursion. It also refuses a structure that contains itself."""
     deep: dict[str, Any] = {"type": "string"}
     for _ in range(100_000):
         deep = {"not": deep}
@@ -169,12 +169,12 @@ def test_a_schema_nested_too_deep_is_refused_without_falling_in() -> None:
     for schema in (one_property(deep), endless):
         with pytest.raises(ConfigError, match="nested deeper than 64 levels"):
             JSONSchemaValidator(schema)
-    while "not" in deep:  # taken apart by hand: the interpreter would free it by recursion
+    while "not" in deep:  # taken apart in a loop, since the interpreter would free it by recursion
         deep = deep.pop("not")
 
 
-def test_a_schema_that_doubles_itself_is_refused() -> None:
-    """Thirty lines in which every `allOf` applies the next twice would judge one value 2^30 times."""
+def test_a_schema_of_exponential_size_is_refused() -> None:
+    """In thirty lines, each applying the next twice, 2^30 subschemas would apply to one value."""
     defs: dict[str, Any] = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(30)}
     defs["d30"] = {"type": "string"}
     with pytest.raises(ConfigError, match="apply to one value"):
@@ -182,7 +182,7 @@ def test_a_schema_that_doubles_itself_is_refused() -> None:
 
 
 def test_a_recursive_schema_works() -> None:
-    """A reference that looks deeper into the value each time is what trees are made of."""
+    """A tree needs a reference to itself for a deeper value."""
     tree = {
         "type": "object",
         "properties": {"name": {"type": "string"}, "kids": {"type": "array", "items": {"$ref": "#"}}},
@@ -194,8 +194,8 @@ def test_a_recursive_schema_works() -> None:
         assert problem.pointer == "/kids/0/kids/0/name"
 
 
-def test_draft_7_is_honoured_when_the_schema_says_so() -> None:
-    """A list of `items` is a tuple in draft-07, and an error in 2020-12."""
+def test_draft_7_is_used_if_the_schema_names_it() -> None:
+    """A list as `items` is a tuple in draft-07, and an error in 2020-12."""
     pair = one_property({"items": [{"type": "string"}, {"type": "integer"}]})
     validator = JSONSchemaValidator(pair | {"$schema": "http://json-schema.org/draft-07/schema#"})
     assert validator.problems({"x": ["a", 1]}) == ()
@@ -205,7 +205,7 @@ def test_draft_7_is_honoured_when_the_schema_says_so() -> None:
 
 
 def test_the_schema_is_a_copy() -> None:
-    """Changing the dict that a validator was made of changes nothing."""
+    """A later change of the given dict has no effect."""
     schema = one_property({"type": "string"})
     validator = JSONSchemaValidator(schema)
     schema["properties"]["x"]["type"] = "integer"
@@ -215,7 +215,7 @@ def test_the_schema_is_a_copy() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_nan_and_infinity_never_pass(value: float) -> None:
-    """NaN passes `minimum` and `maximum` in the library, because every comparison with it is false."""
+    """In the library NaN passes `minimum` and `maximum`, since every comparison with it is false."""
     for schema in (True, {"type": "number"}, {"type": "number", "minimum": 0, "maximum": 1}):
         (problem,) = problems_of(schema, value)
         assert problem.expected == "a finite number"
@@ -223,14 +223,14 @@ def test_nan_and_infinity_never_pass(value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [{1, 2}, b"bytes", (1, 2), object(), 10**5000, 1j], ids=type)
-def test_what_is_no_json_value_is_refused_not_raised(value: object) -> None:
-    """Python values that no JSON text can give don't reach the library, which would raise on them."""
+def test_a_value_that_is_not_json_is_refused(value: object) -> None:
+    """Such Python values don't reach the library, which would raise."""
     assert problems_of(True, value)
     assert problems_of({"multipleOf": 0.5, "minimum": 1}, value)
 
 
-def test_arguments_nested_too_deep_are_refused() -> None:
-    """A hundred thousand levels are refused by counting, not by recursion."""
+def test_arguments_nested_too_deeply_are_refused() -> None:
+    """A hundred thousand levels are counted without recursion."""
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
@@ -240,16 +240,16 @@ def test_arguments_nested_too_deep_are_refused() -> None:
         deep = deep.pop()
 
 
-def test_what_is_no_object_is_a_problem_not_an_error() -> None:
-    """A list or null in place of the arguments is answered like any other mistake."""
+def test_arguments_that_are_no_object_are_a_problem() -> None:
+    """A list or null gives a problem like any other mistake, and no exception."""
     values: list[object] = [[], None, "text", 3]
     for value in values:
         (problem,) = JSONSchemaValidator(TICKETS).problems(value)
         assert (problem.pointer, problem.expected) == ("", "object")
 
 
-def test_unique_items_of_many_objects_take_no_time() -> None:
-    """5,000 different objects: pair by pair that took 100 seconds."""
+def test_unique_items_of_many_objects_are_fast() -> None:
+    """5,000 objects, compared pair by pair, took 100 seconds."""
     rows = [{"id": number, "tags": [number]} for number in range(5_000)]
     assert problems_of({"type": "array", "uniqueItems": True}, rows) == ()
     (problem,) = problems_of({"type": "array", "uniqueItems": True}, [*rows, {"tags": [7.0], "id": 7}])
@@ -257,8 +257,8 @@ def test_unique_items_of_many_objects_take_no_time() -> None:
     assert problems_of({"uniqueItems": True}, [1, True, 0, False, "1", None]) == ()
 
 
-def test_prices_are_multiples_of_a_cent() -> None:
-    """19.99 is a multiple of 0.01 in decimal, though not in binary floating point."""
+def test_multiple_of_is_exact_for_decimals() -> None:
+    """19.99 is a multiple of 0.01, but not in binary floating point."""
     assert problems_of({"multipleOf": 0.01}, 19.99) == ()
     assert problems_of({"multipleOf": 0.01}, 19.999)
     assert problems_of({"multipleOf": 1e-8}, 12391239123) == ()
@@ -278,16 +278,16 @@ def test_prices_are_multiples_of_a_cent() -> None:
         ("ipv4", "10.0.0.1", "10.0.0.256"),
     ],
 )
-def test_formats_are_asserted(name: str, good: str, bad: str) -> None:
-    """`format` is a check, not a remark, and only of strings."""
+def test_formats_are_checked(name: str, good: str, bad: str) -> None:
+    """`format` is checked, but only for strings."""
     assert problems_of({"format": name}, good) == ()
     assert problems_of({"format": name}, bad)
     assert problems_of({"format": name}, 5) == ()
 
 
 @pytest.mark.parametrize("hostile", ["(" * 5_000, "a{99999999999999999999}", "[", "a" * 100_000], ids=len)
-def test_a_format_that_raises_refuses(hostile: str) -> None:
-    """`format: regex` compiles what the model wrote; whatever that raises, the answer is a problem or none."""
+def test_a_format_check_that_raises_gives_a_problem(hostile: str) -> None:
+    """`format: regex` compiles the model's text. Any exception becomes a problem."""
     problems_of({"format": "regex"}, hostile)
 
 
@@ -301,6 +301,6 @@ def test_a_format_that_raises_refuses(hostile: str) -> None:
         ({"type": "object", "required": []}, False),
     ],
 )
-def test_has_required_is_whether_an_empty_object_would_do(schema: dict[str, Any], needs: bool) -> None:
-    """It decides what an empty text of arguments means, so it must see what is behind `allOf`, too."""
+def test_has_required_is_false_if_an_empty_object_is_valid(schema: dict[str, Any], needs: bool) -> None:
+    """It decides what an empty text means, so it must include requirements behind `allOf`."""
     assert JSONSchemaValidator(schema).has_required is needs

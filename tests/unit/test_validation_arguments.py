@@ -1,4 +1,4 @@
-"""parse_arguments: strict JSON, and words for everything that isn't."""
+"""parse_arguments: strict JSON, and a clear message for everything else."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def refused(raw: str, *, has_required: bool = True) -> InvalidArguments:
 
 
 def test_an_object_is_decoded() -> None:
-    """Plain JSON comes out as it went in, with whitespace around it, escapes and numbers of every kind."""
+    """Valid JSON is decoded, with whitespace, escapes and numbers of every kind."""
     raw = ' {"a": [1, -2.5e3, null, true], "b": {"c": "\\u00e9\\ud83d\\ude00"}}\n'
     assert parse_arguments(raw, has_required=True) == {"a": [1, -2500.0, None, True], "b": {"c": "é😀"}}
 
 
 @pytest.mark.parametrize("raw", ["", " ", "\n\t"])
 def test_an_empty_text_means_no_arguments_where_none_are_needed(raw: str) -> None:
-    """Claude sends `""` to a tool without input, 4 times in 100. To a tool with input that says nothing."""
+    """Claude sends `""` to a tool without input in 4 % of its calls. For a tool with required input it is refused."""
     assert parse_arguments(raw, has_required=False) == {}
     error = refused(raw)
     assert error.kind == "empty"
@@ -61,8 +61,8 @@ def test_an_empty_text_means_no_arguments_where_none_are_needed(raw: str) -> Non
     ],
     ids=lambda value: repr(value)[:24],
 )
-def test_everything_else_is_refused_with_a_reason(raw: str, kind: str, says: str) -> None:
-    """Nothing is repaired: each kind of mistake has a name for the counters and a sentence for the model."""
+def test_any_other_text_is_refused_with_a_reason(raw: str, kind: str, says: str) -> None:
+    """Nothing is repaired. Each kind of mistake has a name for the counters and a message for the model."""
     error = refused(raw)
     assert error.kind == kind
     assert says in error.message
@@ -70,18 +70,18 @@ def test_everything_else_is_refused_with_a_reason(raw: str, kind: str, says: str
 
 
 @pytest.mark.parametrize("cut", range(1, len('{"query": "a \\u00e9 b", "limit": -12, "deep": [{"ok": true}, null]}')))
-def test_a_text_that_ends_too_early_is_called_cut_off(cut: int) -> None:
-    """Wherever a reply was cut, the model is told that, and not about a missing comma."""
+def test_a_text_that_ends_too_early_is_cut_off(cut: int) -> None:
+    """For a cut at any place, the message says so and does not mention a missing comma."""
     whole = '{"query": "a \\u00e9 b", "limit": -12, "deep": [{"ok": true}, null]}'
     assert refused(whole[:cut]).kind == "cut_off"
 
 
 def test_a_number_of_300_digits_still_passes() -> None:
-    """The bound is where floats end, far above anything that means something."""
+    """The limit is that of floats, far above any useful number."""
     assert parse_arguments('{"a": ' + "9" * 300 + "}", has_required=True)["a"] == int("9" * 300)
 
 
-def test_sixty_four_levels_pass() -> None:
+def test_nesting_of_64_levels_passes() -> None:
     """The limit itself is allowed."""
     raw = '{"a": ' * 64 + "1" + "}" * 64
     assert json.dumps(parse_arguments(raw, has_required=True)) == raw

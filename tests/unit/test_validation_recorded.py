@@ -1,4 +1,4 @@
-"""Schemas and calls that nobody here wrote: the standard's suite, real MCP servers, recorded sessions of models."""
+"""Schemas and calls from elsewhere: the standard's test suite, real MCP servers, recorded sessions of models."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def calls(session: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def finding(schema: Any) -> str:
-    """'' when the schema is accepted, else the one thing that is wrong with it."""
+    """'' if the schema is accepted, else the first problem."""
     try:
         JSONSchemaValidator(schema)
     except ConfigError as error:
@@ -56,7 +56,7 @@ def finding(schema: Any) -> str:
 
 @pytest.mark.parametrize("suite", ["tau_retail", "tau_airline"])
 def test_every_recorded_call_of_a_good_model_passes(suite: str) -> None:
-    """GPT-4o's 100 tickets hold no invalid call; a validator that blocks one is wrong."""
+    """GPT-4o's 100 tickets contain no invalid call, so the validator must refuse none."""
     tools = {
         tool["function"]["name"]: JSONSchemaValidator(tool["function"]["parameters"])
         for tool in load(f"{suite}/tools.json")
@@ -71,7 +71,7 @@ def test_every_recorded_call_of_a_good_model_passes(suite: str) -> None:
 
 
 def test_schemas_made_by_pydantic_are_accepted() -> None:
-    """74 tools of four suites: `$defs`, `anyOf` with null, titles."""
+    """74 tools of four suites, with `$defs`, `anyOf` with null, and titles."""
     found = [
         finding(tool["input_schema"]) for suite in load("agentdojo_tools.json")["suites"].values() for tool in suite
     ]
@@ -80,7 +80,7 @@ def test_schemas_made_by_pydantic_are_accepted() -> None:
 
 
 def test_real_servers_tools_are_accepted() -> None:
-    """133 tools of ten MCP servers. 13 of one say no more than `$schema`: no type, and so no parameters."""
+    """133 tools of ten MCP servers. 13 of one server have only `$schema`, without type and parameters."""
     found = [
         finding(tool["inputSchema"]) for tools in load("mcp_server_tools.json.gz")["servers"].values() for tool in tools
     ]
@@ -89,7 +89,7 @@ def test_real_servers_tools_are_accepted() -> None:
 
 
 def test_foreign_types_are_refused_with_the_right_name() -> None:
-    """1,248 function docs with `dict`, `float` and Java's types: refused at declaration, one line each."""
+    """1,248 function docs with `dict`, `float` and Java's types are refused at declaration, in one line each."""
     for row in rows("bfcl_function_docs.jsonl.gz"):
         found = finding(row["function"]["parameters"])
         assert found.startswith("schema ")
@@ -98,8 +98,8 @@ def test_foreign_types_are_refused_with_the_right_name() -> None:
     assert "did you mean 'object'?" in finding({"type": "dict", "properties": {}})
 
 
-def test_broken_arguments_of_real_models_are_told_apart() -> None:
-    """Cut-off text and text that never was JSON need different advice; the rest of the calls decode."""
+def test_cut_off_and_invalid_arguments_are_distinguished() -> None:
+    """The two need different advice. All other recorded calls decode."""
     found: Counter[str] = Counter()
     for session in rows("toolathlon_sessions.jsonl.gz"):
         for _, raw in calls(session):
@@ -116,7 +116,7 @@ def test_broken_arguments_of_real_models_are_told_apart() -> None:
     [(LATEST, "draft2020-12", 1_240), ("http://json-schema.org/draft-07/schema", "draft7", 900)],
 )
 def test_the_standards_own_suite_passes(dialect: str, suite: str, least: int) -> None:
-    """Every core test but those that need a schema from elsewhere (never fetched) or a metaschema of their own."""
+    """Every core test passes, except those that need a remote schema or another metaschema."""
     passed = 0
     files = load(f"json_schema_test_suite/{suite}.json.gz")
     for groups in (files[name] for name in files if name != "vocabulary.json" and not name.startswith("optional/")):
@@ -128,7 +128,7 @@ def test_the_standards_own_suite_passes(dialect: str, suite: str, least: int) ->
             for case in group["tests"]:
                 try:
                     valid = validator.is_valid(case["data"])
-                except (Unresolvable, re.error):  # never fetched; `\p{L}` is refused at declaration
+                except (Unresolvable, re.error):  # remote schemas are not fetched; `\p{L}` is refused at declaration
                     continue
                 assert valid is case["valid"], (group["description"], case["description"])
                 passed += 1
@@ -137,7 +137,7 @@ def test_the_standards_own_suite_passes(dialect: str, suite: str, least: int) ->
 
 @pytest.mark.parametrize("name", ["date-time", "time", "date", "uuid", "ipv4", "ipv6", "regex", "uri", "email"])
 def test_the_standards_suite_of_formats_passes(name: str) -> None:
-    """Every case of every format that is asserted, but for what is inside the brackets of an IP literal."""
+    """Every case of every checked format passes, except the inside of IP literals in brackets."""
     known = {
         "square brackets are not allowed in a path segment",
         "invalid userinfo",

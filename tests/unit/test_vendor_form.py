@@ -1,4 +1,4 @@
-"""What is sent where a vendor does not take what the author wrote, on each wire."""
+"""The form of a schema in each vendor's requests, if the vendor does not accept the author's form."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def request(schema: dict[str, Any], **more: Any) -> ModelRequest:
     return ModelRequest(model="m-1", system="", messages=said, tools=(spec(schema),), **more)
 
 
-def test_every_wire_sends_one_object_and_says_the_alternatives() -> None:
-    """Tools in the requests themselves, and in what is counted before them."""
+def test_every_vendor_gets_one_object_with_a_note() -> None:
+    """This holds for the tools in requests, and in the requests that count tokens."""
     described = "Attach a file.\n\nGive exactly one of: url; rows."
     asked = request(ONE_OF)
     for body in (write_messages_request(asked, "anthropic"), write_count_request(asked, "anthropic")):
@@ -55,8 +55,8 @@ def test_every_wire_sends_one_object_and_says_the_alternatives() -> None:
     assert tool["function"]["parameters"] == ONE_OF
 
 
-def test_a_final_answer_is_asked_for_as_one_object() -> None:
-    """The alternatives are in the schema's own description. Anthropic's SDK would make an empty object of them."""
+def test_an_output_schema_is_sent_as_one_object() -> None:
+    """The alternatives are in the schema's description. Anthropic's SDK would make an empty object of them."""
     asked = request({"type": "object"}, output_schema={**ONE_OF, "description": "The file."})
     sent = write_responses_request(asked, "openai")["text"]["format"]
     assert sent["schema"]["description"] == "The file. Give exactly one of: url; rows."
@@ -69,21 +69,21 @@ def test_a_final_answer_is_asked_for_as_one_object() -> None:
 
 
 @pytest.mark.parametrize("provider", ["anthropic", "openai", "gemini", "openai-compatible", "scripted"])
-def test_what_every_vendor_takes_is_sent_as_it_is(provider: str) -> None:
-    """The same object, not even copied: prompt caches, and the time of a call."""
+def test_an_accepted_schema_is_sent_unchanged(provider: str) -> None:
+    """It is the same object, without a copy, for prompt caches and for speed."""
     tool = spec({"type": "object", "properties": {"a": {"type": "array", "items": {"anyOf": [{"const": 1}]}}}})
     assert to_vendor_tool(provider, tool) is tool
 
 
-def test_a_tool_without_parameters_says_so_to_openai() -> None:
-    """The vendor takes no object without `properties`; the others do."""
+def test_a_tool_without_parameters_gets_properties_for_openai() -> None:
+    """OpenAI accepts no object without `properties`. The other vendors do."""
     tool = spec({"type": "object"})
     assert to_vendor_tool("openai", tool).input_schema == {"type": "object", "properties": {}}
     assert to_vendor_tool("anthropic", tool) is to_vendor_tool("gemini", tool) is tool
 
 
-def test_strict_mode_is_sent_as_written() -> None:
-    """Its schema binds the model, and is checked when the agent is constructed. Gemini's is never asked for."""
+def test_a_strict_schema_is_sent_unchanged() -> None:
+    """The schema binds the model, and is checked when the agent is constructed. Gemini has no strict mode here."""
     tool = spec(ONE_OF, strict=True)
     assert to_vendor_tool("anthropic", tool) is to_vendor_tool("openai", tool) is tool
     assert "oneOf" not in to_vendor_tool("gemini", tool).input_schema
@@ -101,15 +101,15 @@ def test_strict_mode_is_sent_as_written() -> None:
         ({"items": [{"type": "array"}]}, {"prefixItems": [{"type": "array", "items": {}}], "items": {}}),
     ],
 )  # fmt: skip
-def test_arrays_have_items(part: dict[str, Any], sent: dict[str, Any]) -> None:
-    """Places of a list are said as 2020-12 says them, and an array of anything says so."""
+def test_arrays_get_items(part: dict[str, Any], sent: dict[str, Any]) -> None:
+    """Tuples are written as in 2020-12, and an array without `items` gets empty ones."""
     schema = {"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"x": {"anyOf": [part]}}}
     found = add_items(schema, untyped=True)
     assert found["properties"]["x"]["anyOf"] == [sent]
     assert ("$schema" in found) is not isinstance(part.get("items"), list)
 
 
-def test_values_are_no_schemas() -> None:
-    """A default or a choice that looks like an array's schema is a value, and stays what it is."""
+def test_values_are_not_changed_like_schemas() -> None:
+    """A default or an enum value that looks like an array's schema is not changed."""
     schema = {"properties": {"x": {"default": {"type": "array"}, "enum": [{"items": []}, {"type": "array"}]}}}
     assert add_items(schema, untyped=True) == schema

@@ -1,4 +1,4 @@
-"""The model server as a process, its control endpoints, its journal, and many answers under way at once."""
+"""The model server as a process, its control endpoints, its journal, and many concurrent answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def ask(server: ModelServer, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-    """One request over a connection of its own: status and decoded body."""
+    """Send one request over a new connection, and return the status and the parsed body."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
     try:
         payload = body if isinstance(body, bytes | None) else json.dumps(body).encode()
@@ -42,13 +42,13 @@ def ask(server: ModelServer, method: str, path: str, body: Any = None, **headers
 
 
 def chat(text: str) -> dict[str, Any]:
-    """The smallest request."""
+    """Return the smallest chat request."""
     return {"model": "gpt-4o", "messages": [{"role": "user", "content": text}]}
 
 
 @contextmanager
 def process(*arguments: str, cwd: Path | None = None) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """`python -m midwatch.workers.simulator`, and the line that it prints when it is ready."""
+    """Start `python -m midwatch.workers.simulator`, and yield it with the line that it prints when it is ready."""
     path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(
         [sys.executable, "-m", "midwatch.workers.simulator", *arguments],
@@ -66,8 +66,8 @@ def process(*arguments: str, cwd: Path | None = None) -> Iterator[tuple[subproce
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_process_says_where_it_is_and_ends_on_signals(tmp_path: Path, number: signal.Signals) -> None:
-    """One line of JSON when ready; a rule set from the working directory; a clean end, with the journal written."""
+def test_process_prints_its_address_and_ends_on_signals(tmp_path: Path, number: signal.Signals) -> None:
+    """The process prints one line of JSON, uses a rule set of the working directory, and ends with exit code 0."""
     rules = "from midwatch.workers.simulator import Say\n\ndef rules(talk):\n    return Say(talk.last_user[::-1])\n"
     (tmp_path / "my_rules.py").write_text(rules)
     with process("--rules", "my_rules:rules", "--journal", "journal.jsonl", cwd=tmp_path) as (started, ready):
@@ -84,15 +84,15 @@ def test_a_process_says_where_it_is_and_ends_on_signals(tmp_path: Path, number: 
 
 
 def test_a_process_may_end_with_its_stdin() -> None:
-    """With `--exit-with-stdin` a parent that goes away takes its model server along."""
+    """With `--exit-with-stdin`, the model server ends when its parent closes stdin."""
     with process("--exit-with-stdin") as (started, _):
         assert started.stdin is not None
         started.stdin.close()
         assert started.wait(PATIENCE_S) == 0
 
 
-def test_wrong_options_are_told_on_stderr() -> None:
-    """Exit code 2 and a sentence, not a traceback."""
+def test_wrong_options_are_reported_on_stderr() -> None:
+    """Wrong options give exit code 2 and a message without a traceback."""
     command = [sys.executable, "-m", "midwatch.workers.simulator", "--chaos", "rate_limit=1"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert ended.returncode == 2
@@ -104,7 +104,7 @@ def test_wrong_options_are_told_on_stderr() -> None:
 
 
 def test_control_endpoints() -> None:
-    """Health, stats, journal and faults can be read; faults can be replaced while running."""
+    """A client can read health, stats, journal and faults, and can replace the faults of a running server."""
     with ModelServer(lambda _: Say("hello")) as server:
         assert ask(server, "GET", "/__midwatch__/health") == (200, {"ok": True, "brain": "<lambda>"})
         assert ask(server, "POST", "/v1/chat/completions", chat("secret words"))[0] == 200
@@ -125,8 +125,8 @@ def test_control_endpoints() -> None:
         assert ask(server, "GET", "/__midwatch__/stats")[1]["by_fault"] == {"overloaded": 1}
 
 
-def test_an_outage_can_be_ordered_while_running() -> None:
-    """Its time begins with the order; limits that are given along hold after it."""
+def test_outage_can_be_started_while_running() -> None:
+    """The outage begins with the request that sets it. Limits in the same request apply after the outage."""
     order = {"outage": "overloaded", "outage_s": 0.3, "requests_per_minute": 1}
     with ModelServer(lambda _: Say("hello")) as server:
         assert ask(server, "POST", "/__midwatch__/faults", {"outage": "overloaded"})[0] == 400
@@ -139,8 +139,8 @@ def test_an_outage_can_be_ordered_while_running() -> None:
         assert ask(server, "POST", "/v1/chat/completions", chat("hi"))[0] == 429
 
 
-def test_wrong_control_requests_say_what_is_right() -> None:
-    """An unknown name, a wrong fault, a content type that a web page could send: refused, with what is right."""
+def test_wrong_control_requests_are_explained() -> None:
+    """Unknown routes, wrong faults and unsafe content types are refused. The message says what is correct."""
     with ModelServer() as server:
         assert "there are: GET health" in ask(server, "GET", "/__midwatch__/jurnal")[1]["error"]
         status, body = ask(server, "POST", "/__midwatch__/faults", {"chaos": "overload=1"})
@@ -155,8 +155,8 @@ def test_wrong_control_requests_say_what_is_right() -> None:
         assert (status, body["type"]) == (404, "error")
 
 
-def test_hundreds_of_slow_answers_hold_no_thread() -> None:
-    """Three hundred answers of 2 s are under way at once on one thread, and all come."""
+def test_hundreds_of_slow_answers_use_one_thread() -> None:
+    """Three hundred answers of 2 s wait at the same time in one thread, and all are sent."""
     threads = threading.active_count()
     body = json.dumps(chat("hi")).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
@@ -175,7 +175,7 @@ def test_hundreds_of_slow_answers_hold_no_thread() -> None:
 
 
 def test_connections_are_kept_alive() -> None:
-    """Many requests over one connection."""
+    """Many requests use one connection."""
     with ModelServer(lambda _: Say("hello")) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
         connection.connect()
@@ -187,8 +187,8 @@ def test_connections_are_kept_alive() -> None:
         connection.close()
 
 
-def test_stopping_breaks_off_what_is_under_way() -> None:
-    """A server stops at once though answers wait; they are in the journal with no status. Stopping twice is once."""
+def test_stop_cancels_waiting_answers() -> None:
+    """`stop` ends waiting answers, which have status 0 in the journal. A second call does nothing."""
     server = ModelServer(lambda _: Say("never"), latency_ms=60_000).start()
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
     connection.request("POST", "/v1/chat/completions", json.dumps(chat("hi")))
@@ -202,7 +202,7 @@ def test_stopping_breaks_off_what_is_under_way() -> None:
 
 
 def test_a_client_that_leaves_ends_its_answer() -> None:
-    """An answer whose client has gone away is not waited for."""
+    """When a client closes its connection, the server cancels its answer."""
     with ModelServer(lambda _: Say("never"), latency_ms=60_000) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
         connection.request("POST", "/v1/chat/completions", json.dumps(chat("hi")))
@@ -211,14 +211,14 @@ def test_a_client_that_leaves_ends_its_answer() -> None:
         assert server.wait_until(lambda stats: stats.in_flight == 0, PATIENCE_S).by_status == {0: 1}
 
 
-def test_waiting_for_what_does_not_come_says_how_far_it_came() -> None:
-    """The error of `wait_until` shows the totals."""
+def test_timeout_of_wait_until_shows_the_totals() -> None:
+    """If the condition is not reached in time, the error shows the current totals."""
     with ModelServer() as server, pytest.raises(TimeoutError, match='"requests":0'):
         server.wait_until(lambda stats: stats.requests == 1, timeout_s=0.01)
 
 
-def test_wrong_construction_is_refused() -> None:
-    """A latency below zero or upside down is a ConfigError; a port that is taken an OSError."""
+def test_wrong_arguments_are_refused() -> None:
+    """A negative latency or a reversed range is a ConfigError. A port that is taken is an OSError."""
     for latency_ms in (-1, (5, 1)):
         with pytest.raises(ConfigError, match="latency_ms: expected"):
             ModelServer(latency_ms=latency_ms)
@@ -227,7 +227,7 @@ def test_wrong_construction_is_refused() -> None:
 
 
 def real_tools() -> list[tuple[str, dict[str, Any]]]:
-    """(name, input schema) of tools that other people wrote."""
+    """Return (name, input schema) of tools by other authors."""
     if not DATA.exists():
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"tool schemas are not here: {DATA}")
     found = []
@@ -242,14 +242,14 @@ def real_tools() -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def test_made_up_arguments_are_valid_for_real_tools() -> None:
-    """Of the tool schemas of two benchmarks and ten MCP servers, every one gets arguments that satisfy it."""
+def test_example_arguments_are_valid_for_real_tools() -> None:
+    """Every tool schema of two benchmarks and ten MCP servers gets arguments that satisfy it."""
     refused = [name for name, schema in real_tools() if not Draft202012Validator(schema).is_valid(make_example(schema))]
     assert refused == []
 
 
-def test_rules_see_one_conversation_each() -> None:
-    """Requests of different conversations are not mixed up by the server."""
+def test_conversations_are_not_mixed_up() -> None:
+    """A rule set gets the conversation of its own request only."""
 
     def rules(conversation: Conversation) -> Say:
         return Say(conversation.last_user)

@@ -1,4 +1,4 @@
-"""Each fault as the real SDKs meet it, and chance that does not depend on the order of arrival."""
+"""The effect of each fault on the real SDKs. Random faults do not depend on the order of requests."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ REFUND = {
 }
 
 
-def asks_for_a_refund(conversation: Conversation) -> Use:
-    """Always the same two calls."""
+def request_refund(conversation: Conversation) -> Use:
+    """Always make the same two calls."""
     first: dict[str, object] = {"order": "W1", "why": "late"}
     return Use([("refund", first), ("refund", {"order": "W2", "why": "broken"})])
 
 
 @cache
 def anthropic_sdk() -> anthropic.Anthropic:
-    """One for all tests: making one loads certificates, which takes longer than a call."""
+    """Make one client for all tests, because making one loads certificates, which takes longer than a call."""
     return anthropic.Anthropic(api_key="any", max_retries=0)
 
 
 @cache
 def openai_sdk() -> openai.OpenAI:
-    """One for all tests."""
+    """Make one client for all tests."""
     return openai.OpenAI(api_key="any", max_retries=0)
 
 
@@ -53,7 +53,7 @@ def _close_sdks() -> Iterator[None]:
 
 
 def ask_anthropic(server: ModelServer, text: str = "hi", timeout_s: float = 20) -> Any:
-    """One Messages call; no retries, so that every fault shows."""
+    """Make one Messages call without retries, so that every fault is visible."""
     tools: Any = [{"name": "refund", "input_schema": REFUND}]
     sdk = anthropic_sdk().with_options(base_url=server.url, timeout=timeout_s)
     message: Any = {"role": "user", "content": text}
@@ -61,14 +61,14 @@ def ask_anthropic(server: ModelServer, text: str = "hi", timeout_s: float = 20) 
 
 
 def ask_responses(server: ModelServer, text: str = "hi", timeout_s: float = 20) -> Any:
-    """One Responses call."""
+    """Make one Responses call."""
     tools: Any = [{"type": "function", "name": "refund", "parameters": REFUND, "strict": False}]
     sdk = openai_sdk().with_options(base_url=server.openai_url, timeout=timeout_s)
     return sdk.responses.create(model="gpt-5-2025-08-07", input=text, tools=tools)
 
 
 def ask_chat(server: ModelServer, text: str = "hi", timeout_s: float = 20) -> Any:
-    """One Chat Completions call."""
+    """Make one Chat Completions call."""
     tools: Any = [{"type": "function", "function": {"name": "refund", "parameters": REFUND}}]
     sdk = openai_sdk().with_options(base_url=server.openai_url, timeout=timeout_s)
     message: Any = {"role": "user", "content": text}
@@ -80,13 +80,13 @@ ASKS: list[Ask] = [ask_anthropic, ask_responses, ask_chat]
 every_wire = pytest.mark.parametrize("ask", ASKS, ids=lambda ask: ask.__name__)
 
 
-def always(fault: str, **settings: Any) -> Faults:
-    """The fault at every request."""
+def at_every_request(fault: str, **settings: Any) -> Faults:
+    """Return faults that let this fault happen at every request."""
     return Faults.model_validate({fault: 1.0, **settings})
 
 
 def calls_of(reply: Any) -> list[tuple[str, str, Any]]:
-    """(id, name, arguments) of a reply of any wire."""
+    """Return (id, name, arguments) of the calls in a reply of any format."""
     if isinstance(reply, anthropic.types.Message):
         return [(block.id, block.name, block.input) for block in reply.content if block.type == "tool_use"]
     if hasattr(reply, "choices"):
@@ -96,7 +96,7 @@ def calls_of(reply: Any) -> list[tuple[str, str, Any]]:
 
 @every_wire
 @pytest.mark.parametrize(
-    ("fault", "of_anthropic", "of_openai", "told"),
+    ("fault", "of_anthropic", "of_openai", "message"),
     [
         ("rate_limited", "RateLimitError", "RateLimitError", "rate limit"),
         ("overloaded", "OverloadedError", "InternalServerError", "verloaded"),
@@ -109,12 +109,12 @@ def calls_of(reply: Any) -> list[tuple[str, str, Any]]:
     ],
 )
 def test_refusals_arrive_as_the_sdks_own_errors(
-    ask: Ask, fault: str, of_anthropic: str, of_openai: str, told: str
+    ask: Ask, fault: str, of_anthropic: str, of_openai: str, message: str
 ) -> None:
-    """Status, body and headers are the vendor's, so each SDK raises the class that it has for them."""
+    """Status, body and headers are those of the vendor, so each SDK raises its own class for them."""
     with (
-        ModelServer(lambda _: Say("never"), faults=always(fault)) as server,
-        pytest.raises((anthropic.APIStatusError, openai.APIStatusError), match=f"(?i){told}") as caught,
+        ModelServer(lambda _: Say("never"), faults=at_every_request(fault)) as server,
+        pytest.raises((anthropic.APIStatusError, openai.APIStatusError), match=f"(?i){message}") as caught,
     ):
         ask(server)
     assert type(caught.value).__name__ == (of_anthropic if ask is ask_anthropic else of_openai)
@@ -124,30 +124,30 @@ def test_refusals_arrive_as_the_sdks_own_errors(
 
 
 @every_wire
-def test_rate_limited_says_when_to_come_back(ask: Ask) -> None:
-    """A 429 on demand carries Retry-After."""
-    with ModelServer(faults=always("rate_limited", retry_after_s=7)) as server:
+def test_rate_limited_has_retry_after(ask: Ask) -> None:
+    """A simulated 429 has a Retry-After header."""
+    with ModelServer(faults=at_every_request("rate_limited", retry_after_s=7)) as server:
         with pytest.raises((anthropic.RateLimitError, openai.RateLimitError)) as caught:
             ask(server)
         assert caught.value.response.headers["retry-after"] == "7"
 
 
 @every_wire
-def test_overloaded_may_say_when_to_come_back(ask: Ask) -> None:
-    """A 529 (503 at OpenAI) names no wait, unless it is told to."""
+def test_overloaded_has_retry_after_if_configured(ask: Ask) -> None:
+    """A 529 (503 for OpenAI) has a Retry-After header only if `overloaded_retry_after_s` is set."""
     errors = (anthropic.InternalServerError, openai.InternalServerError)
-    with ModelServer(faults=always("overloaded")) as server:
+    with ModelServer(faults=at_every_request("overloaded")) as server:
         with pytest.raises(errors) as caught:
             ask(server)
         assert "retry-after" not in caught.value.response.headers
-        server.use(always("overloaded", overloaded_retry_after_s=4))
+        server.use(at_every_request("overloaded", overloaded_retry_after_s=4))
         with pytest.raises(errors) as caught:
             ask(server)
         assert caught.value.response.headers["retry-after"] == "4"
 
 
-def test_overflow_and_quota_carry_the_codes_that_clients_branch_on() -> None:
-    """OpenAI's `code`, Anthropic's numbers: what a classifier needs is there."""
+def test_overflow_and_quota_have_the_vendors_codes() -> None:
+    """Overflow and quota errors have OpenAI's `code` and Anthropic's numbers, which clients use to classify them."""
     with ModelServer(faults=Faults(context_window_tokens=20)) as server:
         with pytest.raises(openai.BadRequestError) as responses:
             ask_responses(server, "long " * 100)
@@ -156,7 +156,7 @@ def test_overflow_and_quota_carry_the_codes_that_clients_branch_on() -> None:
             ask_anthropic(server, "long " * 100)
         with pytest.raises(openai.BadRequestError, match=r"maximum context length is 20 tokens"):
             ask_chat(server, "long " * 100)
-        server.use(always("quota_exhausted"))
+        server.use(at_every_request("quota_exhausted"))
         with pytest.raises(openai.RateLimitError) as quota:
             ask_chat(server)
         assert quota.value.code == "insufficient_quota"
@@ -164,8 +164,8 @@ def test_overflow_and_quota_carry_the_codes_that_clients_branch_on() -> None:
 
 @every_wire
 def test_a_hang_ends_with_the_clients_timeout(ask: Ask) -> None:
-    """Nothing comes until the client gives up; the server notices, and holds nothing for it."""
-    with ModelServer(faults=always("hang")) as server:
+    """The server sends nothing until the client gives up. Then it ends the call."""
+    with ModelServer(faults=at_every_request("hang")) as server:
         with pytest.raises((anthropic.APITimeoutError, openai.APITimeoutError)):
             ask(server, timeout_s=0.2)
         stats = server.wait_until(lambda stats: stats.requests > 0 and stats.in_flight == 0, PATIENCE_S)
@@ -174,8 +174,8 @@ def test_a_hang_ends_with_the_clients_timeout(ask: Ask) -> None:
 
 @every_wire
 def test_a_dripping_body_outlasts_the_read_timeout(ask: Ask) -> None:
-    """A byte every few ms keeps the read timeout from firing: the call takes longer than the timeout allows."""
-    with ModelServer(lambda _: Say("x" * 1_000), faults=always("drip", drip_ms=2)) as server:
+    """A byte every few ms prevents a read timeout, so the call takes longer than the timeout."""
+    with ModelServer(lambda _: Say("x" * 1_000), faults=at_every_request("drip", drip_ms=2)) as server:
         began_s = time.monotonic()
         reply = ask(server, timeout_s=1.5)
         assert time.monotonic() - began_s > 1.5
@@ -186,7 +186,7 @@ def test_a_dripping_body_outlasts_the_read_timeout(ask: Ask) -> None:
 @every_wire
 @pytest.mark.parametrize("fault", ["reset", "truncated"])
 def test_a_broken_connection_is_a_connection_error(ask: Ask, fault: str) -> None:
-    """A reset before the answer and a body cut in half are errors of the connection; the next request is served."""
+    """A reset and a body that is cut in half are connection errors. The next request is answered."""
     with ModelServer(lambda _: Say("fine"), faults=Faults.parse(f"{fault}@1")) as server:
         with pytest.raises((anthropic.APIConnectionError, openai.APIConnectionError)):
             ask(server)
@@ -196,23 +196,23 @@ def test_a_broken_connection_is_a_connection_error(ask: Ask, fault: str) -> None
 
 @every_wire
 def test_a_web_page_instead_of_an_answer(ask: Ask) -> None:
-    """200 with HTML: both SDKs hand back a string and raise nothing."""
-    with ModelServer(faults=always("html")) as server:
+    """For a 200 with HTML, both SDKs return a string and raise nothing."""
+    with ModelServer(faults=at_every_request("html")) as server:
         assert isinstance(ask(server), str)
 
 
 @every_wire
 def test_a_slow_answer_is_only_slow(ask: Ask) -> None:
-    """The answer is right, and comes `slow_ms` later."""
-    with ModelServer(lambda _: Say("at last"), faults=always("slow", slow_ms=150)) as server:
+    """The answer is correct, and arrives `slow_ms` later."""
+    with ModelServer(lambda _: Say("at last"), faults=at_every_request("slow", slow_ms=150)) as server:
         began_s = time.monotonic()
         ask(server)
         assert time.monotonic() - began_s >= 0.15
 
 
 @every_wire
-def test_holes_in_a_200(ask: Ask) -> None:
-    """Null content, no usage and a null stop pass the SDKs in silence."""
+def test_missing_fields_in_a_200(ask: Ask) -> None:
+    """The SDKs raise nothing for null content, missing usage and a null stop reason."""
     faults = Faults.parse("content_null@1,no_usage@2,stop_null@3")
     with ModelServer(lambda _: Say("something"), faults=faults) as server:
         hollow, free, endless = ask(server), ask(server), ask(server)
@@ -232,8 +232,8 @@ def test_holes_in_a_200(ask: Ask) -> None:
 
 @every_wire
 def test_malformed_arguments(ask: Ask) -> None:
-    """The OpenAI wires carry JSON that breaks off; Anthropic's carries what violates the schema, `{}` for one."""
-    with ModelServer(asks_for_a_refund, faults=always("malformed_arguments")) as server:
+    """OpenAI's formats send JSON that is cut off. Anthropic's format sends a value that violates the schema, such as {}."""
+    with ModelServer(request_refund, faults=at_every_request("malformed_arguments")) as server:
         _, (_, name, arguments) = calls_of(ask(server))
     assert name == "refund"
     if ask is ask_anthropic:
@@ -245,13 +245,13 @@ def test_malformed_arguments(ask: Ask) -> None:
 
 @every_wire
 def test_invalid_arguments_are_json_that_the_schema_refuses(ask: Ask) -> None:
-    """Different seeds make different mistakes; each is well-formed, each violates the schema, each is repeatable."""
+    """Each mistake is valid JSON and violates the schema. The same seed makes the same mistake; other seeds make others."""
     mistakes = set()
-    with ModelServer(asks_for_a_refund) as server:
+    with ModelServer(request_refund) as server:
         for seed in range(12):
             made = []
             for _ in range(2):
-                server.use(always("invalid_arguments", seed=seed, once=False))
+                server.use(at_every_request("invalid_arguments", seed=seed, once=False))
                 arguments = calls_of(ask(server))[1][2]
                 made.append(json.dumps(arguments if ask is ask_anthropic else json.loads(arguments)))
             assert made[0] == made[1]
@@ -262,27 +262,27 @@ def test_invalid_arguments_are_json_that_the_schema_refuses(ask: Ask) -> None:
 
 @every_wire
 def test_unknown_tool_and_odd_ids(ask: Ask) -> None:
-    """A tool nobody offered; one id for different calls; ids that are empty."""
+    """Faults give a call to a tool that was not offered, one id for several calls, empty ids, and a cut-off turn."""
     faults = Faults.parse("unknown_tool@1,repeated_id@2,empty_id@3,cut_off@4")
-    with ModelServer(asks_for_a_refund, faults=faults) as server:
+    with ModelServer(request_refund, faults=faults) as server:
         unknown, repeated, empty, cut = (ask(server) for _ in range(4))
     assert [name for _, name, _ in calls_of(unknown)] == ["refund", "refund_v2"]
     assert len({id_ for id_, _, _ in calls_of(repeated)}) == 1
     assert {id_ for id_, _, _ in calls_of(empty)} == {""}
-    told = getattr(cut, "stop_reason", None) or getattr(cut, "status", None) or cut.choices[0].finish_reason
-    assert told in ("max_tokens", "incomplete", "length")
+    stop = getattr(cut, "stop_reason", None) or getattr(cut, "status", None) or cut.choices[0].finish_reason
+    assert stop in ("max_tokens", "incomplete", "length")
 
 
 def test_a_silent_model_update() -> None:
-    """`answers_as` changes the model that replies name, and nothing else."""
+    """`answers_as` changes the model name in replies, and nothing else."""
     with ModelServer(lambda _: Say("hello"), faults=Faults(answers_as="gpt-5-2025-11-13")) as server:
         assert ask_responses(server).model == "gpt-5-2025-11-13"
         assert ask_responses(server).output_text == "hello"
 
 
 @every_wire
-def test_the_rate_limit_tells_the_truth(ask: Ask) -> None:
-    """Beyond the limit comes 429 whose Retry-After is when there is room again, and headers in the vendor's form."""
+def test_rate_limit_sends_the_real_wait(ask: Ask) -> None:
+    """Above the limit, a 429 has the real wait as Retry-After, and the limit's state in the vendor's headers."""
     with ModelServer(lambda _: Say("ok"), faults=Faults(requests_per_minute=2)) as server:
         ask(server)
         ask(server)
@@ -300,8 +300,8 @@ def test_the_rate_limit_tells_the_truth(ask: Ask) -> None:
 
 
 @every_wire
-def test_token_limits_tell_the_truth(ask: Ask) -> None:
-    """Each vendor's own limit: used up by the first call, told in its headers, and in a 429 that names it."""
+def test_token_limits_send_the_real_wait(ask: Ask) -> None:
+    """The first call uses up each vendor's token limit. The headers report it, and the next call gets a 429."""
     mine = {"input_tokens_per_minute": 200} if ask is ask_anthropic else {"tokens_per_minute": 200}
     with ModelServer(lambda _: Say("ok"), faults=Faults.model_validate(mine)) as server:
         ask(server, "x" * 320)
@@ -318,7 +318,7 @@ def test_token_limits_tell_the_truth(ask: Ask) -> None:
 
 
 def test_input_from_the_prompt_cache_is_not_limited() -> None:
-    """As at Anthropic: the same long prompt again costs only what is new of it."""
+    """As at Anthropic, a repeated long prompt only counts its new tokens."""
     system: Any = [{"type": "text", "text": "rule " * 2_000, "cache_control": {"type": "ephemeral"}}]
     with ModelServer(lambda _: Say("ok"), faults=Faults(input_tokens_per_minute=3_000)) as server:
         sdk = anthropic_sdk().with_options(base_url=server.url)
@@ -330,7 +330,7 @@ def test_input_from_the_prompt_cache_is_not_limited() -> None:
 
 
 def test_output_limit_is_charged_with_what_was_written() -> None:
-    """A long answer uses the limit up, whatever `max_tokens` says; the next call is told to wait for it."""
+    """A long answer uses up the limit, for any `max_tokens`. The next call gets a 429 with the wait."""
     with ModelServer(lambda _: Say("x" * 800), faults=Faults(output_tokens_per_minute=60)) as server:
         ask_anthropic(server)
         with pytest.raises(anthropic.RateLimitError, match="60 output tokens per minute") as caught:
@@ -340,7 +340,7 @@ def test_output_limit_is_charged_with_what_was_written() -> None:
 
 @every_wire
 def test_an_outage_ends_by_itself(ask: Ask) -> None:
-    """Every call fails while it lasts, whatever limits and chance say; later, without a word, calls are answered."""
+    """Every call fails during the outage, whatever the other faults are. After it, calls are answered again."""
     faults = Faults(outage=Fault.OVERLOADED, outage_s=3_600, requests_per_minute=1)
 
     def is_answered() -> bool:
@@ -358,7 +358,7 @@ def test_an_outage_ends_by_itself(ask: Ask) -> None:
 
 
 def test_an_outage_of_429s_names_its_end() -> None:
-    """Retry-After is what is left of it, and may be obeyed."""
+    """Retry-After is the remaining time of the outage, and a call after that time is answered."""
     with ModelServer(faults=Faults(outage=Fault.RATE_LIMITED, outage_s=20)) as server:
         with pytest.raises(openai.RateLimitError) as caught:
             ask_chat(server)
@@ -367,7 +367,7 @@ def test_an_outage_of_429s_names_its_end() -> None:
 
 @pytest.mark.parametrize("outage", [Fault.HANG, Fault.RESET])
 def test_an_outage_may_be_silent(outage: Fault) -> None:
-    """Nothing comes, or the connection breaks, for every call."""
+    """During such an outage, every call gets no answer or a broken connection."""
     with ModelServer(faults=Faults(outage=outage, outage_s=60)) as server:
         for _ in range(2):
             with pytest.raises(openai.APIConnectionError):
@@ -378,9 +378,9 @@ def test_an_outage_may_be_silent(outage: Fault) -> None:
 
 @every_wire
 @pytest.mark.parametrize("fault", ["no_usage", "absurd_usage"])
-def test_the_journal_knows_what_an_answer_cost(ask: Ask, fault: str) -> None:
-    """Whatever the answer says of it: a budget can be checked at the server."""
-    with ModelServer(lambda _: Say("ok"), faults=always(fault)) as server:
+def test_journal_has_the_real_usage(ask: Ask, fault: str) -> None:
+    """The journal has the real usage even if the answer hides it. So a test can check a budget at the server."""
+    with ModelServer(lambda _: Say("ok"), faults=at_every_request(fault)) as server:
         spoiled = ask(server)
         server.use(Faults())
         ask(server)
@@ -390,38 +390,38 @@ def test_the_journal_knows_what_an_answer_cost(ask: Ask, fault: str) -> None:
     assert true.input_tokens > 0
     if fault == "absurd_usage":
         usage = spoiled.usage
-        told = usage.prompt_tokens if ask is ask_chat else usage.input_tokens
-        assert told != true.input_tokens
+        reported = usage.prompt_tokens if ask is ask_chat else usage.input_tokens
+        assert reported != true.input_tokens
 
 
 def outcomes(entries: list[Entry]) -> dict[tuple[str, int, int], str | None]:
-    """What happened to each attempt at each turn of each conversation."""
+    """Return the fault of each attempt at each turn of each conversation."""
     return {(entry.conversation, entry.turn, entry.attempt): entry.fault for entry in entries}
 
 
-def test_the_same_seed_faults_the_same_calls_in_any_order() -> None:
-    """Forty conversations asked three times each, shuffled and eight at a time: chance does not see the order."""
+def test_same_seed_gives_the_same_faults_in_any_order() -> None:
+    """Forty conversations are requested three times each, eight at a time. Another order gives the same faults."""
     faults = Faults(rate_limited=0.2, provider_error=0.2, no_usage=0.1, seed=11)
     seen = []
     for shuffle in (1, 2):
-        asked = [f"ticket {number}" for number in range(40)] * 3
-        random.Random(shuffle).shuffle(asked)
+        texts = [f"ticket {number}" for number in range(40)] * 3
+        random.Random(shuffle).shuffle(texts)
         with ModelServer(lambda _: Say("ok"), faults=faults) as server, ThreadPoolExecutor(8) as pool:
 
             def ask(text: str, server: ModelServer = server) -> None:
                 with contextlib.suppress(openai.APIStatusError):
                     ask_responses(server, text)
 
-            list(pool.map(ask, asked))
+            list(pool.map(ask, texts))
             seen.append(outcomes(server.journal()))
     assert seen[0] == seen[1]
     assert len(seen[0]) == 120
     assert {fault for fault in seen[0].values() if fault} == {"rate_limited", "provider_error", "no_usage"}
 
 
-def test_a_turn_is_faulted_at_most_so_often() -> None:
-    """With `once`, a turn comes through after `max_faults_per_turn` faults even when chance would go on for ever."""
-    with ModelServer(lambda _: Say("ok"), faults=always("provider_error", max_faults_per_turn=2)) as server:
+def test_faults_of_a_turn_are_limited() -> None:
+    """With `once`, a turn is answered after `max_faults_per_turn` faults, even if the probability is 1."""
+    with ModelServer(lambda _: Say("ok"), faults=at_every_request("provider_error", max_faults_per_turn=2)) as server:
         for _ in range(2):
             with pytest.raises(openai.InternalServerError):
                 ask_chat(server)
@@ -430,7 +430,7 @@ def test_a_turn_is_faulted_at_most_so_often() -> None:
 
 
 def test_faults_can_be_scripted_by_turn() -> None:
-    """`fault@turn1` twice faults the first two attempts at the first turn of every conversation, and no other."""
+    """`fault@turn1`, written twice, affects only the first two attempts at the first turn of every conversation."""
     with ModelServer(lambda _: Say("ok"), faults=Faults.parse("overloaded@turn1,html@turn1")) as server:
         for text in ("one", "two"):
             with pytest.raises(openai.InternalServerError):
@@ -439,8 +439,8 @@ def test_faults_can_be_scripted_by_turn() -> None:
             assert ask_chat(server, text).choices[0].message.content == "ok"
 
 
-def test_a_script_keeps_its_place_through_faults_and_spoiled_calls() -> None:
-    """Answers go by position: a refused request repeats its turn, and so does one whose call was spoiled on purpose."""
+def test_script_repeats_a_turn_after_a_fault() -> None:
+    """After a refused request or a spoiled call, a script answers the same turn again."""
     script = ScriptBrain([Use([("refund", {"order": "W1", "why": "late"})]), "Refunded."])
     tools: Any = [{"type": "function", "function": {"name": "refund", "parameters": REFUND}}]
     messages: list[Any] = [{"role": "user", "content": "refund W1"}]
@@ -461,19 +461,19 @@ def test_a_script_keeps_its_place_through_faults_and_spoiled_calls() -> None:
         assert server.stats().unexpected == 0
 
 
-def test_spoiled_calls_are_off_by_position_unless_asked_for() -> None:
-    """Recorded and scripted conversations are not disturbed by faults that would add a turn to them."""
+def test_positional_brains_have_no_spoiled_calls_by_default() -> None:
+    """Faults that add a turn do not affect scripts and transcripts, unless `spoil_positional` is set."""
     script = ScriptBrain([Use([("refund", {"order": "W1", "why": "late"})])])
-    with ModelServer(script, faults=always("unknown_tool")) as server:
+    with ModelServer(script, faults=at_every_request("unknown_tool")) as server:
         assert calls_of(ask_chat(server))[0][1] == "refund"
         assert server.journal()[0].fault is None
 
 
 def test_every_fault_can_be_drawn() -> None:
-    """Each name is a field of Faults, can be drawn, and leaves a server that goes on serving."""
-    with ModelServer(RuleBrain(asks_for_a_refund)) as server:
+    """Each fault can be drawn, and the server goes on serving after it."""
+    with ModelServer(RuleBrain(request_refund)) as server:
         for fault in Fault:
-            server.use(always(fault, hang_s=0.05, slow_ms=1, drip_ms=1))
+            server.use(at_every_request(fault, hang_s=0.05, slow_ms=1, drip_ms=1))
             with contextlib.suppress(openai.APIError):
                 ask_chat(server, f"conversation for {fault}")
         server.use(Faults())

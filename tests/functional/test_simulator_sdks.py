@@ -1,4 +1,4 @@
-"""The model server as both vendors' SDKs see it: text, tool loops, parallel calls, counters, bad requests."""
+"""The model server and both vendors' SDKs: text, tool loops, parallel calls, token counts and bad requests."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ WEATHER = {
 
 
 @dataclass
-class Heard:
-    """One reply, the same for every SDK."""
+class ClientReply:
+    """One reply, independent of the SDK."""
 
     text: str
     calls: list[tuple[str, str, Any]]
@@ -33,17 +33,17 @@ class Heard:
 
 
 class AnthropicClient:
-    """Keeps a conversation with the Messages API."""
+    """Holds a conversation over the Messages API."""
 
     def __init__(self, server: ModelServer) -> None:
         self.sdk = anthropic.Anthropic(base_url=server.url, api_key="any", max_retries=0, timeout=20)
         self.messages: list[Any] = []
 
-    def say(self, text: str, /, **more: Any) -> Heard:
+    def say(self, text: str, /, **more: Any) -> ClientReply:
         self.messages.append({"role": "user", "content": text})
         return self.ask(**more)
 
-    def results(self, *texts: str, error: bool = False) -> Heard:
+    def results(self, *texts: str, error: bool = False) -> ClientReply:
         ids = [block.id for block in self.messages[-1]["content"] if block.type == "tool_use"]
         blocks = [
             {"type": "tool_result", "tool_use_id": id_, "content": text, "is_error": error}
@@ -55,7 +55,7 @@ class AnthropicClient:
     def tools(self) -> list[Any]:
         return [{"name": "weather", "description": "Forecast", "input_schema": WEATHER}]
 
-    def ask(self, **more: Any) -> Heard:
+    def ask(self, **more: Any) -> ClientReply:
         reply = self.sdk.messages.create(
             model="claude-sonnet-4-6", max_tokens=1000, messages=self.messages, tools=self.tools(), **more
         )
@@ -64,21 +64,21 @@ class AnthropicClient:
         text = "".join(block.text for block in reply.content if block.type == "text")
         used = reply.usage
         total = used.input_tokens + (used.cache_read_input_tokens or 0) + (used.cache_creation_input_tokens or 0)
-        return Heard(text, calls, reply.stop_reason, total, reply)
+        return ClientReply(text, calls, reply.stop_reason, total, reply)
 
 
 class ResponsesClient:
-    """Keeps a conversation with the Responses API."""
+    """Holds a conversation over the Responses API."""
 
     def __init__(self, server: ModelServer) -> None:
         self.sdk = openai.OpenAI(base_url=server.openai_url, api_key="any", max_retries=0, timeout=20)
         self.items: list[Any] = []
 
-    def say(self, text: str, /, **more: Any) -> Heard:
+    def say(self, text: str, /, **more: Any) -> ClientReply:
         self.items.append({"role": "user", "content": text})
         return self.ask(**more)
 
-    def results(self, *texts: str, error: bool = False) -> Heard:
+    def results(self, *texts: str, error: bool = False) -> ClientReply:
         answered = {item["call_id"] for item in self.items if item.get("type") == "function_call_output"}
         open_calls = [item for item in self.items if item.get("type") == "function_call"]
         ids = [item["call_id"] for item in open_calls if item["call_id"] not in answered]
@@ -92,26 +92,26 @@ class ResponsesClient:
             {"type": "function", "name": "weather", "description": "Forecast", "parameters": WEATHER, "strict": False}
         ]
 
-    def ask(self, **more: Any) -> Heard:
+    def ask(self, **more: Any) -> ClientReply:
         reply = self.sdk.responses.create(model="gpt-5-2025-08-07", input=self.items, tools=self.tools(), **more)
         self.items.extend(item.model_dump(exclude_none=True) for item in reply.output)
         calls = [(item.call_id, item.name, item.arguments) for item in reply.output if item.type == "function_call"]
         assert reply.usage is not None
-        return Heard(reply.output_text, calls, reply.status, reply.usage.input_tokens, reply)
+        return ClientReply(reply.output_text, calls, reply.status, reply.usage.input_tokens, reply)
 
 
 class ChatClient:
-    """Keeps a conversation with Chat Completions."""
+    """Holds a conversation over Chat Completions."""
 
     def __init__(self, server: ModelServer) -> None:
         self.sdk = openai.OpenAI(base_url=server.openai_url, api_key="any", max_retries=0, timeout=20)
         self.messages: list[Any] = []
 
-    def say(self, text: str, /, **more: Any) -> Heard:
+    def say(self, text: str, /, **more: Any) -> ClientReply:
         self.messages.append({"role": "user", "content": text})
         return self.ask(**more)
 
-    def results(self, *texts: str, error: bool = False) -> Heard:
+    def results(self, *texts: str, error: bool = False) -> ClientReply:
         for call, text in zip(self.messages[-1]["tool_calls"], texts, strict=True):
             content = f"ERROR: {text}" if error else text
             self.messages.append({"role": "tool", "tool_call_id": call["id"], "content": content})
@@ -120,13 +120,15 @@ class ChatClient:
     def tools(self) -> list[Any]:
         return [{"type": "function", "function": {"name": "weather", "description": "Forecast", "parameters": WEATHER}}]
 
-    def ask(self, **more: Any) -> Heard:
+    def ask(self, **more: Any) -> ClientReply:
         reply = self.sdk.chat.completions.create(model="gpt-4o", messages=self.messages, tools=self.tools(), **more)
         message = reply.choices[0].message
         self.messages.append(message.model_dump(exclude_none=True))
         calls = [(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or []]
         assert reply.usage is not None
-        return Heard(message.content or "", calls, reply.choices[0].finish_reason, reply.usage.prompt_tokens, reply)
+        return ClientReply(
+            message.content or "", calls, reply.choices[0].finish_reason, reply.usage.prompt_tokens, reply
+        )
 
 
 Client = AnthropicClient | ResponsesClient | ChatClient
@@ -135,7 +137,7 @@ CLIENTS = [AnthropicClient, ResponsesClient, ChatClient]
 
 @dataclass
 class Stage:
-    """A running server, one client of it, and where a test puts the rule set."""
+    """A running server, its client, and the list to which a test adds its rule set."""
 
     server: ModelServer
     client: Client
@@ -152,22 +154,22 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
 
 
 def arguments(call: tuple[str, str, Any]) -> Any:
-    """Decoded, whichever wire they came by."""
+    """Return the arguments of a call as an object, for any SDK."""
     return json.loads(call[2]) if isinstance(call[2], str) else call[2]
 
 
 def test_text(stage: Stage) -> None:
-    """What a rule set says arrives as the SDK's text, with an end stop and usage."""
+    """The SDK returns the text of the rule set, with an end stop and usage."""
     stage.rules.append(lambda conversation: Say(f"You said {conversation.last_user!r}. Grüße, 你好"))
-    heard = stage.client.say("hello")
-    assert heard.text == "You said 'hello'. Grüße, 你好"
-    assert heard.calls == []
-    assert heard.stop in ("end_turn", "completed", "stop")
-    assert heard.input_tokens > 0
+    reply = stage.client.say("hello")
+    assert reply.text == "You said 'hello'. Grüße, 你好"
+    assert reply.calls == []
+    assert reply.stop in ("end_turn", "completed", "stop")
+    assert reply.input_tokens > 0
 
 
 def test_tool_loop(stage: Stage) -> None:
-    """A call goes out, its result comes back tied to it, and the next answer can use both."""
+    """A rule set makes a call, gets its result, and can use both in the next answer."""
 
     def rules(conversation: Conversation) -> Say | Use:
         results = conversation.results("weather")
@@ -177,15 +179,15 @@ def test_tool_loop(stage: Stage) -> None:
         return Say(f"{results[0].call.input['city']}: {results[0].text}, error: {results[0].is_error}")
 
     stage.rules.append(rules)
-    heard = stage.client.say("weather?")
-    assert heard.text == "Let me look."
-    assert [(call[1], arguments(call)) for call in heard.calls] == [("weather", {"city": "Köln", "days": 2})]
-    assert heard.stop in ("tool_use", "completed", "tool_calls")
+    reply = stage.client.say("weather?")
+    assert reply.text == "Let me look."
+    assert [(call[1], arguments(call)) for call in reply.calls] == [("weather", {"city": "Köln", "days": 2})]
+    assert reply.stop in ("tool_use", "completed", "tool_calls")
     assert stage.client.results("rain").text == "Köln: rain, error: False"
 
 
 def test_parallel_calls_and_their_results_keep_their_order(stage: Stage) -> None:
-    """Several calls of one turn have ids of their own; results are shown to the brain in call order."""
+    """Parallel calls have different ids, and the brain gets their results in the order of the calls."""
 
     def rules(conversation: Conversation) -> Say | Use:
         if conversation.turn == 1:
@@ -193,21 +195,21 @@ def test_parallel_calls_and_their_results_keep_their_order(stage: Stage) -> None
         return Say(" ".join(f"{turn.call.input['city']}={turn.text}" for turn in conversation.results() if turn.call))
 
     stage.rules.append(rules)
-    heard = stage.client.say("three cities")
-    assert len({call[0] for call in heard.calls}) == 3
+    reply = stage.client.say("three cities")
+    assert len({call[0] for call in reply.calls}) == 3
     assert stage.client.results("hot", "cold", "fog").text == "Rome=hot Oslo=cold Lima=fog"
     assert stage.server.stats().by_status == {200: 2}
 
 
-def test_failed_results_are_seen_as_failures(stage: Stage) -> None:
-    """`is_error` reaches the brain from Anthropic's flag and from the text convention of the OpenAI wires."""
+def test_brain_sees_which_results_are_errors(stage: Stage) -> None:
+    """`is_error` is set by Anthropic's flag, and by the text `ERROR:` in OpenAI's formats."""
     stage.rules.append(lambda c: Say(str(c.last.is_error)) if c.results() else Use([("weather", {"city": "Rome"})]))
     stage.client.say("weather?")
     assert stage.client.results("no such city", error=True).text == "True"
 
 
-def test_raw_arguments_travel_as_they_are(stage: Stage) -> None:
-    """On the OpenAI wires arguments are sent to the byte; Anthropic's object keeps its key order."""
+def test_raw_arguments_are_sent_unchanged(stage: Stage) -> None:
+    """In OpenAI's formats, arguments are sent byte for byte. In Anthropic's format, the object keeps its key order."""
     raw = '{ "days": 1,  "city":"Rome" }'
     stage.rules.append(lambda conversation: Use([("weather", raw)]))
     sent = stage.client.say("go").calls[0][2]
@@ -215,39 +217,39 @@ def test_raw_arguments_travel_as_they_are(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stop", "told"),
+    ("stop", "names"),
     [
         (Stop.LENGTH, {"max_tokens", "incomplete", "length"}),
         (Stop.REFUSAL, {"refusal", "completed", "content_filter"}),
         (Stop.CONTEXT_FULL, {"model_context_window_exceeded", "incomplete", "length"}),
     ],
 )
-def test_stops_are_told_in_each_vendors_words(stage: Stage, stop: Stop, told: set[str]) -> None:
-    """A brain says why the model stopped once; each wire has its own word for it."""
+def test_stops_have_each_vendors_name(stage: Stage, stop: Stop, names: set[str]) -> None:
+    """A brain gives a Stop, and each format writes its vendor's name for it."""
     stage.rules.append(lambda conversation: Say("...", stop=stop))
-    assert stage.client.say("go").stop in told
+    assert stage.client.say("go").stop in names
 
 
-def test_instructions_in_mid_conversation_are_notes(stage: Stage) -> None:
-    """System text at the top is the system prompt; what the runtime adds later is a note, and never the user."""
+def test_later_instructions_are_notes(stage: Stage) -> None:
+    """System text at the beginning is the system prompt. Later system text is a note, and never a user message."""
     stage.rules.append(lambda conversation: Say(f"{conversation.system}|{[t.role for t in conversation.turns]}"))
     client = stage.client
     if isinstance(client, AnthropicClient):
         client.messages.append({"role": "user", "content": "hi"})
         client.messages.append({"role": "assistant", "content": "hello"})
-        heard = client.say("<reminder>stay on the goal</reminder>", system="Be kind.")
+        reply = client.say("<reminder>stay on the goal</reminder>", system="Be kind.")
     else:
         top = client.items if isinstance(client, ResponsesClient) else client.messages
         top.append({"role": "developer", "content": "Be kind."})
         top.append({"role": "user", "content": "hi"})
         top.append({"role": "assistant", "content": "hello"})
         top.append({"role": "developer", "content": "stay on the goal"})
-        heard = client.ask()
-    assert heard.text == "Be kind.|['user', 'assistant', 'note']"
+        reply = client.ask()
+    assert reply.text == "Be kind.|['user', 'assistant', 'note']"
 
 
 def test_forced_tool_and_output_schema_reach_the_brain() -> None:
-    """Each wire's way to force a tool, and to ask for JSON of a schema, ends in the same two fields."""
+    """Each format has its own fields for a forced tool and an output schema. The brain always gets the same two fields."""
     seen: list[tuple[str | None, Any]] = []
 
     def rules(conversation: Conversation) -> Say:
@@ -276,7 +278,7 @@ def test_forced_tool_and_output_schema_reach_the_brain() -> None:
 
 
 def test_counters_equal_the_usage_reported_afterwards() -> None:
-    """A count asked for beforehand is the input that the answer reports, on both vendors' counters."""
+    """A token count of a request equals the input tokens that the answer reports, for both vendors."""
     with ModelServer(lambda conversation: Say("ok")) as server:
         client = AnthropicClient(server)
         with client.sdk as sdk:
@@ -285,15 +287,18 @@ def test_counters_equal_the_usage_reported_afterwards() -> None:
             assert counted.input_tokens == client.say(user["content"]).input_tokens
         responses = ResponsesClient(server)
         with responses.sdk as openai_sdk:
-            asked = openai_sdk.responses.input_tokens.count(
+            count = openai_sdk.responses.input_tokens.count(
                 model="gpt-5-2025-08-07", input=[user], tools=responses.tools()
             )
-            assert asked.input_tokens == responses.say(user["content"]).input_tokens
+            assert count.input_tokens == responses.say(user["content"]).input_tokens
         assert server.stats().counted == 2
 
 
 def test_prompt_cache_is_reported_in_each_vendors_fields() -> None:
-    """A marked prefix is written once and read afterwards at Anthropic; OpenAI caches unasked. Totals don't change."""
+    """In Anthropic's format, a marked prefix is written once and then read. OpenAI caches without marks.
+
+    The total does not change.
+    """
     long_system = "policy " * 1000
     with ModelServer(lambda conversation: Say("ok")) as server:
         client = AnthropicClient(server)
@@ -314,7 +319,7 @@ def test_prompt_cache_is_reported_in_each_vendors_fields() -> None:
 
 
 def test_a_call_without_its_result_is_refused(stage: Stage) -> None:
-    """A window that splits a group is a 400 here, as it is at the vendor."""
+    """A window that splits a group is a 400, as it is at the vendors."""
     stage.rules.append(lambda conversation: Use([("weather", {"city": "Rome"}), ("weather", {"city": "Oslo"})]))
     stage.client.say("go")
     with pytest.raises(
@@ -324,18 +329,18 @@ def test_a_call_without_its_result_is_refused(stage: Stage) -> None:
 
 
 def test_streaming_is_refused_clearly() -> None:
-    """A streaming request gets a 400 that says there is no streaming."""
+    """A streaming request is a 400 that says so."""
     with ModelServer() as server:
-        with AnthropicClient(server).sdk as sdk, pytest.raises(anthropic.BadRequestError, match="whole replies only"):
+        with AnthropicClient(server).sdk as sdk, pytest.raises(anthropic.BadRequestError, match="complete replies only"):
             sdk.messages.create(
                 model="claude-sonnet-4-6", max_tokens=9, stream=True, messages=[{"role": "user", "content": "hi"}]
             )
-        with ChatClient(server).sdk as sdk, pytest.raises(openai.BadRequestError, match="whole replies only"):
+        with ChatClient(server).sdk as sdk, pytest.raises(openai.BadRequestError, match="complete replies only"):
             sdk.chat.completions.create(model="gpt-4o", stream=True, messages=[{"role": "user", "content": "hi"}])
 
 
 def test_an_unexpected_call_is_a_500_that_says_why() -> None:
-    """Beyond its script the server answers 500, tells the SDK not to retry, and counts it."""
+    """A call without a scripted reply is a 500. The SDK does not retry it, and the server counts it."""
     with ModelServer(ScriptBrain(["only this"])) as server, AnthropicClient(server).sdk as sdk:
         insistent = sdk.with_options(max_retries=3)
         messages: list[Any] = [
@@ -357,8 +362,8 @@ def test_an_unexpected_call_is_a_500_that_says_why() -> None:
         lambda _: "just text",
     ],
 )
-def test_an_answer_that_can_not_be_sent_is_a_500(answer: Any) -> None:
-    """Arguments that are no JSON, ids that don't match: the client is told, and the server goes on."""
+def test_invalid_answer_of_a_brain_is_a_500(answer: Any) -> None:
+    """If a brain's answer is invalid, the client gets a 500 that says so, and the server goes on."""
     with ModelServer(answer) as server:
         client = ChatClient(server)
         with client.sdk:
@@ -371,7 +376,7 @@ def test_an_answer_that_can_not_be_sent_is_a_500(answer: Any) -> None:
 
 
 def test_a_rule_set_that_raises_does_not_leak_the_prompt() -> None:
-    """A bug in a user's rule set is a 500 that names the exception and its line, not its text."""
+    """A bug in a user's rule set is a 500 that names the exception's class and line, but not its message."""
 
     def rules(conversation: Conversation) -> Say:
         raise KeyError(conversation.last_user)
@@ -379,9 +384,12 @@ def test_a_rule_set_that_raises_does_not_leak_the_prompt() -> None:
     def refuses(conversation: Conversation) -> Say:
         raise UnexpectedCall("not this one")
 
-    for brain, told in ((rules, r"rules raised KeyError at .*test_simulator_sdks\.py:\d+"), (refuses, "not this one")):
+    for brain, message in (
+        (rules, r"rules raised KeyError at .*test_simulator_sdks\.py:\d+"),
+        (refuses, "not this one"),
+    ):
         with ModelServer(brain) as server:
             client = ChatClient(server)
-            with client.sdk, pytest.raises(openai.InternalServerError, match=told) as caught:
+            with client.sdk, pytest.raises(openai.InternalServerError, match=message) as caught:
                 client.say("secret words")
             assert "secret" not in str(caught.value)

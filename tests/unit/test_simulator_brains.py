@@ -1,4 +1,4 @@
-"""The brains: what they answer to a conversation, without a server."""
+"""The answers of the brains to a conversation, without a server."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from midwatch.workers.simulator.brains.transcript import TranscriptBrain
 
 
 def conversation_of(*turns: ConversationTurn, system: str = "", **more: Any) -> Conversation:
-    """A conversation of these turns."""
+    """Make a conversation of these turns."""
     return Conversation("openai-chat", "model", system, turns, **more)
 
 
 def tool_exchange(
     name: str, result: str, call_id: str = "call_1", arguments: str = "{}"
 ) -> tuple[ConversationTurn, ConversationTurn]:
-    """A tool call and its result."""
+    """Make a turn with a tool call, and the turn with its result."""
     call = SimulatedCall(call_id, name, arguments)
     return ConversationTurn("assistant", "", (call,)), ConversationTurn("tool", result, call=call)
 
@@ -44,8 +44,8 @@ def tool_exchange(
 HELLO = ConversationTurn("user", "hello")
 
 
-def test_a_conversation_tells_what_happened() -> None:
-    """Turn, position, results, calls and what the user said last: all from the history."""
+def test_conversation_reads_its_history() -> None:
+    """Turn, position, results, calls and user messages are computed from the history."""
     seen = conversation_of(
         HELLO,
         *tool_exchange("find", "no such order", arguments='{"id": "W1"}'),
@@ -68,8 +68,8 @@ def test_a_conversation_tells_what_happened() -> None:
     )
 
 
-def test_a_script_answers_by_turn_however_often_it_is_asked() -> None:
-    """Replies are matched by the turn that the request is at: a retry gets the same one, an earlier turn its own."""
+def test_script_gives_the_same_reply_to_a_retry() -> None:
+    """The turn of the request decides the reply, so a retry and a request for an earlier turn get their own replies."""
     script = ScriptBrain([Use([("find", {"id": 1})]), "Done.", {"turn": 4, "say": "Again.", "stop": "length"}])
     first, second = conversation_of(HELLO), conversation_of(HELLO, *tool_exchange("find", "x"))
     assert script.answer(second) == script.answer(second) == Say("Done.")
@@ -81,7 +81,7 @@ def test_a_script_answers_by_turn_however_often_it_is_asked() -> None:
 
 
 def test_a_script_may_differ_by_conversation(tmp_path: Path) -> None:
-    """In a file, replies of the first conversation whose text occurs in the opening message; others get the rest."""
+    """The first entry whose text is in the first user message gives the replies. Other conversations get the common ones."""
     toml = tmp_path / "script.toml"
     toml.write_text(
         '[[reply]]\nsay = "Hello."\n'
@@ -111,22 +111,22 @@ def test_a_script_may_differ_by_conversation(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_script_says_where(tmp_path: Path, text: str, message: str) -> None:
-    """A script is checked when it is read, not when the call comes."""
+    """A wrong script is refused when it is read. The error names the place."""
     path = tmp_path / "script.json"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         ScriptBrain.read(path)
 
 
-def recorded_chat(*said: str, system: str = "policy", first: str = "hello") -> list[dict[str, Any]]:
-    """User and assistant in turns."""
-    roles = ["user", "assistant"] * len(said)
-    spoken = [{"role": role, "content": text} for role, text in zip(roles, (first, *said), strict=False)]
-    return [{"role": "system", "content": system}, *spoken]
+def recorded_chat(*texts: str, system: str = "policy", first: str = "hello") -> list[dict[str, Any]]:
+    """Make a record in which user and assistant alternate."""
+    roles = ["user", "assistant"] * len(texts)
+    turns = [{"role": role, "content": text} for role, text in zip(roles, (first, *texts), strict=False)]
+    return [{"role": "system", "content": system}, *turns]
 
 
-def test_records_that_begin_alike_are_told_apart() -> None:
-    """Same first user message: the system prompt decides, then the turns; in a tie the first record answers."""
+def test_choice_between_records_with_the_same_beginning() -> None:
+    """The system prompt decides first, then the number of equal turns. In a tie, the first record answers."""
     brain = TranscriptBrain(
         [
             recorded_chat("A?", "red", "red it is"),
@@ -155,8 +155,8 @@ def test_records_that_begin_alike_are_told_apart() -> None:
         )
 
 
-def test_a_record_gives_back_text_calls_ids_and_raw_arguments() -> None:
-    """One turn may have all of them; a spoiled call in the history does not move the place in the record."""
+def test_record_replays_text_calls_ids_and_raw_arguments() -> None:
+    """A recorded turn is replayed completely. A spoiled call in the history does not change the position in the record."""
     raw = '{ "id":1 }'
     call = {"id": "call_x", "type": "function", "function": {"name": "find", "arguments": raw}}
     messages = [
@@ -175,8 +175,8 @@ def test_a_record_gives_back_text_calls_ids_and_raw_arguments() -> None:
     assert brain.answer(conversation_of(HELLO, *tool_exchange("find", "one", "call_x"))) == Say("One.")
 
 
-def test_what_no_record_begins_like() -> None:
-    """Is unexpected, or the fallback's to answer."""
+def test_conversation_without_a_record() -> None:
+    """If no record matches, the fallback answers. Without a fallback, the call is unexpected."""
     stranger = conversation_of(ConversationTurn("user", "Summarise this."))
     with pytest.raises(UnexpectedCall, match=f"no record begins like conversation {stranger.key}"):
         TranscriptBrain([recorded_chat("A?")]).answer(stranger)
@@ -184,8 +184,8 @@ def test_what_no_record_begins_like() -> None:
     assert brain.answer(stranger) == Say("a summary")
 
 
-def test_a_transcript_file_that_is_none_says_where(tmp_path: Path) -> None:
-    """The file, the line, and what was expected there."""
+def test_invalid_transcript_names_the_place(tmp_path: Path) -> None:
+    """The error names the file, the line and what was expected there."""
     path = tmp_path / "records.jsonl"
     path.write_text('{"messages": [{"role": "user", "content": "hi"}]}\n{"turns": []}\n')
     with pytest.raises(ConfigError, match=r"records\.jsonl, line 2: expected a JSON object with `messages`"):
@@ -196,8 +196,8 @@ def test_a_transcript_file_that_is_none_says_where(tmp_path: Path) -> None:
         TranscriptBrain([[{"role": "assistant", "content": "hi"}]])
 
 
-def test_the_default_rules_use_each_tool_once_per_job() -> None:
-    """Tools in their order with valid arguments, then an end; a new user message begins again."""
+def test_default_rules_use_each_tool_once() -> None:
+    """Each tool is called once with valid arguments, then the turn ends. A new user message starts again."""
     tools = (
         ToolOffer("find", "", {"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]}),
         ToolOffer("close"),
@@ -216,7 +216,7 @@ def test_the_default_rules_use_each_tool_once_per_job() -> None:
 
 
 def test_rules_are_found_by_name() -> None:
-    """`module:attr`; what is wrong with a name is said, with what there is."""
+    """A rule set is found by `module:attr`. The error for a wrong name says what is wrong and what exists."""
     assert RuleBrain.from_name("midwatch.workers.simulator.brains.rules:each_tool_once").rules is each_tool_once
     for name, message in (
         ("each_tool_once", "expected `module:attr`"),
@@ -230,8 +230,8 @@ def test_rules_are_found_by_name() -> None:
             RuleBrain.from_name(name)
 
 
-def test_a_rule_set_must_say_or_use() -> None:
-    """Anything else is an unexpected call that names the rule set."""
+def test_rule_set_must_return_say_or_use() -> None:
+    """Any other return value is an unexpected call, and the error names the rule set."""
 
     def mute(conversation: Conversation) -> Answer:
         return None  # type: ignore[return-value]
@@ -263,12 +263,12 @@ def test_a_rule_set_must_say_or_use() -> None:
     ],
 )
 def test_examples_satisfy_their_schema(schema: dict[str, Any]) -> None:
-    """What a model that thinks nothing says is valid all the same."""
+    """An example value is valid for its schema."""
     assert Draft202012Validator(schema).is_valid(make_example(schema))
 
 
-def test_stops_of_a_script_are_the_houses_words() -> None:
-    """`stop` in a file is one of the provider-neutral stops."""
+def test_stop_of_a_script_is_vendor_independent() -> None:
+    """`stop` in a script is one of the values of `Stop`."""
     assert ScriptBrain([{"say": "...", "stop": "refusal"}]).answer(conversation_of(HELLO)) == Say(
         "...", stop=Stop.REFUSAL
     )

@@ -1,4 +1,4 @@
-"""Deciding about faults, making damage, and the rate limit: pure functions of what they are given."""
+"""Choosing faults, spoiling replies, and the rate limits, without a server."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def test_every_fault_is_a_field_and_every_refusal_has_words() -> None:
-    """A fault that is added is at once a probability, and a refusing one is known to every format_name."""
+def test_every_fault_is_a_field() -> None:
+    """Each fault has a probability in `Faults`, and each refusing fault has a RefusalKind."""
     assert set(Fault) <= set(Faults.model_fields)
     assert {RefusalKind(fault) for fault in REFUSING} < set(RefusalKind)
     assert SPOILING < ALTERING
@@ -34,7 +34,7 @@ def test_every_fault_is_a_field_and_every_refusal_has_words() -> None:
 
 
 def test_a_chaos_string_sets_probabilities_settings_and_scripts() -> None:
-    """Names are the fields; `@3` is the third request, `@turn2` the second turn, written twice for two attempts."""
+    """`name=value` sets a field, `@3` is the third request, and `@turn2` is the second turn, written twice for two attempts."""
     faults = Faults.parse("rate_limited=0.05, overloaded=0.02,seed=7,once=false,reset@3,hang@turn2,html@turn2")
     assert faults == Faults(
         rate_limited=0.05,
@@ -65,21 +65,21 @@ def test_a_chaos_string_sets_probabilities_settings_and_scripts() -> None:
     ],
 )
 def test_a_wrong_chaos_string_says_what_is_wrong(text: str, message: str) -> None:
-    """Every mistake is a ConfigError that names the place and, where there is one, the word that was meant."""
+    """A mistake is a ConfigError that names the place, and suggests the nearest name if there is one."""
     with pytest.raises(ConfigError, match=message):
         Faults.parse(text)
 
 
 def test_chance_is_a_function_of_its_words() -> None:
-    """The same words give the same number; over many words it is evenly spread."""
+    """The same words give the same number. The numbers of many words are uniformly distributed."""
     drawn = [chance(1, "conversation", turn) for turn in range(2_000)]
     assert drawn == [chance(1, "conversation", turn) for turn in range(2_000)]
     assert all(0 <= number < 1 for number in drawn)
     assert 0.47 < sum(drawn) / len(drawn) < 0.53
 
 
-def test_faults_happen_as_often_as_asked() -> None:
-    """Over many turns, the share of each fault is its probability."""
+def test_faults_happen_with_their_probability() -> None:
+    """Over many turns, the share of each fault is near its probability."""
     faults = Faults(rate_limited=0.1, hang=0.05, unknown_tool=0.2, seed=3)
     drawn = [faults.draw("conversation", turn, 1, 0) for turn in range(1, 4_001)]
     assert set(drawn) == {None, Fault.RATE_LIMITED, Fault.HANG, Fault.UNKNOWN_TOOL}
@@ -87,15 +87,15 @@ def test_faults_happen_as_often_as_asked() -> None:
     assert abs(drawn.count(Fault.UNKNOWN_TOOL) / 4_000 - 0.2) < 0.02
 
 
-def test_once_bounds_the_faults_of_a_turn() -> None:
-    """After `max_faults_per_turn` faults chance leaves the turn alone, unless `once` is off."""
+def test_once_limits_the_faults_of_a_turn() -> None:
+    """After `max_faults_per_turn` faults, a turn has no more random faults, unless `once` is off."""
     faults = Faults(reset=1.0, max_faults_per_turn=2)
     assert [faults.draw("c", 1, attempt, attempt - 1) for attempt in (1, 2, 3)] == [Fault.RESET, Fault.RESET, None]
     assert faults.model_copy(update={"once": False}).draw("c", 1, 9, 8) is Fault.RESET
 
 
-def test_scripted_faults_go_by_request_then_by_turn() -> None:
-    """A request's own fault wins over that of its turn; beyond its list a turn has none."""
+def test_fault_of_a_request_wins_over_its_turn() -> None:
+    """The fault of a request number wins over that of a turn. After the end of its list, a turn has no fault."""
     faults = Faults.parse("reset@5,hang@turn2,html@turn2")
     assert faults.find_scripted(request=5, turn=2, attempt=1) is Fault.RESET
     assert faults.find_scripted(request=1, turn=2, attempt=1) is Fault.HANG
@@ -105,12 +105,12 @@ def test_scripted_faults_go_by_request_then_by_turn() -> None:
 
 
 def reply_with(*calls: SimulatedCall) -> Reply:
-    """A reply that makes these calls."""
+    """Make a reply with these calls."""
     return Reply("seed", "model", "", calls, Stop.TOOLS, Usage())
 
 
 def conversation(format_name: str = "openai-chat", schema: dict[str, Any] = SCHEMA) -> Conversation:
-    """One user turn, one tool."""
+    """Make a conversation with one user turn and one tool."""
     return Conversation(
         format_name, "model", "", (ConversationTurn("user", "hi"),), (ToolOffer("weather", "", schema),)
     )
@@ -122,7 +122,7 @@ WEATHER = SimulatedCall("call_1", "weather", '{"city":"Rome","unit":"C","days":2
 @pytest.mark.parametrize("format_name", ["openai-chat", "anthropic-messages"])
 @pytest.mark.parametrize("seed", range(20))
 def test_damage_is_always_detectable(format_name: str, seed: int) -> None:
-    """Whatever the seed, malformed and invalid arguments are refused by a parser or by the schema."""
+    """For every seed, a parser or the schema refuses malformed and invalid arguments."""
     for fault in (Fault.MALFORMED_ARGUMENTS, Fault.INVALID_ARGUMENTS):
         spoiled = spoil(fault, reply_with(WEATHER), conversation(format_name), seed)
         assert spoiled is not None
@@ -137,15 +137,15 @@ def test_damage_is_always_detectable(format_name: str, seed: int) -> None:
             assert not Draft202012Validator(SCHEMA).is_valid(arguments)
 
 
-def test_damage_that_nobody_could_detect_is_not_done() -> None:
-    """A schema that accepts everything, or one that can't be used, has no invalid arguments; text has no call."""
+def test_undetectable_damage_is_not_done() -> None:
+    """A reply is not spoiled if the schema accepts everything or can't be used, or if the reply has no call."""
     for schema in ({}, {"type": "dict"}, {"$ref": "https://example.com/schema.json"}):
         assert spoil(Fault.INVALID_ARGUMENTS, reply_with(WEATHER), conversation(schema=schema), 1) is None
     assert spoil(Fault.UNKNOWN_TOOL, reply_with(), conversation(), 1) is None
 
 
 def test_a_reply_that_was_cut_off_used_all_its_tokens() -> None:
-    """A length stop with few tokens would mean a full window; this one says that the output limit was reached."""
+    """A cut-off reply reports all of its output tokens, because few tokens would mean a full window."""
     asked = replace(conversation(), max_output_tokens=500)
     spoiled = spoil(Fault.CUT_OFF, reply_with(WEATHER), asked, 1)
     assert spoiled is not None
@@ -155,7 +155,7 @@ def test_a_reply_that_was_cut_off_used_all_its_tokens() -> None:
 
 
 def test_a_repeated_id_is_that_of_an_earlier_call() -> None:
-    """With a history, the new call takes the id of a call that is already answered."""
+    """If the history has calls, the new call gets the id of the latest one."""
     asked = ConversationTurn("assistant", "", (SimulatedCall("call_old", "weather", "{}"),))
     earlier = Conversation(
         "openai-chat",
@@ -168,8 +168,8 @@ def test_a_repeated_id_is_that_of_an_earlier_call() -> None:
     assert spoiled.calls[0] == SimulatedCall("call_old", "weather", WEATHER.arguments)
 
 
-def test_the_bucket_says_when_there_is_room() -> None:
-    """A full bucket gives its capacity at once; then the wait is the time until one request has dripped in."""
+def test_bucket_returns_the_wait() -> None:
+    """A full bucket gives its capacity at once. Then it returns the seconds until the next request is available."""
     bucket = Bucket.make_full(per_minute=60, capacity=2, now_s=0.0)
     assert [bucket.withdraw(0.0), bucket.withdraw(0.0)] == [0.0, 0.0]
     assert bucket.withdraw(0.25) == pytest.approx(0.75)
@@ -180,8 +180,8 @@ def test_the_bucket_says_when_there_is_room() -> None:
     assert bucket.state().remaining == 1
 
 
-def test_a_bucket_of_tokens_is_taken_from_in_bulk() -> None:
-    """What is more than the bucket holds needs it full and leaves a debt; more than a minute's limit never fits."""
+def test_withdrawal_above_the_capacity() -> None:
+    """An amount above the capacity needs a full bucket and overdraws it. Above the limit per minute, the wait is infinite."""
     bucket = Bucket.make_full(per_minute=6_000, capacity=1_000, now_s=0.0)
     assert bucket.withdraw(0.0, 3_000) == 0.0
     assert bucket.state("tokens").remaining == 0
@@ -194,8 +194,8 @@ def limit(**faults: Any) -> RateLimit:
     return RateLimit(Faults.model_validate(faults), 0.0)
 
 
-def test_a_request_is_let_in_by_all_limits_or_charged_by_none() -> None:
-    """The limit that it has to wait for longest is named; the others keep what they hold."""
+def test_refused_request_is_charged_by_no_limit() -> None:
+    """The limit with the longest wait is named, and the other limits are not charged."""
     both = limit(requests_per_minute=60, burst=2, input_tokens_per_minute=6_000, burst_s=1)
     assert both.admit(0.0, fresh=100) is None
     short = both.admit(0.0, fresh=100)
@@ -206,7 +206,7 @@ def test_a_request_is_let_in_by_all_limits_or_charged_by_none() -> None:
 
 
 def test_output_tokens_are_charged_when_they_are_written() -> None:
-    """As at Anthropic: any rest lets a request in, and a long answer leaves a debt that the next one waits for."""
+    """As at Anthropic, one token left admits a request. A long answer overdraws the limit, and the next request waits."""
     written = limit(output_tokens_per_minute=600, burst_s=1)
     assert written.admit(0.0, at_most=8_000) is None
     written.charge_output(110)
@@ -216,8 +216,8 @@ def test_output_tokens_are_charged_when_they_are_written() -> None:
     assert written.admit(10.2) is None
 
 
-def test_one_axis_of_tokens_counts_what_is_more() -> None:
-    """As at OpenAI: the input, or the output that was asked for; a request above the limit is refused for ever."""
+def test_common_token_limit_counts_the_larger_amount() -> None:
+    """As at OpenAI, input tokens or the output limit count, whichever is more. A request above the limit is always refused."""
     axis = limit(tokens_per_minute=1_000)
     assert axis.admit(0.0, read=100, at_most=600) is None
     short = axis.admit(0.0, read=500, at_most=100)
@@ -229,7 +229,7 @@ def test_one_axis_of_tokens_counts_what_is_more() -> None:
 
 
 def test_refused_requests_may_count() -> None:
-    """With `refused_count` whoever goes on asking gets nothing: the debt grows, down to a minute's."""
+    """With `refused_count`, repeated requests increase the debt, up to that of one minute."""
     fair, harsh = limit(requests_per_minute=60, burst=1), limit(requests_per_minute=60, burst=1, refused_count=True)
     for at_s in range(3):
         assert fair.admit(float(at_s)) is None
@@ -243,8 +243,8 @@ def test_refused_requests_may_count() -> None:
     assert harsh.admit(200.0) is None
 
 
-def test_no_limit_lets_everything_in() -> None:
-    """Then nothing is counted and no header is sent."""
+def test_without_limits_everything_is_admitted() -> None:
+    """Without a limit, no tokens are counted and there is no state for headers."""
     none = limit()
     assert none.admit(0.0, fresh=10**9) is None
     assert none.states() == {}
@@ -252,14 +252,14 @@ def test_no_limit_lets_everything_in() -> None:
 
 
 def test_an_outage_has_a_beginning_and_an_end() -> None:
-    """From `outage_after_s` after the faults were set, for `outage_s`."""
+    """An outage begins `outage_after_s` after the faults were set, and lasts `outage_s`."""
     faults = Faults.parse("outage=overloaded,outage_s=60,outage_after_s=10")
     assert [faults.outage_left_s(since_s) for since_s in (0, 9.9, 10, 40, 70, 1_000)] == [0, 0, 60, 30, 0, 0]
     assert Faults().outage_left_s(0) == 0
 
 
 def test_absurd_usage_takes_every_form() -> None:
-    """Over the seeds: nothing, below zero, a trillion, fifty times what it was; never the truth."""
+    """Different seeds give zero, negative numbers, a trillion, or fifty times the real usage, but never the real usage."""
     true = replace(reply_with(), usage=Usage(input_tokens=100, output_tokens=7))
     seen = set()
     for seed in range(40):

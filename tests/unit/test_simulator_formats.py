@@ -1,4 +1,4 @@
-"""The wires: what they read, what they refuse, what they write. Without a server."""
+"""The vendor formats: what they parse, refuse and write, without a server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ every_format = pytest.mark.parametrize(
 
 
 def turn_texts(vendor_format: SimulatedFormat, body: dict[str, Any]) -> list[tuple[str, str]]:
-    """(role, text) of a request's turns."""
+    """Return (role, text) of a request's turns."""
     return [
         (turn.role, turn.text) for turn in parse_request(vendor_format, dump_json(body).encode()).conversation.turns
     ]
@@ -41,21 +41,21 @@ def turn_texts(vendor_format: SimulatedFormat, body: dict[str, Any]) -> list[tup
 
 @every_format
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"model": 1}', b'{"model": "m", "tools": 7}', b"[" * 9999])
-def test_nonsense_is_a_bad_request(vendor_format: SimulatedFormat, body: bytes) -> None:
-    """Whatever comes that is no request is refused, and nothing of it breaks the server."""
+def test_invalid_body_is_a_bad_request(vendor_format: SimulatedFormat, body: bytes) -> None:
+    """A body that is no valid request is refused with BadRequest, and raises nothing else."""
     with pytest.raises(BadRequest):
         parse_request(vendor_format, body)
 
 
 @given(text=st.text())
-def test_a_user_text_without_a_reminder_is_what_the_user_said(text: str) -> None:
-    """To the letter: conversations are recognised by it."""
+def test_user_text_without_a_reminder_is_unchanged(text: str) -> None:
+    """A user text without a reminder is one unchanged turn, because conversations are identified by it."""
     if "<reminder>" not in text:
         assert split_reminders(text) == [ConversationTurn("user", text)]
 
 
-def test_reminders_are_told_apart_from_what_the_user_said() -> None:
-    """A whole text or a paragraph of its own is a note; the word in a sentence is not."""
+def test_reminder_paragraphs_are_notes() -> None:
+    """A reminder that is a whole text or paragraph is a note. A reminder inside a sentence is not."""
     note = "<reminder>stay\n\non it</reminder>"
     assert split_reminders(note) == [ConversationTurn("note", note)]
     assert split_reminders(f"hello\n\n{note}") == [ConversationTurn("user", "hello"), ConversationTurn("note", note)]
@@ -69,8 +69,8 @@ def test_reminders_are_told_apart_from_what_the_user_said() -> None:
     ]
 
 
-def test_items_of_one_responses_turn_are_one_turn() -> None:
-    """Text, reasoning and several calls of the assistant count once; position is not lost over them."""
+def test_consecutive_assistant_items_are_one_turn() -> None:
+    """Text, reasoning and several calls of the assistant form one turn."""
     call = {"type": "function_call", "call_id": "c1", "name": "find", "arguments": "{}"}
     items = [
         {"role": "user", "content": [{"type": "input_text", "text": "hello"}]},
@@ -89,7 +89,7 @@ def test_items_of_one_responses_turn_are_one_turn() -> None:
 
 
 def test_text_parts_and_pictures() -> None:
-    """Text parts are joined; what is no text leaves a mark, not a hole."""
+    """Text parts are joined. A part without text is replaced by its type in brackets."""
     parts = [{"type": "text", "text": "see "}, {"type": "image_url", "image_url": {"url": "data:..."}}]
     assert turn_texts(CHAT, {"model": "m", "messages": [{"role": "user", "content": parts}]}) == [
         ("user", "see [image_url]")
@@ -111,20 +111,20 @@ def test_text_parts_and_pictures() -> None:
     ],
 )
 def test_messages_that_the_vendor_refuses(messages: list[Any], message: str) -> None:
-    """Anthropic's own rules hold here too."""
+    """The server refuses messages that Anthropic refuses."""
     with pytest.raises(BadRequest, match=message):
         turn_texts(MESSAGES, {"model": "m", "max_tokens": 9, "messages": messages})
 
 
 @pytest.mark.parametrize("kept", [{"previous_response_id": "resp_1"}, {"conversation": "conv_1"}])
 def test_state_at_the_vendor_is_refused(kept: dict[str, str]) -> None:
-    """The server keeps no conversations: it says so instead of answering half of one."""
+    """The server stores no conversations, so it refuses requests that refer to a stored one."""
     with pytest.raises(BadRequest, match="send the whole conversation"):
         turn_texts(RESPONSES, {"model": "m", "input": "hi", **kept})
 
 
-def test_pairing_is_one_for_one_and_in_call_order() -> None:
-    """Results come in any order and leave in the calls' order; an id twice in a turn is two calls."""
+def test_results_are_paired_one_by_one_in_call_order() -> None:
+    """Results may come in any order and are put in the order of the calls. A repeated id belongs to two calls."""
     calls = (SimulatedCall("a", "x", ""), SimulatedCall("b", "y", ""), SimulatedCall("a", "z", ""))
     history = [
         ConversationTurn("assistant", "", calls),
@@ -151,8 +151,8 @@ def test_pairing_is_one_for_one_and_in_call_order() -> None:
 
 @every_format
 @pytest.mark.parametrize("kind", RefusalKind)
-def test_every_wire_words_every_refusal(vendor_format: SimulatedFormat, kind: RefusalKind) -> None:
-    """No refusal is without a status, a type and a sentence in any vendor's shape."""
+def test_every_format_writes_every_refusal(vendor_format: SimulatedFormat, kind: RefusalKind) -> None:
+    """Each refusal has an error status and a complete message in each format."""
     status, body = vendor_format.write_refusal(
         Refusal(kind, "the detail", "m", tokens=9, limit=8, retry_after_s=1.5), "req_1"
     )
@@ -163,7 +163,7 @@ def test_every_wire_words_every_refusal(vendor_format: SimulatedFormat, kind: Re
 
 @every_format
 def test_rate_headers_have_the_vendors_names(vendor_format: SimulatedFormat) -> None:
-    """Limit, remaining and reset; only when there is a limit."""
+    """The headers have the limit, the remaining amount and the reset time, but only if there is a limit."""
     now = datetime(2026, 11, 30, tzinfo=UTC)
     assert len(vendor_format.write_headers("req_1", None, now)) < len(
         vendor_format.write_headers("req_1", RateState(60, 12, 90.0), now)
@@ -173,19 +173,19 @@ def test_rate_headers_have_the_vendors_names(vendor_format: SimulatedFormat) -> 
     assert resets == (["2026-11-30T00:01:30Z"] if vendor_format is MESSAGES else ["1m30s"])
 
 
-def test_durations_as_openai_writes_them() -> None:
-    """Milliseconds below a second, then seconds, then minutes."""
+def test_openai_durations() -> None:
+    """A duration is written in milliseconds below one second, then in seconds, then in minutes and seconds."""
     assert [format_duration(seconds) for seconds in (0.019, 1, 1.5, 360)] == ["19ms", "1s", "1.5s", "6m0s"]
 
 
-def test_half_a_surrogate_pair_travels_escaped() -> None:
-    """Text that is no Unicode does not break an answer."""
+def test_lone_surrogate_is_escaped() -> None:
+    """A lone surrogate can't be encoded, so it is sent as an escape sequence."""
     assert encode_json({"text": "ü"}) == '{"text":"ü"}'.encode()
     assert encode_json({"text": "\ud800"}) == b'{"text": "\\ud800"}'
 
 
-def test_usage_is_linear_and_caches_are_prefixes() -> None:
-    """The same request is read from the cache the second time; a longer one only up to where they part."""
+def test_prompt_cache_stores_prefixes() -> None:
+    """The prefix of a longer request that was sent before counts as cached."""
     meter = Meter()
     first: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x" * 8_000}]}
     more = [{"role": "assistant", "content": "y" * 4_000}, {"role": "user", "content": "z"}]

@@ -331,7 +331,10 @@ def test_a_call_without_its_result_is_refused(stage: Stage) -> None:
 def test_streaming_is_refused_clearly() -> None:
     """A streaming request is a 400 that says so."""
     with ModelServer() as server:
-        with AnthropicClient(server).sdk as sdk, pytest.raises(anthropic.BadRequestError, match="complete replies only"):
+        with (
+            AnthropicClient(server).sdk as sdk,
+            pytest.raises(anthropic.BadRequestError, match="complete replies only"),
+        ):
             sdk.messages.create(
                 model="claude-sonnet-4-6", max_tokens=9, stream=True, messages=[{"role": "user", "content": "hi"}]
             )

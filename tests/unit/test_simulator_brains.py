@@ -192,7 +192,7 @@ def test_invalid_transcript_names_the_place(tmp_path: Path) -> None:
         TranscriptBrain.read(path)
     with pytest.raises(ConfigError, match="can't be read"):
         TranscriptBrain.read(tmp_path / "missing.jsonl")
-    with pytest.raises(ConfigError, match=r"record 1: .*no message of a user"):
+    with pytest.raises(ConfigError, match=r"record 1: .*no user message"):
         TranscriptBrain([[{"role": "assistant", "content": "hi"}]])
 
 

@@ -80,7 +80,7 @@ class Meter:
 
 
 def count_output_tokens(text: str, calls: Iterator[tuple[str, str]]) -> int:
-    """Count the output tokens of an answer: its text, and its calls' names and arguments. At least 1, as at a vendor."""
+    """Count the output tokens of an answer: its text, and its calls' names and arguments. It is at least 1."""
     size_bytes = len(text.encode("utf-8", "replace"))
     size_bytes += sum(len(name) + len(arguments.encode("utf-8", "replace")) for name, arguments in calls)
     return max(1, estimate_tokens(size_bytes))

@@ -61,7 +61,7 @@ class LimitReached:
     """Infinite if the request needs more than the limit per minute, so that it is always refused."""
 
     def to_refusal(self, model: str) -> Refusal:
-        """Make a Refusal of it. Retry-After is in whole seconds."""
+        """Convert it into a Refusal. Retry-After is in whole seconds."""
         wait_s = None if math.isinf(self.wait_s) else math.ceil(self.wait_s)
         return Refusal(
             RefusalKind.RATE_LIMITED,

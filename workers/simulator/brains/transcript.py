@@ -114,7 +114,7 @@ def _make_record(messages: Sequence[JsonObject]) -> Record:
     system = "\n\n".join(extract_text(each.get("content"), "content") for each in messages if each["role"] == "system")
     messages_without_system = [message for message in messages if message["role"] != "system"]
     if not any(message["role"] == "user" for message in messages_without_system):
-        raise KeyError("no message of a user")
+        raise KeyError("no user message")
     summaries = _since_opening([_summarize_message(message) for message in messages_without_system])
     opened = messages_without_system[len(messages_without_system) - len(summaries) :]
     return Record(system, tuple(summaries), tuple(_make_answer(each) for each in opened if each["role"] == "assistant"))

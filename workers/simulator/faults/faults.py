@@ -22,7 +22,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Fault(StrEnum):
-    """Every fault. First the refusals, then faults of the connection, then faults inside the answer."""
+    """Every fault: first the refusals, then faults of the connection, then faults inside the answer."""
 
     RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"
@@ -76,21 +76,21 @@ class Faults(Contract):
     """The probability of each fault per request, the scripted faults, and their settings. A request has one fault at most."""
 
     rate_limited: Probability = 0.0
-    """429 with Retry-After, with the vendor's message and headers."""
+    """429 with Retry-After and with the vendor's message and headers."""
     overloaded: Probability = 0.0
     """529 at Anthropic, 503 at OpenAI."""
     provider_error: Probability = 0.0
-    """500."""
+    """500: the server has an error."""
     context_overflow: Probability = 0.0
     """400: the prompt is too long, in each vendor's wording."""
     quota_exhausted: Probability = 0.0
-    """429 that waiting does not help: spend limit reached, quota used up."""
+    """429: the quota or the vendor's spend limit is used up. Waiting does not help."""
     spend_cap: Probability = 0.0
-    """400 that waiting does not help: the customer's own spend limit is reached."""
+    """400: the customer's own spend limit is reached. Waiting does not help."""
     auth_error: Probability = 0.0
-    """401."""
+    """401: the API key is invalid."""
     payload_too_large: Probability = 0.0
-    """413."""
+    """413: the request body is too large."""
     hang: Probability = 0.0
     """The server sends nothing until the client gives up or `hang_s` have passed."""
     slow: Probability = 0.0

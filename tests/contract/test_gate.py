@@ -1,4 +1,4 @@
-"""May this call start now? What a call reserves, what it costs in the end, and that it costs it once."""
+"""May this call start now? What a call reserves, what it costs in the end, and that it is charged once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def bench(redis: redis_py.Redis, prefix: str) -> Make:
 
 
 def test_a_call_takes_of_every_resource_or_of_none(bench: Make) -> None:
-    """Requests, input, output and both on one axis; what is short decides, and the others are left alone."""
+    """Every limited resource must have room. If one has not, nothing is taken from the others."""
     gate = bench(rpm=600, itpm=60_000, otpm=6_000, tpm=120_000, reserve_output="max_tokens")
     assert gate.status().levels == {"requests": 10, "input_tokens": 1_000, "output_tokens": 100, "tokens": 2_000}
     gate.admitted(gate.call("a", 400, 80))
@@ -49,7 +49,7 @@ def test_a_call_takes_of_every_resource_or_of_none(bench: Make) -> None:
 
 
 def test_a_resource_without_a_limit_has_no_end(bench: Make) -> None:
-    """Nobody named one: nothing waits, and nothing is owed when somebody does."""
+    """Without a limit no call waits. When a limit is set later, nothing is owed."""
     gate = bench()
     gate.admitted(*(gate.call(f"j{n}", 1_000_000, 8_000) for n in range(50)))
     assert gate.status().levels == {}
@@ -57,8 +57,8 @@ def test_a_resource_without_a_limit_has_no_end(bench: Make) -> None:
     assert gate.status().levels == {"input_tokens": 0}
 
 
-def test_a_call_larger_than_the_bucket_waits_until_it_is_full_and_then_owes(bench: Make) -> None:
-    """One second's worth is the depth; a call of five is let through when nothing was taken, and five seconds are owed."""
+def test_a_call_larger_than_the_bucket_waits_for_a_full_one(bench: Make) -> None:
+    """The bucket holds one second. A call of five seconds starts when it is full, and then five seconds are owed."""
     gate = bench(itpm=60_000)
     gate.admitted(gate.call("small", 400))
     large = gate.call("large", 5_000)
@@ -72,8 +72,8 @@ def test_a_call_larger_than_the_bucket_waits_until_it_is_full_and_then_owes(benc
 
 @pytest.mark.parametrize("headroom", [0.1, 0.2, 0.3])
 @pytest.mark.parametrize("itpm", [1_000, 7_777, 30_000, 420_007])
-def test_a_call_larger_than_the_bucket_is_woken_whatever_the_figures(bench: Make, itpm: int, headroom: float) -> None:
-    """A full bucket is enough for it, also where the sum of its parts is rounded to a little more than the whole."""
+def test_a_call_larger_than_the_bucket_is_woken(bench: Make, itpm: int, headroom: float) -> None:
+    """A full bucket is enough, also where rounding makes the sum of the parts a little more than the whole."""
     gate = bench(itpm=itpm, headroom=headroom)
     gate.admitted(gate.call("first", itpm // 20))
     large = gate.call("large", itpm // 20)
@@ -84,7 +84,7 @@ def test_a_call_larger_than_the_bucket_is_woken_whatever_the_figures(bench: Make
 
 
 def test_a_call_larger_than_a_minute_of_the_limit_is_denied(bench: Make) -> None:
-    """No waiting cures it; the message says what is needed, what there is, and what to do."""
+    """Waiting would not help. The message names the need, the limit and what to do."""
     gate = bench(itpm=60_000)
     answer = gate.gate.admit(gate.call("huge", 60_001))
     assert isinstance(answer, Failure)
@@ -97,8 +97,8 @@ def test_a_call_larger_than_a_minute_of_the_limit_is_denied(bench: Make) -> None
 # --- waits
 
 
-def test_a_short_wait_is_slept_in_the_worker_and_a_longer_one_is_given_back(bench: Make) -> None:
-    """200 ms cost less than to claim the step again; no worker sleeps longer than that on a limit."""
+def test_a_worker_sleeps_a_short_wait_and_defers_a_longer_one(bench: Make) -> None:
+    """200 ms cost less than to claim the step again. No worker sleeps longer than that for a limit."""
     gate = bench(rpm=600)
     gate.admitted(*(gate.call(f"j{n}") for n in range(12)))
     assert gate.held_ms == [0] * 10 + [100, 200]
@@ -109,7 +109,7 @@ def test_a_short_wait_is_slept_in_the_worker_and_a_longer_one_is_given_back(benc
 
 
 def test_a_wait_is_no_attempt_and_keeps_its_place(bench: Make) -> None:
-    """However often it asks, it stands once in line, where it came, and the lineage has paid nothing."""
+    """However often a call asks, it has one place in line, its first, and its lineage pays nothing."""
     gate = bench(rpm=60)
     gate.admitted(gate.call("now"))
     first, second = gate.call("first"), gate.call("second")
@@ -123,8 +123,8 @@ def test_a_wait_is_no_attempt_and_keeps_its_place(bench: Make) -> None:
     assert gate.lineage("first")["n"] == 1
 
 
-def test_a_job_that_waits_for_a_limit_ends_in_time_all_the_same(bench: Make) -> None:
-    """The step comes back at the job's deadline at the latest, so that a timeout is found out."""
+def test_a_job_that_waits_for_a_limit_still_times_out(bench: Make) -> None:
+    """The step comes back at the job's deadline at the latest, so that the timeout is noticed."""
     gate = bench(rpm=60)
     gate.board.pause(SHOP, 600)
     call = gate.call("hurried")
@@ -140,7 +140,7 @@ def test_a_job_that_waits_for_a_limit_ends_in_time_all_the_same(bench: Make) -> 
 
 
 def test_what_was_not_used_comes_back(bench: Make) -> None:
-    """Reserved before the call, charged by its usage after it: a refund, or a debt when it used more."""
+    """A call is reserved before and charged by its usage after: a refund, or a debt when it used more."""
     gate = bench(itpm=60_000, otpm=6_000)
     small, large = gate.call("a", 400, 80), gate.call("b", 400, 20)
     gate.admitted(small, large)
@@ -153,7 +153,7 @@ def test_what_was_not_used_comes_back(bench: Make) -> None:
 
 
 def test_a_call_that_was_never_sent_costs_nothing(bench: Make) -> None:
-    """No key, a request that can't be built: the downstream never saw it, and nothing is known of it."""
+    """With no key, or a request that can't be built, the downstream saw nothing, so nothing is charged or learned."""
     gate = bench(rpm=600, itpm=60_000, otpm=6_000)
     call = gate.call("a", 400, 80)
     before = gate.status().levels
@@ -164,7 +164,7 @@ def test_a_call_that_was_never_sent_costs_nothing(bench: Make) -> None:
 
 
 def test_a_call_that_was_refused_a_connection_costs_no_tokens(bench: Make) -> None:
-    """Nothing was read; but that nobody answered is a failure of the downstream, and its breaker hears of it."""
+    """Nothing was read, so no tokens are charged. But it counts as a failure of the downstream, for the breaker."""
     gate = bench(itpm=60_000, otpm=6_000)
     call = gate.call("a", 400, 80)
     before = gate.status().levels
@@ -175,7 +175,7 @@ def test_a_call_that_was_refused_a_connection_costs_no_tokens(bench: Make) -> No
 
 
 def test_a_refused_call_costs_a_request_and_no_tokens(bench: Make) -> None:
-    """A 429 was counted by who refused it; nothing was read or written for it."""
+    """The provider counted the request that it refused with a 429. It read and wrote no tokens."""
     gate = bench(rpm=600, itpm=60_000, otpm=6_000)
     call = gate.call("a", 5_000, 800)
     gate.admitted(call)
@@ -209,7 +209,7 @@ def test_usage_that_can_not_be_true_is_charged_as_reserved(bench: Make, usage: U
 
 @pytest.mark.parametrize(("rule", "first", "later"), [("expected", 80, 11), ("max_tokens", 80, 80), ("none", 0, 0)])
 def test_output_is_reserved_by_the_providers_rule(bench: Make, rule: str, first: int, later: int) -> None:
-    """What calls lately wrote (nine of ten no more than this), all it may write, or nothing."""
+    """A call reserves what nine of ten calls wrote lately, or all that it may write, or nothing."""
     gate = bench(otpm=6_000, reserve_output=rule)
     for n in range(20):
         call = gate.call(f"j{n}", output=80)
@@ -222,7 +222,7 @@ def test_output_is_reserved_by_the_providers_rule(bench: Make, rule: str, first:
     assert gate.status().levels["output_tokens"] == pytest.approx(100 - later, abs=1)
 
 
-def test_output_that_was_asked_for_is_not_refunded_where_it_is_charged_so(bench: Make) -> None:
+def test_output_charged_by_max_tokens_is_not_refunded(bench: Make) -> None:
     """OpenAI counts `max_tokens`, written or not."""
     gate = bench(otpm=6_000, reserve_output="max_tokens")
     call = gate.call("a", 10, 80)
@@ -233,7 +233,7 @@ def test_output_that_was_asked_for_is_not_refunded_where_it_is_charged_so(bench:
 
 @pytest.mark.parametrize(("counted", "reserved", "charged"), [(True, 400, 420), (False, 100, 70)])
 def test_cached_input_counts_or_not(bench: Make, counted: bool, reserved: int, charged: int) -> None:
-    """Anthropic does not count what came from its prompt cache: neither before the call nor after it."""
+    """Anthropic does not count input from its prompt cache, neither before the call nor after it."""
     gate = bench(itpm=60_000, count_cached=counted)
     call = gate.call("a", 400, cached_tokens=300)
     gate.admitted(call)
@@ -245,8 +245,8 @@ def test_cached_input_counts_or_not(bench: Make, counted: bool, reserved: int, c
 # --- once
 
 
-def test_a_lost_reply_asked_again_is_answered_alike_and_charged_once(bench: Make) -> None:
-    """The client sends the same question again: the same claim is admitted still, and waits only for the rest."""
+def test_asking_again_after_a_lost_reply_charges_once(bench: Make) -> None:
+    """The same claim is still admitted, and waits only for the rest of its time."""
     gate = bench(rpm=600, itpm=60_000)
     gate.admitted(*(gate.call(f"j{n}") for n in range(10)))
     call = gate.call("a", 400)
@@ -258,8 +258,8 @@ def test_a_lost_reply_asked_again_is_answered_alike_and_charged_once(bench: Make
     assert gate.held_ms[-2:] == [100, 100]
 
 
-def test_a_question_asked_again_clears_away_what_is_over_for_good(bench: Make) -> None:
-    """Whoever asks clears up; nothing of that is lost when the answer itself changes nothing."""
+def test_a_repeated_question_keeps_what_it_cleared_away(bench: Make) -> None:
+    """Every request clears expired records. That is saved even when the answer changes nothing else."""
     gate = bench(rpm=600)
     call = gate.call("long", lasts_s=600)
     gate.admitted(gate.call("dead", lasts_s=1), call)
@@ -271,7 +271,7 @@ def test_a_question_asked_again_clears_away_what_is_over_for_good(bench: Make) -
 
 
 def test_a_second_report_changes_nothing(bench: Make) -> None:
-    """Whatever it says: an answer after a failure, other headers, a spend cap."""
+    """An answer after a failure, other headers, a spend cap: none of them counts the second time."""
     gate = bench(rpm=600, itpm=60_000)
     call = gate.call("a", 400)
     gate.admitted(call)
@@ -283,8 +283,8 @@ def test_a_second_report_changes_nothing(bench: Make) -> None:
     assert gate.status() == settled
 
 
-def test_a_report_of_a_call_that_nobody_admitted_changes_nothing(bench: Make) -> None:
-    """A worker that lost its step says so late, or a mistake."""
+def test_a_report_of_a_call_not_admitted_changes_nothing(bench: Make) -> None:
+    """It comes from a worker that lost its step, or by mistake."""
     gate = bench(rpm=600)
     before = gate.status()
     gate.fails(gate.call("stranger"), FailureKind.RATE_LIMITED)
@@ -295,7 +295,7 @@ def test_a_report_of_a_call_that_nobody_admitted_changes_nothing(bench: Make) ->
 
 
 def test_what_a_dead_worker_reserved_returns_by_itself(bench: Make) -> None:
-    """After the bound on its call and a grace; it stays charged, for the call may have been made. Nobody has to call."""
+    """The reservation ends after the longest time of the call and a grace, without another call. It stays charged."""
     gate = bench(itpm=60_000)
     gate.board.release()
     gate.admitted(gate.call("a", 400, 80, lasts_s=30, lineage_input_tokens=10_000, lineage_output_tokens=1_000))
@@ -311,7 +311,7 @@ def test_what_a_dead_worker_reserved_returns_by_itself(bench: Make) -> None:
 
 
 def test_the_steps_next_claim_returns_it_at_once(bench: Make) -> None:
-    """The lease said that the worker is dead; the reservation need not wait, and the late report counts nothing."""
+    """The next claim proves that the worker is dead. The reservation ends now, and the late report does not count."""
     gate = bench(rpm=600)
     dead = gate.call("a", 400, lineage_input_tokens=10_000, lineage_output_tokens=0)
     gate.admitted(dead)
@@ -327,8 +327,8 @@ def test_the_steps_next_claim_returns_it_at_once(bench: Make) -> None:
 # --- names
 
 
-def test_models_of_one_pattern_share_one_limit_and_a_name_of_its_own_wins(redis: redis_py.Redis, prefix: str) -> None:
-    """`anthropic:claude-sonnet-*` is one bucket for the class; the longest pattern counts."""
+def test_models_of_a_pattern_share_a_limit_unless_named(redis: redis_py.Redis, prefix: str) -> None:
+    """`anthropic:claude-sonnet-*` is one bucket for all its models. The longest pattern counts, and an exact name wins."""
     gate = GateBench(
         redis, prefix, {"m:*": limits(rpm=60), "m:sonnet-*": limits(rpm=120), "m:sonnet-5": limits(rpm=180)}
     )
@@ -339,8 +339,8 @@ def test_models_of_one_pattern_share_one_limit_and_a_name_of_its_own_wins(redis:
     }  # fmt: skip
 
 
-def test_a_provider_is_counted_as_it_counts_also_when_nobody_named_limits(redis: redis_py.Redis, prefix: str) -> None:
-    """Anthropic by what was written and without the cache, OpenAI by `max_tokens`; others as they come."""
+def test_calls_are_counted_as_their_provider_counts(redis: redis_py.Redis, prefix: str) -> None:
+    """Anthropic by written output and without cached input, OpenAI by `max_tokens`. No limits need to be set."""
     gate = GateBench(redis, prefix, {})
     for name in ("anthropic:m", "openai:m", "jira"):
         gate.admitted(gate.call(name.replace(":", "-"), to=name))

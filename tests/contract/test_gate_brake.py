@@ -1,4 +1,4 @@
-"""The brake of a downstream that fails in part: asked less for a while, by what it answers, then as before."""
+"""The brake: a downstream that fails in part gets fewer calls for a while, by the share that it answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def extra_keys() -> tuple[Key, ...]:
 
 @pytest.fixture
 def crowd(redis: redis_py.Redis, prefix: str) -> Make:
-    """Calls of which every third fails at once from `TROUBLE_S` to `until_s`, at a downstream that was called before."""
+    """Calls to a warm downstream, of which every third fails at once from `TROUBLE_S` to `until_s`."""
 
     def made(calls: int, until_s: float = 1e9, slots: int = 1_000, **fields: object) -> Crowd:
         bench = GateBench(redis, prefix, {SHOP: limits(**fields)})
@@ -50,7 +50,7 @@ def rate(crowd: Crowd, from_s: int, to_s: int) -> float:
 
 
 def test_what_fails_in_part_is_asked_less_until_it_is_well(crowd: Make) -> None:
-    """Two thirds answered: four ninths of the rate, for each failure is one more call; the whole of it soon after the end."""
+    """With two thirds answered it gets four ninths of the rate, and the whole rate soon after the trouble ends."""
     shop = crowd(1_200, until_s=40, rpm=1_200)
     shop.run(35)
     assert rate(shop, 3, 10) == pytest.approx(20, rel=0.05)
@@ -64,7 +64,7 @@ def test_what_fails_in_part_is_asked_less_until_it_is_well(crowd: Make) -> None:
 
 @pytest.mark.parametrize("fields", [{"rpm": 12_000}, {}])
 def test_the_rate_before_counts_not_the_limit(crowd: Make, fields: dict[str, float]) -> None:
-    """Twenty workers make twenty calls a second, whatever they may: a limit that is far away, or none, is no brake."""
+    """Twenty workers make twenty calls a second. A limit far above that, or none, does not brake."""
     shop = crowd(1_200, slots=20, **fields)
     shop.run(35)
     assert rate(shop, 3, 10) == pytest.approx(20, rel=0.05)
@@ -73,7 +73,7 @@ def test_the_rate_before_counts_not_the_limit(crowd: Make, fields: dict[str, flo
 
 
 def test_a_long_trouble_is_not_waited_for(crowd: Make) -> None:
-    """Ninety seconds later it is asked as before: in an hour of it waiting saves no call, and the work is to be done."""
+    """After ninety seconds it gets its whole rate again: in a trouble of an hour, waiting saves no call."""
     shop = crowd(3_000, rpm=1_200)
     shop.run(TROUBLE_S + BRAKED_S + 25)
     assert rate(shop, TROUBLE_S + BRAKED_S - 10, TROUBLE_S + BRAKED_S) < 12
@@ -82,7 +82,7 @@ def test_a_long_trouble_is_not_waited_for(crowd: Make) -> None:
 
 
 def test_few_calls_are_not_braked(crowd: Make) -> None:
-    """Five a second are no storm, and would become a trickle."""
+    """Five calls a second are no storm, and the brake would make them a trickle."""
     shop = crowd(400, rpm=300)
     shop.run(40)
     assert rate(shop, 20, 40) == pytest.approx(5, rel=0.05)

@@ -1,4 +1,4 @@
-"""The circuit breaker of a downstream: what opens it, what never does, and how the fleet finds out that it is well again."""
+"""The circuit breaker of a downstream: what opens it, what never does, and how the fleet notices that it is well again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.contract.gate_crowd import Answer, Crowd
 
 Make = Callable[..., GateBench]
 JITTER = 0.25
-"""Of the time that a breaker stays open: a fleet of fleets must not probe in one breath."""
+"""The jitter of the time that a breaker stays open, so that many fleets don't probe at the same moment."""
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def bench(redis: redis_py.Redis, prefix: str) -> Make:
 
 
 def lose(gate: GateBench, count: int, kind: FailureKind = FailureKind.OVERLOADED) -> None:
-    """So many calls fail."""
+    """Make so many calls, and let them fail."""
     calls = [gate.call(f"lost-{gate.time.us}-{n}") for n in range(count)]
     gate.admitted(*calls)
     for call in calls:
@@ -43,7 +43,7 @@ def lose(gate: GateBench, count: int, kind: FailureKind = FailureKind.OVERLOADED
 
 
 def until_half_open(gate: GateBench) -> None:
-    """The time it stays open passes."""
+    """Let the time pass that it stays open."""
     gate.time.move_to(gate.time.us + gate.status().open_ms * 1_000 + 1)
 
 
@@ -60,7 +60,7 @@ def until_half_open(gate: GateBench) -> None:
     ],
 )
 def test_failures_in_a_row_open_it(bench: Make, kind: FailureKind) -> None:
-    """Eight, and no sooner; then nobody is admitted, and the failures' own retries know how long."""
+    """Eight failures open it, and seven don't. Then no call is admitted, and failed calls know how long to wait."""
     gate = bench()
     lose(gate, 7, kind)
     call, waiting = gate.call("eighth"), gate.call("waiting")
@@ -77,7 +77,7 @@ def test_failures_in_a_row_open_it(bench: Make, kind: FailureKind) -> None:
 )
 @pytest.mark.parametrize("apart_s", [0, 0.25])
 def test_a_share_of_failures_opens_it(bench: Make, good: int, bad: int, state: str, apart_s: float) -> None:
-    """More than half, by as many as if ten had failed and no other: in one second, or over several that have few calls each."""
+    """More than half fail, by as many as if ten had failed and no other: in one second, or over several with few calls."""
     gate = bench(failures_in_a_row=100)
     for n in range(good):
         call = gate.call(f"good-{n}")
@@ -90,8 +90,8 @@ def test_a_share_of_failures_opens_it(bench: Make, good: int, bad: int, state: s
     assert gate.status().breaker == state
 
 
-def test_quick_failures_are_no_outage_while_the_answers_are_under_way(bench: Make) -> None:
-    """Thirty of a hundred fail at once, the others take their time: most that has ended failed, most that was asked did not."""
+def test_quick_failures_alone_are_not_an_outage(bench: Make) -> None:
+    """Thirty of a hundred fail at once and the others take longer. Most ended calls failed, but most begun calls did not."""
     gate = bench()
     gate.admitted(*(gate.call(f"slow-{n}") for n in range(70)))
     lose(gate, 30)
@@ -101,7 +101,7 @@ def test_quick_failures_are_no_outage_while_the_answers_are_under_way(bench: Mak
 
 
 def test_old_failures_are_forgotten(bench: Make) -> None:
-    """The window is seconds: what was lost a minute ago is no reason to shut it now."""
+    """The window is seconds long. Failures of a minute ago don't open the breaker now."""
     gate = bench(failures_in_a_row=100)
     lose(gate, 9)
     gate.time.pass_s(60)
@@ -110,7 +110,7 @@ def test_old_failures_are_forgotten(bench: Make) -> None:
 
 
 def test_a_429_never_opens_it(bench: Make) -> None:
-    """Who says so is well; a hundred in a row pause the downstream, and that is all. Not in a probe's answer either."""
+    """A downstream that sends a 429 is well. A hundred in a row pause it and no more, also when a probe gets one."""
     gate = bench(open_s=1)
     lose(gate, 100, FailureKind.RATE_LIMITED)
     assert (gate.status().breaker, gate.status().throttled) == ("closed", 100)
@@ -124,7 +124,7 @@ def test_a_429_never_opens_it(bench: Make) -> None:
 
 
 def test_the_failures_of_one_outage_are_one_trip(bench: Make) -> None:
-    """Five hundred calls were in flight when it opened; that they time out later, when it is closed again even, is no news."""
+    """Five hundred calls were live when it opened. Their late timeouts don't count, even after it has closed again."""
     gate = bench()
     old = [gate.call(f"old-{n}") for n in range(500)]
     gate.admitted(*old)
@@ -151,7 +151,7 @@ def test_the_failures_of_one_outage_are_one_trip(bench: Make) -> None:
 
 
 def test_few_probe_however_many_ask_at_once(bench: Make, redis: redis_py.Redis) -> None:
-    """Forty threads with clients of their own: one call goes, and after its success five at a time, over the whole fleet."""
+    """Forty threads with their own clients ask. One call goes; after its success five at a time, over the whole fleet."""
     gate = bench()
     lose(gate, 8)
     until_half_open(gate)
@@ -181,7 +181,7 @@ def test_few_probe_however_many_ask_at_once(bench: Make, redis: redis_py.Redis) 
 
 
 def test_when_its_probes_succeed_it_closes_and_goes_on_slowly(bench: Make) -> None:
-    """Three of five; then a tenth of the rate, rising: what waited does not come all at once."""
+    """Three answers of five close it. The rate then rises from a tenth, so waiting calls don't come all at once."""
     gate = bench(rpm=6_000, ramp_s=5)
     lose(gate, 8)
     until_half_open(gate)
@@ -197,7 +197,7 @@ def test_when_its_probes_succeed_it_closes_and_goes_on_slowly(bench: Make) -> No
 
 
 def test_failed_probes_open_it_again_and_for_longer(bench: Make) -> None:
-    """Most of five; twice as long each time, up to ten seconds. A probe's failure costs its call no attempt."""
+    """Most of five failures open it for twice as long, up to ten seconds. A failed probe is not an attempt of its call."""
     gate = bench()
     lose(gate, 8)
     opened_ms = [gate.status().open_ms]
@@ -214,8 +214,8 @@ def test_failed_probes_open_it_again_and_for_longer(bench: Make) -> None:
         assert planned * (1 - JITTER) <= ms <= planned * (1 + JITTER)
 
 
-def test_probes_that_hang_hold_up_no_recovery(bench: Make) -> None:
-    """Once one is answered others may go at once, and the late failures of those that hung are no news, though free as ever."""
+def test_probes_that_hang_do_not_delay_recovery(bench: Make) -> None:
+    """Once one is answered, others may go. Late failures of those that hung don't count, not even as attempts."""
     gate = bench()
     lose(gate, 8)
     until_half_open(gate)
@@ -237,7 +237,7 @@ def test_probes_that_hang_hold_up_no_recovery(bench: Make) -> None:
 
 
 def test_a_probe_that_is_never_heard_of_makes_room_for_another(bench: Make) -> None:
-    """Its worker died, or the downstream hangs: seconds later the next one is sent, so that recovery is not a hang late."""
+    """Its worker died, or the downstream hangs. The next probe goes seconds later, not after the whole timeout."""
     gate = bench()
     lose(gate, 8)
     until_half_open(gate)
@@ -250,7 +250,7 @@ def test_a_probe_that_is_never_heard_of_makes_room_for_another(bench: Make) -> N
 
 
 def test_an_outage_costs_few_calls_and_loses_none(bench: Make) -> None:
-    """A minute of 529s over 600 calls: what was in flight, then a probe now and then; nothing ends, and all are done after it."""
+    """In a minute of 529s over 600 calls, only live calls and a few probes fail. No job ends, and all are done after it."""
     gate = bench(rpm=600)
 
     def provider(call: object, at_s: float) -> Answer:
@@ -270,7 +270,7 @@ def test_an_outage_costs_few_calls_and_loses_none(bench: Make) -> None:
 
 
 def test_an_operator_opens_and_closes_it(bench: Make) -> None:
-    """Open for as long as he says, then it probes; closed at once, and slowly."""
+    """It is open for as long as the operator says, then probes go. It closes at once, and the rate starts low."""
     gate = bench()
     gate.board.open(SHOP, 30)
     assert gate.ask(gate.call("a")) == "open"

@@ -1,4 +1,4 @@
-"""Budgets: retries of a lineage, retries of a downstream that loses calls, tokens of a lineage: what they pace and deny."""
+"""Budgets: retries of a lineage, retries of a downstream that loses calls, tokens of a lineage."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bench(redis: redis_py.Redis, prefix: str) -> Make:
 
 
 def failed(gate: GateBench, *calls: Call) -> list[Call]:
-    """All are admitted and fail; the claims of their retries."""
+    """Admit all calls and let them fail. Returns the claims of their retries."""
     gate.admitted(*calls)
     for call in calls:
         gate.fails(call)
@@ -43,8 +43,8 @@ def failed(gate: GateBench, *calls: Call) -> list[Call]:
 # --- retries of a lineage
 
 
-def test_beyond_the_first_few_each_retry_of_a_lineage_has_its_own_time(bench: Make) -> None:
-    """Ten children fail together: seven retries go at once (5 + a fifth of the calls), the others a second apart."""
+def test_retries_beyond_the_free_ones_are_paced(bench: Make) -> None:
+    """Ten children fail together. Seven retries go at once (5 and a fifth of the calls), the others a second apart."""
     gate = bench()
     retries = failed(gate, *(gate.call(f"child-{n}", root="root") for n in range(10)))
     gate.admitted(*retries[:7])
@@ -59,7 +59,7 @@ def test_beyond_the_first_few_each_retry_of_a_lineage_has_its_own_time(bench: Ma
 
 
 def test_a_paced_retry_goes_at_its_time_and_pays_once(bench: Make) -> None:
-    """Who asks earlier is told the rest of the same time."""
+    """If it asks earlier, it waits for the rest of the same time."""
     gate = bench()
     retries = failed(gate, *(gate.call(f"child-{n}", root="root") for n in range(10)))
     gate.admitted(*retries[:7])
@@ -74,7 +74,7 @@ def test_a_paced_retry_goes_at_its_time_and_pays_once(bench: Make) -> None:
 
 
 def test_beyond_its_budget_a_lineage_makes_no_retry(bench: Make) -> None:
-    """A dead letter with its reason; other lineages go on."""
+    """Its job becomes a dead letter that names the reason. Other lineages go on."""
     gate = bench()
     call = gate.call("a")
     for _ in range(12):
@@ -93,7 +93,7 @@ def test_beyond_its_budget_a_lineage_makes_no_retry(bench: Make) -> None:
 @pytest.mark.parametrize("kind", [FailureKind.OVERLOADED, FailureKind.TIMEOUT, FailureKind.RATE_LIMITED])
 @pytest.mark.parametrize("children", [0, 8])
 def test_n_calls_are_made_at_most_2n_and_10_times(bench: Make, kind: FailureKind, children: int) -> None:
-    """A downstream that never answers well, and a policy that never gives up: the lineage's budget ends it."""
+    """The downstream always fails and the policy never gives up: the lineage's budget ends the calls."""
     gate = bench()
     crowd = Crowd(gate, lambda call, at_s: Answer.bad(kind))
     crowd.submit(gate.call("root"), *(gate.call(f"child-{n}", root="root") for n in range(children)))
@@ -105,7 +105,7 @@ def test_n_calls_are_made_at_most_2n_and_10_times(bench: Make, kind: FailureKind
 
 
 def test_a_vanished_worker_is_a_retry_of_the_lineage(bench: Make) -> None:
-    """What kills its worker each time is bounded like what fails each time."""
+    """A step that kills its worker each time has the same bound as one that fails each time."""
     gate = bench()
     call = gate.call("a")
     for _ in range(12):
@@ -116,7 +116,7 @@ def test_a_vanished_worker_is_a_retry_of_the_lineage(bench: Make) -> None:
 
 
 def test_a_retry_that_waits_for_a_limit_pays_once(bench: Make) -> None:
-    """In line, woken, late, in line again: one retry of the lineage, whatever came between."""
+    """In line, woken, late, in line again: the lineage pays for one retry."""
     gate = bench(rpm=60)
     call = gate.call("a")
     [retry] = failed(gate, call)
@@ -138,7 +138,7 @@ def test_a_retry_that_waits_for_a_limit_pays_once(bench: Make) -> None:
 
 
 def lose_every(gate: GateBench, nth: int, count: int) -> list[Call]:
-    """Calls of which every nth is lost; the claims of the retries."""
+    """Make calls of which every nth fails. Returns the claims of the retries."""
     calls = [gate.call(f"j{n}-{gate.time.us}") for n in range(count)]
     gate.admitted(*calls)
     lost = calls[::nth]
@@ -148,7 +148,7 @@ def lose_every(gate: GateBench, nth: int, count: int) -> list[Call]:
 
 
 def test_a_downstream_that_loses_calls_gets_few_retries(bench: Make) -> None:
-    """While a tenth or more of its calls fail: what was saved up, one for ten successes, one in two seconds; the others wait."""
+    """While a tenth of its calls fail: the saved retries, one for ten successes, one each two seconds. The others wait."""
     gate = bench(min_calls=10, retry_ratio=0.1)
     retries = lose_every(gate, 4, 200)
     assert gate.status().sick
@@ -161,7 +161,7 @@ def test_a_downstream_that_loses_calls_gets_few_retries(bench: Make) -> None:
 
 
 def test_a_downstream_that_is_well_gets_every_retry(bench: Make) -> None:
-    """A share of failures below a tenth, or a loss that is seconds old: nothing binds."""
+    """The budget does not bind when under a tenth of the calls fail, or the last failure is seconds old."""
     gate = bench(min_calls=10)
     assert {gate.ask(call) for call in lose_every(gate, 20, 600)} == {"admitted"}
     retries = lose_every(gate, 4, 200)
@@ -178,7 +178,7 @@ def bound(gate: GateBench, job: str, tokens: int, output: int, *, root: str = "r
 
 
 def test_parallel_calls_of_a_lineage_can_not_overshoot_its_tokens(bench: Make) -> None:
-    """Reserved, not checked: what is in flight counts as if it had been used; who does not fit waits for what comes back."""
+    """Tokens of live calls count as used. A call that does not fit waits for what they give back."""
     gate = bench()
     root = bound(gate, "root", 100, 50, lineage_input_tokens=1_000, lineage_output_tokens=200)
     gate.admitted(root)
@@ -201,7 +201,7 @@ def test_parallel_calls_of_a_lineage_can_not_overshoot_its_tokens(bench: Make) -
     ("tokens", "output", "said"), [(901, 10, "lineage_input_tokens"), (10, 151, "lineage_output_tokens")]
 )
 def test_what_can_not_fit_any_more_is_denied(bench: Make, tokens: int, output: int, said: str) -> None:
-    """No waiting cures it: a dead letter that names the limit, what was used and what was asked for."""
+    """Waiting would not help. The dead letter names the limit, what was used and what the call needs."""
     gate = bench()
     root = bound(gate, "root", 100, 50, lineage_input_tokens=1_000, lineage_output_tokens=200)
     gate.admitted(root)
@@ -214,14 +214,14 @@ def test_what_can_not_fit_any_more_is_denied(bench: Make, tokens: int, output: i
 
 
 def test_a_lineage_without_a_budget_is_not_bound(bench: Make) -> None:
-    """Nought is any number, and a child says what its root said."""
+    """0 means any number, and a child obeys what its root set."""
     gate = bench()
     gate.admitted(bound(gate, "root", 10**9, 10**9, lineage_input_tokens=0, lineage_output_tokens=0))
     gate.admitted(bound(gate, "child", 10**9, 10**9))
 
 
 def test_a_call_whose_answer_was_lost_is_charged_to_its_lineage(bench: Make) -> None:
-    """A timeout may have been read and written; a 429, a bad request and what was never sent were not."""
+    """A call that timed out may have used tokens. A 429, a bad request and a call that was never sent used none."""
     gate = bench()
     costless = [("rate_limited", True), ("auth_error", True), ("connection", False), ("auth_error", False)]
     for n, (kind, sent) in enumerate([("timeout", True), *costless]):
@@ -233,8 +233,8 @@ def test_a_call_whose_answer_was_lost_is_charged_to_its_lineage(bench: Make) -> 
         assert [lineage[name] for name in ("ui", "uo", "ri", "ro")] == [100, 10, 0, 0]
 
 
-def test_a_call_whose_answer_nobody_could_read_is_charged_to_its_lineage(bench: Make) -> None:
-    """A bug in reading it says nothing of whether it was made."""
+def test_a_call_with_an_unreadable_answer_is_charged(bench: Make) -> None:
+    """An error while reading the answer does not mean that the call was not made."""
     gate = bench()
     call = bound(gate, "a", 100, 10, lineage_input_tokens=1_000, lineage_output_tokens=200)
     gate.admitted(call)

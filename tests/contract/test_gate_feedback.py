@@ -1,4 +1,4 @@
-"""What the coordinator makes of what a downstream says: a 429 and its Retry-After, headers, spend caps, silence, a new server."""
+"""What a downstream's answers change: a 429 and its Retry-After, headers, spend caps, silence, a new server."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def bench(redis: redis_py.Redis, prefix: str) -> Make:
 # --- a 429
 
 
-def test_retry_after_pauses_the_fleet_and_nobody_goes_before_it_is_over(bench: Make) -> None:
-    """One worker is told, all obey: those who ask, those who wait, and those who were woken a moment ago."""
+def test_retry_after_pauses_all_calls_until_it_ends(bench: Make) -> None:
+    """One worker reports it; new calls, waiting calls and calls woken a moment ago all obey."""
     gate = bench(rpm=60)
     throttled, waiting = gate.call("a"), gate.call("b")
     gate.admitted(throttled)
@@ -56,8 +56,8 @@ def test_retry_after_pauses_the_fleet_and_nobody_goes_before_it_is_over(bench: M
     assert gate.status().paused_ms == 10
 
 
-def test_after_a_pause_waiters_are_let_go_one_by_one_and_slowly_at_first(bench: Make) -> None:
-    """No burst was saved up: at T the bucket is empty, the rate low, and no second sees more than the limit."""
+def test_after_a_pause_waiting_calls_go_slowly_at_first(bench: Make) -> None:
+    """A pause saves up no burst. It ends with an empty bucket and a low rate, and no second sees more than the limit."""
     gate = bench(rpm=600)
 
     def provider(call: object, at_s: float) -> Answer:
@@ -78,7 +78,7 @@ def test_after_a_pause_waiters_are_let_go_one_by_one_and_slowly_at_first(bench: 
 
 
 def test_without_a_retry_after_a_429_pauses_for_a_second(bench: Make) -> None:
-    """Something must change; a second is short enough to be no loss."""
+    """Calls must slow down, and a second is short enough to lose little."""
     gate = bench(rpm=600)
     call = gate.call("a")
     gate.admitted(call)
@@ -86,7 +86,7 @@ def test_without_a_retry_after_a_429_pauses_for_a_second(bench: Make) -> None:
 
 
 def test_an_absurd_retry_after_is_cut(bench: Make) -> None:
-    """A year is a mistake; a quarter of an hour is believed."""
+    """A year is a mistake, and is cut to a quarter of an hour."""
     gate = bench(rpm=600)
     call = gate.call("a")
     gate.admitted(call)
@@ -94,7 +94,7 @@ def test_an_absurd_retry_after_is_cut(bench: Make) -> None:
 
 
 def test_a_shorter_retry_after_does_not_end_a_longer_one(bench: Make) -> None:
-    """The last word is the longest, not the last."""
+    """The longest one counts, not the last one."""
     gate = bench(rpm=600)
     calls = [gate.call(f"j{n}") for n in range(3)]
     gate.admitted(*calls)
@@ -105,7 +105,7 @@ def test_a_shorter_retry_after_does_not_end_a_longer_one(bench: Make) -> None:
 
 @pytest.mark.parametrize("spread_s", [0.0, 0.02, 0.2], ids=["at once", "within a second", "over six seconds"])
 def test_a_burst_of_429s_is_one_signal(bench: Make, spread_s: float) -> None:
-    """Thirty calls in flight are refused: the rate is cut once, however long their answers trickle in."""
+    """Thirty live calls are refused. The rate is cut once, however long their answers take to arrive."""
     gate = bench(rpm=6_000, cut=0.7, recover_s=600)
     calls = [gate.call(f"j{n}") for n in range(30)]
     gate.admitted(*calls)
@@ -117,7 +117,7 @@ def test_a_burst_of_429s_is_one_signal(bench: Make, spread_s: float) -> None:
 
 
 def test_the_rate_climbs_back_after_a_cut(bench: Make) -> None:
-    """Additively: from 0.7 to the whole in three tenths of `recover_s`; each further 429 cuts again, but never to nothing."""
+    """It rises linearly: from 0.7 to 1 in three tenths of `recover_s`. Each further 429 cuts again, never to nothing."""
     gate = bench(rpm=6_000, recover_s=60)
     factors = []
     for n in range(12):
@@ -135,7 +135,7 @@ def test_the_rate_climbs_back_after_a_cut(bench: Make) -> None:
 
 @pytest.mark.parametrize("kind", [FailureKind.OVERLOADED, FailureKind.PROVIDER_ERROR, FailureKind.TIMEOUT])
 def test_a_5xx_cuts_nothing(bench: Make, kind: FailureKind) -> None:
-    """It comes whatever the rate: cutting for it pins a provider that loses every tenth call at its lowest rate."""
+    """A 5xx comes at any rate. A cut would pin a provider that loses every tenth call at its lowest rate."""
     gate = bench(rpm=6_000)
     for n in range(40):
         call = gate.call(f"j{n}")
@@ -145,7 +145,7 @@ def test_a_5xx_cuts_nothing(bench: Make, kind: FailureKind) -> None:
 
 
 def test_a_5xx_with_a_retry_after_pauses_too(bench: Make) -> None:
-    """Whoever names a time is taken at his word."""
+    """A downstream that names a wait is believed."""
     gate = bench(rpm=600)
     call = gate.call("a")
     gate.admitted(call)
@@ -172,7 +172,7 @@ OPENAI = {"x-ratelimit-limit-requests": "120", "x-ratelimit-limit-tokens": "9000
     ids=["anthropic", "openai"],
 )
 def test_limits_are_learned_from_headers(bench: Make, headers: dict[str, str], learned: dict[str, float]) -> None:
-    """Of the answer or of a failure; what was used before there was a limit is no debt."""
+    """Headers of an answer and of a failure count. What was used before there was a limit is no debt."""
     gate = bench()
     calls = [gate.call(f"j{n}", 400, 80) for n in range(100)]
     gate.admitted(*calls)
@@ -184,7 +184,7 @@ def test_limits_are_learned_from_headers(bench: Make, headers: dict[str, str], l
 
 
 def test_an_operators_limit_wins_over_a_header(bench: Make) -> None:
-    """He may have reasons: other users of the same key, a bill."""
+    """The operator may have reasons: other users of the same key, or a bill."""
     gate = bench(rpm=60)
     call = gate.call("a")
     gate.admitted(call)
@@ -196,7 +196,7 @@ def test_an_operators_limit_wins_over_a_header(bench: Make) -> None:
     ("left", "level"), [("2", 2), ("99", 9), ("0", 0), ("-5", 9), ("many", 9), ("1e9", 9), ("", 9)]
 )
 def test_what_is_left_by_the_provider_counts_when_it_is_less(bench: Make, left: str, level: float) -> None:
-    """Somebody else uses the key, too. A figure that is none is as if it had not been said."""
+    """Someone else uses the key too. A header that is no number is ignored."""
     gate = bench(rpm=600)
     call = gate.call("a")
     gate.admitted(call)
@@ -207,7 +207,7 @@ def test_what_is_left_by_the_provider_counts_when_it_is_less(bench: Make, left: 
 
 @pytest.mark.parametrize("slots", [4, 16])
 def test_an_unknown_limit_is_guessed_from_its_429s(bench: Make, slots: int) -> None:
-    """Nobody named it: found out by the fleet itself, with few refusals, and most of what it allows is used."""
+    """The fleet finds the limit with few refusals, and uses most of what it allows."""
     gate = bench()
     provider = Bucket(120, depth=2)
     crowd = Crowd(gate, provider, slots=slots)
@@ -222,7 +222,7 @@ def test_an_unknown_limit_is_guessed_from_its_429s(bench: Make, slots: int) -> N
 
 
 def test_a_spend_cap_blocks_the_downstream_for_the_whole_fleet(bench: Make) -> None:
-    """One failed call is enough: with its reason, visible, never tried again; those who wait are told; unblock lifts it."""
+    """One failed call blocks it, with a visible reason. Waiting calls are denied, none is tried again, and unblock lifts it."""
     gate = bench(rpm=60)
     spent, waiting = gate.call("a"), gate.call("b")
     gate.admitted(spent)
@@ -245,7 +245,7 @@ def test_a_spend_cap_blocks_the_downstream_for_the_whole_fleet(bench: Make) -> N
 
 
 def test_a_block_ends_by_itself_in_time(bench: Make) -> None:
-    """After an hour somebody may look whether the month is over."""
+    """After an hour one call may try whether the cap is lifted."""
     gate = bench(rpm=60)
     call = gate.call("a")
     gate.admitted(call)
@@ -255,8 +255,8 @@ def test_a_block_ends_by_itself_in_time(bench: Make) -> None:
 
 
 @pytest.mark.parametrize("kind", [FailureKind.AUTH_ERROR, FailureKind.FORMAT_ERROR, FailureKind.REFUSED])
-def test_the_callers_own_error_is_no_news_of_the_downstream(bench: Make, kind: FailureKind) -> None:
-    """A hundred bad requests open no breaker and pause nobody."""
+def test_the_callers_own_error_changes_nothing(bench: Make, kind: FailureKind) -> None:
+    """A hundred bad requests open no breaker and pause no call."""
     gate = bench(rpm=6_000)
     for n in range(100):
         call = gate.call(f"j{n}")
@@ -270,7 +270,7 @@ def test_the_callers_own_error_is_no_news_of_the_downstream(bench: Make, kind: F
 
 
 def test_a_clock_that_jumps_back_an_hour_does_no_harm(bench: Make) -> None:
-    """A failover to a server whose clock is behind: nothing is refilled twice, a pause lasts as long as it would have."""
+    """A failover leads to a server whose clock is behind. No bucket refills twice, and a pause keeps its length."""
     gate = bench(rpm=60)
     throttled = gate.call("a")
     gate.admitted(throttled)
@@ -291,15 +291,15 @@ def test_a_clock_that_jumps_back_an_hour_does_no_harm(bench: Make) -> None:
 
 
 def test_a_clock_that_jumps_ahead_refills_one_bucket_at_most(bench: Make) -> None:
-    """An hour ahead is a full bucket, not an hour's worth."""
+    """An hour ahead fills the bucket, and does not give an hour's worth of calls."""
     gate = bench(rpm=600)
     gate.admitted(*(gate.call(f"j{n}") for n in range(10)))
     gate.time.pass_s(3_600)
     assert gate.status().levels["requests"] == 10
 
 
-def test_a_wiped_server_starts_slowly_and_with_the_limits_of_the_workers(bench: Make) -> None:
-    """A failover without data must not be sixty calls at once: one burst, then a fifth of the rate, rising."""
+def test_a_wiped_server_starts_slowly_with_the_workers_limits(bench: Make) -> None:
+    """A failover without data must not send sixty calls at once: one burst, then a fifth of the rate, rising."""
     gate = bench(rpm=600)
     gate.admitted(gate.call("before"))
     gate.wipe()
@@ -316,7 +316,7 @@ def test_a_wiped_server_starts_slowly_and_with_the_limits_of_the_workers(bench: 
 
 
 def test_a_limit_that_is_set_counts_at_once_for_everybody(bench: Make) -> None:
-    """For those who wait, too; no worker is started again."""
+    """It also counts for calls that wait. No worker needs to restart."""
     gate = bench(rpm=6)
     gate.admitted(gate.call("a"))
     waiting = gate.call("b")
@@ -330,7 +330,7 @@ def test_a_limit_that_is_set_counts_at_once_for_everybody(bench: Make) -> None:
 
 
 def test_the_newest_limits_win(bench: Make) -> None:
-    """A worker with an older file changes nothing; one with a newer file does; an operator is newer than any file so far."""
+    """A worker with an older file changes nothing, one with a newer file does. `gate set` is newer than any file so far."""
     gate = bench(rpm=60)
     gate.board.set(SHOP, rpm=120)
     set_ms = gate.time.us // 1_000
@@ -342,8 +342,8 @@ def test_the_newest_limits_win(bench: Make) -> None:
     assert gate.status().limits == {"requests": 240}, "who names none changes none"
 
 
-def test_a_limit_that_is_set_keeps_the_others_and_none_takes_one_away(bench: Make) -> None:
-    """`gate set` changes what it names."""
+def test_setting_one_limit_keeps_the_others(bench: Make) -> None:
+    """`gate set` changes only the limits that it names, and None takes one away."""
     gate = bench(rpm=60, itpm=1_000)
     assert gate.board.set(SHOP, burst_s=2.0, itpm=None) == limits(rpm=60, burst_s=2.0)
     assert gate.status().limits == {"requests": 60}
@@ -352,7 +352,7 @@ def test_a_limit_that_is_set_keeps_the_others_and_none_takes_one_away(bench: Mak
 
 @pytest.mark.parametrize("change", [{"rpm": 0}, {"rpm": float("nan")}, {"speed": 3}, {"cut": 1.0}, {"open_s": 99}])
 def test_a_limit_that_makes_no_sense_is_refused(bench: Make, change: dict[str, float]) -> None:
-    """With what was wrong and what there is; nothing changed."""
+    """The error says what was wrong and which limits there are. Nothing changes."""
     gate = bench(rpm=60)
     before = gate.status()
     with pytest.raises(ConfigError, match="requests_per_minute"):
@@ -361,7 +361,7 @@ def test_a_limit_that_makes_no_sense_is_refused(bench: Make, change: dict[str, f
 
 
 def test_an_operator_pauses_resumes_blocks_and_unblocks(bench: Make) -> None:
-    """And what nobody has called yet is not found, with what is known."""
+    """A downstream that was never called is not found, and the error names those that are known."""
     gate = bench(rpm=600)
     gate.board.pause(SHOP, 60)
     assert gate.ask(gate.call("a")) == "paused"

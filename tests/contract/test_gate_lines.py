@@ -1,4 +1,4 @@
-"""Waiting in line: who is woken next, whose share is how large, and what becomes of those who never come."""
+"""Waiting in line: which call is woken next, how large each share is, and what happens to calls that never come."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def bench(redis: redis_py.Redis, prefix: str) -> Make:
 
 
 def queue(gate: GateBench, *jobs: str, **fields: object) -> list[Call]:
-    """Calls that must wait, in this order."""
+    """Make calls that must wait, in this order."""
     calls = [gate.call(job, **fields) for job in jobs]  # type: ignore[arg-type]
     assert {gate.ask(call) for call in calls} <= {"rate", "queued"}
     return calls
 
 
 def released(gate: GateBench) -> list[str]:
-    """Jobs that a steward wakes now."""
+    """Let a steward wake steps now. Returns their jobs."""
     return [ref.job_id for ref in gate.board.release()[0]]
 
 
 def drained(gate: GateBench, seconds: int, step_s: float = 1.0) -> list[str]:
-    """Jobs in the order in which they go, when each comes as soon as it is woken."""
+    """The jobs in the order in which they start, when each comes as soon as it is woken."""
     went: list[str] = []
     for _ in range(int(seconds / step_s)):
         gate.time.pass_s(step_s)
@@ -64,7 +64,7 @@ def drained(gate: GateBench, seconds: int, step_s: float = 1.0) -> list[str]:
 
 
 def test_one_flow_goes_in_the_order_in_which_it_came(bench: Make) -> None:
-    """First come, first served; and a newcomer does not pass those who wait, whether there are tokens or not."""
+    """First come, first served. A new call does not pass waiting ones, whether there are tokens or not."""
     gate = bench(rpm=60)
     gate.admitted(gate.call("now"))
     queue(gate, *(f"j{n}" for n in range(10)))
@@ -73,8 +73,8 @@ def test_one_flow_goes_in_the_order_in_which_it_came(bench: Make) -> None:
     assert drained(gate, 11) == [*(f"j{n}" for n in range(10)), "newcomer"]
 
 
-def test_who_was_woken_has_the_right_of_way(bench: Make) -> None:
-    """Its message is on its way to a worker: what is meant for it is not given to one who happens to ask."""
+def test_a_woken_call_has_the_right_of_way(bench: Make) -> None:
+    """Its message is on the way to a worker. Its tokens do not go to another call that asks meanwhile."""
     gate = bench(rpm=60)
     gate.admitted(gate.call("now"))
     [call] = queue(gate, "woken")
@@ -86,7 +86,7 @@ def test_who_was_woken_has_the_right_of_way(bench: Make) -> None:
 
 
 def test_a_large_call_is_not_starved_by_small_ones(bench: Make) -> None:
-    """Whose turn it is, for him the bucket fills up; the small ones stand behind him."""
+    """The bucket fills up for the first call in line, and small calls wait behind it."""
     gate = bench(itpm=60_000)
     gate.admitted(gate.call("now", 1_000))
     queue(gate, "large", tokens=5_000)
@@ -97,8 +97,8 @@ def test_a_large_call_is_not_starved_by_small_ones(bench: Make) -> None:
     assert released(gate) == ["large"]
 
 
-def test_a_step_in_line_is_woken_once_by_however_many_stewards(bench: Make, redis: redis_py.Redis) -> None:
-    """Every worker has one; they look at the same moment."""
+def test_many_stewards_wake_a_step_once(bench: Make, redis: redis_py.Redis) -> None:
+    """Every worker has a steward, and they look at the same moment."""
     gate = bench(rpm=60_000)
     gate.board.pause(SHOP, 1)
     calls = [gate.call(f"j{n}") for n in range(300)]
@@ -117,7 +117,7 @@ def test_a_step_in_line_is_woken_once_by_however_many_stewards(bench: Make, redi
 
 
 def shares(gate: GateBench, crowds: Mapping[str, Sequence[Call]], seconds: float) -> dict[str, float]:
-    """Of what was sent while everybody had something in line."""
+    """Shares of the calls that were sent while every tenant had some in line."""
     crowd = Crowd(gate)
     crowd.submit(*chain.from_iterable(zip(*crowds.values(), strict=True)))
     crowd.run(seconds)
@@ -127,7 +127,7 @@ def shares(gate: GateBench, crowds: Mapping[str, Sequence[Call]], seconds: float
 
 
 def test_tenants_share_by_weight(bench: Make) -> None:
-    """One that weighs three gets three times what one gets that weighs one, over a long line, within a tenth."""
+    """A weight of three gets three times what a weight of one gets, over a long line, within a tenth."""
     gate = bench(rpm=600, tenant_weights={"gold": 3.0})
     found = shares(
         gate, {name: [gate.call(f"{name}-{n}", tenant=name) for n in range(300)] for name in ("gold", "plain")}, 30
@@ -137,7 +137,7 @@ def test_tenants_share_by_weight(bench: Make) -> None:
 
 
 def test_priorities_share_by_weight(bench: Make) -> None:
-    """High to normal to low as four to two to one: nobody starves."""
+    """High, normal and low share as four, two and one. None of them starves."""
     gate = bench(rpm=600)
     crowds = {p.value: [gate.call(f"{p.value}-{n}", priority=p) for n in range(200)] for p in Priority}
     found = shares(gate, crowds, 25)
@@ -146,7 +146,7 @@ def test_priorities_share_by_weight(bench: Make) -> None:
 
 
 def test_it_is_tokens_that_are_shared_and_not_calls(bench: Make) -> None:
-    """A tenant whose calls are four times as large gets a quarter as many."""
+    """A tenant whose calls are four times as large gets a quarter as many calls."""
     gate = bench(itpm=60_000, reserve_output="none")
     sizes = {"large": 400, "small": 100}
     crowds = {
@@ -162,7 +162,7 @@ def test_it_is_tokens_that_are_shared_and_not_calls(bench: Make) -> None:
 
 
 def waits(gate: GateBench, flood: int) -> list[float]:
-    """Of eight tenants with a call a second each, at four fifths of the limit; beside one that brings a flood at once."""
+    """Waits of eight tenants that use four fifths of the limit, with and without a ninth one that brings a flood at once."""
     crowd = Crowd(gate, slots=10_000)
     crowd.submit(*(gate.call(f"flood-{n}", tenant="flood") for n in range(flood)))
     arrived: dict[str, float] = {}
@@ -178,7 +178,7 @@ def waits(gate: GateBench, flood: int) -> list[float]:
 
 
 def test_a_flood_of_one_tenant_is_hardly_felt_by_the_others(bench: Make) -> None:
-    """The wait that nineteen of twenty stay below grows by less than half."""
+    """The 95th percentile of the other tenants' waits grows by less than half."""
     calm, flooded = waits(bench(rpm=600, burst_s=0.1), 0), waits(bench(rpm=600, burst_s=0.1), 1_000)
     p95 = int(0.95 * len(calm))
     assert calm[p95] > 0.5, "they wait for each other already"
@@ -189,7 +189,7 @@ def test_a_flood_of_one_tenant_is_hardly_felt_by_the_others(bench: Make) -> None
 
 
 def test_interactive_calls_keep_head_room(bench: Make) -> None:
-    """The others leave a fifth of the bucket: who is waited for by a human goes at once, while the line is long."""
+    """Other calls leave a fifth of the bucket, so a call with priority high goes at once though the line is long."""
     gate = bench(rpm=600, headroom=0.2)
     gate.admitted(*(gate.call(f"j{n}") for n in range(10)))
     queue(gate, *(f"batch-{n}" for n in range(60)))
@@ -201,7 +201,7 @@ def test_interactive_calls_keep_head_room(bench: Make) -> None:
 
 
 def test_interactive_calls_wait_only_behind_each_other(bench: Make) -> None:
-    """Also when the head-room is used up: they stand in a line of their own, which is served by its greater weight."""
+    """When the head-room is used up too, they wait in a separate line, which is served by its greater weight."""
     gate = bench(rpm=60)
     gate.admitted(gate.call("now"))
     queue(gate, *(f"batch-{n}" for n in range(20)))
@@ -216,8 +216,8 @@ def test_interactive_calls_wait_only_behind_each_other(bench: Make) -> None:
 # --- those who never come
 
 
-def test_a_woken_call_that_nobody_claims_holds_nobody_up_for_long(bench: Make) -> None:
-    """After half a minute the next one goes; and should it come after all, it has kept its place and what it paid."""
+def test_a_woken_call_that_is_not_claimed_is_passed(bench: Make) -> None:
+    """After half a minute the next call goes. If the first one comes after all, it has kept its place and its payment."""
     gate = bench(rpm=60)
     gate.admitted(gate.call("now"))
     [late, *_] = queue(gate, "late", *(f"j{n}" for n in range(5)))
@@ -234,7 +234,7 @@ def test_a_woken_call_that_nobody_claims_holds_nobody_up_for_long(bench: Make) -
 
 
 def test_woken_calls_that_come_late_do_not_pile_up_beyond_the_bucket(bench: Make) -> None:
-    """Workers stall for half an hour: what was woken meanwhile goes at the limit's rate, not all at once."""
+    """Workers stall for half an hour. The calls woken meanwhile go at the limit's rate, not all at once."""
     gate = bench(rpm=60)
     gate.admitted(gate.call("now"))
     calls = {call.claim.ref.job_id: call for call in queue(gate, *(f"j{n}" for n in range(30)))}
@@ -249,7 +249,7 @@ def test_woken_calls_that_come_late_do_not_pile_up_beyond_the_bucket(bench: Make
 
 
 def test_an_empty_line_leaves_nothing_behind(bench: Make, redis: redis_py.Redis) -> None:
-    """Neither shares of tenants that are gone nor records of calls that are over: keys do not grow with use."""
+    """Shares of absent tenants and records of ended calls are deleted: keys do not grow with use."""
     gate = bench(rpm=600)
     crowd = Crowd(gate)
     crowd.submit(*(gate.call(f"j{n}", tenant=f"t{n}") for n in range(100)))

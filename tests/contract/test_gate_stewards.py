@@ -1,4 +1,4 @@
-"""Coordinator and store together, as a steward sees them: steps in line are brought back, and those that are gone make room."""
+"""Coordinator and store together, as a steward sees them: steps in line are published, and cancelled ones make room."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def extra_keys() -> tuple[Key, ...]:
 
 
 class Fleet:
-    """A store, a gate on test time, a steward; workers by hand."""
+    """A store, a gate on test time and a steward. The test acts as the workers."""
 
     def __init__(self, settings: Settings, redis: redis_py.Redis) -> None:
         self.client: Client = make_client(settings)
@@ -40,13 +40,13 @@ class Fleet:
         self.steward = Steward(cast(Any, SimpleNamespace(client=self.client, settings=settings)))
 
     def enqueue(self, name: str) -> StepRef:
-        """A job of its own session."""
+        """A job in a new session."""
         job = new_job(name, f"s-{name}")
         assert self.client.store.enqueue(job)
         return job.ref
 
     def claim(self, ref: StepRef) -> Claim:
-        """A worker takes the step."""
+        """Let a worker claim the step."""
         claim = self.client.store.claim(ref, f"nonce-{self.bench.time.us}-{ref.job_id}")
         assert isinstance(claim, Claim), claim
         return claim
@@ -62,7 +62,7 @@ class Fleet:
         return ref
 
     def call(self, claim: Claim) -> Any:
-        """What its step asks for."""
+        """The call of its step."""
         return self.bench.call(claim.ref.job_id).__class__(claim, SHOP, lasts_ms=60_000)
 
     def owed(self, ref: StepRef) -> bool:
@@ -71,7 +71,7 @@ class Fleet:
         return self.client.store.client.zscore(index, member(ref)) is not None
 
     def sweep(self, seconds: float) -> None:
-        """Time passes, and the steward looks twice a second."""
+        """Let time pass, with a steward that looks twice a second."""
         for _ in range(int(2 * seconds)):
             self.bench.time.pass_s(0.5)
             for _ in range(100):
@@ -87,7 +87,7 @@ def fleet(server: EmbeddedServer, redis: redis_py.Redis, prefix: str) -> Iterato
 
 
 def test_a_step_in_line_is_published_when_it_may_start(fleet: Fleet) -> None:
-    """And claimed, and admitted; until then no message of it is on its way."""
+    """Then it is claimed and admitted. Until then no message of it exists."""
     fleet.bench.admitted(fleet.bench.call("now"))
     ref = fleet.waits("waits")
     fleet.sweep(0.5)
@@ -98,7 +98,7 @@ def test_a_step_in_line_is_published_when_it_may_start(fleet: Fleet) -> None:
 
 
 def test_cancelled_jobs_make_room_at_once(fleet: Fleet) -> None:
-    """Twenty in line are cancelled: the one behind them does not wait for each of them to be called and not to come."""
+    """Twenty jobs in line are cancelled. The one behind them does not wait for each of them to be woken in vain."""
     fleet.bench.admitted(fleet.bench.call("now"))
     gone = [fleet.waits(f"gone-{n}") for n in range(20)]
     last = fleet.waits("last")
@@ -114,7 +114,7 @@ def test_cancelled_jobs_make_room_at_once(fleet: Fleet) -> None:
 
 
 def test_a_step_that_is_published_already_keeps_its_place(fleet: Fleet) -> None:
-    """It asked again by itself, and its message lies in a queue, when its turn comes: it is woken, not gone."""
+    """It asked again by itself, and its message is in a queue when its turn comes. It is woken, not forgotten."""
     fleet.bench.admitted(fleet.bench.call("now"))
     first, second = fleet.waits("first"), fleet.waits("second")
     expire_step(fleet.client.store.client, fleet.client.operations.keys, first)

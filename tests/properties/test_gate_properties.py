@@ -1,4 +1,4 @@
-"""The coordinator under any order of events: tokens are conserved, no window sees more than a bucket, nothing stays reserved."""
+"""The coordinator under any order of events: tokens are conserved, no window exceeds a bucket, nothing stays reserved."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
 from tests.contract.gate_crowd import Answer, Crowd
 
 FIGURES = {"requests": 600.0, "input_tokens": 60_000.0, "output_tokens": 6_000.0, "tokens": 66_000.0}
-"""A minute. The depths are a second's worth: 10, 1,000, 100, 1,100."""
+"""Limits a minute. The depths hold one second: 10, 1,000, 100, 1,100."""
 LARGEST = {"requests": 1, "input_tokens": 3_000, "output_tokens": 300, "tokens": 3_300}
 """What one call may take: three times the depth."""
 NAMES = count()
-"""Of the downstreams that examples are about: none meets what another one left."""
+"""Numbers the downstreams, so that no example meets what another one left."""
 FAILURES = (FailureKind.OVERLOADED, FailureKind.TIMEOUT, FailureKind.RATE_LIMITED, FailureKind.FORMAT_ERROR)
 
 
@@ -49,13 +49,13 @@ def place(
     connect_redis: Callable[[str], redis_py.Redis],
     lend_prefix: Callable[..., AbstractContextManager[str]],
 ) -> Iterator[Place]:
-    """A client and a prefix for all examples; each makes a downstream of its own, which the clock's key is shared by."""
+    """A client and a prefix for all examples. Each example makes a new downstream; the clock's key is shared."""
     with lend_prefix(CLOCK_KEY) as prefix:
         yield connect_redis(server.url), prefix
 
 
 class GateMachine(RuleBasedStateMachine):
-    """Calls of three lineages at one downstream. Each event says what it did to every bucket, to the token."""
+    """Calls of three lineages at one downstream. Each event accounts for every token of every bucket."""
 
     client: ClassVar[redis_py.Redis]
     prefix: ClassVar[str]
@@ -74,11 +74,11 @@ class GateMachine(RuleBasedStateMachine):
         self.later: list[Call] = []
         self.live: dict[StepRef, Call] = {}
         self.taken: list[tuple[int, dict[str, float]]] = []
-        """When a call was let in, and what it took; or when it was settled, and what was given back: below zero."""
+        """When a call was admitted, and what it took; or when it was settled, and what it gave back, as a negative number."""
         self.held: dict[StepRef, tuple[float, dict[str, float]]] = {}
-        """Until when a live call is believed in, and what it took."""
+        """Until when each live call's reservation holds, and what it took."""
         self.ghosts: list[Call] = []
-        """Claims whose worker was thought dead, while the step's next claim is at work."""
+        """Claims whose worker was taken for dead, while the step's next claim is under way."""
         self.jobs = count()
 
     # --- what happens
@@ -99,14 +99,14 @@ class GateMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.woken)
     @rule(data=st.data())
     def come(self, data: st.DataObject) -> None:
-        """A step that was woken comes to a worker, now or after others."""
+        """A woken step comes to a worker, now or after others."""
         ref = self.woken.pop(data.draw(st.integers(0, len(self.woken) - 1)))
         self.ask(self.bench.claimed_again(self.waiting.pop(ref)))
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def impatience(self, data: st.DataObject) -> None:
-        """A step that nobody woke comes by itself."""
+        """A step that was not woken asks by itself."""
         ref = data.draw(st.sampled_from(list(self.waiting)))
         self.woken = [other for other in self.woken if other != ref]
         self.ask(self.bench.claimed_again(self.waiting.pop(ref)))
@@ -120,7 +120,7 @@ class GateMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.live)
     @rule(data=st.data(), tokens=st.integers(1, 4_000), output=st.integers(1, 400), known=st.booleans())
     def success(self, data: st.DataObject, tokens: int, output: int, known: bool) -> None:
-        """A call is answered; it used less or more than it reserved, or nobody knows."""
+        """A call is answered. It used less or more than it reserved, or its usage is not known."""
         call = self.live.pop(data.draw(st.sampled_from(list(self.live))))
         self.settle(call, Report(usage=Usage(input_tokens=tokens, output_tokens=output) if known else None))
 
@@ -135,7 +135,7 @@ class GateMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.live)
     @rule(data=st.data(), found_out=st.booleans())
     def death(self, data: st.DataObject, found_out: bool) -> None:
-        """A worker dies with a call in its hands; its step is claimed again, or nobody ever asks."""
+        """A worker dies during a call. Its step is claimed again, or never."""
         call = self.live.pop(data.draw(st.sampled_from(list(self.live))))
         if found_out:
             self.later.append(self.bench.claimed_again(call, lost=True))
@@ -144,7 +144,7 @@ class GateMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.live)
     @rule(data=st.data())
     def lost_reply(self, data: st.DataObject) -> None:
-        """The same question comes twice: the same answer, and nothing changes."""
+        """The same request comes twice: the answer is the same, and nothing changes."""
         call = data.draw(st.sampled_from(list(self.live.values())))
         if self.is_over(call):
             return  # so late that it would be another call
@@ -157,7 +157,7 @@ class GateMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.ghosts)
     @rule(data=st.data(), kind=st.sampled_from(FAILURES))
     def late_report(self, data: st.DataObject, kind: FailureKind) -> None:
-        """A worker that was thought dead reports, while another one has its step: nobody listens."""
+        """A worker that was taken for dead reports while another one has its step. The report does not count."""
         ghost = self.ghosts.pop(data.draw(st.integers(0, len(self.ghosts) - 1)))
         heir = self.live.get(ghost.claim.ref)
         if heir is None or self.is_over(heir):
@@ -169,7 +169,7 @@ class GateMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.one_of(st.floats(0.01, 2), st.floats(2, 100)))
     def time(self, seconds: float) -> None:
-        """It passes; a steward looks."""
+        """Time passes, and a steward looks."""
         self.bench.time.pass_s(seconds)
         refs, _ = self.bench.board.release()
         self.woken += [ref for ref in refs if ref in self.waiting]
@@ -213,7 +213,7 @@ class GateMachine(RuleBasedStateMachine):
         assert self.bench.status(self.name) == settled, "a second report changes nothing"
 
     def expected(self, before: dict[str, float], call: Call, usage: Usage | None) -> dict[str, float]:
-        """The levels after a call that was answered: less what it used, not what it took; as it was where nobody knows."""
+        """The levels after an answered call: less what it used. If its usage is not known, less what it reserved."""
         took = self.held[call.claim.ref][1]
         used = took if usage is None else {
             "requests": 1, "input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens,
@@ -245,7 +245,7 @@ class GateMachine(RuleBasedStateMachine):
         self.bench.wipe(self.name)
 
     def check_windows(self) -> None:
-        """In any window: the depth, the rate for so long, and one call larger than the depth."""
+        """Any window has at most the depth, the rate for its length, and one call larger than the depth."""
         for name, minute in FIGURES.items():
             depth, slack = minute / 60, minute / 60_000 * HOLD_MS + 1e-3
             most = depth + max(0, LARGEST[name] - depth) + slack
@@ -257,7 +257,7 @@ class GateMachine(RuleBasedStateMachine):
 
 
 def test_no_order_of_events_takes_more_than_the_buckets_hold(place: Place) -> None:
-    """Calls, waits, settlements that lie, dead workers, lost replies, pauses: conserved, bounded, and nothing left reserved."""
+    """Calls, waits, false settlements, dead workers, lost replies and pauses: tokens are conserved, and none stays reserved."""
 
     class Machine(GateMachine):
         pass
@@ -282,7 +282,7 @@ RETRIED = (FailureKind.OVERLOADED, FailureKind.TIMEOUT, FailureKind.RATE_LIMITED
 def test_any_lineage_makes_at_most_2n_and_10_calls(
     place: Place, seed: int, children: int, fails: float, kinds: set[FailureKind], deaths: float
 ) -> None:
-    """Whatever fails and however often, workers included, under a policy that never gives up; every call ends one way."""
+    """Whichever calls and workers fail, and however often, under a policy that never gives up: each call ends in one way."""
     name = f"lineages-{next(NAMES)}"
     gate = GateBench(*place, {name: limits(rpm=6_000)})
     gate.warm(name)
@@ -322,7 +322,7 @@ JUNK = ("nan", "-nan", "inf", "-inf", "-1", "1e400", "9" * 40, "x", "0x", " ", "
 
 
 class Downstream:
-    """One with a live call of a lineage with a budget, and a call that waits."""
+    """A downstream with a live call, whose lineage has a budget, and with a waiting call."""
 
     def __init__(self, client: redis_py.Redis, prefix: str, name: str) -> None:
         self.name = name
@@ -359,7 +359,7 @@ class Downstream:
         return [self.bench.client.dump(key) for key in self.keys]
 
     def fails(self, script: str, arguments: list[Any]) -> None:
-        """The script ends with an error, and nothing is other than before."""
+        """Run the script, and assert that it fails and changes nothing."""
         before = self.dumps()
         with pytest.raises(redis_py.ResponseError):
             self.scripts.call(script, self.keys, arguments)
@@ -369,7 +369,7 @@ class Downstream:
 @settings(max_examples=60)
 @given(where=st.sampled_from(NUMBERS), junk=st.sampled_from(JUNK))
 def test_an_argument_that_is_no_number_decides_nothing(place: Place, where: tuple[str, str], junk: str | bytes) -> None:
-    """A script that fails half-way would leave half a decision; one that takes NaN would leave a bucket that admits for ever."""
+    """A script that failed half-way would leave half a decision; NaN would leave a bucket that admits for ever."""
     script, name = where
     downstream = Downstream(*place, f"junk-{next(NAMES)}")
     downstream.fails(script, downstream.with_junk(script, name, junk))
@@ -381,7 +381,7 @@ def test_an_argument_that_is_no_number_decides_nothing(place: Place, where: tupl
     [*((script, key) for script in ("admit", "settle") for key in (0, 1, 8)), ("release", 0), ("release", 1)],
 )
 def test_a_key_of_another_type_decides_nothing(place: Place, script: str, key: int) -> None:
-    """Somebody else's key lies where ours should: an error, and nothing is other than before."""
+    """When another program's key is in the place of ours, the script fails and changes nothing."""
     downstream = Downstream(*place, f"wrong-{script}-{key}")
     if script == "release":
         downstream.bench.time.pass_s(2)
@@ -394,7 +394,7 @@ def test_a_key_of_another_type_decides_nothing(place: Place, script: str, key: i
     downstream.bench.wipe(downstream.name)
 
 
-def test_a_call_that_errs_once_errs_for_nobody_else(place: Place) -> None:
+def test_failed_calls_change_nothing_for_later_ones(place: Place) -> None:
     """After all that junk the downstream decides as before."""
     downstream = Downstream(*place, SHOP)
     for script, name in NUMBERS:
@@ -410,7 +410,7 @@ def test_a_call_that_errs_once_errs_for_nobody_else(place: Place) -> None:
 
 
 def test_no_clock_but_the_servers_decides() -> None:
-    """The gate and its board look at no clock of their machine: what is not imported can't be wrong by an hour."""
+    """The gate and its board import no clock, so their machine's clock can't change a decision."""
     folder = Path(redis_gate.__file__).parent
     for module in folder.rglob("*.py"):
         named = {

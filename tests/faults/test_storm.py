@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from midwatch.workers.bench.storm_real import fleet
+from midwatch.workers.bench.storm_real import run as storm_run
 from midwatch.workers.bench.storm_real.course import Limit, Throttle, Trouble
 from midwatch.workers.bench.storm_real.figures import figures, peak
 from midwatch.workers.bench.storm_real.plan import Calls, Scenario
@@ -31,14 +31,14 @@ def test_an_outage_makes_no_storm() -> None:
 
     By counts alone. Requests a second and the time to drain are in the slow tests, which want a quiet machine.
     """
-    found = fleet.run(lineages=6, outage_s=6.0, naive=False)
+    found = storm_run.run(lineages=6, outage_s=6.0, naive=False)
     nothing_lost_or_repeated(found)
     assert found["amplification"] <= 1.08, found
 
 
 def test_nothing_is_sent_before_a_retry_after_is_over() -> None:
     """All 60 calls in flight are refused at once, for 4 s: none of them, and nothing else, comes before that."""
-    found = fleet.run(lineages=60, outage_s=4.0, scenario="retry_after", naive=False)
+    found = storm_run.run(lineages=60, outage_s=4.0, scenario="retry_after", naive=False)
     nothing_lost_or_repeated(found)
     assert found["answers"] == {"200": 60, "429": 60}
     assert found["in_trouble"] == 0, found
@@ -48,7 +48,7 @@ def test_nothing_is_sent_before_a_retry_after_is_over() -> None:
 def test_a_minute_of_outage(calls: Calls) -> None:
     """At most 1.05 requests a call and 1.15 times the limit in any second: for a tool's HTTP calls and through an SDK."""
     lineages, limit_per_s = (40, 40.0) if calls == "tool" else (25, 25.0)
-    found = fleet.run(lineages=lineages, limit_per_s=limit_per_s, calls=calls, naive=False)
+    found = storm_run.run(lineages=lineages, limit_per_s=limit_per_s, calls=calls, naive=False)
     nothing_lost_or_repeated(found)
     drained(found)
     assert found["amplification"] <= 1.05, found
@@ -58,7 +58,7 @@ def test_a_minute_of_outage(calls: Calls) -> None:
 @pytest.mark.parametrize("scenario", [pytest.param("random", marks=SLOW), pytest.param("double", marks=SLOW)])
 def test_partial_failure_and_a_wrong_limit(scenario: Scenario) -> None:
     """A minute in which 30 % of all calls fail costs at most 1.15 requests a call; a limit set twice too high 1.10."""
-    found = fleet.run(lineages=80 if scenario == "random" else 40, scenario=scenario, naive=False)
+    found = storm_run.run(lineages=80 if scenario == "random" else 40, scenario=scenario, naive=False)
     nothing_lost_or_repeated(found)
     drained(found)
     assert found["amplification"] <= (1.15 if scenario == "random" else 1.10), found
@@ -67,7 +67,7 @@ def test_partial_failure_and_a_wrong_limit(scenario: Scenario) -> None:
 @pytest.mark.slow
 def test_five_hundred_calls_wait_out_a_retry_after_of_20_s() -> None:
     """Zero requests before it is over, and each second within the limit after it."""
-    found = fleet.run(lineages=500, scenario="retry_after", naive=False)
+    found = storm_run.run(lineages=500, scenario="retry_after", naive=False)
     nothing_lost_or_repeated(found)
     assert found["answers"] == {"200": 500, "429": 500}
     assert found["in_trouble"] == 0, found
@@ -77,7 +77,7 @@ def test_five_hundred_calls_wait_out_a_retry_after_of_20_s() -> None:
 @pytest.mark.slow
 def test_the_same_load_storms_by_autoretry_for() -> None:
     """The negative control: bare Celery floods the downstream at its recovery, or gives calls up. So the load is one."""
-    found = fleet.run(lineages=20, outage_s=20.0)
+    found = storm_run.run(lineages=20, outage_s=20.0)
     assert found["naive"]["amplification"] > 1.5 > found["amplification"]
     assert found["naive"]["recovery_peak_per_s"] > 2 * found["limit_per_s"]
     assert found["naive_default"]["lost"] > 0 == found["lost"]

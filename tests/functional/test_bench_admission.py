@@ -18,9 +18,9 @@ from midwatch.orchestration.admission.board import Board
 from midwatch.orchestration.errors import ConfigError, MidwatchError
 from midwatch.schemas.limits import DownstreamStatus
 from midwatch.workers.bench.admission import clients as admission_clients
-from midwatch.workers.bench.admission.admission import run
 from midwatch.workers.bench.admission.clients import Clients, hammer
 from midwatch.workers.bench.admission.peers import CONTENDERS, DOWNSTREAM, FLOOR, KEYS, REFUSED, WHOLE_CALL, Contender
+from midwatch.workers.bench.admission.run import run
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from tests.patience import PATIENCE_S
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from midwatch.orchestration.errors import ConfigError
-from midwatch.workers.bench.judged.judged import run, shortfalls
 from midwatch.workers.bench.judged.llmock_run import Judge, Judgement
+from midwatch.workers.bench.judged.run import run, shortfalls
 from midwatch.workers.bench.judged.trial import PROCESSES, THREADS, Contestant, Trial
 from midwatch.workers.local.fleet import Fleet
 

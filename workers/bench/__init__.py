@@ -1,1 +1,1 @@
-"""`midwatch bench`: every figure measured beside its baseline, in one run, on this machine."""
+"""`midwatch bench`: benchmarks on this machine. Each measures a figure and its baseline in the same run."""

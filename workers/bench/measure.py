@@ -1,6 +1,7 @@
-"""What benchmarks measure with: CPU of a process tree, commands and memory of a server, percentiles.
+"""Measuring for benchmarks: CPU time of a process tree, commands and memory of a server, percentiles.
 
-Everything is a reading: take one before and one after, and subtract. Both sides of a comparison use the same ones.
+CPU time and commands are counters: read them before and after a run, and subtract. Both sides of a comparison use the same
+functions.
 """
 
 from __future__ import annotations
@@ -19,33 +20,33 @@ PROC = Path("/proc")
 
 
 class _Stat(NamedTuple):
-    """What one line of /proc/PID/stat says of a process."""
+    """The fields of /proc/PID/stat that are used here."""
 
     parent_pid: int
     ticks: int
-    """User and system time, its own and that of children it has waited for."""
+    """User and system time of the process and of its finished children."""
 
 
 def cpu_s(pid: int) -> float:
-    """CPU seconds of a process and everything below it, dead and waited-for children included.
+    """Return the CPU seconds of a process and all its descendants, with those of finished children.
 
-    The kernel counts in ticks of 10 ms: measure over seconds. Needs Linux's /proc and no package.
+    The kernel counts in ticks of 10 ms, so measure over seconds. Needs /proc, which only Linux has.
 
     Raises:
-        ConfigError: there is no /proc here.
+        ConfigError: this system has no /proc.
         ProcessLookupError: there is no such process.
 
     """
     if not (PROC / "self/stat").exists():
-        raise ConfigError("CPU figures are read from /proc, which this system has not: run the benchmarks on Linux")
+        raise ConfigError("CPU time is read from /proc, which this system does not have: run the benchmarks on Linux")
     stats = dict(_stats())
     if pid not in stats:
-        raise ProcessLookupError(f"no process {pid}: its CPU time must be read while it lives")
+        raise ProcessLookupError(f"no process {pid}: CPU time can be read only while a process runs")
     children: dict[int, list[int]] = {}
     for child, stat in stats.items():
         children.setdefault(stat.parent_pid, []).append(child)
     tree = [pid]
-    for member in tree:  # grows while it is walked: each process has one parent, so each is met once
+    for member in tree:  # the list grows during the loop; each process has one parent, so it is added once
         tree += children.get(member, [])
     return sum(stats[member].ticks for member in tree) / os.sysconf("SC_CLK_TCK")
 
@@ -56,18 +57,18 @@ def _stats() -> Iterator[tuple[int, _Stat]]:
             continue
         try:
             line = (folder / "stat").read_text(errors="replace")
-        except OSError:  # it ended while we looked
+        except OSError:  # the process has ended meanwhile
             continue
-        fields = line[line.rindex(")") + 2 :].split()  # the name before it may hold spaces and brackets
+        fields = line[line.rindex(")") + 2 :].split()  # the program's name may contain spaces and brackets
         yield int(folder.name), _Stat(int(fields[1]), sum(map(int, fields[11:15])))
 
 
 def redis_commands(client: redis.Redis, *, but: Collection[str] = ("info",)) -> int:
-    """How many commands the server has run, those inside scripts and transactions counted one by one.
+    """Return how many commands the server has run. Commands inside scripts and transactions count one by one.
 
     Args:
         client: any connection to the server.
-        but: commands that only the measuring itself uses, in lower case.
+        but: commands that are left out because only the measurement uses them, in lower case.
 
     """
     rows = client.info("commandstats")
@@ -75,9 +76,9 @@ def redis_commands(client: redis.Redis, *, but: Collection[str] = ("info",)) -> 
 
 
 def kept_bytes(client: redis.Redis, match: str) -> int:
-    """Memory that the keys matching a glob take in the server, names and table entries included.
+    """Return the memory of all keys that match a glob, with their names and table entries.
 
-    Summed key by key: `used_memory` also moves with connections, buffers and scripts.
+    The sizes of the keys are added up, because `used_memory` also changes with connections, buffers and scripts.
     """
     names = list(client.scan_iter(match=match, count=1_000))
     with client.pipeline(transaction=False) as pipe:
@@ -87,7 +88,7 @@ def kept_bytes(client: redis.Redis, match: str) -> int:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` (0 to 1) of the values lie, interpolated between neighbours.
+    """Return the percentile for `share` (0 to 1), interpolated between neighbours.
 
     Raises:
         ValueError: there are no values.

@@ -1,8 +1,8 @@
-"""`midwatch bench validation`: judge the calls of a file as a worker would, and say how long each took.
+"""`midwatch bench validation`: validate the calls of a file as a worker does, and measure the time of each.
 
-A case is blocked when its text is no JSON object, or when the schema refuses it. A schema that is refused where it is
-declared lets no call through: the case is blocked when it was said to be invalid; else it is an error, because no
-worker would ever have been asked. A line that is no case is an error, too.
+A case is blocked if its text is not a JSON object, or if the schema refuses it. Some schemas are already refused at
+declaration, so no worker could get such a call. Then the case is blocked if it is marked invalid, and an error otherwise. A
+line that is not a case is also an error.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from midwatch.schemas.contract import JsonObject
 from midwatch.workers.bench.measure import percentile
 
 REPEATS = 3
-"""Each case is timed so often and the shortest counts: the machine's other work is not the validator's."""
+"""Each case is timed this often, and the shortest time counts. So other work of the machine has less influence."""
 
 SLOW_NS = 20_000_000
-"""A case that takes longer is timed once."""
+"""A case that takes longer is timed only once."""
 
 MAX_COMPARABLE = 20_000
 MAX_BASELINE_CASES = 300
 MAX_BASELINE_NS = 2_000_000
 MAX_BASELINE_CHARS = 50_000
-"""The library alone has no bounds: what is dear for us, or large, is not tried with it."""
+"""Bounds for the baseline. `jsonschema` alone has no bounds, so large or expensive cases are not tried with it."""
 
 Ending = Literal["accepted", "blocked", "error"]
 
@@ -45,27 +45,27 @@ class _Figures:
     took_ns: list[int] = field(default_factory=list)
     disagreements: list[int] = field(default_factory=list)
     comparable: list[tuple[JsonObject, str]] = field(default_factory=list)
-    """Cases that `jsonschema.validate` can be asked about: schema and arguments."""
+    """Schema and arguments of the cases for the baseline."""
     validators: dict[str, JSONSchemaValidator | None] = field(default_factory=dict)
-    """By the schema's text. None: refused where it is declared."""
+    """Schema's text -> validator. None: the schema is refused at declaration."""
 
 
 def run(cases: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Judge every line of a JSON Lines file: `{"schema", "arguments" (the raw text), "valid"?}`.
+    """Validate every line of a JSON Lines file: `{"schema", "arguments" (the raw text), "valid"?}`.
 
     Returns:
-        `cases` = `blocked` + `accepted` + `errors`; the time of a call, parsing and wording included, building the
-        validator not; `disagreements`, the numbers of the lines (from 1) that ended otherwise than their `valid`;
-        `baseline_p50_us`, what `jsonschema.validate()` needs for the same calls.
+        `cases` is `blocked` + `accepted` + `errors`. `p50_us`, `p99_us` and `max_ms` are the time of a call, with parsing
+        and explaining, without building the validator. `disagreements` are the numbers of the lines (from 1) whose result
+        differs from their `valid`. `baseline_p50_us` is the time of `jsonschema.validate()` for the same calls.
 
     """
     found = _Figures()
-    for number, line in _lines(cases):
+    for number, line in _read_lines(cases):
         _judge_line(found, number, line)
         if number % 10_000 == 0:
             say(f"{number:,} lines")
     took = sorted(found.took_ns)
-    baseline = sorted(_baseline_ns(found.comparable))
+    baseline = sorted(_measure_baseline(found.comparable))
     return {
         "cases": sum(found.ended.values()),
         "blocked": found.ended["blocked"],
@@ -82,12 +82,12 @@ def run(cases: Path, say: Callable[[str], None]) -> dict[str, Any]:
     }
 
 
-def _lines(cases: Path) -> Iterator[tuple[int, str]]:
+def _read_lines(cases: Path) -> Iterator[tuple[int, str]]:
     try:
         with cases.open(encoding="utf-8", errors="surrogateescape") as lines:
             yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
     except OSError as error:
-        raise ConfigError(f"--cases {cases}: expected a file of JSON lines; {error.strerror}") from error
+        raise ConfigError(f"--cases {cases}: expected a JSON Lines file; {error.strerror}") from error
 
 
 def _judge_line(found: _Figures, number: int, line: str) -> None:
@@ -99,17 +99,17 @@ def _judge_line(found: _Figures, number: int, line: str) -> None:
     if not isinstance(raw, str) or valid not in (None, True, False):
         found.ended["error"] += 1
         return
-    validator = _validator(found, schema)
+    validator = _get_validator(found, schema)
     if validator is None:
         ending: Ending = "blocked" if valid is False else "error"
     else:
-        ending = _timed(found, validator, raw)
+        ending = _time_case(found, validator, raw)
     found.ended[ending] += 1
     if valid is not None and (ending == "accepted") is not valid:
         found.disagreements.append(number)
 
 
-def _validator(found: _Figures, schema: Any) -> JSONSchemaValidator | None:
+def _get_validator(found: _Figures, schema: Any) -> JSONSchemaValidator | None:
     try:
         text = json.dumps(schema)
     except RecursionError:
@@ -122,7 +122,7 @@ def _validator(found: _Figures, schema: Any) -> JSONSchemaValidator | None:
     return found.validators[text]
 
 
-def _timed(found: _Figures, validator: JSONSchemaValidator, raw: str) -> Ending:
+def _time_case(found: _Figures, validator: JSONSchemaValidator, raw: str) -> Ending:
     ending: Ending = "blocked"
     took_ns: list[int] = []
     while len(took_ns) < REPEATS and max(took_ns, default=0) < SLOW_NS:
@@ -137,7 +137,7 @@ def _timed(found: _Figures, validator: JSONSchemaValidator, raw: str) -> Ending:
 
 
 def _judge(validator: JSONSchemaValidator, raw: str) -> Ending:
-    """What a worker does with a call before it runs, the answer to the model included."""
+    """Validate a call as a worker does before it runs, with the explanation for the model."""
     try:
         problems = validator.problems(parse_arguments(raw, has_required=validator.has_required))
     except InvalidArguments:
@@ -148,12 +148,12 @@ def _judge(validator: JSONSchemaValidator, raw: str) -> Ending:
     return "accepted"
 
 
-def _baseline_ns(comparable: list[tuple[JsonObject, str]]) -> Iterator[int]:
-    """The plain way: decode, and `jsonschema.validate()`, for some of the same calls, evenly picked."""
+def _measure_baseline(comparable: list[tuple[JsonObject, str]]) -> Iterator[int]:
+    """Time `json.loads` and `jsonschema.validate()` for an even sample of the same calls."""
     step = max(1, len(comparable) // MAX_BASELINE_CASES)
     for schema, raw in comparable[::step][:MAX_BASELINE_CASES]:
         began = time.perf_counter_ns()
-        with suppress(Exception):  # an invalid call, or one that the library fails at: it took its time
+        with suppress(Exception):  # an invalid call, or an error of the library, still took its time
             jsonschema.validate(json.loads(raw), schema)
         yield time.perf_counter_ns() - began
 

@@ -1,1 +1,1 @@
-"""`midwatch bench admission`: the coordinator beside other rate limiters."""
+"""`midwatch bench admission`: the coordinator compared with other rate limiters."""

@@ -1,7 +1,7 @@
-"""The client processes of `bench admission`: started once, told by a line on standard input what to do next.
+"""The client processes of `bench admission`. They start once and read requests from standard input.
 
-A line is a JSON document, and so is each answer. A client ends when its input does: none outlives the benchmark, however
-that ends.
+A request is one line of JSON, and so is its answer. A client ends when its input closes, so it never outlives the
+benchmark.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from midwatch.workers.bench.admission.peers import CONTENDERS, Contender, Decisi
 
 WARM_CALLS = 20
 LEAD_S = 0.05
-"""Between the word and the start: all clients have heard it by then."""
+"""Time from the request to the start of the measurement. By then all clients have read the request."""
 
-PATIENCE_S = 60.0
-"""For an answer, beyond the time that was measured: sixteen clients import their libraries on one CPU."""
+ANSWER_TIMEOUT_S = 60.0
+"""Longest wait for an answer, beyond the measured time. Sixteen clients may import their libraries on one CPU."""
 
 
 @dataclass
 class Tally:
-    """What clients counted."""
+    """The counts of one or more clients."""
 
     decisions: int = 0
     unexpected: int = 0
-    """Decisions that came to something else than their row says, or to an error."""
+    """Decisions with another result than expected, or with an error."""
     error: str = ""
-    """The first."""
+    """The first error."""
     took_us: Counter[int] = field(default_factory=Counter)
-    """Microseconds -> decisions that took so long."""
+    """Microseconds -> number of decisions that took this long."""
 
     def add(self, other: Tally) -> None:
-        """Of another client."""
+        """Add the counts of another client."""
         self.decisions += other.decisions
         self.unexpected += other.unexpected
         self.error = self.error or other.error
@@ -48,14 +48,14 @@ class Tally:
 
 
 class Clients:
-    """So many processes, for one server."""
+    """A number of client processes for one server."""
 
     def __init__(self, url: str, processes: int) -> None:
         argv = [sys.executable, "-m", __name__, url]
         with ExitStack() as started:
             self._processes = [
                 started.enter_context(
-                    subprocess.Popen(  # noqa: S603 - our own command line
+                    subprocess.Popen(  # noqa: S603 - a fixed command line
                         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
                     )
                 )
@@ -65,28 +65,28 @@ class Clients:
 
     @property
     def pids(self) -> list[int]:
-        """Of all."""
+        """Process ids of all clients."""
         return [process.pid for process in self._processes]
 
     def prepare(self, contender: Contender, processes: int) -> None:
-        """Let the first so many connect as this contender and make some decisions. Raises MidwatchError."""
-        self._ask(processes, {"prepare": contender.name}, 0.0)
+        """Let the first `processes` clients connect as this contender and make some decisions. Raises MidwatchError."""
+        self._request(processes, {"prepare": contender.name}, 0.0)
 
     def decide(self, processes: int, seconds: float) -> Tally:
-        """Let them decide one after the other for so long, all at once; then they disconnect. Raises MidwatchError."""
+        """Let the clients decide concurrently for `seconds`, and then disconnect. Raises MidwatchError."""
         start_s = time.monotonic() + LEAD_S
         tally = Tally()
-        for answer in self._ask(processes, {"start_s": start_s, "end_s": start_s + seconds}, seconds):
+        for answer in self._request(processes, {"start_s": start_s, "end_s": start_s + seconds}, seconds):
             took_us = {int(us): decisions for us, decisions in answer.pop("took_us").items()}
             tally.add(Tally(**answer, took_us=Counter(took_us)))
         return tally
 
-    def _ask(self, processes: int, request: dict[str, Any], takes_s: float) -> list[dict[str, Any]]:
-        asked = self._processes[:processes]
-        for process in asked:
-            _tell(process, request)
-        give_up_s = time.monotonic() + takes_s + PATIENCE_S
-        answers = [_hear(process, give_up_s - time.monotonic()) for process in asked]
+    def _request(self, processes: int, request: dict[str, Any], takes_s: float) -> list[dict[str, Any]]:
+        chosen = self._processes[:processes]
+        for process in chosen:
+            _send(process, request)
+        give_up_s = time.monotonic() + takes_s + ANSWER_TIMEOUT_S
+        answers = [_receive(process, give_up_s - time.monotonic()) for process in chosen]
         failed = next((answer["failed"] for answer in answers if "failed" in answer), None)
         if failed is not None:
             raise MidwatchError(f"a client of the benchmark failed at {request}: {failed}")
@@ -97,26 +97,26 @@ class Clients:
 
     def __exit__(self, *_: object) -> None:
         for process in self._processes:
-            process.kill()  # they hold nothing: what they wrote is in a server that ends, too
+            process.kill()  # they hold no data: the server that they wrote to ends as well
         for process in self._processes:
             process.communicate()
 
 
-def _tell(process: subprocess.Popen[str], request: dict[str, Any]) -> None:
+def _send(process: subprocess.Popen[str], request: dict[str, Any]) -> None:
     try:
         _pipe(process.stdin).write(json.dumps(request) + "\n")
         _pipe(process.stdin).flush()
-    except BrokenPipeError:  # told when its answer is missed
+    except BrokenPipeError:  # `_receive` reports the missing answer
         return
 
 
-def _hear(process: subprocess.Popen[str], timeout_s: float) -> dict[str, Any]:
+def _receive(process: subprocess.Popen[str], timeout_s: float) -> dict[str, Any]:
     answers = _pipe(process.stdout)
-    heard, _, _ = select.select([answers], [], [], max(0.0, timeout_s))
-    line = answers.readline() if heard else ""
+    readable, _, _ = select.select([answers], [], [], max(0.0, timeout_s))
+    line = answers.readline() if readable else ""
     if not line:
-        what = f"ended with {process.wait()}" if heard else f"did not answer within {timeout_s:.0f} s"
-        raise MidwatchError(f"client {process.pid} of the benchmark {what}; what it said last is on standard error")
+        what = f"ended with {process.wait()}" if readable else f"did not answer within {timeout_s:.0f} s"
+        raise MidwatchError(f"client {process.pid} of the benchmark {what}; its last messages are on standard error")
     answer: dict[str, Any] = json.loads(line)
     return answer
 
@@ -127,7 +127,7 @@ def _pipe(stream: IO[str] | None) -> IO[str]:
 
 
 def serve(url: str, requests: IO[str], answers: IO[str]) -> None:
-    """A client's life."""
+    """Answer requests until the input closes."""
     contenders = {contender.name: contender for contender in CONTENDERS}
     with ExitStack() as connections:
         for line in requests:
@@ -149,7 +149,7 @@ def serve(url: str, requests: IO[str], answers: IO[str]) -> None:
 
 
 def hammer(decisions: Decisions, admits: bool, start_s: float, end_s: float) -> Tally:
-    """Decide from one moment of the monotonic clock, which all processes share, to the other."""
+    """Make decisions from `start_s` to `end_s` of the monotonic clock, which all processes share."""
     tally = Tally()
     took_us = tally.took_us
     time.sleep(max(0.0, start_s - time.monotonic()))
@@ -159,7 +159,7 @@ def hammer(decisions: Decisions, admits: bool, start_s: float, end_s: float) -> 
             break
         try:
             admitted: bool | None = decide()
-        except Exception as error:  # a library may fail under load: that is a figure, too
+        except Exception as error:  # a library may fail under load; such failures are counted
             admitted = None
             tally.error = tally.error or f"{type(error).__name__}: {error}"
         took_us[int((time.monotonic() - began_s) * 1_000_000)] += 1
@@ -169,5 +169,5 @@ def hammer(decisions: Decisions, admits: bool, start_s: float, end_s: float) -> 
 
 
 if __name__ == "__main__":
-    answers, sys.stdout = sys.stdout, sys.stderr  # a library that prints must not answer for us
+    answers, sys.stdout = sys.stdout, sys.stderr  # output of a library must not mix with the answers
     serve(sys.argv[1], sys.stdin, answers)

@@ -1,7 +1,7 @@
-"""Who takes part in `bench admission`: the floor, the rate limiters that people use instead, and ourselves.
+"""The contenders of `bench admission`: the floor, other rate limiters, and Midwatch's coordinator.
 
-Each decides as its own users would let it: its own client and pool, one decision at a time, limits that nobody reaches but
-where the row says so.
+Each is used as its documentation shows: with its own client and pool, one decision at a time. The limits are so high that
+no call is refused, except in the row for refusals.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from midwatch.schemas.step import Defer, StepRef
 from midwatch.workers.redis_connection import connect_redis
 
 Decisions = Iterator[Callable[[], bool]]
-"""An endless supply, each made ready before the clock of its own starts; called, it says whether it admitted."""
+"""An endless iterator of decisions. Each is prepared before its timing starts. Calling it returns whether it admitted."""
 
 RATE_PER_S = 10_000_000
-"""Beyond what any server here can decide: nothing is refused."""
+"""More than any server can decide, so nothing is refused."""
 
 KEYS = Keyspace("bench")
 DOWNSTREAM = "bench:model"
@@ -37,7 +37,7 @@ LASTS_MS = 60_000
 
 AMPLE = Limits(requests_per_minute=60.0 * RATE_PER_S, input_tokens_per_minute=1e12, output_tokens_per_minute=1e12)
 TIGHT = Limits(requests_per_minute=0.001, input_tokens_per_minute=1e12, output_tokens_per_minute=1e12)
-"""One call and no other: it is made while the client gets ready."""
+"""Admits one call, which is made while the client prepares. All other calls are refused."""
 
 REPORT = Report(usage=Usage(input_tokens=INPUT_TOKENS, output_tokens=OUTPUT_TOKENS), latency_ms=1_200)
 HEADERS = {
@@ -53,13 +53,13 @@ class Contender:
 
     name: str
     decides: str
-    """What one of its operations comes to: rows that decide different things are to be compared with that in mind."""
+    """The work of one decision. Rows with different work must be compared with care."""
     connect: Callable[[str], AbstractContextManager[Decisions]]
-    """From the URL of a server."""
+    """Connects to the server with this URL."""
     admits: bool = True
-    """What every decision must come to."""
+    """The expected result of every decision."""
     library: str = ""
-    """The module that must be installed."""
+    """The required module."""
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def _ping(url: str) -> Iterator[Decisions]:
 
 
 @contextmanager
-def _limits(strategy: str, url: str) -> Iterator[Decisions]:
+def _connect_limits(strategy: str, url: str) -> Iterator[Decisions]:
     from limits import RateLimitItemPerSecond, strategies
     from limits.storage import RedisStorage
 
@@ -79,7 +79,7 @@ def _limits(strategy: str, url: str) -> Iterator[Decisions]:
 
 
 @contextmanager
-def _throttled(algorithm: str, url: str) -> Iterator[Decisions]:
+def _connect_throttled(algorithm: str, url: str) -> Iterator[Decisions]:
     from throttled import RedisStore, Throttled, rate_limiter
 
     quota = rate_limiter.per_sec(RATE_PER_S, burst=RATE_PER_S)
@@ -91,7 +91,7 @@ def _throttled(algorithm: str, url: str) -> Iterator[Decisions]:
 def _pyrate(url: str) -> Iterator[Decisions]:
     from pyrate_limiter import Duration, Limiter, Rate, RedisBucket
 
-    name = f"client-{os.getpid()}"  # entries of one name and moment count once
+    name = f"client-{os.getpid()}"  # entries with the same name and time count once
     with connect_redis(url) as client:
         bucket = RedisBucket.init([Rate(RATE_PER_S, Duration.SECOND)], client, "bench")
         with Limiter(bucket) as limiter:
@@ -102,11 +102,11 @@ def _pyrate(url: str) -> Iterator[Decisions]:
 def _gate(limits: Limits, decide: Callable[[RedisGate, Call], bool], url: str) -> Iterator[Decisions]:
     with connect_redis(url) as client:
         gate = RedisGate(client, KEYS, {DOWNSTREAM: limits}, version=1)
-        yield (partial(decide, gate, call) for call in _calls())
+        yield (partial(decide, gate, call) for call in _make_calls())
 
 
-def _calls() -> Iterator[Call]:
-    """First attempts of ever new root jobs, ten steps each, without token limits of their own: no two calls are the same."""
+def _make_calls() -> Iterator[Call]:
+    """Yield first attempts of new root jobs, ten steps each, without token limits per lineage. No two calls are equal."""
     for number in count():
         job_id = f"{os.getpid()}-{number}"
         job = Job(
@@ -124,15 +124,15 @@ def _calls() -> Iterator[Call]:
             )  # fmt: skip
 
 
-def _whole_call(report: Report, gate: RedisGate, call: Call) -> bool:
+def _admit_and_settle(report: Report, gate: RedisGate, call: Call) -> bool:
     admitted = gate.admit(call) is None
     if admitted:
         gate.settle(call, report)
     return admitted
 
 
-def _asks(gate: RedisGate, call: Call) -> bool:
-    """Whether it was admitted; a denial, which is the end of a job, is no answer that this row expects."""
+def _admit(gate: RedisGate, call: Call) -> bool:
+    """Try to admit the call. Returns False if it was deferred. A denial, which would end a job, is not expected here."""
     return not isinstance(gate.admit(call), Defer)
 
 
@@ -141,26 +141,35 @@ WHOLE_CALL = Contender(
     "midwatch admit + settle",
     "a whole call: block, pause, breaker, lines, retry budgets, buckets of requests, input and output tokens, a "
     "reservation; then what it used, and whether the downstream is well",
-    partial(_gate, AMPLE, partial(_whole_call, REPORT)),
+    partial(_gate, AMPLE, partial(_admit_and_settle, REPORT)),
 )
 WITH_HEADERS = Contender(
     "midwatch, with headers",
     "the same, and the provider's six rate-limit headers are read and obeyed",
-    partial(_gate, AMPLE, partial(_whole_call, replace(REPORT, headers=HEADERS))),
+    partial(_gate, AMPLE, partial(_admit_and_settle, replace(REPORT, headers=HEADERS))),
 )
 REFUSED = Contender(
-    "midwatch admit, refused", "admit alone, over the limit: the call is put in line", partial(_gate, TIGHT, _asks),
+    "midwatch admit, refused", "admit alone, over the limit: the call is put in line", partial(_gate, TIGHT, _admit),
     admits=False,
 )  # fmt: skip
 CONTENDERS = (
     FLOOR,
-    Contender("limits fixed window", "one counter", partial(_limits, "FixedWindowRateLimiter"), library="limits"),
     Contender(
-        "limits sliding window", "two counters", partial(_limits, "SlidingWindowCounterRateLimiter"), library="limits"
+        "limits fixed window", "one counter", partial(_connect_limits, "FixedWindowRateLimiter"), library="limits"
     ),
-    Contender("limits moving window", "a list of calls", partial(_limits, "MovingWindowRateLimiter"), library="limits"),
-    Contender("throttled-py token bucket", "one bucket", partial(_throttled, "token_bucket"), library="throttled"),
-    Contender("throttled-py GCRA", "one bucket", partial(_throttled, "gcra"), library="throttled"),
+    Contender(
+        "limits sliding window",
+        "two counters",
+        partial(_connect_limits, "SlidingWindowCounterRateLimiter"),
+        library="limits",
+    ),
+    Contender(
+        "limits moving window", "a list of calls", partial(_connect_limits, "MovingWindowRateLimiter"), library="limits"
+    ),
+    Contender(
+        "throttled-py token bucket", "one bucket", partial(_connect_throttled, "token_bucket"), library="throttled"
+    ),
+    Contender("throttled-py GCRA", "one bucket", partial(_connect_throttled, "gcra"), library="throttled"),
     Contender("pyrate-limiter", "a sorted set of calls", _pyrate, library="pyrate_limiter"),
     WHOLE_CALL,
     WITH_HEADERS,

@@ -1,1 +1,1 @@
-"""`midwatch bench steps` and `bench recovery`: what a step costs, beside bare Celery."""
+"""`midwatch bench steps` and `bench recovery`: the cost of a step compared with bare Celery, and recovery after kills."""

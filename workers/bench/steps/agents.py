@@ -1,4 +1,4 @@
-"""The agents of `bench steps`: the same work as the bare loop's, the tool inline or as its own task."""
+"""The agents of `bench steps`. They do the same work as the bare loop, with the tool inline or as a separate task."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from midwatch import Agent, RunLimits, ToolContext, tool
 from midwatch.workers import providers
-from midwatch.workers.bench.steps.bare import search_tickets as search
+from midwatch.workers.bench.steps.bare_loop import search_tickets as search
 
 if "bench" not in providers.names():
     providers.register("bench", "midwatch.workers.bench.steps.zero_model:connect")
@@ -28,7 +28,7 @@ def search_task(query: str, status: str) -> str:
 
 @tool(idempotent=True)
 def record_effect(context: ToolContext, query: str, status: str) -> str:
-    """Do something that leaves a trace outside, slowly; a key that was seen before does nothing."""
+    """Write the idempotency key to a file, slowly. A key that is already in the file is not written again."""
     path = Path(os.environ["BENCH_EFFECTS"])
     time.sleep(0.15)
     if not path.exists() or context.idempotency_key not in path.read_text():

@@ -1,7 +1,7 @@
-"""What the bare Celery loop costs here and now: the row that every figure of `bench steps` is compared with.
+"""Measure the bare Celery loop: the baseline for all figures of `bench steps`.
 
-The clock runs from the first enqueue to the end of the last job, with warm workers that consume while jobs still come
-in: producers are part of the work, and the product's own bench is to count them in the same way.
+The time runs from the first enqueue to the end of the last job. Workers are warm and consume while jobs are enqueued. So the
+producer's work is included, as in the measurement of the product.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ DONE = "bare:done"
 KEYS = "bare:*"
 
 MEASURING = ("info", "blpop")
-"""Commands that only the measuring uses: kombu takes from its queues with BRPOP."""
+"""Commands that only the measurement uses. kombu reads its queues with BRPOP and not with BLPOP."""
 
 
 @dataclass(frozen=True)
 class BaselineResult:
-    """One run. Compare it with a run of the product made beside it, never with one of another day."""
+    """The figures of one run. Compare them only with a run of the product from the same session."""
 
     jobs: int
     steps_per_job: int
     read_history: bool
     steps_per_s: float
     cpu_ms_per_step: float
-    """Of the worker: main process and pool."""
+    """CPU of the worker's main process and pool."""
     server_cpu_ms_per_step: float
     p50_ms: float
-    """Between two steps of one job as its history records them: with many jobs, mostly waiting for a free slot."""
+    """Time between two steps of one job, from its history. With many jobs it is mostly waiting for a free slot."""
     p99_ms: float
     redis_commands_per_step: float
     kb_per_step: float
-    """Kept in the server for each step, once the job is over."""
+    """Memory in the server for each step after the job's end."""
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """What is subtracted: the state of the counters at one moment."""
+    """The counters at one moment."""
 
     worker_cpu_s: float
     server_cpu_s: float
@@ -65,9 +65,9 @@ class _Reading:
 
 @dataclass(frozen=True)
 class BaselineRun:
-    """One run of the bare loop on a server, which must have no other work meanwhile.
+    """One run of the bare loop on a server without other work.
 
-    `jobs=1` measures the latency of a lone job; many jobs measure throughput.
+    `jobs=1` measures the latency of a single job. Many jobs measure throughput.
     """
 
     server: EmbeddedServer
@@ -81,11 +81,11 @@ class BaselineRun:
         if self.jobs < 1 or self.steps_per_job < 2:
             raise ConfigError(
                 f"a run needs at least one job of two steps, got jobs={self.jobs}, steps_per_job={self.steps_per_job}: "
-                "the time of a step is taken between two steps"
+                "the time of a step is measured between two steps"
             )
 
     def run(self) -> BaselineResult:
-        """Start a worker, warm it up, measure, stop it. The loop's keys are deleted before and afterwards.
+        """Start a worker, warm it up, measure, and stop it. The loop's keys are deleted before and afterwards.
 
         Raises:
             MidwatchError: the worker died, or not all jobs ended within `timeout_s`.
@@ -108,14 +108,14 @@ class BaselineRun:
             self._enqueue(producer, self.jobs, self.steps_per_job)
             self._await_jobs(client, worker)
             took_s = time.monotonic() - started_s
-            result = self._result(client, took_s, before, self._read(client, worker))
+            result = self._make_result(client, took_s, before, self._read(client, worker))
             _delete_keys(client)
         return result
 
     def _command(self) -> Sequence[str]:
         pool = ["--pool", "prefork", "--concurrency", str(self.concurrency)]
         quiet = ["--without-gossip", "--without-mingle", "--loglevel", "WARNING"]
-        return [sys.executable, "-m", "celery", "-A", "midwatch.workers.bench.steps.bare", "worker", *pool, *quiet]
+        return [sys.executable, "-m", "celery", "-A", "midwatch.workers.bench.steps.bare_loop", "worker", *pool, *quiet]
 
     def _enqueue(self, producer: Celery, jobs: int, steps: int) -> None:
         for number in range(jobs):
@@ -128,7 +128,7 @@ class BaselineRun:
             if client.blpop([DONE], timeout=1) is not None:
                 ended += 1
             elif not worker.alive:
-                raise MidwatchError(f"the bare worker ended with {worker.exit_code} in mid-run:\n{worker.log_tail}")
+                raise MidwatchError(f"the bare worker ended with {worker.exit_code} during the run:\n{worker.log_tail}")
             elif time.monotonic() > deadline_s:
                 raise MidwatchError(
                     f"{ended} of {self.jobs} jobs ended within {self.timeout_s:g} s:\n{worker.log_tail}"
@@ -137,7 +137,7 @@ class BaselineRun:
     def _read(self, client: redis.Redis, worker: Member) -> _Reading:
         return _Reading(cpu_s(worker.pid), cpu_s(self.server.pid), redis_commands(client, but=MEASURING))
 
-    def _result(self, client: redis.Redis, took_s: float, before: _Reading, after: _Reading) -> BaselineResult:
+    def _make_result(self, client: redis.Redis, took_s: float, before: _Reading, after: _Reading) -> BaselineResult:
         steps = self.jobs * self.steps_per_job
         waits_ms = [wait for number in range(self.jobs) for wait in _waits_ms(client, f"bare:j{number}:history")]
         return BaselineResult(
@@ -155,7 +155,7 @@ class BaselineRun:
 
 
 def _waits_ms(client: redis.Redis, history: str) -> list[float]:
-    """Time between consecutive steps of one job, from the stamps in its own history: no extra command pays for them."""
+    """Return the times between consecutive steps of one job. The history has the timestamps, so no extra command is run."""
     messages = [json.loads(row) for row in client.lrange(history, 0, -1)]
     stamps = [message["at_s"] for message in messages if message["role"] == "assistant"]
     return [(later - earlier) * 1_000 for earlier, later in pairwise(stamps)]

@@ -1,4 +1,4 @@
-"""One run of the product on the work of `bench steps`, measured with the same readings as the bare loop."""
+"""Measure one run of the product in `bench steps`, with the same functions as for the bare loop."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PREFIX = "bench"
 
 @dataclass(frozen=True)
 class FleetResult:
-    """One run; the fields mean what they mean in `BaselineResult`."""
+    """The figures of one run. The fields mean the same as in `BaselineResult`."""
 
     steps_per_s: float
     cpu_ms_per_step: float
@@ -38,16 +38,16 @@ class FleetResult:
     p99_ms: float
     redis_commands_per_step: float
     round_trips_per_step: float
-    """Of our own: claim, admission, settlement with the commit; enqueues and sweeps, too. The broker's BRPOP comes on top."""
+    """Round trips of claim, admission, commit with settlement, enqueues and sweeps. The broker's BRPOP is not counted."""
     kb_per_step: float
     growth: float
-    """CPU of a step between 85 and 97 % of the work against that between 3 and 15 %: all jobs move on together, so for jobs of
-    200 steps these are about the 190th and the 20th."""
+    """CPU of a late step divided by the CPU of an early step. Late is 85 to 97 % of the work, early is 3 to 15 %. All jobs
+    advance together, so in jobs of 200 steps this compares about the 190th step with the 20th."""
 
 
 @dataclass(frozen=True)
 class FleetRun:
-    """One run on a server that has no other work meanwhile."""
+    """One run on a server without other work."""
 
     server: EmbeddedServer
     jobs: int = 200
@@ -59,7 +59,7 @@ class FleetRun:
     timeout_s: float = 300.0
 
     def run(self) -> FleetResult:
-        """Start the workers, warm them up, measure, stop them.
+        """Start the workers, warm them up, measure, and stop them.
 
         Raises:
             MidwatchError: a worker died, or not all jobs ended within `timeout_s`.
@@ -85,12 +85,13 @@ class FleetRun:
             before = self._read(reading, workers)
             started_s = time.monotonic()
             self._enqueue(client, self.jobs, self.steps_per_job)
-            samples = self._await(reading, workers)
+            samples = self._await_jobs(reading, workers)
             took_s = time.monotonic() - started_s
             after = self._read(reading, workers)
-            looks = 2 * len(samples) + 3  # our own: two a sample, one that ended the loop, and two of each reading
+            # Round trips of the measurement: two per sample, one that ended the loop, and two of the readings.
+            looks = 2 * len(samples) + 3
             grown = growth(samples, self.jobs * self.steps_per_job)
-            result = self._result(client, reading, took_s, before, after, grown, looks)
+            result = self._make_result(client, reading, took_s, before, after, grown, looks)
             reading.flushdb()
         return result
 
@@ -105,27 +106,30 @@ class FleetRun:
             pipe.hget(f"{PREFIX}:{{{PREFIX}{p:02d}}}:counters", counter)
         return sum(int(value or 0) for value in pipe.execute())
 
-    def _await(self, reading: redis.Redis, workers: list[Member]) -> list[tuple[int, float]]:
-        """Until all jobs have ended. Returns (model turns committed, CPU seconds of the workers) as it went."""
-        give_up = time.monotonic() + self.timeout_s
+    def _await_jobs(self, reading: redis.Redis, workers: list[Member]) -> list[tuple[int, float]]:
+        """Wait until all jobs have ended. Returns samples of (committed model turns, CPU seconds of the workers)."""
+        give_up_s = time.monotonic() + self.timeout_s
         samples: list[tuple[int, float]] = []
         while self._completed(reading) < self.jobs:
             samples.append((self._completed(reading, "steps.model"), sum(cpu_s(worker.pid) for worker in workers)))
             dead = [worker for worker in workers if not worker.alive]
-            if dead or time.monotonic() > give_up:
-                said = (dead or workers)[0].log_tail
-                raise MidwatchError(f"{self._completed(reading)} of {self.jobs} jobs ended:\n{said}")
+            if dead or time.monotonic() > give_up_s:
+                log_tail = (dead or workers)[0].log_tail
+                raise MidwatchError(f"{self._completed(reading)} of {self.jobs} jobs ended:\n{log_tail}")
             time.sleep(0.05)
         return samples
 
     def _read(self, reading: redis.Redis, workers: list[Member]) -> tuple[float, float, int, int]:
-        """The last one: how often the server read from a socket, but for the broker. A pipeline is read at once."""
+        """Read the counters: CPU of workers, CPU of the server, commands, round trips.
+
+        A round trip is one read of a socket by the server. Reads for the broker's BRPOP are left out.
+        """
         rows = reading.info("everything")
         trips = int(rows["total_reads_processed"]) - int(rows.get("cmdstat_brpop", {}).get("calls", 0))
         worker_cpu = sum(cpu_s(worker.pid) for worker in workers)
         return worker_cpu, cpu_s(self.server.pid), redis_commands(reading, but=("info", "hget")), trips
 
-    def _result(
+    def _make_result(
         self,
         client: Client,
         reading: redis.Redis,
@@ -154,7 +158,7 @@ class FleetRun:
 
 
 def growth(samples: list[tuple[int, float]], steps: int) -> float:
-    """CPU of a late step over that of an early one; 1.0 when the run was too short to tell."""
+    """Return the CPU of a late step divided by that of an early step. 1.0 if the run was too short."""
 
     def slope(low: float, high: float) -> float:
         inside = [(n, cpu) for n, cpu in samples if low * steps <= n <= high * steps]

@@ -1,4 +1,4 @@
-"""`midwatch bench recovery`: all workers killed -9 in mid-run and restarted at once; how soon does every step go on?"""
+"""`midwatch bench recovery`: kill all workers with SIGKILL, restart them, and measure how soon every step goes on."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ TIMEOUT_S = 120.0
 def run(
     *, jobs: int = 20, kills: int = 2, processes: int = 2, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Kill everything `kills` times, some seconds apart.
+    """Kill all workers `kills` times, some seconds apart.
 
     Returns:
-        `resume_p50_s` and `resume_max_s`: from the kill to the new claim of a step that was in flight; `lost`: jobs that
-        did not complete; `duplicate_effects`: tool effects beyond one per call, by a file that Redis knows nothing of.
+        `resume_p50_s` and `resume_max_s`: time from the kill to the new claim of a running step. `lost`: jobs that did not
+        complete. `duplicate_effects`: tool effects beyond one per call, counted in a file outside Redis.
     """
     with (
         tempfile.TemporaryDirectory(prefix="midwatch-recovery-") as folder,
@@ -56,9 +56,9 @@ def run(
             resumed: list[float] = []
             for n in range(kills):
                 time.sleep(2.0)
-                say(f"kill {n + 1} of {kills}: every worker, kill -9, started again at once")
+                say(f"kill {n + 1} of {kills}: kill -9 of every worker, then an immediate restart")
                 resumed += _kill_and_time(client, workers)
-            _await(client, jobs)
+            _await_jobs(client, jobs)
             ended = Counter(handle.status() for handle in handles)
         lines = effects.read_text().split() if effects.exists() else []
     return {
@@ -73,8 +73,8 @@ def run(
     }
 
 
-def _in_flight(client: Client) -> dict[str, list[str]]:
-    """Job -> steps that a worker holds now."""
+def _find_running_steps(client: Client) -> dict[str, list[str]]:
+    """Return job -> steps that a worker has claimed now."""
     store = client.store
     found: dict[str, list[str]] = {}
     for job in client.jobs.list(limit=10_000, status="running"):
@@ -94,26 +94,27 @@ def _kill_and_time(client: Client, workers: list[Member]) -> list[float]:
     for worker in workers:
         worker.kill_group()
     killed_ms = _server_ms(client)
-    flying = _in_flight(client)
+    running = _find_running_steps(client)
     for worker in workers:
         worker.restart()
     resumed: list[float] = []
-    give_up = time.monotonic() + TIMEOUT_S
-    while flying and time.monotonic() < give_up:
+    give_up_s = time.monotonic() + TIMEOUT_S
+    while running and time.monotonic() < give_up_s:
         time.sleep(0.2)
-        for job_id, steps in list(flying.items()):
+        for job_id, steps in list(running.items()):
             starts = {r.step: r.started_ms for r in client.jobs.trace(job_id) if r.started_ms >= killed_ms}
             for step in [step for step in steps if step in starts]:
                 resumed.append((starts[step] - killed_ms) / 1_000)
                 steps.remove(step)
             if not steps:
-                del flying[job_id]
-    if flying:
-        raise MidwatchError(f"{len(flying)} jobs did not go on within {TIMEOUT_S:g} s of the kill: {', '.join(flying)}")
+                del running[job_id]
+    if running:
+        jobs = ", ".join(running)
+        raise MidwatchError(f"{len(running)} jobs did not go on within {TIMEOUT_S:g} s of the kill: {jobs}")
     return resumed
 
 
-def _await(client: Client, jobs: int) -> None:
-    give_up = time.monotonic() + TIMEOUT_S
-    while client.operations.counters().get("jobs.completed", 0) < jobs and time.monotonic() < give_up:
+def _await_jobs(client: Client, jobs: int) -> None:
+    give_up_s = time.monotonic() + TIMEOUT_S
+    while client.operations.counters().get("jobs.completed", 0) < jobs and time.monotonic() < give_up_s:
         time.sleep(0.1)

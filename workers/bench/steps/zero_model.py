@@ -1,4 +1,4 @@
-"""A model that answers at once, in process: what is left of a step's time is the fleet's own."""
+"""A model that answers at once, in the worker's process. So the time of a step is the time of the fleet."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from midwatch.schemas.message import Text, ToolCall, UserMessage
 from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
 
 SLOW_S = 0.3
-"""What `bench:slow` takes, so that a kill finds steps in flight."""
+"""Delay of `bench:slow`, so that a kill happens while steps run."""
 
 ARGUMENTS = '{"query":"parcel","status":"open"}'
 
 
 class ZeroModel:
-    """Asks for one tool call a turn, and answers finally at the turn that the job's input names (`steps=10`)."""
+    """Calls one tool in each turn, and gives the final answer in the turn that the job's input names (`steps=10`)."""
 
     name = "bench"
 
@@ -34,13 +34,13 @@ class ZeroModel:
         return ModelReply(parts=(call,), stop=Stop.TOOLS, usage=usage, model=request.model)
 
     def count(self, request: ModelRequest) -> int | None:
-        """Nothing to count."""
+        """Return None: there is no exact count."""
         return None
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
 def connect(_: object) -> Model:
-    """For the registry of providers."""
+    """Return the model. The registry of providers calls this."""
     return ZeroModel()

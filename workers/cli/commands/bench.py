@@ -32,7 +32,7 @@ def bench() -> None:
 @options.as_json
 def steps(rounds: int, quick: bool, as_json: bool) -> None:
     """Measure the cost of a step, compared with a bare Celery loop."""
-    from midwatch.workers.bench.steps.steps import run
+    from midwatch.workers.bench.steps.run import run
 
     print_figures(run(rounds=rounds, quick=quick, say=say), as_json=as_json)
 
@@ -81,7 +81,7 @@ def recovery(jobs: int, kills: int, processes: int, as_json: bool) -> None:
 @options.as_json
 def admission(processes: str, seconds: float, rounds: int, as_json: bool) -> None:
     """Measure a decision of the coordinator, compared with rate limiters from PyPI (`pip install midwatch[bench]`)."""
-    from midwatch.workers.bench.admission.admission import run
+    from midwatch.workers.bench.admission.run import run
 
     print_figures(
         run(processes=_parse_counts(processes), seconds=seconds, rounds=rounds, say=say),
@@ -137,7 +137,7 @@ def storm(
             line_per_row=True,
         )
         return
-    from midwatch.workers.bench.storm_real.fleet import run
+    from midwatch.workers.bench.storm_real.run import run
 
     if len(scenarios) > 1:
         raise click.UsageError("--scenario: a real fleet runs one scenario at a time; several need --simulate")
@@ -186,7 +186,7 @@ def validation(cases: Path, as_json: bool) -> None:
 @options.as_json
 def judged(seconds: int, rpm: int, only: tuple[str, ...], as_json: bool) -> None:
     """Run fleets against llmock, an independent chaos server, and print its figures. Exits with 1 if an aim is missed."""
-    from midwatch.workers.bench.judged.judged import run
+    from midwatch.workers.bench.judged.run import run
 
     figures = run(seconds=seconds, rpm=rpm, only=only, say=say)
     print_figures(figures, as_json=as_json, line_per_row=True)

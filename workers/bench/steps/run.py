@@ -1,4 +1,4 @@
-"""`midwatch bench steps`: what a step costs, beside the bare Celery loop in the same run."""
+"""`midwatch bench steps`: the cost of a step, compared with the bare Celery loop in the same run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SHAPES = ((200, 10), (10, 200))
 
 
 def run(*, rounds: int = 3, quick: bool = False, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Rounds of baseline and product in turn on one server; every figure is the median of its rounds.
+    """Run baseline and product in turn on one server. Every figure is the median of its rounds.
 
     Returns:
-        `rows` as in the performance page, one for each placement of the tool and number of steps, and the load noted.
+        `rows`, one for each kind of tool and number of steps, and the machine's load.
     """
     shapes = ((40, 10),) if quick else SHAPES
     rows = []
@@ -33,19 +33,19 @@ def run(*, rounds: int = 3, quick: bool = False, say: Callable[[str], None] = la
                     base.append(BaselineRun(server, jobs, steps).run())
                     say(f"{tool}, {jobs} jobs x {steps} steps, round {n + 1}: Midwatch")
                     ours.append(FleetRun(server, jobs, steps, tool).run())
-                rows.append(row(jobs, steps, tool, base, ours))
+                rows.append(make_row(jobs, steps, tool, base, ours))
     return {"rows": rows, "load_1m": os.getloadavg()[0], "cpus": os.cpu_count()}
 
 
 def median_of(results: Sequence[FleetResult]) -> FleetResult:
-    """Field by field."""
+    """Return the median of each field."""
     return FleetResult(**{name: statistics.median(getattr(r, name) for r in results) for name in asdict(results[0])})
 
 
-def row(
+def make_row(
     jobs: int, steps: int, tool: str, base: Sequence[BaselineResult], ours: Sequence[FleetResult]
 ) -> dict[str, Any]:
-    """One row; ratios are medians of the ratios within a round, so a change of the machine's speed cancels out."""
+    """Make one row. A ratio is the median of the ratios of all rounds, so a change of the machine's speed cancels out."""
     mine = median_of(ours)
     return {
         "jobs": jobs,

@@ -1,4 +1,4 @@
-"""`midwatch bench admission`: what a decision of the coordinator costs, beside a PING and the usual rate limiters."""
+"""`midwatch bench admission`: the cost of a decision of the coordinator, compared with a PING and other rate limiters."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from midwatch.workers.redis_connection import connect_redis
 MOST_PROCESSES = 64
 
 MEASURING = ("info", "flushdb")
-"""Commands that only the measuring uses."""
+"""Commands that only the measurement uses."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One contender with so many clients, once. Figures are per decision."""
+    """The figures per decision of one contender, with one number of clients, in one round."""
 
     ops_per_s: float
     p50_us: float
     p99_us: float
-    """As a client sees it, its way to the server and back included."""
+    """Time as a client sees it, with the round trip to the server."""
     server_cpu_us: float
     redis_commands: float
-    """Those inside a script counted one by one."""
+    """Commands inside a script count one by one."""
     round_trips: float
     unexpected: float
-    """The share of decisions that came to something else than the row says, or to an error."""
+    """Share of decisions with another result than expected, or with an error."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class _Reading:
     cpu_s: float
     commands: int
     reads: int
-    """Of its sockets: one for each request, as no contender sends the next before it has an answer."""
+    """Reads of sockets. There is one for each request, because a client waits for an answer before the next request."""
 
 
 def run(
@@ -58,28 +58,28 @@ def run(
     say: Callable[[str], None] = lambda _: None,
     contenders: Sequence[Contender] = CONTENDERS,
 ) -> dict[str, Any]:
-    """Rounds of all contenders in turn on one server without persistence; every figure is the median of its rounds.
+    """Run all contenders in turn on one server without persistence. Every figure is the median of its rounds.
 
     Args:
-        processes: how many clients decide at once, a row for each.
-        seconds: how long they do.
-        rounds: how often.
-        say: is told how it goes, and which contender is not installed.
-        contenders: who takes part.
+        processes: numbers of concurrent clients. Each gives one row.
+        seconds: duration of one measurement.
+        rounds: number of rounds.
+        say: called with progress messages, and with contenders that are not installed.
+        contenders: the rate limiters to measure.
 
     Returns:
-        `rows`: a contender with so many clients, its figures per decision and what one decision comes to. `cpu_to_floor`
-        is its server CPU in units of a PING's in the same round: the figure to compare across machines, for four clients
-        and more (with one, the server goes to sleep between two PINGs, and waking is what it pays for).
+        `rows`: one for each contender and number of clients, with figures per decision. `cpu_to_floor` is the server CPU
+        divided by that of a PING in the same round. Compare this figure across machines, for four or more clients. With one
+        client the server sleeps between two PINGs, and the cost of waking up distorts the figure.
 
     Raises:
-        ConfigError: nothing would be measured.
+        ConfigError: the arguments leave nothing to measure.
         MidwatchError: a client failed.
 
     """
     _check(processes, seconds, rounds)
     load_1m = os.getloadavg()[0]
-    present = [contender for contender in contenders if _installed(contender, say)]
+    present = [contender for contender in contenders if _is_installed(contender, say)]
     cells: dict[tuple[str, int], list[Cell]] = {(c.name, n): [] for c in present for n in processes}
     with (
         EmbeddedServer(append_only=None) as server,
@@ -90,9 +90,9 @@ def run(
             for count in processes:
                 say(f"round {n + 1} of {rounds}, {count} client{'s' if count > 1 else ''}")
                 for contender in present:
-                    cells[contender.name, count].append(_cell(reading, clients, contender, count, seconds, say))
+                    cells[contender.name, count].append(_measure_cell(reading, clients, contender, count, seconds, say))
         version = reading.info("server").get("valkey_version")
-    rows = [_row(contender, count, cells) for contender in present for count in processes]
+    rows = [_make_row(contender, count, cells) for contender in present for count in processes]
     setting = {"seconds": seconds, "rounds": rounds, "server": f"Valkey {version}, no persistence"}
     return {"rows": rows, **setting, "load_1m": load_1m, "cpus": os.cpu_count()}
 
@@ -101,17 +101,17 @@ def _check(processes: Sequence[int], seconds: float, rounds: int) -> None:
     if not processes or not all(1 <= count <= MOST_PROCESSES for count in processes):
         raise ConfigError(f"processes={tuple(processes)}: expected one or more numbers between 1 and {MOST_PROCESSES}")
     if seconds <= 0 or rounds < 1:
-        raise ConfigError(f"seconds={seconds:g}, rounds={rounds}: nothing would be measured; both must be above 0")
+        raise ConfigError(f"seconds={seconds:g}, rounds={rounds}: nothing would be measured; expected both above 0")
 
 
-def _installed(contender: Contender, say: Callable[[str], None]) -> bool:
+def _is_installed(contender: Contender, say: Callable[[str], None]) -> bool:
     if not contender.library or importlib.util.find_spec(contender.library):
         return True
     say(f"{contender.name} is left out: {contender.library} is not installed (pip install 'midwatch[bench]')")
     return False
 
 
-def _cell(
+def _measure_cell(
     reading: redis.Redis,
     clients: Clients,
     contender: Contender,
@@ -119,7 +119,7 @@ def _cell(
     seconds: float,
     say: Callable[[str], None],
 ) -> Cell:
-    reading.flushdb(asynchronous=False)  # now, not in a thread whose CPU the next cell would be charged for
+    reading.flushdb(asynchronous=False)  # in a background thread it would add CPU to the next cell
     clients.prepare(contender, processes)
     before = _read(reading)
     tally = clients.decide(processes, seconds)
@@ -145,7 +145,7 @@ def _read(client: redis.Redis) -> _Reading:
     return _Reading(cpu["used_cpu_user"] + cpu["used_cpu_sys"], redis_commands(client, but=MEASURING), reads)
 
 
-def _row(contender: Contender, processes: int, cells: dict[tuple[str, int], list[Cell]]) -> dict[str, Any]:
+def _make_row(contender: Contender, processes: int, cells: dict[tuple[str, int], list[Cell]]) -> dict[str, Any]:
     mine, floor = cells[contender.name, processes], cells.get((FLOOR.name, processes))
     median = Cell(**{name: statistics.median(getattr(cell, name) for cell in mine) for name in asdict(mine[0])})
     ratios = [cell.server_cpu_us / least.server_cpu_us for cell, least in zip(mine, floor or (), strict=False)]

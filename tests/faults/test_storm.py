@@ -9,7 +9,7 @@ import pytest
 
 from midwatch.workers.bench.storm_real import run as storm_run
 from midwatch.workers.bench.storm_real.course import Limit, Throttle, Trouble
-from midwatch.workers.bench.storm_real.figures import figures, peak
+from midwatch.workers.bench.storm_real.figures import compute_figures, most_in_window
 from midwatch.workers.bench.storm_real.plan import Calls, Scenario
 from midwatch.workers.bench.storm_real.server import Arrival
 
@@ -86,16 +86,16 @@ def test_the_same_load_storms_by_autoretry_for() -> None:
 def test_what_was_lost_or_answered_twice_is_counted() -> None:
     """The figures come from the journal alone: a call without a 200 is lost, a second 200 is a repetition."""
     journal = [Arrival(0.5, "a", 200), Arrival(1.0, "b", 529), Arrival(2.0, "b", 200), Arrival(2.5, "b", 200)]
-    found = figures([*journal, Arrival(3.0, "c", 429)], logical=3, limit_per_s=2.0, from_s=0.9, to_s=1.5)
+    found = compute_figures([*journal, Arrival(3.0, "c", 429)], logical=3, limit_per_s=2.0, from_s=0.9, to_s=1.5)
     expected = {"lost": 1, "repeated": 1, "in_trouble": 1, "refused_at_first": 2, "recovery_peak_per_s": 2}
     assert found.items() >= {**expected, "drain_s": None, "ideal_drain_s": 1.0, "amplification": 1.667}.items()
-    assert figures(journal, logical=2, limit_per_s=2.0, from_s=0.9, to_s=1.5)["drain_s"] == 1.0
+    assert compute_figures(journal, logical=2, limit_per_s=2.0, from_s=0.9, to_s=1.5)["drain_s"] == 1.0
 
 
 @pytest.mark.parametrize(("moments", "most"), [([], 0), ([3.0], 1), ([0.0, 0.9, 1.0, 1.8, 2.7], 3), ([5.0] * 4, 4)])
 def test_a_peak_is_looked_for_wherever_a_second_begins(moments: list[float], most: int) -> None:
     """Not by the clock's own seconds, in which a burst can hide."""
-    assert peak(moments) == most
+    assert most_in_window(moments) == most
 
 
 def statuses(course: Trouble | Throttle, moments: list[float]) -> list[int]:

@@ -55,7 +55,7 @@ def test_cpu_counts_a_whole_tree_with_its_dead():
         used_s = cpu_s(parent.pid)
         parent.stdin.close()
     assert 0.85 <= used_s <= 2.0
-    with pytest.raises(ProcessLookupError, match="must be read while it lives"):
+    with pytest.raises(ProcessLookupError, match="can be read only while a process runs"):
         cpu_s(parent.pid)
 
 

@@ -86,5 +86,5 @@ def test_a_file_without_cases_has_no_times(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
     found = run(tmp_path / "empty.jsonl", lambda _: None)
     assert (found["cases"], found["p50_us"], found["baseline_p50_us"]) == (0, None, None)
-    with pytest.raises(ConfigError, match=r"expected a file of JSON lines; No such file"):
+    with pytest.raises(ConfigError, match=r"expected a JSON Lines file; No such file"):
         run(tmp_path / "gone.jsonl", lambda _: None)

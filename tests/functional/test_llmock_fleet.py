@@ -9,7 +9,7 @@ import pytest
 
 from midwatch.orchestration.errors import ConfigError
 from midwatch.workers.bench.judged.llmock_run import Judge, Judgement
-from midwatch.workers.bench.judged.run import run, shortfalls
+from midwatch.workers.bench.judged.run import find_shortfalls, run
 from midwatch.workers.bench.judged.trial import PROCESSES, THREADS, Contestant, Trial
 from midwatch.workers.local.fleet import Fleet
 
@@ -49,10 +49,10 @@ def test_a_fleet_that_was_told_nothing_learns_the_limit_from_the_first_answers()
 def test_a_shortfall_is_named_with_its_figure():
     """Goodput counts the saved-up minute for a fleet that was told of it; naive figures fail every target."""
     good = Judgement(720, 720, 0.0, 180.0, 1.0, 0.75, 1, "passed")
-    assert shortfalls(Contestant("limits set", {}), good, 0) == []
-    assert shortfalls(Contestant("burst too", {"burst_s": 60}), good, 0) == ["goodput 75.0%, expected 95%"]
+    assert find_shortfalls(Contestant("limits set", {}), good, 0) == []
+    assert find_shortfalls(Contestant("burst too", {"burst_s": 60}), good, 0) == ["goodput 75.0%, expected 95%"]
     bad = Judgement(365, 3_666, 0.846, 83.0, 0.9, 0.9, 12, "175 retry_storm")
-    assert shortfalls(Contestant("limits set", {}), bad, 155) == [
+    assert find_shortfalls(Contestant("limits set", {}), bad, 155) == [
         "155 jobs lost",
         "goodput 90.0%, expected 95%",
         "84.6% of requests throttled",

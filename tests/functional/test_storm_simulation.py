@@ -20,7 +20,7 @@ from midwatch.workers.bench.storm_simulated.provider import Provider, ProviderMo
 from midwatch.workers.bench.storm_simulated.scenarios import SCENARIOS
 from midwatch.workers.bench.storm_simulated.simulation import Process, Simulation, Slots
 from midwatch.workers.bench.storm_simulated.strategies import STRATEGIES
-from midwatch.workers.bench.storm_simulated.targets import missed
+from midwatch.workers.bench.storm_simulated.targets import find_missed
 
 SHARE = 0.2
 SMALL = {name: scenario.scaled(SHARE) for name, scenario in SCENARIOS.items()}
@@ -45,13 +45,13 @@ def run(server) -> Run:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_coordinated_fleet_keeps_its_targets(run: Run, name: str):
     """Few calls, no peak above the limit, a drain in time, nothing lost, nothing twice: in every kind of outage."""
-    assert missed(SMALL[name], run(name, "midwatch")) == []
+    assert find_missed(SMALL[name], run(name, "midwatch")) == []
 
 
 @pytest.mark.parametrize("name", ["tight", "tight_charged", "brownout", "partial"])
 def test_a_limit_set_twice_too_high_costs_little(run: Run, name: str):
     """The provider's 429s teach the fleet what the operator did not know."""
-    assert missed(SMALL[name], run(name, "midwatch-2x"), limit_is_right=False) == []
+    assert find_missed(SMALL[name], run(name, "midwatch-2x"), limit_is_right=False) == []
 
 
 def test_a_hang_is_left_behind_sooner_than_by_naive_retries(run: Run):
@@ -110,7 +110,7 @@ def test_a_provider_serves_its_limit_and_says_when_to_come_back():
     provider = Provider(ProviderModel(10, outage_from_s=1e9), simulation, random.Random(0))
     answers = [provider.call() for _ in range(12)]
     assert [answer.failure for answer in answers] == [None] * 10 + [FailureKind.RATE_LIMITED] * 2
-    simulation.after(float(answers[-1].retry_after_s or 0), lambda: None)
+    simulation.call_later(float(answers[-1].retry_after_s or 0), lambda: None)
     simulation.run(until_s=60)
     assert provider.call().failure is None
 
@@ -127,7 +127,7 @@ def test_slots_are_given_in_the_order_of_coming():
         return number != 2
 
     def all_of_them() -> Process[bool]:
-        return (yield from simulation.together([work(number) for number in range(4)]))
+        return (yield from simulation.run_together([work(number) for number in range(4)]))
 
     results = list[bool]()
     simulation.start(all_of_them(), results.append)

@@ -1,1 +1,1 @@
-"""A fleet against a model server of somebody else, which judges the traffic."""
+"""`midwatch bench judged`: fleets against llmock, an independent model server that judges their traffic."""

@@ -1,4 +1,4 @@
-"""The agents of `bench judged`: one of each vendor, one call a job."""
+"""The agents of `bench judged`: one for each vendor. A job is one call."""
 
 from __future__ import annotations
 

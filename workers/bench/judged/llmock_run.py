@@ -1,8 +1,8 @@
-"""llmock as a judge: its model server as a process of its own, and what its journal and its verdict say of a client.
+"""llmock as a judge: run its model server as a process, and read its journal and its verdict.
 
-llmock is somebody else's chaos server. It limits each vendor and key by a token bucket that holds a whole minute's
-requests, is full at first and is refilled continuously; beyond it comes a 429 with the exact wait. Its verdict groups
-attempts of the same body into calls and looks at how a client came back to each of them.
+llmock is an independent chaos server. It limits each vendor and key with a token bucket for one minute of requests. The
+bucket is full at first and is refilled continuously. If it is empty, the answer is 429 with the exact wait. The verdict
+groups requests with the same body into calls, and checks how a client retried each call.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HOST = "127.0.0.1"
 KEY = "one-key-for-all"
 PATHS = {"anthropic": "/anthropic/v1/messages", "openai": "/v1/responses"}
 KEY_HEADERS = {"anthropic": {"x-api-key": KEY}, "openai": {"authorization": f"Bearer {KEY}"}}
-"""What llmock tells one customer from another by."""
+"""Headers by which llmock tells customers apart."""
 
 THROTTLED = 429
 READ_S = 30.0
@@ -33,35 +33,35 @@ READ_S = 30.0
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the journal says of one fleet."""
+    """The judge's figures for one fleet."""
 
     answered: int
     requests: int
     throttled_share: float
-    """429s among the requests."""
+    """Share of requests that were answered with 429."""
     took_s: float
-    """From the first request to the end of the last."""
+    """Time from the first request to the end of the last."""
     of_rate: float
-    """Answers of the vendor that fared worse, against its limit a minute: the minute saved up at the start is a gift."""
+    """Answers of the worse vendor, divided by its rate times the duration. The minute that is saved up at first is extra."""
     of_limit: float
-    """The same against all that the limit let through: that minute too, unless others had spent it."""
+    """Answers of the worse vendor, divided by all that the limit allowed, with the saved-up minute if it was not spent."""
     most_attempts: int
-    """Requests with the same body: attempts at one call."""
+    """Most attempts at one call: requests with the same body."""
     verdict: str
-    """`passed`, or what the strict verdict found and how often."""
+    """`passed`, or the findings of the strict verdict with their counts."""
 
 
 class Judge:
-    """A llmock server, which ends with the fleet it is a member of.
+    """A llmock server, as a member of a fleet.
 
     Args:
-        fleet: starts and stops it.
-        rpm: requests a minute for each vendor and key.
-        latency_ms: what each answer takes.
+        fleet: starts and stops the server.
+        rpm: requests per minute for each vendor and key.
+        latency_ms: delay of each answer.
 
     Raises:
         ConfigError: llmock is not installed.
-        MidwatchError: it did not come up.
+        MidwatchError: the server did not start.
 
     """
 
@@ -73,11 +73,11 @@ class Judge:
         self.url = f"http://{HOST}:{port}"
         serve = ["serve", "--host", HOST, "--port", str(port), "--rpm", str(rpm), "--latency-ms", str(latency_ms)]
         member = fleet.start("llmock", [sys.executable, "-m", "llmock.cli", *serve, "--log-level", "warning"])
-        wait_ready(member, self._answers, timeout_s=60)
+        wait_ready(member, self._is_ready, timeout_s=60)
         self._http = httpx2.Client(base_url=self.url, timeout=READ_S, trust_env=False)
 
     def environment(self) -> dict[str, str]:
-        """Variables that send both vendors' SDKs here, with one key."""
+        """Return variables that direct both vendors' SDKs to this server, with one key."""
         return {
             "ANTHROPIC_BASE_URL": f"{self.url}/anthropic",
             "ANTHROPIC_API_KEY": KEY,
@@ -86,30 +86,30 @@ class Judge:
         }
 
     def spend(self) -> None:
-        """Use up the minute that the buckets hold, as others with the same key do, and strike it from the journal."""
+        """Empty the buckets, as other users of the same key would, and delete these requests from the journal."""
 
-        def ask(vendor: str) -> tuple[str, int]:
+        def send(vendor: str) -> tuple[str, int]:
             body = {"model": "spender", "max_tokens": 1, "messages": [{"role": "user", "content": "-"}], "input": "-"}
             return vendor, self._http.post(PATHS[vendor], json=body, headers=KEY_HEADERS[vendor]).status_code
 
         with ThreadPoolExecutor(32) as threads:
-            said = Counter(threads.map(ask, [*PATHS] * (self.rpm + self.rpm // 4)))
+            answers = Counter(threads.map(send, [*PATHS] * (self.rpm + self.rpm // 4)))
         for vendor in PATHS:
-            if not said[vendor, THROTTLED]:
-                raise MidwatchError(f"{said[vendor, 200]} requests did not use up llmock's {self.rpm} of {vendor}")
+            if not answers[vendor, THROTTLED]:
+                raise MidwatchError(f"{answers[vendor, 200]} requests did not use up llmock's {self.rpm} of {vendor}")
         self._http.delete("/_llmock/requests").raise_for_status()
         self._saved_up = 0
 
     def judgement(self) -> Judgement:
-        """What became of every request so far.
+        """Return the figures for all requests so far.
 
         Raises:
-            MidwatchError: there was none, or more than the journal keeps.
+            MidwatchError: there was no request, or more than the journal keeps.
 
         """
         records = self._read("requests")["requests"]
         if not records or records[0]["seq"] != 1:
-            raise MidwatchError(f"llmock's journal holds {len(records)} requests and not all there were: do less")
+            raise MidwatchError(f"llmock's journal has {len(records)} requests and is incomplete: make fewer requests")
         statuses = Counter(record["status"] for record in records)
         took_s = _took_s(records)
         answers = Counter(record["provider"] for record in records if record["status"] < 400)
@@ -122,19 +122,19 @@ class Judge:
             of_rate=worst / by_rate,
             of_limit=worst / (self._saved_up + by_rate),
             most_attempts=max(Counter(record["fingerprint"] for record in records).values()),
-            verdict=_strict(self._read("verdict")),
+            verdict=_strict_verdict(self._read("verdict")),
         )
 
     def close(self) -> None:
-        """Close the connections to it."""
+        """Close the connections to the server."""
         self._http.close()
 
     def _read(self, what: str) -> dict[str, Any]:
         reply = self._http.get(f"/_llmock/{what}").raise_for_status()
-        said: dict[str, Any] = reply.json()
-        return said
+        document: dict[str, Any] = reply.json()
+        return document
 
-    def _answers(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
             return httpx2.get(f"{self.url}/health", trust_env=False).status_code == 200
         except httpx2.TransportError:
@@ -152,7 +152,7 @@ def _took_s(records: Sequence[Mapping[str, Any]]) -> float:
     return float(max(r["ended_at"] for r in records) - min(r["started_at"] for r in records))
 
 
-def _strict(verdict: Mapping[str, Any]) -> str:
-    """Warnings count, too."""
+def _strict_verdict(verdict: Mapping[str, Any]) -> str:
+    """Summarize the verdict. Warnings count as findings."""
     found = Counter(finding["code"] for finding in verdict["findings"])
     return ", ".join(f"{count} {code}" for code, count in found.most_common()) or "passed"

@@ -1,4 +1,4 @@
-"""`midwatch bench judged`: the fleet before a judge that somebody else wrote, and naive fleets before the same one."""
+"""`midwatch bench judged`: run the fleet and naive fleets against the same independent judge, llmock."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ MOST_THROTTLED = 0.05
 def run(
     *, seconds: int = 120, rpm: int = 120, only: Collection[str] = (), say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Every contestant in turn (or those named), each with a new judge and a new server.
+    """Run all contestants in turn, or only those in `only`. Each gets a new judge and a new server.
 
     Returns:
-        `rows`, one for each contestant; `missed`, what a fleet of our own fell short of; the load noted.
+        `rows`, one for each contestant; `missed`, the targets that a Midwatch fleet missed; the machine's load.
 
     Raises:
-        ConfigError: llmock is not installed, or nobody is called by a name in `only`.
+        ConfigError: llmock is not installed, or a name in `only` is unknown.
 
     """
-    if strangers := set(only) - {contestant.name for contestant in CONTESTANTS}:
+    if unknown := set(only) - {contestant.name for contestant in CONTESTANTS}:
         known = ", ".join(contestant.name for contestant in CONTESTANTS)
-        raise ConfigError(f"no contestant {', '.join(sorted(strangers))!r}; there are: {known}")
+        raise ConfigError(f"no contestant {', '.join(sorted(unknown))!r}; there are: {known}")
     rows: list[dict[str, Any]] = []
     missed: list[str] = []
     for contestant in CONTESTANTS:
@@ -48,26 +48,27 @@ def run(
             continue
         trial = Trial(contestant, rpm, seconds)
         say(f"{contestant.name}: {2 * trial.jobs} calls, {rpm} a minute for each vendor")
-        judged, lost = trial.run()
-        figures = {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(judged).items()}
+        judgement, lost = trial.run()
+        values = asdict(judgement).items()
+        figures = {key: round(value, 3) if isinstance(value, float) else value for key, value in values}
         rows.append({"fleet": contestant.name, "jobs": 2 * trial.jobs, "lost": lost, **figures})
         if not contestant.task:
-            missed += [f"{contestant.name}: {what}" for what in shortfalls(contestant, judged, lost)]
+            missed += [f"{contestant.name}: {what}" for what in find_shortfalls(contestant, judgement, lost)]
     return {"rows": rows, "missed": missed, "llmock": version("llmock"), "load_1m": os.getloadavg()[0]}
 
 
-def shortfalls(contestant: Contestant, judged: Judgement, lost: int) -> list[str]:
-    """What of the targets was not reached, with the figure.
+def find_shortfalls(contestant: Contestant, judgement: Judgement, lost: int) -> list[str]:
+    """Return the missed targets, each with its figure.
 
-    Goodput is asked of the rate alone where the fleet was not told that a whole minute may be saved up.
+    A fleet can use a saved-up minute only if its settings allow it. If they do not, goodput is compared with the rate alone.
     """
-    told = contestant.spent or "burst_s" in (contestant.limits or {})
-    goodput = judged.of_limit if told else judged.of_rate
+    knows_burst = contestant.spent or "burst_s" in (contestant.limits or {})
+    goodput = judgement.of_limit if knows_burst else judgement.of_rate
     found = {
         f"{lost} jobs lost": lost > 0,
         f"goodput {goodput:.1%}, expected {LEAST_GOODPUT:.0%}": goodput < LEAST_GOODPUT,
-        f"{judged.throttled_share:.1%} of requests throttled": judged.throttled_share >= MOST_THROTTLED,
-        f"{judged.most_attempts} attempts at a call": judged.most_attempts > contestant.most_attempts,
-        f"verdict: {judged.verdict}": judged.verdict != "passed",
+        f"{judgement.throttled_share:.1%} of requests throttled": judgement.throttled_share >= MOST_THROTTLED,
+        f"{judgement.most_attempts} attempts at a call": judgement.most_attempts > contestant.most_attempts,
+        f"verdict: {judgement.verdict}": judgement.verdict != "passed",
     }
     return [what for what, missed in found.items() if missed]

@@ -1,4 +1,4 @@
-"""One fleet before the judge: the same work for each contestant, until all of it has ended."""
+"""Run one fleet against the judge. Every contestant gets the same work, and runs until all of it has ended."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ PROCESSES, THREADS = 2, 8
 
 @dataclass(frozen=True)
 class Work:
-    """How a fleet is given its jobs, and how it is told that they have ended."""
+    """Functions that enqueue a fleet's jobs and count the ended ones."""
 
-    give: Callable[[], None]
-    ended: Callable[[], tuple[int, int]]
-    """How many jobs have ended, and how many of them without an answer."""
+    enqueue: Callable[[], None]
+    count_ended: Callable[[], tuple[int, int]]
+    """Returns how many jobs have ended, and how many of them without an answer."""
     close: Callable[[], None]
-    """What asking takes."""
+    """Closes the connections of the two functions."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A fleet, and what it is told of the limit."""
+    """A fleet, and its settings for the limit."""
 
     name: str
     limits: Mapping[str, float] | None = None
-    """What `gate set` is given besides the rate. None: nothing is set, all is learned from answers."""
+    """Limits for `gate set` besides the rate. None: no limit is set, and the fleet learns from answers."""
     spent: bool = False
-    """Others have used up the minute that a bucket holds: the limit binds from the first call on."""
+    """Is the bucket emptied before the run? Then the limit applies from the first call on."""
     task: str = ""
-    """Of `midwatch.workers.bench.judged.naive`; empty for a fleet of our own."""
+    """A task of `midwatch.workers.bench.judged.naive`. Empty for a Midwatch fleet."""
     most_attempts: int = 1 + agents.anthropic.retry_config.max_retries
-    """At one call, as it is configured."""
+    """Most attempts at one call that its configuration allows."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A judge, a server and workers, for one contestant."""
+    """A judge, a server and workers for one contestant."""
 
     contestant: Contestant
     rpm: int
@@ -62,12 +62,12 @@ class Trial:
 
     @property
     def jobs(self) -> int:
-        """For each vendor, as many as its limit lets through in `seconds`."""
+        """Jobs per vendor: as many as its limit allows in `seconds`."""
         saved_up = 0 if self.contestant.spent else self.rpm
         return saved_up + self.rpm * self.seconds // 60
 
     def run(self) -> tuple[Judgement, int]:
-        """Start it all, give it the work, stop it. Returns what the judge says, and how many jobs got no answer.
+        """Start all processes, run the work, and stop them. Returns the judgement, and the number of jobs without an answer.
 
         Raises:
             ConfigError: llmock is not installed.
@@ -80,26 +80,27 @@ class Trial:
             Fleet({}, Path(folder)) as fleet,
             closing(Judge(fleet, self.rpm, self.latency_ms)) as judge,
         ):
-            with closing((self._naive if self.contestant.task else self._midwatch)(fleet, server, judge)) as work:
-                self._give(fleet, judge, work)
-                lost = self._await(fleet, work)
+            start = self._start_naive if self.contestant.task else self._start_midwatch
+            with closing(start(fleet, server, judge)) as work:
+                self._enqueue(fleet, judge, work)
+                lost = self._await_jobs(fleet, work)
             return judge.judgement(), lost
 
-    def _give(self, fleet: Fleet, judge: Judge, work: Work) -> None:
+    def _enqueue(self, fleet: Fleet, judge: Judge, work: Work) -> None:
         workers = fleet.members[1:]
         for worker in workers:
             wait_ready(worker, "ready", timeout_s=90)
         if not self.contestant.spent:
-            work.give()
+            work.enqueue()
             return
-        for worker in workers:  # nobody asks before the minute is gone
+        for worker in workers:  # no worker may make a call before the bucket is empty
             worker.freeze()
-        work.give()
+        work.enqueue()
         judge.spend()
         for worker in workers:
             worker.thaw()
 
-    def _midwatch(self, fleet: Fleet, server: EmbeddedServer, judge: Judge) -> Work:
+    def _start_midwatch(self, fleet: Fleet, server: EmbeddedServer, judge: Judge) -> Work:
         env = {
             "MIDWATCH_REDIS_URL": server.url,
             "MIDWATCH_PREFIX": PREFIX,
@@ -114,19 +115,19 @@ class Trial:
         for n in range(PROCESSES):
             fleet.start(f"worker-{n}", worker_argv("model,tools,maintenance", "threads", THREADS, f"judged-{n}"), env)
 
-        def give() -> None:
+        def enqueue() -> None:
             for number in range(self.jobs):
                 for vendor, agent in agents.BY_VENDOR.items():
                     client.enqueue(agent.name, _question(vendor, number))
 
-        def ended() -> tuple[int, int]:
+        def count_ended() -> tuple[int, int]:
             counters = client.operations.counters()
             answered, lost = counters.get("jobs.completed", 0), counters.get("jobs.dead_lettered", 0)
             return answered + lost, lost
 
-        return Work(give, ended, client.operations.client.close)
+        return Work(enqueue, count_ended, client.operations.client.close)
 
-    def _naive(self, fleet: Fleet, server: EmbeddedServer, judge: Judge) -> Work:
+    def _start_naive(self, fleet: Fleet, server: EmbeddedServer, judge: Judge) -> Work:
         env = {naive.URL_VARIABLE: server.url, **judge.environment()}
         argv = [
             sys.executable,
@@ -143,34 +144,36 @@ class Trial:
             fleet.start(f"worker-{n}", [*argv, "--hostname", f"naive-{n}@%h"], env)
         store = redis.Redis.from_url(server.url, socket_timeout=10)
 
-        def give() -> None:
+        def enqueue() -> None:
             with Celery("judged", broker=server.url, set_as_current=False) as producer:
                 for number in range(self.jobs):
                     for vendor in PATHS:
                         arguments = (vendor, _question(vendor, number))
                         producer.send_task(self.contestant.task, arguments, ignore_result=True)
 
-        def ended() -> tuple[int, int]:
+        def count_ended() -> tuple[int, int]:
             answered, lost = int(store.get(naive.ANSWERED) or 0), int(store.get(naive.LOST) or 0)
             return answered + lost, lost
 
-        return Work(give, ended, store.close)
+        return Work(enqueue, count_ended, store.close)
 
-    def _await(self, fleet: Fleet, work: Work) -> int:
+    def _await_jobs(self, fleet: Fleet, work: Work) -> int:
         wanted = len(PATHS) * self.jobs
-        give_up = time.monotonic() + 3 * self.seconds + 60
-        while time.monotonic() < give_up:
-            count, lost = work.ended()
+        give_up_s = time.monotonic() + 3 * self.seconds + 60
+        while time.monotonic() < give_up_s:
+            count, lost = work.count_ended()
             if count >= wanted:
                 return lost
             for member in fleet.members:
                 if not member.alive:
-                    raise MidwatchError(f"{member.name} ended with {member.exit_code} in mid-run:\n{member.log_tail}")
+                    raise MidwatchError(
+                        f"{member.name} ended with {member.exit_code} during the run:\n{member.log_tail}"
+                    )
             time.sleep(0.2)
-        said = "\n".join(member.log_tail for member in fleet.members)
-        raise MidwatchError(f"{self.contestant.name}: {count} of {wanted} jobs ended in time; the logs end:\n{said}")
+        logs = "\n".join(member.log_tail for member in fleet.members)
+        raise MidwatchError(f"{self.contestant.name}: {count} of {wanted} jobs ended in time; the logs end:\n{logs}")
 
 
 def _question(vendor: str, number: int) -> str:
-    """No two are alike: the judge knows a call by its body."""
+    """Return a question. All questions differ, because the judge recognises a call by its body."""
     return f"Question {number} for {vendor}: where is my parcel?"

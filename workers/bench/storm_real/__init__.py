@@ -1,1 +1,1 @@
-"""`midwatch bench storm` on real processes."""
+"""`midwatch bench storm` with real workers and a real HTTP server as the downstream."""

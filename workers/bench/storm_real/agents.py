@@ -1,6 +1,6 @@
-"""The agents of `bench storm`: a root with 8 x 8 children, as calls of a tool with a downstream, or as model calls.
+"""The agents of `bench storm`: a root with 8 x 8 children. The calls are tool calls to a downstream, or model calls.
 
-With a tool, the models are scripts in this process and the calls are plain HTTP: they cost the least CPU, so that two cores can
+With a tool, the models are scripts in this process and the calls are plain HTTP. This costs the least CPU, so two cores can
 make a storm. With models, every call goes through a vendor's SDK.
 """
 
@@ -25,12 +25,12 @@ if "storm" not in providers.names():
 @tool(downstream=storm_call.DOWNSTREAM, idempotent=True, timeout_s=storm_call.TIMEOUT_S)
 def ask(call: str) -> str:
     """Make one call to the downstream."""
-    storm_call.make(call)
+    storm_call.make_call(call)
     return "answered"
 
 
-class Scripted:
-    """The models of the tool's agents: first the agent's own call, then all that are below it, then the end."""
+class ScriptedModel:
+    """The model of the agents with the tool. It makes the agent's call, then the calls below it, then the final answer."""
 
     name = "storm"
 
@@ -39,11 +39,11 @@ class Scripted:
         opening = request.messages[0]
         call = opening.text if isinstance(opening, UserMessage) else ""
         turn = sum(isinstance(message, AssistantMessage) for message in request.messages)
-        following = {0: (call,), 1: storm_call.below(call)}.get(turn, ())
-        asks = ask.name if turn == 0 or request.model == "twig" else request.tools[-1].name
-        argument = "call" if asks == ask.name else "input"
+        following = {0: (call,), 1: storm_call.calls_below(call)}.get(turn, ())
+        tool_name = ask.name if turn == 0 or request.model == "twig" else request.tools[-1].name
+        argument = "call" if tool_name == ask.name else "input"
         parts: tuple[Part, ...] = tuple(
-            ToolCall(id=f"call_{turn}_{n}", name=asks, raw_arguments=f'{{"{argument}":"{one}"}}')
+            ToolCall(id=f"call_{turn}_{n}", name=tool_name, raw_arguments=f'{{"{argument}":"{one}"}}')
             for n, one in enumerate(following)
         )
         usage = Usage(input_tokens=100, output_tokens=20)
@@ -52,26 +52,26 @@ class Scripted:
         return ModelReply(parts=parts, stop=Stop.TOOLS, usage=usage, model=request.model)
 
     def count(self, request: ModelRequest) -> int | None:
-        """Nothing to count."""
+        """Return None: there is no exact count."""
         return None
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
 def connect(_: object) -> Model:
-    """For the registry of providers."""
-    return Scripted()
+    """Return the model. The registry of providers calls this."""
+    return ScriptedModel()
 
 
-def agent(name: str, model: str, *children: Agent, tools: bool) -> Agent:
-    """One agent of the storm."""
+def make_agent(name: str, model: str, *children: Agent, tools: bool) -> Agent:
+    """Make one agent of the storm."""
     offered = [*([ask] if tools else []), *(child.as_tool("Does a part of the work.") for child in children)]
     return Agent(name, model, "You do as you are told.", offered, retry_config=RETRY, limits=LIMITS)
 
 
-tool_twig = agent("storm-tool-twig", "storm:twig", tools=True)
-tool_root = agent("storm-tool-root", "storm:root", tool_twig, tools=True)
-model_leaf = agent("storm-model-leaf", storm_call.MODEL, tools=False)
-model_twig = agent("storm-model-twig", storm_call.MODEL, model_leaf, tools=False)
-model_root = agent("storm-model-root", storm_call.MODEL, model_twig, tools=False)
+tool_twig = make_agent("storm-tool-twig", "storm:twig", tools=True)
+tool_root = make_agent("storm-tool-root", "storm:root", tool_twig, tools=True)
+model_leaf = make_agent("storm-model-leaf", storm_call.MODEL, tools=False)
+model_twig = make_agent("storm-model-twig", storm_call.MODEL, model_leaf, tools=False)
+model_root = make_agent("storm-model-root", storm_call.MODEL, model_twig, tools=False)

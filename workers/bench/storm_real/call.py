@@ -1,4 +1,4 @@
-"""What a storm is made of: the calls of one lineage, and how one of them reaches the downstream over plain HTTP."""
+"""The calls of one lineage in a storm, and a plain HTTP request that makes one of them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 DOWNSTREAM = "crm"
-"""What the tool of `storm_agents` declares."""
+"""The downstream of the tool in `agents`."""
 MODEL = "anthropic:claude-sonnet-4-6"
-"""What its model agents ask."""
+"""The model of the model agents."""
 URL_VARIABLE = "STORM_URL"
 RETRIES_VARIABLE = "STORM_RETRIES"
 FANOUT = 8
 LEVELS = 2
 CALLS = 1 + FANOUT + FANOUT**2
-"""Of one lineage: a root, its children, their children."""
+"""Calls of one lineage: a root, its children, their children."""
 
-LONE = "lone-"
-"""How the name of a call begins that has no others below it."""
+SINGLE = "single-"
+"""Prefix of the name of a call without calls below it."""
 
 TIMEOUT_S = 100.0
 """Longer than the downstream holds a call in any scenario."""
 
 
 class Refused(Exception):
-    """Raised when the downstream did not answer with 200; it carries what any HTTP library's error carries."""
+    """Raised when the downstream did not answer with 200. It has the attributes of an HTTP library's error."""
 
     def __init__(self, status: int, headers: Mapping[str, str]) -> None:
         super().__init__(f"status {status}")
@@ -35,19 +35,19 @@ class Refused(Exception):
         self.headers = headers
 
 
-def below(call: str) -> tuple[str, ...]:
-    """The calls that become possible once `call` was answered: `3` opens `3.0` to `3.7`, and `3.1` opens `3.1.0` to `3.1.7`."""
-    if call.startswith(LONE) or call.count(".") >= LEVELS:
+def calls_below(call: str) -> tuple[str, ...]:
+    """Return the calls that follow the answer to `call`: `3.0` to `3.7` follow `3`, and `3.1.0` to `3.1.7` follow `3.1`."""
+    if call.startswith(SINGLE) or call.count(".") >= LEVELS:
         return ()
     return tuple(f"{call}.{n}" for n in range(FANOUT))
 
 
-def make(call: str) -> None:
-    """Make one call and wait for its answer. A connection of its own: on loopback that costs nothing, and none goes stale.
+def make_call(call: str) -> None:
+    """Make one call and wait for its answer. Each call opens a new connection, which is cheap on loopback.
 
     Raises:
-        Refused: another status than 200.
-        OSError: no connection.
+        Refused: the status is not 200.
+        OSError: the connection failed.
 
     """
     address = urlsplit(os.environ[URL_VARIABLE])

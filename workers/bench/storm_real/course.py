@@ -1,4 +1,4 @@
-"""What the downstream of `bench storm` does when: well, in trouble, and back with a tight limit."""
+"""The behaviour of the downstream of `bench storm` over time: healthy, in trouble, and healthy again with a tight limit."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from midwatch.workers.simulator.rate_limit import Bucket
 from midwatch.workers.simulator.vendor_formats.vendor_format import RateState
 
 HOLD_S = 60.0
-"""The longest that calls are held for more to come."""
+"""Longest time that calls are held while more are expected."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What becomes of one request."""
+    """The answer to one request."""
 
     status: int
     retry_after_s: int | None = None
     rate: RateState | None = None
-    """For the headers of a vendor that tells its limit's state."""
+    """State of the limit, for the vendor's rate-limit headers."""
 
 
 class Course(Protocol):
-    """Decides about every request; `at_s` is the time since the beginning."""
+    """Decides the answer to every request. `at_s` is the time since the beginning."""
 
     async def answer(self, at_s: float, call: str) -> Answer:
-        """What becomes of it."""
+        """Return the answer to a request."""
         ...
 
     def trouble(self) -> tuple[float, float]:
-        """When it began and when it was over."""
+        """Return when the trouble began and when it ended."""
         ...
 
 
 @dataclass
 class Limit:
-    """A bucket that holds one second of the limit, as vendors enforce it; beyond it 429 with a Retry-After in whole seconds."""
+    """A rate limit as vendors enforce it: a bucket for one second, then 429 with a Retry-After in whole seconds."""
 
     per_s: float
     _bucket: Bucket = field(init=False)
@@ -48,14 +48,14 @@ class Limit:
         self._bucket = Bucket.make_full(round(self.per_s * 60), max(1, round(self.per_s)), 0.0)
 
     def answer(self, at_s: float) -> Answer:
-        """200 or 429. A refused call costs nothing of the limit."""
+        """Return 200 or 429. A refused call does not use the limit."""
         wait_s = self._bucket.withdraw(at_s)
         return Answer(429 if wait_s else 200, math.ceil(wait_s) if wait_s else None, self._bucket.state())
 
 
 @dataclass
 class Trouble:
-    """Well with its limit; from `begins_s` to `ends_s` the share `failing` of all calls gets 529; then well again."""
+    """A downstream with a limit. From `begins_s` to `ends_s` the share `failing` of all calls gets 529."""
 
     limit: Limit
     begins_s: float
@@ -78,16 +78,17 @@ class Trouble:
 
 @dataclass
 class Throttle:
-    """Holds calls until `held` of them are there, then refuses them all at once, and all that come before Retry-After is over.
+    """Holds calls until there are `held` of them, then refuses all at once with a Retry-After.
 
-    "Earlier retries will fail", as a vendor's documentation has it. From then on there is a limit.
+    It also refuses calls that come before the Retry-After ends. ("Earlier retries will fail", says a vendor's documentation.)
+    Afterwards it has a limit.
     """
 
     limit: Limit
     held: int
     retry_after_s: int = 20
     refused_at_s: float | None = None
-    """When it did."""
+    """When it refused the held calls."""
     _waiting: list[asyncio.Future[float]] = field(default_factory=list)
 
     async def answer(self, at_s: float, call: str) -> Answer:

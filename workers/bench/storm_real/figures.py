@@ -1,4 +1,4 @@
-"""What the downstream's own journal says of a storm. Nothing here asks the fleet how it did."""
+"""The figures of a storm, from the downstream's journal. They do not depend on the fleet's records."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 from midwatch.workers.bench.storm_real.server import Arrival
 
 
-def figures(
+def compute_figures(
     arrivals: Sequence[Arrival], *, logical: int, limit_per_s: float, from_s: float, to_s: float
 ) -> dict[str, Any]:
-    """The figures of one run.
+    """Compute the figures of one run.
 
     Args:
         arrivals: every request, in the order of arrival.
-        logical: calls that had to be answered, each once.
-        limit_per_s: what the downstream takes when it is well.
-        from_s: when its trouble began: an outage, or a Retry-After.
-        to_s: when that was over.
+        logical: number of calls that had to be answered once.
+        limit_per_s: the limit of the healthy downstream.
+        from_s: when the trouble began: an outage, or a Retry-After.
+        to_s: when the trouble ended.
 
     Returns:
-        `amplification`: requests for each logical call, which can't be below 1 + `refused_at_first` / `logical_calls`;
-        `per_answer`: requests for each call that was answered, for runs that lose some; `in_trouble`: requests while it
-        lasted; `recovery_peak_per_s`: most requests within any one second after it; `lost`: calls never answered;
-        `repeated`: answers to a call that had been answered; `drain_s`: from the end of the trouble to the last answer,
-        None when calls were lost; `ideal_drain_s`: the same at exactly the limit.
+        `amplification`: requests per logical call. It is at least 1 + `refused_at_first` / `logical_calls`.
+        `per_answer`: requests per answered call, for runs that lose calls. `in_trouble`: requests during the trouble.
+        `recovery_peak_per_s`: most requests in any second after it. `lost`: calls without an answer. `repeated`: further
+        answers to an answered call. `drain_s`: time from the end of the trouble to the last answer, None if calls were
+        lost. `ideal_drain_s`: this time at exactly the limit.
 
     """
     answered = [arrival for arrival in arrivals if arrival.status == 200]
@@ -42,7 +42,7 @@ def figures(
         "per_answer": round(len(arrivals) / max(1, len(calls)), 3),
         "refused_at_first": sum(first.status != 200 for first in first_tries),
         "in_trouble": sum(from_s < arrival.at_s < to_s for arrival in arrivals),
-        "recovery_peak_per_s": peak([arrival.at_s for arrival in arrivals if arrival.at_s >= to_s]),
+        "recovery_peak_per_s": most_in_window([arrival.at_s for arrival in arrivals if arrival.at_s >= to_s]),
         "limit_per_s": limit_per_s,
         "lost": lost,
         "repeated": len(answered) - len(calls),
@@ -52,11 +52,11 @@ def figures(
     }
 
 
-def peak(moments_s: Sequence[float], window_s: float = 1.0) -> int:
-    """The most that fall into one window, wherever it begins."""
-    ordered, first, most = sorted(moments_s), 0, 0
-    for last, moment in enumerate(ordered):
-        while moment - ordered[first] >= window_s:
+def most_in_window(times_s: Sequence[float], window_s: float = 1.0) -> int:
+    """Return the largest number of times in one window. The window may begin at any time."""
+    ordered, first, most = sorted(times_s), 0, 0
+    for last, time_s in enumerate(ordered):
+        while time_s - ordered[first] >= window_s:
             first += 1
         most = max(most, last - first + 1)
     return most

@@ -1,6 +1,6 @@
-"""The load of `bench storm` by Celery alone: `autoretry_for` with backoff and jitter, as its guide has it.
+"""The load of `bench storm` with Celery alone: `autoretry_for` with backoff and jitter, as in Celery's user guide.
 
-`play` starts workers with this module as their app: `celery -A midwatch.workers.bench.storm_real.naive worker`.
+`run_naive` starts workers with this module as their app: `celery -A midwatch.workers.bench.storm_real.naive worker`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from celery import Celery
 
-from midwatch.workers.bench.storm_real.call import RETRIES_VARIABLE, URL_VARIABLE, Refused, below, make
+from midwatch.workers.bench.storm_real.call import RETRIES_VARIABLE, URL_VARIABLE, Refused, calls_below, make_call
 from midwatch.workers.bench.storm_real.plan import Storm
 from midwatch.workers.bench.storm_real.server import Downstream
 from midwatch.workers.local.embedded_server import EmbeddedServer
@@ -21,7 +21,7 @@ from midwatch.workers.local.fleet import Fleet, wait_ready
 REDIS_VARIABLE = "STORM_REDIS_URL"
 TASK = "storm.call"
 QUIET_S = 20.0
-"""With bounded retries, a run is over when nothing has come for so long: three retries wait 1, 2 and 4 s at most."""
+"""With bounded retries, a run is over after this time without requests. Three retries wait at most 1, 2 and 4 s."""
 
 RETRIES = os.environ.get(RETRIES_VARIABLE, "")
 """Empty: a task is retried until it succeeds."""
@@ -31,7 +31,7 @@ app.conf.update(
     task_ignore_result=True,
     task_serializer="json",
     accept_content=["json"],
-    worker_prefetch_multiplier=1,  # or one worker holds in its memory what the other has free threads for
+    worker_prefetch_multiplier=1,  # otherwise one worker keeps messages for which the other has free threads
 )
 
 
@@ -43,15 +43,16 @@ app.conf.update(
     max_retries=int(RETRIES) if RETRIES else None,
 )
 def call(name: str) -> None:
-    """One call. Those below it are sent off once it was answered."""
-    make(name)
-    for one in below(name):
+    """Make one call. After its answer, send the calls below it."""
+    make_call(name)
+    for one in calls_below(name):
         call.delay(one)
 
 
-def play(storm: Storm, folder: Path, retries: int | None) -> dict[str, Any]:
-    """Play a storm to workers of this app. Without a number of `retries` each task is retried until it succeeds."""
-    threads = storm.lineages if storm.lone else storm.threads  # workers share unevenly, and all are to be in flight
+def run_naive(storm: Storm, folder: Path, retries: int | None) -> dict[str, Any]:
+    """Run a storm with workers of this app. With `retries=None` each task is retried until it succeeds."""
+    # Single calls must all run at once, and workers share them unevenly: each worker has threads for all.
+    threads = storm.lineages if storm.is_single else storm.threads
     pool = ["--pool", "threads", "--concurrency", str(threads)]
     argv = [sys.executable, "-m", "celery", "-A", __name__, "worker", *pool]
     with EmbeddedServer(append_only="everysec") as server, Downstream(storm.course()) as downstream:
@@ -66,9 +67,9 @@ def play(storm: Storm, folder: Path, retries: int | None) -> dict[str, Any]:
                 wait_ready(member, "ready.", 90)
             storm.start(downstream, lambda name: producer.send_task(TASK, (name,), ignore_result=True))
 
-            def over() -> bool:
+            def is_over() -> bool:
                 given_up = retries is not None and downstream.quiet_s() > QUIET_S
                 return given_up or len(downstream.answered()) == storm.logical
 
-            in_time = storm.await_end(downstream, over)
+            in_time = storm.await_end(downstream, is_over)
         return storm.figures(downstream) | {"in_time": in_time}

@@ -1,4 +1,4 @@
-"""`midwatch bench storm`: real workers, a real HTTP downstream in trouble, and the same load by Celery's own retries."""
+"""`midwatch bench storm`: run a storm with real workers and a real downstream, and with Celery's retries for comparison."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from midwatch.orchestration.client.handle import JobHandle
 from midwatch.schemas.job import JobStatus
 from midwatch.workers.bench.storm_real.call import DOWNSTREAM, MODEL, RETRIES_VARIABLE, URL_VARIABLE
-from midwatch.workers.bench.storm_real.naive import play as play_naive
+from midwatch.workers.bench.storm_real.naive import run_naive
 from midwatch.workers.bench.storm_real.plan import Calls, Scenario, Storm
 from midwatch.workers.bench.storm_real.server import Downstream
 from midwatch.workers.celery_app.dispatch import make_client
@@ -23,10 +23,10 @@ from midwatch.workers.settings import Settings
 
 PREFIX = "bench"
 BURST_S = 0.1
-"""What the fleet is told that may come at once, in seconds of the limit: no second sees more than 1.1 times the limit, and 0.05
-are left for what the way from a worker to the server adds on a busy machine."""
+"""The fleet's burst, in seconds of the limit. With it no second has more than 1.1 times the limit. The target is 1.15; the
+other 0.05 are for delays between worker and server on a busy machine."""
 RETRIES = {"random": 10}
-"""Of a call's own, where the default of 3 is too few for anybody: 0.3^4 of all calls fail four times in a row."""
+"""Scenario -> retries of a call, if the default of 3 is too few. In `random`, 0.3^4 of all calls fail four times in a row."""
 
 
 def run(
@@ -40,40 +40,41 @@ def run(
     naive: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Play one scenario to the fleet and, with `naive`, to Celery's `autoretry_for` with backoff and jitter.
+    """Run one scenario with the fleet and, if `naive`, with Celery's `autoretry_for` with backoff and jitter.
 
     Args:
-        lineages: roots with 8 x 8 children each; with `retry_after` lone calls, which are all in flight together.
-        processes: workers, each a process with many threads.
-        outage_s: how long the downstream is in trouble. Lineages start evenly within as long, from half of it before.
-        limit_per_s: what it takes when it is well.
-        scenario: `outage` answers 529 to everything, `random` to 30 %; `double` is an outage and a fleet that was told
-            twice the limit; `retry_after` refuses all calls in flight at once, for 20 s (or `outage_s`, when it is less).
-        calls: a tool's plain HTTP calls, or model calls through Anthropic's SDK.
-        naive: play it to bare Celery too.
-        say: told what is going on.
+        lineages: number of roots with 8 x 8 children each. With `retry_after`: number of single calls, all at once.
+        processes: worker processes, each with many threads.
+        outage_s: length of the trouble. Lineages start evenly over the same length of time; half of it is before the
+            trouble begins.
+        limit_per_s: the limit of the healthy downstream.
+        scenario: `outage` answers 529 to all calls, `random` to 30 %. `double` is an outage with a fleet whose limit is set
+            twice too high. `retry_after` refuses all held calls at once, for 20 s (or `outage_s` if that is shorter).
+        calls: plain HTTP calls of a tool, or model calls through Anthropic's SDK.
+        naive: also run the scenario with bare Celery.
+        say: called with progress messages.
 
     Returns:
-        The figures of `storm_figures`, and what the fleet says of itself: `jobs_lost`, `in_time` (false: the run was broken
-        off), `waits_per_call` (how often a call was sent back to wait), `retries`. Under `naive` the same figures of bare
-        Celery with retries until it succeeds, under `naive_default` with Celery's default of three.
+        The figures of `compute_figures`, and figures from the fleet: `jobs_lost`, `in_time` (False: the run was stopped),
+        `waits_per_call` (how often a call had to wait), `retries`. `naive` has the figures of bare Celery with unlimited
+        retries, `naive_default` with Celery's default of three.
 
     """
     storm = Storm(scenario, lineages, processes, outage_s, limit_per_s, calls)
     result: dict[str, Any] = {"scenario": scenario, "calls": calls, "lineages": lineages, "processes": processes}
     with tempfile.TemporaryDirectory(prefix="midwatch-storm-") as folder:
         say(f"{scenario}: {storm.logical} calls, {limit_per_s:g} a second: Midwatch")
-        result |= play(storm, Path(folder) / "fleet")
+        result |= run_fleet(storm, Path(folder) / "fleet")
         for name, retries in {"naive": None, "naive_default": 3}.items() if naive else ():
             say(
                 f"{scenario}: Celery's autoretry_for, {'until it succeeds' if retries is None else f'{retries} retries'}"
             )
-            result[name] = play_naive(storm, Path(folder) / name, retries)
+            result[name] = run_naive(storm, Path(folder) / name, retries)
     return {**result, "load_1m": os.getloadavg()[0]}
 
 
-def play(storm: Storm, folder: Path) -> dict[str, Any]:
-    """To the fleet."""
+def run_fleet(storm: Storm, folder: Path) -> dict[str, Any]:
+    """Run a storm with the fleet."""
     with (
         EmbeddedServer(append_only="everysec") as server,
         Downstream(storm.course()) as downstream,
@@ -87,22 +88,22 @@ def play(storm: Storm, folder: Path) -> dict[str, Any]:
             jobs: list[JobHandle] = []
             storm.start(downstream, lambda name: jobs.append(client.enqueue(f"storm-{storm.calls}-root", name)))
             open_jobs = list(jobs)
-            in_time = storm.await_end(downstream, lambda: over(open_jobs))
+            in_time = storm.await_end(downstream, lambda: have_ended(open_jobs))
             lost = sum(job.status() is not JobStatus.COMPLETED for job in jobs)
-            gate = client.gate.show(told(storm))
+            gate = client.gate.show(downstream_name(storm))
         own = {"jobs_lost": lost, "in_time": in_time, "waits_per_call": round(gate.waited / storm.logical, 2)}
         return storm.figures(downstream) | own | {"retries": gate.retried}
 
 
 def environment(storm: Storm, redis_url: str, downstream_url: str) -> dict[str, str]:
-    """Of the workers: where things are, and what the downstream takes."""
+    """Return the workers' environment: addresses, agents and limits."""
     rate = storm.limit_per_s * 60 * (2 if storm.scenario == "double" else 1)
     return {
         "MIDWATCH_REDIS_URL": redis_url,
         "MIDWATCH_PREFIX": PREFIX,
         "MIDWATCH_AGENTS": "midwatch.workers.bench.storm_real.agents",
         "MIDWATCH_EVENTS": "false",
-        "MIDWATCH_LIMITS": json.dumps({told(storm): {"rpm": rate, "burst_s": BURST_S}}),
+        "MIDWATCH_LIMITS": json.dumps({downstream_name(storm): {"rpm": rate, "burst_s": BURST_S}}),
         "ANTHROPIC_BASE_URL": downstream_url,
         "ANTHROPIC_API_KEY": "simulated",
         URL_VARIABLE: downstream_url,
@@ -110,13 +111,13 @@ def environment(storm: Storm, redis_url: str, downstream_url: str) -> dict[str, 
     }
 
 
-def told(storm: Storm) -> str:
-    """The downstream's name in the coordinator."""
+def downstream_name(storm: Storm) -> str:
+    """Return the downstream's name in the coordinator."""
     return MODEL if storm.calls == "model" else DOWNSTREAM
 
 
-def over(open_jobs: list[JobHandle]) -> bool:
-    """Have all ended? Those that have are struck off, so that nobody asks about them again."""
+def have_ended(open_jobs: list[JobHandle]) -> bool:
+    """Have all jobs ended? Ended jobs are removed from the end of the list, so they are not read again."""
     while open_jobs and open_jobs[-1].status().ended:
         open_jobs.pop()
     return not open_jobs

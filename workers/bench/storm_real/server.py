@@ -1,6 +1,6 @@
-"""The downstream of `bench storm`: a real HTTP server that fails as it is told, and writes down what reached it, and when.
+"""The downstream of `bench storm`: a real HTTP server that fails on purpose, and records every request with its time.
 
-It takes plain calls (`POST /call`) and Anthropic's Messages, counts both against one limit, and runs in a thread.
+It accepts plain calls (`POST /call`) and Anthropic's Messages API, with one limit for both. It runs in a thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tornado.netutil import bind_sockets
 
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.model import Stop, Usage
-from midwatch.workers.bench.storm_real.call import below
+from midwatch.workers.bench.storm_real.call import calls_below
 from midwatch.workers.bench.storm_real.course import Answer, Course
 from midwatch.workers.simulator.brains.brain import Conversation, SimulatedCall
 from midwatch.workers.simulator.vendor_formats import FORMATS_BY_PATH
@@ -40,15 +40,15 @@ class Arrival:
     """One request that reached the downstream."""
 
     at_s: float
-    """Since the course began, by this machine's clock: when the whole request was here."""
+    """When the whole request had arrived, in seconds since the beginning."""
     call: str
-    """What was asked; a try at the same call has the same name."""
+    """Name of the call. All tries at one call have the same name."""
     status: int = 0
-    """0: still being answered."""
+    """Status of the answer. 0: not answered yet."""
 
 
 class Downstream:
-    """Use as a context manager: it answers within the block. Its course begins with `begin()`."""
+    """The server, as a context manager. It answers inside the block. Its time starts with `begin()`."""
 
     def __init__(self, course: Course, *, latency_s: float = 0.1) -> None:
         self.course = course
@@ -72,30 +72,30 @@ class Downstream:
         self._thread.join()
 
     def begin(self) -> None:
-        """The course begins now."""
+        """Start the time of the downstream's behaviour."""
         self._began_s = time.monotonic()
 
     def now_s(self) -> float:
-        """Seconds since then."""
+        """Seconds since `begin()`."""
         return time.monotonic() - self._began_s
 
     def answered(self) -> set[str]:
-        """The calls that were answered with 200."""
+        """Return the calls that were answered with 200."""
         return {arrival.call for arrival in list(self.arrivals) if arrival.status == 200}
 
     def quiet_s(self) -> float:
-        """For how long nothing has come and nothing was answered; 0 while something is being answered."""
-        under_way = any(arrival.status == 0 for arrival in list(self.arrivals))
-        return 0.0 if under_way else self.now_s() - self._last_s
+        """Return the time since the last answer, or 0 while a request is being answered."""
+        is_answering = any(arrival.status == 0 for arrival in list(self.arrivals))
+        return 0.0 if is_answering else self.now_s() - self._last_s
 
     def _serve(self) -> None:
-        loop, under_way = self._loop, set[asyncio.Task[None]]()
+        loop, running = self._loop, set[asyncio.Task[None]]()
         asyncio.set_event_loop(loop)
 
         def accept(request: HTTPServerRequest) -> None:
             task = loop.create_task(self._handle(request))
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
+            running.add(task)
+            task.add_done_callback(running.discard)
 
         async def listen() -> HTTPServer:
             server = HTTPServer(accept)
@@ -104,9 +104,9 @@ class Downstream:
 
         async def close() -> None:
             server.stop()
-            for task in under_way:
+            for task in running:
                 task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+            await asyncio.gather(*running, return_exceptions=True)
             await server.close_all_connections()
 
         server = loop.run_until_complete(listen())
@@ -116,13 +116,13 @@ class Downstream:
         loop.close()
 
     async def _handle(self, request: HTTPServerRequest) -> None:
-        call, word = _asked(request)
+        call, make_reply = _read_request(request)
         arrival = Arrival(self.now_s(), call)
         self.arrivals.append(arrival)
         answer = await self.course.answer(arrival.at_s, call)
         if answer.status == 200:
             await asyncio.sleep(self._latency_s)
-        status, headers, body = word(answer, len(self.arrivals))
+        status, headers, body = make_reply(answer, len(self.arrivals))
         if answer.retry_after_s is not None:
             headers["Retry-After"] = str(answer.retry_after_s)
         arrival.status, self._last_s = status, self.now_s()
@@ -136,11 +136,12 @@ class Downstream:
         connection.finish()
 
 
-Word = Callable[[Answer, int], tuple[int, dict[str, str], JsonObject]]
+MakeReply = Callable[[Answer, int], tuple[int, dict[str, str], JsonObject]]
+"""(answer, number of the request) -> status, headers, body."""
 
 
-def _asked(request: HTTPServerRequest) -> tuple[str, Word]:
-    """The name of the call, and how its answer is worded."""
+def _read_request(request: HTTPServerRequest) -> tuple[str, MakeReply]:
+    """Return the name of the call, and a function that makes the reply."""
     if request.path == MESSAGES:
         conversation = parse_request(FORMATS_BY_PATH[MESSAGES], request.body).conversation
         name = f"{conversation.first_user}#{conversation.turn}"
@@ -150,7 +151,7 @@ def _asked(request: HTTPServerRequest) -> tuple[str, Word]:
 
 
 def _message(conversation: Conversation, name: str, answer: Answer, n: int) -> tuple[int, dict[str, str], JsonObject]:
-    """As Anthropic says it, rate-limit headers included. A first turn hands the work on to all children at once."""
+    """Return the reply in Anthropic's format, with rate-limit headers. A first turn calls all children at once."""
     vendor_format, request_id = FORMATS_BY_PATH[MESSAGES], f"req_{n:08d}"
     headers = vendor_format.write_headers(request_id, answer.rate, datetime.now(UTC))
     if answer.status != 200:
@@ -159,7 +160,7 @@ def _message(conversation: Conversation, name: str, answer: Answer, n: int) -> t
         )
         status, body = vendor_format.write_refusal(refusal, request_id)
         return status, headers, body
-    children = below(conversation.first_user) if conversation.turn == 1 else ()
+    children = calls_below(conversation.first_user) if conversation.turn == 1 else ()
     calls = tuple(
         SimulatedCall(f"{vendor_format.call_prefix}{n}_{i}", conversation.tools[0].name, json.dumps({"input": child}))
         for i, child in enumerate(children)

@@ -1,4 +1,4 @@
-"""Simulated time for the coordinator's scripts: they are the shipped ones, but for where they read the clock."""
+"""Simulated time for the coordinator's scripts. They are the shipped scripts; only the reading of the clock is replaced."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from midwatch.orchestration.errors import ConfigError
 from midwatch.workers.bench.storm_simulated.simulation import Simulation
 
 CLOCK = "redis.call('TIME')"
-"""How the coordinator asks for the time. It answers seconds and microseconds."""
+"""How the coordinator reads the time. The reply is seconds and microseconds."""
 
-ASKING = ("prelude", "due")
-"""The files that do."""
+FILES_WITH_CLOCK = ("prelude", "due")
+"""The files that read the time."""
 
-SAID = "{ 0, NOW }"
-"""What they read instead: the client says the microseconds, as the last argument of every call."""
+SIMULATED_CLOCK = "{ 0, NOW }"
+"""The replacement. The client sends the simulated microseconds as the last argument of every call."""
 
 CALLS = ("FCALL", "EVALSHA")
 BEGIN_US = 1_800_000_000_000_000
-"""When the simulated time begins: today's times have as many digits."""
+"""Start of the simulated time. It has as many digits as a real time of today."""
 
 
 class SimulatedLibrary(FunctionLibrary):
-    """The coordinator's library with a clock that is told."""
+    """The coordinator's library with the simulated clock."""
 
     def read(self, name: str) -> str:
-        """A file as it is shipped, but for where it asks for the time."""
+        """Return the shipped file with its clock replaced."""
         text = super().read(name)
-        if text.count(CLOCK) != (name in ASKING):
+        if text.count(CLOCK) != (name in FILES_WITH_CLOCK):
             raise ConfigError(
-                f"{name}.lua asks for the time {text.count(CLOCK)} times; expected: once in {ASKING}, else never"
+                f"{name}.lua reads the time {text.count(CLOCK)} times; expected: once in {FILES_WITH_CLOCK}, else never"
             )
-        said = text.replace(CLOCK, SAID)
-        return said if name in SHARED else f"NOW = ARGV[#ARGV]\n{said}"
+        simulated = text.replace(CLOCK, SIMULATED_CLOCK)
+        return simulated if name in SHARED else f"NOW = ARGV[#ARGV]\n{simulated}"
 
 
 SIMULATED = SimulatedLibrary(COORDINATOR.package, f"local NOW\n{COORDINATOR.header}", COORDINATOR.bare)
@@ -46,31 +46,31 @@ class _SimulatedPipeline(Pipeline):
     simulation: Simulation
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        return super().execute_command(*_timed(args, self.simulation), **options)  # type: ignore[no-untyped-call]
+        return super().execute_command(*_add_time(args, self.simulation), **options)  # type: ignore[no-untyped-call]
 
 
 class SimulatedClient(redis.Redis):
-    """A client that says the simulated time with every call of the library."""
+    """A client that adds the simulated time to every call of the library."""
 
     simulation: Simulation
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        """One command."""
-        return super().execute_command(*_timed(args, self.simulation), **options)  # type: ignore[no-untyped-call]
+        """Run one command."""
+        return super().execute_command(*_add_time(args, self.simulation), **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
-        """Commands in one round trip."""
+        """Return a pipeline with the simulated time."""
         pipe = _SimulatedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
         pipe.simulation = self.simulation
         return pipe
 
 
 def connect_simulated(redis_url: str, simulation: Simulation) -> SimulatedClient:
-    """A client whose server lives in the simulated time."""
+    """Return a client that uses the simulated time."""
     client = cast(SimulatedClient, SimulatedClient.from_url(redis_url, single_connection_client=True))
     client.simulation = simulation
     return client
 
 
-def _timed(command: tuple[Any, ...], simulation: Simulation) -> tuple[Any, ...]:
+def _add_time(command: tuple[Any, ...], simulation: Simulation) -> tuple[Any, ...]:
     return (*command, BEGIN_US + round(simulation.now_s * 1_000_000)) if command[0] in CALLS else command

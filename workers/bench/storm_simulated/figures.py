@@ -1,4 +1,4 @@
-"""What one simulated run came to: calls, peaks, losses, and how long it took to work off what the outage left."""
+"""The figures of one simulated run: calls, peaks, losses, and the time to finish the work after the outage."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from midwatch.workers.bench.storm_simulated.provider import Provider
 from midwatch.workers.bench.storm_simulated.scenarios import Scenario
 
 WATCHED_S = 300
-"""How long after the outage the calls of each second are looked at."""
+"""How many seconds after the outage are searched for the highest peak."""
 
 STEP_S = 0.1
 
 
 Path = tuple[int, ...]
-"""Which call: the lineage, which child of its root, which child of that."""
+"""A call: number of the lineage, number of the root's child, number of that child's child."""
 
 
 @dataclass
 class Progress:
-    """What is known of the logical calls, as a fleet works on them."""
+    """The progress of a fleet's logical calls."""
 
     done_s: dict[Path, float] = field(default_factory=dict)
     """Call -> when it first succeeded."""
     repeated: int = 0
-    """Successes of calls that had succeeded before."""
+    """Successes of calls that had already succeeded."""
     lineages_ended_s: list[float] = field(default_factory=list)
     lineages_lost: int = 0
     decisions: int = 0
     """Round trips to the coordinator."""
 
-    def succeeded(self, path: Path, now_s: float) -> None:
+    def count_success(self, path: Path, now_s: float) -> None:
         """Count a success."""
         if path in self.done_s:
             self.repeated += 1
@@ -43,21 +43,21 @@ class Progress:
 
 @dataclass(frozen=True)
 class Figures:
-    """One run, or the medians of several."""
+    """The figures of one run, or the medians of several runs."""
 
     amplification: float
-    """Calls that reached the provider, by logical calls: below 1 when work was lost."""
+    """Calls that reached the provider, divided by logical calls. It is below 1 if work was lost."""
     per_completed: float
-    """The same by completed calls: the honest figure where work was lost."""
+    """Calls that reached the provider, divided by completed calls. This is the fair figure if work was lost."""
     in_outage: float
     outage_peak_per_s: float
     recovery_peak_per_s: float
     recovery_peak: float
-    """The fullest second after the outage, by the provider's limit."""
+    """Most calls in one second after the outage, divided by the provider's limit."""
     drain_s: float
-    """From the end of the outage to the end of the last lineage; infinite when it did not come."""
+    """Time from the end of the outage to the end of the last lineage. Infinite if a lineage did not end."""
     drain_least_s: float
-    """How long the work left takes when provider or fleet, whichever bears less, is never idle."""
+    """The shortest possible drain: provider or fleet, whichever is slower, is never idle."""
     work_left: float
     """Logical calls not done when the outage ended."""
     lost_calls: float
@@ -66,11 +66,11 @@ class Figures:
     throttled: float
     failed: float
     decisions: float
-    """Round trips to the coordinator, by logical calls."""
+    """Round trips to the coordinator, divided by logical calls."""
 
 
-def measured(scenario: Scenario, provider: Provider, progress: Progress) -> Figures:
-    """The figures of a run that is over."""
+def compute_figures(scenario: Scenario, provider: Provider, progress: Progress) -> Figures:
+    """Compute the figures of a finished run."""
     model, load = scenario.provider, scenario.load
     begin, end = int(model.outage_from_s), int(model.outage_until_s)
     calls, done = provider.by_second.total(), len(progress.done_s)
@@ -86,7 +86,7 @@ def measured(scenario: Scenario, provider: Provider, progress: Progress) -> Figu
         recovery_peak_per_s=peak,
         recovery_peak=peak / model.limit_per_s,
         drain_s=max(0.0, max(progress.lineages_ended_s) - end) if over else float("inf"),
-        drain_least_s=least_s(scenario, left),
+        drain_least_s=shortest_drain_s(scenario, left),
         work_left=left,
         lost_calls=load.calls - done,
         lost_lineages=progress.lineages_lost + load.lineages - len(progress.lineages_ended_s),
@@ -97,8 +97,8 @@ def measured(scenario: Scenario, provider: Provider, progress: Progress) -> Figu
     )
 
 
-def least_s(scenario: Scenario, work_left: int) -> float:
-    """How long the work takes after the outage when provider or fleet, whichever bears less, is never idle."""
+def shortest_drain_s(scenario: Scenario, work_left: int) -> float:
+    """Return the time for the work after the outage, if provider or fleet, whichever is slower, is never idle."""
     model, fleet_per_s = scenario.provider, scenario.load.capacity_per_s
     steps, left = 0, float(work_left)
     while left > 0:
@@ -108,5 +108,5 @@ def least_s(scenario: Scenario, work_left: int) -> float:
 
 
 def medians(runs: Sequence[Figures]) -> Figures:
-    """Field by field."""
+    """Return the median of each field."""
     return Figures(**{name: statistics.median(getattr(run, name) for run in runs) for name in asdict(runs[0])})

@@ -1,4 +1,4 @@
-"""The coordinated fleet: every call passes the real gate, on a real server, in simulated time."""
+"""The coordinated fleet: every call goes through the real gate, on a real server, in simulated time."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from midwatch.workers.bench.storm_simulated.simulation import Process, Resume, S
 DOWNSTREAM = "simulated:model"
 RETRY = RetryConfig(max_retries=6)
 LASTS_MS = 35_000
-"""The bound on a call: a provider that hangs is given up after 30 s."""
+"""Longest duration of a call. A call to a hanging provider is given up after 30 s."""
 
 TICK_MS = (50, 500)
-"""A steward looks again when the coordinator says, within these bounds."""
+"""Shortest and longest time between two sweeps of a steward. Between them the coordinator's reply decides."""
 
 
 @dataclass
 class CoordinatedFleet:
-    """Workers that ask before each call, give their slot back while they wait, and are woken by a steward."""
+    """Workers that ask the gate before each call. While a call waits, its slot is free; a steward wakes it."""
 
     load: Load
     simulation: Simulation
@@ -49,7 +49,7 @@ class CoordinatedFleet:
     limits: Limits
     _held_ms: int = 0
     _asleep: dict[str, tuple[int, Resume]] = field(default_factory=dict)
-    """Job -> which sleep of it, and how to end it."""
+    """Job -> number of its current sleep, and a function that ends it."""
     _sleeps: int = 0
 
     def __post_init__(self) -> None:
@@ -57,27 +57,27 @@ class CoordinatedFleet:
             self.client, self.keys, {DOWNSTREAM: self.limits}, version=1, sleep_ms=self._hold, library=SIMULATED
         )
         self.board = Board(self.client, self.keys, SIMULATED)
-        self.simulation.start(self._steward())
+        self.simulation.start(self._run_steward())
 
-    def subtree(self, path: Path) -> Process[bool]:
-        """A call and all it causes; false when some of it failed for good."""
+    def run_subtree(self, path: Path) -> Process[bool]:
+        """Run a call and the calls below it. Returns False if one of them failed permanently."""
         if not (yield from self._call(path)):
             return False
         if len(path) > self.load.depth:
             return True
-        children = [self.subtree((*path, child)) for child in range(self.load.children)]
-        return (yield from self.simulation.together(children))
+        children = [self.run_subtree((*path, child)) for child in range(self.load.children)]
+        return (yield from self.simulation.run_together(children))
 
     def _call(self, path: Path) -> Process[bool]:
-        """One logical call as its step is run, again and again, until it is done or given up."""
-        job, attempt, fence = job_of(path), 0, 0
+        """Run the step of one logical call again and again, until it succeeds or is given up."""
+        job, attempt, fence = make_job(path), 0, 0
         while True:
             yield self.slots.take
             fence += 1
-            outcome = yield from self._attempt(Call(claim_of(job, attempt, fence), DOWNSTREAM, LASTS_MS))
+            outcome = yield from self._attempt(Call(make_claim(job, attempt, fence), DOWNSTREAM, LASTS_MS))
             self.slots.give_back()
             if outcome is None:
-                self.progress.succeeded(path, self.simulation.now_s)
+                self.progress.count_success(path, self.simulation.now_s)
                 return True
             if not isinstance(outcome, Defer):
                 return False
@@ -85,7 +85,7 @@ class CoordinatedFleet:
             yield from self._wait(job.job_id, outcome)
 
     def _attempt(self, call: Call) -> Process[Defer | DeadLetter | Failure | None]:
-        """What a worker does with it; None: it was answered."""
+        """Run one attempt as a worker does. Returns None if the call was answered."""
         self._held_ms = 0
         self.progress.decisions += 1
         if refusal := self.gate.admit(call):
@@ -93,7 +93,7 @@ class CoordinatedFleet:
         yield self._held_ms / 1_000
         answer = self.provider.call()
         yield answer.latency_s
-        failure = failure_of(answer)
+        failure = to_failure(answer)
         self.progress.decisions += 1
         settled = self.gate.settle(call, Report(failure=failure, latency_ms=int(answer.latency_s * 1_000)))
         return decide(RETRY, failure, call.claim.attempt, self.rng, settled) if failure else None
@@ -102,13 +102,13 @@ class CoordinatedFleet:
         self._held_ms = ms
 
     def _wait(self, job_id: str, defer: Defer) -> Process[None]:
-        """Asleep in Redis: until its time has come or, in a line, a steward wakes it."""
+        """Wait as a deferred step does: until its time, or until a steward wakes it in a line."""
         self._sleeps += 1
         number = self._sleeps
 
         def wait(resume: Resume) -> None:
             self._asleep[job_id] = (number, resume)
-            self.simulation.after(defer.after_ms / 1_000, self._time_out, job_id, number)
+            self.simulation.call_later(defer.after_ms / 1_000, self._time_out, job_id, number)
 
         yield wait
 
@@ -117,22 +117,22 @@ class CoordinatedFleet:
             self._asleep.pop(job_id)[1]()
 
     def _wake(self, refs: Sequence[StepRef]) -> list[StepRef]:
-        """Bring steps to workers; those that were asleep."""
+        """Wake the steps that are asleep. Returns them."""
         woken = [ref for ref in refs if ref.job_id in self._asleep]
         for ref in woken:
             self._asleep.pop(ref.job_id)[1]()
         return woken
 
-    def _steward(self) -> Process[None]:
-        """One thread of one worker; a fleet has many, so this is the slowest that it can be."""
+    def _run_steward(self) -> Process[None]:
+        """Run one steward. A real fleet has one in every worker, so this is the slowest case."""
         while True:
             _, more_ms = self.board.release(self._wake)
             lowest, highest = TICK_MS
             yield (min(highest, max(lowest, more_ms)) if more_ms >= 0 else highest) / 1_000
 
 
-def job_of(path: Path) -> Job:
-    """The job whose one model turn makes the call."""
+def make_job(path: Path) -> Job:
+    """Make the job whose only model turn makes the call."""
     name = "-".join(map(str, path))
     return Job(
         job_id=f"job-{name}",
@@ -146,14 +146,14 @@ def job_of(path: Path) -> Job:
     )
 
 
-def claim_of(job: Job, attempt: int, fence: int) -> Claim:
-    """The step as a worker has claimed it."""
+def make_claim(job: Job, attempt: int, fence: int) -> Claim:
+    """Make the claim of the job's step."""
     ref = StepRef.model_construct(job_id=job.job_id, session_id=job.session_id, step="1", priority=job.priority)
     return Claim(ref, fence, "", 0, job, attempt, losses=0, interrupted=False, ending="")
 
 
-def failure_of(answer: Answer) -> Failure | None:
-    """What a provider adapter makes of the answer."""
+def to_failure(answer: Answer) -> Failure | None:
+    """Return the failure that a provider adapter would make from the answer."""
     if answer.failure is None:
         return None
     retry_after_ms = None if answer.retry_after_s is None else answer.retry_after_s * 1_000

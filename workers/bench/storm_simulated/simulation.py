@@ -1,4 +1,4 @@
-"""Virtual time: events in order, processes as generators, and places that processes wait for. An hour takes seconds."""
+"""Simulated time: events in order, processes as generators, and slots that processes wait for. An hour takes seconds."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 Resume = Callable[[], None]
 Wait = Callable[[Resume], None]
-"""Something to wait for: it is given what to call, once, when the wait is over."""
+"""A condition to wait for. It gets a function, and calls it once when the wait is over."""
 
 Process = Generator[float | Wait, None, T]
-"""Yields how many seconds to let pass, or what to wait for; returns its result."""
+"""A generator that yields a number of seconds, or a condition to wait for. It returns its result."""
 
 
 class Simulation:
-    """The clock and what is to happen. Deterministic: two events of the same moment happen in the order they were made."""
+    """The clock and its events. It is deterministic: events of the same time happen in the order of their creation."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -27,24 +27,24 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._numbers = itertools.count()
 
-    def after(self, wait_s: float, act: Callable[..., None], *args: Any) -> None:
-        """Call `act` in so many seconds."""
+    def call_later(self, wait_s: float, act: Callable[..., None], *args: Any) -> None:
+        """Call `act` after `wait_s` seconds."""
         heapq.heappush(self._events, (self.now_s + wait_s, next(self._numbers), act, args))
 
     def start(self, process: Process[T], ended: Callable[[T], None] = lambda result: None) -> None:
-        """Run a process from now on; `ended` is given what it returns."""
+        """Start a process now. `ended` is called with its result."""
         try:
             wait = next(process)
         except StopIteration as end:
             ended(end.value)
             return
         if callable(wait):
-            wait(lambda: self.after(0.0, self.start, process, ended))
+            wait(lambda: self.call_later(0.0, self.start, process, ended))
         else:
-            self.after(wait, self.start, process, ended)
+            self.call_later(wait, self.start, process, ended)
 
-    def together(self, processes: Sequence[Process[bool]]) -> Process[bool]:
-        """Run processes side by side; true when all of them returned true."""
+    def run_together(self, processes: Sequence[Process[bool]]) -> Process[bool]:
+        """Run processes concurrently. Returns True if all of them returned True."""
         results: list[bool] = []
 
         def wait(resume: Resume) -> None:
@@ -60,25 +60,25 @@ class Simulation:
         return all(results)
 
     def run(self, until_s: float) -> None:
-        """Let time pass until somebody stops it, nothing is left to happen, or it is `until_s`."""
+        """Run events until `stop` is called, no event is left, or the time is `until_s`."""
         while self._events and not self.stopped and self._events[0][0] <= until_s:
             self.now_s, _, act, args = heapq.heappop(self._events)
             act(*args)
 
     def stop(self) -> None:
-        """End `run` after the event under way."""
+        """End `run` after the current event."""
         self.stopped = True
 
 
 class Slots:
-    """Places of all workers together: who finds none free waits in the order of coming, as a message in a queue does."""
+    """The slots of all workers together. If none is free, processes wait in the order of arrival, like messages in a queue."""
 
     def __init__(self, number: int) -> None:
         self.free = number
         self._waiting: deque[Resume] = deque()
 
     def take(self, resume: Resume) -> None:
-        """A `Wait` for one."""
+        """Wait for a free slot and take it."""
         if self.free:
             self.free -= 1
             resume()
@@ -86,7 +86,7 @@ class Slots:
             self._waiting.append(resume)
 
     def give_back(self) -> None:
-        """To the next in line."""
+        """Free a slot, or give it to the next process in line."""
         if self._waiting:
             self._waiting.popleft()()
         else:

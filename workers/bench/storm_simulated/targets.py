@@ -1,4 +1,4 @@
-"""What a coordinated fleet promises in a storm, and which of it a run missed."""
+"""The targets of a coordinated fleet in a storm, and the targets that a run missed."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from midwatch.workers.bench.storm_simulated.figures import Figures
 from midwatch.workers.bench.storm_simulated.scenarios import Scenario
 
 MOST_CALLS = 1.05
-"""Calls that reach the provider, by logical calls, in an outage that fails every call ..."""
+"""Most calls that reach the provider, divided by logical calls, in an outage where every call fails."""
 MOST_CALLS_PARTIAL = 1.15
-"""... in one that fails 30 % ..."""
+"""The bound for an outage where 30 % of the calls fail."""
 MOST_CALLS_2X = 1.10
-"""... and with a limit set twice as high as the provider's."""
+"""The bound for a fleet whose limit is set twice as high as the provider's."""
 
 HIGHEST_PEAK = 1.15
-"""Calls in any second after the outage, by the provider's limit; for a fleet that was told the limit."""
+"""Most calls in any second after the outage, divided by the provider's limit, for a fleet with the right limit."""
 
 DRAIN_SHARE, DRAIN_S = 1.15, 25.0
-"""After the outage: this share of the least time that the work left takes, and so many seconds."""
+"""The drain may take this share of the shortest possible time, and this many seconds more."""
 
 
 def drain_bound_s(figures: Figures) -> float:
-    """How long the drain may take."""
+    """Return the longest allowed drain."""
     return DRAIN_SHARE * figures.drain_least_s + DRAIN_S
 
 
 def most_calls(scenario: Scenario, *, limit_is_right: bool) -> float:
-    """The amplification that is allowed."""
+    """Return the highest allowed amplification."""
     most = MOST_CALLS if scenario.provider.share_failing == 1 else MOST_CALLS_PARTIAL
     return most if limit_is_right else max(most, MOST_CALLS_2X)
 
 
-def missed(scenario: Scenario, figures: Figures, *, limit_is_right: bool = True) -> list[str]:
-    """The targets that the figures do not reach, each with what was expected and what came."""
+def find_missed(scenario: Scenario, figures: Figures, *, limit_is_right: bool = True) -> list[str]:
+    """Return the missed targets, each with the figure and its bound."""
     most, bound_s = most_calls(scenario, limit_is_right=limit_is_right), drain_bound_s(figures)
     targets = [
         ("amplification", figures.amplification, most),

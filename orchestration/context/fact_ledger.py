@@ -69,16 +69,16 @@ def absorb_facts(
     # A day counts as present only if it occurs by itself: a search for it would not find it as the head of a timestamp.
     stamped = {fact.value[:DAY_CHARS] for fact in here if len(fact.value) > DAY_CHARS and fact.value[4:5] == "-"}
     present = {fact.value for fact in here if fact.value not in stamped} | {value for _, value, _ in pieces(pinned)}
-    stored = list(_stored(memory.facts))
+    stored = list(_facts_in(memory.facts))
     fresh = list(facts_of(messages))
     wanted = _used_arguments(fact for facts in (stored, fresh, here) for fact in facts if fact.used)
-    said = [fact for fact in stored if fact.kind is Kind.SAID]
-    said += [fact for fact in find_statements(messages) if all(fact.value != one.value for one in said)]
+    statements = [fact for fact in stored if fact.kind is Kind.SAID]
+    statements += [fact for fact in find_statements(messages) if all(fact.value != one.value for one in statements)]
     merged = _merge([*(fact for fact in stored if fact.kind is not Kind.SAID), *fresh], present)
     order = _by_worth(merged, wanted)[: max(0, room_bytes) // MIN_ITEM_BYTES]
     bare = memory.model_copy(update={"facts": ()})
-    said_room_bytes = min(room_bytes, rendered_bytes(bare) + int(room_bytes * STATEMENT_SHARE))
-    newest_first = _longest_that_fits(bare, said[::-1], said_room_bytes)
+    statement_room_bytes = min(room_bytes, rendered_bytes(bare) + int(room_bytes * STATEMENT_SHARE))
+    newest_first = _longest_that_fits(bare, statements[::-1], statement_room_bytes)
     best = {fact.value for fact in _longest_that_fits(bare, order, room_bytes, always=newest_first)}
     return _with_facts(bare, [*newest_first[::-1], *(fact for fact in merged if fact.value in best)])
 
@@ -109,11 +109,11 @@ def _with_facts(bare: Memory, facts: Iterable[Fact]) -> Memory:
     return bare.model_copy(update={"facts": facts_kept})
 
 
-def _stored(entries: Iterable[Facts]) -> Iterable[Fact]:
+def _facts_in(entries: Iterable[Facts]) -> Iterable[Fact]:
     for entry in entries:
-        said = not entry.untrusted and entry.label in SAID
+        is_statement = not entry.untrusted and entry.label in SAID
         for value in entry.items:
-            kind = Kind.SAID if said else kind_of(value, whole=True) or Kind.WORD
+            kind = Kind.SAID if is_statement else kind_of(value, whole=True) or Kind.WORD
             yield Fact(
                 value, kind, entry.label, entry.group, entry.source, entry.untrusted, entry.used, bool(entry.label)
             )

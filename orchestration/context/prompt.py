@@ -67,8 +67,8 @@ def _shown(message: Message, most_bytes: int) -> str:
         return f'[group {message.group}]\n<tool-result tool="{message.tool}"{error}>\n{body}\n</tool-result>'
     if isinstance(message, AssistantMessage):
         calls = [{"call": call.name, "arguments": call.raw_arguments} for call in message.tool_calls]
-        asked = "".join(f"\n{_within(json.dumps(call, ensure_ascii=False), most_bytes // 2)}" for call in calls)
-        return f"[group {message.group}] agent: {_within(message.text, most_bytes // 2)}{asked}"
+        shown_calls = "".join(f"\n{_within(json.dumps(call, ensure_ascii=False), most_bytes // 2)}" for call in calls)
+        return f"[group {message.group}] agent: {_within(message.text, most_bytes // 2)}{shown_calls}"
     who = "user" if message.role == "user" else "runtime"
     return f"[group {message.group}] {who}: {_within(message.text, most_bytes)}"
 

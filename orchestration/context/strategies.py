@@ -95,7 +95,7 @@ class SummarizeAndTrim:
         return Compaction(
             memory=memory if changed else None,
             removed=tuple(leaving),
-            replaced=tuple((at, said) for at, said in sorted(plan.replaced.items()) if at not in set(leaving)),
+            replaced=tuple((at, message) for at, message in sorted(plan.replaced.items()) if at not in set(leaving)),
             results=tuple(plan.results.items()),
             archived=tuple(_pack_groups(gone)),
             usage=usage,
@@ -132,8 +132,8 @@ class _Plan:
         self.elided: list[Message] = []
         """Originals whose facts the memory must absorb."""
         self.newest_group = max(message.group for message in work.messages)
-        asked = [at for at, message in enumerate(work.messages) if isinstance(message, UserMessage)]
-        self.prompt_at = asked[-1] if asked else -1
+        prompts = [at for at, message in enumerate(work.messages) if isinstance(message, UserMessage)]
+        self.prompt_at = prompts[-1] if prompts else -1
         """Index of the active job's prompt, which never leaves the window."""
 
     @property

@@ -21,8 +21,10 @@ def mark_untrusted(texts: Iterable[str], messages: Sequence[Message]) -> list[st
     texts = list(texts)
     windows = [_windows(text) for text in texts]
     searched = frozenset().union(*windows) if windows else frozenset()
-    said = _found(searched, (message.text for message in messages if isinstance(message, UserMessage)))
-    tainted = _found(searched, (message.content for message in messages if isinstance(message, ToolMessage))) - said
+    from_users = _found(searched, (message.text for message in messages if isinstance(message, UserMessage)))
+    tainted = (
+        _found(searched, (message.content for message in messages if isinstance(message, ToolMessage))) - from_users
+    )
     return [
         f"{UNTRUSTED} {text}" if own & tainted and not text.startswith(UNTRUSTED) else text
         for text, own in zip(texts, windows, strict=True)

@@ -101,8 +101,8 @@ def _as_enum(forms: Sequence[Form]) -> JsonObject | None:
     """One `enum` for all forms, if each is a constant or an enum of strings."""
     values: list[object] = []
     for form in forms:
-        judging = {} if isinstance(form, bool) else {key: form[key] for key in form if key not in _NOTES}
-        values += judging.pop("enum", [judging.pop("const")] if "const" in judging else [])
-        if not values or judging not in ({}, {"type": "string"}):
+        keys = {} if isinstance(form, bool) else {key: form[key] for key in form if key not in _NOTES}
+        values += keys.pop("enum", [keys.pop("const")] if "const" in keys else [])
+        if not values or keys not in ({}, {"type": "string"}):
             return None
     return {"type": "string", "enum": values} if all(isinstance(value, str) for value in values) else None

@@ -41,7 +41,7 @@ class Estimator:
             return math.ceil(weight * self._rate(model))
         if weight >= anchor.weight:
             return anchor.tokens + math.ceil((weight - anchor.weight) * self._rate(model, anchor))
-        return math.ceil(weight * _bounded(anchor.tokens / anchor.weight))  # the window was compacted since the report
+        return math.ceil(weight * _clamp(anchor.tokens / anchor.weight))  # the window was compacted since the report
 
     def at_most(self, model: str, weight: int, anchor: Anchor | None) -> int:
         """Estimate with a margin on the part that no report covers."""
@@ -58,7 +58,7 @@ class Estimator:
             return
         seen = tokens / weight
         if anchor is not None and anchor.model == model and weight - anchor.weight >= LEAST_DELTA:
-            seen = _bounded((tokens - anchor.tokens) / (weight - anchor.weight))
+            seen = _clamp((tokens - anchor.tokens) / (weight - anchor.weight))
         with self._lock:
             known = self._rates.get(model)
             self._rates[model] = seen if known is None else known + LEARNING * (seen - known)
@@ -75,8 +75,8 @@ class Estimator:
             known = self._rates.get(model)
         if known is not None:
             return known
-        return _bounded(anchor.tokens / anchor.weight) if anchor else PRIOR
+        return _clamp(anchor.tokens / anchor.weight) if anchor else PRIOR
 
 
-def _bounded(rate: float) -> float:
+def _clamp(rate: float) -> float:
     return min(BOUNDS[1], max(BOUNDS[0], rate))

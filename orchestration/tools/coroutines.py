@@ -65,7 +65,7 @@ class _Task(Call[Any]):
             self.task = asyncio.get_running_loop().create_task(self._run_guarded(), context=self.context)
         except BaseException as error:
             self.error = error
-            self.finished()
+            self.finish()
 
     async def _run_guarded(self) -> None:
         """Catch everything: a SystemExit in a task would end the loop's thread."""
@@ -73,7 +73,7 @@ class _Task(Call[Any]):
             self.value = await self.function()
         except BaseException as error:
             self.error = error
-        self.finished()
+        self.finish()
 
     def cancel(self, received: threading.Event) -> None:
         """Cancel the task, and confirm that the loop is still running. Runs in the loop."""

@@ -43,9 +43,9 @@ class Call(Generic[R]):
             self.value = self.context.run(self.function)
         except BaseException as error:
             self.error = error
-        self.finished()
+        self.finish()
 
-    def finished(self) -> None:
+    def finish(self) -> None:
         """Wake the waiting thread."""
         self._done.release()
 

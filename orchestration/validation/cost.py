@@ -66,24 +66,24 @@ def _size(value: Any) -> int:
     return count
 
 
-def _children(_value: Any, instance: Any, _schema: Any) -> int:
+def _by_children(_value: Any, instance: Any, _schema: Any) -> int:
     return _length(instance) * 3 // 4 if isinstance(instance, (list, dict)) else 0
 
 
-def _listed(value: Any, _instance: Any, _schema: Any) -> int:
+def _by_list_length(value: Any, _instance: Any, _schema: Any) -> int:
     return _length(value) // 32
 
 
-def _compared(value: Any, instance: Any, _schema: Any) -> int:
+def _by_compared_size(value: Any, instance: Any, _schema: Any) -> int:
     several = _length(value) if isinstance(value, list) else 1
     return several // 8 + ((_size(value) + _size(instance)) // 8 if isinstance(instance, (list, dict)) else 0)
 
 
-def _matched(value: Any, instance: Any, _schema: Any) -> int:
+def _by_pattern_steps(value: Any, instance: Any, _schema: Any) -> int:
     return pattern_cost(value).steps(len(instance)) // STEPS_PER_UNIT if isinstance(instance, str) else 0
 
 
-def _names_matched(value: Any, instance: Any, _schema: Any) -> int:
+def _by_names_and_patterns(value: Any, instance: Any, _schema: Any) -> int:
     if not isinstance(instance, dict) or not value or not instance:
         return 0
     pairs = len(value) * len(instance)
@@ -94,48 +94,48 @@ def _names_matched(value: Any, instance: Any, _schema: Any) -> int:
     return pairs // 4 + pairs * slowest // STEPS_PER_UNIT
 
 
-def _others(_value: Any, instance: Any, schema: Any) -> int:
+def _by_other_properties(_value: Any, instance: Any, schema: Any) -> int:
     if not isinstance(instance, dict):
         return 0
-    return len(instance) // 2 + _names_matched(schema.get("patternProperties"), instance, schema)
+    return len(instance) // 2 + _by_names_and_patterns(schema.get("patternProperties"), instance, schema)
 
 
-def _unevaluated(_value: Any, instance: Any, schema: Any) -> int:
+def _by_schema_size(_value: Any, instance: Any, schema: Any) -> int:
     return 10 + (_length(instance) + 1) * _size(schema) // 16 if isinstance(instance, (list, dict)) else 0
 
 
-def _formatted(value: Any, instance: Any, _schema: Any) -> int:
+def _by_text_length(value: Any, instance: Any, _schema: Any) -> int:
     return _length(instance) if value == "regex" else _length(instance) // 1_000
 
 
-def _hashed(_value: Any, instance: Any, _schema: Any) -> int:
+def _by_item_size(_value: Any, instance: Any, _schema: Any) -> int:
     return _size(instance) // 2 if isinstance(instance, list) else 0
 
 
 PRICES: dict[str, Price] = {
-    "additionalItems": _children,
-    "additionalProperties": _others,
-    "allOf": _listed,
-    "anyOf": _listed,
-    "const": _compared,
-    "contains": _children,
+    "additionalItems": _by_children,
+    "additionalProperties": _by_other_properties,
+    "allOf": _by_list_length,
+    "anyOf": _by_list_length,
+    "const": _by_compared_size,
+    "contains": _by_children,
     "dependencies": lambda value, _instance, _schema: _size(value) // 32,
     "dependentRequired": lambda value, _instance, _schema: _size(value) // 32,
-    "dependentSchemas": _listed,
-    "enum": _compared,
-    "format": _formatted,
-    "items": _children,
+    "dependentSchemas": _by_list_length,
+    "enum": _by_compared_size,
+    "format": _by_text_length,
+    "items": _by_children,
     "multipleOf": lambda _value, _instance, _schema: 3,
-    "oneOf": _listed,
-    "pattern": _matched,
-    "patternProperties": _names_matched,
-    "prefixItems": _children,
-    "properties": _listed,
-    "propertyNames": _children,
-    "required": _listed,
-    "unevaluatedItems": _unevaluated,
-    "unevaluatedProperties": _unevaluated,
-    "uniqueItems": _hashed,
+    "oneOf": _by_list_length,
+    "pattern": _by_pattern_steps,
+    "patternProperties": _by_names_and_patterns,
+    "prefixItems": _by_children,
+    "properties": _by_list_length,
+    "propertyNames": _by_children,
+    "required": _by_list_length,
+    "unevaluatedItems": _by_schema_size,
+    "unevaluatedProperties": _by_schema_size,
+    "uniqueItems": _by_item_size,
     "$ref": lambda _value, _instance, _schema: 3,
     "$dynamicRef": lambda _value, _instance, _schema: 3,
 }

@@ -65,27 +65,27 @@ def _pattern(_validator: Validator, wanted: str, instance: object, _schema: obje
         yield ValidationError("does not match")
 
 
-def _charge(keyword: str, judge: Keyword) -> Keyword:
+def _charge(keyword: str, check: Keyword) -> Keyword:
     """Wrap a keyword so that it pays before it validates, and for every error."""
 
-    def judge_paid(validator: Validator, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    def check_and_pay(validator: Validator, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
         effort = getattr(validator, "format_checker", None)
         if not isinstance(effort, EffortBudget):
-            yield from judge(validator, value, instance, schema) or ()
+            yield from check(validator, value, instance, schema) or ()
             return
         effort.pay(keyword, value, instance, schema)
-        for error in judge(validator, value, instance, schema) or ():
+        for error in check(validator, value, instance, schema) or ():
             effort.spend(ERROR_UNITS + len(error.message) // CHARS_PER_UNIT)
             error.message = error.message[:MAX_MESSAGE_CHARS]
             yield error
 
-    return judge_paid
+    return check_and_pay
 
 
-def _extend(dialect: Any) -> type[Validator]:
-    keywords = {**dialect.VALIDATORS, "uniqueItems": _unique_items, "multipleOf": _multiple_of, "pattern": _pattern}
+def _extend(draft: Any) -> type[Validator]:
+    keywords = {**draft.VALIDATORS, "uniqueItems": _unique_items, "multipleOf": _multiple_of, "pattern": _pattern}
     extend: Callable[..., type[Validator]] = validators.extend
-    return extend(dialect, {name: _charge(name, judge) for name, judge in keywords.items()})
+    return extend(draft, {name: _charge(name, check) for name, check in keywords.items()})
 
 
 DRAFTS: dict[str, type[Validator]] = {

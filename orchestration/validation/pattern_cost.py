@@ -48,7 +48,7 @@ def pattern_cost(pattern: str) -> PatternCost:
     """Compute the cost of a pattern that `find_hazard` has accepted."""
     tree = parse_pattern(pattern)
     loops = tuple(_loops(tree))
-    return PatternCost(re.compile(pattern), _anchored(tree), loops, not loops or _is_linear(tree))
+    return PatternCost(re.compile(pattern), _is_anchored(tree), loops, not loops or _is_linear(tree))
 
 
 def _loops(items: Any) -> Iterator[int]:
@@ -77,14 +77,14 @@ def _inner(op: str, value: Any) -> Iterator[Any]:
         yield value[1]
 
 
-def _anchored(tree: Any) -> bool:
+def _is_anchored(tree: Any) -> bool:
     if tree.state.flags & re.MULTILINE or not len(tree):
         return False
     op, value = tree[0]
     if str(op) == "SUBPATTERN":
-        return _anchored(value[3])
+        return _is_anchored(value[3])
     if str(op) == "BRANCH":
-        return all(_anchored(branch) for branch in value[1])
+        return all(_is_anchored(branch) for branch in value[1])
     return str(op) == "AT" and str(value) in ("AT_BEGINNING", "AT_BEGINNING_STRING")
 
 

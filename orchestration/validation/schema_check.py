@@ -57,15 +57,13 @@ def check_and_copy(schema: object) -> tuple[JsonObject, type[Validator]]:
     if not isinstance(schema, dict):
         raise ConfigError(f"schema: expected a dict (a JSON Schema), got {type(schema).__name__}")
     copy = _as_json(schema)
-    dialect = copy.get("$schema", LATEST)
-    dialect = dialect.removesuffix("#") if isinstance(dialect, str) else show(dialect)
-    if dialect not in DRAFTS:
+    draft = copy.get("$schema", LATEST)
+    draft = draft.removesuffix("#") if isinstance(draft, str) else show(draft)
+    if draft not in DRAFTS:
         known = ", ".join(DRAFTS)
-        raise ConfigError(
-            f"schema /$schema: expected one of {known}, got {dialect[:200]!r}; rewrite it, or leave it out"
-        )
+        raise ConfigError(f"schema /$schema: expected one of {known}, got {draft[:200]!r}; rewrite it, or leave it out")
     try:
-        DRAFTS[dialect].check_schema(copy)
+        DRAFTS[draft].check_schema(copy)
     except SchemaError as error:
         raise ConfigError(_invalid(error)) from None
     except RecursionError:
@@ -79,8 +77,8 @@ def check_and_copy(schema: object) -> tuple[JsonObject, type[Validator]]:
     if copy.get("type") != "object":
         came = show(copy["type"]) if "type" in copy else "nothing"
         raise ConfigError(f'schema /type: expected "object" (arguments are named), got {came}')
-    _Walk(copy, dialect).check()
-    return copy, DRAFTS[dialect]
+    _Walk(copy, draft).check()
+    return copy, DRAFTS[draft]
 
 
 def _as_json(schema: JsonObject) -> JsonObject:
@@ -141,9 +139,9 @@ def _unknown_type(came: object) -> str:
 class _Walk:
     """Visits every subschema once, and follows its references."""
 
-    def __init__(self, schema: JsonObject, dialect: str) -> None:
-        self.dialect = dialect
-        self.specification = _SPECIFICATIONS[dialect]
+    def __init__(self, schema: JsonObject, draft: str) -> None:
+        self.draft = draft
+        self.specification = _SPECIFICATIONS[draft]
         self.root: SchemaResource = self.specification.create_resource(schema)
         self.edges: dict[int, list[int]] = {}
         """Subschema -> subschemas that apply to the same value. These edges must not form a circle."""
@@ -169,9 +167,9 @@ class _Walk:
         _check_expansion(self.edges)
 
     def _check_one(self, contents: JsonObject) -> None:
-        own = contents.get("$schema", self.dialect)
-        if isinstance(own, str) and own.removesuffix("#") != self.dialect:
-            raise ConfigError(f"schema: only one `$schema` is allowed; {self.dialect} and {own[:200]!r} are mixed")
+        own = contents.get("$schema", self.draft)
+        if isinstance(own, str) and own.removesuffix("#") != self.draft:
+            raise ConfigError(f"schema: only one `$schema` is allowed; {self.draft} and {own[:200]!r} are mixed")
         for pattern in [contents.get("pattern"), *contents.get("patternProperties", {})]:
             why = find_hazard(pattern) if isinstance(pattern, str) else None
             if why:
@@ -184,9 +182,9 @@ class _Walk:
 
     def _check_default(self, contents: JsonObject, resolver: Any) -> None:
         """Refuse a default that the schema itself would refuse (`"type": "string", "default": null`)."""
-        default, judge = contents["default"], cast(Any, DRAFTS[self.dialect])(contents, registry=Registry())
+        default, validator = contents["default"], cast(Any, DRAFTS[self.draft])(contents, registry=Registry())
         try:
-            first = next(judge.evolve(_resolver=resolver, format_checker=EffortBudget()).iter_errors(default), None)
+            first = next(validator.evolve(_resolver=resolver, format_checker=EffortBudget()).iter_errors(default), None)
         except Exception:  # a broken reference is reported when it is visited
             return
         if first is not None:

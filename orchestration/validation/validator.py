@@ -45,11 +45,11 @@ class JSONSchemaValidator:
     """
 
     def __init__(self, schema: JsonObject) -> None:
-        self.schema, dialect = check_and_copy(schema)
+        self.schema, draft = check_and_copy(schema)
         """A copy of the declared schema. Don't change it; make another validator instead."""
         own = deepcopy(self.schema)
         own.pop("$schema", None)  # with it, a `$ref` to "#" would use the library's own validator class
-        self._validator: Any = dialect(own, registry=Registry(), format_checker=FORMATS)
+        self._validator: Any = draft(own, registry=Registry(), format_checker=FORMATS)
         self.has_required = bool(self.problems({}))
         """True if the schema refuses `{}`. Then an empty text is not accepted as arguments."""
 

@@ -37,7 +37,7 @@ def _watch(event: str, _arguments: tuple[object, ...]) -> None:
 sys.addaudithook(_watch)
 
 
-def judged(schema: dict[str, Any], raw: str) -> tuple[str, float]:
+def validate_timed(schema: dict[str, Any], raw: str) -> tuple[str, float]:
     """The message to the model ('' if the call may run), and the seconds of work. Opening anything fails the test."""
     global _watching
     validator = JSONSchemaValidator(schema)
@@ -146,9 +146,9 @@ BOMBS: dict[str, tuple[dict[str, Any], Callable[[], str]]] = {
 def test_a_hostile_call_is_validated_within_bounds(name: str) -> None:
     """Any result comes within a quarter of a second and has a few thousand characters."""
     schema, raw = BOMBS[name]
-    said, took = judged(schema, raw())
+    said, took = validate_timed(schema, raw())
     if took > MAX_S:  # a garbage collection may have happened in it, so measure again
-        said, took = judged(schema, raw())
+        said, took = validate_timed(schema, raw())
     assert took < MAX_S or took < MAX_S * slowness()
     assert len(said) < 10_000
 
@@ -219,7 +219,7 @@ def test_no_schema_with_any_arguments_exceeds_the_bound(
 ) -> None:
     """Nested unions, patterns and uniqueness, with thousands of copies of a value or a text of that length."""
     raw = x(json.dumps(seed) * times if as_text else [seed] * times)
-    _, took = judged(of(part), raw)
+    _, took = validate_timed(of(part), raw)
     assert took < MAX_S
 
 
@@ -262,5 +262,5 @@ def test_the_budget_is_counted_so_results_are_equal() -> None:
     effort.spend(MAX_EFFORT)
     with pytest.raises(EffortExceeded):
         effort.spend(1)
-    said, _ = judged(of({"items": {"pattern": r"^.*.*x$"}}), x(["1" * 900 + "x"] * 400))
+    said, _ = validate_timed(of({"items": {"pattern": r"^.*.*x$"}}), x(["1" * 900 + "x"] * 400))
     assert said.startswith("the arguments: expected less in one call: validating this takes too long")

@@ -57,18 +57,20 @@ def test_a_schema_that_the_vendor_refuses_is_refused_first(provider: str, schema
         ("openai", one({"anyOf": [{"type": "array"}]}), "items", "probe/properties/x/anyOf/0", "an array without `items`"),
     ],
 )  # fmt: skip
-def test_what_can_be_mended_is_mended_and_said(
+def test_a_rewritten_schema_is_reported(
     provider: str, schema: dict[str, Any], rule: str, where: str, said: str
 ) -> None:
     """Tools of foreign servers can't be changed by hand. The difference says what is sent instead."""
-    (finding,) = [found for found in check(provider, [spec(schema)]) if found.rule not in ("optional", "keyword")][:1]
-    assert (finding.rule, finding.where, finding.rewritten) == (rule, where, True)
-    assert said in finding.message
+    (difference,) = [found for found in check(provider, [spec(schema)]) if found.rule not in ("optional", "keyword")][
+        :1
+    ]
+    assert (difference.rule, difference.where, difference.rewritten) == (rule, where, True)
+    assert said in difference.message
 
 
 @pytest.mark.parametrize("provider", ["anthropic", "openai"])
 @pytest.mark.parametrize("schema", [{"anyOf": [{}]}, one({"type": "array", "items": [{}]})])
-def test_nothing_is_mended_in_strict_mode(provider: str, schema: dict[str, Any]) -> None:
+def test_nothing_is_rewritten_in_strict_mode(provider: str, schema: dict[str, Any]) -> None:
     """Strict mode binds the model to the sent schema, and a wider one would bind it less."""
     with pytest.raises(
         ConfigError, match="in strict mode it is sent as written; leave strict mode off for this tool, or"
@@ -80,8 +82,8 @@ def test_an_output_schema_is_checked_as_well() -> None:
     """Neither vendor accepts alternatives at the top level. Anthropic's SDK would reduce them to `{}`."""
     schema = {"type": "object", "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}
     for model in ("gpt-5-2025-08-07", "claude-sonnet-4-6"):
-        (finding,) = Agent("clerk", model, "You help.", output_schema=schema).schema_differences
-        assert (finding.rule, finding.where, finding.rewritten) == ("root", "output_schema", True)
+        (difference,) = Agent("clerk", model, "You help.", output_schema=schema).schema_differences
+        assert (difference.rule, difference.where, difference.rewritten) == ("root", "output_schema", True)
     with pytest.raises(
         ConfigError, match=r"^output_schema: openai refuses allOf at the top level, and it can't be sent"
     ):
@@ -108,8 +110,8 @@ def test_openai_strict_mode_has_its_own_rules(schema: dict[str, Any], refusal: s
 def test_openai_strict_mode_reports_lost_defaults() -> None:
     """The documented form of an optional property is: required, with null allowed."""
     schema = one({"type": ["string", "null"], "default": None}, **CLOSED)
-    (finding,) = check("openai", [spec(schema, strict=True)])
-    assert (finding.rule, finding.where, finding.rewritten) == ("default", "probe/properties/x/default", False)
+    (difference,) = check("openai", [spec(schema, strict=True)])
+    assert (difference.rule, difference.where, difference.rewritten) == ("default", "probe/properties/x/default", False)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +132,8 @@ def test_what_is_rewritten_for_gemini_is_reported(
     schema: dict[str, Any], rule: str, where: str, rewritten: bool
 ) -> None:
     """Each construct that its endpoint refuses is sent in another form, and reported."""
-    found = [finding for finding in check("gemini", [spec(schema)]) if finding.rule == rule]
-    assert [(finding.where, finding.rewritten) for finding in found] == [(where, rewritten)]
+    found = [difference for difference in check("gemini", [spec(schema)]) if difference.rule == rule]
+    assert [(difference.where, difference.rewritten) for difference in found] == [(where, rewritten)]
     assert found[0].message.startswith("gemini: ")
 
 
@@ -143,8 +145,8 @@ def test_a_property_name_is_not_a_keyword() -> None:
 
 def test_places_of_a_tool_are_one_difference() -> None:
     """Forty optional properties are one difference, with the first five names."""
-    (finding,) = check("gemini", [spec({"properties": {f"p{n}": {"type": "string"} for n in range(40)}})])
-    assert "p0, p1, p2, p3, p4 and 35 more: optional without a default" in finding.message
+    (difference,) = check("gemini", [spec({"properties": {f"p{n}": {"type": "string"} for n in range(40)}})])
+    assert "p0, p1, p2, p3, p4 and 35 more: optional without a default" in difference.message
 
 
 @tool
@@ -167,11 +169,11 @@ def misnamed(**arguments: Any) -> str:
 
 def test_an_agent_holds_the_schema_differences() -> None:
     """They exist after construction, also those of fallback models. A refusal is an error."""
-    findings = Agent("clerk", "gemini:gemini-2.5-pro", "You help.", tools=[look_up]).schema_differences
-    assert [(finding.rule, finding.rewritten) for finding in findings] == [("keyword", True)]
+    differences = Agent("clerk", "gemini:gemini-2.5-pro", "You help.", tools=[look_up]).schema_differences
+    assert [(difference.rule, difference.rewritten) for difference in differences] == [("keyword", True)]
     assert Agent("clerk", "claude-sonnet-4-6", "You help.", tools=[look_up, tagged]).schema_differences == ()
     both = Agent("clerk", "claude-sonnet-4-6", "Help.", tools=[tagged], fallback_models=["gpt-5-2025-08-07"])
-    assert [(finding.rule, finding.where) for finding in both.schema_differences] == [
+    assert [(difference.rule, difference.where) for difference in both.schema_differences] == [
         ("items", "tagged/properties/tags")
     ]
     with pytest.raises(ConfigError, match=r"tool tagged/properties/a b: anthropic refuses the property name 'a b'"):
@@ -179,7 +181,7 @@ def test_an_agent_holds_the_schema_differences() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "finding"),
+    ("part", "difference"),
     [
         (
             {"type": "string", "default": None},
@@ -194,12 +196,12 @@ def test_an_agent_holds_the_schema_differences() -> None:
         ({"anyOf": [{"type": "string"}, {"type": "null"}], "default": 3}, "expected string or null, got 3"),
     ],
 )
-def test_a_default_that_breaks_its_own_schema_is_refused(part: dict[str, Any], finding: str) -> None:
+def test_a_default_that_breaks_its_own_schema_is_refused(part: dict[str, Any], difference: str) -> None:
     """A default must be a value that the model could have given."""
     defs = {"a": {"properties": {"b": {"type": "boolean", "default": 1}}}}
     with pytest.raises(ConfigError) as refused:
         JSONSchemaValidator({"type": "object", "properties": {"x": part}, "$defs": defs if "$ref" in part else {}})
-    assert finding in str(refused.value)
+    assert difference in str(refused.value)
 
 
 def test_a_default_may_be_anything_its_schema_allows() -> None:

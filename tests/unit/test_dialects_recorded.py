@@ -59,7 +59,7 @@ def ended(provider: str, tool: ToolSpec) -> str:
     if provider != "gemini":  # its adapter rewrites the rest
         assert check(provider, [sent]) == ()
         assert (sent is tool) is (found == ())
-    return "rewritten" if any(finding.rewritten for finding in found) else "as written"
+    return "rewritten" if any(difference.rewritten for difference in found) else "as written"
 
 
 def test_no_tool_of_a_real_server_is_refused() -> None:

@@ -42,11 +42,11 @@ class Caller:
 
     def __init__(self, *turns: object) -> None:
         self.turns = list(turns)
-        self.asked: list[ModelRequest] = []
+        self.requests: list[ModelRequest] = []
 
     def complete(self, request: ModelRequest) -> ModelReply:
         """The next turn. The last one repeats."""
-        self.asked.append(request)
+        self.requests.append(request)
         turn = self.turns.pop(0) if len(self.turns) > 1 else self.turns[0]
         usage = Usage(input_tokens=100, output_tokens=10)
         if isinstance(turn, str):
@@ -72,7 +72,7 @@ def test_the_third_identical_call_ends_the_job() -> None:
     model = Caller(*[EMPTY] * 99)
     fleet, job = played(model)
     result = fleet.run(job)
-    assert (result.status, len(model.asked)) == ("dead_lettered", 3)
+    assert (result.status, len(model.requests)) == ("dead_lettered", 3)
     assert result.failure is not None
     assert result.failure.detail == (
         "repeated_failure: execute_sql: the same call 3 times in a row, refused each time (schema); nothing of it ran"
@@ -83,7 +83,7 @@ def test_the_fifth_refused_call_of_one_kind_ends_the_job() -> None:
     """The arguments differ each time, but are wrong in the same way."""
     model = Caller(*[[("execute_sql", json.dumps({"sql": n}))] for n in range(9)])
     fleet, job = played(model)
-    assert (fleet.run(job).status, len(model.asked)) == ("dead_lettered", 5)
+    assert (fleet.run(job).status, len(model.requests)) == ("dead_lettered", 5)
 
 
 def test_a_valid_call_ends_the_streak() -> None:
@@ -105,13 +105,13 @@ def test_the_rungs() -> None:
     told = [message.content for message in fleet.messages(job) if message.role == "tool"]
     assert "An example that passes" not in told[0]
     assert 'An example that passes: {"query": "text"}' in told[1]
-    assert [len(request.tools) for request in model.asked] == [2, 2, 2, 1, 1, 2]
-    assert [request.tools[0].strict for request in model.asked] == [False, False, False, True, True, False]
+    assert [len(request.tools) for request in model.requests] == [2, 2, 2, 1, 1, 2]
+    assert [request.tools[0].strict for request in model.requests] == [False, False, False, True, True, False]
     said_by = [message.provider for message in fleet.messages(job) if message.role == "assistant"]
     assert said_by == ["openai", "openai", "openai", "openai", "anthropic", "openai"]
     asked = [record.asked for record in fleet.trace(job) if record.kind == "model"]
     assert asked == ["", "", "", "only execute_sql; strict", f"{STRONG}; only execute_sql; strict", ""]
-    assert [request.model for request in model.asked] == [
+    assert [request.model for request in model.requests] == [
         *["gpt-5-2025-08-07"] * 4,
         "claude-sonnet-4-6",
         "gpt-5-2025-08-07",
@@ -125,7 +125,7 @@ def test_an_identical_call_climbs_one_rung_faster() -> None:
     assert fleet.run(job).output == "Done."
     told = [message.content for message in fleet.messages(job) if message.role == "tool"]
     assert "You sent exactly this before" in told[1]
-    assert [len(request.tools) for request in model.asked] == [2, 2, 1, 2]
+    assert [len(request.tools) for request in model.requests] == [2, 2, 1, 2]
 
 
 def test_with_an_escalation_the_job_is_parked_instead() -> None:

@@ -37,11 +37,11 @@ class Sayer:
     def __init__(self, *answers: str, takes_strict: bool = True) -> None:
         self.answers = list(answers)
         self.takes_strict = takes_strict
-        self.asked: list[ModelRequest] = []
+        self.requests: list[ModelRequest] = []
 
     def complete(self, request: ModelRequest) -> ModelReply:
         """The next answer. The last one repeats. A `…` at the end means that it is cut off."""
-        self.asked.append(request)
+        self.requests.append(request)
         if not self.takes_strict and (request.output_schema or {}).get("additionalProperties") is False:
             raise ModelError(Failure(kind=FailureKind.FORMAT_ERROR, detail="400 grammar too large"))
         said = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -77,10 +77,10 @@ def test_the_rungs():
     assert "An example that passes" not in said[0]
     assert 'An example that passes: {"order": "text"}' in said[1]
     assert "/order: expected string" in said[2]
-    closed = [request.output_schema.get("additionalProperties") is False for request in model.asked]
+    closed = [request.output_schema.get("additionalProperties") is False for request in model.requests]
     assert closed == [False, False, False, True, True]
-    assert model.asked[3].output_schema["required"] == ["order", "days"]
-    assert [request.model for request in model.asked] == ["gpt-5-2025-08-07"] * 4 + ["claude-sonnet-4-6"]
+    assert model.requests[3].output_schema["required"] == ["order", "days"]
+    assert [request.model for request in model.requests] == ["gpt-5-2025-08-07"] * 4 + ["claude-sonnet-4-6"]
     assert [record.asked for record in fleet.trace(job)] == ["", "", "", "strict", f"{STRONG}; strict"]
 
 
@@ -99,7 +99,7 @@ def test_repeated_bad_answers_end_the_job(answers, turns, detail):
     model = Sayer(*answers)
     fleet, job = played(model)
     result = fleet.run(job)
-    assert (result.status, result.failure.kind, len(model.asked)) == ("dead_lettered", "output_invalid", turns)
+    assert (result.status, result.failure.kind, len(model.requests)) == ("dead_lettered", "output_invalid", turns)
     assert result.failure.detail == detail
     (row,) = drift_rows((name, count) for (_, name), count in fleet.store.drift_counters(2).items())
     assert (row.tool, row.calls, row.invalid) == ("(answer)", turns, turns)
@@ -111,7 +111,7 @@ def test_a_strict_form_that_is_refused_is_left_out():
     fleet, job = played(model)
     assert fleet.run(job).output == GOOD
     assert [record.outcome for record in fleet.trace(job)] == ["continue"] * 4 + ["complete"]
-    closed = [request.output_schema.get("additionalProperties") is False for request in model.asked]
+    closed = [request.output_schema.get("additionalProperties") is False for request in model.requests]
     assert closed == [False, False, False, True, False, False]
 
 

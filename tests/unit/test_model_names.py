@@ -49,7 +49,7 @@ def test_an_invalid_name_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "stands"),
+    ("name", "pinning"),
     [
         ("claude-sonnet-4-6", "pinned"),
         ("claude-opus-5-5", "pinned"),
@@ -87,8 +87,8 @@ def test_an_invalid_name_is_refused(name: str) -> None:
         ("scripted:x", "pinned"),
     ],
 )
-def test_how_firmly_a_name_is_pinned(name: str, stands: str) -> None:
+def test_how_firmly_a_name_is_pinned(name: str, pinning: str) -> None:
     """Each vendor has its own rules. Claude from 4.6 on needs no date, and gpt from 5.6 on has none."""
     parsed = ModelName.parse(name)
-    assert parsed.pinning == stands
-    assert pinning_of(parsed.provider, parsed.model) == stands
+    assert parsed.pinning == pinning
+    assert pinning_of(parsed.provider, parsed.model) == pinning

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -42,19 +43,25 @@ class Screen:
             os.execv(sys.executable, [sys.executable, "-m", "midwatch.workers.cli", *arguments])
         self.drawn = ""
 
-    def wait_for(self, pattern: str, timeout_s: float = 20) -> None:
+    def wait_for(self, pattern: str) -> None:
         """Read until it is drawn; then forget what was."""
-        deadline_s = time.monotonic() + timeout_s
+        deadline_s = time.monotonic() + PATIENCE_S
         while not re.search(pattern, self.drawn):
             left_s = deadline_s - time.monotonic()
             ready, _, _ = select.select([self._terminal], [], [], max(0, left_s))
-            assert ready, f"not drawn within {timeout_s} s: {pattern}; but {self.drawn[-2_000:]!r}"
+            assert ready, f"not drawn within {PATIENCE_S:g} s: {pattern}; but {self.drawn[-2_000:]!r}"
             self.drawn += os.read(self._terminal, 65_536).decode("utf-8", "replace")
         self.drawn = ""
 
     def interrupt(self) -> int:
-        """Ctrl-C; returns the exit code."""
+        """Ctrl-C; returns the exit code.
+
+        The terminal is read to its end before: a process that writes to a full terminal waits for ever, and never ends.
+        """
         os.kill(self._pid, signal.SIGINT)
+        with suppress(OSError):  # EIO: the other side is closed
+            while os.read(self._terminal, 65_536):
+                pass
         code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         os.close(self._terminal)
         return code

@@ -25,7 +25,7 @@ dev: $(STAMP) ## The same, left running with your MIDWATCH_AGENTS
 	@$(BIN)/midwatch dev $(ARGS)
 
 test: $(STAMP) check ## Everything that CI runs: lint, types, layers, all tests but the slow ones
-	@$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow" $(ARGS)
+	@$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 check: $(STAMP) ## Lint, formatting, types, layers, schemas of deployment files
 	@$(BIN)/ruff check .

@@ -15,6 +15,8 @@ from tests.tickets.record import tickets
 from tests.tickets.stage import Report, Stage
 
 SOME = slice(0, 50, 8)
+SHORT = slice(34, 35)
+"""One ticket with four calls: the shortest that has more than one."""
 WORKERS = [("model,maintenance", "threads", 8), ("tools", "threads", 8), ("tools", "threads", 8)]
 SLOW_TOOLS = {"TICKETS_TOOL_MS": "200"}
 
@@ -47,7 +49,7 @@ def crashed(folder: Path, **without: str) -> Report:
     with Stage(folder, prefix="control", env={"TICKETS_CRASH_FILE": str(folder / "crashed"), **without}) as stage:
         stage.start_workers(WORKERS)
         stage.fleet.watch()
-        stage.play(tickets()[0:1], wires=("openai",))
+        stage.play(tickets()[SHORT], wires=("openai",))
         stage.wait()
         return stage.check()
 
@@ -93,7 +95,7 @@ def frozen(folder: Path, **without: str) -> Report:
     """Freeze the one tools worker in mid-call, let another take over, thaw it."""
     with Stage(folder, prefix="control", env={"TICKETS_TOOL_MS": "1500", **without}) as stage:
         stage.start_workers([("model,maintenance", "threads", 8), ("tools", "threads", 8)])
-        stage.play(tickets()[0:1], wires=("openai",))
+        stage.play(tickets()[SHORT], wires=("openai",))
         sleeper = stage.workers[1]
         held = _frozen_in_a_tool(stage, sleeper)
         stage.start_workers([("tools", "threads", 8)])

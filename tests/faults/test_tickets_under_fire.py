@@ -16,7 +16,7 @@ WORKERS = [
     ("tools", "prefork", 2),
     ("tools", "prefork", 2),
 ]
-KILLS = 12
+KILLS = 6
 """Then the fire is out, by count and not by time: a slow machine gets little done while its workers are killed every 3 s."""
 
 

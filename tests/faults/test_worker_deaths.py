@@ -31,7 +31,7 @@ def crew(server: EmbeddedServer, prefix: str, tmp_path: Path) -> Iterator[Crew]:
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_tool_that_kills_its_worker_is_a_dead_letter_after_three_deliveries(crew: Crew, pool: str) -> None:
+def test_a_tool_that_kills_its_worker_three_times_is_a_dead_letter(crew: Crew, pool: str) -> None:
     """Three times and no more; the letter says what happened, and the jobs beside it come to their ends.
 
     One thread only: what shares a process with a killer dies with it each time, and three deaths are three deaths.
@@ -150,7 +150,7 @@ def test_sigterm_drains(crew: Crew, pool: str) -> None:
     wait_for(lambda: worker.has_logged("Warm shutdown"), "the signal to be heard")
     assert worker.alive, "it waits for its running steps"
     crew.journal.open_gate("tool", "model")
-    assert worker.await_end(30), worker.log_tail
+    assert worker.await_end(PATIENCE_S), worker.log_tail
     assert worker.exit_code == 0
     assert [message.content for message in crew.results(in_tool)] == ["held tool"], "committed before it ended"
     assert len(crew.journal.of("model", "replied")) == 1

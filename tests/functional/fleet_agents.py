@@ -27,6 +27,13 @@ PATIENT = RetryConfig(
 IMPATIENT = RetryConfig(max_retries=0, retry_on=())
 
 
+SHORT_S = 5.0
+"""A job that is meant to run out of time, but not before its first turn: a loaded machine takes seconds for it."""
+
+CALL_S = 3.0
+"""A model call that is meant to be given up, where the next one must be answered in time."""
+
+
 def agent(name: str, model: str = CLAUDE, *offered: Any, **policies: Any) -> Agent:
     """An agent with quick retries."""
     policies.setdefault("retry_config", PATIENT)
@@ -64,7 +71,7 @@ terse = agent("terse", CLAUDE, tools.add, limits=RunLimits(max_output_tokens=20)
 hurried = agent(
     "hurried",
     CLAUDE,
-    limits=RunLimits(call_timeout_s=1.5),
+    limits=RunLimits(call_timeout_s=CALL_S),
     retry_config=RetryConfig(max_retries=1, base_s=0.02, cap_s=0.02, retry_on=("timeout",)),
 )
 
@@ -106,11 +113,11 @@ chief = agent("chief", CLAUDE, scribe.as_tool("Writes things down."), head.as_to
 only_child = agent("only-child", CLAUDE, children=[scribe], limits=RunLimits(max_children=1))
 lowest = agent("lowest", CLAUDE, children=[scribe], limits=RunLimits(max_depth=1))
 middle = agent("middle", CLAUDE, children=[lowest])
-hasty = agent("hasty", CLAUDE, tools.stall, children=[scribe], limits=RunLimits(session_timeout_s=2))
+hasty = agent("hasty", CLAUDE, tools.stall, children=[scribe], limits=RunLimits(session_timeout_s=SHORT_S))
 
 # Approvals
 desk = agent("desk", CLAUDE, tools.wipe, tools.pay, tools.add, tools.gamble)
-soon = agent("soon", CLAUDE, tools.wipe, limits=RunLimits(session_timeout_s=2))
+soon = agent("soon", CLAUDE, tools.wipe, limits=RunLimits(session_timeout_s=SHORT_S))
 escalating = agent(
     "escalating",
     WIRES["responses"],

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PATIENCE_S
+
 FOLDER = "FLEET_MARKS"
 """Environment variable: the folder that workers and the test share."""
 
-LONGEST_WAIT_S = 20.0
+LONGEST_WAIT_S = PATIENCE_S
 """Nothing waits longer: a test that forgot to open a gate fails, and its worker goes on."""
 
 

@@ -140,12 +140,12 @@ def nod() -> str:
     return "too late"
 
 
-@tool(timeout_s=0.2, idempotent=True, retry=RetryConfig(max_retries=1, base_s=0.05, cap_s=0.05, retry_on=("timeout",)))
+@tool(timeout_s=2, idempotent=True, retry=RetryConfig(max_retries=1, base_s=0.05, cap_s=0.05, retry_on=("timeout",)))
 async def drowse_once(context: ToolContext) -> str:
     """Take longer than it may at the first try, in a coroutine."""
     mark(f"drowse-once-{context.job_id}", context.attempt)
     if len(marks(f"drowse-once-{context.job_id}")) == 1:
-        await asyncio.sleep(2)
+        await asyncio.sleep(60)
     return "awake"
 
 
@@ -180,16 +180,16 @@ def long_haul(context: ToolContext) -> str:
 
 
 @tool
-def idle(seconds: float) -> str:
-    """Take its time."""
-    until(lambda: False, seconds)
+def idle(gate: str) -> str:
+    """Take its time, until the gate is open."""
+    until(lambda: is_open(gate))
     return "rested"
 
 
 @tool(idempotent=True)
-def stall(seconds: float) -> str:
-    """Take its time, and fail."""
-    until(lambda: False, seconds)
+def stall(gate: str) -> str:
+    """Take its time, until the gate is open, and fail."""
+    until(lambda: is_open(gate))
     raise ConnectionError("the line is dead")
 
 

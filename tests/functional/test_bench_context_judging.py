@@ -103,7 +103,7 @@ def test_identifiers_are_what_nobody_could_guess(arguments: str, names: set[str]
     assert identifiers(call(arguments)) == names
 
 
-def test_needed_is_what_only_the_compacted_part_said_and_kept_what_the_window_says_all_the_same():
+def test_needed_and_kept_are_told_from_the_compacted_part_and_the_window():
     """Still shown: not needed. Never said: the model's own. Gone: needed. In the memory or a stub: kept."""
     history = ["User u_1001 and u_1002", "order #W111222", "order #W333444 and 90210"]
     asked = [call('{"a": "u_1001", "b": "#W111222", "c": "#W333444", "d": "#W999999", "e": 90210}')]

@@ -7,8 +7,8 @@ import pytest
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.model import Stop
 from midwatch.workers.simulator import Say
-from tests.functional.fleet_agents import chief, hasty, head
-from tests.functional.fleet_marks import marks
+from tests.functional.fleet_agents import SHORT_S, chief, hasty, head
+from tests.functional.fleet_marks import marks, open_gate
 from tests.functional.fleet_stage import fleet_on_stage, told, use
 from tests.patience import PATIENCE_S
 
@@ -138,10 +138,15 @@ def test_a_cancelled_child_is_told_to_the_parents_model(stage, wait_for):
 
 def test_the_children_of_a_job_that_ran_out_of_time_end_at_their_next_turn(stage, wait_for):
     """Nobody is left to answer to: no further model call is paid for."""
-    task = stage.cast([use(("idle", {"seconds": 3.2})), "never"])
-    text = stage.cast([use(("scribe", {"input": task}), ("stall", {"seconds": 2.4})), "never"])
+    task = stage.cast([use(("idle", {"gate": "child"})), "never"])
+    text = stage.cast([use(("scribe", {"input": task}), ("stall", {"gate": "parent"})), "never"])
     handle = hasty.enqueue(text)
+    wait_for(lambda: stage.heard(task), "the child's first turn")
+    late_ms = stage.job(handle).started_ms + 1_000 * (SHORT_S + 1)
+    wait_for(lambda: stage.client.operations.client.time()[0] * 1_000 > late_ms, "the time to be over")
+    open_gate("parent")
     assert handle.result(PATIENCE_S).status is JobStatus.TIMED_OUT
+    open_gate("child")
     child = wait_for(lambda: (found := family(stage, handle)[1]).status.ended and found, "the child to end")
     assert child.status is JobStatus.CANCELLED
     assert child.failure.detail == "the job that asked for this one is over"

@@ -173,7 +173,7 @@ def test_a_compacted_session_shows_its_numbers_its_memory_and_what_is_live(run, 
     assert shown["redis_bytes"] == sum(sizes) > 2_000
 
 
-def test_an_uncompacted_session_has_no_memory_and_its_originals_are_what_is_live(run, worker, client):
+def test_a_session_without_compactions_has_live_originals_and_no_memory(run, worker, client):
     """Nothing is made up where nothing was taken out."""
     worker.job([call("look_up", order="W-1"), "Done."], "One order.")
     assert client.sessions.memory("s1") is None

@@ -89,7 +89,7 @@ def test_restart_of_a_running_server_ends_it_in_order_first(tmp_path, connect_re
         assert connect_redis(server.url).get("step") == b"1"
 
 
-def test_a_frozen_server_keeps_the_connection_and_says_nothing_until_it_is_thawed():
+def test_a_frozen_server_keeps_the_connection_and_is_silent():
     """`freeze()` is the fault where nothing is refused and nobody answers."""
     with EmbeddedServer(append_only=None) as server:
         client = redis_py.Redis(port=server.port, socket_timeout=0.2, retry=Retry(NoBackoff(), 0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -163,20 +162,17 @@ def test_a_forked_child_has_a_sender_of_its_own(ear: Ear, stage: Stage, events: 
 
 
 def test_a_frozen_broker_costs_a_step_nothing(stage: Stage):
-    """What can't be sent waits in a bounded queue, then is dropped: no step waits, none fails."""
+    """What can't be sent waits in a bounded queue, then is dropped: a step that waited for the broker would wait for ever."""
     claims = [stage.begin() for _ in range(CAPACITY_EVENTS // 10)]
     with EmbeddedServer(append_only=None) as own:
         events = JobEvents(make_app(Settings(redis_url=own.url)))
         events.observe(claims[0], stage.trace(claims[0], "continue"), Continue())
         assert events.flush(10)
         own.freeze()
-        started = time.monotonic()
         for _ in range(20):
             for claim in claims:
                 events.observe(claim, stage.trace(claim, "dead_letter"), DeadLetter(failure=THROTTLED))
-        took_s = time.monotonic() - started
         assert events.dropped >= CAPACITY_EVENTS // 2
-        assert took_s < 60, "2,000 events: were each to wait for a socket, hours"
         own.thaw()
 
 

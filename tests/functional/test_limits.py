@@ -13,6 +13,7 @@ from midwatch.schemas.job import JobStatus
 from midwatch.schemas.model import Stop
 from midwatch.workers.simulator import Faults, Say
 from tests.functional.fleet_agents import (
+    CALL_S,
     CLAUDE,
     agent,
     brief,
@@ -97,10 +98,10 @@ def test_a_job_that_takes_too_long_is_timed_out_and_frees_its_session(stage):
     assert not stage.client.dead_letters.replay(handle.id)
 
 
-def test_a_model_that_hangs_is_given_up_after_call_timeout_s_and_tried_again(stage):
+def test_a_model_call_that_hangs_is_given_up_and_tried_again(stage):
     """A call is bounded by the wall clock; what comes of the second try is what counts."""
     text = stage.cast(["Here I am."])
-    stage.model.use(Faults(at_turn={1: ("hang",)}, hang_s=20))
+    stage.model.use(Faults(at_turn={1: ("hang",)}, hang_s=PATIENCE_S))
     try:
         result = hurried.enqueue(text).result(PATIENCE_S)
     finally:
@@ -110,7 +111,7 @@ def test_a_model_that_hangs_is_given_up_after_call_timeout_s_and_tried_again(sta
 
 def test_a_model_that_always_hangs_makes_a_dead_letter_with_every_try(stage):
     """Two tries, each given up in time; the letter shows both."""
-    stage.model.use(Faults(hang=1.0, hang_s=20, once=False))
+    stage.model.use(Faults(hang=1.0, hang_s=PATIENCE_S, once=False))
     try:
         handle = hurried.enqueue(stage.cast(["unheard"]))
         result = handle.result(PATIENCE_S)
@@ -120,8 +121,7 @@ def test_a_model_that_always_hangs_makes_a_dead_letter_with_every_try(stage):
     letter = stage.client.dead_letters.show(handle.id)
     assert [one.failure.kind for one in letter.tries] == ["timeout", "timeout"]
     assert [one.attempt for one in letter.tries] == [0, 1]
-    took_ms = [record.ended_ms - record.started_ms for record in handle.events()]
-    assert all(1_500 <= ms < 15_000 for ms in took_ms)
+    assert all(record.ended_ms - record.started_ms >= 1_000 * CALL_S for record in handle.events())
 
 
 # Tool calls and tokens
@@ -172,7 +172,7 @@ def test_the_ceilings_of_a_job_begin_anew_with_the_next_one_of_the_session(stage
         assert len(marks(f"search-{handle.id}")) == 1
 
 
-def test_a_ceiling_for_a_tool_that_does_not_exist_is_refused_at_construction():
+def test_a_ceiling_for_an_unknown_tool_is_refused():
     """A typo must not take the ceiling away."""
     with pytest.raises(ConfigError, match=r"limits.max_tool_calls names 'serch'.*did you mean 'search'\?"):
         agent("typo", CLAUDE, search, limits=RunLimits(max_tool_calls={"serch": 1}))

@@ -25,7 +25,7 @@ def judged(contestant: Contestant):
     return said
 
 
-def test_a_fleet_that_was_told_its_limits_is_refused_no_more_than_its_first_burst():
+def test_known_limits_cost_no_more_refusals_than_the_first_burst():
     """Sixteen slots, one key, both vendors, a key whose minute others have spent: one second's worth of 429s at most.
 
     Five seconds are mostly slow start; the share of 429s and the goodput of two minutes are the benchmark's.
@@ -37,7 +37,7 @@ def test_a_fleet_that_was_told_its_limits_is_refused_no_more_than_its_first_burs
     assert said.of_limit > 0.3
 
 
-def test_a_fleet_that_was_told_nothing_learns_the_limit_from_the_first_answers():
+def test_unknown_limits_are_learned_from_the_first_answers():
     """At most the calls that were in flight when the first answer came can be refused; then headers set the pace."""
     said = judged(Contestant("nothing set", spent=True))
     assert said.requests - said.answered <= PROCESSES * THREADS + 2 * RPM // 60

@@ -100,7 +100,7 @@ def test_asked_to_end_it_finishes_by_itself(fleet):
     member = fleet.start("polite", POLITE)
     wait_ready(member, "up", PATIENCE_S)
     member.freeze()
-    assert member.terminate(timeout_s=10)
+    assert member.terminate(timeout_s=PATIENCE_S)
     assert member.has_logged("finished")
 
 

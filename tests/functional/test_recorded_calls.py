@@ -193,7 +193,7 @@ def test_a_reply_that_was_cut_off_runs_nothing_and_says_so() -> None:
     assert found.invalid == ["get_user_details: bad_json"]
 
 
-def test_every_tool_of_the_record_is_taken_by_every_provider_or_refused_with_one_finding() -> None:
+def test_every_provider_accepts_a_recorded_tool_or_says_why_not() -> None:
     """Anthropic and OpenAI take all usable ones as they are; for Gemini what is rewritten is said."""
     specs = [one for key in (NOTION, FILES) for one in server(key, "").specs]
     for domain in ("tau_retail", "tau_airline"):
@@ -204,7 +204,7 @@ def test_every_tool_of_the_record_is_taken_by_every_provider_or_refused_with_one
     assert all(one.rewritten for one in said if one.rule != "optional")
 
 
-def test_function_docs_in_a_dialect_of_their_own_are_refused_at_registration() -> None:
+def test_function_docs_in_an_unknown_dialect_are_refused() -> None:
     """1,248 function docs: each is refused for its types (`dict`, `float`), 438 would be for their names; in one line."""
     with gzip.open(DATA / "bfcl_function_docs.jsonl.gz", "rt") as lines:
         docs = [json.loads(line)["function"] for line in lines]

@@ -99,7 +99,7 @@ def test_a_refused_job_can_be_enqueued_again_with_its_key(stage, wait_for):
     assert handle.result(PATIENCE_S).output == "You said: now"
 
 
-def test_an_interrupting_job_cancels_the_running_one_and_goes_before_the_others(stage, wait_for):
+def test_an_interrupting_job_cancels_the_running_one_and_runs_next(stage, wait_for):
     """`on_busy="interrupt"`: the running job's tool is told, the job ends cancelled, those in line wait longer."""
     running = scribe.enqueue(haul(stage), session_id="interrupted")
     begun(running, wait_for)

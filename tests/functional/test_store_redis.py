@@ -180,7 +180,7 @@ def test_listings_and_counters_cover_all_partitions(bench):
     assert bench.operations.counters() == {"jobs.enqueued": 21, "jobs.dead_lettered": 1}
 
 
-def test_a_server_that_is_away_is_said_to_be_and_what_was_claimed_can_be_committed_after(tmp_path):
+def test_a_claim_can_be_committed_after_the_server_was_away(tmp_path):
     """Nothing is recorded while it is gone; a commit that meets a restart waits for it and succeeds."""
     with EmbeddedServer(tmp_path) as server:
         client = redis_py.Redis.from_url(server.url, socket_timeout=2, socket_connect_timeout=1)

@@ -171,7 +171,7 @@ def test_fail_hard_ends_the_job_at_the_first_failure(stage):
     assert stage.client.dead_letters.show(handle.id).tool == "unsteady"
 
 
-def test_a_dead_letter_beside_finished_calls_keeps_their_results_for_the_replay(stage):
+def test_a_dead_letter_keeps_the_results_of_finished_calls_for_replay(stage):
     """Its siblings ran; the replay runs the failed call alone, and the turn fans in as if nothing had been."""
     text = stage.cast([use(("add", {"a": 1, "b": 1}), ("vital", {}), ("add", {"a": 2, "b": 2})), "Done."])
     handle = CLAUDE.enqueue(text)

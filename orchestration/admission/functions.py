@@ -32,7 +32,7 @@ class FunctionLibrary(Library):
 
     @cache  # noqa: B019 (there is one)
     def source(self, name: str) -> str:
-        """Text of the whole library, the same for every name."""
+        """Text of the whole library; it does not depend on the name."""
         functions = (f"local function {each}(KEYS, ARGV)\nbind(KEYS)\n{self.read(each)}\nend\n" for each in FUNCTIONS)
         bare = (f"local function {each}(KEYS, ARGV)\n{self.read(each)}\nend\n" for each in self.bare)
         shared = (f"{self.read(each)}\n" for each in SHARED)

@@ -152,7 +152,7 @@ def test_a_5xx_with_a_retry_after_pauses_too(bench: Make) -> None:
     assert gate.fails(call, FailureKind.OVERLOADED, retry_after_s=7) == Settlement(7_000, "paused", free=False)
 
 
-# --- limits that nobody named
+# --- limits that were not set
 
 
 ANTHROPIC = {
@@ -231,7 +231,7 @@ def test_a_spend_cap_blocks_the_downstream_for_the_whole_fleet(bench: Make) -> N
     failure = Failure(kind=FailureKind.QUOTA_EXHAUSTED, detail="insufficient_quota: the credit is used up")
     assert gate.gate.settle(spent, Report(failure=failure)).why == "blocked"
     assert gate.status().blocked_reason == "insufficient_quota: the credit is used up"
-    assert [ref.job_id for ref in gate.board.release()[0]] == ["b"], "who waits is told at once"
+    assert [ref.job_id for ref in gate.board.release()[0]] == ["b"], "a waiting call is woken at once, to be denied"
     for call in (gate.claimed_again(waiting), gate.call("c")):
         answer = gate.another_gate({SHOP: limits(rpm=60)}).admit(call)
         assert isinstance(answer, Failure)

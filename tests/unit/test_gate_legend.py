@@ -44,12 +44,12 @@ def words(*tables: str) -> set[str]:
 
 
 def test_the_legend_lists_every_field_of_the_state_and_no_other():
-    """Whatever the functions read or write of a downstream's state has a unit and a meaning."""
+    """Each field of a downstream's state that the functions read or write is listed."""
     assert words("state") == set(STATE)
 
 
 def test_the_legend_lists_every_field_of_a_call_and_no_other():
-    """Whatever the functions read or write of a call's record has a unit and a meaning."""
+    """Each field of a call's record that the functions read or write is listed."""
     assert words("call", "known") == set(CALL)
 
 
@@ -58,7 +58,7 @@ BY_RESOURCE = {f"{name}_per_minute" for name in legend.RESOURCES}
 
 
 def test_the_legend_lists_every_field_of_the_configuration_and_no_other():
-    """Whatever is written of a configuration is listed; whatever the functions read of it is written."""
+    """Each field that Python writes is listed, and the functions read no other."""
     written = set(re.findall(r'"(\w+)":', configuration("jira", Limits(), 1).partition('"said"')[0]))
     stored = {field.stored for field in CONFIG.values()}
     assert written - {"high", "normal", "low"} == stored - {"said"}
@@ -72,7 +72,7 @@ WEIGHTS = {"priorities", "tenants"}
 
 
 def test_the_legend_lists_every_field_of_a_lineage_and_no_other():
-    """Its fields are read and written in one file."""
+    """`lineage.lua` alone reads and writes them, and the legend lists each."""
     fields = {found for line in CODE["lineage"].splitlines() for found in re.findall(r"'([a-z]{1,2})'", line)}
     assert fields == {field.stored for field in LINEAGE.values()}
     others = "\n".join(text for name, text in CODE.items() if name != "lineage")
@@ -88,14 +88,14 @@ def test_stored_names_are_those_of_the_releases_before(table: str):
 
 @pytest.mark.parametrize("fields", [STATE, CALL, LINEAGE, CONFIG])
 def test_every_field_has_a_unit_and_a_meaning(fields: dict[str, legend.Field]):
-    """And no two fields share a stored name, but those of a call that are never there together."""
+    """No two fields share a stored name, except two of a call that never exist together."""
     assert all(field.unit and field.meaning for field in fields.values())
     stored = [field.stored for word, field in fields.items() if (fields, word) != (CALL, "reason")]
     assert len(stored) == len(set(stored))
 
 
 def test_letters_of_the_scripts_are_those_of_the_legend():
-    """Resources, states of a call and lines: the same names and letters in Lua and in Python."""
+    """Resources, call states and lines have the same names and letters in Lua and in Python."""
     named = dict(zip(*assignment("REQUESTS"), strict=True))
     assert list(named.values()) == list(legend.RESOURCES.values())
     assert dict(zip(*assignment("WAITING"), strict=True)) == legend.CALL_STATES
@@ -110,13 +110,13 @@ def assignment(first: str) -> tuple[list[str], list[str]]:
 
 
 def test_a_word_that_is_not_in_the_legend_is_refused():
-    """A slip of the pen fails when the library is loaded, not in a decision."""
+    """A misspelt field fails when the library is loaded, not in a decision."""
     with pytest.raises(KeyError):
         with_stored_names("state.paused_untill = 0")
 
 
 def test_the_loader_puts_stored_names_in_place_of_words():
-    """Of fields and of new tables; a local of the same name keeps it."""
+    """It replaces fields, and keys of new tables. A local variable of the same name stays."""
     lua = (
         "local fence = 1\nlocal call = { state = LIVE, fence = fence }\nif state.paused_until > call.starts_at then end"
     )
@@ -127,7 +127,7 @@ def test_the_loader_puts_stored_names_in_place_of_words():
 
 
 def test_every_file_is_a_function_or_shared():
-    """And every function has a typed call of its name."""
+    """Each function has a typed Python function of the same name."""
     functions = {*FUNCTIONS, *COORDINATOR.bare}
     assert set(SOURCES) == functions | set(SHARED)
     assert all(callable(getattr(script_calls, name)) for name in functions)
@@ -140,7 +140,7 @@ def parameters(function: Callable[..., Any]) -> list[str]:
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, *COORDINATOR.bare])
 def test_a_scripts_arguments_are_those_of_its_python_function(name: str):
-    """By name and in order: in the contract comment, where Lua names them, and in Python."""
+    """Names and order agree in the contract comment, in the Lua code and in Python."""
     comment = re.search(r"^-- ARGV:.*\n((?:--   .*\n)*)", SOURCES[name], re.MULTILINE)
     assert comment
     promised = re.findall(r"^--   (\w+)  +\S", comment[1], re.MULTILINE)
@@ -152,7 +152,7 @@ def test_a_scripts_arguments_are_those_of_its_python_function(name: str):
 
 @pytest.mark.parametrize("name", ["admit", "settle", "release", "control", "due"])
 def test_arguments_are_sent_in_the_order_of_the_signature(name: str):
-    """Each argument arrives where the script reads it."""
+    """Each argument arrives at the place where the script reads it."""
     function = getattr(script_calls, name)
     values = {each: f"<{each}>" for each in parameters(function)}
     sent = {**values, "headers": None} if "headers" in values else values

@@ -4,7 +4,7 @@
 -- A field is written by its word: `state.paused_until`, `call.fence`, `config.burst_ms`. ../legend.py lists every word with
 -- its unit and meaning. Redis stores most of them under shorter names, which the loader puts in place of the words.
 --
--- KEYS are the same for all functions but `due`. All of them lie in one slot, because a decision changes a downstream and a
+-- All functions but `due` take the same KEYS. All of them lie in one slot, because a decision changes a downstream and a
 -- lineage at once:
 --   1 state  HASH  cfg, st, weights (MessagePack), json, and one counter for each rare event
 --   2 calls  HASH  call id -> record (MessagePack)

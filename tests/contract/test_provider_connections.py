@@ -71,7 +71,7 @@ def test_redirects_are_refused(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("name", providers.BUILT_IN)
-def test_refused_connection(name: str) -> None:
+def test_refused_connection_counts_as_not_sent(name: str) -> None:
     """A refused connection is a connection failure, and the call counts as not sent."""
     with ProviderServer() as gone:
         url = gone.url
@@ -86,7 +86,7 @@ def test_refused_connection(name: str) -> None:
 @pytest.mark.parametrize(
     "cut", [b"", b"HTTP/1.1 200 OK\r\ncontent-le", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"]
 )
-def test_connection_cut(setup: Setup, cut: bytes) -> None:
+def test_cut_connection_is_a_connection_failure(setup: Setup, cut: bytes) -> None:
     """A connection that ends early is a connection failure. The call is not repeated, and counts as sent."""
     setup.vendor.answer_next(raw(cut))
     with pytest.raises(ModelError) as caught:

@@ -16,7 +16,7 @@ COUNTERS = {"anthropic": "/v1/messages/count_tokens", "openai": "/v1/responses/i
 
 
 @pytest.mark.parametrize("name", COUNTERS)
-def test_count(name: str) -> None:
+def test_count_sends_the_prompt_only(name: str) -> None:
     """A count request contains the prompt only, without output limit, storage or cache key."""
     with connect_to_fake_vendor(name) as setup:
         setup.vendor.answer_next(reply(200, {"input_tokens": 2_095}))
@@ -28,7 +28,7 @@ def test_count(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gemini", "openai-compatible"])
-def test_no_counter(name: str) -> None:
+def test_chat_completions_has_no_counter(name: str) -> None:
     """Chat Completions has no counter, so the count is None and no request is sent."""
     with connect_to_fake_vendor(name) as setup:
         assert setup.model.count(make_request()) is None
@@ -37,7 +37,7 @@ def test_no_counter(name: str) -> None:
 
 @pytest.mark.parametrize("name", COUNTERS)
 @pytest.mark.parametrize("status", [404, 405, 501])
-def test_server_without_a_counter(name: str, status: int) -> None:
+def test_server_without_a_counter_gives_none(name: str, status: int) -> None:
     """If a server at another base URL has no counter, the count is None and no failure."""
     with connect_to_fake_vendor(name) as setup:
         setup.vendor.answer_next(reply(status, "not found"))
@@ -45,7 +45,7 @@ def test_server_without_a_counter(name: str, status: int) -> None:
 
 
 @pytest.mark.parametrize("name", COUNTERS)
-def test_count_fails(name: str) -> None:
+def test_failed_count_is_classified(name: str) -> None:
     """A failed count is classified like a failed call. It has a deadline and is never retried."""
     with connect_to_fake_vendor(name) as setup:
         setup.vendor.answer_next(reply(429, "", {"retry-after": "60"}), reply(200, {"input_tokens": -4}), silent)

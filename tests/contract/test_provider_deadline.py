@@ -38,7 +38,7 @@ def setup(request: pytest.FixtureRequest) -> Iterator[Setup]:
 
 
 @pytest.mark.parametrize("stall", STALLS)
-def test_a_stalling_server(setup: Setup, stall: str) -> None:
+def test_stalling_server_ends_in_a_timeout(setup: Setup, stall: str) -> None:
     """A call to a silent or slow server ends at the deadline with a timeout, and the failure names the deadline."""
     begun = time.monotonic()
     error = setup.error(STALLS[stall], make_request(timeout_s=TIMEOUT_S))
@@ -56,7 +56,7 @@ def test_the_next_call_is_not_affected(setup: Setup) -> None:
     assert setup.vendor.connections == 2
 
 
-def test_a_server_that_does_not_read() -> None:
+def test_request_that_is_not_read_times_out() -> None:
     """If the server does not read the request, the call ends at the deadline, too."""
     with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -70,7 +70,7 @@ def test_a_server_that_does_not_read() -> None:
     assert caught.value.sent  # because a part of the request was sent
 
 
-def test_a_tls_handshake_that_never_ends() -> None:
+def test_endless_tls_handshake_times_out() -> None:
     """If the server never answers the TLS handshake, the call ends at the deadline."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}"
@@ -85,7 +85,7 @@ def test_a_tls_handshake_that_never_ends() -> None:
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, -1.0, 0.000001])
-def test_no_time_at_all(timeout_s: float) -> None:
+def test_call_without_time_left_times_out(timeout_s: float) -> None:
     """A call without any time left fails immediately with a timeout."""
     with connect_to_fake_vendor("openai") as setup:
         failure = setup.failure(reply(200, setup.replies.text("x")), make_request(timeout_s=timeout_s))
@@ -115,7 +115,7 @@ def test_stalled_threads_end() -> None:
     assert {thread for thread in threading.enumerate() if thread not in before} == set()
 
 
-def test_a_reply_without_end() -> None:
+def test_endless_reply_is_refused() -> None:
     """An endless reply ends in a failure when it is larger than any real one, so it can't fill the memory."""
     pieces = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
     chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"

@@ -87,7 +87,7 @@ def setup(request: pytest.FixtureRequest) -> Iterator[Setup]:
 @pytest.mark.parametrize(
     "body", ["", "<html>busy</html>", '{"error": 7}', "[]", '{"detail": [{"loc": ["body"]}]}', "null"]
 )
-def test_status_alone(setup: Setup, body: str) -> None:
+def test_status_decides_without_a_body(setup: Setup, body: str) -> None:
     """Without a readable body, the status decides the kind. No provider retries, so each error is one request."""
     for status, kind in STATUSES.items():
         assert (status, setup.failure(reply(status, body)).kind) == (status, kind)
@@ -95,7 +95,9 @@ def test_status_alone(setup: Setup, body: str) -> None:
 
 
 @pytest.mark.parametrize(("status", "code", "message", "kind"), CODED)
-def test_code_and_message(setup: Setup, status: int, code: str, message: str, kind: FailureKind) -> None:
+def test_code_and_message_win_over_the_status(
+    setup: Setup, status: int, code: str, message: str, kind: FailureKind
+) -> None:
     """The code and the message in the body count more than the status."""
     failure = setup.failure(reply(status, setup.replies.error(code, message)))
     assert failure.kind is kind
@@ -111,7 +113,7 @@ def test_code_and_message(setup: Setup, status: int, code: str, message: str, ki
         ("ramp_limit_exceeded", FailureKind.RATE_LIMITED),
     ],
 )
-def test_a_code_in_the_details(setup: Setup, code: str, kind: FailureKind) -> None:
+def test_code_in_the_details_decides(setup: Setup, code: str, kind: FailureKind) -> None:
     """Anthropic's spend caps have the status and type of a rate limit. Only the error's details show the difference."""
     error = {"type": "rate_limit_error", "message": "Limit reached.", "details": {"error_code": code}}
     assert setup.failure(reply(429, {"type": "error", "error": error})).kind is kind
@@ -145,7 +147,7 @@ def test_a_request_that_can_not_be_built_is_not_sent(setup: Setup) -> None:
     assert setup.vendor.requests == []
 
 
-def test_error_with_status_200(setup: Setup) -> None:
+def test_error_with_status_200_is_classified(setup: Setup) -> None:
     """Gateways send errors with status 200. They are classified like other errors."""
     slow = setup.failure(reply(200, {"error": {"code": 429, "message": "slow"}}, {"retry-after": "2"}))
     assert (slow.kind, slow.retry_after_ms) == (FailureKind.RATE_LIMITED, 2_000)
@@ -153,7 +155,7 @@ def test_error_with_status_200(setup: Setup) -> None:
     assert setup.failure(reply(200, setup.replies.error("huh", "x"))).kind is FailureKind.PROVIDER_ERROR
 
 
-def test_google_error_list(setup: Setup) -> None:
+def test_google_error_list_is_parsed(setup: Setup) -> None:
     """Google sends errors in a list. The wait and the kind of quota are in the error's details."""
     details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}]
     error = {
@@ -188,7 +190,7 @@ def test_google_error_list(setup: Setup) -> None:
           "anthropic-ratelimit-requests-reset": "2026-11-24T10:00:12Z"}, 12_000),
     ],
 )  # fmt: skip
-def test_retry_after(setup: Setup, headers: dict[str, str], wait_ms: int | None) -> None:
+def test_retry_after_is_parsed(setup: Setup, headers: dict[str, str], wait_ms: int | None) -> None:
     """The vendor's wait is parsed in each of its forms. An invalid value is ignored, and a long wait is limited."""
     assert (
         setup.failure(reply(429, setup.replies.error("rate_limit_error", "slow down"), headers)).retry_after_ms
@@ -202,14 +204,14 @@ def test_retry_after_as_a_date_from_now(setup: Setup) -> None:
     assert wait_ms == 31 * 86_400_000
 
 
-def test_request_id(setup: Setup) -> None:
+def test_failure_has_the_request_id(setup: Setup) -> None:
     """A failure has the vendor's request id, for questions to the vendor's support."""
     header = "request-id" if setup.name == "anthropic" else "x-request-id"
     assert setup.failure(reply(500, "", {header: "req_9"})).request_id == "req_9"
     assert setup.failure(reply(200, "<html>", {header: "req_10"})).request_id == "req_10"
 
 
-def test_reply_that_is_no_answer(setup: Setup) -> None:
+def test_reply_that_is_no_answer_is_a_provider_error(setup: Setup) -> None:
     """A 200 that is not JSON, or has the wrong shape, is a provider error that says what was expected."""
     for body in ("<html>captive portal</html>", "", "null", '"text"', "[1]", "data: {}\n\n"):
         failure = setup.failure(reply(200, body, {"content-type": "text/html"}))
@@ -221,19 +223,19 @@ def test_reply_that_is_no_answer(setup: Setup) -> None:
         assert "expected" in failure.detail or "cut off" in failure.detail, failure.detail
 
 
-def test_cut_off(setup: Setup) -> None:
+def test_incomplete_answer_is_a_connection_failure(setup: Setup) -> None:
     """An incomplete answer is a connection failure: it has no stop reason, or its JSON ends early."""
     assert setup.failure(reply(200, setup.replies.unfinished())).kind is FailureKind.CONNECTION
     assert setup.failure(reply(200, '{"id": "x", "content": [{"ty')).kind is FailureKind.CONNECTION
 
 
-def test_hostile_json(setup: Setup) -> None:
+def test_hostile_json_is_a_failure(setup: Setup) -> None:
     """JSON that breaks parsers by its nesting, numbers or constants gives a failure, not a crash."""
     for body in ("[" * 200_000, '{"a":' * 200_000, '{"a": NaN}', '{"a": 1' + "0" * 5_000 + "}", b'{"a": "\xff"}'):
         assert setup.failure(reply(200, body)).kind in (FailureKind.PROVIDER_ERROR, FailureKind.CONNECTION)
 
 
-def test_deep_arguments(setup: Setup) -> None:
+def test_deep_argument_objects_are_refused(setup: Setup) -> None:
     """Arguments that are sent as text are kept at any depth. Arguments that are sent as objects have a depth limit."""
     deep = '{"a":' * 80 + "1" + "}" * 80
     body = setup.replies.calls(("c", "search", deep))

@@ -74,14 +74,14 @@ def test_conversation_goes_on_after_broken_arguments(model: Provider, llmock: LL
         (529, FailureKind.OVERLOADED),
     ],
 )
-def test_faults(model: Provider, llmock: LLMock, status: int, kind: FailureKind) -> None:
+def test_fault_has_its_kind_and_no_retry(model: Provider, llmock: LLMock, status: int, kind: FailureKind) -> None:
     """Each fault has its failure kind and causes one request. Two more faults are queued, so a retry would be counted."""
     llmock.fail(status, times=3, retry_after=0.01)
     assert kind_of(model) is kind
     assert len(llmock.requests) == 1
 
 
-def test_context_overflow(model: Provider, llmock: LLMock) -> None:
+def test_too_large_window_is_an_overflow(model: Provider, llmock: LLMock) -> None:
     """If the server finds the window too large, the failure is a context overflow."""
     llmock.limits(context_window=100)
     with pytest.raises(ModelError) as caught:
@@ -89,7 +89,7 @@ def test_context_overflow(model: Provider, llmock: LLMock) -> None:
     assert caught.value.failure.kind is FailureKind.CONTEXT_OVERFLOW
 
 
-def test_real_rate_limit(model: Provider, llmock: LLMock) -> None:
+def test_exhausted_limit_gives_the_wait(model: Provider, llmock: LLMock) -> None:
     """An exhausted limit gives the real wait. Successful and failed calls both have the limit's headers."""
     llmock.limits(rpm=1)
     assert any("remaining" in header for header in model.complete(make_request(tools=())).ratelimit or {})
@@ -101,7 +101,7 @@ def test_real_rate_limit(model: Provider, llmock: LLMock) -> None:
     assert read(caught.value.ratelimit).limits["requests"] == 1
 
 
-def test_slow_server(model: Provider, llmock: LLMock, wait_for: Callable[..., object]) -> None:
+def test_slow_server_is_a_timeout(model: Provider, llmock: LLMock, wait_for: Callable[..., object]) -> None:
     """If the server is too slow, the call ends with a timeout at the deadline and is not repeated."""
     llmock.delay(1.5)
     assert kind_of(model, timeout_s=0.3) is FailureKind.TIMEOUT

@@ -69,7 +69,7 @@ print("fine", end="")
     assert python(code) == "fine"
 
 
-def test_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_use_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls use the proxy that the environment names, and end at the same deadline."""
     with ProviderServer() as proxy:
         monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//user:pass@"))
@@ -88,7 +88,7 @@ def test_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         providers.close()
 
 
-def test_which_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choice_of_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy for the scheme counts first, then `all_proxy`. Hosts in `no_proxy` use none. A bare host means http."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -117,7 +117,7 @@ def certificate(tmp_path: Path) -> Path:
     return path
 
 
-def test_tls(certificate: Path) -> None:
+def test_calls_over_tls(certificate: Path) -> None:
     """Calls work over TLS, a slow reply ends at the deadline, and an untrusted certificate is refused."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)

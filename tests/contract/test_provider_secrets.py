@@ -49,7 +49,7 @@ def setup(request: pytest.FixtureRequest) -> Iterator[Setup]:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_errors_are_clean(setup: Setup, ending: str) -> None:
+def test_errors_contain_no_secrets(setup: Setup, ending: str) -> None:
     """An error survives pickling and contains no secret, prompt or SDK object, whatever the vendor quotes."""
     error = setup.error(ENDINGS[ending], REQUEST)
     data = pickle.dumps(error)
@@ -62,7 +62,7 @@ def test_errors_are_clean(setup: Setup, ending: str) -> None:
     assert error.__context__ is None
 
 
-def test_logs_at_debug(setup: Setup) -> None:
+def test_debug_logs_contain_no_secrets(setup: Setup) -> None:
     """A worker that logs at DEBUG logs no prompt and no key."""
     logs = io.StringIO()
     handler = logging.StreamHandler(logs)
@@ -81,7 +81,7 @@ def test_logs_at_debug(setup: Setup) -> None:
         assert word not in logs.getvalue()
 
 
-def test_key_with_a_line_break(setup: Setup) -> None:
+def test_key_with_a_line_break_is_not_shown(setup: Setup) -> None:
     """A key with a line break inside can't be sent. The failure does not show it."""
     bad = f"{KEY}\nX-More: yes"
     given = credentials(setup.vendor.url)

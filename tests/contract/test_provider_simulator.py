@@ -49,7 +49,9 @@ def error(model: Provider) -> ModelError:
 
 
 @pytest.mark.parametrize(("fault", "kind"), REFUSALS.items())
-def test_refusals(model: Provider, server: ModelServer, fault: Fault, kind: FailureKind) -> None:
+def test_refusals_have_their_failure_kind(
+    model: Provider, server: ModelServer, fault: Fault, kind: FailureKind
+) -> None:
     """Each refusal has its failure kind and the vendor's headers, after exactly one request."""
     server.use(Faults.model_validate({fault: 1.0, "once": False, "requests_per_minute": 600, "retry_after_s": 7}))
     caught = error(model)
@@ -61,7 +63,7 @@ def test_refusals(model: Provider, server: ModelServer, fault: Fault, kind: Fail
     assert len(server.journal()) == 1
 
 
-def test_a_token_limit(model: Provider, server: ModelServer) -> None:
+def test_token_limit_is_a_rate_limit(model: Provider, server: ModelServer) -> None:
     """A token limit gives a rate_limited failure. Successful and failed calls both report the limit in headers."""
     axis = "input_tokens" if model.name == "anthropic" else "tokens"
     server.use(Faults.model_validate({f"{axis}_per_minute": 120}))
@@ -79,7 +81,7 @@ def test_an_overload_that_names_a_wait(model: Provider, server: ModelServer) -> 
     assert error(model).failure.retry_after_ms == 4_000
 
 
-def test_impossible_usage(model: Provider, server: ModelServer) -> None:
+def test_impossible_usage_fails_no_call(model: Provider, server: ModelServer) -> None:
     """A call with impossible usage succeeds. The usage counts as not reported, unless it is a believable number."""
     for seed in range(8):
         server.use(Faults(absurd_usage=1.0, once=False, seed=seed))

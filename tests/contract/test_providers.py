@@ -49,7 +49,7 @@ def replies(name: str) -> VendorReplies:
     return VENDOR_REPLIES[name]
 
 
-def test_text(model: Provider, vendor: ProviderServer, replies: VendorReplies, name: str) -> None:
+def test_text_answer_is_complete(model: Provider, vendor: ProviderServer, replies: VendorReplies, name: str) -> None:
     """An answer has its text, its usage, the model that answered, the request id and the latency."""
     ids = {"request-id": "req_42"} if name == "anthropic" else {"x-request-id": "req_42"}
     vendor.answer_next(reply(200, replies.text("Grüße, 世界"), ids))
@@ -78,7 +78,7 @@ def test_tool_loop(model: Provider, vendor: ProviderServer, replies: VendorRepli
     assert replies.results(vendor.requests[1].json) == [("call_7", '{"found":3}')]
 
 
-def test_parallel_calls(model: Provider, vendor: ProviderServer, replies: VendorReplies) -> None:
+def test_parallel_calls_keep_their_order(model: Provider, vendor: ProviderServer, replies: VendorReplies) -> None:
     """Parallel calls keep their order. Their results are sent in the same order, even if recorded in another one."""
     vendor.answer_next(reply(200, replies.calls(*((f"c{n}", "search", f'{{"query":"q{n}"}}') for n in range(5)))))
     assert [c.id for c in model.complete(make_request()).tool_calls] == ["c0", "c1", "c2", "c3", "c4"]
@@ -89,7 +89,9 @@ def test_parallel_calls(model: Provider, vendor: ProviderServer, replies: Vendor
     assert replies.results(vendor.requests[1].json) == [(f"c{n}", f"r{n}") for n in range(5)]
 
 
-def test_repeated_ids(model: Provider, vendor: ProviderServer, replies: VendorReplies, name: str) -> None:
+def test_repeated_ids_are_sent_as_unique_ids(
+    model: Provider, vendor: ProviderServer, replies: VendorReplies, name: str
+) -> None:
     """Ids that a model repeats are stored unchanged and sent as unique ids. Each result stays with its call."""
     vendor.answer_next(
         reply(200, replies.calls(("same", "search", '{"query":"a"}'), ("same", "search", '{"query":"b"}')))
@@ -108,7 +110,7 @@ def test_repeated_ids(model: Provider, vendor: ProviderServer, replies: VendorRe
     assert replies.call_ids(vendor.requests[1].json) == ids[:2]
 
 
-def test_missing_ids(model: Provider, vendor: ProviderServer, replies: VendorReplies, name: str) -> None:
+def test_missing_ids_are_generated(model: Provider, vendor: ProviderServer, replies: VendorReplies, name: str) -> None:
     """A call without an id gets one. The same conversation always gives the same id."""
     calls = replies.calls(("", "search", '{"query":"a"}'), ("", "search", '{"query":"b"}'))
     vendor.answer_next(reply(200, calls), reply(200, calls))
@@ -132,7 +134,7 @@ def test_same_request_same_bytes(model: Provider, vendor: ProviderServer, replie
     assert vendor.requests[0].body == vendor.requests[1].body
 
 
-def test_rate_limit_headers(model: Provider, vendor: ProviderServer, replies: VendorReplies) -> None:
+def test_reply_has_the_rate_limit_headers(model: Provider, vendor: ProviderServer, replies: VendorReplies) -> None:
     """A reply has the rate-limit headers, with names in lower case, and no other header."""
     noisy = {**{header.upper(): value for header, value in replies.rate_headers.items()}, "set-cookie": "a=b"}
     vendor.answer_next(reply(200, replies.text("hi"), noisy), reply(200, replies.text("hi")))
@@ -140,7 +142,7 @@ def test_rate_limit_headers(model: Provider, vendor: ProviderServer, replies: Ve
     assert model.complete(make_request()).ratelimit is None
 
 
-def test_length_stop(model: Provider, vendor: ProviderServer, replies: VendorReplies) -> None:
+def test_requested_limit_is_a_length_stop(model: Provider, vendor: ProviderServer, replies: VendorReplies) -> None:
     """An answer that stopped at the requested limit has Stop.LENGTH."""
     vendor.answer_next(reply(200, replies.cut_at_length("and then", output_tokens=1_024)))
     answer = model.complete(make_request(max_output_tokens=1_024))
@@ -155,14 +157,14 @@ def test_full_window_without_an_error(model: Provider, vendor: ProviderServer, r
     assert model.complete(make_request(max_output_tokens=64)).stop is Stop.LENGTH
 
 
-def test_refusal(model: Provider, vendor: ProviderServer, replies: VendorReplies) -> None:
+def test_refusal_is_a_stop(model: Provider, vendor: ProviderServer, replies: VendorReplies) -> None:
     """A refusal has Stop.REFUSAL and the model's text."""
     vendor.answer_next(reply(200, replies.refusal()))
     answer = model.complete(make_request())
     assert (answer.stop, answer.text) == (Stop.REFUSAL, "No.")
 
 
-def test_unknown_stop(model: Provider, vendor: ProviderServer, replies: VendorReplies) -> None:
+def test_unknown_stop_keeps_its_name(model: Provider, vendor: ProviderServer, replies: VendorReplies) -> None:
     """An unknown stop reason has Stop.UNKNOWN, and `raw_stop` keeps the vendor's name for it."""
     vendor.answer_next(reply(200, replies.odd_stop()))
     answer = model.complete(make_request())
@@ -171,7 +173,9 @@ def test_unknown_stop(model: Provider, vendor: ProviderServer, replies: VendorRe
 
 
 @pytest.mark.parametrize("bad", [None, -1, 10**12, "12", True, 1.5, [3]])
-def test_impossible_usage(model: Provider, vendor: ProviderServer, replies: VendorReplies, bad: object) -> None:
+def test_impossible_usage_counts_as_not_reported(
+    model: Provider, vendor: ProviderServer, replies: VendorReplies, bad: object
+) -> None:
     """Usage that is missing, negative, too large or not a number counts as zero and not reported."""
     vendor.answer_all(reply(200, replies.with_usage(replies.usage(bad, 5))))
     assert model.complete(make_request()).usage == Usage(reported=False)
@@ -181,7 +185,7 @@ def test_impossible_usage(model: Provider, vendor: ProviderServer, replies: Vend
     assert model.complete(make_request()).usage == Usage(reported=False)
 
 
-def test_lone_surrogate(model: Provider, vendor: ProviderServer, replies: VendorReplies) -> None:
+def test_lone_surrogate_is_replaced(model: Provider, vendor: ProviderServer, replies: VendorReplies) -> None:
     """Text that was cut inside a surrogate pair can be stored and sent again."""
     vendor.answer_next(reply(200, replies.text("fine \ud83d")))
     text = model.complete(make_request()).text

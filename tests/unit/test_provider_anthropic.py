@@ -53,7 +53,7 @@ def count_breakpoints(value: object) -> int:
     return sum(count_breakpoints(inner) for inner in value) if isinstance(value, list) else 0
 
 
-def test_first_request() -> None:
+def test_first_request_has_all_fields() -> None:
     """The system prompt and the last tool have a cache breakpoint. The body has no fields but the expected ones."""
     tools = tuple(ToolSpec(name=n, description=f"does {n}", input_schema={"type": "object"}) for n in ("f", "g"))
     assert body(UserMessage(group=1, text="hi"), tools=tools, max_output_tokens=100) == {
@@ -201,7 +201,7 @@ def test_cached_tokens_are_input() -> None:
         ("something_new", Stop.UNKNOWN),
     ],
 )
-def test_stops(raw_stop: str, stop: Stop) -> None:
+def test_stop_reasons_are_mapped(raw_stop: str, stop: Stop) -> None:
     """Each stop reason has a Stop. A 'tool_use' without a call is UNKNOWN."""
     found = parse_message(message(stop_reason=raw_stop), REQUEST, "anthropic")
     assert (found.stop, found.raw_stop) == (stop, raw_stop)

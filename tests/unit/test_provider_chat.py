@@ -43,7 +43,7 @@ def make_request(*messages: Message, **changes: Any) -> ModelRequest:
     return ModelRequest(**fields)
 
 
-def test_chat_request() -> None:
+def test_chat_request_has_all_fields() -> None:
     """A request has one system message, marked errors, merged user messages, and no field of a single vendor."""
     request = make_request(
         UserMessage(group=1, text="go"),
@@ -125,7 +125,7 @@ def test_reasoning_text_is_sent_back() -> None:
     ("arguments", "raw", "replayed"),
     [("", "", "{}"), (None, "", "{}"), ({"a": 1}, '{"a":1}', '{"a":1}'), ('{"a"', '{"a"', "{}"), ("{ }", "{ }", "{ }")],
 )
-def test_odd_arguments(arguments: object, raw: str, replayed: str) -> None:
+def test_unusual_arguments_are_sent_back_as_objects(arguments: object, raw: str, replayed: str) -> None:
     """Arguments are stored unchanged. If they are no JSON object, they are sent back as an empty one."""
     call = {"id": "c", "function": {"name": "f", "arguments": arguments}}
     found = parse_completion(completion({"content": None, "tool_calls": [call]}), make_request(), "openai-compatible")
@@ -155,13 +155,13 @@ def test_model_output_that_its_server_rejects(finish: str) -> None:
         parse_completion(completion({"content": None}, finish), make_request(), "gemini")
 
 
-def test_content_in_pieces() -> None:
+def test_text_pieces_are_joined() -> None:
     """Content may be a list of typed pieces. Only the pieces of type text are used."""
     pieces = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert parse_completion(completion({"content": pieces}), make_request(), "x").parts == (Text(text="ab"),)
 
 
-def test_output_schema() -> None:
+def test_output_schema_is_strict_if_possible() -> None:
     """An output schema is sent as strict if it fits strict mode. Gemini gets a converted schema without `strict`."""
     schema = {"type": "object", "properties": {"a": {"const": "x"}}, "required": ["a"], "additionalProperties": False}
     plain = write_chat_request(make_request(output_schema=schema), "openai-compatible", gemini=False)["response_format"]

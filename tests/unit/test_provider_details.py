@@ -75,7 +75,7 @@ def test_any_error_body_is_parsed(body: object) -> None:
      ("", None), ("soon", None), ("5 apples", None), ("999999d", MAX_WAIT_MS), ("2026-11-24T10:00:05Z", 5_000),
      ("2026-11-24T09:00:00+00:00", 0)],
 )  # fmt: skip
-def test_durations(text: str, wait_ms: int | None) -> None:
+def test_durations_and_times_are_parsed(text: str, wait_ms: int | None) -> None:
     """Durations (OpenAI, Google) and times (Anthropic) are parsed. A time is compared with the server's date."""
     assert duration_ms(text, "Tue, 24 Nov 2026 10:00:00 GMT") == wait_ms
 

@@ -23,7 +23,7 @@ def forget() -> Iterator[None]:
     providers.close()
 
 
-def test_names() -> None:
+def test_built_in_providers() -> None:
     """Four providers come with the package."""
     ours = tuple(
         name for name, target in providers.REGISTRY.items() if target.startswith("midwatch.workers.providers.")
@@ -31,7 +31,7 @@ def test_names() -> None:
     assert ours == ("anthropic", "openai", "gemini", "openai-compatible")
 
 
-def test_unknown_provider() -> None:
+def test_unknown_provider_gets_a_suggestion() -> None:
     """The error lists the registered providers and suggests the nearest name."""
     with pytest.raises(
         ConfigError, match=r"no provider 'antropic'; there are: anthropic, .*; did you mean 'anthropic'\?"
@@ -54,7 +54,7 @@ def test_a_missing_variable_is_named(name: str, variable: str) -> None:
 
 
 @pytest.mark.parametrize("name", providers.names())
-def test_kept(name: str) -> None:
+def test_provider_is_kept_per_credentials(name: str) -> None:
     """Threads that load a provider at the same time get the same object. Other credentials give another object."""
     found: list[object] = []
     together = threading.Barrier(8)
@@ -74,7 +74,7 @@ def test_kept(name: str) -> None:
     assert providers.load(name, other) is not found[0]
 
 
-def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_is_read_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without credentials, the vendors' variables are read. A blank value counts as not set; whitespace is removed."""
     monkeypatch.setenv("ANTHROPIC_API_KEY", "  \n")
     with pytest.raises(ModelError):
@@ -90,7 +90,7 @@ def test_credentials_are_not_shown() -> None:
     assert repr(Credentials(anthropic_api_key="sk-secret", openai_base_url="http://u:p@host")) == "Credentials()"
 
 
-def test_register(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_provider_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user can register a provider. A name that is taken and an incomplete target are refused."""
     monkeypatch.setattr(providers, "REGISTRY", dict(REGISTRY))
     providers.register("mine", "midwatch.workers.providers.chat_completions.openai_compatible:connect")

@@ -43,7 +43,7 @@ def make_request(*messages: Message, **changes: Any) -> ModelRequest:
     return ModelRequest(**fields)
 
 
-def test_responses_request() -> None:
+def test_responses_request_has_all_fields() -> None:
     """A request is stateless, asks for encrypted reasoning, and has its items in their original order."""
     thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "abc"}
     request = make_request(
@@ -92,7 +92,7 @@ def test_only_reasoning_models_get_the_reasoning_field(model: str, expected: boo
     assert ("include" in write_responses_request(make_request(model=model), "openai")) is expected
 
 
-def test_long_cache_keys() -> None:
+def test_long_cache_key_is_hashed() -> None:
     """A cache key that is too long for OpenAI is replaced by its hash."""
     bodies = [write_responses_request(make_request(cache_key="s" * 100), "openai") for _ in range(2)]
     assert len(bodies[0]["prompt_cache_key"]) == 64
@@ -106,7 +106,7 @@ def test_long_cache_keys() -> None:
         ({"type": "object", "properties": {"a": {}}, "required": []}, False),
     ],
 )
-def test_output_schema(schema: dict[str, Any], strict: bool) -> None:
+def test_output_schema_is_strict_if_possible(schema: dict[str, Any], strict: bool) -> None:
     """A schema is sent as strict only if strict mode accepts it. OpenAI would answer 400 to any other."""
     body = write_responses_request(make_request(output_schema=schema), "openai")
     assert body["text"] == {"format": {"type": "json_schema", "name": "output", "schema": schema, "strict": strict}}

@@ -42,7 +42,7 @@ ACCEPTED = {*KEPT, "type", "properties", "required", "items", "enum", "anyOf"}
         ({"$ref": "https://elsewhere/schema"}, {"type": "string"}),
     ],
 )  # fmt: skip
-def test_gemini(schema: dict[str, Any], sent: dict[str, Any]) -> None:
+def test_gemini_gets_the_nearest_accepted_form(schema: dict[str, Any], sent: dict[str, Any]) -> None:
     """Each construct that the endpoint refuses is replaced by the nearest one that it accepts."""
     assert convert_to_gemini(schema) == sent
 
@@ -117,6 +117,6 @@ def test_only_accepted_keywords_are_sent(schema: dict[str, Any]) -> None:
         ({"type": "string"}, True),
     ],
 )  # fmt: skip
-def test_strict_form(schema: dict[str, Any], strict: bool) -> None:
+def test_strict_form_is_recognised(schema: dict[str, Any], strict: bool) -> None:
     """Strict mode accepts a schema only if each of its objects is closed and requires all of its properties."""
     assert is_openai_strict(schema) is strict

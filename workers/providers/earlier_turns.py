@@ -23,7 +23,7 @@ def make_portable_name(name: str) -> str:
 
 
 def parse_arguments(raw_arguments: str) -> JsonObject | None:
-    """Parse the arguments of an earlier call; None if they are no JSON object. The call's result reported that."""
+    """Parse the arguments of an earlier call. None if they are no JSON object; the call's result is then an error."""
     try:
         value = json.loads(raw_arguments, parse_constant=_refuse)
     except (ValueError, RecursionError):

@@ -64,7 +64,7 @@ class ProviderModel:
                 method raises no other exception.
 
         """
-        outcome = self._attempt(request)
+        outcome = self._try_call(request)
         if isinstance(outcome, ModelError):
             raise outcome
         return outcome
@@ -76,7 +76,7 @@ class ProviderModel:
             ModelError: the count failed. Use the estimate instead.
 
         """
-        outcome = self._count(request, min(request.timeout_s, COUNT_TIMEOUT_S))
+        outcome = self._try_count(request, min(request.timeout_s, COUNT_TIMEOUT_S))
         if isinstance(outcome, ModelError):
             raise outcome
         return outcome
@@ -87,7 +87,7 @@ class ProviderModel:
 
     # These methods return errors, so that `complete` and `count` raise them outside of any `except` block. Inside one,
     # Python would attach the SDK's exception as the context, and that exception holds the key and the prompt.
-    def _attempt(self, request: ModelRequest) -> ModelReply | ModelError:
+    def _try_call(self, request: ModelRequest) -> ModelReply | ModelError:
         begun = time.monotonic()
         headers = _NO_HEADERS
         try:
@@ -95,7 +95,7 @@ class ProviderModel:
                 self._vendor_format.path, self._vendor_format.write_request(request), request.timeout_s
             )
             headers = response.headers
-            answer = self._vendor_format.parse_reply(_object(response), request)
+            answer = self._vendor_format.parse_reply(_parse_object(response), request)
             return ModelReply(
                 parts=answer.parts,
                 stop=answer.stop,
@@ -107,9 +107,9 @@ class ProviderModel:
                 ratelimit=ratelimit(headers) or None,
             )
         except Exception as error:
-            return self._error(error, request, request.timeout_s, headers)
+            return self._build_error(error, request, request.timeout_s, headers)
 
-    def _count(self, request: ModelRequest, timeout_s: float) -> int | ModelError | None:
+    def _try_count(self, request: ModelRequest, timeout_s: float) -> int | ModelError | None:
         if self._vendor_format.count_path is None:
             return None
         headers = _NO_HEADERS
@@ -118,18 +118,18 @@ class ProviderModel:
                 self._vendor_format.count_path, self._vendor_format.write_count_request(request), timeout_s
             )
             headers = response.headers
-            return _parse_count(_object(response))
+            return _parse_count(_parse_object(response))
         except Exception as error:
             if getattr(getattr(error, "response", None), "status_code", 0) in NO_COUNTER:
                 return None
-            return self._error(error, request, timeout_s, headers)
+            return self._build_error(error, request, timeout_s, headers)
 
     def _post(self, path: str, body: JsonObject, timeout_s: float) -> httpx2.Response:
-        content = _bytes(body)
+        content = _serialize(body)
         with deadline.limit_call(timeout_s):
             return self._connection.post(path, content, timeout_s)
 
-    def _error(
+    def _build_error(
         self, error: Exception, request: ModelRequest, timeout_s: float, headers: Mapping[str, str]
     ) -> ModelError:
         """Build the ModelError. `headers` are used for a 2xx reply that can't be used; the SDK's error has its own."""
@@ -138,15 +138,15 @@ class ProviderModel:
         return ModelError(classify_error(error, call), ratelimit(headers), sent=not was_never_sent(error))
 
 
-def _bytes(body: JsonObject) -> bytes:
+def _serialize(body: JsonObject) -> bytes:
     try:
         return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    except (ValueError, RecursionError):  # UnicodeEncodeError is one
+    except (ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
         detail = "the request can't be written as JSON: it holds NaN, Infinity or a lone surrogate, or nests too deep"
         raise Unsendable(detail) from None
 
 
-def _object(response: httpx2.Response) -> JsonObject:
+def _parse_object(response: httpx2.Response) -> JsonObject:
     return read_object(response.content, response.headers.get("content-type", ""))
 
 

@@ -24,8 +24,8 @@ def read_usage(
 
     `input_tokens` counts the whole prompt, including its cached part.
     """
-    counts = [_count(value) for value in (input_tokens, output_tokens)]
-    parts = [0 if value is None else _count(value) for value in (cached, cache_write, reasoning)]
+    counts = [_check_count(value) for value in (input_tokens, output_tokens)]
+    parts = [0 if value is None else _check_count(value) for value in (cached, cache_write, reasoning)]
     if None in counts or None in parts:
         return UNREPORTED
     read, written, from_cache, to_cache, thought = (count or 0 for count in counts + parts)
@@ -43,7 +43,7 @@ def read_usage(
 
 def add_counts(*counts: object) -> int | None:
     """Add counts that a provider reports separately; None if one of them is missing or impossible."""
-    known = [_count(count) for count in counts]
+    known = [_check_count(count) for count in counts]
     return None if None in known else sum(count or 0 for count in known)
 
 
@@ -55,7 +55,7 @@ def classify_length_stop(usage: Usage, requested_tokens: int) -> Stop:
     return Stop.CONTEXT_FULL if cut_short else Stop.LENGTH
 
 
-def _count(value: object) -> int | None:
+def _check_count(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or not 0 <= value <= MAX_TOKENS:
         return None
     return int(value) if value == int(value) else None

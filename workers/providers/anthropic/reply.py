@@ -44,17 +44,20 @@ def parse_message(reply: JsonObject, request: ModelRequest, provider: str) -> Pa
     parts: list[Part] = []
     for number, item in enumerate(as_list(reply.get("content"), "content")):
         block = as_object(item, f"content[{number}]")
-        if part := _part(block, f"content[{number}]", request, provider, sum(isinstance(p, ToolCall) for p in parts)):
+        if part := _parse_part(
+            block, f"content[{number}]", request, provider, sum(isinstance(p, ToolCall) for p in parts)
+        ):
             parts.append(part)
-    usage = _usage(reply.get("usage"))
+    usage = _parse_usage(reply.get("usage"))
     raw_stop = reply.get("stop_reason")
     if raw_stop is None:
         raise BadReply(FailureKind.CONNECTION, "the reply was cut off: it has no stop_reason")
     raw_stop = as_text(raw_stop, "stop_reason")
-    return ParsedReply(tuple(parts), _stop(raw_stop, parts, usage, request), raw_stop, usage, _name(reply.get("model")))
+    stop = _parse_stop(raw_stop, parts, usage, request)
+    return ParsedReply(tuple(parts), stop, raw_stop, usage, _parse_name(reply.get("model")))
 
 
-def _part(block: JsonObject, where: str, request: ModelRequest, provider: str, ordinal: int) -> Part | None:
+def _parse_part(block: JsonObject, where: str, request: ModelRequest, provider: str, ordinal: int) -> Part | None:
     kind = block.get("type")
     if kind == "text":
         text = as_text(block.get("text"), f"{where}.text")
@@ -70,7 +73,7 @@ def _part(block: JsonObject, where: str, request: ModelRequest, provider: str, o
     return Opaque(provider=provider, raw=check_depth(block, where))
 
 
-def _stop(raw_stop: str, parts: list[Part], usage: Usage, request: ModelRequest) -> Stop:
+def _parse_stop(raw_stop: str, parts: list[Part], usage: Usage, request: ModelRequest) -> Stop:
     stop = STOPS.get(raw_stop, Stop.UNKNOWN)
     if stop is Stop.LENGTH:
         return classify_length_stop(usage, request.max_output_tokens)
@@ -79,7 +82,7 @@ def _stop(raw_stop: str, parts: list[Part], usage: Usage, request: ModelRequest)
     return stop
 
 
-def _usage(usage: object) -> Usage:
+def _parse_usage(usage: object) -> Usage:
     """Read the usage. Anthropic's `input_tokens` leaves out tokens read from or written to its cache; ours has all."""
     if not isinstance(usage, dict):
         return UNREPORTED
@@ -95,5 +98,5 @@ def _usage(usage: object) -> Usage:
     )
 
 
-def _name(model: object) -> str | None:
+def _parse_name(model: object) -> str | None:
     return model if isinstance(model, str) and model else None

@@ -1,8 +1,8 @@
 """Writes a request in Anthropic's Messages format.
 
 It sets up to four cache breakpoints: the system prompt, the last tool, and the last block of each of the two latest
-user messages. The later user message writes the cache. The earlier one is where the previous call wrote it. So the
-cache is found even if many blocks were added since; without this breakpoint, Anthropic looks back only 20 blocks.
+user messages. The later user message writes the cache. The earlier one marks the place where the previous call wrote
+it. So the cache is found even if many blocks were added since. Without a mark, Anthropic looks back only 20 blocks.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _write_messages(messages: Iterable[Message], provider: str) -> list[JsonObje
 
 
 def _append(body_messages: list[JsonObject], role: str, blocks: list[JsonObject]) -> None:
-    """Add a message, or add its blocks to the last message if that has the same role. An empty turn can cause that."""
+    """Add a message. If the last message has the same role (after an empty turn), add the blocks to that message."""
     if body_messages and body_messages[-1]["role"] == role:
         body_messages[-1]["content"].extend(blocks)
     else:

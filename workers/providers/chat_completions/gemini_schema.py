@@ -39,10 +39,10 @@ class _Writer:
     def write(self, part: object, followed: frozenset[str]) -> JsonObject:
         if not isinstance(part, dict):
             return dict(ANYTHING)
-        schema, followed = self._flat(part, followed)
+        schema, followed = self._flatten(part, followed)
         out: JsonObject = {key: schema[key] for key in KEPT if key in schema}
         _add_values(schema, out)
-        variants = _variants(schema)
+        variants = _list_variants(schema)
         present = [variant for variant in variants if variant.get("type") != "null"]
         if len(present) < len(variants):
             out["nullable"] = True
@@ -56,7 +56,7 @@ class _Writer:
         return self._with_children(schema, out, followed)
 
     def _with_children(self, schema: JsonObject, out: JsonObject, followed: frozenset[str]) -> JsonObject:
-        properties, items = schema.get("properties"), _items(schema)
+        properties, items = schema.get("properties"), _merge_items(schema)
         if isinstance(properties, dict):
             out["properties"] = {name: self.write(value, followed) for name, value in properties.items()}
             required = [name for name in dict.fromkeys(schema.get("required", ())) if name in properties]
@@ -68,7 +68,7 @@ class _Writer:
         out.setdefault("type", "object" if "properties" in out else "array" if "items" in out else "string")
         return out
 
-    def _flat(self, schema: JsonObject, followed: frozenset[str]) -> tuple[JsonObject, frozenset[str]]:
+    def _flatten(self, schema: JsonObject, followed: frozenset[str]) -> tuple[JsonObject, frozenset[str]]:
         """Merge the schema's reference and its `allOf` into it. The schema's own keywords win."""
         self._left -= 1
         flat: JsonObject = {key: value for key, value in schema.items() if key not in ("$ref", "allOf")}
@@ -78,19 +78,19 @@ class _Writer:
             if reference in followed or self._left < 0:
                 return {**ANYTHING, **flat}, followed
             followed |= {reference}
-            parts.append(self._target(reference))
+            parts.append(self._resolve(reference))
         for part in parts:
-            merged, followed = self._flat(part, followed)
+            merged, followed = self._flatten(part, followed)
             _merge(flat, merged)
         return flat, followed
 
-    def _target(self, reference: str) -> JsonObject:
+    def _resolve(self, reference: str) -> JsonObject:
         """Return the target of a reference inside this schema, or an empty schema for any other reference."""
         found = resolve_reference(self._root, reference)
         return found if isinstance(found, dict) else {}
 
 
-def _variants(schema: JsonObject) -> list[JsonObject]:
+def _list_variants(schema: JsonObject) -> list[JsonObject]:
     """Return the alternatives of a schema: one for each of its types, or the entries of `anyOf` and `oneOf`.
 
     If the schema has properties, `anyOf` only narrows them ("at least one of these is required"). It is left out then,
@@ -104,7 +104,7 @@ def _variants(schema: JsonObject) -> list[JsonObject]:
     return [item for key in ("anyOf", "oneOf") for item in schema.get(key, ()) if isinstance(item, dict)]
 
 
-def _items(schema: JsonObject) -> object:
+def _merge_items(schema: JsonObject) -> object:
     """Merge `prefixItems` and `items` into one schema, because the format has no positions in a list."""
     places, rest = schema.get("prefixItems"), schema.get("items")
     if not places:

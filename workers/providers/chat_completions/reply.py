@@ -56,30 +56,30 @@ def parse_completion(reply: JsonObject, request: ModelRequest, provider: str) ->
     if raw_stop == "error" or "malformed" in raw_stop.lower():
         # Gemini sends MALFORMED_FUNCTION_CALL if it can't parse its model's output. A retry usually succeeds.
         raise BadReply(FailureKind.PROVIDER_ERROR, f"the provider rejected its model's output ({raw_stop[:60]})")
-    parts, refused = _parts(message, request, provider)
-    usage = _usage(reply.get("usage"))
-    stop = Stop.REFUSAL if refused else _stop(raw_stop, parts, usage, request)
+    parts, refused = _parse_parts(message, request, provider)
+    usage = _parse_usage(reply.get("usage"))
+    stop = Stop.REFUSAL if refused else _parse_stop(raw_stop, parts, usage, request)
     model = reply.get("model")
     return ParsedReply(tuple(parts), stop, raw_stop, usage, model if isinstance(model, str) and model else None)
 
 
-def _parts(message: JsonObject, request: ModelRequest, provider: str) -> tuple[list[Part], bool]:
+def _parse_parts(message: JsonObject, request: ModelRequest, provider: str) -> tuple[list[Part], bool]:
     parts: list[Part] = []
     echoed = {key: message[key] for key in ECHOED if message.get(key)}
     if echoed:
         parts.append(Opaque(provider=provider, raw=check_depth(echoed, "message")))
     refusal = message.get("refusal")
     refused = isinstance(refusal, str) and refusal != ""
-    text = _content(message.get("content")) or (str(refusal) if refused else "")
+    text = _parse_content(message.get("content")) or (str(refusal) if refused else "")
     if text:
         parts.append(Text(text=text))
     calls = message.get("tool_calls")
     for ordinal, item in enumerate([] if calls is None else as_list(calls, "tool_calls")):
-        parts.append(_call(as_object(item, f"tool_calls[{ordinal}]"), ordinal, request))
+        parts.append(_parse_call(as_object(item, f"tool_calls[{ordinal}]"), ordinal, request))
     return parts, refused
 
 
-def _call(call: JsonObject, ordinal: int, request: ModelRequest) -> ToolCall:
+def _parse_call(call: JsonObject, ordinal: int, request: ModelRequest) -> ToolCall:
     where = f"tool_calls[{ordinal}]"
     function = as_object(call.get("function"), f"{where}.function")
     call_id = call.get("id")
@@ -92,7 +92,7 @@ def _call(call: JsonObject, ordinal: int, request: ModelRequest) -> ToolCall:
     )
 
 
-def _content(content: object) -> str:
+def _parse_content(content: object) -> str:
     """Read the text of a message: a string, null in a message with tool calls, or (Mistral) a list of typed pieces."""
     if content is None:
         return ""
@@ -102,7 +102,7 @@ def _content(content: object) -> str:
     return "".join(as_text(piece.get("text"), "content.text") for piece in pieces if piece.get("type") == "text")
 
 
-def _stop(raw_stop: str, parts: list[Part], usage: Usage, request: ModelRequest) -> Stop:
+def _parse_stop(raw_stop: str, parts: list[Part], usage: Usage, request: ModelRequest) -> Stop:
     called = any(isinstance(part, ToolCall) for part in parts)
     stop = STOPS.get(raw_stop, Stop.UNKNOWN)
     if stop is Stop.LENGTH:
@@ -113,7 +113,7 @@ def _stop(raw_stop: str, parts: list[Part], usage: Usage, request: ModelRequest)
     return Stop.UNKNOWN if stop is Stop.TOOLS and not called else stop
 
 
-def _usage(usage: object) -> Usage:
+def _parse_usage(usage: object) -> Usage:
     if not isinstance(usage, dict):
         return UNREPORTED
     read, written = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")

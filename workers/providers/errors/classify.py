@@ -84,30 +84,30 @@ class CallContext:
 
 
 def classify_error(error: BaseException, call: CallContext) -> Failure:
-    """Turn an exception into a Failure. Its kind is INTERNAL if the exception is none of a provider call."""
+    """Turn an exception into a Failure. Its kind is INTERNAL if CLASSES lists none of the exception's classes."""
     if isinstance(error, BadReply):
-        return _failure(error.kind, error.detail, call)
+        return _build_failure(error.kind, error.detail, call)
     if isinstance(error, ErrorReply):
-        return _of_body(error.body, call)
+        return _classify_body(error.body, call)
     if isinstance(error, Unsendable):
-        return _failure(error.kind, str(error), call)
+        return _build_failure(error.kind, str(error), call)
     response = getattr(error, "response", None)
     if getattr(response, "status_code", 0) >= 300:
-        return _of_response(cast("_Response", response), call)
+        return _classify_response(cast("_Response", response), call)
     kind = kind_by_class(error)
     if kind is FailureKind.TIMEOUT:
         return Failure(kind=kind, detail=f"{call.provider}: no complete answer within {call.timeout_s:g} s")
-    root = tuple(_chain(error))[-1]
+    root = tuple(_walk_causes(error))[-1]
     if find_listed_class(root) is None:
         # The exception is not an HTTP client's. Its message may quote content (pydantic quotes the value), so only the
         # place in the code is shown.
-        return _failure(kind, f"{type(root).__name__} at {_place(root)}", call)
-    return _failure(kind, f"{type(root).__name__}: {_text(root)}", call)
+        return _build_failure(kind, f"{type(root).__name__} at {_find_place(root)}", call)
+    return _build_failure(kind, f"{type(root).__name__}: {_read_message(root)}", call)
 
 
 def kind_by_class(error: BaseException) -> FailureKind:
     """Find the kind of an exception by its class and its causes: a timeout first, else the deepest listed cause."""
-    names = [find_listed_class(link) for link in _chain(error)]
+    names = [find_listed_class(link) for link in _walk_causes(error)]
     kinds = [CLASSES[name] for name in names if name is not None]
     if FailureKind.TIMEOUT in kinds:
         return FailureKind.TIMEOUT
@@ -116,7 +116,7 @@ def kind_by_class(error: BaseException) -> FailureKind:
 
 def was_never_sent(error: BaseException) -> bool:
     """Return True if the call certainly did not reach the provider. Then the provider has not counted it."""
-    return any(cls.__name__ in NEVER_SENT for link in _chain(error) for cls in type(link).__mro__)
+    return any(cls.__name__ in NEVER_SENT for link in _walk_causes(error) for cls in type(link).__mro__)
 
 
 def find_listed_class(error: BaseException) -> str | None:
@@ -124,19 +124,19 @@ def find_listed_class(error: BaseException) -> str | None:
     return next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in CLASSES), None)
 
 
-def _of_body(body: object, call: CallContext) -> Failure:
+def _classify_body(body: object, call: CallContext) -> Failure:
     error = VendorError.parse(body)
-    return _failure(error.kind(200), _detail(error, error.status or 200), call, error.retry_after_ms)
+    return _build_failure(error.kind(200), _write_detail(error, error.status or 200), call, error.retry_after_ms)
 
 
-def _of_response(response: _Response, call: CallContext) -> Failure:
+def _classify_response(response: _Response, call: CallContext) -> Failure:
     try:
         body: object = json.loads(response.content)
     except (ValueError, RecursionError):
         body = None
     error = VendorError.parse(body)
     status = response.status_code
-    return _failure(error.kind(status), _detail(error, status), call, error.retry_after_ms)
+    return _build_failure(error.kind(status), _write_detail(error, status), call, error.retry_after_ms)
 
 
 def read_request_id(headers: Mapping[str, str]) -> str | None:
@@ -145,12 +145,12 @@ def read_request_id(headers: Mapping[str, str]) -> str | None:
     return None if found is None else "".join(char for char in found[:128] if char.isprintable())
 
 
-def _detail(error: VendorError, status: int) -> str:
+def _write_detail(error: VendorError, status: int) -> str:
     codes = "/".join(dict.fromkeys(error.codes))
     return " ".join(part for part in (str(status), codes, error.message or "(no message)") if part)
 
 
-def _failure(kind: FailureKind, detail: str, call: CallContext, body_wait_ms: int | None = None) -> Failure:
+def _build_failure(kind: FailureKind, detail: str, call: CallContext, body_wait_ms: int | None = None) -> Failure:
     """Build a Failure. The wait is taken from `retry-after`, else from the body, else from the limit's reset time."""
     wait_ms = retry_after_ms(call.headers)
     if wait_ms is None:
@@ -161,19 +161,19 @@ def _failure(kind: FailureKind, detail: str, call: CallContext, body_wait_ms: in
     return Failure(kind=kind, detail=text, retry_after_ms=wait_ms, request_id=read_request_id(call.headers))
 
 
-def _text(error: BaseException) -> str:
+def _read_message(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:  # an SDK's __str__ may fail, but classification must succeed
         return ""
 
 
-def _place(error: BaseException) -> str:
+def _find_place(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     return f"{PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _walk_causes(error: BaseException) -> Iterator[BaseException]:
     """Yield the error and its causes, nearest first. At most 8, because a chain of causes may be a cycle."""
     link: BaseException | None = error
     for _ in range(8):

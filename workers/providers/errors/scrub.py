@@ -40,7 +40,7 @@ def scrub(text: str, *, secrets: Iterable[str] = (), request_text: str = "") -> 
             text = text.replace(secret, "[key]")
     text = _KEY_LIKE.sub("[key]", text)
     text = "".join(char if char.isprintable() else " " for char in text)
-    text = _without_echo(" ".join(text.split())[: 3 * MAX_DETAIL_CHARS], " ".join(request_text.split()))
+    text = _remove_quotations(" ".join(text.split())[: 3 * MAX_DETAIL_CHARS], " ".join(request_text.split()))
     return text if len(text) <= MAX_DETAIL_CHARS else text[: MAX_DETAIL_CHARS - 1] + "…"
 
 
@@ -56,7 +56,7 @@ def collect_request_text(request: ModelRequest) -> str:
     return "\n".join(texts)
 
 
-def _without_echo(text: str, request_text: str) -> str:
+def _remove_quotations(text: str, request_text: str) -> str:
     """Replace every run of ECHO_CHARS or more characters that also occurs in the request."""
     # A quick check first: every such run contains a whole aligned block of half its length. If no block of `text`
     # occurs in the request, there is no such run.

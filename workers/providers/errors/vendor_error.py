@@ -96,10 +96,10 @@ class VendorError:
         code = inner.get("code")
         message = inner.get("message") or inner.get("detail") or ""
         return cls(
-            codes=tuple(_codes(inner, details)),
+            codes=tuple(_read_codes(inner, details)),
             message=message if isinstance(message, str) else "",
             status=code if isinstance(code, int) and not isinstance(code, bool) else None,
-            retry_after_ms=_retry_delay_ms(details),
+            retry_after_ms=_read_retry_delay_ms(details),
         )
 
     def kind(self, status: int) -> FailureKind:
@@ -129,7 +129,7 @@ def kind_by_status(status: int) -> FailureKind:
     return FORMAT if 400 <= status < 500 else PROVIDER
 
 
-def _codes(inner: Mapping[str, object], details: object) -> Iterator[str]:
+def _read_codes(inner: Mapping[str, object], details: object) -> Iterator[str]:
     for value in (inner.get("code"), inner.get("type"), inner.get("status")):
         if isinstance(value, str):
             yield value.lower()
@@ -140,7 +140,7 @@ def _codes(inner: Mapping[str, object], details: object) -> Iterator[str]:
             yield "insufficient_quota"
 
 
-def _retry_delay_ms(details: object) -> int | None:
+def _read_retry_delay_ms(details: object) -> int | None:
     """Read the wait from Google's `RetryInfo`, because Google sends no header."""
     for detail in details if isinstance(details, list) else ():
         if isinstance(detail, Mapping) and isinstance(delay := detail.get("retryDelay"), str):

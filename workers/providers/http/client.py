@@ -40,7 +40,7 @@ _CORE_ERRORS = (
 
 
 @functools.cache
-def _tls() -> ssl.SSLContext:
+def _load_certificates() -> ssl.SSLContext:
     """Load the trusted certificates, once per process because it takes 20 ms of CPU."""
     return httpx2.create_ssl_context()
 
@@ -70,8 +70,8 @@ class DeadlineTransport(httpx2.BaseTransport):
 
     def __init__(self, proxy_url: str | None = None) -> None:
         self._pool = httpcore2.ConnectionPool(
-            ssl_context=_tls(),
-            proxy=None if proxy_url is None else _proxy(proxy_url),
+            ssl_context=_load_certificates(),
+            proxy=None if proxy_url is None else _make_proxy(proxy_url),
             max_connections=MAX_CONNECTIONS,
             max_keepalive_connections=MAX_CONNECTIONS,
             keepalive_expiry=KEEPALIVE_S,
@@ -102,7 +102,7 @@ class DeadlineTransport(httpx2.BaseTransport):
         self._pool.close()
 
 
-def _proxy(url: str) -> httpcore2.Proxy:
+def _make_proxy(url: str) -> httpcore2.Proxy:
     """Make a proxy from its URL. A user and password in the URL are sent to the proxy only."""
     proxy = httpx2.Proxy(url)
     raw = proxy.url

@@ -70,7 +70,7 @@ class DeadlineStream(httpcore2.NetworkStream):
 
     def __init__(self, stream: httpcore2.NetworkStream, *, nested_tls: bool = False) -> None:
         self._stream = stream
-        # TLS inside TLS (through an https proxy) has no own socket to write to.
+        # TLS inside TLS (through an https proxy) has no socket that can be written to directly.
         self._socket: socket.socket | None = None if nested_tls else stream.get_extra_info("socket")
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:

@@ -45,8 +45,8 @@ def parse_response(reply: JsonObject, request: ModelRequest, provider: str) -> P
         reader.add(as_object(item, f"output[{number}]"), f"output[{number}]")
     details = reply.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
-    usage = _usage(reply.get("usage"))
-    stop = _stop(status, reason, reader, usage, request)
+    usage = _parse_usage(reply.get("usage"))
+    stop = _parse_stop(status, reason, reader, usage, request)
     model = reply.get("model")
     raw_stop = f"{status}/{reason}" if isinstance(reason, str) else status
     return ParsedReply(tuple(reader.parts), stop, raw_stop, usage, model if isinstance(model, str) and model else None)
@@ -95,7 +95,7 @@ class _Reader:
             self.parts.append(Text(text=text))
 
 
-def _stop(status: str, reason: object, reader: _Reader, usage: Usage, request: ModelRequest) -> Stop:
+def _parse_stop(status: str, reason: object, reader: _Reader, usage: Usage, request: ModelRequest) -> Stop:
     if reader.refused or reason == "content_filter":
         return Stop.REFUSAL
     if status == "incomplete":
@@ -105,7 +105,7 @@ def _stop(status: str, reason: object, reader: _Reader, usage: Usage, request: M
     return Stop.TOOLS if reader.calls else Stop.END
 
 
-def _usage(usage: object) -> Usage:
+def _parse_usage(usage: object) -> Usage:
     if not isinstance(usage, dict):
         return UNREPORTED
     read, written = usage.get("input_tokens_details"), usage.get("output_tokens_details")

@@ -19,7 +19,7 @@ STATEMENT_SHARE = 0.2
 MAX_SENTENCE_CHARS = 240
 
 MAX_SCANNED_CHARS = 20_000
-"""Characters of a message that are searched. Text after that is part of a document, not a decision."""
+"""Longest part of a message that is searched for decisions. Later text belongs to a document."""
 
 _SENTENCE = re.compile(r"[^.!?\n。！？]{1,400}[.!?。！？]?")
 _DECIDED = re.compile(

@@ -18,8 +18,8 @@ MIN_ITEM_BYTES = 4
 """Shortest item with its separator. It limits how many facts are considered at all."""
 
 CROWD = 24
-"""So many similar facts (same place, field and kind) keep their full worth. Each doubling beyond costs one point, or three if the
-facts resemble nothing that the model has used. So one huge table can't displace everything else."""
+"""Number of similar facts (same place, field and kind) that keep their full worth. Each doubling beyond it costs one point, or
+three if the facts resemble nothing that the model has used. So one huge table can't displace everything else."""
 
 MIN_ID_DIGITS = 5
 """Whole numbers with fewer digits are amounts, years or counts, not ids."""
@@ -66,7 +66,7 @@ def absorb_facts(
 
     """
     here = list(facts_of(live))
-    # A day counts as present only if it occurs by itself: a search for it would not find it as the head of a timestamp.
+    # A day that occurs only inside a timestamp does not count as present: a search for the day would not find it.
     stamped = {fact.value[:DAY_CHARS] for fact in here if len(fact.value) > DAY_CHARS and fact.value[4:5] == "-"}
     present = {fact.value for fact in here if fact.value not in stamped} | {value for _, value, _ in pieces(pinned)}
     stored = list(_facts_in(memory.facts))

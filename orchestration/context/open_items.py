@@ -37,7 +37,7 @@ def open_items(before: Sequence[str], messages: Sequence[Message]) -> list[str]:
 
 
 def _without_result(messages: Sequence[Message]) -> list[str]:
-    """Calls without a result. They were made, but a crash hid their result."""
+    """Calls without a result: they were made, but a crash lost the result."""
     answered = {(message.group, message.ordinal) for message in messages if isinstance(message, ToolMessage)}
     return [
         f"Group {message.group} called {call.name}; what came of it is not known"

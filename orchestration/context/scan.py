@@ -14,7 +14,7 @@ MAX_PIECE_CHARS = 300
 """A longer piece is not an identifier. Signed URLs and cursors are shorter."""
 
 MAX_SCALAR_CHARS = 80
-"""A JSON string of this length is one piece: a name, a title, a key. A longer one is read as text."""
+"""Longest JSON string that is one piece, such as a name, a title or a key. A longer one is read as text."""
 
 MAX_NESTED = 4
 """How many levels of JSON inside JSON strings are decoded. Tool servers nest JSON like that."""
@@ -22,10 +22,10 @@ MAX_NESTED = 4
 MAX_LABEL_CHARS = 40
 
 FIRST_ROWS, LAST_ROWS = 2_000, 500
-"""Of a longer JSON list or object, only so many entries at both ends are walked. A ledger has no room for the rest."""
+"""Entries that are walked at both ends of a longer JSON list or object. A ledger has no room for the rest."""
 
 FIRST_CHARS, LAST_CHARS = 800_000, 200_000
-"""Of a longer text, only so many characters at both ends are read."""
+"""Characters that are read at both ends of a longer text."""
 
 _RUN = re.compile(r"[^\s\"'`<>()\[\]{},;|=\\]{2,2000}")
 _SEAMS = "\n\t \"'`<>()[]{},;|=\\"

@@ -31,7 +31,7 @@ MIN_CUT = 150
 """Least weight to which a message is cut."""
 
 CUT_TRIES = 4
-"""Most attempts to cut a message: the kept part may have more tokens per byte than the whole."""
+"""Most attempts to cut a message. More than one is needed if the kept part has more tokens per byte than the whole."""
 
 LARGE_SHARE = 0.8
 """A message that takes more than this share of the room is cut, so that other messages fit, too."""
@@ -142,7 +142,7 @@ class _Plan:
         return sum(self.weights) - self.room
 
     def handle(self, message: Message, at: int) -> str:
-        """A new handle for the original of a message. A second cut gets another one, so that the first whole text is kept."""
+        """Make a handle for the original of a message. A later cut of the same message gets another handle."""
         ordinal = message.ordinal if isinstance(message, ToolMessage) else 0
         return new_handle(self.work.ref.job_id, f"{message.group}-{ordinal}-{at}-{self.work.epoch}")
 

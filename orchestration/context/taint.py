@@ -9,7 +9,7 @@ from midwatch.orchestration.context.render import UNTRUSTED
 from midwatch.schemas.message import Message, ToolMessage, UserMessage
 
 WINDOW_WORDS = 4
-"""A sentence is untrusted if it has so many words in a row from a tool's result, and the user did not use them."""
+"""Number of words in a row that make a sentence untrusted, if they are from a tool's result and not from the user."""
 
 _WORD = re.compile(r"\w{1,64}")
 

@@ -1,4 +1,4 @@
-"""How often a model's calls do not pass: the names of the counters in Redis, and what they add up to."""
+"""Count a model's calls and its invalid calls: the names of the counters in Redis, and their sums."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Drift:
 
 
 def drift_rows(counters: Iterable[tuple[str, int]]) -> list[Drift]:
-    """Add the counters of any number of hours up to rows, the worst first."""
+    """Add up the counters of several hours. Returns one row for each model, tool and band, the worst first."""
     calls: dict[tuple[str, str, str], int] = {}
     kinds: dict[tuple[str, str, str], dict[str, int]] = {}
     for name, count in counters:

@@ -22,17 +22,17 @@ from midwatch.schemas.message import AssistantMessage, Message, NoteMessage, Too
 from midwatch.schemas.tools import ToolSpec
 
 MAX_OF_A_KIND = 5
-"""A job ends at so many refused calls of one tool in a row, or refused answers, for the same kind of reason."""
+"""Number of refused calls of one tool in a row, or of refused answers, for the same kind of reason, that ends a job."""
 
 MAX_IDENTICAL = 3
-"""A job ends at so many identical refused calls or answers in a row."""
+"""Number of identical refused calls or answers in a row that ends a job."""
 
 MAX_TURNS = 12
-"""A job ends at so many turns in a row in which every call or answer was refused."""
+"""Number of turns in a row, with every call or answer refused, that ends a job."""
 
 EXAMPLE_AT, NARROW_AT, STRONGER_AT = 2, 3, 4
-"""The refused turn in a row from which on: an example is added; only the needed tools are offered, in their strict form; a
-stronger model is used."""
+"""Number of refused turns in a row after which an example is added, only the needed tools are offered in their strict form, and
+a stronger model is used."""
 
 ANSWER = "(answer)"
 """The tool name under which final answers are counted."""

@@ -22,7 +22,7 @@ LEARNING = 0.3
 """Weight of the newest report in the running mean."""
 
 LEAST_DELTA = 100
-"""A smaller difference in weight is not used to learn: there the message format counts more than the text."""
+"""Least addition of weight from which a rate is learned. In a smaller one the message format outweighs the text."""
 
 BOUNDS = (0.25, 4.0)
 """Possible tokens per unit of weight. A report outside these bounds is a server's mistake, and is ignored."""
@@ -53,7 +53,7 @@ class Estimator:
         return anchor.tokens + math.ceil((weight - anchor.weight) * rate)
 
     def learn(self, model: str, weight: int, tokens: int, anchor: Anchor | None) -> None:
-        """Learn from a report: a request of this weight had so many input tokens."""
+        """Learn from a provider's report that a request of this weight had this number of input tokens."""
         if weight <= 0 or not BOUNDS[0] <= tokens / weight <= BOUNDS[1]:
             return
         seen = tokens / weight

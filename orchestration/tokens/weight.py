@@ -21,7 +21,7 @@ LATIN, WIDE, RARE, CONTINUED = b"2", b"3", b"4", b"c"
 three and four bytes, and every byte after the first."""
 
 SAMPLES, SAMPLE_CHARS = 64, 2_048
-"""Of a text of megabytes, so many slices are weighed instead of the whole."""
+"""Number and length of the slices that are weighed instead of a text of megabytes."""
 
 WEIGHTS = {
     LOWER: 0.06,

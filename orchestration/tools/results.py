@@ -25,10 +25,10 @@ BYTES_PER_TOKEN = 2.5
 """Deliberately low: for JSON and logs, four characters a token gives half of what recent tokenizers count (measured)."""
 
 SMALL_NODES = 20_000
-"""A value of up to so many nodes is encoded at once (in C). A larger one is encoded in pieces, so that it can be stopped."""
+"""Most parts of a value that is encoded at once (in C). A larger one is encoded in pieces, so that it can be stopped."""
 
 PIECES = 10_000
-"""Pieces are joined after so many, since ten million small strings take ten times the memory of their text."""
+"""Pieces that are collected before they are joined. Ten million small strings take ten times the memory of their text."""
 
 SLICE_CHARS = 1_000_000
 

@@ -20,7 +20,7 @@ MAX_ARGUMENT_BYTES = 1_000_000
 """Longest text that is decoded. The largest recorded call has 24 KB."""
 
 MAX_NUMBER_DIGITS = 300
-"""A whole number of so many digits fits a float. With more, comparing or printing it raises inside Python."""
+"""Most digits of a whole number, so that it fits a float. To compare or print a longer one raises in Python."""
 
 InvalidKind = Literal[
     "empty", "too_large", "too_deep", "surrogate", "cut_off", "not_json", "duplicate_key", "number", "not_object"

@@ -14,7 +14,7 @@ from itertools import product
 from typing import TypeVar
 
 FEW = 4
-"""Up to so many repetitions are built one by one. More count as unlimited, since n^5 is in practice as slow as 2^n."""
+"""Most repetitions that are built one by one. More count as unlimited, since n^5 is in practice as slow as 2^n."""
 
 MAX_POSITIONS = 1_000
 MAX_PAIRS = 20_000
@@ -66,7 +66,7 @@ class Automaton:
         )
 
     def either(self, parts: Sequence[Part]) -> Part:
-        """A part that reads one of the parts. The parser gives `(a|a)` as `a(|)`: there are two ways to be empty."""
+        """A part that reads any one of these. The parser gives `(a|a)` as `a(|)`, which has two ways to be empty."""
         whole = Part(empty=0, first={}, last={})
         for part in parts:
             whole = Part(

@@ -211,8 +211,11 @@ class BadFleet:
 
     def pass_time(self) -> None:
         """Every lease ends, every due time comes; the steward looks."""
+        pipe = self.client.pipeline(transaction=False)
         for p in range(PARTITIONS):
-            for entry in self.client.zrange(self.keys.index(p, "due"), 0, -1):
+            pipe.zrange(self.keys.index(p, "due"), 0, -1)
+        for entries in pipe.execute():
+            for entry in entries:
                 expire_step(self.client, self.keys, ref_of(entry))
         refs, _ = self.operations.sweep(patience_ms=0, stale_ms=0, idle=(True, True))
         self.network.publish(list(dict.fromkeys(refs)))

@@ -22,7 +22,7 @@ FUNCTIONS = ("admit", "settle", "release", "configure", "control", "status", "go
 """Files that are one function each. Their names and arguments in Python are in `script_calls.py`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FunctionLibrary(Library):
     """A library named by the digest of its text, so that workers of two releases can share a server."""
 

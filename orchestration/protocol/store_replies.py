@@ -25,7 +25,7 @@ class TurnCommitted(StrEnum):
     CANCELLED = "cancelled"
     """The turn is in the log, but the job was cancelled: do not run its inline calls."""
     LOST = "lost"
-    """The fence is not current any more: nothing was written."""
+    """The claim no longer holds the step: nothing was written."""
 
 
 @dataclass(frozen=True)

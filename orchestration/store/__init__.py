@@ -1,1 +1,1 @@
-"""The state in Redis: one script for each decision, its contract above it in `lua/`."""
+"""The state in Redis: one script in `lua/` for each decision, one function in `script_calls/` for each script."""

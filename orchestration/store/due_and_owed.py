@@ -49,7 +49,7 @@ class DueAndOwed:
         return [ref for reply in replies for ref in reply.refs], min(next_due, default=-1)
 
     def wake(self, refs: Sequence[StepRef]) -> list[StepRef]:
-        """Owe steps that the coordinator woke, and return those to publish. A step that does not wait any more is left alone."""
+        """Owe steps that the coordinator woke, and return those to publish. A step that no longer waits is left alone."""
         by_partition: dict[int, list[str]] = {}
         for ref in refs:
             by_partition.setdefault(partition(ref.session_id), []).append(member(ref))

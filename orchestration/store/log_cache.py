@@ -1,4 +1,4 @@
-"""A worker's copy of conversations: a claim brings only what came since, so a step costs the same at turn 2 and at turn 200."""
+"""A worker's copies of conversations: a claim brings only new messages, so turn 200 costs no more than turn 2."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Copy:
         if not isinstance(message, ToolMessage):
             self.messages.append(message)
             return
-        # Results come in the order the fleet finished them; they are sent in the order of their calls.
+        # Results are logged in the order in which they finished. They are sent in the order of their calls.
         start = len(self.messages)
         while (
             start
@@ -65,14 +65,14 @@ class _Copy:
 
 @dataclass(frozen=True)
 class HeldMark(LogMark):
-    """A mark, and the copy it describes: what a claim brings fits it even when the cache lets go of it meanwhile."""
+    """A mark and its copy. The entries that a claim brings fit the copy, even if the cache drops it during the claim."""
 
     copy: _Copy | None = None
 
 
 @dataclass(frozen=True)
 class Held:
-    """A conversation as a worker holds it."""
+    """A conversation in a worker's memory."""
 
     messages: tuple[Message, ...] = ()
     weight: int = 0
@@ -80,7 +80,7 @@ class Held:
 
 
 class LogCache:
-    """Least recently used sessions leave first. Thread-safe; a stale copy is only ever shorter than the truth."""
+    """Drops the least recently used sessions first. Thread-safe. A stale copy is shorter than the log, never different."""
 
     def __init__(self, max_bytes: int = 64_000_000) -> None:
         self._max_bytes = max_bytes
@@ -89,7 +89,7 @@ class LogCache:
         self._lock = threading.Lock()
 
     def mark(self, session_id: str) -> HeldMark:
-        """How much of the session is here."""
+        """How much of the session's log the cache holds."""
         with self._lock:
             copy = self._copies.get(session_id)
             if copy is None:
@@ -112,7 +112,7 @@ class LogCache:
             if copy is None:
                 copy = _Copy(epoch)
                 copy.memory = Memory.model_validate_json(memory) if memory else None
-            # Another thread may have added the same entries meanwhile: skip those.
+            # Skip entries that another thread has added during this claim.
             for entry in entries[copy.length - start :]:
                 copy.append(entry)
             self._copies[session_id] = copy
@@ -123,7 +123,7 @@ class LogCache:
             return Held(tuple(copy.messages), copy.weight, copy.memory)
 
     def forget(self, session_id: str) -> None:
-        """Drop a session, e.g. when its job ended."""
+        """Drop a session."""
         with self._lock:
             copy = self._copies.pop(session_id, None)
             if copy:

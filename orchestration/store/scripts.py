@@ -33,9 +33,12 @@ LOADS = 3
 """How often a script is loaded for one call. A server that is replaced during the call does not know it either."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Library:
-    """A folder of scripts that share a prelude, each called by the digest of its text."""
+    """A folder of scripts that share a prelude, each called by the digest of its text.
+
+    Compared by identity: the caches below hash the library at every call, and hashing its fields costs 3 us.
+    """
 
     package: str
     """Its folder `lua` holds the scripts."""

@@ -9,12 +9,12 @@ local step, member, verdict, reason = unpack(ARGV)
 local row = read_row(step)
 if not row or row.state ~= 'parked' or redis.call('HGET', JOB, 'status') ~= 'parked' then return 0 end
 
--- What was asked is this step's own question: another call of the turn may be parked for another reason.
+-- The question is this step's: another call of the turn may be parked for another reason.
 local decision = 'approved'
 if verdict == 'reject' then
   local why = redis.call('HGET', STEPS, step .. ':why')
   local asked = why and cjson.decode(why) or {}
-  -- Releases before 0.2 stored no kind; there the runtime's own word stands before the colon.
+  -- Releases before 0.2 stored no kind. Their reason begins with it, before the colon.
   local about = asked.kind or string.match(asked.reason or '', '^([%a_]+): ')
   decision = 'rejected:|{"about":' .. (about and cjson.encode(about) or 'null') .. ',"reason":' .. reason .. '}'
 end

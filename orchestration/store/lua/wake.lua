@@ -1,5 +1,5 @@
 -- Owe steps that the coordinator woke. A step in due moves to owed. A step in owed stays there: it came back by itself, and a
--- second message finds nothing to do. A step in neither does not wait any more, and is left alone.
+-- second message finds nothing to do. A step in neither no longer waits, and is left alone.
 -- KEYS:
 --   due
 --   owed

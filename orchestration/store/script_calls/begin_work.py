@@ -177,5 +177,5 @@ def renew(keys: StepKeys, *, step: str, fence: int, lease_ms: int, member: str) 
 def set_limits(
     keys: StepKeys, *, step: str, fence: int, agent_version: str, max_steps: int, timeout_ms: int
 ) -> ScriptCall[bool]:
-    """Give a job that was enqueued by name its agent's version and limits. False: the step is not held any more."""
+    """Give a job that was enqueued by name its agent's version and limits. False: the claim no longer holds the step."""
     return ScriptCall("set_limits", keys.as_list(), in_order(step, fence, agent_version, max_steps, timeout_ms), bool)

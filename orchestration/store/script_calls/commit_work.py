@@ -80,7 +80,7 @@ class FinishReply(NamedTuple):
     """The reply of `finish`."""
 
     finished: bool
-    """False: the step is not held any more, and nothing changed."""
+    """False: the claim no longer holds the step, and nothing changed."""
     next_step: StepRef | None
     """First step of the job that has the session now; it must be published."""
 

@@ -25,7 +25,7 @@ def defer(
     keys: StepKeys, *, step: str, fence: int, member: str, after_ms: int, counts: bool, wakes: bool, trace: TraceRecord,
     reason: str,
 ) -> ScriptCall[bool]:  # fmt: skip
-    """Put a step back until its time. False: it is not held any more.
+    """Put a step back until its time. False: the claim no longer holds it.
 
     Args:
         keys: of the step.
@@ -47,7 +47,7 @@ def park(
     keys: StepKeys, *, step: str, fence: int, member: str, state: AsideUntil, poll_ms: int, trace: TraceRecord | None,
     waiting: Waiting | None,
 ) -> ScriptCall[bool]:  # fmt: skip
-    """Put a step aside until a human decides, or until its child job ends. False: it is not held any more.
+    """Put a step aside until a human decides, or until its child job ends. False: the claim no longer holds it.
 
     Args:
         keys: of the step.

@@ -50,7 +50,7 @@ def setup(request: pytest.FixtureRequest) -> Iterator[Setup]:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_errors_contain_no_secrets(setup: Setup, ending: str) -> None:
-    """An error survives pickling and contains no secret, prompt or SDK object, whatever the vendor quotes."""
+    """An error survives pickling and contains no secret, prompt or SDK object, even if the vendor quotes them."""
     error = setup.error(ENDINGS[ending], REQUEST)
     data = pickle.dumps(error)
     back = pickle.loads(data)

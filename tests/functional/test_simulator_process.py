@@ -248,7 +248,7 @@ def test_example_arguments_are_valid_for_real_tools() -> None:
 
 
 def test_conversations_are_not_mixed_up() -> None:
-    """A rule set gets the conversation of its own request only."""
+    """A rule set gets only the conversation of the current request."""
 
     def rules(conversation: Conversation) -> Say:
         return Say(conversation.last_user)

@@ -340,7 +340,7 @@ def test_output_limit_is_charged_with_what_was_written() -> None:
 
 @every_wire
 def test_an_outage_ends_by_itself(ask: Ask) -> None:
-    """Every call fails during the outage, whatever the other faults are. After it, calls are answered again."""
+    """Every call fails during the outage, in spite of the other settings. After it, calls are answered again."""
     faults = Faults(outage=Fault.OVERLOADED, outage_s=3_600, requests_per_minute=1)
 
     def is_answered() -> bool:

@@ -109,7 +109,7 @@ def test_foreign_calls_are_marked_for_gemini() -> None:
 
 
 def test_reasoning_text_is_sent_back() -> None:
-    """Servers that send reasoning in a field of its own want it back in that field."""
+    """Servers that send reasoning in a separate field want it back in that field."""
     message = {"content": "Hi", "reasoning_content": "hm"}
     found = parse_completion(completion(message), make_request(), "openai-compatible")
     assert found.parts == (Opaque(provider="openai-compatible", raw={"reasoning_content": "hm"}), Text(text="Hi"))

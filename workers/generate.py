@@ -95,7 +95,7 @@ def keyspace_page() -> str:
         "partition, so every script that uses them works on Redis Cluster. `{gate}` is the coordinator's hash tag, "
         "such as `{mwgate}`. One decision of the coordinator changes a downstream and a lineage together.",
         "",
-        f"*kept* means {KEPT_S // 86_400} days after the last write. A key without a time to live has its reason beside it.",
+        f"*kept* means {KEPT_S // 86_400} days after the last write. A key without a time to live has a reason instead.",
         "",
         "| key | type | holds | lives |",
         "|---|---|---|---|",

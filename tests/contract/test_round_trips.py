@@ -27,7 +27,7 @@ from midwatch.schemas.job import JobStatus
 from midwatch.schemas.limits import Limits
 from midwatch.schemas.model import Usage
 from midwatch.testing import ScriptedModel, call
-from midwatch.workers.bench.context.replay import Unrenewed
+from midwatch.workers.bench.context.replay import UnrenewedLeases
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.process.runtime import SystemClock
 from tests.contract.store_bench import ending_of, results_of, trace_of, turn_of
@@ -152,7 +152,7 @@ def test_a_step_makes_no_more_round_trips_than_it_must(
     model = ScriptedModel([call(name, order="A"), "Done."] * 2)
     agent = Agent("clerk", MODEL, "You help.", tools=[look_up, weigh, buy])
     clock = SystemClock()
-    leases = Unrenewed(store.renew, clock, HOUR_MS)
+    leases = UnrenewedLeases(store.renew, clock, HOUR_MS)
     runner = StepRunner(Services(store, Registry([agent]), lambda provider: model, gate, leases, clock, "w1"))
 
     def trips(job_id: str) -> list[int]:

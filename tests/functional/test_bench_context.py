@@ -11,7 +11,7 @@ import pytest
 from midwatch.orchestration.errors import ConfigError
 from midwatch.schemas.message import Text
 from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
-from midwatch.workers.bench.context import run
+from midwatch.workers.bench.context.run import run
 
 WORDS = "The parcel was left with a neighbour who has moved since. "
 
@@ -168,7 +168,7 @@ def test_a_summarizer_that_makes_no_sense_is_refused(file):
     path = file(session(1, 1))
     with pytest.raises(ConfigError, match="'extractive' or 'model'"):
         run(path, max_tokens=20_000, summarizer="magic")
-    with pytest.raises(ConfigError, match="only asked with"):
+    with pytest.raises(ConfigError, match="needs summarizer='model'"):
         run(path, max_tokens=20_000, summary_model="anthropic:claude-haiku-4-5-20251001")
     assert "stand-in" in run(path, max_tokens=20_000, summarizer="model", peers=False)["summarizer"]
 

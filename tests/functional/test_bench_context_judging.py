@@ -13,11 +13,11 @@ from midwatch.schemas.model import ModelRequest
 from midwatch.schemas.step import StepRef
 from midwatch.schemas.tools import ToolSpec
 from midwatch.workers.bench.context import counting
-from midwatch.workers.bench.context.needed import Tally, identifiers, said, tally
-from midwatch.workers.bench.context.peers import PEERS, Peer, trimmed
+from midwatch.workers.bench.context.needed import Tally, identifiers, tally, text_of
+from midwatch.workers.bench.context.peers import PEERS, Peer, measure_peer
+from midwatch.workers.bench.context.recorded_jobs import RecordedJob, RecordedTurn
 from midwatch.workers.bench.context.recorded_model import RecordedModel
-from midwatch.workers.bench.context.screenplay import PlayedJob, PlayedTurn
-from midwatch.workers.bench.context.transcripts import transcript
+from midwatch.workers.bench.context.transcripts import read_transcript
 from midwatch.workers.bench.context.windows import Budget, split_groups
 from midwatch.workers.providers.chat_completions.request import write_chat_request
 
@@ -57,7 +57,7 @@ def test_a_window_is_judged_by_what_it_was_sent():
     """Over the budget, prompt changed, goal gone, group split: each is seen; usage is reported as it was counted."""
     counter = counting.token_counter()
     model = RecordedModel(counter, Budget(1_000, 100), "Look things up.", compactions=lambda: 3)
-    model.begin(PlayedJob("Where is A-17?", [PlayedTurn((Text(text="Here."),))]))
+    model.begin(RecordedJob("Where is A-17?", [RecordedTurn((Text(text="Here."),))]))
     model.at(StepRef(job_id="job-1", session_id="s", step="1"))
     good = ModelRequest(model="recorded", system="Look things up.", messages=(ASKED,))
     bad = ModelRequest(
@@ -116,7 +116,7 @@ def test_needed_and_kept_are_told_from_the_compacted_part_and_the_window():
 
 def test_what_was_escaped_in_json_is_found_as_it_was_meant():
     """An id in the arguments of an earlier call counts as said."""
-    earlier = said(asks(2, call('{"path": "\\u00e4\\/b-1.txt"}')))
+    earlier = text_of(asks(2, call('{"path": "\\u00e4\\/b-1.txt"}')))
     assert tally([call('{"path": "ä/b-1.txt"}')], [earlier], [], "") == Tally(named=1, needed=1)
 
 
@@ -166,7 +166,9 @@ def test_peers_trim_within_the_budget_and_lose_what_they_trimmed(peer: Peer):
     """Nothing over budget, no group split; the order of the beginning is needed at the end, and gone."""
     if peer.library:
         pytest.importorskip(peer.library)
-    row = trimmed(peer, [(transcript(conversation(20)), Budget(2_500, 500))], counting.token_counter(), lambda _: None)
+    row = measure_peer(
+        peer, [(read_transcript(conversation(20)), Budget(2_500, 500))], counting.token_counter(), lambda _: None
+    )
     assert (row["calls"], row["over_budget"], row["split_groups"]) == (22, 0, 0)
     assert row["goal_lost"] > 0
     assert (row["facts_needed"], row["facts_kept"]) == (1, 0)
@@ -175,6 +177,6 @@ def test_peers_trim_within_the_budget_and_lose_what_they_trimmed(peer: Peer):
 def test_a_peer_that_is_not_installed_is_left_out_with_a_word():
     """And the others go on."""
     told: list[str] = []
-    row = trimmed(Peer("x", PEERS[0].trim, library="no_such_library"), [], counting.by_bytes(), told.append)
+    row = measure_peer(Peer("x", PEERS[0].trim, library="no_such_library"), [], counting.by_bytes(), told.append)
     assert row == {"name": "x", "left_out": "no_such_library is not installed"}
     assert "midwatch[bench]" in told[0]

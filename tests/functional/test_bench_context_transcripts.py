@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from midwatch.orchestration.errors import ConfigError
 from midwatch.schemas.message import AssistantMessage, NoteMessage, Opaque, ToolMessage, UserMessage
-from midwatch.workers.bench.context.screenplay import BRIDGE, OPENING, jobs_of
-from midwatch.workers.bench.context.transcripts import ORPHAN, chat_form, load, transcript
+from midwatch.workers.bench.context.recorded_jobs import BRIDGE, OPENING, split_jobs
+from midwatch.workers.bench.context.transcripts import ORPHAN, load, read_transcript, to_chat_messages
 
 CHAT = [
     {"role": "system", "content": "You look things up."},
@@ -92,7 +92,7 @@ def plain(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_the_three_forms_of_a_conversation_read_the_same():
     """Chat, Responses and Anthropic say one thing: same system prompt, same groups, same calls and results."""
-    chat, responses, anthropic = transcript(CHAT), transcript(RESPONSES), transcript(ANTHROPIC)
+    chat, responses, anthropic = read_transcript(CHAT), read_transcript(RESPONSES), read_transcript(ANTHROPIC)
     assert chat.system == responses.system == anthropic.system == "You look things up."
     assert chat.messages == responses.messages == anthropic.messages
     assert [message.group for message in chat.messages] == [1, 2, 2, 2, 3]
@@ -108,7 +108,7 @@ def test_recorded_conversations_come_back_as_they_were(data_dir, file):
     records = load(data_dir / file)
     assert len(records) == len(rows)
     for row, record in zip(rows, records, strict=True):
-        assert plain(chat_form(record)) == plain(row["messages"])
+        assert plain(to_chat_messages(record)) == plain(row["messages"])
 
 
 def test_repeated_ids_stay_and_each_result_finds_its_own_call(data_dir):
@@ -119,13 +119,15 @@ def test_repeated_ids_stay_and_each_result_finds_its_own_call(data_dir):
         assert len({(result.group, result.ordinal) for result in results}) == len(results)
     call = {"id": "same", "function": {"name": "f", "arguments": ""}}
     told = [{"role": "tool", "tool_call_id": "same", "content": text} for text in ("first", "second")]
-    record = transcript([{"role": "user", "content": "go"}, {"role": "assistant", "tool_calls": [call, call]}, *told])
+    record = read_transcript(
+        [{"role": "user", "content": "go"}, {"role": "assistant", "tool_calls": [call, call]}, *told]
+    )
     assert [(one.ordinal, one.content) for one in record.messages[2:]] == [(0, "first"), (1, "second")]
 
 
 def test_oddities_are_kept_as_they_are():
     """Unanswered calls, stray results, `""` as arguments, content lists, system messages in the middle, developer, errors."""
-    record = transcript(
+    record = read_transcript(
         {
             "messages": [
                 {"role": "developer", "content": [{"type": "text", "text": "Be "}, {"type": "text", "text": "kind."}]},
@@ -155,10 +157,10 @@ def test_oddities_are_kept_as_they_are():
 def test_a_vendors_own_blocks_stay_in_their_turn():
     """Thinking and reasoning are parts of the model's turn, in their order."""
     thinking = {"type": "thinking", "thinking": "hm", "signature": "s"}
-    record = transcript([{"role": "assistant", "content": [thinking, {"type": "text", "text": "Yes."}]}])
+    record = read_transcript([{"role": "assistant", "content": [thinking, {"type": "text", "text": "Yes."}]}])
     assert record.messages[0].parts[0] == Opaque(provider="anthropic", raw=thinking)
     reasoning = {"type": "reasoning", "id": "r", "encrypted_content": "x"}
-    record = transcript(
+    record = read_transcript(
         {"input": [reasoning, {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}]}
     )
     assert [part.type for part in record.messages[0].parts] == ["opaque", "tool_call"]
@@ -178,7 +180,7 @@ def test_a_file_holds_records_in_any_usual_shape(tmp_path: Path, shape: str):
         (tmp_path / "file").write_bytes(body)
         records = load(tmp_path / "file")
         assert len(records) == (2 if "records" in shape else 1)
-        assert {record.messages for record in records} == {transcript(CHAT).messages}
+        assert {record.messages for record in records} == {read_transcript(CHAT).messages}
 
 
 @pytest.mark.parametrize(
@@ -222,24 +224,24 @@ MESSAGE = st.one_of(
 @given(st.lists(MESSAGE, max_size=12))
 def test_any_conversation_is_written_back_as_it_was_read(messages: list[dict[str, Any]]):
     """Whatever the order, ids and holes; and each result has a place of its own."""
-    record = transcript(messages)
+    record = read_transcript(messages)
     first = messages[:1] if messages and messages[0]["role"] in ("system", "developer") else []
     empty_prompt = first and not record.system
-    assert plain(chat_form(record)) == plain(messages[1:] if empty_prompt else messages)
+    assert plain(to_chat_messages(record)) == plain(messages[1:] if empty_prompt else messages)
     places = [(m.group, m.ordinal) for m in record.messages if isinstance(m, ToolMessage)]
     assert len(set(places)) == len(places)
 
 
 def test_jobs_begin_where_somebody_speaks():
     """Each job has its input and turns; what a session can't have is bridged by words that say so."""
-    jobs = jobs_of(transcript(CHAT))
+    jobs = split_jobs(read_transcript(CHAT))
     assert [(job.input, len(job.turns)) for job in jobs] == [("Where are A-17 and B-2?", 2)]
     assert [turn.stop for turn in jobs[0].turns] == ["tools", "end"]
     assert [result.content for result in jobs[0].turns[0].results.values()] == ["on its way", "delivered"]
-    greeted = jobs_of(
-        transcript([{"role": "assistant", "content": "Hello."}, *CHAT[1:4], {"role": "user", "content": "?"}])
+    greeted = split_jobs(
+        read_transcript([{"role": "assistant", "content": "Hello."}, *CHAT[1:4], {"role": "user", "content": "?"}])
     )
     assert [job.input for job in greeted] == [OPENING, "Where are A-17 and B-2?"]
     assert greeted[1].turn(2).parts[0].text == BRIDGE
-    twice = jobs_of(transcript([CHAT[1], CHAT[5], CHAT[5]]))
+    twice = split_jobs(read_transcript([CHAT[1], CHAT[5], CHAT[5]]))
     assert [turn.stop for turn in twice[0].turns] == ["pause", "end"]

@@ -26,7 +26,7 @@ from midwatch.schemas.job import JobStatus
 from midwatch.schemas.message import AssistantMessage, Message, ToolMessage, UserMessage
 from midwatch.schemas.step import Priority, StepRef
 from midwatch.testing import ScriptedModel, call
-from midwatch.workers.bench.context.replay import Unrenewed
+from midwatch.workers.bench.context.replay import UnrenewedLeases
 from midwatch.workers.celery_app.dispatch import connect
 from midwatch.workers.celery_app.write_message import queue_key
 from midwatch.workers.cli import main
@@ -69,7 +69,7 @@ class Worker:
                 agents=Registry([agent]),
                 model=lambda provider: self.model,
                 gate=OpenGate(),
-                leases=Unrenewed(client.store.renew, clock, client.store.lease_ms),
+                leases=UnrenewedLeases(client.store.renew, clock, client.store.lease_ms),
                 clock=clock,
                 worker="w1",
             )

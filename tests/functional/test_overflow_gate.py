@@ -20,7 +20,7 @@ from midwatch.schemas.limits import Limits
 from midwatch.schemas.message import Text
 from midwatch.schemas.model import ModelReply, Stop, Usage
 from midwatch.testing import ScriptedModel, call
-from midwatch.workers.bench.context.replay import Unrenewed
+from midwatch.workers.bench.context.replay import UnrenewedLeases
 from midwatch.workers.process.runtime import SystemClock
 from tests.properties.two_servers import Recorder, new_job
 
@@ -58,7 +58,7 @@ def test_a_turn_that_is_asked_twice_is_admitted_and_settled_twice(redis: redis_p
             agents=Registry([agent]),
             model=lambda provider: model,
             gate=RedisGate(redis, keys, limits, 1, sleep_ms=clock.sleep_ms),
-            leases=Unrenewed(store.renew, clock, 60_000),
+            leases=UnrenewedLeases(store.renew, clock, 60_000),
             clock=clock,
             worker="w1",
         )

@@ -1,7 +1,7 @@
-"""How many tokens a request has: counted by a real tokenizer, by nobody that the request was made with.
+"""Count the tokens of a request with a real tokenizer, which is independent of the fleet's estimator.
 
-The estimator of the fleet must not be its own judge. Counted is what the wire carries: the text of every message, the
-names, arguments and ids of calls, the tools as compact JSON, and the framing that a chat format puts around each.
+Everything that is sent is counted: the text of every message, the names, arguments and ids of calls, the tools as compact
+JSON, and the framing of a chat format around each of them.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from midwatch.schemas.model import ModelRequest
 from midwatch.schemas.tools import ToolSpec
 
 FRAME_TOKENS = 4
-"""Around each message, tool and call: role and delimiters (3 and a role in OpenAI's published counting recipe)."""
+"""Tokens around each message, tool and call: role and delimiters (3 and a role in OpenAI's published counting recipe)."""
 
 PIECE_CHARS = 50_000
-"""Text is tokenized by pieces: the library refuses more than 200,000 tokens at once, and a character is at most four."""
+"""Text is tokenized in pieces of this size. The library refuses more than 200,000 tokens, and a character is at most four."""
 
 BYTES_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
 class TokenCounter:
-    """Counts what is sent. `name` says by what."""
+    """Counts tokens. `name` names the tokenizer."""
 
     name: str
     exact: bool
@@ -37,20 +37,20 @@ class TokenCounter:
     """Tokens of a text."""
 
     def request(self, request: ModelRequest) -> int:
-        """Input tokens of one call."""
+        """Count the input tokens of one call."""
         return self.fixed(request.system, request.tools) + self.messages(request.messages)
 
     def fixed(self, system: str, tools: Iterable[ToolSpec]) -> int:
-        """What every call begins with."""
+        """Count the system prompt and the tools, which every call begins with."""
         tokens = FRAME_TOKENS + self.text(system)
         return tokens + sum(FRAME_TOKENS + self.text(canonical_json(tool.model_dump(mode="json"))) for tool in tools)
 
     def messages(self, messages: Iterable[Message]) -> int:
-        """The conversation."""
+        """Count the conversation."""
         return sum(map(self.message, messages))
 
     def message(self, message: Message) -> int:
-        """One message as the wire has it: ids and marks included."""
+        """Count one message as it is sent, with ids and marks."""
         if isinstance(message, ToolMessage):
             mark = "ERROR: " if message.is_error else ""
             return FRAME_TOKENS + self.text(message.call_id) + self.text(mark + message.content)
@@ -60,7 +60,7 @@ class TokenCounter:
         return FRAME_TOKENS + self.parts(message.parts)
 
     def parts(self, parts: Iterable[Part]) -> int:
-        """What a model says in one turn."""
+        """Count the parts of one model turn."""
         tokens = 0
         for part in parts:
             if isinstance(part, Text):
@@ -74,16 +74,16 @@ class TokenCounter:
 
 @functools.cache
 def token_counter() -> TokenCounter:
-    """By o200k where its tokenizer is installed (no download), else by bytes."""
+    """Return a counter with o200k if its tokenizer is installed (without a download), else by bytes."""
     if importlib.util.find_spec("bpe_openai") is None:
         return by_bytes()
-    with warnings.catch_warnings():  # it reads its vocabulary by a function that Python 3.11 and 3.12 call deprecated
+    with warnings.catch_warnings():  # it uses a function that is deprecated in Python 3.11 and 3.12
         warnings.simplefilter("ignore", DeprecationWarning)
         import bpe_openai
 
         encode = bpe_openai.get_encoding("o200k_base").encode_ordinary
 
-    @functools.lru_cache(maxsize=8_192)  # a window is mostly the window of the call before
+    @functools.lru_cache(maxsize=8_192)  # a window mostly repeats the previous window
     def tokens(text: str) -> int:
         whole = text.encode(errors="replace").decode()
         return sum(len(encode(whole[at : at + PIECE_CHARS])) for at in range(0, len(whole), PIECE_CHARS))
@@ -92,6 +92,6 @@ def token_counter() -> TokenCounter:
 
 
 def by_bytes() -> TokenCounter:
-    """Four bytes a token: what is left without a tokenizer. It undercounts JSON by a third (measured)."""
+    """Return a counter with four bytes per token, for use without a tokenizer. It undercounts JSON by a third (measured)."""
     name = "bytes/4: no tokenizer is installed (pip install 'midwatch[bench]')"
     return TokenCounter(name, False, lambda text: math.ceil(len(text.encode(errors="replace")) / BYTES_PER_TOKEN))

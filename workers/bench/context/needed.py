@@ -1,4 +1,4 @@
-"""Facts needed and kept: what a call's arguments name that was said only where the window does not show it any more.
+"""Count needed and kept facts: identifiers in a call's arguments that come from messages outside the window.
 
 An **identifier** is, in the arguments of a tool call:
 
@@ -7,11 +7,11 @@ An **identifier** is, in the arguments of a tool call:
 2. inside a longer text: a web address, an e-mail address, an absolute path with two parts and more, or a run of letters
    and digits (joined by `- _ . : #`) of four characters and more with a digit in it.
 
-It is **needed** by a call when it was said before, and no message that says it stands in the window as it was said, nor
-do the system prompt and the tools say it. It is **kept** when the window says it all the same: in the memory, in a stub,
-in what is left of a cut message. An identifier that was never said before is the model's own and counts for nothing.
+A call **needs** an identifier if an earlier message contains it, but no unchanged message of the window, no tool and not the
+system prompt does. It is **kept** if the window contains it in another place: in the memory, in a stub, or in the rest of a
+cut message. An identifier that no earlier message contains comes from the model and is not counted.
 
-Written without a look at the compactor's own notion of a fact, so that one judges the other.
+This definition is independent of the compactor's definition of a fact, so that one can judge the other.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _INSIDE = re.compile(
 
 @dataclass(frozen=True)
 class Tally:
-    """Of one call, or of several together."""
+    """The counts of one or more calls."""
 
     named: int = 0
-    """Identifiers in arguments that were said before."""
+    """Identifiers in arguments that earlier messages contain."""
     needed: int = 0
-    """Of those: said only where the window does not show it as it was said."""
+    """Named identifiers that no unchanged message of the window contains."""
     kept: int = 0
-    """Of those: the window says it all the same."""
+    """Needed identifiers that the window contains in another place."""
 
     @property
     def at_hand(self) -> int:
-        """Of all that were named: what the window says, one way or the other."""
+        """Named identifiers that the window contains in any form."""
         return self.named - self.needed + self.kept
 
     def __add__(self, other: Tally) -> Tally:
@@ -55,12 +55,12 @@ class Tally:
 
 
 def tally(calls: Iterable[ToolCall], history: Iterable[str], window: Iterable[str], fixed: str) -> Tally:
-    """What these calls needed of what was said before them, and what of it the window still says.
+    """Count the identifiers that these calls needed from earlier messages, and those that the window kept.
 
     Args:
         calls: The calls of one model turn.
-        history: Text of every message before the turn (see `said`), as it came.
-        window: Text of every message that the model was sent for this turn.
+        history: Text of every message before the turn (see `text_of`).
+        window: Text of every message in the turn's window.
         fixed: System prompt and tools.
 
     """
@@ -70,15 +70,15 @@ def tally(calls: Iterable[ToolCall], history: Iterable[str], window: Iterable[st
     changed = [text for text in there if text not in originals]
     total = Tally()
     for name in {name for call in calls for name in identifiers(call)}:
-        if says(shown, name):
+        if contain(shown, name):
             total += Tally(named=1)
-        elif says(gone, name):
-            total += Tally(named=1, needed=1, kept=int(says(changed, name)))
+        elif contain(gone, name):
+            total += Tally(named=1, needed=1, kept=int(contain(changed, name)))
     return total
 
 
 def identifiers(call: ToolCall) -> set[str]:
-    """All that the arguments name; those that are not JSON are read as one text."""
+    """Return all identifiers in the arguments. Arguments that are not JSON are read as one text."""
     try:
         arguments = json.loads(call.raw_arguments or "{}")
     except (ValueError, RecursionError):
@@ -86,24 +86,24 @@ def identifiers(call: ToolCall) -> set[str]:
     return {name for leaf in _leaves(arguments) for name in _of_leaf(leaf)}
 
 
-def says(texts: Iterable[str], name: str) -> bool:
-    """Whether one of the texts has the name, not as a part of a longer word or number."""
+def contain(texts: Iterable[str], name: str) -> bool:
+    """Does one of the texts contain the name, and not only as a part of a longer word or number?"""
     return any(name in text and _bounded(name).search(text) for text in texts)
 
 
-def said(message: Message) -> str:
-    """All that a message says, arguments decoded too: what was escaped in JSON is found as the value it is."""
+def text_of(message: Message) -> str:
+    """Return all text of a message. Arguments are also decoded, so values that are escaped in JSON are found."""
     if isinstance(message, ToolMessage):
         return message.content
     if not isinstance(message, AssistantMessage):
         return message.text
     lines = [part.text for part in message.parts if isinstance(part, Text)]
     for call in message.tool_calls:
-        lines += [call.raw_arguments, *_decoded(call.raw_arguments)]
+        lines += [call.raw_arguments, *_decode_values(call.raw_arguments)]
     return "\n".join(lines)
 
 
-def _decoded(raw_arguments: str) -> list[str]:
+def _decode_values(raw_arguments: str) -> list[str]:
     try:
         return [str(leaf) for leaf in _leaves(json.loads(raw_arguments or "{}"))]
     except (ValueError, RecursionError):
@@ -140,5 +140,5 @@ def _inside(text: str) -> Iterator[str]:
 
 
 def _bounded(name: str) -> re.Pattern[str]:
-    """Not inside a longer word or number; `re` keeps the latest 512 of them."""
+    """Return a pattern for the name outside longer words and numbers. `re` caches the latest 512 patterns."""
     return re.compile(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])")

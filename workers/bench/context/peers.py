@@ -1,8 +1,7 @@
-"""What people do instead of compacting: trim the oldest. The same conversations, the same counts, no session around it.
+"""Alternatives to compaction: trimming the oldest messages. They use the same conversations and counts, without a session.
 
-Each trims before every recorded call, from the whole conversation, into what the budget leaves for messages. A window
-that was trimmed says nothing that it does not show, so of what is needed from the rest nothing is kept: the figure to
-compare is how much of all that the calls name is at hand.
+Each peer trims the whole conversation before every recorded call, so that it fits the budget. A trimmed window contains
+nothing from the removed messages, so `facts_kept` is 0. The figure to compare is `facts_at_hand`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from midwatch.schemas.contract import canonical_json
 from midwatch.schemas.message import AssistantMessage, Message, NoteMessage, ToolMessage, UserMessage
 from midwatch.workers.bench.context.counting import TokenCounter
-from midwatch.workers.bench.context.needed import Tally, said, tally
+from midwatch.workers.bench.context.needed import Tally, tally, text_of
 from midwatch.workers.bench.context.transcripts import Transcript
 from midwatch.workers.bench.context.windows import Budget, goal_intact, split_groups
 
@@ -33,11 +32,11 @@ class Peer:
     name: str
     trim: Trim
     library: str = ""
-    """The module that must be installed."""
+    """The required module."""
 
 
 def oldest_first(messages: Sequence[Message], tokens: Sequence[int], room_tokens: int) -> list[Message]:
-    """The newest whole groups that fit; the newest of all even if it does not."""
+    """Return the newest whole groups that fit. The newest group is kept even if it does not fit."""
     start, used = len(messages), 0
     while start:
         group_start = start
@@ -51,14 +50,14 @@ def oldest_first(messages: Sequence[Message], tokens: Sequence[int], room_tokens
 
 
 def langchain(messages: Sequence[Message], tokens: Sequence[int], room_tokens: int) -> list[Message]:
-    """LangChain's `trim_messages` with its counter ours, `strategy="last"`, beginning at a user's or a model's message.
+    """Trim with LangChain's `trim_messages`: the same token counts, `strategy="last"`, start at a user or model message.
 
-    Its guide begins windows at a user's message; in a job with one of those, that leaves nothing at all.
+    LangChain's guide starts windows at a user message. In a job with one user message that would remove everything.
     """
     from langchain_core.messages import trim_messages
 
     kept = trim_messages(
-        [_theirs(number, message) for number, message in enumerate(messages)],
+        [_to_langchain(number, message) for number, message in enumerate(messages)],
         max_tokens=max(0, room_tokens),
         token_counter=lambda some: sum(tokens[int(one.id or 0)] for one in some),
         strategy="last",
@@ -68,7 +67,7 @@ def langchain(messages: Sequence[Message], tokens: Sequence[int], room_tokens: i
     return [messages[int(one.id or 0)] for one in kept]
 
 
-def _theirs(number: int, message: Message) -> BaseMessage:
+def _to_langchain(number: int, message: Message) -> BaseMessage:
     from langchain_core import messages as lc
 
     if isinstance(message, (UserMessage, NoteMessage)):
@@ -85,10 +84,10 @@ PEERS = (
 )
 
 
-def trimmed(
+def measure_peer(
     peer: Peer, records: Iterable[tuple[Transcript, Budget]], counter: TokenCounter, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The peer's row; with `left_out` and no figures when its library is not installed."""
+    """Return the peer's row. If its library is not installed, the row has `left_out` and no figures."""
     if peer.library and not importlib.util.find_spec(peer.library):
         say(f"{peer.name} is left out: {peer.library} is not installed (pip install 'midwatch[bench]')")
         return {"name": peer.name, "left_out": f"{peer.library} is not installed"}
@@ -98,17 +97,17 @@ def trimmed(
         room_tokens = budget.max_tokens - budget.reserve_tokens - fixed_tokens
         fixed = "\n".join((record.system, *(canonical_json(tool.model_dump(mode="json")) for tool in record.tools)))
         tokens = [counter.message(message) for message in record.messages]
-        texts = [said(message) for message in record.messages]
+        texts = [text_of(message) for message in record.messages]
         for at, turn in _turns(record.messages):
             before = record.messages[:at]
             window = peer.trim(before, tokens[:at], room_tokens)
             calls += 1
             over += budget.over(fixed_tokens + counter.messages(window))
             split += split_groups(window)
-            asked = [message.text for message in before if isinstance(message, UserMessage)]
-            lost += bool(asked) and not goal_intact(window, asked[-1])
+            prompts = [message.text for message in before if isinstance(message, UserMessage)]
+            lost += bool(prompts) and not goal_intact(window, prompts[-1])
             if turn.tool_calls:
-                facts += tally(turn.tool_calls, texts[:at], map(said, window), fixed)
+                facts += tally(turn.tool_calls, texts[:at], map(text_of, window), fixed)
     return {
         "name": peer.name,
         "calls": calls,
@@ -123,7 +122,7 @@ def trimmed(
 
 
 def _turns(messages: Sequence[Message]) -> Iterator[tuple[int, AssistantMessage]]:
-    """Each model turn, and how many messages came before it."""
+    """Yield each model turn with the number of messages before it."""
     for at, message in enumerate(messages):
         if isinstance(message, AssistantMessage):
             yield at, message

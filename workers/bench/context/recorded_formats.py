@@ -1,8 +1,8 @@
-"""One recorded message, in whatever form it was kept, as what was said in it.
+"""Read one recorded message in any of three formats.
 
-Three forms are told apart element by element, because harnesses mix them: OpenAI Chat messages, OpenAI Responses items
-and Anthropic messages with content blocks. What carries no text (an image, a file) can't be counted or replayed and is
-refused with its place, not passed over. Text, ids and arguments are taken as they are.
+The formats are OpenAI Chat messages, OpenAI Responses items, and Anthropic messages with content blocks. The format is
+detected for each element, because harnesses mix them. A part without text (an image, a file) can't be counted or replayed.
+It is refused with its place and not skipped. Text, ids and arguments are not changed.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ OPAQUE_OF = {
     "reasoning": "openai",
     "refusal": "openai",
 }
-"""Blocks of one vendor's own that belong to a model turn, by type."""
+"""Type of a vendor-specific block in a model turn -> its vendor."""
 
 
 @dataclass(frozen=True)
-class Heard:
-    """Said to the model: by the user, or (`system`) by the harness."""
+class InputText:
+    """Text for the model, from the user or from the harness (`system`)."""
 
     role: str
     text: str
 
 
 @dataclass(frozen=True)
-class Said:
-    """Said by the model. `joins`: an item of a Responses record, one turn with the items around it."""
+class ModelTurn:
+    """The output of the model. `joins`: an item of a Responses record, which forms one turn with adjacent items."""
 
     parts: tuple[Part, ...]
     joins: bool = False
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a call came to. It names its call by id, or (the old function form) by the tool's name."""
+class ToolResult:
+    """The result of a call. It names its call by id, or by the tool's name in the old function format."""
 
     call_id: str | None
     tool: str | None
@@ -56,27 +56,27 @@ class Result:
     is_error: bool
 
 
-Event = Heard | Said | Result
+Event = InputText | ModelTurn | ToolResult
 
 
 def read(element: object, where: str) -> list[Event]:
-    """What one element of a record says, in order; raises ConfigError with its place."""
+    """Return the events of one element of a record, in order. Raises ConfigError with the place."""
     if not isinstance(element, dict):
         raise _unreadable(where, "a message (a JSON object)", element)
     kind = element.get("type")
     if kind in ("function_call", "custom_tool_call"):
-        return [Said((_call(element, where),), joins=True)]
+        return [ModelTurn((_call(element, where),), joins=True)]
     if kind in ("function_call_output", "custom_tool_call_output"):
-        return [Result(element.get("call_id"), None, _text(element.get("output"), where), False)]
+        return [ToolResult(element.get("call_id"), None, _text(element.get("output"), where), False)]
     if "role" not in element and kind in OPAQUE_OF:
-        return [Said((Opaque(provider=OPAQUE_OF[kind], raw=element),), joins=True)]
+        return [ModelTurn((Opaque(provider=OPAQUE_OF[kind], raw=element),), joins=True)]
     match element.get("role"):
         case "system" | "developer":
-            return [Heard("system", _text(element.get("content"), where))]
+            return [InputText("system", _text(element.get("content"), where))]
         case "user":
             return _user(element.get("content"), where)
         case "assistant":
-            return [Said(_parts(element, where), joins=kind == "message")]
+            return [ModelTurn(_parts(element, where), joins=kind == "message")]
         case "tool" | "function":
             return [_result(element, where)]
     expected = "a role (system, developer, user, assistant, tool) or a Responses item"
@@ -84,23 +84,23 @@ def read(element: object, where: str) -> list[Event]:
 
 
 def _user(content: object, where: str) -> list[Event]:
-    """An Anthropic user turn may hold tool results and text, in any order: the order is kept."""
+    """Read a user message. In Anthropic's format it may hold tool results and text; their order is kept."""
     if not isinstance(content, list):
-        return [Heard("user", _text(content, where))]
+        return [InputText("user", _text(content, where))]
     events: list[Event] = []
     for number, block in enumerate(content, 1):
         place = f"{where}, block {number}"
         if isinstance(block, dict) and block.get("type") == "tool_result":
             text = _text(block.get("content"), place)
-            events.append(Result(block.get("tool_use_id"), None, text, block.get("is_error") is True))
+            events.append(ToolResult(block.get("tool_use_id"), None, text, block.get("is_error") is True))
             continue
         text = _text([block], place)
         last = events[-1] if events else None
-        if isinstance(last, Heard):
-            events[-1] = Heard("user", last.text + text)
+        if isinstance(last, InputText):
+            events[-1] = InputText("user", last.text + text)
         else:
-            events.append(Heard("user", text))
-    return events or [Heard("user", "")]
+            events.append(InputText("user", text))
+    return events or [InputText("user", "")]
 
 
 def _parts(message: JsonObject, where: str) -> tuple[Part, ...]:
@@ -129,7 +129,7 @@ def _part(block: object, where: str) -> Part:
 
 
 def _call(call: object, where: str) -> ToolCall:
-    """A call; some records leave out the `function` around name and arguments, and keep the arguments decoded."""
+    """Read a call. Some records have no `function` around name and arguments, or have decoded arguments."""
     if not isinstance(call, dict):
         raise _unreadable(where, "a tool call (a JSON object)", call)
     function = call.get("function")
@@ -143,17 +143,17 @@ def _call(call: object, where: str) -> ToolCall:
     return ToolCall(id=_whole(str(call_id), where), name=_whole(name, where), raw_arguments=raw)
 
 
-def _result(message: JsonObject, where: str) -> Result:
-    """A tool's message. Harnesses name its call in one of three fields."""
+def _result(message: JsonObject, where: str) -> ToolResult:
+    """Read a tool's message. Its call is named in one of three fields."""
     several = message.get("tool_call_ids")
     call_id = message.get("tool_call_id") or message.get("id") or (several[0] if several else None)
     failed = message.get("is_error") is True or message.get("error") is True
     call_id = None if call_id is None else _whole(str(call_id), where)
-    return Result(call_id, message.get("name"), _text(message.get("content"), where), failed)
+    return ToolResult(call_id, message.get("name"), _text(message.get("content"), where), failed)
 
 
 def _text(content: object, where: str) -> str:
-    """All text of a content field: text, nothing, or a list of text parts. A decoded JSON result is written as JSON."""
+    """Return the text of a content field: text, nothing, or a list of text parts. An object is written as JSON."""
     if content is None:
         return ""
     if isinstance(content, str):
@@ -173,26 +173,26 @@ def _texts(content: Iterable[object], where: str) -> Iterable[str]:
             yield part["text"]
         else:
             kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-            raise _unreadable(where, "text, which is all that can be replayed; take the part out", kind)
+            raise _unreadable(where, "text, because only text can be replayed; remove the part", kind)
 
 
 def _whole(text: str, where: str) -> str:
-    """Half a surrogate pair is no character: no provider can be sent it."""
+    """Check that the text has no lone surrogate, which can't be sent to a provider."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         lone = f"a lone surrogate at position {error.start}"
-        raise ConfigError(f"{where}: expected text that is Unicode, got {lone}; write it as it was meant") from None
+        raise ConfigError(f"{where}: expected text that is Unicode, got {lone}; correct the record") from None
     return text
 
 
 def dump(value: object) -> str:
-    """JSON text as models write it."""
+    """Write JSON as models write it."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def _unreadable(where: str, expected: str, came: object) -> ConfigError:
-    """Names a role or a type that came; never what somebody said."""
+    """Return an error that names the found role or type, and never the content."""
     named = isinstance(came, str) and re.fullmatch(r"[\w./-]{1,40}", came)
     shown = repr(came) if named else "nothing" if came is None else f"a value of type {type(came).__name__}"
     return ConfigError(f"{where}: expected {expected}, got {shown}")

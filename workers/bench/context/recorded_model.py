@@ -1,6 +1,6 @@
-"""The model of a replay: says what the record says, and looks at every request it is sent.
+"""The model of a replay. It answers with the recorded turns, and checks every request.
 
-It reports true usage, as a provider does: the engine's estimator learns from it.
+It reports true usage, as a provider does. The token estimator learns from it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from midwatch.schemas.message import AssistantMessage, Text, ToolMessage
 from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
 from midwatch.schemas.step import StepKind, StepRef
 from midwatch.workers.bench.context.counting import TokenCounter
-from midwatch.workers.bench.context.needed import Tally, said, tally
-from midwatch.workers.bench.context.screenplay import PlayedJob
+from midwatch.workers.bench.context.needed import Tally, tally, text_of
+from midwatch.workers.bench.context.recorded_jobs import RecordedJob
 from midwatch.workers.bench.context.transcripts import PROVIDER
 from midwatch.workers.bench.context.windows import Budget, CallRow, goal_intact, split_groups
 
@@ -25,7 +25,7 @@ SUMMARY_BYTES = 4_000
 
 
 class RecordedModel:
-    """`ports.Model` over one session's record. Where the replay stands, it is told: `begin` a job, then each `step`."""
+    """`ports.Model` with one session's recorded turns. The replay calls `begin` for each job and `at` for each step."""
 
     name = PROVIDER
 
@@ -34,20 +34,20 @@ class RecordedModel:
         self._compactions = compactions
         self.rows: list[CallRow] = []
         self.own_s = 0.0
-        """Time spent here: not the fleet's."""
+        """Time spent in this model. It does not count as the fleet's time."""
         self.summaries = 0
-        self._job = PlayedJob("")
+        self._job = RecordedJob("")
         self._step: StepRef | None = None
         self._history: list[str] = []
-        """All that was said in the session, as it was said."""
+        """The unchanged texts of all messages of the session."""
 
-    def begin(self, job: PlayedJob) -> None:
-        """The session's next job."""
+    def begin(self, job: RecordedJob) -> None:
+        """Start the session's next job."""
         self._job = job
         self._history.append(job.input)
 
     def at(self, step: StepRef) -> None:
-        """The step that runs now."""
+        """Set the current step."""
         self._step = step
 
     def complete(self, request: ModelRequest) -> ModelReply:
@@ -61,11 +61,11 @@ class RecordedModel:
             self.own_s += time.perf_counter() - began_s
 
     def count(self, request: ModelRequest) -> int | None:
-        """None: the judge's own count must not help the one who is judged. The estimator stands alone here."""
+        """Return None: the exact count of this check must not help the estimator, which is being checked."""
         return None
 
     def result(self, context: ToolContext) -> ToolMessage | None:
-        """What the record has for a call of the current job; for its tools."""
+        """Return the recorded result of the current job's call. The recorded tools call this."""
         turn, _, ordinal = context.step_id.partition(".")
         recorded = self._job.turn(int(turn)).results.get(int(ordinal or 0))
         if recorded is not None:
@@ -76,7 +76,7 @@ class RecordedModel:
         turn = self._job.turn(number)
         tokens = self.counter.request(request)
         fixed = "\n".join((request.system, *(canonical_json(tool.model_dump(mode="json")) for tool in request.tools)))
-        facts = tally(turn.calls, self._history, map(said, request.messages), fixed) if turn.calls else Tally()
+        facts = tally(turn.calls, self._history, map(text_of, request.messages), fixed) if turn.calls else Tally()
         self.rows.append(
             CallRow(
                 call=len(self.rows) + 1,
@@ -96,12 +96,14 @@ class RecordedModel:
             usage=Usage(input_tokens=tokens, output_tokens=self.counter.parts(turn.parts)),
             model=request.model,
         )
-        self._history.append(said(AssistantMessage(group=0, parts=turn.parts, provider=PROVIDER, model=request.model)))
+        self._history.append(
+            text_of(AssistantMessage(group=0, parts=turn.parts, provider=PROVIDER, model=request.model))
+        )
         return reply
 
     def _summary(self, request: ModelRequest) -> ModelReply:
-        """The stand-in of a summarizing model: the beginning of what it was sent. It is no figure of a real one's."""
+        """Answer in place of a summary model, with the beginning of the request. A real model would give other figures."""
         self.summaries += 1
-        text = "\n".join(map(said, request.messages)).encode()[:SUMMARY_BYTES].decode(errors="ignore")
+        text = "\n".join(map(text_of, request.messages)).encode()[:SUMMARY_BYTES].decode(errors="ignore")
         usage = Usage(input_tokens=self.counter.request(request), output_tokens=self.counter.text(text))
         return ModelReply(parts=(Text(text=text),), stop=Stop.END, usage=usage, model=request.model)

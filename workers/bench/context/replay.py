@@ -1,8 +1,8 @@
-"""Play one transcript through a real session: embedded server, RedisStore, StepRunner; only the model is recorded.
+"""Replay one transcript in a real session: embedded server, RedisStore and StepRunner. Only the model is recorded.
 
-Each recorded job is enqueued in the same session and its steps are run here, one after the other, as they are published;
-what is put back is swept up when it is due. A compaction that a turn sets off runs between its tool calls and the next
-turn, as it would on a worker of its own. So what a call is sent is exactly what a worker would send.
+Each recorded job is enqueued in the same session. Its steps run here one after the other, in the order in which they are
+published. Deferred steps run when they are due. A compaction that a turn starts runs between its tool calls and the next
+turn, as on a separate worker. So every window is exactly the window that a worker would send.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from midwatch.schemas.job import JobStatus
 from midwatch.schemas.policy import ContextBudget, RunLimits
 from midwatch.schemas.step import Priority, StepRef
 from midwatch.workers.bench.context.counting import TokenCounter
+from midwatch.workers.bench.context.recorded_jobs import NO_SYSTEM, RecordedJob, make_tools, split_jobs
 from midwatch.workers.bench.context.recorded_model import REPLAYED, RecordedModel
-from midwatch.workers.bench.context.screenplay import NO_SYSTEM, PlayedJob, jobs_of, tools_of
 from midwatch.workers.bench.context.transcripts import PROVIDER, Transcript
 from midwatch.workers.bench.context.windows import Budget, CallRow
 from midwatch.workers.bench.measure import kept_bytes
@@ -46,43 +46,43 @@ LIMITS = RunLimits(max_steps=100_000, session_timeout_s=86_400.0)
 LEASE_MS = 3_600_000
 MAX_STEPS = 200_000
 MAX_WAIT_MS = 60_000
-"""Longest wait for a step that was put back: nothing here has a reason to wait longer."""
+"""Longest wait for a deferred step. No step of a replay has a reason to wait longer."""
 
 
 @dataclass(frozen=True)
 class Summarizer:
-    """Who writes the summary of what is compacted. Without a model: nobody, the ledger alone stays."""
+    """The writer of summaries. Without a model no summary is written, and the memory has only the facts."""
 
     model: str | None = None
-    """For `ContextBudget.summary_model`."""
+    """Value of `ContextBudget.summary_model`."""
     provider: Model | None = None
-    """Answers for `model`; None: the recorded model stands in."""
+    """Model port for `model`. None: the recorded model is used as a stand-in."""
 
 
 @dataclass
-class Played:
-    """What came of one transcript."""
+class ReplayResult:
+    """The result of replaying one transcript."""
 
     rows: list[CallRow]
     redis_peak_bytes: int
-    unplayed: int
-    """Recorded model turns that were never asked for, because their job ended before."""
+    unused_turns: int
+    """Recorded model turns that were not used, because their job ended earlier."""
     endings: list[str] = field(default_factory=list)
-    """Of jobs that did not complete: how they ended."""
+    """The endings of jobs that did not complete."""
 
 
 class Queue:
-    """`ports.Dispatcher` of one process: what is published is run next."""
+    """`ports.Dispatcher` inside one process. Published steps run next."""
 
     def __init__(self) -> None:
         self.steps: deque[StepRef] = deque()
 
     def hand_off(self, priority: Priority) -> tuple[str, str] | None:
-        """See `ports.Dispatcher.hand_off`: never."""
+        """Return None: there is no hand-off."""
         return None
 
     def message(self, ref: StepRef) -> bytes:
-        """Never asked for without hand-off."""
+        """Return nothing: only a commit with hand-off needs the message."""
         return b""
 
     def publish(self, refs: Sequence[StepRef]) -> None:
@@ -90,8 +90,8 @@ class Queue:
         self.steps.extend(refs)
 
 
-class Unrenewed(LeaseKeeper):
-    """Leases without a thread to renew them: nobody else could take a step here, and they outlast any step."""
+class UnrenewedLeases(LeaseKeeper):
+    """Leases that are not renewed. They are longer than any step, and no other worker could claim a step."""
 
     @contextmanager
     def hold(self, claim: Claim, at_most_ms: int) -> Iterator[Hold]:
@@ -100,14 +100,14 @@ class Unrenewed(LeaseKeeper):
 
 
 class Replay:
-    """One session on one server, which must be empty.
+    """One session on an empty server.
 
     Args:
         client: a connection to the server.
-        transcript: what is said.
-        budget: what a call may hold.
-        counter: counts it.
-        summarizer: of the compactions.
+        transcript: the recorded conversation.
+        budget: the budget of a call.
+        counter: counts tokens.
+        summarizer: writes the summaries.
 
     """
 
@@ -115,7 +115,7 @@ class Replay:
         self, client: redis.Redis, transcript: Transcript, budget: Budget, counter: TokenCounter, summarizer: Summarizer
     ) -> None:
         self.client = client
-        self.jobs = jobs_of(transcript)
+        self.jobs = split_jobs(transcript)
         self.queue = Queue()
         store = RedisStore(client, KEYS, self.queue, lease_ms=LEASE_MS)
         self.store, self.operations = store, Operations(client, KEYS, self.queue)
@@ -125,7 +125,7 @@ class Replay:
             "replayed",
             f"{PROVIDER}:{REPLAYED}",
             system,
-            tools_of(transcript, self.model.result),
+            make_tools(transcript, self.model.result),
             limits=LIMITS,
             context_budget=ContextBudget(
                 max_tokens=budget.max_tokens, reserve_output=budget.reserve_tokens, summary_model=summarizer.model
@@ -139,7 +139,7 @@ class Replay:
                 agents=Registry([self.agent]),
                 model=lambda provider: self.model if provider == PROVIDER else summarizer.provider or self.model,
                 gate=OpenGate(),
-                leases=Unrenewed(store.renew, clock, store.lease_ms),
+                leases=UnrenewedLeases(store.renew, clock, store.lease_ms),
                 clock=clock,
                 worker="bench",
                 request_compaction=lambda ref: self.queue.publish((ref,)),
@@ -147,29 +147,29 @@ class Replay:
         )
         self.peak_bytes = 0
 
-    def run(self) -> Played:
-        """All jobs, to their ends.
+    def run(self) -> ReplayResult:
+        """Run all jobs to their ends.
 
         Raises:
-            MidwatchError: a job neither ended nor had a step left to run.
+            MidwatchError: a job has not ended, and has no step left to run.
 
         """
-        endings = [ending for number, job in enumerate(self.jobs, 1) if (ending := self._play(f"job-{number}", job))]
+        endings = [ending for number, job in enumerate(self.jobs, 1) if (ending := self._run_job(f"job-{number}", job))]
         turns = sum(len(job.turns) for job in self.jobs)
-        return Played(self.model.rows, self.peak_bytes, max(0, turns - len(self.model.rows)), endings)
+        return ReplayResult(self.model.rows, self.peak_bytes, max(0, turns - len(self.model.rows)), endings)
 
     def compactions(self) -> int:
-        """Of the session so far, as the session says."""
+        """Return how often the session was compacted."""
         count: Any = self.client.hget(KEYS.session(SESSION), "compactions")
         return int(count or 0)
 
-    def _play(self, job_id: str, played: PlayedJob) -> str:
-        """One job; '' when it completed, else how it ended. A dead letter is given up, so that the session goes on."""
-        self.model.begin(played)
-        self.store.enqueue(new_job(self.agent, played.input, job_id=job_id, session_id=SESSION))
+    def _run_job(self, job_id: str, recorded: RecordedJob) -> str:
+        """Run one job. Returns '' if it completed, else its ending. Other jobs are cancelled, so the session goes on."""
+        self.model.begin(recorded)
+        self.store.enqueue(new_job(self.agent, recorded.input, job_id=job_id, session_id=SESSION))
         for _ in range(MAX_STEPS):
             if self.queue.steps:
-                self._step(self.queue.steps.popleft())
+                self._run_step(self.queue.steps.popleft())
                 continue
             job = self.operations.job(job_id)
             if job.status is JobStatus.COMPLETED:
@@ -178,14 +178,14 @@ class Replay:
                 self.operations.cancel(job_id)
                 failure = f"{job.failure.kind}: {job.failure.detail}" if job.failure else ""
                 return f"{job_id}: {job.status} {failure}".strip()
-            if not self._due():
+            if not self._publish_due():
                 break
         raise MidwatchError(
-            f"replay: {job_id} has not ended and no step of it is left to run; this is a bug, report it"
+            f"replay: {job_id} has not ended and has no step left to run; this is a bug, please report it"
         )
 
-    def _step(self, ref: StepRef) -> None:
-        """Run one step, on the account of the latest call."""
+    def _run_step(self, ref: StepRef) -> None:
+        """Run one step. Its time is added to the row of the latest call."""
         self.model.at(ref)
         own_s, began_s = self.model.own_s, time.perf_counter()
         self.runner.run(ref)
@@ -194,8 +194,8 @@ class Replay:
             self.model.rows[-1].ms += took_ms
         self.peak_bytes = max(self.peak_bytes, kept_bytes(self.client, f"{KEYS.prefix}:*"))
 
-    def _due(self) -> bool:
-        """Publish what was put back and is due, waiting for it if need be. False: there is nothing."""
+    def _publish_due(self) -> bool:
+        """Publish deferred steps that are due. Wait for them if necessary. Returns False if there are none."""
         refs, soonest_ms = self.operations.sweep(patience_ms=0, stale_ms=0, idle=(True, True))
         if not refs and 0 <= soonest_ms <= MAX_WAIT_MS:
             self.clock.sleep_ms(soonest_ms + 1)

@@ -1,12 +1,12 @@
-"""Recorded conversations, read into our own shapes: system prompt, tool specs, groups of messages.
+"""Read recorded conversations: system prompt, tool specs, groups of messages.
 
-A file is JSON or JSON Lines, `.gz` or not: one record, a list of records, one record a line, or one message a line. A
-record holds `messages` (OpenAI Chat or Anthropic, with `system` beside them or first in them), `input` with
-`instructions` (OpenAI Responses), or is the list of messages itself; `tools` may be there, other keys don't matter.
+A file is JSON or JSON Lines, `.gz` or not: one record, a list of records, one record per line, or one message per line. A
+record has `messages` (OpenAI Chat or Anthropic, with `system` as a key or as the first message), or `input` with
+`instructions` (OpenAI Responses), or is the list of messages itself. It may have `tools`. Other keys are ignored.
 
-Nothing is lost or invented: a call that nobody answered stays without a result, a result that answers no call stays
-where it stood, a repeated id stays as it was written. Results are tied to calls by place, the id only says which of
-a turn's calls: real models use one id for different calls.
+Nothing is lost or invented. A call without an answer stays without a result. A result without a call keeps its place. A
+repeated id is kept. Results are matched to calls by position; the id only selects one of a turn's calls, because real
+models use one id for different calls.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from midwatch.orchestration.errors import ConfigError
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.message import AssistantMessage, Message, NoteMessage, ToolMessage, UserMessage
 from midwatch.schemas.tools import ToolSpec
-from midwatch.workers.bench.context.recorded_formats import Event, Heard, Result, Said, read
+from midwatch.workers.bench.context.recorded_formats import Event, InputText, ModelTurn, ToolResult, read
 
 PROVIDER = "bench"
 ORPHAN = -1
-"""Ordinal of a result that answers no call of its record."""
+"""Ordinal of a result without a call in its record."""
 
 RUNTIME_TOOLS = frozenset({"read_result", "recall"})
 
 HOLDERS = ("messages", "input", "history")
-"""Where a record has its messages or items."""
+"""Keys of a record that may hold its messages or items."""
 
 NO_DESCRIPTION = "The record has no description of this tool."
 
@@ -42,32 +42,32 @@ class Transcript:
     """One recorded conversation."""
 
     name: str
-    """Where it stands: the row's own id, or its place in the file."""
+    """The record's id, or its place in the file."""
     system: str
-    """The first message when that is a system or developer message, or the record's own field. '' when there is none."""
+    """The first message if it is a system or developer message, or the record's field. '' if there is neither."""
     tools: tuple[ToolSpec, ...]
-    """As recorded; empty when the record has none."""
+    """The recorded tools. Empty if the record has none."""
     messages: tuple[Message, ...]
     """In recorded order. A system or developer message in the middle is a NoteMessage."""
 
 
 def load(path: Path) -> list[Transcript]:
-    """All records of a file.
+    """Load all records of a file.
 
     Raises:
-        ConfigError: the file or something in it can't be read; says where.
+        ConfigError: the file or a part of it can't be read; the message names the place.
 
     """
     rows = list(_rows(path))
     if rows and all(_is_message(row) for _, row in rows):
-        return [transcript([row for _, row in rows], str(path))]
+        return [read_transcript([row for _, row in rows], str(path))]
     if not rows:
         raise ConfigError(f"transcript {path}: expected at least one record, got an empty file")
-    return [transcript(row, where) for where, row in rows]
+    return [read_transcript(row, where) for where, row in rows]
 
 
-def transcript(record: object, where: str = "transcript") -> Transcript:
-    """One record; raises ConfigError with the place of what can't be read."""
+def read_transcript(record: object, where: str = "transcript") -> Transcript:
+    """Read one record. Raises ConfigError with the place of an unreadable part."""
     record = {"messages": record} if isinstance(record, list) else record
     if not isinstance(record, dict):
         raise ConfigError(f"{where}: expected a record (a JSON object or a list), got {type(record).__name__}")
@@ -75,7 +75,7 @@ def transcript(record: object, where: str = "transcript") -> Transcript:
     elements = _elements(body, where)
     events = [event for n, element in enumerate(elements, 1) for event in read(element, f"{where}, message {n}")]
     system = _system(body, where)
-    if not system and events and isinstance(events[0], Heard) and events[0].role == "system":
+    if not system and events and isinstance(events[0], InputText) and events[0].role == "system":
         system = events[0].text
         del events[0]
     tools = tuple(_tool(tool, f"{where}, tool {n}") for n, tool in enumerate(body.get("tools") or [], 1))
@@ -84,7 +84,7 @@ def transcript(record: object, where: str = "transcript") -> Transcript:
 
 
 def _elements(body: JsonObject, where: str) -> list[Any]:
-    """The list of messages or items; of a Responses record with the answer beside the input, both."""
+    """Return the list of messages or items. For a Responses record with `output`, return input and output."""
     key = next((key for key in HOLDERS if body.get(key) is not None), "")
     held = body.get(key)
     held = [{"role": "user", "content": held}] if isinstance(held, str) else held
@@ -94,14 +94,14 @@ def _elements(body: JsonObject, where: str) -> list[Any]:
     return held + answer if isinstance(answer, list) else held
 
 
-def chat_form(record: Transcript) -> list[JsonObject]:
-    """The conversation as OpenAI Chat messages: what was read, written back. Opaque blocks have no place in that form."""
+def to_chat_messages(record: Transcript) -> list[JsonObject]:
+    """Return the conversation as OpenAI Chat messages. Opaque blocks are left out, because this format has none."""
     wire: list[JsonObject] = [{"role": "system", "content": record.system}] if record.system else []
     for message in record.messages:
         if isinstance(message, AssistantMessage):
-            said: JsonObject = {"role": "assistant", "content": message.text or None}
+            turn: JsonObject = {"role": "assistant", "content": message.text or None}
             if message.tool_calls:
-                said["tool_calls"] = [
+                turn["tool_calls"] = [
                     {
                         "id": call.id,
                         "type": "function",
@@ -109,7 +109,7 @@ def chat_form(record: Transcript) -> list[JsonObject]:
                     }
                     for call in message.tool_calls
                 ]
-            wire.append(said)
+            wire.append(turn)
         elif isinstance(message, ToolMessage):
             wire.append({"role": "tool", "tool_call_id": message.call_id, "content": message.content})
         else:
@@ -118,7 +118,7 @@ def chat_form(record: Transcript) -> list[JsonObject]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """(place, value) of each record, or of each message where a line holds one."""
+    """Yield (place, value) of each record, or of each message if each line is a message."""
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
@@ -142,25 +142,25 @@ def _json(line: str, where: str) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
         problem = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        raise ConfigError(f"{where}: expected JSON, got {len(line)} characters that are none ({problem})") from None
+        raise ConfigError(f"{where}: expected JSON, got {len(line)} characters of invalid JSON ({problem})") from None
 
 
 def _is_message(row: object) -> bool:
-    """A message or item, not a record of them."""
+    """Is it a message or an item, and not a record?"""
     holds = isinstance(row, dict) and any(isinstance(row.get(key), list) for key in HOLDERS)
     return isinstance(row, dict) and not holds and ("role" in row or "type" in row)
 
 
 def _system(body: JsonObject, where: str) -> str:
-    said = body.get("system") if body.get("system") is not None else body.get("instructions")
-    if said is None:
+    content = body.get("system") if body.get("system") is not None else body.get("instructions")
+    if content is None:
         return ""
-    heard = read({"role": "system", "content": said}, f"{where}, system")[0]
-    return heard.text if isinstance(heard, Heard) else ""
+    event = read({"role": "system", "content": content}, f"{where}, system")[0]
+    return event.text if isinstance(event, InputText) else ""
 
 
 def _tool(tool: object, where: str) -> ToolSpec:
-    """A tool as any of the three vendors is told of it."""
+    """Read a tool in the format of any of the three vendors."""
     named = tool.get("function", tool) if isinstance(tool, dict) else None
     if not isinstance(named, dict) or not isinstance(named.get("name"), str):
         came = f"the keys {sorted(tool)[:12]}" if isinstance(tool, dict) else type(tool).__name__
@@ -174,24 +174,24 @@ def _tool(tool: object, where: str) -> ToolSpec:
 
 
 def portable(name: str) -> str:
-    """A tool's name as it can be declared here: other characters become `_`, the runtime's own names are not taken."""
+    """Return a tool's name that can be declared here. Other characters become `_`; the runtime's names get a prefix."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)
     free = plain not in RUNTIME_TOOLS and re.match(r"[A-Za-z_]", plain)
     return (plain if free else f"recorded_{plain}")[:64]
 
 
 def _messages(events: Iterable[Event]) -> Iterator[Message]:
-    """Number the groups: whatever is heard is one of its own, a model turn one with all its results."""
+    """Number the groups. Each input message is one group; a model turn and its results are one group."""
     group = 0
     turns: list[_Turn] = []
-    for event in _joined(events):
-        if isinstance(event, Result) and (answer := _answered(turns, event)):
+    for event in _join_items(events):
+        if isinstance(event, ToolResult) and (answer := _match_result(turns, event)):
             yield answer
             continue
         group += 1
-        if isinstance(event, Result):
+        if isinstance(event, ToolResult):
             yield _tool_message(group, ORPHAN, event, event.tool or "unknown")
-        elif isinstance(event, Heard):
+        elif isinstance(event, InputText):
             yield (UserMessage if event.role == "user" else NoteMessage)(group=group, text=event.text)
         else:
             message = AssistantMessage(group=group, parts=event.parts, provider=PROVIDER, model="recorded")
@@ -200,22 +200,22 @@ def _messages(events: Iterable[Event]) -> Iterator[Message]:
 
 
 class _Turn:
-    """A model turn, and which of its calls are still without a result."""
+    """A model turn, and its calls without a result."""
 
     def __init__(self, message: AssistantMessage) -> None:
         self.message = message
         self.open = dict(enumerate(message.tool_calls))
 
-    def place(self, result: Result) -> int | None:
-        """The first open call that the result can be of: by its id, or by the tool where it names no id."""
+    def place(self, result: ToolResult) -> int | None:
+        """Find the first open call that matches the result: by id, or by the tool's name if the result has no id."""
         for ordinal, call in self.open.items():
             if call.id == result.call_id if result.call_id is not None else result.tool in (None, call.name):
                 return ordinal
         return None
 
 
-def _answered(turns: Sequence[_Turn], result: Result) -> ToolMessage | None:
-    """The result as that of the latest turn which has such a call open; None when there is none."""
+def _match_result(turns: Sequence[_Turn], result: ToolResult) -> ToolMessage | None:
+    """Match the result to the latest turn with such an open call. Returns None if there is none."""
     for turn in reversed(turns):
         ordinal = turn.place(result)
         if ordinal is not None:
@@ -224,24 +224,24 @@ def _answered(turns: Sequence[_Turn], result: Result) -> ToolMessage | None:
     return None
 
 
-def _tool_message(group: int, ordinal: int, result: Result, tool: str) -> ToolMessage:
+def _tool_message(group: int, ordinal: int, result: ToolResult, tool: str) -> ToolMessage:
     return ToolMessage(
         group=group, ordinal=ordinal, call_id=result.call_id or "", tool=tool, content=result.content,
         is_error=result.is_error,
     )  # fmt: skip
 
 
-def _joined(events: Iterable[Event]) -> Iterator[Event]:
-    """Items of a Responses record that came in one answer, as one turn."""
-    held: Said | None = None
+def _join_items(events: Iterable[Event]) -> Iterator[Event]:
+    """Join the items of one answer in a Responses record into one turn."""
+    held: ModelTurn | None = None
     for event in events:
-        if held and isinstance(event, Said) and held.joins and event.joins:
-            held = Said((*held.parts, *event.parts), joins=True)
+        if held and isinstance(event, ModelTurn) and held.joins and event.joins:
+            held = ModelTurn((*held.parts, *event.parts), joins=True)
             continue
         if held:
             yield held
             held = None
-        if isinstance(event, Said):
+        if isinstance(event, ModelTurn):
             held = event
         else:
             yield event

@@ -1,4 +1,4 @@
-"""What one call was sent, judged from outside: its size, its groups, what must be in it, what it still knows."""
+"""The check of one call's window: its size, its groups, and the messages and facts that it must contain."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from midwatch.workers.bench.context.needed import Tally
 
 @dataclass
 class CallRow:
-    """One model call. `fill` is in percent of the budget, of which the answer's reserve is a part, like all that is sent."""
+    """One model call. `fill` is the percentage of the budget that the request and the answer's reserve use."""
 
     call: int
     tokens: int
@@ -20,16 +20,16 @@ class CallRow:
     over_budget: bool
     split_groups: int
     goal_intact: bool
-    """The active job's own prompt stands in the window, to the letter."""
+    """Does the window contain the active job's prompt unchanged?"""
     system_intact: bool
     compactions: int = 0
-    """Of the session, so far."""
+    """Compactions of the session so far."""
     ms: float = 0.0
-    """Everything the fleet did for this call until the next, the model's and the measuring's time taken out."""
+    """Time of the fleet's work until the next call, without the time of the model and of the measurement."""
     facts: Tally = field(default_factory=Tally)
 
     def as_json(self) -> dict[str, Any]:
-        """The row as it is printed."""
+        """Return the row as it is printed."""
         row = asdict(self)
         facts = row.pop("facts")
         return {**row, "ms": round(self.ms, 3), **{f"facts_{name}": count for name, count in facts.items()}}
@@ -37,22 +37,22 @@ class CallRow:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a call may hold, its answer included."""
+    """The budget of a call, with its answer."""
 
     max_tokens: int
     reserve_tokens: int
 
     def fill(self, tokens: int) -> float:
-        """Percent of the budget."""
+        """Return the used percentage of the budget."""
         return round(100 * (tokens + self.reserve_tokens) / self.max_tokens, 1)
 
     def over(self, tokens: int) -> bool:
-        """More than fits."""
+        """Is the request over the budget?"""
         return tokens + self.reserve_tokens > self.max_tokens
 
 
 def split_groups(messages: Sequence[Message]) -> int:
-    """Groups that are not whole: a call without its result, a result without its call, two of one, or parts lying apart."""
+    """Count incomplete groups: a call without result, a result without call, a duplicate, or parts that are not adjacent."""
     calls: dict[int, list[int]] = {}
     results: dict[int, list[int]] = {}
     order: list[int] = []
@@ -69,5 +69,5 @@ def split_groups(messages: Sequence[Message]) -> int:
 
 
 def goal_intact(messages: Iterable[Message], prompt: str) -> bool:
-    """Whether the user's message stands there to the letter."""
+    """Do the messages contain the user's prompt unchanged?"""
     return any(isinstance(message, UserMessage) and message.text == prompt for message in messages)

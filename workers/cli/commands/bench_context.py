@@ -69,7 +69,7 @@ def context(transcript: str, summary_model: str | None, no_peers: bool, as_json:
     """
     from structlog.testing import capture_logs
 
-    from midwatch.workers.bench.context import run
+    from midwatch.workers.bench.context.run import run
 
     if (given["max_tokens"] is None) == (given["fill"] is None):
         raise click.UsageError("expected either --max-tokens or --fill")

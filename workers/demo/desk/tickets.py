@@ -63,7 +63,7 @@ class CheckReport:
     """Tickets whose job has not ended."""
     duplicate_effects: tuple[Duplicate, ...]
     wrong: tuple[str, ...]
-    """A sentence for each ticket whose job completed with a wrong outcome: what was expected, and what came."""
+    """A sentence for each ticket whose job completed with a wrong outcome. It gives the expected and the actual outcome."""
     set_aside: tuple[str, ...] = ()
     """Tickets whose job is dead-lettered, parked, cancelled or timed out. They wait for a human and are not checked."""
 

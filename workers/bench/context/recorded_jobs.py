@@ -1,8 +1,8 @@
-"""A transcript as a session can play it: jobs with their model turns, and tools that answer as recorded.
+"""Split a transcript into jobs with their model turns, and make tools that return the recorded results.
 
-A job begins where somebody spoke to the model. Three things a record may hold and a session can't have are bridged, and
-are marked as what they are: a conversation that the model opened, a user who spoke while calls were under way (a job ends
-with an answer, so one is put in), a turn without a word.
+A job begins with a message to the model. A record may hold three things that a session can't have. They are bridged with
+marked texts: a conversation that begins with the model, a user message while calls are running (a job must end with an
+answer, so one is added), and an empty turn.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from midwatch.schemas.model import Stop
 from midwatch.schemas.tools import ToolSpec
 from midwatch.workers.bench.context.transcripts import NO_DESCRIPTION, ORPHAN, Transcript, portable
 
-OPENING = "(The record begins with the model's own words.)"
+OPENING = "(The record begins with a turn of the model.)"
 BRIDGE = "(The record goes on here without an answer of the model.)"
 WORDLESS = "(The record has an empty turn here.)"
 NO_RESULT = "The record has no result of this call."
 NO_SYSTEM = "(The record has no system prompt.)"
 
 WHOLE_RESULT_TOKENS = 50_000_000
-"""Results reach the session as they were recorded, however long: what to do with them is what is measured."""
+"""Limit for recorded results. It is so high that results are not cut, because the session's handling is measured."""
 
 
 @dataclass
-class PlayedTurn:
-    """One recorded model turn and what its calls came to, by ordinal."""
+class RecordedTurn:
+    """One recorded model turn, and the results of its calls by ordinal."""
 
     parts: tuple[Part, ...]
     results: dict[int, ToolMessage] = field(default_factory=dict)
@@ -42,36 +42,36 @@ class PlayedTurn:
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
-        """What the turn asked for."""
+        """The tool calls of the turn."""
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
 
 
 @dataclass
-class PlayedJob:
-    """What was said to the model, and its turns about it."""
+class RecordedJob:
+    """The input of a job, and its model turns."""
 
     input: str
-    turns: list[PlayedTurn] = field(default_factory=list)
+    turns: list[RecordedTurn] = field(default_factory=list)
 
-    def turn(self, number: int) -> PlayedTurn:
-        """The turn of that number, from 1; past the end of the record, the answer that ends the job."""
-        return self.turns[number - 1] if number <= len(self.turns) else PlayedTurn((Text(text=BRIDGE),))
+    def turn(self, number: int) -> RecordedTurn:
+        """Return the turn with this number, from 1. After the last recorded turn, return an answer that ends the job."""
+        return self.turns[number - 1] if number <= len(self.turns) else RecordedTurn((Text(text=BRIDGE),))
 
 
-def jobs_of(transcript: Transcript) -> list[PlayedJob]:
-    """The jobs in order. What was said last and has no answer in the record is not played."""
-    jobs: list[PlayedJob] = []
-    said: list[str] = []
-    turns: dict[int, PlayedTurn] = {}
+def split_jobs(transcript: Transcript) -> list[RecordedJob]:
+    """Split a transcript into jobs. A last input without an answer in the record is left out."""
+    jobs: list[RecordedJob] = []
+    inputs: list[str] = []
+    turns: dict[int, RecordedTurn] = {}
     for message in transcript.messages:
         if isinstance(message, AssistantMessage):
-            if said or not jobs:
-                jobs.append(PlayedJob("\n\n".join(said).strip() or OPENING))
-                said = []
+            if inputs or not jobs:
+                jobs.append(RecordedJob("\n\n".join(inputs).strip() or OPENING))
+                inputs = []
             turns[message.group] = _turn(message)
             jobs[-1].turns.append(turns[message.group])
         elif not isinstance(message, ToolMessage):
-            said.append(message.text)
+            inputs.append(message.text)
         elif message.ordinal != ORPHAN:
             turns[message.group].results[message.ordinal] = message
     for job in jobs:
@@ -81,34 +81,34 @@ def jobs_of(transcript: Transcript) -> list[PlayedJob]:
     return jobs
 
 
-def _turn(message: AssistantMessage) -> PlayedTurn:
-    """Tools are called by the names they could be declared under."""
+def _turn(message: AssistantMessage) -> RecordedTurn:
+    """Make a turn. Tools get names that can be declared here."""
     parts = tuple(
         part.model_copy(update={"name": portable(part.name)}) if isinstance(part, ToolCall) else part
         for part in message.parts
     )
     wordless = not message.text.strip() and not message.tool_calls
-    return PlayedTurn((*parts, Text(text=WORDLESS)) if wordless else parts)
+    return RecordedTurn((*parts, Text(text=WORDLESS)) if wordless else parts)
 
 
 class RecordedSchema(JSONSchemaValidator):
-    """Offers the recorded schema and judges nothing: a recorded call was judged when it was made."""
+    """Offers the recorded schema and accepts all arguments, because a recorded call was already validated."""
 
     def __init__(self, schema: JsonObject) -> None:
         self.schema = schema
         self.has_required = False
 
     def problems(self, arguments: object) -> tuple[Problem, ...]:
-        """None."""
+        """Return no problems."""
         return ()
 
 
-def tools_of(transcript: Transcript, result: Callable[[ToolContext], ToolMessage | None]) -> list[Tool]:
-    """The recorded tools, or, of a record without any, one for each name that was called.
+def make_tools(transcript: Transcript, result: Callable[[ToolContext], ToolMessage | None]) -> list[Tool]:
+    """Make the recorded tools. For a record without tools, make one for each called name.
 
     Args:
         transcript: The record.
-        result: What the record has for the call that runs.
+        result: Returns the recorded result of the running call.
 
     """
     specs = transcript.tools or tuple(

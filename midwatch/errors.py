@@ -14,6 +14,7 @@ from midwatch.orchestration.errors import (
     ToolError,
     ToolFailed,
     UnknownAgent,
+    UnreadableRecord,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "ToolError",
     "ToolFailed",
     "UnknownAgent",
+    "UnreadableRecord",
 ]

@@ -9,6 +9,7 @@ MidwatchError
   + NotFound               no such job, dead letter or session
   + JobTimeout             result(timeout_s) ran out; the job goes on
   + StoreUnavailable       Redis can't be reached, or refuses to write
+  + UnreadableRecord       a stored record is of a newer release, or is damaged
   + ModelError             a provider call failed; `failure` holds the kind and detail
   + ToolError              raised BY a tool: its request was wrong; the message is returned to the model
   + ToolFailed             a tool raised anything else or ran out of time; `failure` holds the kind and detail
@@ -56,6 +57,18 @@ class JobTimeout(MidwatchError, TimeoutError):
 
 class StoreUnavailable(MidwatchError, ConnectionError):
     """Raised when Redis can't be reached or refuses to write. Nothing was recorded."""
+
+
+class UnreadableRecord(MidwatchError):
+    """Raised when this release can't read a stored record. `why` names places and rules, and quotes no value."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(what, why)
+        self.what = what
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.what} can't be read: {self.why}"
 
 
 class ModelError(MidwatchError):

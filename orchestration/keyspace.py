@@ -93,6 +93,7 @@ class Keyspace:
             "job -> ms of its creation: the listing",
             "held: older entries are trimmed on enqueue",
         ),
+        Key("{prefix}:{p}:unreadable", "HASH", "step -> how often a worker could not read its records", "kept"),
         Key("{prefix}:{p}:dead", "ZSET", "job -> ms of its dead letter", "none: entries leave by replay or discard"),
         Key("{prefix}:{p}:letters", "HASH", "job -> DeadLetterRecord", "none: entries leave by replay or discard"),
         Key(
@@ -217,7 +218,7 @@ class Keyspace:
         return self.job(session_id, job_id) + ":trace"
 
     def index(self, p: int, name: str) -> str:
-        """A partition's `due`, `owed`, `jobs`, `dead`, `letters` or `counters`."""
+        """A partition's `due`, `owed`, `jobs`, `dead`, `letters`, `unreadable` or `counters`."""
         return f"{self._tag(p)}:{name}"
 
     def _gate(self, name: str) -> str:

@@ -14,6 +14,7 @@ from midwatch.orchestration.protocol.store_replies import (
     CompactionBusy,
     LeaseState,
     NothingToCompact,
+    SetAside,
     TurnCommitted,
 )
 from midwatch.schemas.failure import Failure
@@ -147,6 +148,16 @@ class Store(Protocol):
 
     def finish(self, claim: Claim, ending: Ending, trace: TraceRecord, piggyback: Piggyback | None = None) -> bool:
         """End the job; the session goes to the next one in line, unless a dead letter holds it."""
+        ...
+
+    def set_aside(
+        self, ref: StepRef, nonce: str, failure: Failure, *, worker: str, max_tries: int, wait_ms: int
+    ) -> SetAside:
+        """Put back a step whose records can't be read here, or bury it when this happened `max_tries` times.
+
+        It reads no record, so it works whatever is wrong with them. `nonce` is that of our claim, whether it succeeded or
+        raised.
+        """
         ...
 
     def begin_compaction(

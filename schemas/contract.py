@@ -1,14 +1,18 @@
-"""What every shape inherits: frozen, no unknown fields, ids that are safe as Redis keys, limits at every ingress."""
+"""What every shape inherits: frozen, versioned, ids that are safe as Redis keys, limits at every ingress."""
 
 from __future__ import annotations
 
 import json
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 WIRE_VERSION = 1
-"""Version of every envelope and stored record. A reader refuses a larger one instead of guessing."""
+"""The version of every envelope and stored record. Fields may be added within a version: readers ignore and keep them.
+A larger version means that this release would misread the record, so it refuses it."""
+
+Version = Annotated[int, Field(ge=1, le=WIRE_VERSION)]
+"""The version field `v` of an envelope or record."""
 
 MAX_INPUT_BYTES = 1_000_000
 """Largest job input. A longer document belongs in a tool's downstream, not in a prompt."""
@@ -32,9 +36,21 @@ JsonObject = dict[str, Any]
 
 
 class Contract(BaseModel):
-    """Base of every shape. Unknown fields are errors: a typo in a policy must not pass as a default."""
+    """Base of policies and of shapes within a process. Unknown fields are errors: a typo must not pass as a default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class Record(Contract):
+    """Base of stored shapes. A field that a newer release added is ignored, and is kept when the record is written back."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Envelope(Contract):
+    """Base of messages. A field that a newer release added is ignored."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 class TooDeep(ValueError):

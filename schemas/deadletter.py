@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from midwatch.schemas.contract import Contract, Id
+from midwatch.schemas.contract import Id, Record, Version
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.step import StepKind
 
 
-class Try(Contract):
+class Try(Record):
     """One attempt at the step: when, where, why it failed."""
 
     at_ms: int
@@ -18,10 +16,10 @@ class Try(Contract):
     failure: Failure | None = None
 
 
-class DeadLetterRecord(Contract):
+class DeadLetterRecord(Record):
     """The row of `dlq list`. The conversation stays in the session, the steps in the job: a replay resumes in place."""
 
-    v: Literal[1] = 1
+    v: Version = 1
     job_id: Id
     session_id: Id
     agent: str
@@ -33,10 +31,10 @@ class DeadLetterRecord(Contract):
     tries: tuple[Try, ...] = ()
 
 
-class PoisonRecord(Contract):
+class PoisonRecord(Record):
     """A message that could not even become a step: undecodable, unknown, too deep. Kept raw, bounded, for a person to look at."""
 
-    v: Literal[1] = 1
+    v: Version = 1
     poison_id: Id
     queue: str
     reason: str

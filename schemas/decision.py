@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from midwatch.schemas.contract import Contract
+from midwatch.schemas.contract import Record
 
 
 class ParkReason(StrEnum):
@@ -27,7 +27,7 @@ class Verdict(StrEnum):
     REJECT = "reject"
 
 
-class HumanDecision(Contract):
+class HumanDecision(Record):
     """One decision. It is for one try: a step that parks again asks again."""
 
     verdict: Verdict

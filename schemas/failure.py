@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from midwatch.schemas.contract import Contract
+from midwatch.schemas.contract import Record
 
 
 class FailureKind(StrEnum):
@@ -30,7 +30,7 @@ class FailureKind(StrEnum):
     INTERNAL = "internal"
 
 
-class Failure(Contract):
+class Failure(Record):
     """One failure. `detail` is for people and must hold neither a key nor a transcript."""
 
     kind: FailureKind

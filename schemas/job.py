@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from midwatch.schemas.contract import Contract, Id, Name
+from midwatch.schemas.contract import Envelope, Id, Name, Record, Version
 from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.model import Usage
@@ -41,10 +41,10 @@ class SessionPolicy(StrEnum):
     INTERRUPT = "interrupt"
 
 
-class StartEnvelope(Contract):
+class StartEnvelope(Envelope):
     """The one argument of the Celery task `midwatch.start`: how a producer in any language enqueues a job."""
 
-    v: Literal[1] = 1
+    v: Version = 1
     job_id: Id
     agent: Name
     session_id: Id
@@ -55,7 +55,7 @@ class StartEnvelope(Contract):
     traceparent: str | None = Field(default=None, max_length=256)
 
 
-class Parent(Contract):
+class Parent(Record):
     """Where a child job reports to: the tool step of the job that asked for it."""
 
     ref: StepRef
@@ -63,9 +63,10 @@ class Parent(Contract):
     depth: int = Field(ge=0)
 
 
-class NewJob(Contract):
+class NewJob(Record):
     """A job as it is handed to the store. `limits` of the agent are resolved into absolute numbers here."""
 
+    v: Version = 1
     job_id: Id
     agent: Name
     agent_version: str
@@ -86,7 +87,7 @@ class NewJob(Contract):
         return StepRef(job_id=self.job_id, session_id=self.session_id, step="1", priority=self.priority)
 
 
-class Waiting(Contract):
+class Waiting(Record):
     """What a deferred or parked job waits for, and until when: shown wherever the job is listed."""
 
     step: str
@@ -98,10 +99,10 @@ class Waiting(Contract):
     attempt: int = 0
 
 
-class Job(Contract):
+class Job(Record):
     """What is known of a job. Times are the server's, in ms since the epoch."""
 
-    v: Literal[1] = 1
+    v: Version = 1
     job_id: Id
     agent: str
     agent_version: str
@@ -132,7 +133,7 @@ class Job(Contract):
     traceparent: str | None = None
 
 
-class JobResult(Contract):
+class JobResult(Record):
     """How a job ended, as `agent.run` and `JobHandle.result` return it."""
 
     job_id: Id

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
-from midwatch.schemas.contract import Contract
+from midwatch.schemas.contract import Record, Version
 
 
-class Facts(Contract):
+class Facts(Record):
     """What one place said that may be needed again: identifiers, amounts, dates, names, decisions, verbatim."""
 
     group: int
@@ -25,10 +23,10 @@ class Facts(Contract):
     """The model has put these into a tool call: it is likelier to need them again."""
 
 
-class Memory(Contract):
+class Memory(Record):
     """Second-hand by nature, and the model is told so. Stands for the archived groups, up to `through_group`."""
 
-    v: Literal[1] = 1
+    v: Version = 1
     through_group: int = 0
     summary: str = ""
     """What happened, in prose; empty with the extractive summarizer. Sentences that a tool's text is behind are marked."""

@@ -6,17 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from midwatch.schemas.contract import Contract, JsonObject
+from midwatch.schemas.contract import JsonObject, Record, Version
 
 
-class Text(Contract):
+class Text(Record):
     """Something said."""
 
     type: Literal["text"] = "text"
     text: str
 
 
-class ToolCall(Contract):
+class ToolCall(Record):
     """A tool call as the model wrote it. `id` is the provider's and is NOT unique: real models repeat ids for different calls."""
 
     type: Literal["tool_call"] = "tool_call"
@@ -28,7 +28,7 @@ class ToolCall(Contract):
     """What must be echoed to the same vendor, e.g. Gemini's thought signature."""
 
 
-class Opaque(Contract):
+class Opaque(Record):
     """A vendor's own block (thinking, encrypted reasoning) that is replayed verbatim to that vendor and dropped for any other."""
 
     type: Literal["opaque"] = "opaque"
@@ -39,7 +39,16 @@ class Opaque(Contract):
 Part = Annotated[Text | ToolCall | Opaque, Field(discriminator="type")]
 
 
-class UserMessage(Contract):
+class LogEntry(Record):
+    """One entry of a session's log."""
+
+    v: Version | None = None
+    """None: version 1."""
+    handle: str | None = None
+    """Where the whole is kept when the entry holds only a part of it."""
+
+
+class UserMessage(LogEntry):
     """What a user, or a producer, said: the beginning of a job."""
 
     role: Literal["user"] = "user"
@@ -47,7 +56,7 @@ class UserMessage(Contract):
     text: str
 
 
-class NoteMessage(Contract):
+class NoteMessage(LogEntry):
     """What the runtime says to the model: a repair, a re-anchoring. Never to be mistaken for the user."""
 
     role: Literal["note"] = "note"
@@ -57,7 +66,7 @@ class NoteMessage(Contract):
     """Why the answer before it was sent back: a kind, such as `schema`."""
 
 
-class AssistantMessage(Contract):
+class AssistantMessage(LogEntry):
     """One model turn."""
 
     role: Literal["assistant"] = "assistant"
@@ -78,7 +87,7 @@ class AssistantMessage(Contract):
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
 
 
-class ToolMessage(Contract):
+class ToolMessage(LogEntry):
     """What a tool call came to. Every call has exactly one, whatever happened."""
 
     role: Literal["tool"] = "tool"
@@ -91,8 +100,6 @@ class ToolMessage(Contract):
     is_error: bool = False
     refused: str | None = None
     """Why the call was not run: a kind, such as `schema` or `limit`. None when it ran."""
-    handle: str | None = None
-    """Where the whole result lies, when `content` is only its head and tail."""
 
 
 Message = Annotated[UserMessage | NoteMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from midwatch.schemas.contract import Contract, JsonObject
+from midwatch.schemas.contract import Contract, JsonObject, Record
 from midwatch.schemas.message import Message, Part, Text, ToolCall
 from midwatch.schemas.tools import ToolSpec
 
@@ -21,7 +21,7 @@ class Stop(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Usage(Contract):
+class Usage(Record):
     """Tokens of one or more calls. `input_tokens` is everything that was read, cached or not."""
 
     input_tokens: int = 0

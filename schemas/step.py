@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from midwatch.schemas.contract import Contract, Id
+from midwatch.schemas.contract import Contract, Envelope, Id
 from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure
 
@@ -33,7 +33,7 @@ StepId = Annotated[str, StringConstraints(pattern=r"^\d{1,6}(\.\d{1,4}|c)?$")]
 """`3` is the third model turn, `3.0` its first tool call, `3c` the compaction that was found necessary at it."""
 
 
-class StepRef(Contract):
+class StepRef(Envelope):
     """The address of one step: all that a Celery message carries."""
 
     job_id: Id

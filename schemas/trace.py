@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from midwatch.schemas.contract import Contract
+from midwatch.schemas.contract import Record, Version
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import StepKind
 
 
-class TraceRecord(Contract):
+class TraceRecord(Record):
     """One attempt at one step. `started_ms` is the server's time of the claim; `ended_ms` adds the work's duration."""
 
-    v: Literal[1] = 1
+    v: Version = 1
     step: str
     kind: StepKind
     group: int | None = None

@@ -16,6 +16,7 @@ from midwatch.orchestration.client.findings import Findings
 from midwatch.orchestration.client.handle import JobHandle
 from midwatch.orchestration.client.new_job import new_job
 from midwatch.orchestration.errors import ConfigError, NotFound
+from midwatch.orchestration.protocol.reading import Listing
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.orchestration.store.sessions import SessionNumbers
@@ -32,7 +33,7 @@ class Jobs:
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
 
-    def list(self, *, limit: int = 50, status: str | None = None, agent: str | None = None) -> Sequence[Job]:
+    def list(self, *, limit: int = 50, status: str | None = None, agent: str | None = None) -> Listing[Job]:
         """The newest jobs first."""
         return self._operations.jobs(limit=limit, status=JobStatus(status) if status else None, agent=agent)
 
@@ -60,7 +61,7 @@ class DeadLetters:
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
 
-    def list(self, *, limit: int = 1_000) -> Sequence[DeadLetterRecord]:
+    def list(self, *, limit: int = 1_000) -> Listing[DeadLetterRecord]:
         """The newest dead letters first."""
         return self._operations.dead_letters(limit=limit)
 
@@ -83,7 +84,7 @@ class Approvals:
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
 
-    def list(self, *, limit: int = 1_000) -> Sequence[Job]:
+    def list(self, *, limit: int = 1_000) -> Listing[Job]:
         """The jobs that wait for a human, the newest first. `waiting` holds what each waits for."""
         return self._operations.jobs(limit=limit, status=JobStatus.PARKED)
 
@@ -102,7 +103,7 @@ class Sessions:
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
 
-    def messages(self, session_id: str) -> tuple[Message, ...]:
+    def messages(self, session_id: str) -> Listing[Message]:
         """The live messages: those that the next call sends, without the memory. Raises NotFound."""
         return self._require(session_id, self._operations.messages(session_id))
 
@@ -113,7 +114,7 @@ class Sessions:
             self.messages(session_id)
         return memory
 
-    def originals(self, session_id: str) -> tuple[Message, ...]:
+    def originals(self, session_id: str) -> Listing[Message]:
         """The whole original conversation: archived and live groups, with elided results restored. Raises NotFound."""
         return self._require(session_id, self._operations.originals(session_id))
 
@@ -143,7 +144,7 @@ class Sessions:
         return self._operations.forget(session_id)
 
     @staticmethod
-    def _require(session_id: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    def _require(session_id: str, messages: Listing[Message]) -> Listing[Message]:
         if not messages:
             raise NotFound(f"no session {session_id!r}: it has no messages, or its retention is over")
         return messages

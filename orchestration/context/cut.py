@@ -89,7 +89,7 @@ def _shorten(message: Message, chars: int, handle: str) -> Message:
         content = head_and_tail(message.content, chars, handle)
         return message.model_copy(update={"content": content, "handle": message.handle or handle})
     if not isinstance(message, AssistantMessage):
-        return message.model_copy(update={"text": head_and_tail(message.text, chars, handle)})
+        return message.model_copy(update={"text": head_and_tail(message.text, chars, handle), "handle": handle})
     spoken = [part for part in message.parts if isinstance(part, (Text, ToolCall))]
     each = max(MIN_CHARS, chars // max(1, len(spoken)))
     parts: list[Part] = []
@@ -102,7 +102,7 @@ def _shorten(message: Message, chars: int, handle: str) -> Message:
             )
         else:
             parts.append(part)
-    return message.model_copy(update={"parts": tuple(parts)})
+    return message.model_copy(update={"parts": tuple(parts), "handle": handle})
 
 
 def _shorten_arguments(raw: str, chars: int, handle: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from midwatch.orchestration.context.decisions import SAID, STATEMENT_SHARE, find_statements
 from midwatch.orchestration.context.facts import DAY_CHARS, Fact, Kind, facts_of, kind_of
 from midwatch.orchestration.context.render import rendered_bytes
 from midwatch.orchestration.context.scan import pieces
+from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.memory import Facts, Memory
 from midwatch.schemas.message import Message
 
@@ -80,7 +81,8 @@ def absorb_facts(
     statement_room_bytes = min(room_bytes, rendered_bytes(bare) + int(room_bytes * STATEMENT_SHARE))
     newest_first = _longest_that_fits(bare, statements[::-1], statement_room_bytes)
     best = {fact.value for fact in _longest_that_fits(bare, order, room_bytes, always=newest_first)}
-    return _with_facts(bare, [*newest_first[::-1], *(fact for fact in merged if fact.value in best)])
+    later = {_entry_key(entry): entry.model_extra for entry in memory.facts if entry.model_extra}
+    return _with_facts(bare, [*newest_first[::-1], *(fact for fact in merged if fact.value in best)], later)
 
 
 def _longest_that_fits(bare: Memory, order: list[Fact], room_bytes: int, always: Sequence[Fact] = ()) -> list[Fact]:
@@ -95,16 +97,33 @@ def _longest_that_fits(bare: Memory, order: list[Fact], room_bytes: int, always:
     return order[:low]
 
 
-def _with_facts(bare: Memory, facts: Iterable[Fact]) -> Memory:
-    """The memory with these facts as entries, the oldest first, grouped by place and field."""
-    entries: dict[tuple[int, str, bool, str, bool], list[str]] = {}
+EntryKey = tuple[int, str, bool, str, bool]
+
+
+def _entry_key(one: Fact | Facts) -> EntryKey:
+    """Facts that are equal in these stand in one entry."""
+    return one.group, one.source, one.untrusted, one.label, one.used
+
+
+def _with_facts(bare: Memory, facts: Iterable[Fact], later: Mapping[EntryKey, JsonObject] | None = None) -> Memory:
+    """The memory with these facts as entries, the oldest first, grouped by place and field.
+
+    `later` are fields of entries that a later release wrote. They are kept.
+    """
+    entries: dict[EntryKey, list[str]] = {}
     for fact in sorted(facts, key=lambda one: one.group):
-        entries.setdefault((fact.group, fact.source, fact.untrusted, fact.label, fact.used), []).append(fact.value)
+        entries.setdefault(_entry_key(fact), []).append(fact.value)
     facts_kept = tuple(
         Facts.model_construct(
-            group=group, source=source, untrusted=untrusted, label=label, used=used, items=tuple(items)
+            group=key[0],
+            source=key[1],
+            untrusted=key[2],
+            label=key[3],
+            used=key[4],
+            items=tuple(items),
+            **(later or {}).get(key, {}),
         )
-        for (group, source, untrusted, label, used), items in entries.items()
+        for key, items in entries.items()
     )
     return bare.model_copy(update={"facts": facts_kept})
 

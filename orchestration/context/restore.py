@@ -13,7 +13,7 @@ _NOTE = re.compile(
     r"\n?\[\d+ of (\d+) characters are left out here\. The whole is kept: read on with "
     rf'{READ_RESULT.name}\(handle=\\*"([\w-]+?)\\*"'
 )
-"""Matches the note of `cut.head_and_tail`. Inside JSON its quotes are escaped."""
+"""The note of `cut.head_and_tail`. Releases before 0.2 wrote no `handle`: there the note is where the handle stands."""
 
 
 def whole_handle(handle: str) -> str:
@@ -25,30 +25,52 @@ def handles_of(message: Message) -> tuple[str, ...]:
     """The handles under which the whole message may be stored. Empty if the message is whole."""
     if isinstance(message, ToolMessage):
         return (message.handle,) if message.handle else ()
+    handles = [message.handle] if message.handle else [note[2] for note in _notes_in(message)]
+    if isinstance(message, AssistantMessage):
+        handles = [whole_handle(handle) for handle in handles]
+    return tuple(dict.fromkeys(handles))
+
+
+def _notes_in(message: Message) -> list[re.Match[str]]:
     if isinstance(message, AssistantMessage):
         texts = [part.text for part in message.parts if isinstance(part, Text)]
         texts += [call.raw_arguments for call in message.tool_calls]
-        return tuple(dict.fromkeys(whole_handle(found[2]) for text in texts for found in _NOTE.finditer(text)))
-    return tuple(dict.fromkeys(found[2] for found in _NOTE.finditer(message.text)))
+    else:
+        texts = [message.content if isinstance(message, ToolMessage) else message.text]
+    return [found for text in texts for found in _NOTE.finditer(text)]
 
 
 def restore(message: Message, kept: Mapping[str, str]) -> Message:
     """The message before it was last shortened. The same message if its original is not stored."""
-    if isinstance(message, ToolMessage):
-        whole = kept.get(message.handle or "")
-        return message if whole is None else message.model_copy(update={"content": whole, "handle": None})
     for handle in handles_of(message):
         whole = kept.get(handle)
         if whole is None:
             continue
+        if isinstance(message, ToolMessage):
+            return message.model_copy(update={"content": whole, "handle": None})
         if isinstance(message, AssistantMessage):
-            return MESSAGE.validate_json(whole)
-        note = next(found for found in _NOTE.finditer(message.text) if found[2] == handle)
-        if len(whole) == int(note[1]) and message.text.startswith(
-            whole[: note.start()]
-        ):  # else the note is a quotation
-            return message.model_copy(update={"text": whole})
+            original = MESSAGE.validate_json(whole)
+            if message.handle or _is_cut_from(message, original):
+                return original
+        elif message.handle or _begins_like(message.text, whole, handle):
+            return message.model_copy(update={"text": whole, "handle": None})
     return message
+
+
+def _begins_like(text: str, whole: str, handle: str) -> bool:
+    """Was the text cut from the whole? Otherwise the note in it is a quotation."""
+    note = next(found for found in _NOTE.finditer(text) if found[2] == handle)
+    return len(whole) == int(note[1]) and text.startswith(whole[: note.start()])
+
+
+def _is_cut_from(message: AssistantMessage, original: Message) -> bool:
+    """The same for a model turn: the same calls, and a text that begins alike."""
+    if not isinstance(original, AssistantMessage):
+        return False
+    calls = [(call.id, call.name) for call in message.tool_calls]
+    note = _NOTE.search(message.text)
+    head = message.text[: note.start()] if note else message.text
+    return calls == [(call.id, call.name) for call in original.tool_calls] and original.text.startswith(head)
 
 
 def decompress_text(body: bytes) -> str:

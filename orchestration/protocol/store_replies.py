@@ -1,4 +1,4 @@
-"""What the store answers to a renewal, a commit of a turn, and a request to compact."""
+"""What the store answers to a renewal, a commit of a turn, a step that is set aside, and a request to compact."""
 
 from __future__ import annotations
 
@@ -26,6 +26,19 @@ class TurnCommitted(StrEnum):
     """The turn is in the log, but the job was cancelled: do not run its inline calls."""
     LOST = "lost"
     """The claim no longer holds the step: nothing was written."""
+
+
+class SetAside(StrEnum):
+    """The answer to `Store.set_aside`."""
+
+    LEFT = "left"
+    """The step is due again after the wait: another worker may be able to read its records."""
+    BURIED = "buried"
+    """Its tries are used up: the job has a dead letter."""
+    CANCELLED = "cancelled"
+    """The job was to be cancelled, and is."""
+    GONE = "gone"
+    """Another worker holds the step by now, or it is over."""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import structlog
 
-from midwatch.orchestration.errors import LeaseLost, StoreUnavailable, UnknownAgent
+from midwatch.orchestration.errors import LeaseLost, StoreUnavailable, UnknownAgent, UnreadableRecord
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
+from midwatch.orchestration.protocol.reading import explain
+from midwatch.orchestration.protocol.store_replies import SetAside
 from midwatch.orchestration.steps import endings
 from midwatch.orchestration.steps.attempt import Attempt
 from midwatch.orchestration.steps.compaction_step import CompactionStep
@@ -14,12 +16,16 @@ from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.steps.tool_step import ToolStep
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.policy import RetryConfig
-from midwatch.schemas.step import Continue, Outcome, StepKind, StepRef
+from midwatch.schemas.step import Continue, DeadLetter, Defer, Outcome, StepKind, StepRef
 
 log = structlog.get_logger("midwatch.step")
 
 AGENT_NOT_LOADED = RetryConfig(max_retries=5, base_s=5.0, jitter="none", retry_on=(FailureKind.INTERNAL,))
 """How long a job waits for a worker that has its agent loaded: a rolling deployment takes minutes."""
+
+UNREADABLE_TRIES, UNREADABLE_WAIT_MS = 30, 2_000
+"""How often, and at what distance, a step is offered to other workers when its records can't be read here. Where one worker
+in ten can read them, 30 tries reach one with a probability of 96 %. Then the step is a dead letter, after a minute."""
 
 
 class StepRunner:
@@ -37,7 +43,13 @@ class StepRunner:
         """
         if ref.kind is StepKind.COMPACT:
             return CompactionStep(self.services, ref).run()
-        claim = self.services.store.claim(ref, self.services.next_nonce())
+        nonce = self.services.next_nonce()
+        try:
+            claim = self.services.store.claim(ref, nonce)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            return self._set_aside(ref, nonce, f"its records can't be read: {explain(error)}")
         if isinstance(claim, ClaimRefusal):
             return claim
         return self.work_on(claim)
@@ -52,10 +64,11 @@ class StepRunner:
             return Continue()
         except StoreUnavailable:
             raise
+        except UnreadableRecord as error:
+            return self._set_aside(claim.ref, claim.nonce, str(error))
         except Exception as error:  # a dead letter with the error's name; not three lost leases
             log.exception("step.broke", job_id=claim.ref.job_id, step=claim.ref.step)
-            detail = f"{type(error).__name__}: {error}"[:500]
-            return self._end_broken(attempt, Failure(kind=FailureKind.INTERNAL, detail=detail))
+            return self._end_broken(attempt, f"{type(error).__name__}: {error}"[:500])
         finally:
             attempt.gated_calls.settle()
 
@@ -70,9 +83,33 @@ class StepRunner:
         step = ToolStep if attempt.claim.ref.kind is StepKind.TOOL else ModelStep
         return step(attempt, agent).run()
 
-    @staticmethod
-    def _end_broken(attempt: Attempt, failure: Failure) -> Outcome:
+    def _end_broken(self, attempt: Attempt, detail: str) -> Outcome:
         try:
-            return attempt.end_as_dead_letter(failure)
+            return attempt.end_as_dead_letter(Failure(kind=FailureKind.INTERNAL, detail=detail))
         except LeaseLost:
             return Continue()
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # the letter can't be written the usual way: its job's keys are damaged
+            log.error("step.not_ended", job_id=attempt.claim.ref.job_id, error=type(error).__name__)
+            return self._set_aside(attempt.claim.ref, attempt.claim.nonce, detail, max_tries=1)
+
+    def _set_aside(self, ref: StepRef, nonce: str, detail: str, *, max_tries: int = UNREADABLE_TRIES) -> Outcome:
+        """Leave a step to a worker that can read its records, or make it a dead letter after `max_tries`."""
+        failure = Failure(kind=FailureKind.INTERNAL, detail=detail)
+        result = self.services.store.set_aside(
+            ref,
+            nonce,
+            failure,
+            worker=self.services.worker,
+            max_tries=max_tries,
+            wait_ms=UNREADABLE_WAIT_MS,
+        )
+        log.warning("step.set_aside", job_id=ref.job_id, step=ref.step, why=detail, result=result.value)
+        match result:
+            case SetAside.BURIED:
+                return DeadLetter(failure=failure)
+            case SetAside.LEFT:
+                return Defer(after_ms=UNREADABLE_WAIT_MS, reason=detail, counts_as_attempt=False, failure=failure)
+            case _:
+                return Continue()

@@ -9,7 +9,9 @@ import structlog
 from midwatch.orchestration.errors import NotFound, Refused, StoreUnavailable
 from midwatch.orchestration.keyspace import PARTITIONS
 from midwatch.orchestration.protocol.addresses import child_id
-from midwatch.orchestration.store.records import job_of, member, member_base
+from midwatch.orchestration.protocol.reading import Listing, read_listing, read_record
+from midwatch.orchestration.store.reads import read_trace
+from midwatch.orchestration.store.records import job_of_reply, member, member_base, priority_of
 from midwatch.orchestration.store.script_calls import operate, put_aside
 from midwatch.orchestration.store.script_calls.operate import CancelResult
 from midwatch.orchestration.store.sessions import Sessions
@@ -33,33 +35,46 @@ class Operations(Sessions):
     """What the Python client, the command line and the pages call."""
 
     def job(self, job_id: str) -> Job:
-        """The job. Raises NotFound."""
+        """The job.
+
+        Raises:
+            NotFound: there is none.
+            UnreadableRecord: it is of a later release, or damaged.
+
+        """
         jobs = self._jobs([job_id])
+        if jobs.unreadable:
+            raise jobs.unreadable[0]
         if not jobs:
             raise NotFound(
                 f"no job {job_id!r}: never enqueued here, or its retention is over; `midwatch jobs list` shows what there is"
             )
         return jobs[0]
 
-    def jobs(self, *, limit: int = 50, status: JobStatus | None = None, agent: str | None = None) -> list[Job]:
+    def jobs(self, *, limit: int = 50, status: JobStatus | None = None, agent: str | None = None) -> Listing[Job]:
         """The newest jobs first."""
         newest = self._newest("jobs", limit if status is None and agent is None else 10_000)
-        found: list[Job] = []
+        found: Listing[Job] = Listing()
         for start in range(0, len(newest), 500):
-            for job in self._jobs(newest[start : start + 500]):
+            some = self._jobs(newest[start : start + 500])
+            found.unreadable += some.unreadable
+            for job in some:
                 if (status is None or job.status is status) and (agent is None or job.agent == agent):
                     found.append(job)
             if len(found) >= limit:
                 break
-        return found[:limit]
+        return Listing(found[:limit], found.unreadable)
 
-    def dead_letters(self, *, limit: int = 1_000) -> list[DeadLetterRecord]:
+    def dead_letters(self, *, limit: int = 1_000) -> Listing[DeadLetterRecord]:
         """The newest dead letters first."""
         pipe = self.client.pipeline(transaction=False)
         for p in range(PARTITIONS):
-            pipe.hvals(self.keys.index(p, "letters"))
-        letters = [DeadLetterRecord.model_validate_json(raw) for values in self._run(pipe) for raw in values]
-        return sorted(letters, key=lambda letter: letter.dead_ms, reverse=True)[:limit]
+            pipe.hgetall(self.keys.index(p, "letters"))
+        raws = (item for letters in self._run(pipe) for item in letters.items())
+        stored = [(f"the dead letter of job {job_id.decode()}", raw) for job_id, raw in raws]
+        letters = read_listing(stored, DeadLetterRecord.model_validate_json)
+        newest = sorted(letters, key=lambda letter: letter.dead_ms, reverse=True)
+        return Listing(newest[:limit], letters.unreadable)
 
     def dead_letter(self, job_id: str) -> DeadLetterRecord:
         """One dead letter. Raises NotFound."""
@@ -69,19 +84,20 @@ class Operations(Sessions):
         raw = self._run(pipe)[0]
         if raw is None:
             raise NotFound(f"job {job_id!r} has no dead letter: it is {self.job(job_id).status}")
-        return DeadLetterRecord.model_validate_json(raw)
+        return read_record(DeadLetterRecord, raw, f"the dead letter of job {job_id}")
 
-    def poison(self, limit: int = 100) -> list[PoisonRecord]:
+    def poison(self, limit: int = 100) -> Listing[PoisonRecord]:
         """Messages that could not become a step, newest first."""
         pipe = self.client.pipeline(transaction=False)
         pipe.lrange(self.keys.poison(), 0, limit - 1)
-        return [PoisonRecord.model_validate_json(raw) for raw in self._run(pipe)[0]]
+        stored = (("a poison record", raw) for raw in self._run(pipe)[0])
+        return read_listing(stored, PoisonRecord.model_validate_json)
 
-    def trace(self, job_id: str) -> list[TraceRecord]:
+    def trace(self, job_id: str) -> Listing[TraceRecord]:
         """The job's steps in the order they were committed."""
         pipe = self.client.pipeline(transaction=False)
         pipe.lrange(self._keys(self._ref(job_id)).trace, 0, -1)
-        return [TraceRecord.model_validate_json(raw) for raw in self._run(pipe)[0]]
+        return read_trace(job_id, self._run(pipe)[0])
 
     def counters(self) -> dict[str, int]:
         """The fleet's counters, summed over the partitions."""
@@ -157,7 +173,17 @@ class Operations(Sessions):
         return StepRef(job_id=job.job_id, session_id=job.session_id, step="1", priority=job.priority)
 
     def _ref(self, job_id: str) -> StepRef:
-        return self.first_step(self.job(job_id))
+        """The job's first step. It is found for a job that can't be read, too: an operator must be able to end it."""
+        pipe = self.client.pipeline(transaction=False)
+        pipe.get(self.keys.job_pointer(job_id))
+        session = self._run(pipe)[0]
+        if session is None:
+            raise NotFound(f"no job {job_id!r}: never enqueued here, or its retention is over")
+        session_id = session.decode()
+        pipe = self.client.pipeline(transaction=False)
+        pipe.hget(self.keys.job(session_id, job_id), "spec")
+        stored = self._run(pipe, with_errors=True)[0]
+        return StepRef(job_id=job_id, session_id=session_id, step="1", priority=priority_of(stored))
 
     def _newest(self, index: str, limit: int) -> list[str]:
         pipe = self.client.pipeline(transaction=False)
@@ -166,7 +192,7 @@ class Operations(Sessions):
         rows = [row for reply in self._run(pipe) for row in reply]
         return [row[0].decode() for row in sorted(rows, key=lambda row: row[1], reverse=True)[:limit]]
 
-    def _jobs(self, job_ids: Sequence[str]) -> list[Job]:
+    def _jobs(self, job_ids: Sequence[str]) -> Listing[Job]:
         pipe = self.client.pipeline(transaction=False)
         for job_id in job_ids:
             pipe.get(self.keys.job_pointer(job_id))
@@ -176,11 +202,9 @@ class Operations(Sessions):
         pipe = self.client.pipeline(transaction=False)
         for job_id, session_id in found:
             pipe.hgetall(self.keys.job(session_id, job_id))
-        return [
-            job_of(job_id, {key.decode(): value.decode() for key, value in flat.items()})
-            for (job_id, _), flat in zip(found, self._run(pipe), strict=True)
-            if flat
-        ]
+        hashes = zip(found, self._run(pipe, with_errors=True), strict=True)
+        stored = [(f"job {job_id}", (job_id, flat)) for (job_id, _), flat in hashes if flat]
+        return read_listing(stored, job_of_reply)
 
     def _keys(self, ref: StepRef) -> StepKeys:
         return step_keys(self.keys, ref)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import redis
 
 from midwatch.orchestration.errors import NotFound
 from midwatch.orchestration.keyspace import KEPT_S, Keyspace
+from midwatch.orchestration.protocol.reading import Listing, read_listing
 from midwatch.orchestration.store import drift_counters
 from midwatch.orchestration.store.records import job_of
 from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
 from midwatch.schemas.job import Job
 from midwatch.schemas.step import StepRef
 from midwatch.schemas.trace import TraceRecord
+
+
+def read_trace(job_id: str, raw: Iterable[bytes | str]) -> Listing[TraceRecord]:
+    """The records of a job's trace. One that can't be read hides no other."""
+    return read_listing(((f"a trace record of job {job_id}", one) for one in raw), TraceRecord.model_validate_json)
 
 
 class Reads:
@@ -45,7 +53,7 @@ class Reads:
             raw = self.client.lrange(self.keys.trace(ref.session_id, ref.job_id), 0, -1)
         except UNAVAILABLE as error:
             raise unavailable(error) from error
-        return [TraceRecord.model_validate_json(record) for record in raw]
+        return read_trace(ref.job_id, raw)
 
     def drift_counters(self, hours: int) -> dict[tuple[int, str], int]:
         """See `ports.Store.drift_counters`."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from midwatch.orchestration.errors import UnreadableRecord
+from midwatch.orchestration.protocol.reading import check_version, explain, guard, read_listing
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.job import Job, JobStatus, NewJob, Waiting
 from midwatch.schemas.model import Usage
@@ -19,6 +22,11 @@ def member_base(ref: StepRef) -> str:
 def member(ref: StepRef) -> str:
     """The step in `due` and `owed`."""
     return member_base(ref) + ref.step
+
+
+def refs_of(entries: Iterable[bytes]) -> list[StepRef]:
+    """The steps of index members. One that can't be read hides no other."""
+    return read_listing(((f"entry {entry[:40]!r}", entry) for entry in entries), ref_of)
 
 
 def ref_of(entry: bytes | str) -> StepRef:
@@ -62,9 +70,35 @@ def fields(flat: list[bytes]) -> dict[str, str]:
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
-def job_of(job_id: str, f: Mapping[str, str]) -> Job:
-    """The job that a hash holds."""
+def job_of(job_id: str, stored: Mapping[str, str]) -> Job:
+    """The job that a hash holds.
+
+    Raises:
+        UnreadableRecord: it is of a later version, or damaged.
+
+    """
+    return guard(f"job {job_id}", lambda: _job_of(job_id, stored))
+
+
+def job_of_reply(reply: tuple[str, Any]) -> Job:
+    """The job of an id and the reply to HGETALL, which may be an error."""
+    job_id, flat = reply
+    if isinstance(flat, Exception):
+        raise UnreadableRecord(f"job {job_id}", explain(flat))
+    return job_of(job_id, {key.decode(): value.decode() for key, value in flat.items()})
+
+
+def priority_of(spec: object) -> Priority:
+    """The priority in a job's `spec`; the usual one when that can't be read."""
+    try:
+        return Priority(json.loads(spec)["priority"])  # type: ignore[arg-type]
+    except (TypeError, ValueError, KeyError):
+        return Priority.NORMAL
+
+
+def _job_of(job_id: str, f: Mapping[str, str]) -> Job:
     fixed = json.loads(f["spec"])
+    check_version(fixed)
     parent = fixed.get("parent")
     return Job(
         job_id=job_id,

@@ -23,6 +23,7 @@ from midwatch.orchestration.store.script_calls.commit_work import CallOfTurn, Re
 from midwatch.orchestration.store.script_calls.put_aside import AsideUntil
 from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unavailable
 from midwatch.orchestration.store.step_keys import StepKeys, step_keys
+from midwatch.orchestration.store.unreadable import SettingAside
 from midwatch.schemas.job import NewJob, SessionPolicy, Waiting
 from midwatch.schemas.step import Defer, Park, StepKind, StepRef
 from midwatch.schemas.trace import TraceRecord
@@ -39,7 +40,7 @@ COMMIT_PATIENCE_MS = 60_000
 log = structlog.get_logger("midwatch.store")
 
 
-class RedisStore(Reads, Compactions):
+class RedisStore(Reads, Compactions, SettingAside):
     """See `ports.Store` for the promises. Thread-safe; one per process."""
 
     def __init__(

@@ -11,9 +11,10 @@ from midwatch.orchestration.context.restore import decompress_text, handles_of, 
 from midwatch.orchestration.errors import NotFound, Refused
 from midwatch.orchestration.keyspace import partition
 from midwatch.orchestration.protocol.anchor import Anchor
+from midwatch.orchestration.protocol.reading import Listing, read_listing, read_record
 from midwatch.orchestration.store.due_and_owed import DueAndOwed
-from midwatch.orchestration.store.log_cache import LogCache
-from midwatch.orchestration.store.records import job_of
+from midwatch.orchestration.store.log_cache import LogCache, decode
+from midwatch.orchestration.store.records import job_of_reply
 from midwatch.orchestration.store.script_calls import shorten
 from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
 from midwatch.schemas.job import Job, JobStatus
@@ -53,7 +54,7 @@ class SessionNumbers:
 class Sessions(DueAndOwed):
     """The part of `Operations` that is about sessions."""
 
-    def messages(self, session_id: str) -> tuple[Message, ...]:
+    def messages(self, session_id: str) -> Listing[Message]:
         """The live conversation of a session, in the order it is sent; empty when there is none."""
         pipe = self.client.pipeline(transaction=False)
         pipe.lrange(self.keys.log(session_id), 0, -1)
@@ -64,9 +65,9 @@ class Sessions(DueAndOwed):
         pipe = self.client.pipeline(transaction=False)
         pipe.get(self.keys.memory(session_id))
         raw = self._run(pipe)[0]
-        return Memory.model_validate_json(raw) if raw else None
+        return read_record(Memory, raw, f"the memory of session {session_id}") if raw else None
 
-    def originals(self, session_id: str) -> tuple[Message, ...]:
+    def originals(self, session_id: str) -> Listing[Message]:
         """All messages, archived ones first, each in its original length.
 
         A message whose original is no longer kept stays as short as it is.
@@ -75,10 +76,13 @@ class Sessions(DueAndOwed):
         pipe.hgetall(self.keys.archive(session_id))
         pipe.lrange(self.keys.log(session_id), 0, -1)
         archive, log = self._run(pipe)
-        archived = [message for body in archive.values() for message in unpack_group(body)]
+        stored = [(f"group {group.decode()} of session {session_id}", body) for group, body in archive.items()]
+        groups, live = read_listing(stored, unpack_group), _in_order(session_id, log)
+        archived = [message for group in groups for message in group]
         # The prompt of the running job stays live while later groups leave.
-        messages = sorted((*archived, *_in_order(session_id, log)), key=lambda message: message.group)
-        return tuple(self._restored(session_id, message) for message in messages)
+        messages = sorted((*archived, *live), key=lambda message: message.group)
+        whole = (self._restored(session_id, message) for message in messages)
+        return Listing(whole, [*groups.unreadable, *live.unreadable])
 
     def numbers(self, session_id: str) -> SessionNumbers:
         """How large the session is. Raises NotFound."""
@@ -178,25 +182,35 @@ class Sessions(DueAndOwed):
             for job_id in some:
                 pipe.hgetall(self.keys.job(session_id, job_id))
                 pipe.get(self.keys.job_pointer(job_id))
-            replies = self._run(pipe)
-            for job_id, flat, pointer in zip(some, replies[::2], replies[1::2], strict=True):
-                if flat and pointer == session_id.encode():
-                    yield job_of(job_id, {key.decode(): value.decode() for key, value in flat.items()})
+            replies = self._run(pipe, with_errors=True)
+            stored = [
+                (f"job {job_id}", (job_id, flat))
+                for job_id, flat, pointer in zip(some, replies[::2], replies[1::2], strict=True)
+                if flat and pointer == session_id.encode()
+            ]
+            yield from read_listing(stored, job_of_reply)
 
     def _keys_of(self, session_id: str) -> list[str]:
         keys = self.keys
         parts = (keys.session, keys.log, keys.waiting, keys.results, keys.memory, keys.archive, keys.originals)
         return [key(session_id) for key in parts]
 
-    def _run(self, pipe: Any) -> list[Any]:
+    def _run(self, pipe: Any, *, with_errors: bool = False) -> list[Any]:
+        """The replies of a pipeline. `with_errors`: a refused command is an error among the replies, and hides no other."""
         try:
-            replies: list[Any] = pipe.execute() if len(pipe) else []
+            replies: list[Any] = pipe.execute(raise_on_error=not with_errors) if len(pipe) else []
         except UNAVAILABLE as error:
             raise unavailable(error) from error
+        for reply in replies:
+            if isinstance(reply, UNAVAILABLE):
+                raise unavailable(reply) from reply
         return replies
 
 
-def _in_order(session_id: str, entries: list[bytes]) -> tuple[Message, ...]:
-    """The messages of a log, in the order they are sent."""
+def _in_order(session_id: str, entries: list[bytes]) -> Listing[Message]:
+    """The messages of a log, in the order they are sent. One that can't be read hides no other."""
+    stored = [(f"entry {at} of session {session_id}", entry) for at, entry in enumerate(entries)]
+    readable = read_listing(stored, lambda entry: (decode(entry), entry))
     cache = LogCache()
-    return cache.extend(session_id, cache.mark(session_id), 0, 0, entries).messages
+    held = cache.extend(session_id, cache.mark(session_id), 0, 0, [entry for _, entry in readable])
+    return Listing(held.messages, readable.unreadable)

@@ -164,7 +164,7 @@ class InlineFleet:
 
     def messages(self, job_id: str) -> tuple[Message, ...]:
         """The conversation of the job's session."""
-        return self.operations.messages(self.store.job(job_id).session_id)
+        return tuple(self.operations.messages(self.store.job(job_id).session_id))
 
     def trace(self, job_id: str) -> Sequence[TraceRecord]:
         """The job's steps as they were committed."""

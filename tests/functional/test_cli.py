@@ -165,7 +165,7 @@ def test_jobs_are_listed_filtered_and_shown(run, client):
     assert (code, out) == (0, "")
     code, out, _ = run("jobs", "show", question, "--json")
     assert json.loads(out)["waiting"] == {
-        "step": "1.0", "reason": "tool_approval: May refund run?", "until": None, "attempt": 0,
+        "step": "1.0", "reason": "tool_approval: May refund run?", "kind": "tool_approval", "until": None, "attempt": 0,
     }  # fmt: skip
     code, out, _ = run("jobs", "show", letter)
     assert "status\tdead_lettered" in out

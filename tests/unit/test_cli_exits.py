@@ -25,6 +25,7 @@ CODES = {
     errors.NotFound: 3,
     errors.JobTimeout: 6,
     errors.StoreUnavailable: 5,
+    errors.UnreadableRecord: 1,
     errors.ModelError: 1,
     errors.ToolError: 1,
     errors.ToolFailed: 1,
@@ -65,7 +66,12 @@ def test_every_error_of_the_package_has_an_exit_code():
 @pytest.mark.parametrize("kind", CODES, ids=lambda kind: kind.__name__)
 def test_an_error_ends_with_its_code_and_one_line(kind, capsys):
     """There is no traceback, and nothing on stdout."""
-    error = kind(FAILURE) if kind in (errors.ModelError, errors.ToolFailed) else kind("it can't be; do this")
+    made = {
+        errors.ModelError: (FAILURE,),
+        errors.ToolFailed: (FAILURE,),
+        errors.UnreadableRecord: ("job x", "damaged"),
+    }
+    error = kind(*made.get(kind, ("it can't be; do this",)))
     assert run(raising(error), []) == CODES[kind]
     out = capsys.readouterr()
     assert out.out == ""

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from tornado import web
 from tornado.httputil import url_concat
 
+from midwatch.orchestration.errors import UnreadableRecord
 from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
 from midwatch.workers.flower import guard
 from midwatch.workers.flower.page import Api, Page, now_ms, operations, run_query
+from midwatch.workers.views.unreadable import summarize_unreadable, unreadable_as_json
 
 SHOWN_LETTERS = 200
 SHOWN_POISON = 50
@@ -25,12 +27,14 @@ class Letters:
     in_all: int
     poison: list[PoisonRecord]
     at_ms: int
+    unreadable: list[UnreadableRecord]
 
 
 def read_letters() -> Letters:
     """Read the newest dead letters and poison messages."""
-    letters = operations().dead_letters()
-    return Letters(letters[:SHOWN_LETTERS], len(letters), operations().poison(SHOWN_POISON), now_ms())
+    letters, poison = operations().dead_letters(), operations().poison(SHOWN_POISON)
+    unreadable = [*letters.unreadable, *poison.unreadable]
+    return Letters(letters[:SHOWN_LETTERS], len(letters), poison, now_ms(), unreadable)
 
 
 def change(verb: str, job_id: str) -> bool:
@@ -45,7 +49,9 @@ class DeadLettersPage(Page):
     async def get(self) -> None:
         """Show the page. `?done=` and `?late=` name the job whose button was pressed."""
         done, late = (self.get_argument(name, "", escape=False) for name in ("done", "late"))
-        self.show("dead_letters.html", shown=await run_query(read_letters), done=done, late=late)
+        shown = await run_query(read_letters)
+        unreadable = summarize_unreadable(shown.unreadable)
+        self.show("dead_letters.html", shown=shown, unreadable=unreadable, done=done, late=late)
 
 
 class DeadLetterButton(Page):
@@ -69,7 +75,15 @@ class DeadLettersApi(Api):
         """Return the data of the page."""
         shown = await run_query(read_letters)
         letters, poison = ([each.model_dump(mode="json") for each in kind] for kind in (shown.letters, shown.poison))
-        self.write({"now_ms": shown.at_ms, "in_all": shown.in_all, "dead_letters": letters, "poison": poison})
+        self.write(
+            {
+                "now_ms": shown.at_ms,
+                "in_all": shown.in_all,
+                "dead_letters": letters,
+                "poison": poison,
+                **unreadable_as_json(shown.unreadable),
+            }
+        )
 
 
 class DeadLetterVerb(Api):

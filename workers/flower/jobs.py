@@ -7,11 +7,13 @@ from typing import Any
 
 from tornado import web
 
+from midwatch.orchestration.protocol.reading import Listing
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.job import Job, JobStatus
 from midwatch.workers.flower.page import Api, Page, now_ms, operations, run_query
 from midwatch.workers.flower.waterfall import MOST_ROWS, Waterfall, draw
 from midwatch.workers.views.job_state import describe_state
+from midwatch.workers.views.unreadable import summarize_unreadable, unreadable_as_json
 
 SHOWN_JOBS = 100
 EVERY_ROW = 10_000
@@ -34,7 +36,7 @@ class Filter:
             raise web.HTTPError(400, f"status={status!r}: expected one of {', '.join(JobStatus)}") from error
 
 
-def list_jobs(wanted: Filter) -> tuple[list[Job], int]:
+def list_jobs(wanted: Filter) -> tuple[Listing[Job], int]:
     """Return the newest jobs that match, and the server's time."""
     return operations().jobs(limit=SHOWN_JOBS, status=wanted.status, agent=wanted.agent), now_ms()
 
@@ -66,7 +68,15 @@ class JobsPage(Page):
         """Show the jobs. `?status=` and `?agent=` filter them."""
         wanted = Filter.from_query(self)
         jobs, at_ms = await run_query(list_jobs, wanted)
-        self.show("jobs.html", jobs=jobs, at_ms=at_ms, wanted=wanted, statuses=tuple(JobStatus), most=SHOWN_JOBS)
+        self.show(
+            "jobs.html",
+            unreadable=summarize_unreadable(jobs.unreadable),
+            jobs=jobs,
+            at_ms=at_ms,
+            wanted=wanted,
+            statuses=tuple(JobStatus),
+            most=SHOWN_JOBS,
+        )
 
 
 class JobPage(Page):
@@ -87,7 +97,8 @@ class JobsApi(Api):
     async def get(self) -> None:
         """Return the jobs. `?status=` and `?agent=` filter them."""
         jobs, at_ms = await run_query(list_jobs, Filter.from_query(self))
-        self.write({"now_ms": at_ms, "jobs": [job_as_json(job, at_ms) for job in jobs]})
+        shown = [job_as_json(job, at_ms) for job in jobs]
+        self.write({"now_ms": at_ms, "jobs": shown, **unreadable_as_json(jobs.unreadable)})
 
 
 class JobApi(Api):

@@ -16,10 +16,11 @@ local job, step, nonce, lease_ms, max_losses, member, known_epoch, known_length,
 local is_model = not string.find(step, '.', 1, true)
 local status, max_steps, deadline_ms, cancel, last_fence =
   unpack(redis.call('HMGET', JOB, 'status', 'max_steps', 'deadline_ms', 'cancel', 'fence'))
-if status ~= 'queued' and status ~= 'running' and status ~= 'parked' then
+if not status or ENDED[status] then
   settle_member(member)
   return { 'gone' }
 end
+if not RUNNABLE[status] then return redis.error_reply('UNREADABLE the status of a later release') end
 
 local now = clock()
 local active, groups, epoch, flags, anchor =

@@ -27,6 +27,10 @@
 
 local JOB, STEPS, SESSION, LOG, TRACE, DUE, OWED, COUNTERS, WAITING, JOBS, DEAD, LETTERS, MODEL_QUEUE, TOOLS_QUEUE = unpack(KEYS)
 
+-- Statuses of a job that has ended. A status that is neither here nor in RUNNABLE is of a later release.
+local ENDED = { completed = true, dead_lettered = true, cancelled = true, timed_out = true }
+local RUNNABLE = { queued = true, running = true, parked = true }
+
 local function clock()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)

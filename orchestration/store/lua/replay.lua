@@ -24,7 +24,8 @@ for _, step in ipairs(rows()) do
   end
 end
 local parked = tonumber(parked_steps or '0') > 0
-redis.call('HSET', JOB, 'status', parked and 'parked' or 'running', 'max_steps', string.format('%d', ceiling),
+local is_new = redis.call('HEXISTS', JOB, 'input') == 1 -- it never began: its records could not be read
+redis.call('HSET', JOB, 'status', parked and 'parked' or is_new and 'queued' or 'running', 'max_steps', string.format('%d', ceiling),
   'deadline_ms', string.format('%d', now + timeout_ms))
 if parked then show_parked() end
 redis.call('HDEL', JOB, 'failure', 'finished_ms', 'cancel')

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from midwatch.orchestration.keyspace import Keyspace
-from midwatch.orchestration.store.records import ref_of
+from midwatch.orchestration.store.records import refs_of
 from midwatch.orchestration.store.script_calls.script_call import ScriptCall, in_order
 from midwatch.schemas.step import StepRef
 
@@ -39,7 +39,7 @@ def sweep(
 
     def read(reply: Any) -> SweepReply:
         next_due_ms, *members = reply
-        return SweepReply(next_due_ms if next_due_ms >= 0 else None, tuple(map(ref_of, members)))
+        return SweepReply(next_due_ms if next_due_ms >= 0 else None, tuple(refs_of(members)))
 
     args = in_order(limit, patience_ms, stale_ms, int(model_queue_idle), int(tools_queue_idle))
     return ScriptCall("sweep", [keys.index(partition, "due"), keys.index(partition, "owed")], args, read)
@@ -49,6 +49,6 @@ def wake(keys: Keyspace, partition: int, *, members: Sequence[str]) -> ScriptCal
     """Owe steps of one partition that the coordinator woke. Returns those that wait, which must be published."""
 
     def read(reply: Any) -> list[StepRef]:
-        return [ref_of(member) for member in reply]
+        return refs_of(reply)
 
     return ScriptCall("wake", [keys.index(partition, "due"), keys.index(partition, "owed")], in_order(members), read)

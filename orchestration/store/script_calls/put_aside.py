@@ -1,14 +1,20 @@
-"""How a step is put aside and comes back: defer it, park it, resolve a parked one."""
+"""How a step is put aside and comes back: defer it, park it, resolve a parked one, set an unreadable one aside."""
 
 from __future__ import annotations
 
 import json
 from enum import StrEnum
+from typing import Any, NamedTuple
 
+from midwatch.orchestration.protocol.store_replies import SetAside
+from midwatch.orchestration.store.records import first_step
 from midwatch.orchestration.store.script_calls.script_call import ScriptCall, as_json, in_order
 from midwatch.orchestration.store.step_keys import StepKeys
+from midwatch.schemas.deadletter import DeadLetterRecord
 from midwatch.schemas.decision import Verdict
+from midwatch.schemas.failure import Failure
 from midwatch.schemas.job import Waiting
+from midwatch.schemas.step import StepRef
 from midwatch.schemas.trace import TraceRecord
 
 
@@ -77,3 +83,52 @@ def resolve(keys: StepKeys, *, step: str, member: str, verdict: Verdict, reason:
 
     """
     return ScriptCall("resolve", keys.as_list(), in_order(step, member, verdict, json.dumps(reason)), bool)
+
+
+class SetAsideReply(NamedTuple):
+    """The reply of `set_aside`."""
+
+    result: SetAside
+    next_step: StepRef | None
+    """CANCELLED: first step of the job that has the session now; it must be published."""
+
+
+def set_aside(
+    keys: StepKeys, *, step: str, member: str, member_base: str, job: str, session: str, nonce: str, max_tries: int,
+    wait_ms: int, letter: DeadLetterRecord, failure: Failure, repair_text: str,
+) -> ScriptCall[SetAsideReply]:  # fmt: skip
+    """Put back a step whose records can't be read, or bury it when its tries are used up.
+
+    Args:
+        keys: of the step.
+        step: of the job.
+        member: the step in `due` and `owed`.
+        member_base: see `records.member_base`.
+        job: its id.
+        session: the session's id.
+        nonce: of the worker's claim.
+        max_tries: how often the step is put back.
+        wait_ms: until it is due again.
+        letter: its times are 0, and are filled in.
+        failure: why it can't be read.
+        repair_text: the answer to open calls, when the job was cancelled.
+
+    """
+
+    def read(reply: Any) -> SetAsideReply:
+        return SetAsideReply(SetAside(reply[0].decode()), first_step(session, reply[1]))
+
+    args = in_order(
+        step,
+        member,
+        member_base,
+        job,
+        session,
+        nonce,
+        max_tries,
+        wait_ms,
+        as_json(letter),
+        as_json(failure),
+        repair_text,
+    )
+    return ScriptCall("set_aside", keys.as_list(), args, read)

@@ -13,6 +13,7 @@ from midwatch.workers.cli.exits import Exit
 from midwatch.workers.cli.lazy_group import OrderedGroup
 from midwatch.workers.cli.tables import Column, print_card, print_table
 from midwatch.workers.views.output import document, print_json, say
+from midwatch.workers.views.unreadable import warn_of_unreadable
 
 if TYPE_CHECKING:
     from midwatch.orchestration.client.client import Client
@@ -33,6 +34,7 @@ def list_approvals(as_json: bool) -> None:
     """List the calls that wait for a decision, with their arguments."""
     client = connect()
     parked = client.jobs.list(limit=MOST_PARKED, status="parked")
+    warn_of_unreadable(parked.unreadable)
     pairs = [(job, find_parked_call(client, job)) for job in parked]
     if as_json:
         print_json({"approvals": [_document(job, call) for job, call in pairs]})

@@ -12,6 +12,7 @@ from midwatch.workers.cli.exits import Exit
 from midwatch.workers.cli.lazy_group import OrderedGroup
 from midwatch.workers.cli.tables import Column, print_card, print_table
 from midwatch.workers.views.output import document, duration, iso, print_json, say
+from midwatch.workers.views.unreadable import unreadable_as_json, warn_of_unreadable
 
 if TYPE_CHECKING:
     from midwatch.orchestration.client.client import Client
@@ -38,10 +39,11 @@ def list_letters(limit: int, as_json: bool) -> None:
     """List dead letters and poison messages, the newest first."""
     client = connect()
     letters, poison = client.dead_letters.list(limit=limit), client.operations.poison(limit)
+    unreadable = [*letters.unreadable, *poison.unreadable]
+    warn_of_unreadable(unreadable)
     if as_json:
-        print_json(
-            {"dead_letters": [document(each) for each in letters], "poison": [document(each) for each in poison]}
-        )
+        shown = {"dead_letters": [document(each) for each in letters], "poison": [document(each) for each in poison]}
+        print_json({**shown, **unreadable_as_json(unreadable)})
         return
     now_ms = server_ms(client) if letters or poison else 0
     columns = [

@@ -13,6 +13,7 @@ from midwatch.workers.cli.lazy_group import OrderedGroup
 from midwatch.workers.cli.tables import Column, print_card, print_table
 from midwatch.workers.views.job_state import describe_wait
 from midwatch.workers.views.output import count, document, duration, iso, print_json, print_json_line, say
+from midwatch.workers.views.unreadable import unreadable_as_json, warn_of_unreadable
 
 if TYPE_CHECKING:
     from midwatch.schemas.job import Job
@@ -34,8 +35,9 @@ def list_jobs(status: str | None, agent: str | None, limit: int, as_json: bool) 
     """List jobs, the newest first."""
     client = connect()
     found = client.jobs.list(limit=limit, status=status, agent=agent)
+    warn_of_unreadable(found.unreadable)
     if as_json:
-        print_json({"jobs": [document(job) for job in found]})
+        print_json({"jobs": [document(job) for job in found], **unreadable_as_json(found.unreadable)})
         return
     now_ms = server_ms(client) if found else 0
     columns = [

@@ -1,0 +1,68 @@
+-- Put back a step whose records a worker can't read, or bury it when its tries are used up.
+-- ARGV:
+--   step
+--   member         of the step, in due and owed
+--   member_base    `priority|session|job|`
+--   job
+--   session
+--   nonce          of the worker's claim, whether it succeeded or failed
+--   max_tries      how often the step is put back
+--   wait_ms        until it is due again
+--   letter         JSON of the dead letter; its times are 0, and are filled in
+--   failure        JSON
+--   repair_text    the answer to open calls, when the job was cancelled
+-- Output: {'left' | 'buried' | 'cancelled' | 'gone', next `job|priority` or ''}
+-- Any key may be damaged, or forbidden to this user. So each command may fail, and the others count.
+local step, member, member_base, job, session, nonce, max_tries, wait_ms, letter, failure, repair_text = unpack(ARGV)
+local UNREADABLE = string.gsub(DUE, 'due$', 'unreadable') -- in this slot, though not declared
+
+local function try(...)
+  local reply = redis.pcall(...)
+  if type(reply) == 'table' and reply.err then return nil end
+  return reply
+end
+
+local now = clock()
+local is_readable, row = pcall(read_row, step)
+row = is_readable and row or nil
+local is_ours = row and row.state == 'started' and (row.nonce == nonce or row.nonce == '!' .. nonce)
+if row and row.state == 'started' and not is_ours and row.till > now then return { 'gone', '' } end
+local status = try('HGET', JOB, 'status') -- nil: can't be read; false: no such job
+if status == false or ENDED[status] then
+  settle_member(member)
+  return { 'gone', '' }
+end
+
+local is_cancelled = try('HEXISTS', JOB, 'cancel') == 1
+local tries = try('HINCRBY', UNREADABLE, member, 1) or tonumber(max_tries)
+try('EXPIRE', UNREADABLE, KEPT_S)
+if tries < tonumber(max_tries) and not is_cancelled then
+  if is_ours then
+    write_row(step, 'pending', row.fence, now + wait_ms, row.attempt, row.losses, mark(row), row.verdict)
+  end
+  try('ZREM', OWED, member)
+  try('ZADD', DUE, now + wait_ms, member)
+  return { 'left', '' }
+end
+
+try('HDEL', UNREADABLE, member)
+settle_member(member)
+local ended = is_cancelled and 'cancelled' or 'dead_lettered'
+try('HSET', JOB, 'status', ended, 'failure', failure, 'finished_ms', string.format('%d', now))
+try('HDEL', JOB, 'waiting')
+try('HINCRBY', COUNTERS, 'jobs.' .. ended, 1)
+if is_cancelled then
+  if not pcall(repair, repair_text, member_base) then try('DEL', STEPS) end
+  local has_next, next_job = pcall(hand_over, now, session)
+  return { 'cancelled', has_next and next_job or '' }
+end
+if row then
+  write_row(step, 'dead', row.fence, 0, row.attempt, row.losses, mark(row), row.verdict)
+elseif is_readable then -- it was never claimed
+  write_row(step, 'dead', '0', 0, 0, 0, '', '')
+end
+letter = string.gsub(letter, '_ms":0', '_ms":' .. string.format('%d', now))
+try('ZADD', DEAD, now, job)
+try('HSET', LETTERS, job, letter)
+pcall(hold)
+return { 'buried', '' }

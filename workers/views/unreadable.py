@@ -1,0 +1,33 @@
+"""Records of a listing that this release can't read: said beside the listing, which shows all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from midwatch.orchestration.errors import UnreadableRecord
+from midwatch.schemas.contract import JsonObject
+from midwatch.workers.views.output import pluralize, printable
+
+SHOWN = 5
+
+
+def summarize_unreadable(unreadable: Sequence[UnreadableRecord]) -> str:
+    """One line about the records that are left out; '' when there are none."""
+    if not unreadable:
+        return ""
+    named = "; ".join(printable(f"{one.what}: {one.why}", 160) for one in unreadable[:SHOWN])
+    more = f"; and {len(unreadable) - SHOWN} more" if len(unreadable) > SHOWN else ""
+    return f"{pluralize(len(unreadable), 'record')} can't be read by this release and not shown: {named}{more}"
+
+
+def warn_of_unreadable(unreadable: Sequence[UnreadableRecord]) -> None:
+    """Print that line on stderr."""
+    if line := summarize_unreadable(unreadable):
+        click.echo(f"midwatch: {line}", err=True)
+
+
+def unreadable_as_json(unreadable: Sequence[UnreadableRecord]) -> JsonObject:
+    """The same as a field of a JSON document; no field when all could be read."""
+    return {"unreadable": [{"what": one.what, "why": one.why} for one in unreadable]} if unreadable else {}

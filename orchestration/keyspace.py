@@ -62,12 +62,7 @@ class Keyspace:
             "`archive|group` or `results|handle`, the oldest first: the order of deletion when there are too many bytes",
             "kept",
         ),
-        Key(
-            "{prefix}:{p}:job:{job}",
-            "HASH",
-            "the job's record: status, turn, limits, counters, output, failure",
-            "kept",
-        ),
+        Key("{prefix}:{p}:job:{job}", "HASH", "the job: status, turn, limits, counters, output, failure", "kept"),
         Key(
             "{prefix}:{p}:job:{job}:steps",
             "HASH",

@@ -10,7 +10,7 @@ import pytest
 from midwatch.orchestration.keyspace import PARTITIONS
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.step import Priority
-from midwatch.workers.celery_app.app import MADE_FOR
+from midwatch.workers.celery_app.app import APP_SETTINGS
 from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.celery_app.write_message import queue_key
 from midwatch.workers.local.embedded_server import EmbeddedServer
@@ -103,7 +103,7 @@ def test_it_publishes_where_its_settings_say_whatever_was_read_since(monkeypatch
         monkeypatch.delenv("MIDWATCH_BROKER_URL", raising=False)  # a stage of this module may be up
         monkeypatch.setenv("MIDWATCH_REDIS_URL", own.url)
         monkeypatch.setenv("MIDWATCH_HAND_OFF", "false")
-        assert Settings() != MADE_FOR
+        assert Settings() != APP_SETTINGS
         settings.cache_clear()
         client = make_client(Settings())
         client.enqueue("plain", "hello")

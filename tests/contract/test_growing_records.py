@@ -28,7 +28,7 @@ from midwatch.schemas.memory import Facts, Memory
 from midwatch.schemas.message import MESSAGE, ToolMessage
 from midwatch.schemas.step import DeadLetter, Defer, StepRef
 from midwatch.testing import ScriptedModel
-from midwatch.workers.bench.context.replay import Unrenewed
+from midwatch.workers.bench.context.replay import UnrenewedLeases
 from midwatch.workers.process.runtime import SystemClock
 from tests.properties.two_servers import Recorder, expire_step, new_job
 
@@ -52,7 +52,7 @@ class Fleet:
                 agents=Registry([AGENT]),
                 model=lambda provider: self.model,
                 gate=OpenGate(),
-                leases=Unrenewed(self.store.renew, clock, 60_000),
+                leases=UnrenewedLeases(self.store.renew, clock, 60_000),
                 clock=clock,
                 worker="w1",
             )

@@ -25,7 +25,7 @@ from midwatch.schemas.job import JobStatus
 from midwatch.schemas.message import AssistantMessage, ToolMessage
 from midwatch.schemas.step import StepRef
 from midwatch.testing import ScriptedModel, call
-from midwatch.workers.bench.context.replay import Unrenewed
+from midwatch.workers.bench.context.replay import UnrenewedLeases
 from midwatch.workers.process.runtime import SystemClock
 
 from .release_agents import REPLIES, make_agents
@@ -86,7 +86,7 @@ class Release:
                 agents=Registry(make_agents(midwatch).values()),
                 model=lambda provider: self.model,
                 gate=OpenGate(),
-                leases=Unrenewed(self.store.renew, clock, 60_000),
+                leases=UnrenewedLeases(self.store.renew, clock, 60_000),
                 clock=clock,
                 worker="this release",
             )

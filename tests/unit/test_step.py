@@ -130,7 +130,8 @@ def test_a_cancelled_job_ends_even_where_its_agent_is_not_loaded():
 # --- what a human says
 
 
-def test_a_rejected_call_is_recorded_by_its_own_question():
+@pytest.mark.parametrize("order", [("1.0", "1.1"), ("1.1", "1.0")])
+def test_a_rejected_call_is_recorded_by_its_own_question(order):
     """Two calls of a turn are parked: one had begun and its worker vanished, one never ran. Both are rejected."""
     ledger = Ledger()
     rules = [Escalation(when="tool_approval", tools=["refund"]), Escalation(when="unknown_effect", tools=["charge"])]
@@ -145,8 +146,8 @@ def test_a_rejected_call_is_recorded_by_its_own_question():
     run_until(fleet, job_id, "1.0")
     vanish(fleet, job_id, "1.0")
     assert fleet.run(job_id).status is JobStatus.PARKED
-    fleet.operations.decide(job_id, "1.1", approve=False, reason="not now")
-    fleet.operations.decide(job_id, "1.0", approve=False, reason="not now")
+    for step in order:
+        fleet.operations.decide(job_id, step, approve=False, reason="not now")
     assert fleet.run(job_id).status is JobStatus.COMPLETED
     assert results(fleet, job_id) == [
         f"{UNKNOWN_EFFECT} A human decided so. not now",
@@ -171,21 +172,16 @@ def test_a_humans_words_are_not_read_as_protocol(words):
 
 
 def test_a_tools_words_are_not_read_as_protocol():
-    """A tool may answer with the runtime's own sentence about a stopped reply: its calls ran, and the job goes on."""
+    """A result begins with the runtime's sentence about a stopped reply. The call ran, so its turn is not a refused one."""
 
     @tool(idempotent=True)
     def quote(n: int) -> str:
         """Quote the runtime."""
-        raise ToolError("Not run: your reply stopped (length) before this call was complete. Make it again.")
-
-    @tool(idempotent=True)
-    def plain(n: int) -> str:
-        """Quote the runtime, as a plain result."""
         return "Not run: your reply stopped (length) before this call was complete. Make it again."
 
-    agent = Agent("clerk", "scripted:m-1", "You help.", tools=[quote, plain])
-    asks = [call(name, n=1) for _ in range(3) for name in ("quote", "plain")]
-    fleet = InlineFleet(model=ScriptedModel([*asks, "Done."]))
+    agent = Agent("clerk", "scripted:m-1", "You help.", tools=[quote])
+    turn = [call("quote", n=1), call("quote", n="not a number")]
+    fleet = InlineFleet(model=ScriptedModel([*[turn] * 4, "Done."]))
     result = fleet.run(fleet.enqueue(agent, "hi"))
     assert (result.status, result.output) == (JobStatus.COMPLETED, "Done.")
 

@@ -6,6 +6,7 @@ Nothing starts unless a test asks for it. A missing service is a skip on a lapto
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -31,6 +32,12 @@ T = TypeVar("T")
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, database=None, print_blob=True)
 settings.register_profile("deep", deadline=None, max_examples=2_000, database=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_configure() -> None:
+    """Hear SIGINT, and let children hear it: a shell makes what it starts in the background deaf to it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

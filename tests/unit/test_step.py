@@ -181,7 +181,7 @@ def test_a_tools_words_are_not_read_as_protocol():
 
     agent = Agent("clerk", "scripted:m-1", "You help.", tools=[quote])
     turn = [call("quote", n=1), call("quote", n="not a number")]
-    fleet = InlineFleet(model=ScriptedModel([*[turn] * 4, "Done."]))
+    fleet = InlineFleet(model=ScriptedModel([turn, turn, call("quote", n="not a number"), "Done."]))
     result = fleet.run(fleet.enqueue(agent, "hi"))
     assert (result.status, result.output) == (JobStatus.COMPLETED, "Done.")
 

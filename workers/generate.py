@@ -17,6 +17,7 @@ import click
 from pydantic import SecretStr, TypeAdapter
 
 from midwatch.orchestration.keyspace import KEPT_S, PARTITIONS, Keyspace
+from midwatch.schemas.contract import WIRE_VERSION
 from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
 from midwatch.schemas.job import Job, JobResult, StartEnvelope
 from midwatch.schemas.message import MESSAGE
@@ -77,7 +78,7 @@ def wire_schema(name: str) -> str:
     about, adapter = WIRE_SHAPES[name]
     schema = adapter.json_schema()
     if name == "step":  # the version is part of the envelope and not of StepRef
-        version = {"const": 1, "default": 1, "title": "V", "type": "integer"}
+        version = {"default": 1, "maximum": WIRE_VERSION, "minimum": 1, "title": "V", "type": "integer"}
         schema["properties"] = {"v": version, **schema["properties"]}
     dialect = "https://json-schema.org/draft/2020-12/schema"
     return json.dumps({"$schema": dialect, "$comment": about, **schema}, indent=2, ensure_ascii=False) + "\n"

@@ -12,6 +12,7 @@ import os
 import socket
 from itertools import count
 
+from midwatch.schemas.contract import WIRE_VERSION
 from midwatch.schemas.step import Priority, StepKind, StepRef
 
 TASKS = {StepKind.MODEL: "midwatch.model", StepKind.TOOL: "midwatch.tool", StepKind.COMPACT: "midwatch.compact"}
@@ -34,7 +35,7 @@ def queue_key(queue: str, priority: Priority) -> str:
 def envelope(ref: StepRef) -> dict[str, object]:
     """Return the task's keyword arguments. They are ids only."""
     return {
-        "v": 1,
+        "v": WIRE_VERSION,
         "job_id": ref.job_id,
         "session_id": ref.session_id,
         "step": ref.step,
@@ -55,7 +56,7 @@ class CeleryMessageWriter:
         priority = PRIORITIES[ref.priority]
         task_id = f"{ref.job_id}.{ref.step}"
         arguments = (
-            f'{{"v":1,"job_id":"{ref.job_id}","session_id":"{ref.session_id}","step":"{ref.step}",'
+            f'{{"v":{WIRE_VERSION},"job_id":"{ref.job_id}","session_id":"{ref.session_id}","step":"{ref.step}",'
             f'"priority":"{ref.priority.value}"}}'
         )
         body = json.dumps(f'[[],{arguments},{{"callbacks":null,"errbacks":null,"chain":null,"chord":null}}]')

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from midwatch.orchestration.client.client import Client
 from midwatch.orchestration.client.new_job import new_job
 from midwatch.orchestration.errors import ConfigError, Refused, StoreUnavailable, UnknownAgent
+from midwatch.schemas.contract import WIRE_VERSION
 from midwatch.schemas.job import NewJob, StartEnvelope
 from midwatch.schemas.step import StepRef
 from midwatch.workers.celery_app.app import app
@@ -86,9 +87,10 @@ def _enqueue(client: Client, job: NewJob) -> None:
 def _run_step(queue: str, args: tuple[Any, ...], envelope: dict[str, Any]) -> None:
     version = envelope.pop("v", 1)
     try:
-        if args or version != 1:
+        if args or version not in range(1, WIRE_VERSION + 1):
             raise ValueError(
-                f"expected keyword arguments of version 1, got version {version!r} and {len(args)} positional ones"
+                f"expected keyword arguments of version {WIRE_VERSION} at most, got version {version!r} and "
+                f"{len(args)} positional ones"
             )
         ref = StepRef.model_validate(envelope)
     except (ValidationError, ValueError) as error:

@@ -100,7 +100,7 @@ class GateBench:
         return RedisGate(self.client, self.keys, at, version, sleep_ms=self.held_ms.append, library=self.library)
 
     def wipe(self, name: str = SHOP) -> None:
-        """Delete everything that the server knows of it."""
+        """Delete everything that the server knows of this downstream."""
         *own, index = self.keys.downstream(name)
         self.client.delete(*own)
         self.client.zrem(index, name)
@@ -146,8 +146,8 @@ class GateBench:
         )
         return Call(claim, to, int(lasts_s * 1_000), input_tokens=tokens, output_tokens=output, **fields)
 
-    def claimed_again(self, call: Call, *, failed: bool = False, lost: bool = False) -> Call:
-        """The step's next claim: the step waited, or its last call failed, or its last worker was lost."""
+    def claim_again(self, call: Call, *, failed: bool = False, lost: bool = False) -> Call:
+        """The step's next claim. The step had waited, its last call had failed, or its last worker had been lost."""
         self._fences += 1
         claim = call.claim
         again = replace(
@@ -160,18 +160,18 @@ class GateBench:
         """Ask to start. Returns `admitted`, or in one word why not: the reason of a wait, or the kind of a failure."""
         return said(self.gate.admit(call))
 
-    def admitted(self, *calls: Call) -> None:
-        """Ask to start all of them, and assert that they may."""
+    def admit_all(self, *calls: Call) -> None:
+        """Ask to start each call, and assert that each is admitted."""
         for call in calls:
             answer = self.gate.admit(call)
             assert answer is None, answer
 
     def ok(self, call: Call, tokens: int | None = None, output: int = 0, **usage: int) -> Settlement:
-        """Settle it as answered; tokens None: the answer names no usage."""
+        """Settle the call as answered. With `tokens=None` the answer contains no usage."""
         used = None if tokens is None else Usage(input_tokens=tokens, output_tokens=output, **usage)
         return self.gate.settle(call, Report(usage=used, latency_ms=100))
 
-    def fails(
+    def fail(
         self,
         call: Call,
         kind: FailureKind = FailureKind.OVERLOADED,
@@ -180,13 +180,13 @@ class GateBench:
         headers: Mapping[str, str] | None = None,
         sent: bool = True,
     ) -> Settlement:
-        """Settle it as failed."""
+        """Settle the call as failed."""
         wait_ms = None if retry_after_s is None else int(retry_after_s * 1_000)
         failure = Failure(kind=kind, detail="as the test says", retry_after_ms=wait_ms)
         return self.gate.settle(call, Report(failure=failure, headers=headers or {}, sent=sent))
 
     def status(self, name: str = SHOP) -> DownstreamStatus:
-        """Its state."""
+        """Return the state of a downstream."""
         return self.board.show(name)
 
     def lineage(self, root: str) -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""A fleet in simulated time at one real gate: calls ask, wait in line, are woken by a steward, take time, fail and return."""
+"""A fleet in simulated time at one real gate.
+
+Its calls ask to start, wait in line, are woken by a steward, run, fail and return.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ from tests.contract.gate_bench import GateBench
 
 LEASE_S = 3.0
 SWEEP_S = 0.5
-"""How often a steward looks at the lines at least, as in a real worker."""
+"""A steward looks at the lines at least this often, as in a real worker."""
 
 PATIENT = RetryConfig(
     max_retries=100, base_s=1.0, cap_s=10.0,
     retry_on=[FailureKind.RATE_LIMITED, FailureKind.OVERLOADED, FailureKind.TIMEOUT],
 )  # fmt: skip
-"""Never gives a call up: only the coordinator ends calls."""
+"""High enough that a worker never gives up a call: only the coordinator ends calls."""
 
 
 @dataclass(frozen=True)
@@ -37,34 +40,34 @@ class Answer:
 
     @classmethod
     def good(cls, tokens: int = 10, output: int = 10, after_s: float = 1.0) -> Answer:
-        """An answer that went well."""
+        """Return a successful answer."""
         usage = Usage(input_tokens=tokens, output_tokens=output)
         return cls(Report(usage=usage, latency_ms=int(after_s * 1_000)), after_s)
 
     @classmethod
     def bad(cls, kind: FailureKind, *, retry_after_s: float | None = None, after_s: float = 0.1) -> Answer:
-        """A failure."""
+        """Return a failure."""
         wait_ms = None if retry_after_s is None else int(retry_after_s * 1_000)
         return cls(Report(failure=Failure(kind=kind, detail="", retry_after_ms=wait_ms)), after_s)
 
 
 Provider = Callable[[Call, float], Answer]
-"""Takes a call and the second it was sent at."""
+"""Takes a call and the second at which it was sent."""
 
 
 @dataclass
 class Crowd:
-    """Runs events in the order of their time. It moves the bench's clock from one to the next, so a minute takes moments."""
+    """Runs events in the order of their time. The bench's clock is moved to each event, so a simulated minute takes moments."""
 
     bench: GateBench
     provider: Provider = lambda call, at_s: Answer.good()
     slots: int = 1_000_000
-    """Calls that the fleet's workers can make at once."""
+    """The number of calls that the fleet's workers can make at once."""
     config: RetryConfig = PATIENT
     dies: Callable[[], bool] = lambda: False
-    """Does the worker die before it settles this answer? Then its step is claimed again when its lease has run out."""
+    """Says whether the worker dies before it settles an answer. The step is claimed again when its lease has run out."""
     sent: list[tuple[float, Call]] = field(default_factory=list)
-    """Every call that reached the provider, with the second at which it did."""
+    """Every call that reached the provider, and the second at which it did."""
     done: list[tuple[float, Call]] = field(default_factory=list)
     ended: list[Failure] = field(default_factory=list)
     """The failures of calls that became dead letters."""
@@ -83,20 +86,20 @@ class Crowd:
 
     @property
     def now_s(self) -> float:
-        """Seconds since the start."""
+        """Return the seconds since the start."""
         return (self.bench.time.us - self._start_us) / 1e6
 
     def at(self, second: float, act: Callable[[], None]) -> None:
-        """Do something at that second."""
+        """Run an action at a second."""
         heapq.heappush(self._events, (second, next(self._order), act))
 
     def submit(self, *calls: Call, at_s: float = 0.0) -> None:
-        """Send steps to the workers at that second."""
+        """Send steps to the workers at a second."""
         for call in calls:
             self.at(at_s, lambda call=call: self._arrive(call))  # type: ignore[misc]
 
     def run(self, until_s: float) -> None:
-        """Run until that second, or until there are no more events."""
+        """Run until a second, or until there are no more events."""
         while self._events and self._events[0][0] <= until_s:
             second, _, act = heapq.heappop(self._events)
             self.bench.time.move_to(max(self._start_us + second * 1e6, self.bench.time.us))
@@ -104,8 +107,8 @@ class Crowd:
         if self._events:
             self.bench.time.move_to(self._start_us + until_s * 1e6)
 
-    def per_second(self, since_s: float = 0.0) -> list[int]:
-        """How many calls reached the provider in each second since then."""
+    def calls_per_second(self, since_s: float = 0.0) -> list[int]:
+        """How many calls reached the provider in each second after `since`."""
         times = [at_s for at_s, _ in self.sent if at_s >= since_s]
         seconds = Counter(int(at_s - since_s) for at_s in times)
         return [seconds[n] for n in range(max(seconds, default=-1) + 1)]
@@ -137,7 +140,7 @@ class Crowd:
             self._in_line[ref] = call
             self._look(self.now_s + SWEEP_S)
         else:
-            self.at(self.now_s + defer.after_ms / 1_000, lambda: self._arrive(self.bench.claimed_again(call)))
+            self.at(self.now_s + defer.after_ms / 1_000, lambda: self._arrive(self.bench.claim_again(call)))
 
     def _send(self, call: Call) -> None:
         self.sent.append((self.now_s, call))
@@ -147,7 +150,7 @@ class Crowd:
     def _settle(self, call: Call, report: Report) -> None:
         if self.dies():
             self._busy -= 1
-            self.submit(self.bench.claimed_again(call, lost=True), at_s=self.now_s + LEASE_S)
+            self.submit(self.bench.claim_again(call, lost=True), at_s=self.now_s + LEASE_S)
             return self._work()
         settled = self.bench.gate.settle(call, report)
         self._busy -= 1
@@ -156,26 +159,26 @@ class Crowd:
         else:
             decision = retry.decide(self.config, report.failure, call.claim.attempt, self._rng, settled)
             if isinstance(decision, Defer):
-                again = self.bench.claimed_again(call, failed=decision.counts_as_attempt)
+                again = self.bench.claim_again(call, failed=decision.counts_as_attempt)
                 self.at(self.now_s + decision.after_ms / 1_000, lambda: self._arrive(again))
             else:
                 self.ended.append(report.failure)
         return self._work()
 
     def _look(self, second: float) -> None:
-        """Let a steward look at that second, unless it already looks earlier."""
+        """Let a steward look at a second, unless it already looks earlier."""
         if self._look_s is None or second < self._look_s:
             self._look_s = second
             self.at(second, lambda: self._release(second))
 
     def _release(self, planned_s: float) -> None:
         if self._look_s != planned_s:
-            return  # it looked earlier
+            return  # a steward has looked earlier
         self._look_s = None
         refs, more_ms = self.bench.board.release()
         for ref in refs:
             if call := self._in_line.pop(ref, None):
-                self._ready.append(self.bench.claimed_again(call))
+                self._ready.append(self.bench.claim_again(call))
         if self._in_line:
             self._look(self.now_s + (SWEEP_S if more_ms < 0 else min(SWEEP_S, max(more_ms, 1) / 1_000)))
         self._work()
@@ -183,7 +186,7 @@ class Crowd:
 
 @dataclass
 class Bucket:
-    """A provider's own request limit: it refuses with a 429 what is over it."""
+    """A provider's own request limit. A request above the limit is refused with a 429."""
 
     per_minute: float
     depth: float

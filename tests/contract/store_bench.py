@@ -1,4 +1,6 @@
-"""One bench for both servers: the store, its operations, what was published, and a way to let time pass."""
+"""One bench for the two Redis servers, the real one and the one in this process: a store, its operations, and what they
+published.
+"""
 
 from __future__ import annotations
 
@@ -38,15 +40,15 @@ class Bench:
         self._nonces = 0
 
     def expire(self, ref: StepRef) -> None:
-        """The lease of a step ends, or its due time comes."""
+        """End the lease of a step, or let its due time come."""
         expire_step(self.client, self.keys, ref)
 
     def outlive(self, job_id: str) -> None:
-        """The deadline of a job passes."""
+        """Let the deadline of a job pass."""
         self.client.hset(self.keys.job(self.operations.job(job_id).session_id, job_id), "deadline_ms", 1)
 
     def published(self) -> list[str]:
-        """Steps published since last asked, as `job/step`."""
+        """Return the steps published since the last call, as `job/step`."""
         refs = [f"{ref.job_id}/{ref.step}" for ref in self.sent.refs]
         self.sent.refs.clear()
         return refs
@@ -58,46 +60,46 @@ class Bench:
         return self.claim(job.ref)
 
     def take(self, ref: StepRef) -> Claim | ClaimRefusal:
-        """Claim as another worker, whatever comes of it."""
+        """Try to claim a step as another worker. Return the claim, or why there is none."""
         self._nonces += 1
         return self.store.claim(ref, f"worker-{self._nonces}")
 
     def claim(self, ref: StepRef) -> Claim:
-        """Claim as another worker, and get it."""
+        """Claim a step as another worker."""
         claim = self.take(ref)
         assert isinstance(claim, Claim), claim
         return claim
 
     def sweep(self, patience_ms: int = HOUR_MS) -> list[str]:
-        """What a steward would publish now."""
+        """Return what a steward would publish now."""
         refs, _ = self.operations.sweep(patience_ms=patience_ms, stale_ms=HOUR_MS, idle=(True, True))
         return [f"{ref.job_id}/{ref.step}" for ref in refs]
 
     def to_calls(self, count: int = 2, *, inline: int = 0, **fields: Any) -> tuple[Claim, list[StepRef]]:
-        """A job whose first turn asked for `count` calls, the first `inline` of them inline."""
+        """Run a job's first turn, in which the model makes `count` calls. The first `inline` of them are inline calls."""
         claim = self.begin(**fields)
         assert self.store.commit_turn(claim, turn_of(claim, count, inline=inline)) is TurnCommitted.COMMITTED
         return claim, [claim.ref.call(n) for n in range(count)]
 
     def to_dead_letter(self, job_id: str = "job-1", **fields: Any) -> Claim:
-        """A job whose first turn became a dead letter."""
+        """Run a job whose first turn becomes a dead letter."""
         claim = self.begin(job_id, **fields)
         assert self.store.finish(claim, ending_of(claim, JobStatus.DEAD_LETTERED), trace_of(claim, "dead_letter"))
         return claim
 
 
 def redis_bench(client: redis_py.Redis, prefix: str) -> Bench:
-    """On a real server."""
+    """Make a bench on a real server."""
     return Bench(client, prefix)
 
 
 def in_process_bench() -> Bench:
-    """On the Redis in this process that `run_inline` uses."""
+    """Make a bench on the Redis in this process that `run_inline` uses."""
     return Bench(connect(Stopped()), "inline")
 
 
 def trace_of(claim: Claim, outcome: str = "continue", step: str = "") -> TraceRecord:
-    """The record of one attempt."""
+    """Make the record of one attempt."""
     ref = claim.ref
     return TraceRecord(
         step=step or ref.step,
@@ -111,7 +113,7 @@ def trace_of(claim: Claim, outcome: str = "continue", step: str = "") -> TraceRe
 
 
 def turn_of(claim: Claim, count: int = 0, *, inline: int = 0, usage: Usage | None = None) -> TurnCommit:
-    """A model turn that asks for `count` calls, all with one provider id: ids repeat in real sessions."""
+    """Make a model turn with `count` calls. All calls have one provider id, because ids repeat in real sessions."""
     calls = [ToolCall(id="call_0", name=f"tool_{n}", raw_arguments=f'{{"n":{n}}}') for n in range(count)]
     said = AssistantMessage(
         group=claim.group, parts=(Text(text=f"turn {claim.ref.step}"), *calls), provider="scripted", model="m-1"
@@ -123,7 +125,7 @@ def turn_of(claim: Claim, count: int = 0, *, inline: int = 0, usage: Usage | Non
 
 
 def results_of(claim: Claim, *refs: StepRef, said: str = "result") -> ResultCommit:
-    """Results of the claimed call, or of the given inline ones."""
+    """Make results of the claimed call, or of the given inline calls."""
     refs = refs or (claim.ref,)
     messages = tuple(
         ToolMessage(
@@ -139,7 +141,7 @@ def results_of(claim: Claim, *refs: StepRef, said: str = "result") -> ResultComm
 
 
 def ending_of(claim: Claim, status: JobStatus) -> Ending:
-    """An ending, with all that goes with it."""
+    """Make a job's ending, with everything that is committed with it."""
     if status is JobStatus.COMPLETED:
         said = AssistantMessage(group=claim.group, parts=(Text(text="done"),), provider="scripted", model="m-1")
         return Ending(status, "done", messages=(said,), usage=Usage(input_tokens=5, output_tokens=1), repair="ended")
@@ -150,7 +152,7 @@ def ending_of(claim: Claim, status: JobStatus) -> Ending:
 
 
 def not_now(after_ms: int = HOUR_MS, *, counts: bool = False) -> Defer:
-    """A deferral."""
+    """Make a deferral."""
     return Defer(after_ms=after_ms, reason="the provider is busy", counts_as_attempt=counts)
 
 

@@ -26,12 +26,12 @@ def extra_keys() -> tuple[Key, ...]:
 
 @pytest.fixture
 def bench(redis: redis_py.Redis, prefix: str) -> Make:
-    def made(**fields: object) -> GateBench:
+    def make(**fields: object) -> GateBench:
         bench = GateBench(redis, prefix, {SHOP: limits(**fields)})
         bench.warm()
         return bench
 
-    return made
+    return make
 
 
 # --- several resources at once
@@ -41,7 +41,7 @@ def test_a_call_takes_of_every_resource_or_of_none(bench: Make) -> None:
     """Every limited resource must have room. If one has not, nothing is taken from the others."""
     gate = bench(rpm=600, itpm=60_000, otpm=6_000, tpm=120_000, reserve_output="max_tokens")
     assert gate.status().levels == {"requests": 10, "input_tokens": 1_000, "output_tokens": 100, "tokens": 2_000}
-    gate.admitted(gate.call("a", 400, 80))
+    gate.admit_all(gate.call("a", 400, 80))
     left = {"requests": 9, "input_tokens": 600, "output_tokens": 20, "tokens": 1_520}
     assert gate.status().levels == left
     assert gate.ask(gate.call("b", 100, 80)) == "rate"
@@ -49,23 +49,23 @@ def test_a_call_takes_of_every_resource_or_of_none(bench: Make) -> None:
 
 
 def test_a_resource_without_a_limit_has_no_end(bench: Make) -> None:
-    """Without a limit no call waits. When a limit is set later, nothing is owed."""
+    """Without a limit no call waits. A limit that is set later finds no debt."""
     gate = bench()
-    gate.admitted(*(gate.call(f"j{n}", 1_000_000, 8_000) for n in range(50)))
+    gate.admit_all(*(gate.call(f"j{n}", 1_000_000, 8_000) for n in range(50)))
     assert gate.status().levels == {}
     gate.board.set(SHOP, itpm=60_000)
     assert gate.status().levels == {"input_tokens": 0}
 
 
 def test_a_call_larger_than_the_bucket_waits_for_a_full_one(bench: Make) -> None:
-    """The bucket holds one second. A call of five seconds starts when it is full, and then five seconds are owed."""
+    """The bucket holds one second's tokens. A call of five seconds' tokens starts when it is full, and leaves a debt."""
     gate = bench(itpm=60_000)
-    gate.admitted(gate.call("small", 400))
+    gate.admit_all(gate.call("small", 400))
     large = gate.call("large", 5_000)
     assert gate.ask(large) == "rate"
     gate.time.pass_s(0.41)
     assert len(gate.board.release()[0]) == 1
-    gate.admitted(gate.claimed_again(large))
+    gate.admit_all(gate.claim_again(large))
     assert gate.status().levels["input_tokens"] == -4_000
     assert gate.ask(gate.call("next", 100)) == "rate"
 
@@ -73,14 +73,14 @@ def test_a_call_larger_than_the_bucket_waits_for_a_full_one(bench: Make) -> None
 @pytest.mark.parametrize("headroom", [0.1, 0.2, 0.3])
 @pytest.mark.parametrize("itpm", [1_000, 7_777, 30_000, 420_007])
 def test_a_call_larger_than_the_bucket_is_woken(bench: Make, itpm: int, headroom: float) -> None:
-    """A full bucket is enough, also where rounding makes the sum of the parts a little more than the whole."""
+    """A full bucket is enough, even if rounding makes the sum of the parts slightly larger than the whole."""
     gate = bench(itpm=itpm, headroom=headroom)
-    gate.admitted(gate.call("first", itpm // 20))
+    gate.admit_all(gate.call("first", itpm // 20))
     large = gate.call("large", itpm // 20)
     assert gate.ask(large) == "rate"
     gate.time.pass_s(60)
     assert [ref.job_id for ref in gate.board.release()[0]] == ["large"]
-    gate.admitted(gate.claimed_again(large))
+    gate.admit_all(gate.claim_again(large))
 
 
 def test_a_call_larger_than_a_minute_of_the_limit_is_denied(bench: Make) -> None:
@@ -98,9 +98,9 @@ def test_a_call_larger_than_a_minute_of_the_limit_is_denied(bench: Make) -> None
 
 
 def test_a_worker_sleeps_a_short_wait_and_defers_a_longer_one(bench: Make) -> None:
-    """200 ms cost less than to claim the step again. No worker sleeps longer than that for a limit."""
+    """A sleep of up to 200 ms costs less than another claim of the step. No worker sleeps longer for a limit."""
     gate = bench(rpm=600)
-    gate.admitted(*(gate.call(f"j{n}") for n in range(12)))
+    gate.admit_all(*(gate.call(f"j{n}") for n in range(12)))
     assert gate.held_ms == [0] * 10 + [100, 200]
     answer = gate.gate.admit(gate.call("late"))
     assert isinstance(answer, Defer)
@@ -109,17 +109,17 @@ def test_a_worker_sleeps_a_short_wait_and_defers_a_longer_one(bench: Make) -> No
 
 
 def test_a_wait_is_no_attempt_and_keeps_its_place(bench: Make) -> None:
-    """However often a call asks, it has one place in line, its first, and its lineage pays nothing."""
+    """A call that asks many times keeps its first place in line, and its lineage pays nothing."""
     gate = bench(rpm=60)
-    gate.admitted(gate.call("now"))
+    gate.admit_all(gate.call("now"))
     first, second = gate.call("first"), gate.call("second")
     assert [gate.ask(first), gate.ask(second)] == ["rate", "queued"]
     for _ in range(5):
-        assert gate.ask(gate.claimed_again(first)) == "queued"
+        assert gate.ask(gate.claim_again(first)) == "queued"
     assert gate.status().waiting == {"high": 0, "rest": 2, "retry": 0}
     gate.time.pass_s(1)
     assert [ref.job_id for ref in gate.board.release()[0]] == ["first"]
-    gate.admitted(gate.claimed_again(first))
+    gate.admit_all(gate.claim_again(first))
     assert gate.lineage("first")["n"] == 1
 
 
@@ -140,10 +140,10 @@ def test_a_job_that_waits_for_a_limit_still_times_out(bench: Make) -> None:
 
 
 def test_what_was_not_used_comes_back(bench: Make) -> None:
-    """A call is reserved before and charged by its usage after: a refund, or a debt when it used more."""
+    """A call is reserved before it starts and charged by its usage later. It gets a refund, or owes the difference."""
     gate = bench(itpm=60_000, otpm=6_000)
     small, large = gate.call("a", 400, 80), gate.call("b", 400, 20)
-    gate.admitted(small, large)
+    gate.admit_all(small, large)
     assert gate.status().levels == {"input_tokens": 200, "output_tokens": 0}
     gate.ok(small, 100, 10)
     assert gate.status().levels == {"input_tokens": 500, "output_tokens": 70}
@@ -153,23 +153,23 @@ def test_what_was_not_used_comes_back(bench: Make) -> None:
 
 
 def test_a_call_that_was_never_sent_costs_nothing(bench: Make) -> None:
-    """With no key, or a request that can't be built, the downstream saw nothing, so nothing is charged or learned."""
+    """A call without a key, or one that can't be built, never reaches the downstream: nothing is charged or learned."""
     gate = bench(rpm=600, itpm=60_000, otpm=6_000)
     call = gate.call("a", 400, 80)
     before = gate.status().levels
-    gate.admitted(call)
-    gate.fails(call, FailureKind.AUTH_ERROR, sent=False)
+    gate.admit_all(call)
+    gate.fail(call, FailureKind.AUTH_ERROR, sent=False)
     assert gate.status().levels == before
     assert (gate.status().live, gate.status().failed) == (0, 0)
 
 
 def test_a_call_that_was_refused_a_connection_costs_no_tokens(bench: Make) -> None:
-    """Nothing was read, so no tokens are charged. But it counts as a failure of the downstream, for the breaker."""
+    """The downstream read nothing, so no tokens are charged. The breaker counts a failure."""
     gate = bench(itpm=60_000, otpm=6_000)
     call = gate.call("a", 400, 80)
     before = gate.status().levels
-    gate.admitted(call)
-    gate.fails(call, FailureKind.CONNECTION, sent=False)
+    gate.admit_all(call)
+    gate.fail(call, FailureKind.CONNECTION, sent=False)
     assert gate.status().levels == before
     assert (gate.status().live, gate.status().failed) == (0, 1)
 
@@ -178,9 +178,9 @@ def test_a_refused_call_costs_a_request_and_no_tokens(bench: Make) -> None:
     """The provider counted the request that it refused with a 429. It read and wrote no tokens."""
     gate = bench(rpm=600, itpm=60_000, otpm=6_000)
     call = gate.call("a", 5_000, 800)
-    gate.admitted(call)
+    gate.admit_all(call)
     assert gate.status().levels == {"requests": 9, "input_tokens": -4_000, "output_tokens": -700}
-    gate.fails(call, FailureKind.RATE_LIMITED)
+    gate.fail(call, FailureKind.RATE_LIMITED)
     assert gate.status().levels == dict.fromkeys(FIGURES, 0), "no debt, and nothing saved up for the end of the pause"
     assert gate.status().live == 0
 
@@ -202,31 +202,31 @@ def test_usage_that_can_not_be_true_is_charged_as_reserved(bench: Make, usage: U
     """A server's mistake must neither fill the buckets nor empty them for an hour."""
     gate = bench(itpm=60_000, otpm=6_000)
     call = gate.call("a", 400, 80)
-    gate.admitted(call)
+    gate.admit_all(call)
     gate.gate.settle(call, Report(usage=usage))
     assert gate.status().levels == {"input_tokens": 600, "output_tokens": 20}
 
 
 @pytest.mark.parametrize(("rule", "first", "later"), [("expected", 80, 11), ("max_tokens", 80, 80), ("none", 0, 0)])
 def test_output_is_reserved_by_the_providers_rule(bench: Make, rule: str, first: int, later: int) -> None:
-    """A call reserves what nine of ten calls wrote lately, or all that it may write, or nothing."""
+    """A call reserves what nine of ten recent calls wrote, or all that it may write, or nothing, as its provider counts."""
     gate = bench(otpm=6_000, reserve_output=rule)
     for n in range(20):
         call = gate.call(f"j{n}", output=80)
-        gate.admitted(call)
+        gate.admit_all(call)
         if n == 0:
             assert gate.status().levels["output_tokens"] == 100 - first
         gate.ok(call, 1, 11 if n % 2 else 9)
         gate.time.pass_s(60)
-    gate.admitted(gate.call("last", output=80))
+    gate.admit_all(gate.call("last", output=80))
     assert gate.status().levels["output_tokens"] == pytest.approx(100 - later, abs=1)
 
 
 def test_output_charged_by_max_tokens_is_not_refunded(bench: Make) -> None:
-    """OpenAI counts `max_tokens`, written or not."""
+    """OpenAI charges `max_tokens`, however many tokens are written."""
     gate = bench(otpm=6_000, reserve_output="max_tokens")
     call = gate.call("a", 10, 80)
-    gate.admitted(call)
+    gate.admit_all(call)
     gate.ok(call, 10, 5)
     assert gate.status().levels["output_tokens"] == 20
 
@@ -236,7 +236,7 @@ def test_cached_input_counts_or_not(bench: Make, counted: bool, reserved: int, c
     """Anthropic does not count input from its prompt cache, neither before the call nor after it."""
     gate = bench(itpm=60_000, count_cached=counted)
     call = gate.call("a", 400, cached_tokens=300)
-    gate.admitted(call)
+    gate.admit_all(call)
     assert gate.status().levels["input_tokens"] == 1_000 - reserved
     gate.ok(call, 420, 5, cached_tokens=350)
     assert gate.status().levels["input_tokens"] == 1_000 - charged
@@ -246,14 +246,14 @@ def test_cached_input_counts_or_not(bench: Make, counted: bool, reserved: int, c
 
 
 def test_asking_again_after_a_lost_reply_charges_once(bench: Make) -> None:
-    """The same claim is still admitted, and waits only for the rest of its time."""
+    """The same claim stays admitted, and waits only for the rest of its time."""
     gate = bench(rpm=600, itpm=60_000)
-    gate.admitted(*(gate.call(f"j{n}") for n in range(10)))
+    gate.admit_all(*(gate.call(f"j{n}") for n in range(10)))
     call = gate.call("a", 400)
-    gate.admitted(call)
+    gate.admit_all(call)
     once = (gate.status().levels, gate.status().live, gate.status().admitted, gate.lineage("a"))
     gate.time.pass_s(0)
-    gate.admitted(call)
+    gate.admit_all(call)
     assert (gate.status().levels, gate.status().live, gate.status().admitted, gate.lineage("a")) == once
     assert gate.held_ms[-2:] == [100, 100]
 
@@ -262,32 +262,32 @@ def test_a_repeated_question_keeps_what_it_cleared_away(bench: Make) -> None:
     """Every request clears expired records. That is saved even when the answer changes nothing else."""
     gate = bench(rpm=600)
     call = gate.call("long", lasts_s=600)
-    gate.admitted(gate.call("dead", lasts_s=1), call)
+    gate.admit_all(gate.call("dead", lasts_s=1), call)
     gate.time.pass_s(60)
-    gate.admitted(call)
+    gate.admit_all(call)
     assert (gate.status().live, gate.status().lost) == (1, 1)
     gate.ok(call, 1, 1)
     assert gate.status().live == 0
 
 
 def test_a_second_report_changes_nothing(bench: Make) -> None:
-    """An answer after a failure, other headers, a spend cap: none of them counts the second time."""
+    """An answer after a failure, other headers or a spend cap: no second report of a call counts."""
     gate = bench(rpm=600, itpm=60_000)
     call = gate.call("a", 400)
-    gate.admitted(call)
+    gate.admit_all(call)
     gate.ok(call, 100, 5)
     settled = gate.status()
     gate.ok(call, 100, 5)
-    gate.fails(call, FailureKind.RATE_LIMITED, headers={"x-ratelimit-remaining-requests": "0"})
-    gate.fails(call, FailureKind.QUOTA_EXHAUSTED)
+    gate.fail(call, FailureKind.RATE_LIMITED, headers={"x-ratelimit-remaining-requests": "0"})
+    gate.fail(call, FailureKind.QUOTA_EXHAUSTED)
     assert gate.status() == settled
 
 
 def test_a_report_of_a_call_not_admitted_changes_nothing(bench: Make) -> None:
-    """It comes from a worker that lost its step, or by mistake."""
+    """Such a report comes from a worker that lost its step, or from a defect."""
     gate = bench(rpm=600)
     before = gate.status()
-    gate.fails(gate.call("stranger"), FailureKind.RATE_LIMITED)
+    gate.fail(gate.call("stranger"), FailureKind.RATE_LIMITED)
     assert gate.status() == before
 
 
@@ -295,10 +295,10 @@ def test_a_report_of_a_call_not_admitted_changes_nothing(bench: Make) -> None:
 
 
 def test_what_a_dead_worker_reserved_returns_by_itself(bench: Make) -> None:
-    """The reservation ends after the longest time of the call and a grace, without another call. It stays charged."""
+    """The reservation ends after the call's longest time plus a grace. No other call is needed. The charge remains."""
     gate = bench(itpm=60_000)
     gate.board.release()
-    gate.admitted(gate.call("a", 400, 80, lasts_s=30, lineage_input_tokens=10_000, lineage_output_tokens=1_000))
+    gate.admit_all(gate.call("a", 400, 80, lasts_s=30, lineage_input_tokens=10_000, lineage_output_tokens=1_000))
     gate.board.release()
     gate.time.pass_s(30 + GRACE_MS / 1_000 - 1)
     gate.board.release()
@@ -311,14 +311,14 @@ def test_what_a_dead_worker_reserved_returns_by_itself(bench: Make) -> None:
 
 
 def test_the_steps_next_claim_returns_it_at_once(bench: Make) -> None:
-    """The next claim proves that the worker is dead. The reservation ends now, and the late report does not count."""
+    """The next claim proves that the worker is dead. The reservation ends at once, and a late report does not count."""
     gate = bench(rpm=600)
     dead = gate.call("a", 400, lineage_input_tokens=10_000, lineage_output_tokens=0)
-    gate.admitted(dead)
-    again = gate.claimed_again(dead, lost=True)
-    gate.admitted(again)
+    gate.admit_all(dead)
+    again = gate.claim_again(dead, lost=True)
+    gate.admit_all(again)
     assert (gate.status().live, gate.status().lost, gate.lineage("a")["ri"]) == (1, 1, 400)
-    gate.fails(dead, FailureKind.QUOTA_EXHAUSTED)
+    gate.fail(dead, FailureKind.QUOTA_EXHAUSTED)
     assert (gate.status().live, gate.status().blocked_reason) == (1, "")
     gate.ok(again, 300, 5)
     assert (gate.status().live, gate.lineage("a")["ui"]) == (0, 700)
@@ -328,22 +328,22 @@ def test_the_steps_next_claim_returns_it_at_once(bench: Make) -> None:
 
 
 def test_models_of_a_pattern_share_a_limit_unless_named(redis: redis_py.Redis, prefix: str) -> None:
-    """`anthropic:claude-sonnet-*` is one bucket for all its models. The longest pattern counts, and an exact name wins."""
+    """`anthropic:claude-sonnet-*` is one bucket for all its models. The longest pattern wins, and an exact name wins over any."""
     gate = GateBench(
         redis, prefix, {"m:*": limits(rpm=60), "m:sonnet-*": limits(rpm=120), "m:sonnet-5": limits(rpm=180)}
     )
-    gate.admitted(gate.call("a", to="m:sonnet-4"), gate.call("b", to="m:opus"), gate.call("c", to="m:sonnet-5"))
-    gate.admitted(gate.call("d", to="m:sonnet-4-6"))
+    gate.admit_all(gate.call("a", to="m:sonnet-4"), gate.call("b", to="m:opus"), gate.call("c", to="m:sonnet-5"))
+    gate.admit_all(gate.call("d", to="m:sonnet-4-6"))
     assert {name: gate.status(name).admitted for name in gate.board.names()} == {
         "m:*": 1, "m:sonnet-*": 2, "m:sonnet-5": 1,
     }  # fmt: skip
 
 
 def test_calls_are_counted_as_their_provider_counts(redis: redis_py.Redis, prefix: str) -> None:
-    """Anthropic by written output and without cached input, OpenAI by `max_tokens`. No limits need to be set."""
+    """Anthropic counts written output and no cached input. OpenAI counts `max_tokens`. No limit must be set for this."""
     gate = GateBench(redis, prefix, {})
     for name in ("anthropic:m", "openai:m", "jira"):
-        gate.admitted(gate.call(name.replace(":", "-"), to=name))
+        gate.admit_all(gate.call(name.replace(":", "-"), to=name))
     found = {name: gate.board.limits(name) for name in gate.board.names()}
     assert {name: (at.reserve_output, at.count_cached) for name, at in found.items()} == {
         "anthropic:m": ("expected", False), "jira": ("expected", True), "openai:m": ("max_tokens", True),

@@ -1,4 +1,4 @@
-"""The brake: a downstream that fails in part gets fewer calls for a while, by the share that it answers."""
+"""The brake: a downstream whose calls partly fail gets fewer calls for a while, in proportion to the share that it answers."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def extra_keys() -> tuple[Key, ...]:
 
 @pytest.fixture
 def crowd(redis: redis_py.Redis, prefix: str) -> Make:
-    """Calls to a warm downstream, of which every third fails at once from `TROUBLE_S` to `until_s`."""
+    """Calls to a warm downstream. Every third call fails at once, from `TROUBLE_S` to `until_s`."""
 
-    def made(calls: int, until_s: float = 1e9, slots: int = 1_000, **fields: object) -> Crowd:
+    def make(calls: int, until_s: float = 1e9, slots: int = 1_000, **fields: object) -> Crowd:
         bench = GateBench(redis, prefix, {SHOP: limits(**fields)})
         bench.warm()
         numbers = iter(range(1_000_000))
@@ -41,48 +41,48 @@ def crowd(redis: redis_py.Redis, prefix: str) -> Make:
         crowd.submit(*(bench.call(f"j{n}") for n in range(calls)))
         return crowd
 
-    return made
+    return make
 
 
-def rate(crowd: Crowd, from_s: int, to_s: int) -> float:
-    """Calls a second that reached the provider."""
-    return sum(crowd.per_second()[from_s:to_s]) / (to_s - from_s)
+def calls_per_second(crowd: Crowd, from_s: int, to_s: int) -> float:
+    """Return the calls a second that reached the provider."""
+    return sum(crowd.calls_per_second()[from_s:to_s]) / (to_s - from_s)
 
 
-def test_what_fails_in_part_is_asked_less_until_it_is_well(crowd: Make) -> None:
-    """With two thirds answered it gets four ninths of the rate, and the whole rate soon after the trouble ends."""
+def test_a_partly_failing_downstream_gets_fewer_calls_until_it_recovers(crowd: Make) -> None:
+    """When two thirds are answered, it gets four ninths of the rate. Soon after the trouble ends it gets the whole rate."""
     shop = crowd(1_200, until_s=40, rpm=1_200)
     shop.run(35)
-    assert rate(shop, 3, 10) == pytest.approx(20, rel=0.05)
-    assert rate(shop, 25, 35) == pytest.approx(20 * 4 / 9, rel=0.1)
+    assert calls_per_second(shop, 3, 10) == pytest.approx(20, rel=0.05)
+    assert calls_per_second(shop, 25, 35) == pytest.approx(20 * 4 / 9, rel=0.1)
     status = shop.bench.status()
     assert (status.breaker, status.sick, status.limits["requests"]) == ("closed", True, 1_200)
     assert status.rate_factor == pytest.approx(4 / 9, abs=0.06)
     shop.run(55)
-    assert rate(shop, 45, 55) == pytest.approx(20, rel=0.05)
+    assert calls_per_second(shop, 45, 55) == pytest.approx(20, rel=0.05)
 
 
 @pytest.mark.parametrize("fields", [{"rpm": 12_000}, {}])
-def test_the_rate_before_counts_not_the_limit(crowd: Make, fields: dict[str, float]) -> None:
-    """Twenty workers make twenty calls a second. A limit far above that, or none, does not brake."""
+def test_the_brake_reduces_the_measured_rate_not_the_limit(crowd: Make, fields: dict[str, float]) -> None:
+    """Twenty workers make twenty calls a second. The brake starts from that rate, with a far higher limit or none."""
     shop = crowd(1_200, slots=20, **fields)
     shop.run(35)
-    assert rate(shop, 3, 10) == pytest.approx(20, rel=0.05)
-    assert rate(shop, 25, 35) < 15, "30 without a brake, for failures are quick"
+    assert calls_per_second(shop, 3, 10) == pytest.approx(20, rel=0.05)
+    assert calls_per_second(shop, 25, 35) < 15, "about 30 without a brake, because failures are quick"
     assert shop.bench.status().rate_factor < 0.5
 
 
-def test_a_long_trouble_is_not_waited_for(crowd: Make) -> None:
-    """After ninety seconds it gets its whole rate again: in a trouble of an hour, waiting saves no call."""
+def test_the_brake_ends_after_ninety_seconds_of_trouble(crowd: Make) -> None:
+    """After ninety seconds the downstream gets its whole rate again: in an hour of trouble, waiting saves no call."""
     shop = crowd(3_000, rpm=1_200)
     shop.run(TROUBLE_S + BRAKED_S + 25)
-    assert rate(shop, TROUBLE_S + BRAKED_S - 10, TROUBLE_S + BRAKED_S) < 12
-    assert rate(shop, TROUBLE_S + BRAKED_S + 10, TROUBLE_S + BRAKED_S + 25) == pytest.approx(20, rel=0.05)
+    assert calls_per_second(shop, TROUBLE_S + BRAKED_S - 10, TROUBLE_S + BRAKED_S) < 12
+    assert calls_per_second(shop, TROUBLE_S + BRAKED_S + 10, TROUBLE_S + BRAKED_S + 25) == pytest.approx(20, rel=0.05)
     assert shop.bench.status().sick
 
 
 def test_few_calls_are_not_braked(crowd: Make) -> None:
-    """Five calls a second are no storm, and the brake would make them a trickle."""
+    """Five calls a second are no storm. The brake would leave almost none of them."""
     shop = crowd(400, rpm=300)
     shop.run(40)
-    assert rate(shop, 20, 40) == pytest.approx(5, rel=0.05)
+    assert calls_per_second(shop, 20, 40) == pytest.approx(5, rel=0.05)

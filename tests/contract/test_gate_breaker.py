@@ -1,4 +1,4 @@
-"""The circuit breaker of a downstream: what opens it, what never does, and how the fleet notices that it is well again."""
+"""The circuit breaker of a downstream: what opens it, what never opens it, and how it closes after a recovery."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.contract.gate_crowd import Answer, Crowd
 
 Make = Callable[..., GateBench]
 JITTER = 0.25
-"""The jitter of the time that a breaker stays open, so that many fleets don't probe at the same moment."""
+"""The jitter of the time that a breaker stays open. It keeps many fleets from probing at the same moment."""
 
 
 @pytest.fixture
@@ -26,28 +26,28 @@ def extra_keys() -> tuple[Key, ...]:
 
 @pytest.fixture
 def bench(redis: redis_py.Redis, prefix: str) -> Make:
-    def made(**fields: object) -> GateBench:
+    def make(**fields: object) -> GateBench:
         bench = GateBench(redis, prefix, {SHOP: limits(**{"rpm": 60_000, **fields})})
         bench.warm()
         return bench
 
-    return made
+    return make
 
 
 def lose(gate: GateBench, count: int, kind: FailureKind = FailureKind.OVERLOADED) -> None:
-    """Make so many calls, and let them fail."""
+    """Make a number of calls, and let them fail."""
     calls = [gate.call(f"lost-{gate.time.us}-{n}") for n in range(count)]
-    gate.admitted(*calls)
+    gate.admit_all(*calls)
     for call in calls:
-        gate.fails(call, kind)
+        gate.fail(call, kind)
 
 
 def until_half_open(gate: GateBench) -> None:
-    """Let the time pass that it stays open."""
+    """Let time pass until the open breaker becomes half open."""
     gate.time.move_to(gate.time.us + gate.status().open_ms * 1_000 + 1)
 
 
-# --- what opens it
+# --- what opens the breaker
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,13 @@ def until_half_open(gate: GateBench) -> None:
     ],
 )
 def test_failures_in_a_row_open_it(bench: Make, kind: FailureKind) -> None:
-    """Eight failures open it, and seven don't. Then no call is admitted, and failed calls know how long to wait."""
+    """Eight failures open the breaker, and seven don't. Then no call is admitted, and failed calls know how long to wait."""
     gate = bench()
     lose(gate, 7, kind)
     call, waiting = gate.call("eighth"), gate.call("waiting")
-    gate.admitted(call)
+    gate.admit_all(call)
     assert gate.status().breaker == "closed"
-    settled = gate.fails(call, kind)
+    settled = gate.fail(call, kind)
     assert (settled.why, gate.status().breaker) == ("open", "open")
     assert 2_000 * (1 - JITTER) <= settled.closed_ms <= 2_000 * (1 + JITTER) + 1
     assert gate.ask(waiting) == "open"
@@ -77,11 +77,11 @@ def test_failures_in_a_row_open_it(bench: Make, kind: FailureKind) -> None:
 )
 @pytest.mark.parametrize("apart_s", [0, 0.25])
 def test_a_share_of_failures_opens_it(bench: Make, good: int, bad: int, state: str, apart_s: float) -> None:
-    """More than half fail, by as many as if ten had failed and no other: in one second, or over several with few calls."""
+    """The breaker opens when more than half fail, with as much weight as ten failures alone, in one second or in several."""
     gate = bench(failures_in_a_row=100)
     for n in range(good):
         call = gate.call(f"good-{n}")
-        gate.admitted(call)
+        gate.admit_all(call)
         gate.ok(call, 10, 10)
         gate.time.pass_s(apart_s)
     for _ in range(bad):
@@ -91,9 +91,12 @@ def test_a_share_of_failures_opens_it(bench: Make, good: int, bad: int, state: s
 
 
 def test_quick_failures_alone_are_not_an_outage(bench: Make) -> None:
-    """Thirty of a hundred fail at once and the others take longer. Most ended calls failed, but most begun calls did not."""
+    """Thirty of a hundred calls fail at once and the others take longer.
+
+    Most ended calls failed, but most begun calls did not.
+    """
     gate = bench()
-    gate.admitted(*(gate.call(f"slow-{n}") for n in range(70)))
+    gate.admit_all(*(gate.call(f"slow-{n}") for n in range(70)))
     lose(gate, 30)
     assert gate.status().breaker == "closed"
     lose(gate, 200)
@@ -110,7 +113,7 @@ def test_old_failures_are_forgotten(bench: Make) -> None:
 
 
 def test_a_429_never_opens_it(bench: Make) -> None:
-    """A downstream that sends a 429 is well. A hundred in a row pause it and no more, also when a probe gets one."""
+    """A downstream that sends a 429 works. A hundred in a row only pause it, also when a probe gets one."""
     gate = bench(open_s=1)
     lose(gate, 100, FailureKind.RATE_LIMITED)
     assert (gate.status().breaker, gate.status().throttled) == ("closed", 100)
@@ -118,32 +121,32 @@ def test_a_429_never_opens_it(bench: Make) -> None:
     lose(gate, 8)
     until_half_open(gate)
     probe = gate.call("probe")
-    gate.admitted(probe)
-    settled = gate.fails(probe, FailureKind.RATE_LIMITED)
+    gate.admit_all(probe)
+    settled = gate.fail(probe, FailureKind.RATE_LIMITED)
     assert (settled.why, settled.free, gate.status().breaker) == ("paused", True, "half_open")
 
 
-def test_the_failures_of_one_outage_are_one_trip(bench: Make) -> None:
-    """Five hundred calls were live when it opened. Their late timeouts don't count, even after it has closed again."""
+def test_the_failures_of_one_outage_open_it_once(bench: Make) -> None:
+    """Five hundred calls were live when the breaker opened. Their late timeouts don't count, even after it has closed again."""
     gate = bench()
     old = [gate.call(f"old-{n}") for n in range(500)]
-    gate.admitted(*old)
+    gate.admit_all(*old)
     gate.time.pass_s(2)
     lose(gate, 8)
     open_ms = gate.status().open_ms
     for call in old[:100]:
-        gate.fails(call, FailureKind.TIMEOUT)
+        gate.fail(call, FailureKind.TIMEOUT)
     assert gate.status().open_ms == open_ms
     until_half_open(gate)
     for n in range(3):
         probe = gate.call(f"probe-{n}")
-        gate.admitted(probe)
+        gate.admit_all(probe)
         for call in old[100 * (n + 1) : 100 * (n + 2)]:
-            assert not gate.fails(call, FailureKind.TIMEOUT).free
+            assert not gate.fail(call, FailureKind.TIMEOUT).free
         assert gate.status().breaker == "half_open"
         gate.ok(probe, 10, 10)
     for call in old[400:]:
-        gate.fails(call, FailureKind.TIMEOUT)
+        gate.fail(call, FailureKind.TIMEOUT)
     assert gate.status().breaker == "closed"
 
 
@@ -151,7 +154,7 @@ def test_the_failures_of_one_outage_are_one_trip(bench: Make) -> None:
 
 
 def test_few_probe_however_many_ask_at_once(bench: Make, redis: redis_py.Redis) -> None:
-    """Forty threads with their own clients ask. One call goes; after its success five at a time, over the whole fleet."""
+    """Forty threads with their own clients ask. One call goes. After its success five go at a time, over the whole fleet."""
     gate = bench()
     lose(gate, 8)
     until_half_open(gate)
@@ -180,14 +183,14 @@ def test_few_probe_however_many_ask_at_once(bench: Make, redis: redis_py.Redis) 
     assert gate.status().breaker == "closed"
 
 
-def test_when_its_probes_succeed_it_closes_and_goes_on_slowly(bench: Make) -> None:
-    """Three answers of five close it. The rate then rises from a tenth, so waiting calls don't come all at once."""
+def test_it_closes_after_successful_probes_and_starts_slowly(bench: Make) -> None:
+    """Three answers of five close the breaker. The rate rises from a tenth, so waiting calls don't all start at once."""
     gate = bench(rpm=6_000, ramp_s=5)
     lose(gate, 8)
     until_half_open(gate)
     for n in range(3):
         probe = gate.call(f"probe-{n}")
-        gate.admitted(probe)
+        gate.admit_all(probe)
         gate.ok(probe, 10, 10)
     assert gate.status().breaker == "closed"
     assert gate.status().rate_factor == pytest.approx(0.1)
@@ -196,8 +199,11 @@ def test_when_its_probes_succeed_it_closes_and_goes_on_slowly(bench: Make) -> No
     assert gate.status().rate_factor == 1.0
 
 
-def test_failed_probes_open_it_again_and_for_longer(bench: Make) -> None:
-    """Most of five failures open it for twice as long, up to ten seconds. A failed probe is not an attempt of its call."""
+def test_failed_probes_open_it_again_for_longer(bench: Make) -> None:
+    """If most of five probes fail, it opens for twice as long, up to ten seconds.
+
+    A failed probe is not an attempt of its call.
+    """
     gate = bench()
     lose(gate, 8)
     opened_ms = [gate.status().open_ms]
@@ -206,8 +212,8 @@ def test_failed_probes_open_it_again_and_for_longer(bench: Make) -> None:
         for m in range(3):
             assert gate.status().breaker == "half_open"
             probe = gate.call(f"probe-{n}-{m}")
-            gate.admitted(probe)
-            assert gate.fails(probe).free
+            gate.admit_all(probe)
+            assert gate.fail(probe).free
             gate.time.pass_s(0 if m == 2 else 2)
         opened_ms.append(gate.status().open_ms)
     for ms, planned in zip(opened_ms, (2_000, 4_000, 8_000, 10_000, 10_000, 10_000), strict=True):
@@ -215,42 +221,42 @@ def test_failed_probes_open_it_again_and_for_longer(bench: Make) -> None:
 
 
 def test_probes_that_hang_do_not_delay_recovery(bench: Make) -> None:
-    """Once one is answered, others may go. Late failures of those that hung don't count, not even as attempts."""
+    """Once one probe is answered, others may go. Late failures of the hanging ones don't count, not even as attempts."""
     gate = bench()
     lose(gate, 8)
     until_half_open(gate)
     hung = []
     for n in range(8):
         hung.append(gate.call(f"hung-{n}"))
-        gate.admitted(hung[-1])
+        gate.admit_all(hung[-1])
         gate.time.pass_s(2)
     answered = gate.call("answered")
-    gate.admitted(answered)
-    assert all(gate.fails(call, FailureKind.TIMEOUT).free for call in hung[:3])
+    gate.admit_all(answered)
+    assert all(gate.fail(call, FailureKind.TIMEOUT).free for call in hung[:3])
     gate.ok(answered, 10, 10)
     assert gate.status().breaker == "half_open"
     others = [gate.call(f"other-{n}") for n in range(5)]
-    gate.admitted(*others)
+    gate.admit_all(*others)
     for call in others[:2]:
         gate.ok(call, 10, 10)
     assert gate.status().breaker == "closed"
 
 
-def test_a_probe_that_is_never_heard_of_makes_room_for_another(bench: Make) -> None:
-    """Its worker died, or the downstream hangs. The next probe goes seconds later, not after the whole timeout."""
+def test_a_probe_without_an_answer_makes_room_for_another(bench: Make) -> None:
+    """The probe's worker died, or the downstream hangs. The next probe goes seconds later, not after the whole timeout."""
     gate = bench()
     lose(gate, 8)
     until_half_open(gate)
-    gate.admitted(gate.call("silent"))
+    gate.admit_all(gate.call("silent"))
     other = gate.call("other")
     assert gate.ask(other) == "half_open"
     gate.time.pass_s(2)
     assert len(gate.board.release()[0]) == 1
-    gate.admitted(gate.claimed_again(other))
+    gate.admit_all(gate.claim_again(other))
 
 
 def test_an_outage_costs_few_calls_and_loses_none(bench: Make) -> None:
-    """In a minute of 529s over 600 calls, only live calls and a few probes fail. No job ends, and all are done after it."""
+    """In a minute of 529s over 600 calls, only live calls and a few probes fail. No job ends, and all are done afterwards."""
     gate = bench(rpm=600)
 
     def provider(call: object, at_s: float) -> Answer:
@@ -260,17 +266,17 @@ def test_an_outage_costs_few_calls_and_loses_none(bench: Make) -> None:
     crowd.submit(*(gate.call(f"j{n}") for n in range(600)))
     crowd.run(180)
     assert (len(crowd.done), crowd.ended) == (600, [])
-    seconds = crowd.per_second()
+    seconds = crowd.calls_per_second()
     assert sum(seconds[15:70]) <= 3 * 55 / 10, "probes"
     assert len(crowd.sent) <= 1.08 * 600
     assert max(seconds[70:]) <= 10, "no recovery peak"
 
 
-# --- an operator's hand
+# --- operators
 
 
 def test_an_operator_opens_and_closes_it(bench: Make) -> None:
-    """It is open for as long as the operator says, then probes go. It closes at once, and the rate starts low."""
+    """The breaker stays open for as long as the operator says, then probes go. Closed by hand, it starts at a low rate."""
     gate = bench()
     gate.board.open(SHOP, 30)
     assert gate.ask(gate.call("a")) == "open"

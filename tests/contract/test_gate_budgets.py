@@ -24,30 +24,30 @@ def extra_keys() -> tuple[Key, ...]:
 
 @pytest.fixture
 def bench(redis: redis_py.Redis, prefix: str) -> Make:
-    def made(**fields: object) -> GateBench:
+    def make(**fields: object) -> GateBench:
         bench = GateBench(redis, prefix, {SHOP: limits(**{"failures_in_a_row": 1_000, "min_calls": 1_000, **fields})})
         bench.warm()
         return bench
 
-    return made
+    return make
 
 
-def failed(gate: GateBench, *calls: Call) -> list[Call]:
-    """Admit all calls and let them fail. Returns the claims of their retries."""
-    gate.admitted(*calls)
+def fail_all(gate: GateBench, *calls: Call) -> list[Call]:
+    """Admit all calls and let them fail. Return the claims of their retries."""
+    gate.admit_all(*calls)
     for call in calls:
-        gate.fails(call)
-    return [gate.claimed_again(call, failed=True) for call in calls]
+        gate.fail(call)
+    return [gate.claim_again(call, failed=True) for call in calls]
 
 
 # --- retries of a lineage
 
 
-def test_retries_beyond_the_free_ones_are_paced(bench: Make) -> None:
-    """Ten children fail together. Seven retries go at once (5 and a fifth of the calls), the others a second apart."""
+def test_retries_beyond_the_free_ones_are_spaced(bench: Make) -> None:
+    """Ten children fail together. Seven retries go at once (5 and a fifth of the calls), the others one second apart."""
     gate = bench()
-    retries = failed(gate, *(gate.call(f"child-{n}", root="root") for n in range(10)))
-    gate.admitted(*retries[:7])
+    retries = fail_all(gate, *(gate.call(f"child-{n}", root="root") for n in range(10)))
+    gate.admit_all(*retries[:7])
     waits_ms = []
     for call in retries[7:]:
         answer = gate.gate.admit(call)
@@ -58,18 +58,18 @@ def test_retries_beyond_the_free_ones_are_paced(bench: Make) -> None:
     assert waits_ms == [1_000, 2_000, 3_000]
 
 
-def test_a_paced_retry_goes_at_its_time_and_pays_once(bench: Make) -> None:
-    """If it asks earlier, it waits for the rest of the same time."""
+def test_a_spaced_retry_goes_at_its_time_and_pays_once(bench: Make) -> None:
+    """A retry that asks earlier waits for the rest of the same time."""
     gate = bench()
-    retries = failed(gate, *(gate.call(f"child-{n}", root="root") for n in range(10)))
-    gate.admitted(*retries[:7])
+    retries = fail_all(gate, *(gate.call(f"child-{n}", root="root") for n in range(10)))
+    gate.admit_all(*retries[:7])
     assert gate.ask(retries[7]) == "lineage_paced"
     gate.time.pass_s(0.4)
-    early = gate.gate.admit(gate.claimed_again(retries[7]))
+    early = gate.gate.admit(gate.claim_again(retries[7]))
     assert isinstance(early, Defer)
     assert early.after_ms == 600
     gate.time.pass_s(0.6)
-    gate.admitted(gate.claimed_again(retries[7]))
+    gate.admit_all(gate.claim_again(retries[7]))
     assert (gate.lineage("root")["n"], gate.lineage("root")["u"]) == (10, 8)
 
 
@@ -78,7 +78,7 @@ def test_beyond_its_budget_a_lineage_makes_no_retry(bench: Make) -> None:
     gate = bench()
     call = gate.call("a")
     for _ in range(12):
-        [call] = failed(gate, call)
+        [call] = fail_all(gate, call)
         gate.time.pass_s(60)
     answer = gate.gate.admit(call)
     assert isinstance(answer, Failure)
@@ -86,14 +86,14 @@ def test_beyond_its_budget_a_lineage_makes_no_retry(bench: Make) -> None:
     assert "lineage_retry_budget" in answer.detail
     assert "11 retries on 1 calls" in answer.detail
     other = gate.call("b")
-    [again] = failed(gate, other)
-    gate.admitted(again)
+    [again] = fail_all(gate, other)
+    gate.admit_all(again)
 
 
 @pytest.mark.parametrize("kind", [FailureKind.OVERLOADED, FailureKind.TIMEOUT, FailureKind.RATE_LIMITED])
 @pytest.mark.parametrize("children", [0, 8])
-def test_n_calls_are_made_at_most_2n_and_10_times(bench: Make, kind: FailureKind, children: int) -> None:
-    """The downstream always fails and the policy never gives up: the lineage's budget ends the calls."""
+def test_n_calls_become_at_most_2n_plus_10(bench: Make, kind: FailureKind, children: int) -> None:
+    """The downstream always fails and the policy never gives up, so the lineage's budget ends the calls."""
     gate = bench()
     crowd = Crowd(gate, lambda call, at_s: Answer.bad(kind))
     crowd.submit(gate.call("root"), *(gate.call(f"child-{n}", root="root") for n in range(children)))
@@ -105,32 +105,32 @@ def test_n_calls_are_made_at_most_2n_and_10_times(bench: Make, kind: FailureKind
 
 
 def test_a_vanished_worker_is_a_retry_of_the_lineage(bench: Make) -> None:
-    """A step that kills its worker each time has the same bound as one that fails each time."""
+    """A step that kills its worker each time has the same bound as a step that fails each time."""
     gate = bench()
     call = gate.call("a")
     for _ in range(12):
-        gate.admitted(call)
+        gate.admit_all(call)
         gate.time.pass_s(60)
-        call = gate.claimed_again(call, lost=True)
+        call = gate.claim_again(call, lost=True)
     assert gate.ask(call) == "budget_exceeded"
 
 
 def test_a_retry_that_waits_for_a_limit_pays_once(bench: Make) -> None:
-    """In line, woken, late, in line again: the lineage pays for one retry."""
+    """The retry waits in line, is woken, comes late and waits in line again. The lineage pays for one retry."""
     gate = bench(rpm=60)
     call = gate.call("a")
-    [retry] = failed(gate, call)
+    [retry] = fail_all(gate, call)
     assert gate.ask(retry) == "rate"
     for _ in range(3):
         gate.time.pass_s(1)
         assert len(gate.board.release()[0]) == 1
-        gate.time.pass_s(31)  # its message waits for a free worker longer than its right of way
+        gate.time.pass_s(31)  # its message waits for a free worker longer than its place is kept
         gate.board.release()
         gate.board.pause(SHOP, 1)
-        assert gate.ask(gate.claimed_again(retry)) == "paused"
+        assert gate.ask(gate.claim_again(retry)) == "paused"
         gate.time.pass_s(60)
     gate.board.release()
-    gate.admitted(gate.claimed_again(retry))
+    gate.admit_all(gate.claim_again(retry))
     assert gate.lineage("a")["u"] == 1
 
 
@@ -138,30 +138,30 @@ def test_a_retry_that_waits_for_a_limit_pays_once(bench: Make) -> None:
 
 
 def lose_every(gate: GateBench, nth: int, count: int) -> list[Call]:
-    """Make calls of which every nth fails. Returns the claims of the retries."""
+    """Make calls of which every nth fails. Return the claims of the retries."""
     calls = [gate.call(f"j{n}-{gate.time.us}") for n in range(count)]
-    gate.admitted(*calls)
+    gate.admit_all(*calls)
     lost = calls[::nth]
     for call in calls:
-        _ = gate.fails(call) if call in lost else gate.ok(call, 10, 10)
-    return [gate.claimed_again(call, failed=True) for call in lost]
+        _ = gate.fail(call) if call in lost else gate.ok(call, 10, 10)
+    return [gate.claim_again(call, failed=True) for call in lost]
 
 
 def test_a_downstream_that_loses_calls_gets_few_retries(bench: Make) -> None:
-    """While a tenth of its calls fail: the saved retries, one for ten successes, one each two seconds. The others wait."""
+    """A tenth of its calls fail. It gets the saved retries, one for ten successes, and one each two seconds. Others wait."""
     gate = bench(min_calls=10, retry_ratio=0.1)
     retries = lose_every(gate, 4, 200)
     assert gate.status().sick
     answers = [gate.ask(call) for call in retries]
     went = answers.count("admitted")
-    assert 20 <= went <= 24, "20 is the most that is saved up"
+    assert 20 <= went <= 24, "at most 20 retries are saved up"
     assert set(answers[went:]) <= {"retry_budget", "queued"}
     assert gate.status().waiting["retry"] == 50 - went
-    assert gate.ask(gate.call("first-attempt")) == "admitted", "it is retries that wait"
+    assert gate.ask(gate.call("first-attempt")) == "admitted", "only retries wait"
 
 
-def test_a_downstream_that_is_well_gets_every_retry(bench: Make) -> None:
-    """The budget does not bind when under a tenth of the calls fail, or the last failure is seconds old."""
+def test_a_healthy_downstream_gets_every_retry(bench: Make) -> None:
+    """The budget limits nothing when under a tenth of the calls fail, or when the last failure is seconds old."""
     gate = bench(min_calls=10)
     assert {gate.ask(call) for call in lose_every(gate, 20, 600)} == {"admitted"}
     retries = lose_every(gate, 4, 200)
@@ -178,19 +178,19 @@ def bound(gate: GateBench, job: str, tokens: int, output: int, *, root: str = "r
 
 
 def test_parallel_calls_of_a_lineage_can_not_overshoot_its_tokens(bench: Make) -> None:
-    """Tokens of live calls count as used. A call that does not fit waits for what they give back."""
+    """Tokens of live calls count as used. A call that does not fit waits for tokens that they do not use."""
     gate = bench()
     root = bound(gate, "root", 100, 50, lineage_input_tokens=1_000, lineage_output_tokens=200)
-    gate.admitted(root)
+    gate.admit_all(root)
     gate.ok(root, 100, 50)
     children = [bound(gate, f"child-{n}", 300, 40) for n in range(4)]
-    gate.admitted(*children[:3])
+    gate.admit_all(*children[:3])
     assert gate.ask(children[3]) == "lineage_tokens"
     gate.ok(children[0], 100, 10)
     assert gate.ask(children[3]) == "lineage_tokens", "200 came back, 300 are needed"
     gate.ok(children[1], 100, 10)
-    last = gate.claimed_again(children[3])
-    gate.admitted(last)
+    last = gate.claim_again(children[3])
+    gate.admit_all(last)
     for call in (children[2], last):
         gate.ok(call, 200, 10)
     lineage = gate.lineage("root")
@@ -200,11 +200,11 @@ def test_parallel_calls_of_a_lineage_can_not_overshoot_its_tokens(bench: Make) -
 @pytest.mark.parametrize(
     ("tokens", "output", "said"), [(901, 10, "lineage_input_tokens"), (10, 151, "lineage_output_tokens")]
 )
-def test_what_can_not_fit_any_more_is_denied(bench: Make, tokens: int, output: int, said: str) -> None:
-    """Waiting would not help. The dead letter names the limit, what was used and what the call needs."""
+def test_a_call_that_can_never_fit_the_budget_is_denied(bench: Make, tokens: int, output: int, said: str) -> None:
+    """Waiting would not help. The dead letter contains the limit, the used tokens and the tokens that the call needs."""
     gate = bench()
     root = bound(gate, "root", 100, 50, lineage_input_tokens=1_000, lineage_output_tokens=200)
-    gate.admitted(root)
+    gate.admit_all(root)
     gate.ok(root, 100, 50)
     answer = gate.gate.admit(bound(gate, "child", tokens, output))
     assert isinstance(answer, Failure)
@@ -213,11 +213,11 @@ def test_what_can_not_fit_any_more_is_denied(bench: Make, tokens: int, output: i
         assert part in answer.detail
 
 
-def test_a_lineage_without_a_budget_is_not_bound(bench: Make) -> None:
-    """0 means any number, and a child obeys what its root set."""
+def test_a_lineage_without_a_budget_is_not_limited(bench: Make) -> None:
+    """A budget of 0 means no limit. A child has the budget of its root."""
     gate = bench()
-    gate.admitted(bound(gate, "root", 10**9, 10**9, lineage_input_tokens=0, lineage_output_tokens=0))
-    gate.admitted(bound(gate, "child", 10**9, 10**9))
+    gate.admit_all(bound(gate, "root", 10**9, 10**9, lineage_input_tokens=0, lineage_output_tokens=0))
+    gate.admit_all(bound(gate, "child", 10**9, 10**9))
 
 
 def test_a_call_whose_answer_was_lost_is_charged_to_its_lineage(bench: Make) -> None:
@@ -226,17 +226,17 @@ def test_a_call_whose_answer_was_lost_is_charged_to_its_lineage(bench: Make) -> 
     costless = [("rate_limited", True), ("auth_error", True), ("connection", False), ("auth_error", False)]
     for n, (kind, sent) in enumerate([("timeout", True), *costless]):
         call = bound(gate, f"j{n}", 100, 10, lineage_input_tokens=1_000, lineage_output_tokens=200)
-        gate.admitted(call)
-        gate.fails(call, FailureKind(kind), sent=sent)
+        gate.admit_all(call)
+        gate.fail(call, FailureKind(kind), sent=sent)
         gate.time.pass_s(60)
         lineage = gate.lineage("root")
         assert [lineage[name] for name in ("ui", "uo", "ri", "ro")] == [100, 10, 0, 0]
 
 
 def test_a_call_with_an_unreadable_answer_is_charged(bench: Make) -> None:
-    """An error while reading the answer does not mean that the call was not made."""
+    """If an answer can't be read, the call was made nevertheless."""
     gate = bench()
     call = bound(gate, "a", 100, 10, lineage_input_tokens=1_000, lineage_output_tokens=200)
-    gate.admitted(call)
-    gate.fails(call, FailureKind.INTERNAL)
+    gate.admit_all(call)
+    gate.fail(call, FailureKind.INTERNAL)
     assert (gate.lineage("root")["ui"], gate.lineage("root")["uo"]) == (100, 10)

@@ -1,4 +1,4 @@
-"""Waiting in line: which call is woken next, how large each share is, and what happens to calls that never come."""
+"""Waiting in line: which call is woken next, how large each share is, and what happens to calls that never return."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def extra_keys() -> tuple[Key, ...]:
 
 @pytest.fixture
 def bench(redis: redis_py.Redis, prefix: str) -> Make:
-    def made(**fields: object) -> GateBench:
+    def make(**fields: object) -> GateBench:
         bench = GateBench(redis, prefix, {SHOP: limits(**fields)})
         bench.warm()
         return bench
 
-    return made
+    return make
 
 
 def queue(gate: GateBench, *jobs: str, **fields: object) -> list[Call]:
@@ -44,18 +44,18 @@ def queue(gate: GateBench, *jobs: str, **fields: object) -> list[Call]:
     return calls
 
 
-def released(gate: GateBench) -> list[str]:
-    """Let a steward wake steps now. Returns their jobs."""
+def release_steps(gate: GateBench) -> list[str]:
+    """Let a steward wake steps now. Return their jobs."""
     return [ref.job_id for ref in gate.board.release()[0]]
 
 
-def drained(gate: GateBench, seconds: int, step_s: float = 1.0) -> list[str]:
-    """The jobs in the order in which they start, when each comes as soon as it is woken."""
+def drain(gate: GateBench, seconds: int, step_s: float = 1.0) -> list[str]:
+    """Return the jobs in the order in which they start, if each call asks as soon as it is woken."""
     went: list[str] = []
     for _ in range(int(seconds / step_s)):
         gate.time.pass_s(step_s)
         for ref in gate.board.release()[0]:
-            gate.admitted(gate.call(ref.job_id))
+            gate.admit_all(gate.call(ref.job_id))
             went.append(ref.job_id)
     return went
 
@@ -63,42 +63,42 @@ def drained(gate: GateBench, seconds: int, step_s: float = 1.0) -> list[str]:
 # --- order
 
 
-def test_one_flow_goes_in_the_order_in_which_it_came(bench: Make) -> None:
+def test_calls_of_one_flow_start_in_their_order(bench: Make) -> None:
     """First come, first served. A new call does not pass waiting ones, whether there are tokens or not."""
     gate = bench(rpm=60)
-    gate.admitted(gate.call("now"))
+    gate.admit_all(gate.call("now"))
     queue(gate, *(f"j{n}" for n in range(10)))
     gate.time.pass_s(1)
     assert gate.ask(gate.call("newcomer")) == "queued"
-    assert drained(gate, 11) == [*(f"j{n}" for n in range(10)), "newcomer"]
+    assert drain(gate, 11) == [*(f"j{n}" for n in range(10)), "newcomer"]
 
 
-def test_a_woken_call_has_the_right_of_way(bench: Make) -> None:
-    """Its message is on the way to a worker. Its tokens do not go to another call that asks meanwhile."""
+def test_a_woken_call_keeps_its_tokens(bench: Make) -> None:
+    """Its message is on the way to a worker. Another call that asks meanwhile does not get its tokens."""
     gate = bench(rpm=60)
-    gate.admitted(gate.call("now"))
+    gate.admit_all(gate.call("now"))
     [call] = queue(gate, "woken")
     gate.time.pass_s(1)
-    assert released(gate) == ["woken"]
+    assert release_steps(gate) == ["woken"]
     gate.time.pass_s(0.5)
     assert gate.ask(gate.call("newcomer")) == "rate"
-    gate.admitted(gate.claimed_again(call))
+    gate.admit_all(gate.claim_again(call))
 
 
 def test_a_large_call_is_not_starved_by_small_ones(bench: Make) -> None:
     """The bucket fills up for the first call in line, and small calls wait behind it."""
     gate = bench(itpm=60_000)
-    gate.admitted(gate.call("now", 1_000))
+    gate.admit_all(gate.call("now", 1_000))
     queue(gate, "large", tokens=5_000)
     queue(gate, *(f"small-{n}" for n in range(5)), tokens=10)
     gate.time.pass_s(0.9)
-    assert released(gate) == []
+    assert release_steps(gate) == []
     gate.time.pass_s(0.1)
-    assert released(gate) == ["large"]
+    assert release_steps(gate) == ["large"]
 
 
 def test_many_stewards_wake_a_step_once(bench: Make, redis: redis_py.Redis) -> None:
-    """Every worker has a steward, and they look at the same moment."""
+    """Every worker has a steward, and all of them look at the same moment."""
     gate = bench(rpm=60_000)
     gate.board.pause(SHOP, 1)
     calls = [gate.call(f"j{n}") for n in range(300)]
@@ -117,17 +117,19 @@ def test_many_stewards_wake_a_step_once(bench: Make, redis: redis_py.Redis) -> N
 
 
 def shares(gate: GateBench, crowds: Mapping[str, Sequence[Call]], seconds: float) -> dict[str, float]:
-    """Shares of the calls that were sent while every tenant had some in line."""
+    """Return each tenant's share of the calls that were sent while every tenant had calls in line."""
     crowd = Crowd(gate)
     crowd.submit(*chain.from_iterable(zip(*crowds.values(), strict=True)))
     crowd.run(seconds)
     names = Counter(call.claim.ref.job_id.rpartition("-")[0] for at_s, call in crowd.sent if at_s > 1)
-    assert all(names[name] < len(calls) for name, calls in crowds.items()), "it should have lasted"
+    assert all(names[name] < len(calls) for name, calls in crowds.items()), (
+        "every tenant needs calls in line to the end"
+    )
     return {name: count / names.total() for name, count in names.items()}
 
 
 def test_tenants_share_by_weight(bench: Make) -> None:
-    """A weight of three gets three times what a weight of one gets, over a long line, within a tenth."""
+    """A tenant of weight three gets three times what a tenant of weight one gets, within a tenth, over a long line."""
     gate = bench(rpm=600, tenant_weights={"gold": 3.0})
     found = shares(
         gate, {name: [gate.call(f"{name}-{n}", tenant=name) for n in range(300)] for name in ("gold", "plain")}, 30
@@ -137,7 +139,7 @@ def test_tenants_share_by_weight(bench: Make) -> None:
 
 
 def test_priorities_share_by_weight(bench: Make) -> None:
-    """High, normal and low share as four, two and one. None of them starves."""
+    """High, normal and low share as four, two and one. Each of them gets calls."""
     gate = bench(rpm=600)
     crowds = {p.value: [gate.call(f"{p.value}-{n}", priority=p) for n in range(200)] for p in Priority}
     found = shares(gate, crowds, 25)
@@ -145,7 +147,7 @@ def test_priorities_share_by_weight(bench: Make) -> None:
         assert found[priority.value] == pytest.approx(weight / 7, rel=0.1)
 
 
-def test_it_is_tokens_that_are_shared_and_not_calls(bench: Make) -> None:
+def test_tenants_share_tokens_and_not_calls(bench: Make) -> None:
     """A tenant whose calls are four times as large gets a quarter as many calls."""
     gate = bench(itpm=60_000, reserve_output="none")
     sizes = {"large": 400, "small": 100}
@@ -162,7 +164,7 @@ def test_it_is_tokens_that_are_shared_and_not_calls(bench: Make) -> None:
 
 
 def waits(gate: GateBench, flood: int) -> list[float]:
-    """Waits of eight tenants that use four fifths of the limit, with and without a ninth one that brings a flood at once."""
+    """Waits of eight tenants that use four fifths of the limit, with and without a ninth tenant that sends a flood at once."""
     crowd = Crowd(gate, slots=10_000)
     crowd.submit(*(gate.call(f"flood-{n}", tenant="flood") for n in range(flood)))
     arrived: dict[str, float] = {}
@@ -177,11 +179,11 @@ def waits(gate: GateBench, flood: int) -> list[float]:
     return sorted(at_s - arrived[job] for job, at_s in waited.items())
 
 
-def test_a_flood_of_one_tenant_is_hardly_felt_by_the_others(bench: Make) -> None:
+def test_a_flood_of_one_tenant_hardly_delays_the_others(bench: Make) -> None:
     """The 95th percentile of the other tenants' waits grows by less than half."""
     calm, flooded = waits(bench(rpm=600, burst_s=0.1), 0), waits(bench(rpm=600, burst_s=0.1), 1_000)
     p95 = int(0.95 * len(calm))
-    assert calm[p95] > 0.5, "they wait for each other already"
+    assert calm[p95] > 0.5, "they already wait for each other"
     assert flooded[p95] <= 1.5 * calm[p95]
 
 
@@ -189,67 +191,67 @@ def test_a_flood_of_one_tenant_is_hardly_felt_by_the_others(bench: Make) -> None
 
 
 def test_interactive_calls_keep_head_room(bench: Make) -> None:
-    """Other calls leave a fifth of the bucket, so a call with priority high goes at once though the line is long."""
+    """Other calls leave a fifth of the bucket, so a call with priority high goes at once although the line is long."""
     gate = bench(rpm=600, headroom=0.2)
-    gate.admitted(*(gate.call(f"j{n}") for n in range(10)))
+    gate.admit_all(*(gate.call(f"j{n}") for n in range(10)))
     queue(gate, *(f"batch-{n}" for n in range(60)))
-    assert 30 <= len(drained(gate, 4, 0.1)) <= 40
+    assert 30 <= len(drain(gate, 4, 0.1)) <= 40
     assert gate.status().waiters >= 20
     gate.held_ms.clear()
-    gate.admitted(gate.call("human-1", priority=HIGH), gate.call("human-2", priority=HIGH))
+    gate.admit_all(gate.call("human-1", priority=HIGH), gate.call("human-2", priority=HIGH))
     assert gate.held_ms[-2:] == [0, 0]
 
 
 def test_interactive_calls_wait_only_behind_each_other(bench: Make) -> None:
-    """When the head-room is used up too, they wait in a separate line, which is served by its greater weight."""
+    """When the head-room is used up too, they wait in a separate line, which has a greater weight."""
     gate = bench(rpm=60)
-    gate.admitted(gate.call("now"))
+    gate.admit_all(gate.call("now"))
     queue(gate, *(f"batch-{n}" for n in range(20)))
     queue(gate, "human", priority=HIGH)
     gate.time.pass_s(1)
-    first = released(gate)
-    gate.admitted(gate.call(first[0]))
+    first = release_steps(gate)
+    gate.admit_all(gate.call(first[0]))
     gate.time.pass_s(1)
-    assert "human" in [*first, *released(gate)]
+    assert "human" in [*first, *release_steps(gate)]
 
 
-# --- those who never come
+# --- calls that never return
 
 
-def test_a_woken_call_that_is_not_claimed_is_passed(bench: Make) -> None:
-    """After half a minute the next call goes. If the first one comes after all, it has kept its place and its payment."""
+def test_a_woken_call_that_is_not_claimed_is_overtaken(bench: Make) -> None:
+    """After half a minute the next call goes. If the first one comes late, it has kept its place and its payment."""
     gate = bench(rpm=60)
-    gate.admitted(gate.call("now"))
+    gate.admit_all(gate.call("now"))
     [late, *_] = queue(gate, "late", *(f"j{n}" for n in range(5)))
     gate.time.pass_s(1)
-    assert released(gate) == ["late"]
+    assert release_steps(gate) == ["late"]
     gate.time.pass_s(WAKE_MS / 1_000)
-    assert released(gate) == ["j0"]
-    gate.admitted(gate.call("j0"))
-    assert gate.ask(gate.claimed_again(late)) == "queued"
+    assert release_steps(gate) == ["j0"]
+    gate.admit_all(gate.call("j0"))
+    assert gate.ask(gate.claim_again(late)) == "queued"
     gate.time.pass_s(1)
-    assert released(gate) == ["late"], "before the others, who came after it"
-    gate.admitted(gate.claimed_again(late))
+    assert release_steps(gate) == ["late"], "before the calls that came after it"
+    gate.admit_all(gate.claim_again(late))
     assert gate.lineage("late")["n"] == 1
 
 
-def test_woken_calls_that_come_late_do_not_pile_up_beyond_the_bucket(bench: Make) -> None:
+def test_late_woken_calls_do_not_exceed_the_rate(bench: Make) -> None:
     """Workers stall for half an hour. The calls woken meanwhile go at the limit's rate, not all at once."""
     gate = bench(rpm=60)
-    gate.admitted(gate.call("now"))
+    gate.admit_all(gate.call("now"))
     calls = {call.claim.ref.job_id: call for call in queue(gate, *(f"j{n}" for n in range(30)))}
     woken: list[str] = []
     for _ in range(60):
         gate.time.pass_s(30)
-        woken += released(gate)
+        woken += release_steps(gate)
     assert len(woken) == 30
     gate.held_ms.clear()
-    answers = Counter(gate.ask(gate.claimed_again(calls[job])) for job in woken)
+    answers = Counter(gate.ask(gate.claim_again(calls[job])) for job in woken)
     assert answers["admitted"] <= 2
 
 
 def test_an_empty_line_leaves_nothing_behind(bench: Make, redis: redis_py.Redis) -> None:
-    """Shares of absent tenants and records of ended calls are deleted: keys do not grow with use."""
+    """Shares of absent tenants and records of ended calls are deleted, so keys do not grow with use."""
     gate = bench(rpm=600)
     crowd = Crowd(gate)
     crowd.submit(*(gate.call(f"j{n}", tenant=f"t{n}") for n in range(100)))

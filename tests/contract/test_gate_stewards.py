@@ -1,4 +1,4 @@
-"""Coordinator and store together, as a steward sees them: steps in line are published, and cancelled ones make room."""
+"""Coordinator and store together, as a steward sees them: waiting steps are published, and cancelled steps make room."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def extra_keys() -> tuple[Key, ...]:
 
 
 class Fleet:
-    """A store, a gate on test time and a steward. The test acts as the workers."""
+    """A store, a gate on test time and a steward. The test makes the workers' calls."""
 
     def __init__(self, settings: Settings, redis: redis_py.Redis) -> None:
         self.client: Client = make_client(settings)
@@ -40,19 +40,19 @@ class Fleet:
         self.steward = Steward(cast(Any, SimpleNamespace(client=self.client, settings=settings)))
 
     def enqueue(self, name: str) -> StepRef:
-        """A job in a new session."""
+        """Enqueue a job in a new session."""
         job = new_job(name, f"s-{name}")
         assert self.client.store.enqueue(job)
         return job.ref
 
     def claim(self, ref: StepRef) -> Claim:
-        """Let a worker claim the step."""
+        """Claim the step for a worker."""
         claim = self.client.store.claim(ref, f"nonce-{self.bench.time.us}-{ref.job_id}")
         assert isinstance(claim, Claim), claim
         return claim
 
     def waits(self, name: str) -> StepRef:
-        """A job whose first call must wait in line."""
+        """Enqueue a job whose first call must wait in line."""
         ref = self.enqueue(name)
         claim = self.claim(ref)
         answer = self.bench.gate.admit(self.call(claim))
@@ -62,11 +62,11 @@ class Fleet:
         return ref
 
     def call(self, claim: Claim) -> Any:
-        """The call of its step."""
+        """Return the model call of a claimed step."""
         return self.bench.call(claim.ref.job_id).__class__(claim, SHOP, lasts_ms=60_000)
 
     def owed(self, ref: StepRef) -> bool:
-        """Is the step published?"""
+        """Return whether the step is published."""
         index = self.client.operations.keys.index(partition(ref.session_id), "owed")
         return self.client.store.client.zscore(index, member(ref)) is not None
 
@@ -87,19 +87,19 @@ def fleet(server: EmbeddedServer, redis: redis_py.Redis, prefix: str) -> Iterato
 
 
 def test_a_step_in_line_is_published_when_it_may_start(fleet: Fleet) -> None:
-    """Then it is claimed and admitted. Until then no message of it exists."""
-    fleet.bench.admitted(fleet.bench.call("now"))
+    """Then the step is claimed and its call admitted. Until then the step has no message."""
+    fleet.bench.admit_all(fleet.bench.call("now"))
     ref = fleet.waits("waits")
     fleet.sweep(0.5)
     assert not fleet.owed(ref)
     fleet.sweep(1)
     assert fleet.owed(ref)
-    fleet.bench.admitted(fleet.call(fleet.claim(ref)))
+    fleet.bench.admit_all(fleet.call(fleet.claim(ref)))
 
 
 def test_cancelled_jobs_make_room_at_once(fleet: Fleet) -> None:
-    """Twenty jobs in line are cancelled. The one behind them does not wait for each of them to be woken in vain."""
-    fleet.bench.admitted(fleet.bench.call("now"))
+    """Twenty jobs in line are cancelled. The job behind them does not wait until each of them has been woken in vain."""
+    fleet.bench.admit_all(fleet.bench.call("now"))
     gone = [fleet.waits(f"gone-{n}") for n in range(20)]
     last = fleet.waits("last")
     for ref in gone:
@@ -109,17 +109,17 @@ def test_cancelled_jobs_make_room_at_once(fleet: Fleet) -> None:
         assert fleet.client.store.finish(claim, ending_of(claim, JobStatus.CANCELLED), trace_of(claim, "cancelled"))
     fleet.sweep(5)
     assert fleet.owed(last)
-    fleet.bench.admitted(fleet.call(fleet.claim(last)))
+    fleet.bench.admit_all(fleet.call(fleet.claim(last)))
     assert fleet.bench.status().woken == 0
 
 
 def test_a_step_that_is_published_already_keeps_its_place(fleet: Fleet) -> None:
-    """It asked again by itself, and its message is in a queue when its turn comes. It is woken, not forgotten."""
-    fleet.bench.admitted(fleet.bench.call("now"))
+    """The step asked again, and its message is in a queue when its turn comes. It is woken, not forgotten."""
+    fleet.bench.admit_all(fleet.bench.call("now"))
     first, second = fleet.waits("first"), fleet.waits("second")
     expire_step(fleet.client.store.client, fleet.client.operations.keys, first)
     fleet.steward.sweep()
     assert (fleet.owed(first), fleet.owed(second)) == (True, False)
     fleet.sweep(1)
     assert not fleet.owed(second)
-    fleet.bench.admitted(fleet.call(fleet.claim(first)))
+    fleet.bench.admit_all(fleet.call(fleet.claim(first)))

@@ -1,4 +1,7 @@
-"""Stored records may grow: a later field is kept, a later version is left to a later worker, and damage ends as a letter."""
+"""Stored records may grow.
+
+A later field is kept, a later version is left to a later worker, and a damaged record ends as a letter.
+"""
 
 from __future__ import annotations
 
@@ -71,16 +74,16 @@ class Fleet:
         return self.runner.run(ref)
 
     def exhaust(self, ref: StepRef) -> list[object]:
-        """Offer the step as often as it is offered; the outcomes."""
+        """Run the step until it is no longer offered. Return the outcomes."""
         outcomes = []
         for _ in range(UNREADABLE_TRIES):
             outcomes.append(self.runner.run(ref))
-            with suppress(redis_py.ResponseError):  # its row is damaged
+            with suppress(redis_py.ResponseError):  # the step's own row is damaged
                 expire_step(self.client, self.names, ref)
         return outcomes
 
     def waiting(self, ref: StepRef) -> int:
-        """Entries of `due` and `owed` in the step's partition."""
+        """Count the entries of `due` and `owed` in the step's partition."""
         return int(self.client.zcard(self.keys(ref).due)) + int(self.client.zcard(self.keys(ref).owed))  # type: ignore[arg-type]
 
 
@@ -90,7 +93,7 @@ def fleet(redis: redis_py.Redis, prefix: str) -> Fleet:
 
 
 def grow(raw: bytes) -> bytes:
-    """JSON with one field more than this release knows."""
+    """Return the JSON with one field that this release does not know."""
     return json.dumps({**json.loads(raw), **LATER}).encode()
 
 
@@ -98,7 +101,7 @@ def grow(raw: bytes) -> bytes:
 
 
 def test_a_job_with_later_fields_runs_to_its_end(fleet: Fleet) -> None:
-    """One more field in its hash, its spec and its log: no claim raises, and the fields are still there at the end."""
+    """A job's hash, spec and log get one more field each. No claim raises, and the fields are still there at the end."""
     ref = fleet.enqueue("job-1")
     keys = fleet.keys(ref)
     fleet.run(ref, FailureKind.OVERLOADED)
@@ -118,7 +121,7 @@ def test_a_job_with_later_fields_runs_to_its_end(fleet: Fleet) -> None:
 
 
 def test_a_message_keeps_its_later_fields_when_it_is_written_back() -> None:
-    """Elision and cuts copy the message: what they do not know stays."""
+    """Eliding and cutting copy a message. The copy keeps fields that they do not know."""
     raw = json.dumps({"role": "tool", "group": 1, "ordinal": 0, "call_id": "c", "tool": "t", "content": "x", **LATER})
     message = MESSAGE.validate_json(raw)
     assert isinstance(message, ToolMessage)
@@ -126,7 +129,7 @@ def test_a_message_keeps_its_later_fields_when_it_is_written_back() -> None:
 
 
 def test_a_memory_keeps_its_later_fields_when_it_grows() -> None:
-    """Fields of the memory and of an entry of its ledger."""
+    """Unknown fields of the memory and of an entry of its ledger are kept."""
     entry = Facts(group=1, source="user", untrusted=False, items=("W-1704",), **LATER)
     memory = Memory(through_group=1, facts=(entry,), **LATER)
     after = absorb_facts(memory, [], 10_000)
@@ -134,7 +137,7 @@ def test_a_memory_keeps_its_later_fields_when_it_grows() -> None:
 
 
 def test_a_letter_with_a_later_field_is_listed_and_replayed(fleet: Fleet) -> None:
-    """In the letter itself, and in its failure and tries."""
+    """The unknown fields are in the letter itself, and in its failure and tries."""
     ref = fleet.enqueue("job-1")
     fleet.run(ref, FailureKind.AUTH_ERROR)
     letter = json.loads(fleet.client.hget(fleet.keys(ref).letters, "job-1"))  # type: ignore[arg-type]
@@ -207,8 +210,8 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_can_not_be_read_is_offered_to_others_then_buried(fleet: Fleet, damage: str) -> None:
-    """Nothing is raised above the step. The letter says why without a word of the content, and hides no other."""
+def test_an_unreadable_step_is_offered_to_others_and_then_dead_lettered(fleet: Fleet, damage: str) -> None:
+    """No exception leaves the step. The letter gives the reason without any content, and other letters stay visible."""
     good = fleet.enqueue("job-good", "s2")
     fleet.run(good, FailureKind.AUTH_ERROR)
     ref = fleet.enqueue("job-1")
@@ -226,12 +229,12 @@ def test_what_can_not_be_read_is_offered_to_others_then_buried(fleet: Fleet, dam
     assert buried.dead_ms > 0
     assert fleet.waiting(ref) == 0
     assert "job-good" in {job.job_id for job in fleet.operations.jobs()}
-    fleet.client.delete(*fleet.keys(ref)[:5])  # the leak check knows their types
+    fleet.client.delete(*fleet.keys(ref)[:5])  # the leak check knows these keys with their normal types
 
 
 @pytest.mark.parametrize("damage", ["newer job", "unknown status", "damaged entry"])
-def test_another_worker_takes_what_it_can_read(fleet: Fleet, damage: str) -> None:
-    """A step that was set aside is no lost one: its attempts and losses stand as before, and it goes on."""
+def test_a_worker_that_can_read_a_step_completes_it(fleet: Fleet, damage: str) -> None:
+    """A step that one worker could not read is not a lost step: its attempts and losses stay as they were."""
     ref = fleet.enqueue("job-1")
     fleet.run(ref, FailureKind.OVERLOADED)
     expire_step(fleet.client, fleet.names, ref)
@@ -240,7 +243,7 @@ def test_another_worker_takes_what_it_can_read(fleet: Fleet, damage: str) -> Non
     DAMAGES[damage](fleet, ref)
     assert isinstance(fleet.run(ref), Defer)
     expire_step(fleet.client, fleet.names, ref)
-    for key, dumped in zip((keys.job, keys.log), before, strict=True):  # the other worker knows these records
+    for key, dumped in zip((keys.job, keys.log), before, strict=True):  # the other worker can read these records
         fleet.client.restore(key, fleet.client.pttl(key), dumped, replace=True)  # type: ignore[arg-type]
     claim = fleet.store.claim(ref, "the other worker")
     assert isinstance(claim, Claim)
@@ -250,8 +253,8 @@ def test_another_worker_takes_what_it_can_read(fleet: Fleet, damage: str) -> Non
     assert fleet.operations.job("job-1").output == "Hello."
 
 
-def test_a_job_that_was_never_begun_is_replayed_from_its_start(fleet: Fleet) -> None:
-    """Its input is still to be said: a replay must not ask the model with an empty conversation."""
+def test_a_job_that_never_began_is_replayed_with_its_input(fleet: Fleet) -> None:
+    """Its input is not in the conversation yet. A replay must not call the model with an empty conversation."""
     ref = fleet.enqueue("job-1")
     keys = fleet.keys(ref)
     spec = fleet.client.hget(keys.job, "spec")
@@ -265,8 +268,8 @@ def test_a_job_that_was_never_begun_is_replayed_from_its_start(fleet: Fleet) -> 
 
 
 @pytest.mark.parametrize("damage", ["newer job", "damaged entry", "damaged number"])
-def test_a_job_that_can_not_be_read_can_be_cancelled(fleet: Fleet, damage: str) -> None:
-    """It ends at its next claim, and its session goes to the next job."""
+def test_an_unreadable_job_can_be_cancelled(fleet: Fleet, damage: str) -> None:
+    """The job ends at its next claim, and its session goes to the next job."""
     ref = fleet.enqueue("job-1")
     fleet.run(ref, FailureKind.OVERLOADED)
     behind = fleet.enqueue("job-2")
@@ -276,12 +279,14 @@ def test_a_job_that_can_not_be_read_can_be_cancelled(fleet: Fleet, damage: str) 
     assert fleet.operations.cancel("job-1")
     fleet.run(ref)
     assert fleet.client.hget(fleet.keys(ref).job, "status") == b"cancelled"
-    assert fleet.waiting(ref) == 1, "the first step of the job behind"
+    assert fleet.waiting(ref) == 1, "the first step of the next job"
     assert fleet.client.hget(fleet.keys(behind).session, "active") == b"job-2"
 
 
-def test_a_worker_that_may_not_read_leaves_the_step_to_others(redis: redis_py.Redis, prefix: str, server: Any) -> None:
-    """NOPERM: this worker's user may not read logs. Another user's worker completes the job."""
+def test_a_worker_without_read_permission_leaves_the_step_to_others(
+    redis: redis_py.Redis, prefix: str, server: Any
+) -> None:
+    """Redis answers NOPERM, because this worker's user may not read logs. Another user's worker completes the job."""
     name = f"half-{prefix}"
     rules = ("on", ">pw", "~*", "+@all", "-lrange")
     redis.execute_command("ACL", "SETUSER", name, "reset", *rules)
@@ -306,8 +311,8 @@ def test_a_worker_that_may_not_read_leaves_the_step_to_others(redis: redis_py.Re
 
 
 @pytest.fixture
-def three(fleet: Fleet) -> Fleet:
-    """Three dead letters, of which the second is of a later version."""
+def three_letters(fleet: Fleet) -> Fleet:
+    """Make three dead letters. The second one has a later version."""
     for number in (1, 2, 3):
         ref = fleet.enqueue(f"job-{number}", f"s{number}")
         fleet.run(ref, FailureKind.AUTH_ERROR)
@@ -321,26 +326,26 @@ def three(fleet: Fleet) -> Fleet:
     return fleet
 
 
-def test_an_unreadable_record_hides_no_other(three: Fleet) -> None:
-    """Jobs, letters and traces: what can be read is listed, and the rest is named with its reason."""
-    jobs, letters = three.operations.jobs(), three.operations.dead_letters()
+def test_an_unreadable_record_hides_no_other_record(three_letters: Fleet) -> None:
+    """Readable jobs, letters and traces are listed. Each unreadable one is listed with its reason."""
+    jobs, letters = three_letters.operations.jobs(), three_letters.operations.dead_letters()
     assert {job.job_id for job in jobs} == {letter.job_id for letter in letters} == {"job-1", "job-3"}
     for found in (jobs, letters):
         (left_out,) = found.unreadable
         assert "job-2" in left_out.what
         assert "newer version" in left_out.why
-    trace = three.operations.trace("job-2")
+    trace = three_letters.operations.trace("job-2")
     assert (len(trace), len(trace.unreadable)) == (1, 1)
     with pytest.raises(UnreadableRecord, match="newer version"):
-        three.operations.job("job-2")
+        three_letters.operations.job("job-2")
     with pytest.raises(UnreadableRecord, match="newer version"):
-        three.operations.dead_letter("job-2")
+        three_letters.operations.dead_letter("job-2")
     with pytest.raises(NotFound):
-        three.operations.job("job-4")
+        three_letters.operations.job("job-4")
 
 
-def test_an_index_entry_of_a_later_release_stops_no_steward(fleet: Fleet) -> None:
-    """A sweep goes on past it."""
+def test_an_unknown_index_entry_does_not_stop_a_steward(fleet: Fleet) -> None:
+    """A sweep skips an index entry that a later release wrote, and handles the others."""
     ref = fleet.enqueue("job-1")
     due = fleet.names.index(partition("s1"), "due")
     fleet.client.zadd(due, {"urgent|s1|job-9|1|more": 1, "no step": 1})
@@ -350,7 +355,7 @@ def test_an_index_entry_of_a_later_release_stops_no_steward(fleet: Fleet) -> Non
     fleet.client.zrem(fleet.names.index(partition("s1"), "owed"), "urgent|s1|job-9|1|more", "no step")
 
 
-def test_a_failure_of_a_later_kind_is_named(fleet: Fleet) -> None:
-    """A kind that this release does not know makes the record unreadable; its text is not quoted."""
+def test_an_unknown_failure_kind_is_reported_without_its_text(fleet: Fleet) -> None:
+    """A record with a failure kind that this release does not know is unreadable. The reason does not quote its text."""
     with pytest.raises(ValueError, match="kind"):
         Failure.model_validate({"kind": "of_a_later_release", "detail": SECRET})

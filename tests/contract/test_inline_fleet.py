@@ -1,4 +1,4 @@
-"""What `run_inline` and InlineFleet do is what the fleet does: one scenario, on the Redis in this process and on a server."""
+"""`run_inline` and InlineFleet do what the fleet does: one scenario runs on the Redis in this process and on a server."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def charge(order: str) -> str:
 
 @pytest.fixture
 def agent() -> Agent:
-    """A human decides on calls that may or may not have taken effect."""
+    """Make an agent that lets a human decide on calls whose effect is unknown."""
     ran.clear()
     return Agent("clerk", "scripted:m-1", "You help.", tools=[charge], escalation=[Escalation(when="unknown_effect")])
 
 
 def script() -> ScriptedModel:
-    """Three orders in one turn, then the end."""
+    """Make a model that charges three orders in one turn and then ends."""
     return ScriptedModel([[call("charge", order=order) for order in "ABC"], "I will check."])
 
 
 class ServerFleet:
-    """A worker's store and step runner on a real server, without Celery: steps run in the order they are published."""
+    """A worker's store and step runner on a real server, without Celery. Steps run in the order in which they are published."""
 
     def __init__(self, client: redis_py.Redis, prefix: str, agent: Agent, model: ScriptedModel) -> None:
         self.client, self.published = client, deque[StepRef]()
@@ -86,7 +86,7 @@ def run_all(fleet: Any) -> None:
 
 
 def park_as_unknown(fleet: Any, calls: list[StepRef]) -> None:
-    """The workers of these calls vanish while the tool runs; the next worker asks a human about each."""
+    """Lose the workers of these calls while the tool runs. The next worker asks a human about each call."""
     fleet.runner.run(fleet.published.popleft())
     for ref in calls:
         fleet.store.claim(ref, "a worker that dies")
@@ -96,7 +96,7 @@ def park_as_unknown(fleet: Any, calls: list[StepRef]) -> None:
 
 
 def test_decisions_on_unknown_effects_are_kept(fleet: Any, agent: Agent) -> None:
-    """A rejected call is answered as unknown, not as never made; an approved one runs once; each by its own question."""
+    """Each decision counts for its own call: a rejected call is answered with an unknown effect, an approved call runs once."""
     job = new_job("job-1", "s1", agent="clerk", agent_version=agent.version)
     fleet.store.enqueue(job)
     calls = [job.ref.call(n) for n in range(2)]
@@ -105,7 +105,7 @@ def test_decisions_on_unknown_effects_are_kept(fleet: Any, agent: Agent) -> None
     assert fleet.store.job("job-1").status is JobStatus.PARKED
 
     assert fleet.operations.decide("job-1", "1.1", approve=False, reason="too | late")
-    assert not fleet.operations.decide("job-1", "1.1", approve=True), "the second decision counts for nothing"
+    assert not fleet.operations.decide("job-1", "1.1", approve=True), "the second decision on one call is refused"
     assert fleet.operations.decide("job-1", approve=True)
     run_all(fleet)
 

@@ -107,7 +107,7 @@ def certificate(tmp_path: Path) -> Path:
     """Make a certificate for 127.0.0.1 and its key, in one file."""
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("openssl is not installed: no certificate can be made")
+        pytest.skip("openssl is not installed, so there is no certificate")
     path = tmp_path / "server.pem"
     command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]

@@ -1,4 +1,4 @@
-"""How often a step asks Redis, and what the settlement that goes along with a commit must survive."""
+"""The number of a step's round trips to Redis, and the settlement that is sent along with a commit."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ MODEL = "scripted:m-1"
 OK = Report(usage=Usage(input_tokens=10, output_tokens=5))
 
 
-class Line(redis_py.Connection):
-    """A connection that counts what is sent on it, and hangs up before a reply when it is told to."""
+class CountingConnection(redis_py.Connection):
+    """A connection that counts its requests. It closes before a reply if `hang_up` is set."""
 
     trips = 0
     hang_up = False
 
     def send_packed_command(self, *args: Any, **options: Any) -> Any:
-        Line.trips += 1
+        CountingConnection.trips += 1
         return super().send_packed_command(*args, **options)
 
     def read_response(self, *args: Any, **options: Any) -> Any:
-        if Line.hang_up:
-            Line.hang_up = False
-            super().read_response(*args, **options)  # the server has done it all
+        if CountingConnection.hang_up:
+            CountingConnection.hang_up = False
+            super().read_response(*args, **options)  # the server has run the request
             self.disconnect()
             raise redis_py.ConnectionError("the cable was pulled")
         return super().read_response(*args, **options)
@@ -59,9 +59,11 @@ class Line(redis_py.Connection):
 
 @pytest.fixture
 def client(server: EmbeddedServer, prefix: str) -> Iterator[redis_py.Redis]:
-    """Counts its round trips; tries once more when a connection breaks, as the workers' own does."""
+    """A client that counts its round trips, and retries once after a broken connection as the workers' client does."""
     retry = Retry(NoBackoff(), 1, supported_errors=(redis_py.ConnectionError,))
-    pool = redis_py.ConnectionPool.from_url(server.url, connection_class=Line, socket_timeout=5, retry=retry)
+    pool = redis_py.ConnectionPool.from_url(
+        server.url, connection_class=CountingConnection, socket_timeout=5, retry=retry
+    )
     yield redis_py.Redis(connection_pool=pool)
     pool.disconnect()
 
@@ -84,13 +86,13 @@ def gate(client: redis_py.Redis, keys: Keyspace) -> RedisGate:
 
 @pytest.fixture
 def own_gate(redis: redis_py.Redis, keys: Keyspace) -> RedisGate:
-    """Of another client: as far as the store can tell, of another server."""
+    """A gate with another client. The store must assume that it is on another server."""
     return RedisGate(redis, keys, {}, sleep_ms=SystemClock().sleep_ms)
 
 
 @pytest.fixture
 def claim(store: RedisStore) -> Claim:
-    """The first step of a job, claimed."""
+    """Return the claim of a job's first step."""
     job = new_job("job-1", "s1")
     store.enqueue(job)
     claim = store.claim(job.ref, "n-1")
@@ -98,23 +100,23 @@ def claim(store: RedisStore) -> Claim:
     return claim
 
 
-def admitted(gate: RedisGate, claim: Claim, to: str = MODEL) -> Call:
+def admit(gate: RedisGate, claim: Claim, to: str = MODEL) -> Call:
     one = Call(claim, to, lasts_ms=60_000, input_tokens=10, output_tokens=5)
     assert gate.admit(one) is None
     return one
 
 
-def late(claim: Claim) -> Claim:
-    """The same, of a worker whose lease ran out."""
+def make_late(claim: Claim) -> Claim:
+    """Return the claim as a worker holds it whose lease has expired."""
     return replace(claim, fence=claim.fence - 1)
 
 
 def in_flight(gate: RedisGate, name: str = MODEL) -> int:
-    """Calls that nobody has settled."""
+    """Count the calls that are not settled yet."""
     return int(gate.client.hlen(gate.keys.downstream(name)[1]))  # type: ignore[arg-type]
 
 
-# --- how many
+# --- the number of round trips
 
 
 @tool(inline=True, idempotent=True)
@@ -145,10 +147,10 @@ def buy(order: str) -> str:
         pytest.param("buy", 3, 3, id="own task behind the gate: claim, admit, settle and commit, twice"),
     ],
 )
-def test_a_step_makes_no_more_round_trips_than_it_must(
+def test_a_step_makes_no_more_round_trips_than_expected(
     store: RedisStore, gate: RedisGate, name: str, of_turn: int, of_call: int
 ) -> None:
-    """What settles a call travels with the commit of what the call brought; so does that of the last turn."""
+    """A call's settlement is sent with the commit of its result. So is the settlement of the last turn."""
     model = ScriptedModel([call(name, order="A"), "Done."] * 2)
     agent = Agent("clerk", MODEL, "You help.", tools=[look_up, weigh, buy])
     clock = SystemClock()
@@ -160,22 +162,22 @@ def test_a_step_makes_no_more_round_trips_than_it_must(
         store.enqueue(job)
         made = []
         for ref in (job.ref, job.ref.call(0), job.ref.model_turn(2)):
-            before = Line.trips
+            before = CountingConnection.trips
             runner.run(ref)
-            made.append(Line.trips - before)
+            made.append(CountingConnection.trips - before)
         assert store.job(job_id).status is JobStatus.COMPLETED
         return made
 
-    trips("job-1")  # loads the scripts, makes the downstream known, looks at the drift counters
+    trips("job-1")  # loads the scripts, registers the downstream, reads the drift counters
     assert trips("job-2") == [of_turn, of_call, 3]
     assert (in_flight(gate), in_flight(gate, "shop")) == (0, 0)
 
 
-# --- what goes along with a commit
+# --- a settlement sent along with a commit
 
 
 def commits(store: RedisStore, claim: Claim, verb: str, piggyback: Any) -> bool:
-    """One of the three verbs that take something along."""
+    """Return one of the three commits that can take a settlement along."""
     match verb:
         case "commit_turn":
             return store.commit_turn(claim, turn_of(claim), piggyback) is not TurnCommitted.LOST
@@ -186,32 +188,30 @@ def commits(store: RedisStore, claim: Claim, verb: str, piggyback: Any) -> bool:
 
 
 @pytest.mark.parametrize("verb", ["commit_turn", "commit_results", "finish"])
-def test_a_settlement_goes_along_also_when_the_lease_was_lost(
+def test_a_settlement_counts_even_if_the_lease_is_lost(
     store: RedisStore, gate: RedisGate, claim: Claim, verb: str
 ) -> None:
-    """The work is dropped; what its call reserved is given back all the same."""
-    one = admitted(gate, claim)
-    assert commits(store, late(claim), verb, gate.settling(one, OK)) is False
+    """The late result is dropped, but the call's reservation is given back."""
+    one = admit(gate, claim)
+    assert commits(store, make_late(claim), verb, gate.settling(one, OK)) is False
     assert in_flight(gate) == 0
 
 
 def test_a_lost_reply_settles_and_commits_once(store: RedisStore, gate: RedisGate, claim: Claim) -> None:
-    """Both are sent a second time, and both find that they were there before."""
-    store.commit_turn(late(claim), turn_of(claim), gate.settling(admitted(gate, claim), OK))  # loads the scripts
-    one = admitted(gate, claim)
-    Line.hang_up = True
+    """Both are sent a second time. Neither counts twice."""
+    store.commit_turn(make_late(claim), turn_of(claim), gate.settling(admit(gate, claim), OK))  # loads the scripts
+    one = admit(gate, claim)
+    CountingConnection.hang_up = True
     assert store.commit_turn(claim, turn_of(claim), gate.settling(one, OK)) is TurnCommitted.COMMITTED
-    assert not Line.hang_up
+    assert not CountingConnection.hang_up
     assert len(store.trace(claim.ref)) == 1
     status = Board(gate.client, gate.keys).show(MODEL)
     assert (status.admitted, status.ok, status.live) == (2, 2, 0)
 
 
-def test_a_server_that_has_forgotten_all_scripts_is_told_them_again(
-    store: RedisStore, gate: RedisGate, claim: Claim
-) -> None:
-    """Of both libraries, within the call; what ran already is not run a second time."""
-    one = admitted(gate, claim)
+def test_scripts_are_sent_again_after_the_server_forgot_them(store: RedisStore, gate: RedisGate, claim: Claim) -> None:
+    """Scripts of both libraries are sent again within the same call. A script that has already run does not run twice."""
+    one = admit(gate, claim)
     gate.client.script_flush()
     gate.client.function_flush()
     assert store.commit_turn(claim, turn_of(claim), gate.settling(one, OK)) is TurnCommitted.COMMITTED
@@ -219,11 +219,9 @@ def test_a_server_that_has_forgotten_all_scripts_is_told_them_again(
     assert len(store.trace(claim.ref)) == 1
 
 
-def test_a_settlement_that_comes_to_nothing_does_not_cost_the_work(
-    store: RedisStore, gate: RedisGate, claim: Claim
-) -> None:
-    """The coordinator refuses a report that makes no sense: the commit counts, and the log says what was lost."""
-    one = admitted(gate, claim)
+def test_a_refused_settlement_does_not_lose_the_commit(store: RedisStore, gate: RedisGate, claim: Claim) -> None:
+    """The coordinator refuses an invalid report. The commit counts nevertheless, and the log says what was lost."""
+    one = admit(gate, claim)
     with capture_logs() as logs:
         senseless = gate.settling(one, Report(latency_ms=-1))
         assert store.commit_turn(claim, turn_of(claim), senseless) is TurnCommitted.COMMITTED
@@ -231,13 +229,13 @@ def test_a_settlement_that_comes_to_nothing_does_not_cost_the_work(
     assert len(store.trace(claim.ref)) == 1
 
 
-def test_a_coordinator_on_another_server_is_told_by_itself(
+def test_a_coordinator_on_another_server_gets_its_own_round_trip(
     store: RedisStore, keys: Keyspace, claim: Claim, own_gate: RedisGate
 ) -> None:
-    """Two servers, two round trips; settled before the commit, as it would be in one."""
-    one = admitted(own_gate, claim)
-    store.commit_turn(late(claim), turn_of(claim))  # loads the script
-    before = Line.trips
+    """Two servers need two round trips. The call is settled before the commit, as on one server."""
+    one = admit(own_gate, claim)
+    store.commit_turn(make_late(claim), turn_of(claim))  # loads the script
+    before = CountingConnection.trips
     assert store.commit_turn(claim, turn_of(claim), own_gate.settling(one, OK)) is TurnCommitted.COMMITTED
-    assert Line.trips - before == 1
+    assert CountingConnection.trips - before == 1
     assert in_flight(own_gate) == 0

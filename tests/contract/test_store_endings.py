@@ -1,4 +1,4 @@
-"""How jobs end, and what operators do to them: on both servers."""
+"""How jobs end, and what operators do to them. Every test runs on a real Redis and on the Redis in this process."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def bench(request: pytest.FixtureRequest) -> Bench:
     return redis_bench(request.getfixturevalue("redis"), request.getfixturevalue("prefix"))
 
 
-def end(bench, claim, status=JobStatus.COMPLETED):
-    """Finish a claim."""
+def finish(bench, claim, status=JobStatus.COMPLETED):
+    """Finish a claimed step, and with it the job."""
     assert bench.store.finish(claim, ending_of(claim, status), trace_of(claim, status.value))
 
 
 def results(bench):
-    """Results in the conversation, as (ordinal, content, is_error)."""
+    """Return the results in the conversation, as (ordinal, content, is_error)."""
     found = [message for message in bench.operations.messages("s1") if isinstance(message, ToolMessage)]
     return [(message.ordinal, message.content, message.is_error) for message in found]
 
@@ -47,10 +47,10 @@ def results(bench):
 # --- endings
 
 
-def test_a_completed_job_has_its_output_and_owes_nothing(bench):
-    """The last message is in the conversation, the usage is counted, a late message finds nothing."""
+def test_a_completed_job_has_its_output_and_no_step_left(bench):
+    """The last message is in the conversation and the usage is counted. A late message finds nothing to do."""
     claim = bench.begin()
-    end(bench, claim)
+    finish(bench, claim)
     job = bench.store.job("job-1")
     assert (job.status, job.output, job.usage.output_tokens, job.failure) == (JobStatus.COMPLETED, "done", 1, None)
     assert job.finished_ms >= job.started_ms
@@ -60,26 +60,26 @@ def test_a_completed_job_has_its_output_and_owes_nothing(bench):
     assert [record.outcome for record in bench.store.trace(claim.ref)] == ["completed"]
 
 
-def test_calls_left_open_by_an_ending_are_answered(bench):
-    """A call without a result is refused by every provider, and the session must go on."""
+def test_open_calls_are_answered_when_a_job_ends(bench):
+    """Every provider refuses a conversation in which a call has no result, and the session must go on."""
     _, calls = bench.to_calls(3)
     done = bench.claim(calls[1])
     bench.store.commit_results(done, results_of(done))
     running = bench.claim(calls[2])
     bench.outlive("job-1")
-    end(bench, bench.claim(calls[0]), JobStatus.TIMED_OUT)
+    finish(bench, bench.claim(calls[0]), JobStatus.TIMED_OUT)
     assert results(bench) == [(0, "ended", True), (1, "result 1.1", False), (2, "ended", True)]
     assert bench.store.commit_results(running, results_of(running)) is False
     assert bench.store.job("job-1").open_calls == 0
     assert bench.sweep(patience_ms=0) == []
 
 
-def test_the_parent_of_a_job_hears_of_its_end(bench):
-    """So that it need not wait for its poll."""
+def test_a_parent_is_woken_when_its_child_ends(bench):
+    """The parent then need not wait for its next poll."""
     parent = Parent(ref=StepRef(job_id="up", session_id="su", step="2.0"), root_id="up", depth=1)
     claim = bench.begin(parent=parent)
     bench.published()
-    end(bench, claim)
+    finish(bench, claim)
     assert bench.published() == ["up/2.0"]
 
 
@@ -87,30 +87,30 @@ def test_the_parent_of_a_job_hears_of_its_end(bench):
 
 
 def test_jobs_of_a_session_run_one_after_the_other_in_order(bench):
-    """The next begins when the one before it has ended, in the conversation that it left."""
+    """The next job begins when the previous one has ended, and continues its conversation."""
     first = bench.begin("job-1")
     for number in (2, 3):
         assert bench.store.enqueue(new_job(f"job-{number}", "s1"))
     assert bench.published() == ["job-1/1"]
     assert bench.take(new_job("job-2", "s1").ref) is ClaimRefusal.NOT_YET
-    end(bench, first)
+    finish(bench, first)
     assert bench.published() == ["job-2/1"]
     assert bench.take(new_job("job-3", "s1").ref) is ClaimRefusal.NOT_YET
     second = bench.claim(new_job("job-2", "s1").ref)
     assert [message.role for message in second.log] == ["user", "assistant", "user"]
     assert [message.group for message in second.log] == [1, 2, 3]
-    end(bench, second)
+    finish(bench, second)
     assert bench.published() == ["job-3/1"]
 
 
 def test_sessions_do_not_wait_for_each_other(bench):
-    """Two sessions, two jobs under way."""
+    """Jobs of two sessions run at the same time."""
     claims = [bench.begin("job-1", "s1"), bench.begin("job-2", "s2")]
     assert [claim.job.status for claim in claims] == [JobStatus.RUNNING, JobStatus.RUNNING]
 
 
-def test_a_busy_session_can_reject(bench):
-    """The producer is told, and no job is recorded."""
+def test_a_busy_session_can_reject_a_job(bench):
+    """The producer gets an error, and no job is stored."""
     bench.begin("job-1")
     with pytest.raises(SessionBusy, match="job-1"):
         bench.store.enqueue(new_job("job-2", "s1", on_busy=SessionPolicy.REJECT))
@@ -118,15 +118,15 @@ def test_a_busy_session_can_reject(bench):
         bench.store.job("job-2")
 
 
-def test_a_job_can_interrupt(bench):
-    """It goes to the head of the line, and whoever enqueued it is told which job is to be cancelled."""
+def test_a_job_can_interrupt_the_current_job(bench):
+    """The new job is first in line, and its producer gets the id of the job that must be cancelled."""
     first = bench.begin("job-1")
     bench.store.enqueue(new_job("job-2", "s1"))
     told = []
     bench.store.enqueue(new_job("job-3", "s1", on_busy=SessionPolicy.INTERRUPT), on_interrupt=told.append)
     assert told == ["job-1"]
     bench.published()
-    end(bench, first, JobStatus.CANCELLED)
+    finish(bench, first, JobStatus.CANCELLED)
     assert bench.published() == ["job-3/1"]
 
 
@@ -134,7 +134,7 @@ def test_a_job_can_interrupt(bench):
 
 
 def test_a_queued_job_is_cancelled_at_once(bench):
-    """Active or in line: it never begins, and the session goes on."""
+    """An active or waiting job never begins, and the session goes on with the next job."""
     bench.store.enqueue(new_job("job-1", "s1"))
     bench.store.enqueue(new_job("job-2", "s1"))
     bench.store.enqueue(new_job("job-3", "s1"))
@@ -148,8 +148,8 @@ def test_a_queued_job_is_cancelled_at_once(bench):
     assert bench.take(new_job("job-1", "s1").ref) is ClaimRefusal.GONE
 
 
-def test_a_cancelled_job_starts_nothing_any_more(bench):
-    """What waits is published at once, every claim is for the ending only; results under way are kept."""
+def test_a_cancelled_job_starts_nothing_new(bench):
+    """Waiting steps are published at once, and each claim may only end the job. Results of running calls are kept."""
     _, calls = bench.to_calls(3)
     running = bench.claim(calls[0])
     deferred = bench.claim(calls[1])
@@ -160,33 +160,33 @@ def test_a_cancelled_job_starts_nothing_any_more(bench):
     assert bench.store.commit_results(running, results_of(running)) is True
     ending = bench.claim(calls[1])
     assert ending.ending == "cancelled"
-    end(bench, ending, JobStatus.CANCELLED)
+    finish(bench, ending, JobStatus.CANCELLED)
     assert results(bench) == [(0, "result 1.0", False), (1, "ended", True), (2, "ended", True)]
     assert bench.take(calls[2]) is ClaimRefusal.GONE
 
 
 def test_a_parked_job_can_be_cancelled(bench):
-    """It ends without a decision, and a decision that comes too late is refused or does nothing."""
+    """The job ends without a decision. A later decision is refused or changes nothing."""
     _, (call,) = bench.to_calls(1)
     claim = bench.claim(call)
     bench.store.park(claim, ASK, trace_of(claim, "park"))
     bench.operations.cancel("job-1")
     ending = bench.claim(call)
     assert ending.ending == "cancelled"
-    end(bench, ending, JobStatus.CANCELLED)
+    finish(bench, ending, JobStatus.CANCELLED)
     with pytest.raises(Refused, match="cancelled"):
         bench.operations.decide("job-1", "1.0", approve=True)
 
 
-def test_a_turn_of_a_cancelled_job_is_committed_but_its_inline_calls_may_not_run(bench):
-    """CANCELLED says so: the model's message is kept, the tools it called are not run."""
+def test_the_inline_calls_of_a_cancelled_jobs_turn_do_not_run(bench):
+    """The turn's commit returns CANCELLED: the model's message is kept, but its tools must not be run."""
     claim = bench.begin()
     bench.operations.cancel("job-1")
     assert bench.store.commit_turn(claim, turn_of(claim, 2, inline=2)) is TurnCommitted.CANCELLED
 
 
-def test_a_dead_letter_of_a_cancelled_job_is_a_cancelled_job(bench):
-    """Who cancelled it wants the session back, and not a dead letter that holds it."""
+def test_a_dead_letter_of_a_cancelled_job_becomes_a_cancelled_job(bench):
+    """The person who cancelled the job wants the session back. A dead letter would hold it."""
     claim = bench.begin()
     bench.store.enqueue(new_job("job-2", "s1"))
     bench.operations.cancel("job-1")
@@ -201,7 +201,7 @@ def test_a_dead_letter_of_a_cancelled_job_is_a_cancelled_job(bench):
 
 
 def test_a_dead_letter_is_kept_and_holds_its_session(bench):
-    """Everything needed to try again stays where it is, so the next job of the session must wait."""
+    """Everything that a replay needs stays in place, so the next job of the session must wait."""
     claim = bench.to_dead_letter()
     bench.store.enqueue(new_job("job-2", "s1"))
     assert bench.take(new_job("job-2", "s1").ref) is ClaimRefusal.NOT_YET
@@ -213,7 +213,7 @@ def test_a_dead_letter_is_kept_and_holds_its_session(bench):
 
 
 def test_cancelling_a_dead_letter_gives_it_up(bench):
-    """Who cancels it wants the session back: the next job's turn has come."""
+    """The person who cancels a dead letter wants the session back, so the next job begins."""
     bench.to_dead_letter()
     bench.store.enqueue(new_job("job-2", "s1"))
     assert bench.operations.cancel("job-1") is True
@@ -221,15 +221,15 @@ def test_cancelling_a_dead_letter_gives_it_up(bench):
     assert bench.operations.dead_letters() == []
 
 
-def test_a_replay_resumes_at_the_step_that_died(bench):
-    """Attempts and ceilings begin anew; a second replay does nothing."""
+def test_a_replay_resumes_at_the_failed_step(bench):
+    """Attempts and ceilings start at zero again. A second replay does nothing."""
     _, calls = bench.to_calls(2, max_steps=1)
     done = bench.claim(calls[0])
     bench.store.commit_results(done, results_of(done))
     dead = bench.claim(calls[1])
     bench.store.defer(dead, not_now(counts=True), trace_of(dead, "defer"))
     bench.expire(calls[1])
-    end(bench, bench.claim(calls[1]), JobStatus.DEAD_LETTERED)
+    finish(bench, bench.claim(calls[1]), JobStatus.DEAD_LETTERED)
     bench.outlive("job-1")
     bench.published()
     assert bench.operations.replay("job-1", max_steps=5) is True
@@ -244,26 +244,26 @@ def test_a_replay_resumes_at_the_step_that_died(bench):
     assert bench.claim(calls[0].model_turn(2)).ending == ""
 
 
-def test_a_replay_does_not_disturb_a_sibling_that_is_still_at_work(bench):
-    """Its result is still accepted; and if its worker dies now, its step is found again."""
+def test_a_replay_does_not_disturb_a_running_sibling(bench):
+    """The sibling's result is still accepted. If its worker dies now, its step is found again."""
     _, calls = bench.to_calls(2)
     alive = bench.claim(calls[0])
-    end(bench, bench.claim(calls[1]), JobStatus.DEAD_LETTERED)
+    finish(bench, bench.claim(calls[1]), JobStatus.DEAD_LETTERED)
     assert bench.take(calls[0]) is ClaimRefusal.GONE, "a message for a dead job finds nothing to do"
     bench.operations.replay("job-1")
     assert bench.take(calls[0]) is ClaimRefusal.BUSY
     bench.expire(calls[0])
-    assert "job-1/1.0" in bench.sweep(), "its worker died, and nobody looks for it"
+    assert "job-1/1.0" in bench.sweep(), "the worker died, and no steward publishes its step again"
     assert bench.store.commit_results(alive, results_of(alive)) is True
 
 
-def test_a_replay_brings_back_siblings_that_waited(bench):
-    """Deferred ones, and ones that wait for a child: their due times may have passed while the job was dead."""
+def test_a_replay_publishes_siblings_that_waited(bench):
+    """Deferred calls and calls that wait for a child may have become due while the job was dead."""
     _, calls = bench.to_calls(3)
     deferred, waiting = bench.claim(calls[0]), bench.claim(calls[1])
     bench.store.defer(deferred, not_now(), trace_of(deferred, "defer"))
     bench.store.wait_for_child(waiting, HOUR_MS)
-    end(bench, bench.claim(calls[2]), JobStatus.DEAD_LETTERED)
+    finish(bench, bench.claim(calls[2]), JobStatus.DEAD_LETTERED)
     for ref in calls[:2]:
         bench.expire(ref)
         bench.sweep()
@@ -274,11 +274,11 @@ def test_a_replay_brings_back_siblings_that_waited(bench):
 
 
 def test_a_replayed_job_that_had_a_parked_call_is_parked_again(bench):
-    """And still says what it waits for."""
+    """The job also shows again what it waits for."""
     _, calls = bench.to_calls(2)
     parked = bench.claim(calls[0])
     bench.store.park(parked, ASK, trace_of(parked, "park"))
-    end(bench, bench.claim(calls[1]), JobStatus.DEAD_LETTERED)
+    finish(bench, bench.claim(calls[1]), JobStatus.DEAD_LETTERED)
     assert bench.store.job("job-1").waiting is None
     bench.operations.replay("job-1")
     job = bench.store.job("job-1")
@@ -286,13 +286,13 @@ def test_a_replayed_job_that_had_a_parked_call_is_parked_again(bench):
     assert bench.operations.decide("job-1", approve=True) is True
 
 
-def test_siblings_of_a_dead_letter_do_not_bring_the_job_back(bench):
-    """One parks, one fails as well: the job stays dead, counted once, and the replay finds all three."""
+def test_siblings_of_a_dead_letter_do_not_revive_the_job(bench):
+    """One sibling is parked and one fails too. The job stays dead and is counted once, and the replay finds all three steps."""
     _, calls = bench.to_calls(3)
     parking, dying, first = (bench.claim(ref) for ref in calls)
-    end(bench, first, JobStatus.DEAD_LETTERED)
+    finish(bench, first, JobStatus.DEAD_LETTERED)
     assert bench.store.park(parking, ASK, trace_of(parking, "park"))
-    end(bench, dying, JobStatus.DEAD_LETTERED)
+    finish(bench, dying, JobStatus.DEAD_LETTERED)
     assert bench.store.job("job-1").status is JobStatus.DEAD_LETTERED
     assert len(bench.operations.dead_letters()) == 1
     bench.published()
@@ -301,20 +301,20 @@ def test_siblings_of_a_dead_letter_do_not_bring_the_job_back(bench):
     assert bench.operations.decide("job-1", "1.0", approve=True) is True
 
 
-def test_an_ending_forced_beside_a_dead_letter_takes_the_letter_with_it(bench):
-    """Out of time is final: nothing is left to replay."""
+def test_a_forced_ending_also_removes_a_dead_letter(bench):
+    """A timeout is final, so no step is left to replay."""
     _, calls = bench.to_calls(2)
     dying = bench.claim(calls[0])
     bench.outlive("job-1")
     late = bench.claim(calls[1])
-    end(bench, dying, JobStatus.DEAD_LETTERED)
-    end(bench, late, JobStatus.TIMED_OUT)
+    finish(bench, dying, JobStatus.DEAD_LETTERED)
+    finish(bench, late, JobStatus.TIMED_OUT)
     assert bench.store.job("job-1").status is JobStatus.TIMED_OUT
     assert bench.operations.dead_letters() == []
 
 
-def test_a_lease_that_ran_out_and_is_prolonged_is_not_published_again(bench):
-    """A worker that was late, not dead: the steward that found it out leaves it alone from here."""
+def test_a_renewed_lease_is_not_published_again(bench):
+    """A steward had found the lease expired, but the worker was only late. After the renewal, stewards leave the step alone."""
     claim = bench.begin()
     bench.expire(claim.ref)
     assert bench.sweep() == ["job-1/1"]
@@ -323,9 +323,9 @@ def test_a_lease_that_ran_out_and_is_prolonged_is_not_published_again(bench):
 
 
 def test_a_discarded_dead_letter_frees_its_session(bench):
-    """Its open calls are answered, the next job begins, and nothing brings it back."""
+    """The job's open calls are answered and the next job begins. The letter can't be replayed any more."""
     _, (call,) = bench.to_calls(1)
-    end(bench, bench.claim(call), JobStatus.DEAD_LETTERED)
+    finish(bench, bench.claim(call), JobStatus.DEAD_LETTERED)
     bench.store.enqueue(new_job("job-2", "s1"))
     bench.published()
     assert bench.operations.discard("job-1") is True
@@ -339,7 +339,7 @@ def test_a_discarded_dead_letter_frees_its_session(bench):
 
 
 def test_only_a_dead_job_is_replayed_or_discarded(bench):
-    """A job under way is left alone."""
+    """A running job is left unchanged."""
     bench.begin()
     assert bench.operations.replay("job-1") is False
     assert bench.operations.discard("job-1") is False

@@ -1,4 +1,7 @@
-"""What a store promises a step: on both servers. A new one is done when it passes."""
+"""What a store promises a step.
+
+Every test runs on a real Redis and on the Redis in this process. A new store must pass all of them.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 
 
 def contents(claim: Claim) -> list[str]:
-    """Results in the conversation of a claim."""
+    """Return the results in the conversation of a claim."""
     return [message.content for message in claim.log if isinstance(message, ToolMessage)]
 
 
@@ -45,7 +48,7 @@ def contents(claim: Claim) -> list[str]:
 
 
 def test_a_job_begins_queued_and_its_first_step_is_published(bench):
-    """What was enqueued is found again, field by field, and a worker hears of it."""
+    """The stored job equals the enqueued one, field by field, and its first step is published."""
     parent = Parent(ref=StepRef(job_id="up", session_id="su", step="2.0"), root_id="root", depth=2)
     job = new_job("job-1", "s1", tenant="acme", priority="high", parent=parent, traceparent="00-1-2-01", max_steps=7)
     assert bench.store.enqueue(job) is True
@@ -59,7 +62,7 @@ def test_a_job_begins_queued_and_its_first_step_is_published(bench):
 
 
 def test_the_same_id_twice_is_one_job(bench):
-    """Also when the second asks for another session: one id never becomes two jobs."""
+    """This also holds when the second job names another session: one id never becomes two jobs."""
     assert bench.store.enqueue(new_job("job-1", "s1"))
     assert bench.store.enqueue(new_job("job-1", "s1", input="other")) is False
     assert bench.store.enqueue(new_job("job-1", "s2")) is False
@@ -68,7 +71,7 @@ def test_the_same_id_twice_is_one_job(bench):
 
 
 def test_an_unknown_job_is_not_found_and_not_run(bench):
-    """Asking for it raises; a message for it finds nothing to do."""
+    """Reading it raises an error, and a message for it finds nothing to do."""
     with pytest.raises(NotFound, match="job-9"):
         bench.store.job("job-9")
     assert bench.take(StepRef(job_id="job-9", session_id="s1", step="1")) is ClaimRefusal.GONE
@@ -77,8 +80,8 @@ def test_an_unknown_job_is_not_found_and_not_run(bench):
 # --- claim
 
 
-def test_a_claim_brings_everything_that_is_needed_to_work(bench):
-    """The job as it stands, the conversation so far, the group to write to, the server's time."""
+def test_a_claim_contains_everything_the_step_needs(bench):
+    """It contains the job's state, the conversation so far, the group of the new messages, and the server's time."""
     claim = bench.begin(input='say "grüß" \\ \n\u2028 to the user')
     assert [type(message) for message in claim.log] == [UserMessage]
     assert claim.log[0].text == 'say "grüß" \\ \n\u2028 to the user'
@@ -90,21 +93,21 @@ def test_a_claim_brings_everything_that_is_needed_to_work(bench):
 
 
 def test_a_step_has_one_runner_at_a_time(bench):
-    """Under a live lease everybody else is told that it is busy."""
+    """While a lease is valid, every other worker gets the answer that the step is busy."""
     claim = bench.begin()
     assert bench.take(claim.ref) is ClaimRefusal.BUSY
 
 
-def test_a_lost_reply_is_given_again(bench):
-    """The same nonce gets the same fence, however often it asks: a network that swallows a reply costs nothing."""
+def test_a_claim_with_a_lost_reply_is_given_again(bench):
+    """The same nonce gets the same fence, however often it asks. A lost reply therefore costs no attempt."""
     claim = bench.begin()
     again = bench.store.claim(claim.ref, claim.nonce)
     assert (again.fence, again.interrupted, again.losses) == (claim.fence, False, 0)
     assert bench.store.commit_turn(claim, turn_of(claim)) is TurnCommitted.COMMITTED
 
 
-def test_a_step_whose_worker_vanished_is_taken_over(bench):
-    """When the lease has run out: under a new fence, and with word that the step had begun."""
+def test_a_step_is_taken_over_after_its_worker_vanished(bench):
+    """When the lease has expired, the next claim has a new fence and says that the step had begun."""
     claim = bench.begin()
     bench.expire(claim.ref)
     taken = bench.claim(claim.ref)
@@ -113,7 +116,7 @@ def test_a_step_whose_worker_vanished_is_taken_over(bench):
 
 
 def test_three_lost_workers_end_the_job(bench):
-    """A step that takes its workers with it is found out at the third, before it takes a fourth."""
+    """A step that kills its workers becomes a dead letter after the third, before it kills a fourth."""
     claim = bench.begin()
     for losses in (1, 2, 3):
         bench.expire(claim.ref)
@@ -121,8 +124,8 @@ def test_three_lost_workers_end_the_job(bench):
         assert (claim.losses, claim.ending) == (losses, "worker_lost" if losses == 3 else "")
 
 
-def test_a_message_for_a_step_that_is_over_finds_nothing(bench):
-    """Late and repeated messages cost a round trip, and leave nothing published."""
+def test_a_message_for_a_finished_step_finds_nothing_to_do(bench):
+    """A late or repeated message costs one round trip and publishes nothing."""
     claim, calls = bench.to_calls(1)
     assert bench.take(claim.ref) is ClaimRefusal.GONE
     call = bench.claim(calls[0])
@@ -133,8 +136,8 @@ def test_a_message_for_a_step_that_is_over_finds_nothing(bench):
 # --- the fence
 
 
-def test_whoever_lost_the_step_commits_nothing(bench):
-    """After a take-over every write of the old holder is refused, and leaves no trace."""
+def test_a_worker_that_lost_its_step_commits_nothing(bench):
+    """After a take-over, every write of the previous worker is refused and changes nothing."""
     old = bench.begin()
     bench.expire(old.ref)
     new = bench.claim(old.ref)
@@ -151,8 +154,8 @@ def test_whoever_lost_the_step_commits_nothing(bench):
     assert bench.store.commit_turn(new, turn_of(new)) is TurnCommitted.COMMITTED
 
 
-def test_what_goes_along_with_a_commit_is_sent_once_whether_it_counts_or_not(bench):
-    """Lost work or not: the coordinator must hear what became of the call."""
+def test_a_settlement_with_a_commit_is_sent_once_in_every_case(bench):
+    """The coordinator must get the call's result, whether the commit counts or not."""
     claim, sent = bench.begin(), []
     late = replace(claim, fence=claim.fence - 1)
     assert bench.store.commit_turn(late, turn_of(late), lambda: sent.append("late turn")) is TurnCommitted.LOST
@@ -168,7 +171,7 @@ def test_what_goes_along_with_a_commit_is_sent_once_whether_it_counts_or_not(ben
 
 
 def test_a_commit_is_made_once(bench):
-    """Its second sending, after a lost reply, changes nothing and says so: what it started inline is still its own."""
+    """A second commit, after a lost reply, changes nothing and returns so. The worker still owns the inline calls it started."""
     claim = bench.begin()
     assert bench.store.commit_turn(claim, turn_of(claim)) is TurnCommitted.COMMITTED
     assert bench.store.commit_turn(claim, turn_of(claim)) is TurnCommitted.COMMITTED
@@ -177,7 +180,7 @@ def test_a_commit_is_made_once(bench):
 
 
 def test_a_lease_is_prolonged_while_it_is_held(bench):
-    """HELD while it is ours; CANCELLED when the job was cancelled; LOST when the step is over or another worker's."""
+    """HELD while this worker has the step, CANCELLED if the job was cancelled, LOST if the step is over or another worker's."""
     claim = bench.begin()
     bench.expire(claim.ref)
     assert bench.store.renew(claim) is LeaseState.HELD
@@ -191,8 +194,8 @@ def test_a_lease_is_prolonged_while_it_is_held(bench):
 # --- a turn and its calls
 
 
-def test_a_turn_without_calls_owes_the_next(bench):
-    """The model is asked again, with what was said in the window."""
+def test_a_turn_without_calls_publishes_the_next_turn(bench):
+    """The model is called again, with the first turn's answer in the window."""
     claim = bench.begin()
     assert bench.store.commit_turn(claim, turn_of(claim)) is TurnCommitted.COMMITTED
     assert bench.published() == ["job-1/1", "job-1/2"]
@@ -201,8 +204,8 @@ def test_a_turn_without_calls_owes_the_next(bench):
     assert (following.group, following.job.turn) == (3, 2)
 
 
-def test_calls_are_published_and_the_last_result_owes_the_next_turn(bench):
-    """Whatever order the fleet finishes them in; results are sent in the order of their calls."""
+def test_the_last_result_publishes_the_next_turn(bench):
+    """Calls may finish in any order. Their results are sent in the order of the calls."""
     _, calls = bench.to_calls(3)
     assert bench.published() == ["job-1/1", "job-1/1.0", "job-1/1.1", "job-1/1.2"]
     assert bench.store.job("job-1").open_calls == 3
@@ -217,7 +220,7 @@ def test_calls_are_published_and_the_last_result_owes_the_next_turn(bench):
 
 
 def test_a_call_gets_one_result(bench):
-    """A second one, or one under a stale fence, is refused: what the model reads was never contradicted."""
+    """A second result, or one with an old fence, is refused: a result that the model has read never changes."""
     _, calls = bench.to_calls(2)
     old = bench.claim(calls[0])
     bench.expire(calls[0])
@@ -228,8 +231,8 @@ def test_a_call_gets_one_result(bench):
     assert bench.store.job("job-1").open_calls == 1
 
 
-def test_inline_calls_are_started_by_the_commit_itself(bench):
-    """Nobody else can take them while the lease lives; their results are committed under the turn's own claim."""
+def test_inline_calls_are_started_by_the_turns_commit(bench):
+    """While the lease is valid, no other worker can take them. Their results are committed under the turn's own claim."""
     claim, calls = bench.to_calls(3, inline=2)
     assert bench.published() == ["job-1/1", "job-1/1.2"]
     assert bench.take(calls[0]) is ClaimRefusal.BUSY
@@ -239,8 +242,8 @@ def test_inline_calls_are_started_by_the_commit_itself(bench):
     assert contents(bench.claim(claim.ref.model_turn(2))) == ["result 1.0", "result 1.1", "result 1.2"]
 
 
-def test_an_inline_call_whose_worker_vanished_is_taken_over_alone(bench):
-    """The others are committed; the one that somebody else runs now is left to him."""
+def test_only_the_inline_call_of_a_vanished_worker_is_taken_over(bench):
+    """The other inline calls are committed. The call that another worker has taken over is left to that worker."""
     claim, calls = bench.to_calls(2, inline=2)
     bench.expire(calls[0])
     taken = bench.claim(calls[0])
@@ -251,8 +254,8 @@ def test_an_inline_call_whose_worker_vanished_is_taken_over_alone(bench):
     assert contents(bench.claim(claim.ref.model_turn(2))) == ["other 1.0", "result 1.1"]
 
 
-def test_an_inline_call_keeps_its_lease_by_its_own_address(bench):
-    """The turn's row is gone with its commit, so renewing the turn is refused and renewing the call is not."""
+def test_an_inline_call_renews_its_lease_by_its_own_address(bench):
+    """The turn's row is deleted by its commit. A renewal of the turn is therefore refused, and one of the call is not."""
     claim, calls = bench.to_calls(1, inline=1)
     inline = Claim(**{**vars(claim), "ref": calls[0]})
     assert bench.store.renew(claim) is LeaseState.LOST
@@ -262,7 +265,7 @@ def test_an_inline_call_keeps_its_lease_by_its_own_address(bench):
 
 
 def test_counters_of_a_job_add_up(bench):
-    """Usage, tool calls, refused calls, children."""
+    """The counters are usage, tool calls, refused calls and children."""
     claim = bench.begin()
     first = turn_of(claim, usage=Usage(input_tokens=10, cached_tokens=4, cache_write_tokens=3, output_tokens=2))
     numbered = {**vars(first), "tool_calls": 3, "invalid_calls": 2, "children": 1}
@@ -280,7 +283,7 @@ def test_counters_of_a_job_add_up(bench):
 
 
 def test_a_refusal_by_admission_is_not_an_attempt(bench):
-    """It waits for its time, shown as waiting; the attempts and the lost workers are what they were."""
+    """The step waits and is shown as waiting. Its counts of attempts and lost workers do not change."""
     claim = bench.begin()
     bench.expire(claim.ref)
     claim = bench.claim(claim.ref)
@@ -295,7 +298,7 @@ def test_a_refusal_by_admission_is_not_an_attempt(bench):
 
 
 def test_a_failed_attempt_counts(bench):
-    """And begins the count of lost workers anew: this one came back."""
+    """The count of lost workers returns to zero, because this worker returned."""
     claim = bench.begin()
     bench.expire(claim.ref)
     claim = bench.claim(claim.ref)
@@ -305,8 +308,8 @@ def test_a_failed_attempt_counts(bench):
     assert (again.attempt, again.losses, again.job.retries) == (1, 0, 1)
 
 
-def test_that_a_step_had_begun_is_never_forgotten(bench):
-    """Not by a lost reply, a deferral, a dead letter and its replay: or a tool would run twice."""
+def test_a_step_that_had_begun_stays_marked_as_begun(bench):
+    """A lost reply, a deferral, or a dead letter and its replay must not clear the mark, or a tool would run twice."""
     _, (call,) = bench.to_calls(1)
     first = bench.claim(call)
     bench.expire(call)
@@ -322,15 +325,15 @@ def test_that_a_step_had_begun_is_never_forgotten(bench):
     assert not first.interrupted
 
 
-def test_a_due_step_is_handed_to_one_steward(bench):
-    """A sweep publishes what is due and what nobody has claimed in time; the next one does not publish it again."""
+def test_a_due_step_is_published_by_one_steward(bench):
+    """A sweep publishes steps that are due and steps that were not claimed in time. The next sweep does not repeat them."""
     claim = bench.begin()
     bench.store.defer(claim, not_now(), trace_of(claim, "defer"))
     assert bench.sweep() == []
     bench.expire(claim.ref)
     assert bench.sweep() == ["job-1/1"]
     assert bench.sweep() == []
-    assert bench.sweep(patience_ms=0) == ["job-1/1"], "nobody claimed it: its message was lost"
+    assert bench.sweep(patience_ms=0) == ["job-1/1"], "no worker claimed it: its message was lost"
     bench.claim(claim.ref)
     assert bench.sweep(patience_ms=0) == []
 
@@ -340,7 +343,7 @@ NO = HumanDecision(verdict=Verdict.REJECT, about=ParkReason.TOOL_APPROVAL, reaso
 
 
 def test_a_parked_step_waits_for_a_human_and_the_first_decision_wins(bench):
-    """Nothing runs meanwhile; then the call is owed again, with the verdict."""
+    """The call does not run meanwhile. After the decision it is published again, with the decision."""
     _, (call,) = bench.to_calls(1)
     claim = bench.claim(call)
     assert bench.store.park(claim, ASK, trace_of(claim, "park"))
@@ -358,7 +361,7 @@ def test_a_parked_step_waits_for_a_human_and_the_first_decision_wins(bench):
 
 
 def test_two_parked_calls_are_decided_one_by_one(bench):
-    """The job stays parked until the last; what it waits for is one that is still open, whatever runs beside it."""
+    """The job stays parked until the last decision. It shows one of the open questions, even while other calls run."""
     _, calls = bench.to_calls(3)
     for ref in calls[:2]:
         claim = bench.claim(ref)
@@ -375,7 +378,7 @@ def test_two_parked_calls_are_decided_one_by_one(bench):
 
 @pytest.mark.parametrize("words", ["unknown_effect is not my word", "rejected:|{}", 'a "quoted" | bar\n\\', ""])
 def test_a_decision_answers_the_question_of_its_own_step(bench, words):
-    """Two calls of a turn are parked for different reasons: each decision says about what, and the words stay words."""
+    """Two calls of a turn are parked for different reasons. Each decision says which question it answers and keeps its text."""
     _, calls = bench.to_calls(2)
     for ref, reason in zip(calls, (ParkReason.TOOL_APPROVAL, ParkReason.UNKNOWN_EFFECT), strict=True):
         claim = bench.claim(ref)
@@ -387,8 +390,8 @@ def test_a_decision_answers_the_question_of_its_own_step(bench, words):
     assert [one.reason for one in decisions] == [words, words]
 
 
-def test_a_call_that_waits_for_a_child_can_be_looked_at_any_time(bench):
-    """By the child's end or by its poll: neither an attempt nor a loss."""
+def test_a_call_that_waits_for_a_child_may_be_checked_any_time(bench):
+    """The child's end or a poll wakes the call. Neither counts as an attempt or as a lost worker."""
     _, (call,) = bench.to_calls(1)
     claim = bench.claim(call)
     assert bench.store.wait_for_child(claim, HOUR_MS)
@@ -402,34 +405,34 @@ def test_a_call_that_waits_for_a_child_can_be_looked_at_any_time(bench):
 # --- ceilings
 
 
-def test_the_step_ceiling_holds_at_the_claim(bench):
-    """The turn beyond it is claimed only to end the job, and is not counted."""
+def test_the_step_ceiling_is_checked_at_the_claim(bench):
+    """The turn above the ceiling is claimed only to end the job, and is not counted."""
     claim = bench.begin(max_steps=1)
     bench.store.commit_turn(claim, turn_of(claim))
     beyond = bench.claim(claim.ref.model_turn(2))
     assert (beyond.ending, beyond.job.turn) == ("step_limit", 1)
 
 
-def test_the_deadline_holds_at_the_claim(bench):
-    """Whatever is claimed after it is claimed only to end the job."""
+def test_the_deadline_is_checked_at_the_claim(bench):
+    """After the deadline, every claim may only end the job."""
     _, (call,) = bench.to_calls(1)
     bench.outlive("job-1")
     assert bench.claim(call).ending == "timed_out"
 
 
-def test_a_job_enqueued_by_name_learns_its_limits_at_its_first_step(bench):
-    """Version, ceiling, and a deadline counted from its start."""
+def test_a_job_enqueued_by_name_gets_its_limits_at_its_first_step(bench):
+    """It gets the agent's version, the ceiling, and a deadline that counts from its start."""
     claim = bench.begin(agent_version="")
     bench.store.set_limits(claim, agent_version="v7", max_steps=3, timeout_ms=5_000)
     job = bench.store.job("job-1")
     assert (job.agent_version, job.max_steps, job.deadline_ms) == ("v7", 3, claim.now_ms + 5_000)
 
 
-# --- results beside the session
+# --- results kept outside the session
 
 
-def test_a_large_result_is_kept_beside_the_session(bench):
-    """Found by its handle; the next claim knows that there is one."""
+def test_a_large_result_is_kept_outside_the_session(bench):
+    """It is found by its handle, and the next claim says that a kept result exists."""
     claim = bench.begin()
     bench.store.put_result("s1", "h-1", b"\x00bytes\xff")
     assert bench.store.get_result("s1", "h-1") == b"\x00bytes\xff"

@@ -1,4 +1,6 @@
-"""The hand-written wire format against the installed kombu and Celery: same message, same list, taken slot by slot, in order."""
+"""The hand-written wire format against the installed kombu and Celery: same message, same list, and workers that take one
+message for each free slot, in order of priority.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ POOLS = [("threads", 2), ("prefork", 2), ("solo", 1)]
 
 
 def publish(server: EmbeddedServer, prefix: str, hand_off: bool, refs: list[StepRef]) -> None:
-    """Publish from a process of its own, as a producer that reads its settings does."""
+    """Publish from a separate process, as a producer that reads its settings does."""
     members = [f"{ref.priority}|{ref.session_id}|{ref.job_id}|{ref.step}" for ref in refs]
     given = {"MIDWATCH_REDIS_URL": server.url, "MIDWATCH_PREFIX": prefix, "MIDWATCH_HAND_OFF": str(hand_off).lower()}
     subprocess.run(
@@ -48,26 +50,24 @@ def publish(server: EmbeddedServer, prefix: str, hand_off: bool, refs: list[Step
 
 
 def queue_of(prefix: str, ref: StepRef) -> str:
-    """The list that a step's message lies in."""
+    """Return the list that contains a step's message."""
     return queue_key(f"{prefix}.{'tools' if '.' in ref.step else 'model'}", ref.priority)
 
 
-def opened(raw: bytes | str) -> dict[str, Any]:
-    """A message with its body decoded."""
+def decode(raw: bytes | str) -> dict[str, Any]:
+    """Return a message with its body decoded."""
     message: dict[str, Any] = json.loads(raw)
     plain = message["properties"].pop("body_encoding", None) != "base64"
     message["body"] = json.loads(message["body"] if plain else b64decode(message["body"]))
     return message
 
 
-def test_the_message_is_the_one_celery_would_have_pushed(
-    server: EmbeddedServer, prefix: str, redis: redis_py.Redis
-) -> None:
+def test_the_message_equals_celerys_own_message(server: EmbeddedServer, prefix: str, redis: redis_py.Redis) -> None:
     """Both writers push to the same lists, with the same body and the same headers, except for the origin."""
     publish(server, prefix, hand_off=False, refs=REFS)
-    theirs = {ref: [opened(raw) for raw in redis.lrange(queue_of(prefix, ref), 0, -1)] for ref in REFS}
+    theirs = {ref: [decode(raw) for raw in redis.lrange(queue_of(prefix, ref), 0, -1)] for ref in REFS}
     for ref in REFS:
-        ours, (celerys,) = opened(CeleryMessageWriter(prefix).write(ref)), theirs[ref]
+        ours, (celerys,) = decode(CeleryMessageWriter(prefix).write(ref)), theirs[ref]
         assert ours.keys() == celerys.keys()
         for name in ("body", "content-type", "content-encoding"):
             assert ours[name] == celerys[name], name
@@ -79,28 +79,27 @@ def test_the_message_is_the_one_celery_would_have_pushed(
         properties = ours["properties"]
         assert properties.keys() <= celerys["properties"].keys()
         different = {name for name, value in properties.items() if value != celerys["properties"][name]}
-        assert different <= {"delivery_tag", "reply_to"}, "we await no reply"
+        assert different <= {"delivery_tag", "reply_to"}, "the producer awaits no reply"
 
 
 def test_delivery_tags_differ(prefix: str) -> None:
-    """kombu keeps account of messages by their tag: no two of a process have the same."""
+    """kombu identifies messages by their tag, so no two messages of a process may have the same one."""
     writer = CeleryMessageWriter(prefix)
-    tags = {opened(writer.write(ref))["properties"]["delivery_tag"] for ref in REFS * 10}
+    tags = {decode(writer.write(ref))["properties"]["delivery_tag"] for ref in REFS * 10}
     assert len(tags) == 10 * len(REFS)
 
 
 @pytest.fixture(scope="module")
 def crew(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory, lend_prefix: Any) -> Iterator[Crew]:
-    """A fleet without workers; each test starts the one it needs."""
+    """A fleet without workers. Each test starts the worker that it needs."""
     with lend_prefix() as prefix, Crew(tmp_path_factory.mktemp("wire"), server, prefix) as made:
         yield made
 
 
 @pytest.mark.parametrize(("pool", "slots"), POOLS)
-def test_a_worker_takes_no_more_than_it_has_slots_for(crew: Crew, pool: str, slots: int) -> None:
-    """What lies in a worker's memory dies with it and starves the others: the rest stays in the queue, for whoever is free.
-
-    Nothing is acknowledged either: `unacked` is never written, so no visibility timeout runs a step twice.
+def test_a_worker_takes_no_more_messages_than_it_has_slots(crew: Crew, pool: str, slots: int) -> None:
+    """Messages in a worker's memory are lost with it and not available to others, so the rest stays in the queue for any free
+    worker. Nothing is acknowledged either: `unacked` is never written, so no visibility timeout runs a step twice.
     """
     words = [f"{pool}{n}" for n in range(slots + 4)]
     worker = crew.worker(pool, pool, slots)
@@ -121,12 +120,12 @@ def test_a_worker_takes_no_more_than_it_has_slots_for(crew: Crew, pool: str, slo
 
 
 def begun(crew: Crew, words: list[str]) -> list[str]:
-    """Which of them began."""
+    """Return which of these jobs have begun."""
     return [word for word in words if crew.journal.of(word)]
 
 
 def test_high_priority_is_served_before_low(crew: Crew) -> None:
-    """Behind a busy slot, what came last and matters most goes first: one list a priority, looked at in order."""
+    """When a slot becomes free, the newest message of the highest priority goes first. Each priority has its own list."""
     worker = crew.worker("order", "solo", 1)
     gatekeeper = crew.enqueue(calls(("hold", "gate")))
     crew.began("gate")
@@ -140,11 +139,11 @@ def test_high_priority_is_served_before_low(crew: Crew) -> None:
     assert worker.terminate()
 
 
-def test_a_message_of_celerys_own_producer_is_run(crew: Crew, tmp_path: Path) -> None:
-    """What `MIDWATCH_HAND_OFF=false` publishes, a worker takes like any other."""
+def test_a_message_of_celerys_own_producer_runs(crew: Crew, tmp_path: Path) -> None:
+    """A worker takes what `MIDWATCH_HAND_OFF=false` publishes like any other message."""
     job = crew.enqueue(calls(("note", "celery")))
     first = queue_of(crew.prefix, StepRef(job_id=job.id, session_id=job.session_id, step="1"))
-    assert crew.client.store.client.delete(first) == 1, "no worker runs: the message that came with the job lies there"
+    assert crew.client.store.client.delete(first) == 1, "the message of the enqueued job is still in the list"
     publish(crew.server, crew.prefix, hand_off=False, refs=[crew.client.operations.first_step(job.job())])
     worker = crew.worker("taker", "threads", 1, MIDWATCH_HAND_OFF="false")
     assert job.result(PATIENCE_S).output == "done after 1 turns"

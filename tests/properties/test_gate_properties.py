@@ -101,7 +101,7 @@ class GateMachine(RuleBasedStateMachine):
     def come(self, data: st.DataObject) -> None:
         """A woken step comes to a worker, now or after others."""
         ref = self.woken.pop(data.draw(st.integers(0, len(self.woken) - 1)))
-        self.ask(self.bench.claimed_again(self.waiting.pop(ref)))
+        self.ask(self.bench.claim_again(self.waiting.pop(ref)))
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
@@ -109,7 +109,7 @@ class GateMachine(RuleBasedStateMachine):
         """A step that was not woken asks by itself."""
         ref = data.draw(st.sampled_from(list(self.waiting)))
         self.woken = [other for other in self.woken if other != ref]
-        self.ask(self.bench.claimed_again(self.waiting.pop(ref)))
+        self.ask(self.bench.claim_again(self.waiting.pop(ref)))
 
     @precondition(lambda self: self.later)
     @rule()
@@ -130,7 +130,7 @@ class GateMachine(RuleBasedStateMachine):
         """A call fails, or was never made."""
         call = self.live.pop(data.draw(st.sampled_from(list(self.live))))
         self.settle(call, Report(failure=Failure(kind=kind, detail=""), sent=sent))
-        self.later.append(self.bench.claimed_again(call, failed=kind is not FailureKind.RATE_LIMITED))
+        self.later.append(self.bench.claim_again(call, failed=kind is not FailureKind.RATE_LIMITED))
 
     @precondition(lambda self: self.live)
     @rule(data=st.data(), found_out=st.booleans())
@@ -138,7 +138,7 @@ class GateMachine(RuleBasedStateMachine):
         """A worker dies during a call. Its step is claimed again, or never."""
         call = self.live.pop(data.draw(st.sampled_from(list(self.live))))
         if found_out:
-            self.later.append(self.bench.claimed_again(call, lost=True))
+            self.later.append(self.bench.claim_again(call, lost=True))
             self.ghosts.append(call)
 
     @precondition(lambda self: self.live)
@@ -163,7 +163,7 @@ class GateMachine(RuleBasedStateMachine):
         if heir is None or self.is_over(heir):
             return
         before = self.bench.status(self.name)
-        self.bench.fails(ghost, kind)
+        self.bench.fail(ghost, kind)
         after = self.bench.status(self.name)
         assert (after.levels, after.failed, after.throttled) == (before.levels, before.failed, before.throttled)
 
@@ -298,8 +298,8 @@ def test_any_lineage_makes_at_most_2n_and_10_calls(
         crowd.submit(*(gate.call(f"{root}-{n}", 10, 10, root=root, to=name) for n in range(children)))
     crowd.run(7_200)
     n = 1 + children
-    made = Counter(call.claim.job.root_id for _, call in crowd.sent)
-    assert max(made.values()) <= 2 * n + 10
+    make = Counter(call.claim.job.root_id for _, call in crowd.sent)
+    assert max(make.values()) <= 2 * n + 10
     assert len(crowd.done) + len(crowd.ended) == 2 * n
     assert gate.status(name).live == 0
     for root in roots:
@@ -331,7 +331,7 @@ class Downstream:
         self.scripts = Scripts(client, bench.library)
         self.keys = [*bench.keys.downstream(name), bench.keys.lineage(f"{name}-live")]
         live = bench.call(f"{name}-live", 5, 5, to=name, lineage_input_tokens=1_000, lineage_output_tokens=1_000)
-        bench.admitted(live)
+        bench.admit_all(live)
         assert bench.ask(bench.call(f"{name}-waits", 5, 5, to=name)) == "rate"
         new = bench.call(f"{name}-new", 5, 5, root=f"{name}-live", attempt=1, to=name)
         report = Report(usage=Usage(input_tokens=3, output_tokens=3), headers={"x-ratelimit-remaining-requests": "5"})

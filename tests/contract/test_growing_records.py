@@ -20,6 +20,7 @@ from midwatch.orchestration.agents.registry import Registry
 from midwatch.orchestration.context.fact_ledger import absorb_facts
 from midwatch.orchestration.keyspace import Keyspace, partition
 from midwatch.orchestration.protocol.claims import Claim
+from midwatch.orchestration.protocol.store_replies import SetAside
 from midwatch.orchestration.steps.runner import UNREADABLE_TRIES, StepRunner
 from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.store.operations import Operations
@@ -305,6 +306,17 @@ def test_a_worker_without_read_permission_leaves_the_step_to_others(
     finally:
         half.close()
         redis.execute_command("ACL", "DELUSER", name)
+
+
+def test_a_step_that_is_over_is_not_buried(fleet: Fleet) -> None:
+    """Its turn is committed, and the job goes on: a late worker that gives the step up changes nothing."""
+    ref = fleet.enqueue("job-1")
+    fleet.run(ref, "")  # an empty answer is sent back, and the next turn is owed
+    failure = Failure(kind=FailureKind.INTERNAL, detail="its records can't be read")
+    result = fleet.store.set_aside(ref, "late", failure, worker="w2", max_tries=1, wait_ms=1)
+    assert result is SetAside.GONE
+    fleet.run(ref.model_turn(2), "Hello.")
+    assert fleet.operations.job("job-1").output == "Hello."
 
 
 # --- listings

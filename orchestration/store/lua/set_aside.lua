@@ -28,7 +28,8 @@ row = is_readable and row or nil
 local is_ours = row and row.state == 'started' and (row.nonce == nonce or row.nonce == '!' .. nonce)
 if row and row.state == 'started' and not is_ours and row.till > now then return { 'gone', '' } end
 local status = try('HGET', JOB, 'status') -- nil: can't be read; false: no such job
-if status == false or ENDED[status] then
+local is_over = is_readable and not row and (status == 'running' or status == 'parked')
+if status == false or ENDED[status] or is_over then
   settle_member(member)
   return { 'gone', '' }
 end

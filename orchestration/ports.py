@@ -1,4 +1,4 @@
-"""Every seam in one file: what somebody implements to extend the system."""
+"""The ports: the protocols that you implement to extend Midwatch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from midwatch.schemas.trace import TraceRecord
 
 
 class Model(Protocol):
-    """A provider: one file in `workers/providers/` and its registration."""
+    """A provider of models. A new provider is one file in `workers/providers/` and its registration."""
 
     name: str
     """The provider's name: `anthropic`, `openai`, ..."""
@@ -34,49 +34,52 @@ class Model(Protocol):
         """Make one call, without retrying.
 
         Raises:
-            ModelError: whatever went wrong, classified. Nothing else leaves this method.
+            ModelError: the call failed. The error classifies the failure. No other exception may be raised.
 
         """
         ...
 
     def count(self, request: ModelRequest) -> int | None:
-        """Input tokens of the request by the provider's own counter; None when it has none."""
+        """Count the input tokens of the request with the provider's own counter. None if it has none."""
         ...
 
 
 Piggyback = Callable[[], object]
-"""A message that a commit carries in its own round trip when both go to the same server. Calling it sends it by itself."""
+"""A message that a commit can carry in its own round trip, if both go to the same server. A call of it sends it alone."""
 
 
 class Gate(Protocol):
-    """Admission: may this call start now? `RedisGate` is the coordinator; `OpenGate` admits everything.
+    """Decides whether a call may start now. `RedisGate` is the coordinator; `OpenGate` admits every call.
 
-    A gate of your own is a subclass with the first two.
+    To write a gate, make a subclass that implements `admit` and `settle`.
     """
 
     def admit(self, call: Call) -> Defer | Failure | None:
-        """None: admitted, settle it. A Defer (never an attempt): not now. A Failure: time does not cure it.
+        """Decide whether the call may start.
+
+        Returns None if it may; `settle` must follow. A Defer means that it may not start now; it never counts as an
+        attempt. A Failure means that it may never start.
 
         Raises:
-            StoreUnavailable: nobody can say. The call must not be made.
+            StoreUnavailable: the gate can't decide. The call must not be made.
 
         """
         ...
 
     def settle(self, call: Call, report: Report) -> Settlement:
-        """Tell what became of an admitted call, whatever became of it. A second report of the same call counts nothing."""
+        """Report the result of an admitted call. Every admitted call needs a report; a second one changes nothing."""
         ...
 
-    def settling(self, call: Call, report: Report) -> Piggyback:
-        """The settlement of a call that went well, for the commit of what it brought to take along."""
+    def make_piggyback(self, call: Call, report: Report) -> Piggyback:
+        """Make the settlement of a successful call into a message that the commit of its result can carry."""
         return partial(self.settle, call, report)
 
 
 class Dispatcher(Protocol):
-    """Brings steps to workers. Found through the entry point group `midwatch.dispatcher`."""
+    """Publishes steps to workers. It is found through the entry point group `midwatch.dispatcher`."""
 
     def publish(self, refs: Sequence[StepRef]) -> None:
-        """Publish steps that are recorded as owed. Publishing one twice is harmless; losing one costs seconds.
+        """Publish steps that are recorded as owed. A repeated message is harmless. A lost one delays its step by seconds.
 
         Raises:
             StoreUnavailable: the broker can't be reached. The steps stay owed.
@@ -85,28 +88,28 @@ class Dispatcher(Protocol):
         ...
 
     def hand_off(self, priority: Priority) -> tuple[str, str] | None:
-        """Keys of the model and tools queue, for scripts that push the next step's message in the commit itself.
+        """Keys of the model queue and the tools queue. Scripts push the message of the next step there in the commit itself.
 
-        None when hand-off is off, or broker and state are not one server: then commit first, publish after.
+        None if hand-off is off, or if broker and state are on different servers. Then steps are published after the commit.
         """
         ...
 
     def message(self, ref: StepRef) -> bytes:
-        """The step's message in the broker's own wire format."""
+        """The step's message in the broker's format."""
         ...
 
 
 class Store(Protocol):
-    """The truth. `RedisStore` keeps it; tests without a server use the same store on a Redis in their own process.
+    """Keeps jobs, steps and sessions. `RedisStore` implements it; tests without a server use it on a Redis in their process.
 
-    When the claim's fence is no longer current, a write changes nothing: it returns False, or LOST. Its `piggyback` is sent
-    in any case.
+    If the claim's fence is no longer current, a write changes nothing and returns False, or LOST. Its `piggyback` is sent in
+    any case.
 
     Raises (all methods): StoreUnavailable.
     """
 
     def enqueue(self, job: NewJob) -> bool:
-        """Record the job and owe its first step. False: a job of that id exists already, nothing changed.
+        """Record the job and owe its first step. Returns False if a job with this id exists; then nothing changes.
 
         Raises:
             SessionBusy: the session runs another job and the policy is `reject`.
@@ -115,7 +118,7 @@ class Store(Protocol):
         ...
 
     def claim(self, ref: StepRef, nonce: str) -> Claim | ClaimRefusal:
-        """Take the step, or say why there is nothing to do. The same nonce again gets the same claim (a lost reply)."""
+        """Claim the step. A repetition with the same nonce returns the same claim, because the first reply may be lost."""
         ...
 
     def renew(self, claim: Claim) -> LeaseState:
@@ -123,11 +126,11 @@ class Store(Protocol):
         ...
 
     def commit_turn(self, claim: Claim, commit: TurnCommit, piggyback: Piggyback | None = None) -> TurnCommitted:
-        """Append the turn; owe its calls, or the next turn when it has none that run."""
+        """Append the turn to the log. Owe its calls, or the next model turn if no call runs."""
         ...
 
     def commit_results(self, claim: Claim, commit: ResultCommit, piggyback: Piggyback | None = None) -> bool:
-        """Append results; the last one of a turn owes the next model turn. A result whose step is over is refused."""
+        """Append results to the log. After the last result of a turn, owe the next turn. Results of ended steps are refused."""
         ...
 
     def set_limits(self, claim: Claim, *, agent_version: str, max_steps: int, timeout_ms: int) -> None:
@@ -135,7 +138,7 @@ class Store(Protocol):
         ...
 
     def defer(self, claim: Claim, defer: Defer, trace: TraceRecord) -> bool:
-        """Put the step back until its time; the steward releases it."""
+        """Put the step back until it is due. Then a steward publishes it."""
         ...
 
     def park(self, claim: Claim, park: Park, trace: TraceRecord) -> bool:
@@ -143,42 +146,42 @@ class Store(Protocol):
         ...
 
     def wait_for_child(self, claim: Claim, poll_ms: int) -> bool:
-        """The tool step is a child job under way: give the worker back, look again when the child ends or after `poll_ms`."""
+        """Release the tool step while its child job runs. It is published again when the child ends, or after `poll_ms`."""
         ...
 
     def finish(self, claim: Claim, ending: Ending, trace: TraceRecord, piggyback: Piggyback | None = None) -> bool:
-        """End the job; the session goes to the next one in line, unless a dead letter holds it."""
+        """End the job. The next job of the session starts, unless this one became a dead letter."""
         ...
 
     def set_aside(
         self, ref: StepRef, nonce: str, failure: Failure, *, worker: str, max_tries: int, wait_ms: int
     ) -> SetAside:
-        """Put back a step whose records can't be read here, or bury it when this happened `max_tries` times.
+        """Put back a step whose records this worker can't read. After `max_tries` times, make it a dead letter.
 
-        It reads no record, so it works whatever is wrong with them. `nonce` is that of our claim, whether it succeeded or
-        raised.
+        No record is read, so damaged ones do no harm. `nonce` is that of this worker's claim, whether the claim succeeded
+        or raised.
         """
         ...
 
     def begin_compaction(
         self, ref: StepRef, nonce: str, *, job_id: str = "", lock_ms: int = 15_000
     ) -> CompactionWork | CompactionBusy | NothingToCompact:
-        """Take the session's lock for `lock_ms`, and read what there is to compact.
+        """Take the session's lock for `lock_ms`, and read the conversation to compact.
 
         With a `job_id`, there is nothing to compact unless that job is the session's active one.
         """
         ...
 
     def commit_compaction(self, work: CompactionWork, compaction: Compaction) -> bool:
-        """Make it the truth; messages added meanwhile stay. False: the lock was lost, or the log is another one now."""
+        """Apply the compaction. Messages added since its begin stay. Returns False if the lock was lost or the log replaced."""
         ...
 
-    def archived(self, session_id: str, group: int) -> bytes | None:
-        """The originals of a group that was compacted, packed; None when there are none."""
+    def get_archived(self, session_id: str, group: int) -> bytes | None:
+        """The packed originals of an archived group, or None if there are none."""
         ...
 
     def job(self, job_id: str) -> Job:
-        """The job as it stands. Raises NotFound."""
+        """The current record of the job. Raises NotFound."""
         ...
 
     def trace(self, ref: StepRef) -> list[TraceRecord]:
@@ -186,20 +189,20 @@ class Store(Protocol):
         ...
 
     def drift_counters(self, hours: int) -> Mapping[tuple[int, str], int]:
-        """Counters of `drift` by hour (since the epoch) and name: this hour's, and those of the hours before it."""
+        """The drift counters of the last `hours` hours with the current one, by hour (since the epoch) and name."""
         ...
 
     def put_result(self, session_id: str, handle: str, body: bytes) -> None:
-        """Keep a large tool result beside the session."""
+        """Store a large tool result for the session."""
         ...
 
     def get_result(self, session_id: str, handle: str) -> bytes | None:
-        """A kept result, or None when there is none (any more)."""
+        """A stored result, or None if it does not exist or has expired."""
         ...
 
 
 class Clock(Protocol):
-    """Where time comes from outside Redis: durations only, never decisions that scripts make."""
+    """The time of this process. It measures durations only: scripts decide by the time of the server."""
 
     def monotonic_ms(self) -> int:
         """Milliseconds since some fixed moment of this process."""

@@ -1,4 +1,4 @@
-"""What every shape inherits: frozen, versioned, ids that are safe as Redis keys, limits at every ingress."""
+"""The base classes of all data types, ids that are safe in Redis keys, and the limits on data from outside."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 WIRE_VERSION = 1
 """The version of every envelope and stored record. Fields may be added within a version: readers ignore and keep them.
-A larger version means that this release would misread the record, so it refuses it."""
+This release refuses a larger version, because it would misread the record."""
 
 Version = Annotated[int, Field(ge=1, le=WIRE_VERSION)]
 """The version field `v` of an envelope or record."""
 
 MAX_INPUT_BYTES = 1_000_000
-"""Largest job input. A longer document belongs in a tool's downstream, not in a prompt."""
+"""Largest job input. A longer document belongs behind a tool, not in a prompt."""
 
 MAX_ENVELOPE_BYTES = 8_500_000
-"""Largest Celery message that is looked at. Messages carry ids; only `midwatch.start` carries an input, and the largest input
-may grow eightfold on its way (every byte escaped as `\\u0000`, then base64)."""
+"""Largest Celery message that is read. Messages carry ids; only `midwatch.start` carries an input, and encoding can make the
+largest input eight times as long (every byte escaped as `\\u0000`, then base64)."""
 
 MAX_DEPTH = 64
-"""Deepest nesting accepted anywhere. At 990 levels one argument kills Celery worker after worker (RecursionError while
-pickling, measured); real tool arguments stay under 12."""
+"""Deepest nesting of JSON that is accepted. At 990 levels, one argument kills every Celery worker that gets it (RecursionError
+while pickling, measured). Real tool arguments have fewer than 12 levels."""
 
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")]
-"""An id that came from a user: it becomes part of a Redis key, so braces, slashes, spaces and control characters stay out."""
+"""An id from a user. It becomes part of a Redis key, so braces, slashes, spaces and control characters are not allowed."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
-"""A name of an agent or a tool: the subset that every provider accepts for functions."""
+"""A name of an agent or a tool, in characters that every provider accepts in names of functions."""
 
 JsonObject = dict[str, Any]
-"""A decoded JSON object whose shape somebody else's schema decides."""
+"""A decoded JSON object. Something else defines its fields, for example the schema of a tool."""
 
 
 class Contract(BaseModel):
-    """Base of policies and of shapes within a process. Unknown fields are errors: a typo must not pass as a default."""
+    """Base of policies and of values inside a process. An unknown field is an error: a typo must not select the default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class Record(Contract):
-    """Base of stored shapes. A field that a newer release added is ignored, and is kept when the record is written back."""
+    """Base of stored records. A field that a newer release added is ignored, and is kept when the record is written back."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -54,13 +54,13 @@ class Envelope(Contract):
 
 
 class TooDeep(ValueError):
-    """Raised when nesting exceeds the limit; said without recursion, so it can't overflow itself."""
+    """Raised when JSON is nested more deeply than the limit."""
 
 
 def check_depth(text: str | bytes, limit: int = MAX_DEPTH) -> None:
-    """Refuse JSON text nested deeper than `limit`, before any parser recurses into it.
+    """Refuse JSON text nested deeper than `limit`. Call it before a recursive parser reads the text.
 
-    Counts brackets outside strings in one pass: no recursion, no allocation that grows with depth.
+    It counts brackets outside strings in one pass, without recursion, so deep nesting can't make it fail.
 
     Raises:
         TooDeep: the text nests deeper than `limit`.

@@ -8,7 +8,7 @@ from midwatch.schemas.step import StepKind
 
 
 class Try(Record):
-    """One attempt at the step: when, where, why it failed."""
+    """One attempt at the step: when, where and why it failed."""
 
     at_ms: int
     worker: str
@@ -17,7 +17,7 @@ class Try(Record):
 
 
 class DeadLetterRecord(Record):
-    """The row of `dlq list`. The conversation stays in the session, the steps in the job: a replay resumes in place."""
+    """A dead letter as `dlq list` shows it. Session and job are kept, so a replay resumes where the job stopped."""
 
     v: Version = 1
     job_id: Id
@@ -32,14 +32,14 @@ class DeadLetterRecord(Record):
 
 
 class PoisonRecord(Record):
-    """A message that could not even become a step: undecodable, unknown, too deep. Kept raw, bounded, for a person to look at."""
+    """A message that is not a valid step: it can't be decoded, is unknown, or is nested too deeply. A person can inspect it."""
 
     v: Version = 1
     poison_id: Id
     queue: str
     reason: str
     body: str
-    """The first 4,000 bytes as they came, undecodable bytes escaped."""
+    """The first 4,000 bytes as received. Bytes that can't be decoded are escaped."""
     size_bytes: int
     seen_ms: int
     worker: str

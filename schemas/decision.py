@@ -28,7 +28,7 @@ class Verdict(StrEnum):
 
 
 class HumanDecision(Record):
-    """One decision. It is for one try: a step that parks again asks again."""
+    """One decision. It is valid for one try: a step that parks again needs a new decision."""
 
     verdict: Verdict
     about: ParkReason | None = None

@@ -1,4 +1,4 @@
-"""Why a step did not succeed, as data: the closed set of kinds, and one failure."""
+"""Why a step did not succeed, as data: the kinds of failure, and the record of one failure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from midwatch.schemas.contract import Record
 
 
 class FailureKind(StrEnum):
-    """The closed set. A provider's or tool's own error is mapped onto one of these where it is caught."""
+    """All kinds of failure. An error of a provider or a tool is mapped to one of them where it is caught."""
 
     RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"
@@ -31,11 +31,11 @@ class FailureKind(StrEnum):
 
 
 class Failure(Record):
-    """One failure. `detail` is for people and must hold neither a key nor a transcript."""
+    """One failure. `detail` is for people. It must not contain a key or a part of the conversation."""
 
     kind: FailureKind
     detail: str
     retry_after_ms: int | None = None
-    """What the downstream asked us to wait, when it said so."""
+    """The wait that the downstream asked for, if any."""
     request_id: str | None = None
-    """The provider's own id of the failed call, for its support desk."""
+    """The provider's id of the failed call. Its support asks for it."""

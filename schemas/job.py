@@ -1,4 +1,4 @@
-"""A job: what a producer enqueues, what is known of it, what it came to."""
+"""A job: what a producer enqueues, its stored record, and its result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JobInput = Annotated[str, StringConstraints(min_length=1)]
 
 
 class JobStatus(StrEnum):
-    """`queued` waits for its session; the last four are endings, of which a dead letter can be replayed."""
+    """A `queued` job waits for its session. The last four are endings. Only a dead-lettered job can be replayed."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -29,12 +29,12 @@ class JobStatus(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """True when no step of the job will run unless somebody acts."""
+        """True if no step of the job will run, unless an operator replays its dead letter."""
         return self in (JobStatus.COMPLETED, JobStatus.DEAD_LETTERED, JobStatus.CANCELLED, JobStatus.TIMED_OUT)
 
 
 class SessionPolicy(StrEnum):
-    """What happens to a job for a session that is busy with another one."""
+    """What happens to a new job when its session is busy with another one."""
 
     ENQUEUE = "enqueue"
     REJECT = "reject"
@@ -56,7 +56,7 @@ class StartEnvelope(Envelope):
 
 
 class Parent(Record):
-    """Where a child job reports to: the tool step of the job that asked for it."""
+    """What started a child job: the tool step that waits for its answer, or a producer's `enqueue(parent=...)`."""
 
     ref: StepRef
     root_id: Id
@@ -64,7 +64,7 @@ class Parent(Record):
 
 
 class NewJob(Record):
-    """A job as it is handed to the store. `limits` of the agent are resolved into absolute numbers here."""
+    """A job as it is passed to the store. It holds the limits of its agent as numbers."""
 
     v: Version = 1
     job_id: Id
@@ -88,7 +88,7 @@ class NewJob(Record):
 
 
 class Waiting(Record):
-    """What a deferred or parked job waits for, and until when: shown wherever the job is listed."""
+    """What a deferred or parked job waits for, and until when. Lists of jobs show it."""
 
     step: str
     reason: str
@@ -100,7 +100,7 @@ class Waiting(Record):
 
 
 class Job(Record):
-    """What is known of a job. Times are the server's, in ms since the epoch."""
+    """The stored record of a job. Times are the server's, in ms since the epoch."""
 
     v: Version = 1
     job_id: Id
@@ -114,7 +114,7 @@ class Job(Record):
     priority: Priority = Priority.NORMAL
     status: JobStatus
     turn: int = 0
-    """Model turns begun; the number the step ceiling counts."""
+    """Number of model turns begun. `max_steps` limits it."""
     open_calls: int = 0
     """Tool calls of the current turn that have no result yet."""
     max_steps: int
@@ -142,7 +142,7 @@ class JobResult(Record):
     output: str | None = None
     usage: Usage = Usage()
     cost_usd: float | None = None
-    """None when the price of the model is not known: never a made-up zero."""
+    """None if the price of the model is not known."""
     steps: int = 0
     """Model turns taken."""
     failure: Failure | None = None

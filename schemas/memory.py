@@ -1,4 +1,4 @@
-"""A session's structured memory: what stays of the groups that a compaction took out of the window."""
+"""A session's structured memory: what replaces the groups that a compaction removed from the window."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from midwatch.schemas.contract import Record, Version
 
 
 class Facts(Record):
-    """What one place said that may be needed again: identifiers, amounts, dates, names, decisions, verbatim."""
+    """Facts from one message that may be needed again, word for word: identifiers, amounts, dates, names, decisions."""
 
     group: int
-    """Where it was said: `recall` pages the original."""
+    """The group of the message. The tool `recall` reads the original."""
     source: str
     """`user`, `assistant`, or the tool's name."""
     untrusted: bool
-    """It came from a tool: somebody else wrote it, and it stays marked as that."""
+    """True if the facts come from a tool's result, which others may have written. They stay marked as that."""
     items: tuple[str, ...]
     label: str = ""
-    """The field the items stood under (`order_id`), when they had one; it is as trusted as the items."""
+    """The name of the field that held the items, such as `order_id`. It is as trusted as the items."""
     used: bool = False
-    """The model has put these into a tool call: it is likelier to need them again."""
+    """The model has used these facts in a tool call. It is likelier to need them again."""
 
 
 class Memory(Record):
-    """Second-hand by nature, and the model is told so. Stands for the archived groups, up to `through_group`."""
+    """Replaces the archived groups up to `through_group`. The prompt warns the model that it is second-hand."""
 
     v: Version = 1
     through_group: int = 0
     summary: str = ""
-    """What happened, in prose; empty with the extractive summarizer. Sentences that a tool's text is behind are marked."""
+    """What happened, in prose. Empty with the extractive summarizer. Sentences based on a tool's text are marked."""
     facts: tuple[Facts, ...] = ()
-    """The ledger, oldest first."""
+    """The facts ledger, oldest first."""
     open_items: tuple[str, ...] = ()
-    """What was asked or begun and not answered or ended. Marked like the summary."""
+    """Questions without an answer, and work that was begun and not finished. They are marked like the summary."""
     compactions: int = Field(default=0, ge=0)

@@ -1,4 +1,4 @@
-"""Provider-neutral conversation: messages, their parts, and the group that is never split."""
+"""The conversation in a form that no provider dictates: messages and their parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from midwatch.schemas.contract import JsonObject, Record, Version
 
 
 class Text(Record):
-    """Something said."""
+    """A piece of text."""
 
     type: Literal["text"] = "text"
     text: str
@@ -23,13 +23,13 @@ class ToolCall(Record):
     id: str
     name: str
     raw_arguments: str
-    """The arguments exactly as they came, so that they go back byte-identical (prompt caches, signatures)."""
+    """The arguments exactly as received. They must be sent back byte for byte (prompt caches, signatures)."""
     vendor_extra: JsonObject | None = None
-    """What must be echoed to the same vendor, e.g. Gemini's thought signature."""
+    """Data that must be sent back to the same vendor, e.g. Gemini's thought signature."""
 
 
 class Opaque(Record):
-    """A vendor's own block (thinking, encrypted reasoning) that is replayed verbatim to that vendor and dropped for any other."""
+    """A block of one vendor (thinking, encrypted reasoning). It is sent back unchanged to that vendor, and to no other."""
 
     type: Literal["opaque"] = "opaque"
     provider: str
@@ -45,11 +45,11 @@ class LogEntry(Record):
     v: Version | None = None
     """None: version 1."""
     handle: str | None = None
-    """Where the whole is kept when the entry holds only a part of it."""
+    """The handle of the full content, if the entry holds only a part of it."""
 
 
 class UserMessage(LogEntry):
-    """What a user, or a producer, said: the beginning of a job."""
+    """The input of a job, from a user or a producer."""
 
     role: Literal["user"] = "user"
     group: int
@@ -57,13 +57,13 @@ class UserMessage(LogEntry):
 
 
 class NoteMessage(LogEntry):
-    """What the runtime says to the model: a repair, a re-anchoring. Never to be mistaken for the user."""
+    """A message of Midwatch to the model, such as a correction. It must not be mistaken for the user's."""
 
     role: Literal["note"] = "note"
     group: int
     text: str
     refused: str | None = None
-    """Why the answer before it was sent back: a kind, such as `schema`."""
+    """Why the answer before this note was refused: a kind, such as `schema`."""
 
 
 class AssistantMessage(LogEntry):
@@ -78,22 +78,22 @@ class AssistantMessage(LogEntry):
 
     @property
     def text(self) -> str:
-        """All that was said, joined; empty when the turn only called tools."""
+        """The text parts, joined. Empty if the turn only called tools."""
         return "".join(part.text for part in self.parts if isinstance(part, Text))
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls in the order they were made; a call's place in it is its ordinal."""
+        """The calls in their order. The index of a call is its ordinal."""
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
 
 
 class ToolMessage(LogEntry):
-    """What a tool call came to. Every call has exactly one, whatever happened."""
+    """The result of a tool call. Every call has exactly one, even if it failed or was refused."""
 
     role: Literal["tool"] = "tool"
     group: int
     ordinal: int
-    """Place of the call in its assistant turn: results are sent in this order, in whatever order they came."""
+    """Index of the call in its turn. The model gets the results in this order, not in the order in which they arrived."""
     call_id: str
     tool: str
     content: str
@@ -105,4 +105,4 @@ class ToolMessage(LogEntry):
 Message = Annotated[UserMessage | NoteMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
 
 MESSAGE: TypeAdapter[UserMessage | NoteMessage | AssistantMessage | ToolMessage] = TypeAdapter(Message)
-"""Decodes one stored message; built once, because building it costs more than using it."""
+"""Decodes one stored message. It is built once, because building it is slow."""

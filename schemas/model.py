@@ -1,4 +1,4 @@
-"""One model call: what is sent, what comes back, what it used."""
+"""One model call: the request, the reply, and the tokens it used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from midwatch.schemas.tools import ToolSpec
 
 
 class Stop(StrEnum):
-    """Why the model stopped, in one vocabulary for all providers. Tool calls run only after TOOLS."""
+    """Why the model stopped, in the same words for all providers. Tool calls run only after TOOLS."""
 
     END = "end"
     TOOLS = "tools"
@@ -22,7 +22,7 @@ class Stop(StrEnum):
 
 
 class Usage(Record):
-    """Tokens of one or more calls. `input_tokens` is everything that was read, cached or not."""
+    """Tokens of one or more calls. `input_tokens` includes the cached ones."""
 
     input_tokens: int = 0
     cached_tokens: int = 0
@@ -30,7 +30,7 @@ class Usage(Record):
     output_tokens: int = 0
     reasoning_tokens: int = 0
     reported: bool = True
-    """False when the provider sent no usage and these are not its figures."""
+    """False if the provider sent no usage, so that these figures are not the provider's."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -44,7 +44,7 @@ class Usage(Record):
 
 
 class ModelRequest(Contract):
-    """Everything one model call is made of. The same request builds the same bytes: no clock, no chance in it."""
+    """Everything that one model call sends. Equal requests give equal bytes, because no time or random value is added."""
 
     model: str
     """The vendor's own name, without `provider:`."""
@@ -53,15 +53,15 @@ class ModelRequest(Contract):
     tools: tuple[ToolSpec, ...] = ()
     max_output_tokens: int = 8_000
     timeout_s: float = 120.0
-    """Wall-clock bound on the whole call, first byte to last."""
+    """Time limit of the whole call, from the first byte to the last."""
     force_tool: str | None = None
     output_schema: JsonObject | None = None
     cache_key: str | None = None
-    """Stable per session: lets a vendor route to a warm prompt cache."""
+    """Constant within a session, so that a vendor can route its calls to a warm prompt cache."""
 
 
 class ModelReply(Contract):
-    """One answer, validated: parts in order, a known stop, usage."""
+    """One reply, validated: its parts in order, a known stop reason, and its usage."""
 
     parts: tuple[Part, ...]
     stop: Stop
@@ -76,10 +76,10 @@ class ModelReply(Contract):
 
     @property
     def text(self) -> str:
-        """All that was said, joined."""
+        """The text parts, joined."""
         return "".join(part.text for part in self.parts if isinstance(part, Text))
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls in order."""
+        """The tool calls, in order."""
         return tuple(part for part in self.parts if isinstance(part, ToolCall))

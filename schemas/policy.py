@@ -18,7 +18,7 @@ TRANSIENT = (
     FailureKind.TIMEOUT,
     FailureKind.CONNECTION,
 )
-"""Kinds that time cures: the default of `retry_on`."""
+"""Transient kinds: the default of `retry_on`."""
 
 NEVER_RETRIED = (
     FailureKind.CANCELLED,
@@ -26,14 +26,14 @@ NEVER_RETRIED = (
     FailureKind.UNKNOWN_EFFECT,
     FailureKind.QUOTA_EXHAUSTED,
 )
-"""Kinds that no configuration may retry: time doesn't cure them, and a repeat does harm."""
+"""Kinds that no configuration may retry: waiting does not help, and a repetition does harm."""
 
 
 Count = Annotated[int, Field(ge=0)]
 
 
 class Policy(Contract):
-    """Base of what users write by hand: the first fields may be positional, and a misspelt keyword is named."""
+    """Base of the policies that users write. Fields may be passed by position. An error suggests the name for a misspelt one."""
 
     if not TYPE_CHECKING:  # type checkers see the fields as keywords
 
@@ -54,10 +54,10 @@ class Policy(Contract):
 
 
 class RetryConfig(Policy):
-    """What is tried again, how often, how soon.
+    """Which failures are retried, how often, and after which wait.
 
     The wait before try *n* (from 1) is drawn from `U(0, min(cap_s, base_s * backoff_factor ** (n - 1)))` ("full jitter",
-    AWS Architecture Blog, 2015), or is exactly that ceiling with `jitter="none"`. A `Retry-After` is a floor under it.
+    AWS Architecture Blog, 2015). With `jitter="none"` it is exactly that maximum. A `Retry-After` is added to it.
     """
 
     max_retries: int = Field(default=3, ge=0, le=100)
@@ -83,14 +83,14 @@ class RetryConfig(Policy):
             raise ValueError(f"{', '.join(both)}: in both retry_on and fail_hard_on; keep each kind in one of them")
         never = [kind.value for kind in self.retry_on if kind in NEVER_RETRIED]
         if never:
-            raise ValueError(f"{', '.join(never)}: can't be retried, a repeat does harm; take it out of retry_on")
+            raise ValueError(f"{', '.join(never)}: can't be retried, a repetition does harm; take it out of retry_on")
         if self.cap_s < self.base_s:
             raise ValueError(f"cap_s={self.cap_s} is below base_s={self.base_s}; the first wait would exceed the cap")
         return self
 
 
 class ContextBudget(Policy):
-    """How many tokens one call may hold, and what makes the window fit. Everything sent counts, and the reserved output too."""
+    """How many tokens one call may hold, and what happens to a longer one. All input counts, and so does `reserve_output`."""
 
     max_tokens: int = Field(ge=1_000)
     on_overflow: Literal["summarize_and_trim", "trim_oldest", "escalate", "fail"] = "summarize_and_trim"
@@ -99,9 +99,9 @@ class ContextBudget(Policy):
     shrink_to: float = Field(default=0.50, gt=0, lt=1)
     reserve_output: int = Field(default=8_000, ge=1)
     summary_model: str | None = None
-    """Writes the prose of the memory. None: the memory is made without a model, of what was said verbatim."""
+    """The model that writes the summary in the memory. None: the memory is made without a model, from verbatim text."""
     pin: tuple[str, ...] = ()
-    """Texts that every call sees, whatever was compacted."""
+    """Texts that every call contains. A compaction never removes them."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -117,7 +117,7 @@ class ContextBudget(Policy):
 
 
 class RunLimits(Policy):
-    """Hard ceilings of one job. They hold under redelivery: the claim enforces them, not the worker."""
+    """Hard limits of one job. A message that is delivered twice can't exceed them, because Redis counts, not the worker."""
 
     max_steps: int = Field(default=50, ge=1, le=100_000)
     """Model turns."""
@@ -130,13 +130,13 @@ class RunLimits(Policy):
     max_children: int = Field(default=8, ge=0)
     max_depth: int = Field(default=3, ge=0)
     call_timeout_s: float = Field(default=120.0, gt=0)
-    """Wall-clock bound on one model call."""
+    """Time limit of one model call."""
     on_busy: SessionPolicy = SessionPolicy.ENQUEUE
-    """What a new job does when its session is busy: wait its turn, be rejected, or interrupt the running one."""
+    """What a new job does if its session is busy: wait, be rejected, or interrupt the running job."""
 
 
 class ModelPolicy(Policy):
-    """What a change of the model behind the name means."""
+    """What happens when the model behind a name changes."""
 
     allow_alias: bool = False
     on_change: Literal["hold", "warn", "allow"] = "hold"
@@ -144,7 +144,7 @@ class ModelPolicy(Policy):
 
 
 class Escalation(Policy):
-    """When a human is asked, and what happens if none answers."""
+    """When a human is asked, and what happens without an answer."""
 
     when: Literal[
         "tool_approval", "repeated_failure", "budget_share", "drift", "tainted_argument", "unknown_effect", "model_asks"
@@ -157,7 +157,7 @@ class Escalation(Policy):
 
 
 class GoalContract(Policy):
-    """What the job is for. It survives every compaction verbatim."""
+    """The goal of a job. Every compaction keeps it word for word."""
 
     objective: str = Field(min_length=1)
     deliverables: tuple[str, ...] = ()

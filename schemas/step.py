@@ -1,4 +1,4 @@
-"""A step: its address, its kinds, and the only five ways it may end."""
+"""A step: its address, its kinds, and its five possible outcomes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from midwatch.schemas.failure import Failure
 
 
 class StepKind(StrEnum):
-    """What a step does; each kind is one Celery task on one queue."""
+    """What a step does. Each kind is one Celery task on one queue."""
 
     MODEL = "model"
     TOOL = "tool"
@@ -22,7 +22,7 @@ class StepKind(StrEnum):
 
 
 class Priority(StrEnum):
-    """Which of a queue's lists a step waits in; a higher one is always served first."""
+    """The priority of a job's steps. A worker always takes steps of a higher priority first."""
 
     HIGH = "high"
     NORMAL = "normal"
@@ -30,7 +30,7 @@ class Priority(StrEnum):
 
 
 StepId = Annotated[str, StringConstraints(pattern=r"^\d{1,6}(\.\d{1,4}|c)?$")]
-"""`3` is the third model turn, `3.0` its first tool call, `3c` the compaction that was found necessary at it."""
+"""`3` is the third model turn, `3.0` its first tool call, `3c` the compaction that it requested."""
 
 
 class StepRef(Envelope):
@@ -43,18 +43,18 @@ class StepRef(Envelope):
 
     @property
     def turn(self) -> int:
-        """The model turn this step is, or belongs to. The first is 1."""
+        """The number of the model turn to which this step belongs. The first is 1."""
         return int(self.step.rstrip("c").partition(".")[0])
 
     @property
     def ordinal(self) -> int | None:
-        """Which call of the turn, from 0; None for the model turn itself."""
+        """The index of the tool call in its turn, from 0. None for the model turn itself."""
         _, dot, ordinal = self.step.partition(".")
         return int(ordinal) if dot else None
 
     @property
     def kind(self) -> StepKind:
-        """As the step id says."""
+        """The kind of the step, which its id shows."""
         if self.step.endswith("c"):
             return StepKind.COMPACT
         return StepKind.TOOL if "." in self.step else StepKind.MODEL
@@ -64,7 +64,7 @@ class StepRef(Envelope):
         return self.model_copy(update={"step": str(turn)})
 
     def compaction(self) -> StepRef:
-        """The address of a compaction of the session, found necessary at this turn."""
+        """The address of a compaction of the session that this turn requests."""
         return self.model_copy(update={"step": f"{self.turn}c"})
 
     def call(self, ordinal: int) -> StepRef:
@@ -73,21 +73,21 @@ class StepRef(Envelope):
 
 
 class Continue(Contract):
-    """The step is done; these come next (none when other steps of the turn are still under way)."""
+    """The step is done. `next` has the steps that follow. It is empty while other steps of the turn are not done."""
 
     kind: Literal["continue"] = "continue"
     next: tuple[StepRef, ...] = ()
 
 
 class Complete(Contract):
-    """The job is done: a validated output."""
+    """The job is done. Its output is validated."""
 
     kind: Literal["complete"] = "complete"
     output: str
 
 
 class Defer(Contract):
-    """Not now. A refusal by admission does not count as an attempt; a failure does."""
+    """The step is put back. A refusal by the gate does not count as an attempt. A failure does."""
 
     kind: Literal["defer"] = "defer"
     after_ms: int
@@ -95,11 +95,11 @@ class Defer(Contract):
     counts_as_attempt: bool
     failure: Failure | None = None
     wakes: bool = False
-    """It waits in a downstream's line: the coordinator brings it back, and `after_ms` is only for when that fails."""
+    """The step waits in a downstream's line. The coordinator wakes it. `after_ms` is used only if the wake-up is lost."""
 
 
 class Park(Contract):
-    """A human decides."""
+    """The step waits for the decision of a human."""
 
     kind: Literal["park"] = "park"
     question: str
@@ -107,7 +107,7 @@ class Park(Contract):
 
 
 class DeadLetter(Contract):
-    """Will not be tried again; everything needed to try stays where it is."""
+    """The step will not be tried again. Everything that a replay needs is kept."""
 
     kind: Literal["dead_letter"] = "dead_letter"
     failure: Failure

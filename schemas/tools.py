@@ -1,4 +1,4 @@
-"""ToolSpec: what a tool promises, as a provider is told of it."""
+"""ToolSpec: the description of a tool that a provider gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TraceRecord: one step's evidence: when, where, how often, at what cost, and why. What was said lies in the session."""
+"""TraceRecord: when, where, how and why one attempt ended, and what it cost. The messages themselves are in the session."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from midwatch.schemas.step import StepKind
 
 
 class TraceRecord(Record):
-    """One attempt at one step. `started_ms` is the server's time of the claim; `ended_ms` adds the work's duration."""
+    """One attempt at one step. `started_ms` is the server's time of the claim. `ended_ms` is later by the time of the work."""
 
     v: Version = 1
     step: str
@@ -30,13 +30,13 @@ class TraceRecord(Record):
     estimated_tokens: int | None = None
     """Input tokens as estimated before the call; `usage` has what the provider counted."""
     tools: tuple[str, ...] = ()
-    """Names of the tools a model turn asked for, in order."""
+    """For a model turn: the names of the tools it called, in order."""
     tool: str | None = None
     effect: str | None = None
     """What is known of a tool call's side effect: done, unknown, none (refused before it ran)."""
     idempotency_key: str | None = None
     asked: str = ""
-    """For a model turn after refused calls: what the request had otherwise (`only execute_sql, strict; claude-…`)."""
+    """For a model turn after refused calls: how the request differed from the usual (`only execute_sql, strict; claude-…`)."""
     invalid: tuple[str, ...] = ()
     """For a model turn: what was wrong with each refused call (`tool: kind`), without the arguments."""
     failure: Failure | None = None

@@ -21,6 +21,6 @@ class OpenGate:
         """Do nothing, because nothing was reserved."""
         return Settlement()
 
-    def settling(self, call: Call, report: Report) -> Callable[[], object]:
-        """See `ports.Gate.settling`."""
+    def make_piggyback(self, call: Call, report: Report) -> Callable[[], object]:
+        """See `ports.Gate.make_piggyback`."""
         return partial(self.settle, call, report)

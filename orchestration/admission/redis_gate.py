@@ -107,8 +107,8 @@ class RedisGate:
             log.error("gate.blocked", downstream=name, detail=failure.detail[:200])
         return Settlement(closed_ms=settled.closed_ms, why=settled.why, free=settled.is_uncounted)
 
-    def settling(self, call: Call, report: Report) -> ScriptPiggyback:
-        """See `ports.Gate.settling`."""
+    def make_piggyback(self, call: Call, report: Report) -> ScriptPiggyback:
+        """See `ports.Gate.make_piggyback`."""
         name = resolve(call.downstream, self.limits)
         script = self._coordinator.prepared(settlement_of(call, report, self._keys(name, call)))
         return ScriptPiggyback(self.client, script, partial(self.settle, call, report), partial(_log_lost, name))

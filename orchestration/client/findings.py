@@ -1,4 +1,4 @@
-"""Findings: what a person should look at. Today: models whose tool calls do not pass their schemas."""
+"""Findings: what a person should look at. So far these are models whose tool calls do not match the tools' schemas."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def answer_recall(store: Store, claim: Claim, call: ToolCall, ordinal: int) -> T
         group = int(arguments.get("group", 0)) if not problems else 0
         if problems:
             content = explain(problems, RECALL.input_schema)
-        elif (body := store.archived(claim.ref.session_id, group)) is None:
+        elif (body := store.get_archived(claim.ref.session_id, group)) is None:
             content = _missing(claim, group)
         else:
             content, is_error = read_page(body, int(arguments.get("offset", 0)), PAGE_CHARS), False

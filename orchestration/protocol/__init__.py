@@ -1,1 +1,1 @@
-"""What passes between the rooms: claims, commits, gated calls, and the waits that responses ask for."""
+"""The values that the other packages exchange: claims, commits, gated calls, and the waits that responses ask for."""

@@ -1,4 +1,4 @@
-"""Addresses that follow from other addresses."""
+"""The id of a child job, computed from the address of the call that starts it."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from midwatch.schemas.step import StepRef
 
 
 def child_id(ref: StepRef) -> str:
-    """The child's job id follows from the call's address, so a repeated step finds the same child."""
+    """The id of the child job of this tool call. It is computed, so a repeated step finds the same child."""
     return "job-" + sha256(f"{ref.job_id}/{ref.step}".encode()).hexdigest()[:24]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Anchor:
-    """The last call of a session: how much its request weighed, and what the provider counted."""
+    """The last call of a session: the weight of its request, and the tokens that the provider counted."""
 
     weight: int
     tokens: int
@@ -18,7 +18,7 @@ class Anchor:
 
     @classmethod
     def read(cls, text: str) -> Anchor | None:
-        """What `str` wrote; None for anything else, such as what an earlier version wrote, which counted bytes."""
+        """Parse what `str()` wrote. None for any other text, such as that of earlier releases, which counted bytes."""
         weight, _, rest = text.partition("|")
         tokens, _, model = rest.partition("|")
         if not (weight.startswith("w") and weight[1:].isdigit() and tokens.isdigit()):

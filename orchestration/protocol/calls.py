@@ -1,4 +1,4 @@
-"""A call that asks to start, and what its settlement came to."""
+"""A call at the gate, the report of its result, and the gate's answer to the report."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from midwatch.schemas.model import Usage
 
 @dataclass(frozen=True)
 class Call:
-    """One call to a downstream, as a step asks for it."""
+    """One call to a downstream, as the gate sees it."""
 
     claim: Claim
     downstream: str
-    """`provider:model`, or what the tool declared."""
+    """`provider:model`, or the name that the tool declared."""
     lasts_ms: int
-    """The bound on the call: a reservation older than that (and a grace) was left by a dead worker."""
+    """The time limit of the call. A reservation that is older (by more than a grace time) belongs to a dead worker."""
     input_tokens: int = 0
     cached_tokens: int = 0
-    """Of them, expected to be read from the provider's prompt cache."""
+    """How many input tokens the provider will probably read from its prompt cache."""
     output_tokens: int = 0
-    """At most."""
+    """The most output that the call may have."""
     lineage_input_tokens: int | None = None
-    """What the whole lineage may use, said by its root job; None: as the root said. 0: any number."""
+    """The limit of the whole lineage, which its root job sets. None in all other jobs. 0 means no limit."""
     lineage_output_tokens: int | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of an admitted call: an answer, or a failure."""
+    """The result of an admitted call: an answer, or a failure."""
 
     usage: Usage | None = None
     failure: Failure | None = None
     sent: bool = True
-    """False: the downstream never saw it, so it costs nothing."""
+    """False if the call never reached the downstream. Then it costs nothing."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """The provider's rate-limit headers, lower case, of success and failure alike."""
+    """The provider's rate-limit headers, names in lower case, after a success or a failure."""
     latency_ms: int = 0
 
 
 @dataclass(frozen=True)
 class Settlement:
-    """What the coordinator makes of a report."""
+    """The gate's answer to a report."""
 
     closed_ms: int = 0
-    """The downstream takes no calls for so long: no use in coming back before."""
+    """How long the downstream takes no calls. A retry before that is useless."""
     why: str = ""
-    """`paused`, `open` or `blocked`."""
+    """Why it takes no calls: `paused`, `open` or `blocked`."""
     free: bool = False
-    """The failure was the downstream's news (a 429, a probe), not one of the call's own attempts."""
+    """True if the failure does not count against `max_retries`: a 429, or a failed probe of the breaker."""

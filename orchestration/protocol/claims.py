@@ -1,4 +1,4 @@
-"""A claim on a step: what a worker gets, or why there is nothing to do."""
+"""A claim on a step: what a worker gets, or why the claim is refused."""
 
 from __future__ import annotations
 
@@ -15,42 +15,31 @@ from midwatch.schemas.step import StepRef
 
 
 class ClaimRefusal(StrEnum):
-    """Why a claim found nothing to do."""
+    """Why a claim is refused and the worker has nothing to do."""
 
     GONE = "gone"
-    """No such job or step: it is over, or its retention has passed."""
+    """There is no such job or step: it has ended, or its records have expired."""
     BUSY = "busy"
-    """Another worker holds a live lease."""
+    """Another worker has the step, and its lease has not ended."""
     EARLY = "early"
-    """Deferred; its time has not come."""
+    """The step is deferred and not due yet."""
     NOT_YET = "not_yet"
     """Another job of the session is active."""
 
 
-class RowState(StrEnum):
-    """State of one step. For a tool call these are the states of the ledger: pending, started, done, unknown."""
-
-    PENDING = "pending"
-    STARTED = "started"
-    PARKED = "parked"
-    WAITING = "waiting"
-    """A child job is under way."""
-    DEAD = "dead"
-
-
 @dataclass(frozen=True)
 class LogMark:
-    """How much of a session's log a worker already holds."""
+    """How much of a session's log a worker has cached."""
 
     epoch: int = -1
     length: int = 0
     digest: str = ""
-    """SHA-1 of the last entry: a copy is only completed when the server's log still holds it."""
+    """SHA-1 of the last cached entry. The server completes the copy only if its log still holds that entry."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A step that is ours: under `fence`, until the lease runs out (it is renewed while we work)."""
+    """A step that this worker has claimed. The claim is valid until its lease ends. The lease is renewed during the work."""
 
     ref: StepRef
     fence: int
@@ -63,22 +52,22 @@ class Claim:
     losses: int
     """Earlier claims whose worker vanished."""
     interrupted: bool
-    """The row was `started` when we took it: an effect may have happened."""
+    """The step's state was `started` before the claim: an earlier attempt may have had a side effect."""
     ending: str
     """'' or why the job must end now: cancelled, timed_out, step_limit, worker_lost."""
     call: ToolCall | None = None
     """For a tool step."""
     group: int = 0
-    """The open group of the session: what this step's messages belong to."""
+    """The open group of the session, to which this step's messages belong."""
     decision: HumanDecision | None = None
     """The human's decision on this step, when it was parked."""
     log: Sequence[Message] = ()
-    """For a model step: the whole conversation, oldest first (cached by the worker, completed by the claim)."""
+    """For a model step: the whole conversation, oldest first. The worker caches it, and the claim completes it."""
     log_weight: int = 0
-    """Of `log`: what the token estimate is made from. See `weight`."""
+    """The weight of `log`, from which its tokens are estimated. See `tokens.weight`."""
     flags: frozenset[str] = frozenset()
     """Session flags, e.g. `results` when some result is stored by reference."""
     memory: Memory | None = None
-    """What stays of the groups that were archived."""
+    """The memory that replaces the archived groups."""
     anchor: Anchor | None = None
     """The session's last call, as the provider counted it."""

@@ -1,4 +1,4 @@
-"""What a step commits: a turn, results of tool calls, the ending of a job."""
+"""What a step commits: a model turn, results of tool calls, or the ending of a job."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class CallRow:
     ordinal: int
     call: ToolCall
     started: bool = False
-    """Inline: started under the turn's own claim. Otherwise pending, and owed to the tools queue."""
+    """True for an inline call, which runs under the turn's own claim. Other calls are pending, and owed to the tools queue."""
 
 
 @dataclass(frozen=True)
 class TurnCommit:
-    """The result of a model turn that goes on: it asked for tools, or must be asked again."""
+    """The result of a model turn after which the job goes on: the model called tools, or it must be called again."""
 
     messages: tuple[AssistantMessage | ToolMessage | NoteMessage, ...]
-    """The assistant message, results of calls that were refused before running, notes."""
+    """The assistant message, the error results of refused calls, and notes."""
     calls: tuple[CallRow, ...]
     """Calls that will run. Empty: the next model turn is owed at once."""
     usage: Usage
@@ -39,7 +39,7 @@ class TurnCommit:
     children: int = 0
     anchor: Anchor | None = None
     drift: tuple[str, ...] = ()
-    """Counters of `drift` that this turn adds one to each."""
+    """Names of the drift counters that this turn increments."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Ending:
     messages: tuple[AssistantMessage | ToolMessage | NoteMessage, ...] = ()
     usage: Usage = field(default_factory=Usage)
     letter: DeadLetterRecord | None = None
-    """Present exactly when status is dead_lettered: the session is held for the replay."""
+    """Set if and only if the status is `dead_lettered`. The session then waits until it is replayed or discarded."""
     anchor: Anchor | None = None
     repair: str = ""
-    """What open calls are answered with when the job ends around them."""
+    """The result that is stored for tool calls that have none when the job ends."""
     drift: tuple[str, ...] = ()
-    """Counters of `drift` that the last turn adds one to each."""
+    """Names of the drift counters that the last turn increments."""

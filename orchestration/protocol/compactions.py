@@ -1,4 +1,4 @@
-"""A compaction as it passes between the compactor and the store: what there is to compact, and what changes."""
+"""A compaction as the compactor and the store exchange it: what there is to compact, and what changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from midwatch.schemas.step import StepRef
 
 @dataclass(frozen=True)
 class CompactionWork:
-    """A compaction that was begun: the session's lock is ours, and this is all there is to compact."""
+    """A compaction that has begun: the session is locked, and this is its conversation."""
 
     ref: StepRef
     nonce: str
@@ -22,11 +22,11 @@ class CompactionWork:
     memory: Memory | None
     anchor: Anchor | None
     messages: tuple[Message, ...]
-    """In the order of the store's log: a message's place is its index there."""
+    """The messages of the session's log, in its order: an index is the same here and there."""
     weights: tuple[int, ...]
-    """One for each message. See `weight`."""
+    """The weight of each message. See `tokens.weight`."""
     last_digest: str
-    """SHA-1 of the last entry: the log must still hold it when the compaction is committed."""
+    """SHA-1 of the log's last entry. The log must still hold that entry when the compaction is committed."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,19 @@ class Compaction:
     """What a compaction changes."""
 
     memory: Memory | None = None
-    """None: it stays as it is."""
+    """The new memory. None leaves the memory unchanged."""
     removed: tuple[int, ...] = ()
-    """Indexes of the messages that leave the log. Whole groups."""
+    """Indexes of the messages to remove from the log. They are whole groups."""
     replaced: tuple[tuple[int, Message], ...] = ()
     """Messages that were elided or cut, by index."""
     results: tuple[tuple[str, bytes], ...] = ()
-    """Handle and body of what was elided or cut."""
+    """Handle and full body of each message that was elided or cut."""
     archived: tuple[tuple[int, bytes], ...] = ()
-    """Group and its originals, packed."""
+    """Number of each archived group, and its packed originals."""
     usage: Usage = field(default_factory=Usage)
-    """Of the summarizer: the job pays for it."""
+    """Tokens that the summarizer used. They count for the job."""
 
     @property
     def empty(self) -> bool:
-        """It frees nothing."""
+        """True if nothing is removed or replaced."""
         return not self.removed and not self.replaced

@@ -1,4 +1,4 @@
-"""Read stored records: a record that this release can't read raises `UnreadableRecord`, which quotes nothing of it."""
+"""Read stored records. A record that this release can't read raises `UnreadableRecord`, which quotes no data of the record."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 _PLACE = re.compile(r" script: (?:[0-9a-f]+, )?on @user_script.*$", re.DOTALL)
-"""Where in a script a command failed, which Redis adds to its error."""
+"""The position in a script, which Redis appends to the error of a command."""
 
 NEWER = f"of a newer version; this release reads up to version {WIRE_VERSION}"
 
 MISREAD = (ValueError, KeyError, TypeError, AttributeError, zlib.error)
-"""What reading raises on a record that is not what it should be. `ValidationError` and bad JSON are `ValueError`s."""
+"""The errors that reading a damaged record raises. `ValidationError` and the error for bad JSON are `ValueError`s."""
 
 
 class NewerVersion(ValueError):
@@ -35,7 +35,7 @@ class NewerVersion(ValueError):
 
 
 class Listing(list[T]):
-    """The records that could be read, and the errors of those that could not: one unreadable record hides no other."""
+    """The records that could be read. `unreadable` has the errors of the others: one bad record does not hide the rest."""
 
     def __init__(self, readable: Iterable[T] = (), unreadable: Iterable[UnreadableRecord] = ()) -> None:
         super().__init__(readable)
@@ -43,17 +43,17 @@ class Listing(list[T]):
 
 
 def read_record(kind: type[R], raw: bytes | str, what: str) -> R:
-    """The record in a stored JSON text.
+    """Read the record in a stored JSON text.
 
     Raises:
-        UnreadableRecord: it is of a newer version, or damaged.
+        UnreadableRecord: the record is of a newer version, or damaged.
 
     """
     return guard(what, partial(kind.model_validate_json, raw))
 
 
 def read_listing(stored: Iterable[tuple[str, S]], read: Callable[[S], T]) -> Listing[T]:
-    """Read many records, each by itself. `stored` are pairs: what it is, and what `read` takes."""
+    """Read many records, each separately. `stored` holds pairs: a name for error messages, and the argument of `read`."""
     found: Listing[T] = Listing()
     for what, raw in stored:
         try:
@@ -67,9 +67,9 @@ def read_listing(stored: Iterable[tuple[str, S]], read: Callable[[S], T]) -> Lis
 
 
 def guard(what: str, read: Callable[[], T]) -> T:
-    """The result of `read`. An error that a wrong record causes becomes `UnreadableRecord`.
+    """Return the result of `read`. An error that a damaged record causes becomes `UnreadableRecord`.
 
-    The new error has no cause on purpose: the text of the first one quotes the record.
+    The new error deliberately has no cause, because the text of the original error quotes the record.
     """
     try:
         return read()
@@ -81,13 +81,13 @@ def guard(what: str, read: Callable[[], T]) -> T:
 
 
 def explain(error: Exception) -> str:
-    """Why a record can't be read: places, rules and Redis's own words, without a value of the record."""
+    """Say why a record can't be read: fields, rules and Redis's error text, but no value of the record."""
     match error:
         case UnreadableRecord():
             return error.why
         case NewerVersion():
             return NEWER
-        case ResponseError():  # WRONGTYPE, NOPERM, a script that compares a field that is no number
+        case ResponseError():  # WRONGTYPE, NOPERM, or a script compares a field that is not a number
             return f"{type(error).__name__}: {_PLACE.sub('', str(error))}"[:200]
         case ValidationError():
             return _explain_validation(error)

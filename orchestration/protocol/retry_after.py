@@ -1,6 +1,6 @@
-"""What the headers of a response say about limits: the wait that is asked for, and the rate-limit figures.
+"""Read the headers of a response: the wait that the server asks for, and its rate limits.
 
-Headers are handed in with names in lower case, or as a mapping that does not mind.
+The names of the headers must be in lower case, or the mapping must ignore case.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 MAX_WAIT_MS = 31 * 86_400_000
-"""Longest wait that is believed: a spend limit is lifted at the first of the month. More is a mistake."""
+"""The longest wait that is accepted: a spend limit ends on the first of the next month. A longer wait is a mistake."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1.0, "s": 1_000.0, "m": 60_000.0, "h": 3_600_000.0, "d": 86_400_000.0}
@@ -26,9 +26,9 @@ def ratelimit(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def retry_after_ms(headers: Mapping[str, str]) -> int | None:
-    """The wait that was asked for: `retry-after-ms`, else `retry-after` as seconds or as an HTTP date.
+    """The wait that the server asks for: `retry-after-ms`, else `retry-after` as seconds or as an HTTP date.
 
-    A date is read against the server's own `date` header, so that a wrong clock here does not change the wait.
+    A date is compared with the response's `date` header, so that a wrong clock here does not change the wait.
     """
     waits = (_number(headers.get("retry-after-ms"), 1.0), _number(headers.get("retry-after"), 1_000.0))
     for wait_ms in waits:
@@ -39,7 +39,7 @@ def retry_after_ms(headers: Mapping[str, str]) -> int | None:
 
 
 def exhausted_reset_ms(headers: Mapping[str, str]) -> int | None:
-    """When the limit that is used up is refilled, for a 429 that names no wait: the longest of the exhausted ones."""
+    """The wait until all exhausted limits are refilled. It is used after a 429 that names no wait."""
     waits = []
     for name, value in ratelimit(headers).items():
         if "remaining" in name and value.strip() == "0":
@@ -51,7 +51,7 @@ def exhausted_reset_ms(headers: Mapping[str, str]) -> int | None:
 
 
 def duration_ms(text: str, date_header: str | None = None) -> int | None:
-    """`6m0s`, `19ms`, `34.07s` (OpenAI, Google), or an RFC 3339 time (Anthropic), as a wait from now."""
+    """Convert `6m0s`, `19ms`, `34.07s` (OpenAI, Google) or an RFC 3339 time (Anthropic) to a wait from now."""
     text = text.strip()
     parts = _DURATION.findall(text)
     if parts and "".join(number + unit for number, unit in parts) == text:
@@ -72,7 +72,7 @@ def _number(text: str | None, unit_ms: float) -> int | None:
 
 
 def _bounded(wait_ms: float) -> int | None:
-    """A wait in whole milliseconds; a time that has passed is no wait at all, and neither is 'not a number'."""
+    """A wait in whole milliseconds, from 0 to `MAX_WAIT_MS`. None if it is not a number (NaN)."""
     if math.isnan(wait_ms):
         return None
     return round(min(max(wait_ms, 0.0), MAX_WAIT_MS))

@@ -1,4 +1,4 @@
-"""What the store answers to a renewal, a commit of a turn, a step that is set aside, and a request to compact."""
+"""The store's answers: to a renewal, to the commit of a turn, to setting a step aside, and to the begin of a compaction."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ class LeaseState(StrEnum):
     CANCELLED = "cancelled"
     """The lease holds, but the job was cancelled."""
     LOST = "lost"
-    """The step is over, or another worker claimed it."""
+    """The step has ended, or another worker has claimed it."""
 
 
 class TurnCommitted(StrEnum):
     """The answer to `Store.commit_turn`."""
 
     COMMITTED = "committed"
-    """The turn is in the log, now or since an earlier sending of the same commit."""
+    """The turn is in the log. It may be there from an earlier sending of the same commit."""
     CANCELLED = "cancelled"
     """The turn is in the log, but the job was cancelled: do not run its inline calls."""
     LOST = "lost"
-    """The claim no longer holds the step: nothing was written."""
+    """The claim is no longer valid: nothing was written."""
 
 
 class SetAside(StrEnum):
     """The answer to `Store.set_aside`."""
 
     LEFT = "left"
-    """The step is due again after the wait: another worker may be able to read its records."""
+    """The step is due again after the wait. Another worker may be able to read its records."""
     BURIED = "buried"
-    """Its tries are used up: the job has a dead letter."""
+    """All tries are used up. The step is now a dead letter."""
     CANCELLED = "cancelled"
-    """The job was to be cancelled, and is."""
+    """A cancellation had been requested. The job is now cancelled."""
     GONE = "gone"
-    """Another worker holds the step by now, or it is over."""
+    """Another worker has claimed the step, or it has ended."""
 
 
 @dataclass(frozen=True)
 class CompactionBusy:
-    """Another worker compacts the session."""
+    """Another worker is compacting the session."""
 
     lock_left_ms: int
-    """Its lock ends after this time at the latest."""
+    """The lock of that worker ends after this time at the latest."""
 
 
 @dataclass(frozen=True)

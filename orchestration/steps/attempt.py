@@ -1,4 +1,4 @@
-"""One attempt at a claimed step, and the outcomes it may come to."""
+"""One attempt at a claimed step, and the methods that end it."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from midwatch.schemas.trace import TraceRecord
 
 
 class Attempt:
-    """A claim under work. Every method that ends it raises `LeaseLost` when another worker holds the step by now."""
+    """Work on one claimed step. Every method that ends it raises `LeaseLost` if another worker has claimed the step since."""
 
     def __init__(self, services: Services, claim: Claim) -> None:
         self.services = services
         self.claim = claim
         self.gated_calls = GatedCalls(services.gate)
         self.drift: tuple[str, ...] = ()
-        """The drift counters that this turn adds to: see `drift.counts`."""
+        """Names of the drift counters that this turn increments. See `drift.counts`."""
         self.changed_request = ""
-        """How the model's request differed from the agent's usual one: see `drift.ladder`."""
+        """How the model's request differed from the agent's usual one. See `drift.ladder`."""
         self.start_clock(claim.now_ms)
 
     def start_clock(self, now_ms: int) -> None:
-        """The work starts now. `now_ms` is the server's time."""
+        """Record that the work starts now. `now_ms` is the server's time."""
         self.started_ms = now_ms
         self._started_here_ms = self.services.clock.monotonic_ms()
 
     def now_ms(self) -> int:
-        """The server's time: that of the claim, plus what has passed here. This machine's clock is not in it."""
+        """The server's time: its time at the start of the work, plus the time that has passed here since."""
         return self.started_ms + self.services.clock.monotonic_ms() - self._started_here_ms
 
     def defer(self, defer: Defer) -> Outcome:
-        """Put the step back. A steward brings it back when it is due."""
+        """Put the step back. A steward publishes it when it is due."""
         trace = self.trace(defer, failure=defer.failure, reason=defer.reason)
         if not self.services.store.defer(self.claim, defer, trace):
             raise LeaseLost
@@ -58,7 +58,7 @@ class Attempt:
         return park
 
     def turn_back(self, refusal: Defer | Failure) -> Outcome:
-        """End a step whose call the coordinator did not admit: for now, or for good."""
+        """End the attempt after the gate refused its call: defer the step, or make it a dead letter."""
         return self.defer(refusal) if isinstance(refusal, Defer) else self.end_as_dead_letter(refusal)
 
     def retry_or_end(self, config: RetryConfig, failure: Failure, reply: ModelReply | None = None) -> Outcome:
@@ -68,7 +68,7 @@ class Attempt:
         return self.defer(decision) if isinstance(decision, Defer) else self.end_as_dead_letter(failure, reply)
 
     def end_as_dead_letter(self, failure: Failure, reply: ModelReply | None = None) -> Outcome:
-        """End the job at this step. A `reply` that was refused is paid for, and its usage counts."""
+        """End the job at this step. A `reply` that can't be used was paid for, so its usage counts."""
         tries = endings.earlier_tries(self.services.store.trace(self.claim.ref), self.claim.ref.step)
         ending = endings.make_ending(
             self.claim, failure, dead_ms=self.now_ms(), worker=self.services.worker, tries=tries
@@ -78,7 +78,7 @@ class Attempt:
         return self.finish(ending, DeadLetter(failure=failure), reply)
 
     def finish(self, ending: Ending, outcome: Outcome, reply: ModelReply | None = None) -> Outcome:
-        """End the job."""
+        """End the job as `ending` says."""
         word = outcome.kind if ending.status in (JobStatus.COMPLETED, JobStatus.DEAD_LETTERED) else ending.status.value
         trace = self.trace(outcome, reply, failure=ending.failure, word=word)
         ending = replace(ending, drift=self.drift)

@@ -1,4 +1,4 @@
-"""Ceilings on the tool calls and child jobs of a job. A call beyond one is answered without being run."""
+"""Limits on the tool calls and child jobs of a job. A call beyond a limit does not run: the model gets an error."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from midwatch.orchestration.tools.toolbox import CheckedCall
 from midwatch.schemas.message import AssistantMessage, UserMessage
 
 MAX_CALLS_PER_TURN = 64
-"""More calls than this in one turn are answered with an error: a fan-out that wide is a model gone wrong."""
+"""The most calls of one turn that run. A model that makes more has probably gone wrong."""
 
 
 def find_exceeded_limit(agent: Agent, claim: Claim, tool: Tool, calls: Sequence[CallRow], children: int) -> str:
-    """The answer to a call that exceeds a ceiling, or '' if it may run. `calls` and `children` are this turn's so far."""
+    """The answer to a call that exceeds a limit, or '' if it may run. `calls` and `children` are those of this turn so far."""
     limits = agent.limits
     ceiling = limits.max_tool_calls
     if isinstance(ceiling, int) and claim.job.tool_calls + len(calls) >= ceiling:
@@ -36,7 +36,7 @@ def find_exceeded_limit(agent: Agent, claim: Claim, tool: Tool, calls: Sequence[
 
 
 def count_earlier_calls(agent: Agent, claim: Claim, tool: Tool) -> int:
-    """Calls of this tool in earlier turns of the job. A call whose arguments were refused did not run: it does not count."""
+    """Count the calls of this tool in earlier turns of the job. A call with invalid arguments did not run and does not count."""
     of_this_job = takewhile(lambda message: not isinstance(message, UserMessage), reversed(claim.log))
     turns = (message for message in of_this_job if isinstance(message, AssistantMessage))
     calls = (call for turn in turns for call in turn.tool_calls if call.name == tool.name)

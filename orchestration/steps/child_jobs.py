@@ -1,4 +1,4 @@
-"""An agent as a tool: the tool step starts a child job in the same lineage, and its answer is the child's."""
+"""An agent as a tool: the tool step starts a child job in the same lineage and returns the child's answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from midwatch.schemas.job import Job, JobStatus, Parent
 from midwatch.schemas.step import StepKind
 
 POLL_MS = 5_000
-"""How often a waiting parent looks at its child. The child's end wakes it at once; polling finds a lost wake-up."""
+"""How often a waiting parent checks its child. The end of the child wakes the parent at once. Polling covers a lost wake-up."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ChildAnswer:
 
 
 def ask_child(services: Services, claim: Claim, tool: Tool, arguments: JsonObject) -> ChildAnswer | None:
-    """Start the child job, or read its answer. None while the child is under way."""
+    """Start the child job, or read its answer. Returns None while the child runs."""
     try:
         child = services.store.job(child_id(claim.ref))
     except NotFound:
@@ -62,7 +62,7 @@ def _answer_of(child: Job) -> ChildAnswer:
 
 
 def is_orphan(store: Store, job: Job) -> bool:
-    """Was the parent cancelled, or did it time out? A dead-lettered parent may be replayed, and still wants the answer."""
+    """Was the parent cancelled, or did it time out? Not if it is dead-lettered: a replay of it still needs the answer."""
     if job.parent is None or job.parent.kind is not StepKind.TOOL:
         return False
     try:

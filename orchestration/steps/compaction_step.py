@@ -13,17 +13,17 @@ log = structlog.get_logger("midwatch.compaction")
 
 
 class CompactionStep:
-    """Compacts the session of `ref`, beside its job. It holds the session's lock and no claim."""
+    """Compacts the session of `ref` while its job goes on. It holds the session's lock, but no claim."""
 
     def __init__(self, services: Services, ref: StepRef) -> None:
         self.services = services
         self.ref = ref
 
     def run(self) -> Outcome:
-        """Compact, and continue in any case: when a compaction fails, the next turn requests it again.
+        """Compact the session. The outcome is always `Continue`: if the compaction fails, the next turn requests another one.
 
         Raises:
-            StoreUnavailable: Redis is away.
+            StoreUnavailable: Redis can't be reached.
 
         """
         ref = self.ref
@@ -38,11 +38,11 @@ class CompactionStep:
         return Continue()
 
     def compact(self) -> Compacted:
-        """Compact if there is a reason to. Turn 0 means that an operator wants it: then the fill does not matter."""
+        """Compact the session if it is too full. Turn 0 means that an operator requested it: then the fill does not matter."""
         ref, services = self.ref, self.services
         try:
             agent = services.agents.find(services.store.job(ref.job_id).agent)
-        except (NotFound, UnknownAgent) as error:  # its job's retention is over, or its agent is on other workers
+        except (NotFound, UnknownAgent) as error:  # the job's record has expired, or only other workers have its agent
             log.warning("compaction.skipped", session_id=ref.session_id, job_id=ref.job_id, error=str(error)[:300])
             return Compacted.NOTHING
         is_operators = ref.turn == 0

@@ -1,6 +1,6 @@
-"""Compact a session: begin under its lock, plan by a strategy, commit in one script.
+"""Compact a session: take its lock, let a strategy plan the changes, commit them in one script.
 
-A compaction runs as its own task while the job goes on, or within a turn that has no room left. If two run at once, one of
+A compaction runs in its own task while the job goes on, or inside a turn whose window is full. If two run at once, one of
 them does nothing: the lock and the epoch let only one commit.
 """
 
@@ -28,8 +28,8 @@ from midwatch.schemas.model import ModelReply, ModelRequest
 from midwatch.schemas.step import Defer, StepRef
 
 LOCK_MS = 15_000
-"""How long a compaction may take, without its model calls: 3 MB take under a second. A compaction that dies delays the next
-one by at most this long, and by the bound on one call if it died during a call."""
+"""How long the lock lasts, not counting model calls. Compacting 3 MB takes less than a second. If a worker dies during a
+compaction, the next one waits at most this long, plus the time limit of one model call."""
 
 log = structlog.get_logger("midwatch.compaction")
 
@@ -39,11 +39,11 @@ class Compacted(StrEnum):
 
     DONE = "done"
     BUSY = "busy"
-    """Another worker compacts the session."""
+    """Another worker is compacting the session."""
     NOTHING = "nothing"
-    """There is room, or another job has the session by now."""
+    """There is enough room, or another job is active in the session."""
     TOO_LITTLE = "too_little"
-    """Nothing more can be freed: prompt, tools and the newest group alone are too large."""
+    """Nothing more can be removed: prompt, tools and the newest group alone are too large."""
 
 
 @dataclass
@@ -52,16 +52,17 @@ class Compactor:
 
     store: Store
     model: Callable[[str], Model]
-    """The model port of a provider, for summaries by a model."""
+    """Returns the `Model` of a provider, by the provider's name. It writes summaries."""
     gate: Gate
 
     def run(self, ref: StepRef, agent: Agent, nonce: str, *, job_id: str = "", above: float) -> Compacted:
-        """Shrink the session to the budget's `shrink_to` if it is fuller than `above`, a share of its room.
+        """Shrink the session to the budget's `shrink_to` if it is fuller than `above`, which is a share of its room.
 
-        With `above=0` the estimate of its size does not count: a provider found it too long, or an operator wants it.
+        `above=0` ignores the estimated size. It is used when a provider refused the request as too long, or when an
+        operator requested the compaction.
 
         Raises:
-            StoreUnavailable: Redis is away. The session is unchanged.
+            StoreUnavailable: Redis can't be reached. The session is unchanged.
 
         """
         started_s = time.monotonic()
@@ -91,9 +92,14 @@ class Compactor:
         return Compacted.DONE
 
     def call_summarizer(self, work: CompactionWork, model: ModelName, request: ModelRequest) -> ModelReply:
-        """Make one call of the summarizer's model. If the gate refuses it, the memory is written without the model."""
+        """Call the summarizer's model once. After a ModelError, the memory is made without a model.
+
+        Raises:
+            ModelError: the gate refused the call, or the call failed.
+
+        """
         call = summary_call(work, self.store.job(work.ref.job_id), str(model), request)
-        # Prolong the lock for this call only: a worker that dies in it must not hold the session for later calls.
+        # Extend the lock for this call only. If the worker dies, the session must not stay locked for calls not yet made.
         self.store.begin_compaction(work.ref, work.nonce, lock_ms=LOCK_MS + call.lasts_ms)
         refusal = self.gate.admit(call)
         if refusal is not None:
@@ -107,7 +113,7 @@ class Compactor:
 
 
 def room_of(agent: Agent, work: CompactionWork, at_most: int | None = None) -> Room:
-    """The budget as a weight, at the rate that the provider charged this session's last call. At most `at_most`."""
+    """The budget as a weight, converted by the tokens per weight of the session's last call. At most `at_most`."""
     budget, anchor = agent.context_budget, work.anchor
     rate = PRIOR
     if anchor is not None and anchor.weight and anchor.model == str(agent.model):
@@ -118,5 +124,5 @@ def room_of(agent: Agent, work: CompactionWork, at_most: int | None = None) -> R
 
 
 def weight_of(agent: Agent, work: CompactionWork) -> int:
-    """The weight of all that is sent now."""
+    """The weight of everything that the next call would send."""
     return agent.fixed_weight + sum(work.weights) + (note_weight(work.memory) if work.memory else 0)

@@ -1,4 +1,4 @@
-"""How jobs end without an answer: endings that a claim forces, spent budgets, and the dead letter with its evidence."""
+"""How jobs end without an answer: cancelled, timed out, over a limit, or as a dead letter with its failed attempts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.trace import TraceRecord
 
-NO_RESULT = (
-    "This call has no result: the job ended around it ({why}). Whether it took effect is unknown if it had begun."
-)
+NO_RESULT = "This call has no result, because the job ended first ({why}). If it had begun, it may have taken effect."
 
 
 def failure_of_ending(claim: Claim) -> Failure:
-    """The failure that belongs to `claim.ending`."""
+    """The failure for `claim.ending`, the reason why the job must end."""
     match claim.ending:
         case "cancelled":
             return Failure(kind=FailureKind.CANCELLED, detail="cancelled on request")
@@ -27,7 +25,9 @@ def failure_of_ending(claim: Claim) -> Failure:
             detail = f"step_limit: {claim.job.max_steps} model turns taken (max_steps) and no final answer"
             return Failure(kind=FailureKind.BUDGET_EXCEEDED, detail=detail)
         case _:
-            detail = f"the step took its worker with it {claim.losses} times (killed, out of memory, or hung past its deadline)"
+            detail = (
+                f"the worker died or hung during this step {claim.losses} times (killed, out of memory, or too slow)"
+            )
             return Failure(kind=FailureKind.WORKER_LOST, detail=detail)
 
 
@@ -38,7 +38,7 @@ def _allowed_s(job: Job) -> int:
 
 
 def find_spent_budget(agent: Agent, claim: Claim) -> Failure | None:
-    """The failure of a job that has reached a ceiling on tokens."""
+    """The failure of a job that has reached one of its token limits, or None."""
     usage, limits = claim.job.usage, agent.limits
     for name, used, limit in (
         ("max_input_tokens", usage.input_tokens, limits.max_input_tokens),

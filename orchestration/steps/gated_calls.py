@@ -22,11 +22,11 @@ from midwatch.schemas.model import ModelReply, ModelRequest
 from midwatch.schemas.step import Defer
 
 COMMIT_MS = 5_000
-"""Added to the bound on a call: the time to settle it and to commit its result."""
+"""Added to the time limit of a call: the time to settle it and to commit its result."""
 
 
 class GatedCalls:
-    """The calls of one attempt: admitted, made, settled. A step makes one call at a time."""
+    """Admits and settles the calls of one attempt. A step makes one call at a time."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
@@ -40,26 +40,26 @@ class GatedCalls:
         return self._gate.admit(call)
 
     def report(self, call: Call, report: Report) -> None:
-        """Take down how an admitted call went. A failure is settled now: the answer decides how to go on."""
+        """Record the result of an admitted call. A failure is settled at once: the coordinator's answer decides what is next."""
         self._unsettled = (call, report)
         if report.failure:
             self.settle()
 
     def settle(self) -> None:
-        """Send the report that is still to be sent."""
+        """Send the report if it was not sent yet."""
         unsettled, self._unsettled = self._unsettled, None
         if unsettled:
             self.settlement = self._gate.settle(*unsettled)
 
     @contextmanager
     def settle_with_commit(self) -> Iterator[Piggyback | None]:
-        """Hand the report to the commit in this block. If the block raises, the report is still to be sent."""
-        yield self._gate.settling(*self._unsettled) if self._unsettled else None
+        """Let the commit in this block carry the report. If the block raises, the report counts as not sent."""
+        yield self._gate.make_piggyback(*self._unsettled) if self._unsettled else None
         self._unsettled = None
 
 
 def model_call(agent: Agent, claim: Claim, request: ModelRequest, tokens: int, model: ModelName) -> Call:
-    """A model turn of about `tokens` input tokens. The root job states what its whole lineage may use."""
+    """The call of a model turn of about `tokens` input tokens. The root job sets the token limits of its whole lineage."""
     usage, limits = claim.job.usage, agent.limits
     is_root = claim.job.root_id == claim.job.job_id
     return Call(
@@ -67,7 +67,7 @@ def model_call(agent: Agent, claim: Claim, request: ModelRequest, tokens: int, m
         downstream=str(model),
         lasts_ms=int(request.timeout_s * 1_000) + COMMIT_MS,
         input_tokens=tokens,
-        cached_tokens=tokens * usage.cached_tokens // max(1, usage.input_tokens),  # the same share as so far
+        cached_tokens=tokens * usage.cached_tokens // max(1, usage.input_tokens),  # the share of earlier calls
         output_tokens=request.max_output_tokens,
         lineage_input_tokens=(limits.max_input_tokens or 0) if is_root else None,
         lineage_output_tokens=(limits.max_output_tokens or 0) if is_root else None,
@@ -75,7 +75,7 @@ def model_call(agent: Agent, claim: Claim, request: ModelRequest, tokens: int, m
 
 
 def summary_call(work: CompactionWork, job: Job, downstream: str, request: ModelRequest) -> Call:
-    """A call of the summarizer. It belongs to the job's lineage, but to none of its steps."""
+    """The call of a summarizer. It counts for the job's lineage, but belongs to no step."""
     claim = Claim(
         ref=work.ref, fence=0, nonce=work.nonce, now_ms=0, job=job, attempt=0, losses=0, interrupted=False, ending=""
     )
@@ -89,7 +89,7 @@ def summary_call(work: CompactionWork, job: Job, downstream: str, request: Model
 
 
 def tool_call(tool: Tool, claim: Claim) -> Call | None:
-    """A call of a tool. None when the tool declares no downstream."""
+    """The call of a tool. None if the tool declares no downstream."""
     if not tool.downstream:
         return None
     return Call(claim=claim, downstream=tool.downstream, lasts_ms=int(tool.timeout_s * 1_000) + COMMIT_MS)
@@ -103,7 +103,7 @@ def call_model(
         reply = model().complete(request)
     except ModelError as error:
         return error.failure, Report(failure=error.failure, sent=error.sent, headers=error.ratelimit)
-    except Exception as error:  # a provider broke its contract: what the call reserved must not stay reserved
+    except Exception as error:  # a provider may raise only ModelError: settle, or the reservation would stay
         gate.settle(call, Report(failure=Failure(kind=FailureKind.INTERNAL, detail=type(error).__name__)))
         raise
     return reply, Report(usage=reply.usage, headers=reply.ratelimit or {}, latency_ms=reply.latency_ms)

@@ -23,14 +23,14 @@ from midwatch.schemas.trace import TraceRecord
 def run_inline_calls(turn: Attempt, agent: Agent, calls: Sequence[tuple[CallRow, Tool, JsonObject]]) -> None:
     """Run the calls one after the other and commit their results together.
 
-    A call that must be tried again is put back as a task of its own.
+    A call that must be retried is deferred. Its retry runs in a separate task.
     """
     services = turn.services
     at_most_ms = int(1000 * sum(tool.timeout_s for _, tool, _ in calls)) + GRACE_MS
     attempts = [Attempt(services, _claim_call(turn, row)) for row, _, _ in calls]
     done: list[tuple[StepRef, ToolMessage, TraceRecord]] = []
     with ExitStack() as holds:
-        # The commit ended the turn's own row. Each call has a row and a lease, also while it waits for the calls before it.
+        # The commit of the turn ended the turn's row. Each call has its own row, and needs a lease while it waits its turn.
         held = [holds.enter_context(services.leases.hold(attempt.claim, at_most_ms)) for attempt in attempts]
         for attempt, hold, (_, tool, arguments) in zip(attempts, held, calls, strict=True):
             if hold.lost or hold.cancelled:

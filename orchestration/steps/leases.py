@@ -1,4 +1,4 @@
-"""Leases are renewed while work goes on, by one thread for the whole process; work that outlives its own deadline loses its."""
+"""Renew leases during the work, in one thread per process. A step that outlives its deadline loses its lease."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from midwatch.orchestration.protocol.store_replies import LeaseState
 log = structlog.get_logger("midwatch.leases")
 
 RENEWALS_PER_LEASE = 4
-"""A lease is renewed after a quarter of it: three renewals may fail before anyone else can take the step."""
+"""How often a lease is renewed before it would end: three renewals may fail before another worker can claim the step."""
 
 
 class Hold:
-    """One claim under work."""
+    """A claim whose lease is renewed."""
 
     def __init__(self, claim: Claim, renew_at_ms: int, until_ms: int) -> None:
         self.claim = claim
@@ -33,7 +33,7 @@ class Hold:
 
 
 class LeaseKeeper:
-    """Holds claims. Short steps never meet the thread: they are over before their first renewal is due."""
+    """Keeps leases alive. Short steps need no renewal: they end before the first one is due."""
 
     def __init__(self, renew: Callable[[Claim], LeaseState], clock: Clock, lease_ms: int) -> None:
         self._renew = renew
@@ -58,7 +58,7 @@ class LeaseKeeper:
             self._holds.pop(key, None)
 
     def _ensure_thread(self) -> None:
-        """Start the thread in this process: a forked pool child inherits none."""
+        """Start the thread if this process has none. A forked child does not inherit it."""
         if self._pid == os.getpid():
             return
         with self._lock:
@@ -76,11 +76,14 @@ class LeaseKeeper:
                     break
 
     def _renew_one(self, hold: Hold, now: int) -> bool:
-        """False: the store is away, so the others need not ask either. All ask again next time; the fence decides in the end."""
+        """Renew one lease. Returns False if the store can't be reached: then the others wait for the next round too.
+
+        If a lease ends meanwhile, no harm is done: the fence refuses a late commit.
+        """
         try:
             answer = self._renew(hold.claim)
         except StoreUnavailable as error:
-            if not self._away:  # one line for an outage, not one for every hold and quarter of a lease
+            if not self._away:  # one log line for each outage, not for each renewal
                 log.warning("lease.renewal_failed", holds=len(self._holds), error=str(error)[:200])
             self._away = True
             return False

@@ -18,31 +18,31 @@ from midwatch.schemas.step import Defer, Outcome, Park
 log = structlog.get_logger("midwatch.context")
 
 COUNT_ABOVE = 0.9
-"""From this fill on, the provider's own counter is asked if it has one: that costs a call, an estimate costs nothing."""
+"""From this fill on, the provider counts the tokens if it can. That costs a call, while an estimate costs nothing."""
 
 LOOK_AGAIN_MS = 1_000
-"""When a turn looks again while another worker compacts its session."""
+"""How long a turn is deferred while another worker compacts its session."""
 
 COMPACTION_MS = 180_000
 """The longest time for which a turn keeps its lease during a compaction."""
 
 
 def estimate_tokens(attempt: Attempt, agent: Agent) -> int:
-    """The claimed conversation in tokens, estimated."""
+    """Estimate the tokens of the claimed conversation."""
     claim = attempt.claim
     return attempt.services.estimator.estimate(str(agent.model), window.weight_of(agent, claim), claim.anchor)
 
 
 def estimate_at_most(attempt: Attempt, agent: Agent) -> int:
-    """The same with a margin: the figure that must not exceed the budget."""
+    """Estimate the tokens with a margin for error. This figure must not exceed the budget."""
     claim = attempt.claim
     return attempt.services.estimator.at_most(str(agent.model), window.weight_of(agent, claim), claim.anchor)
 
 
 def make_room(attempt: Attempt, agent: Agent, *, overflowed: bool = False) -> Outcome | None:
-    """Make the claimed conversation fit the budget. Returns an outcome when the step ends here instead.
+    """Make the claimed conversation fit the budget. Returns an outcome if the step ends here instead.
 
-    `overflowed`: the provider refused the request as too long, so our estimate does not count.
+    `overflowed` means that the provider refused the request as too long. Then the estimate does not count.
     """
     budget = agent.context_budget
     room = budget.max_tokens - budget.reserve_output
@@ -70,18 +70,18 @@ def is_approved(decision: HumanDecision | None) -> bool:
 
 
 def ask_human(attempt: Attempt, detail: str) -> Outcome:
-    """Ask whether the conversation may be compacted. A human who said no is not asked again."""
+    """Ask a human whether the conversation may be compacted. After a rejection, the job ends instead."""
     decision = attempt.claim.decision
     if decision and decision.verdict is Verdict.REJECT and decision.about in (ParkReason.CONTEXT_FULL, None):
         why = decision.reason or "no reason given"
-        said = f"the context is full ({detail}), and a human decided against compaction: {why}"
-        return attempt.end_as_dead_letter(Failure(kind=FailureKind.CONTEXT_OVERFLOW, detail=said[:500]))
+        full = f"the context is full ({detail}), and a human decided against compaction: {why}"
+        return attempt.end_as_dead_letter(Failure(kind=FailureKind.CONTEXT_OVERFLOW, detail=full[:500]))
     question = f"The context is full ({detail}). Approve to sum it up and go on."
     return attempt.park(Park(question=question, reason=ParkReason.CONTEXT_FULL))
 
 
 def compact_now(attempt: Attempt, agent: Agent, detail: str, *, above: float, must: bool) -> Outcome | None:
-    """Compact the session, and claim the step again with what is left."""
+    """Compact the session. Then claim the step again, to read the shorter conversation."""
     claim, services = attempt.claim, attempt.services
     compactor = Compactor(services.store, services.model, services.gate)
     with services.leases.hold(claim, COMPACTION_MS):
@@ -105,16 +105,16 @@ def compact_now(attempt: Attempt, agent: Agent, detail: str, *, above: float, mu
 
 
 def count_tokens(attempt: Attempt, agent: Agent, request: ModelRequest) -> int | None:
-    """Tokens by the provider's own counter. None when it has none, or it does not answer."""
+    """Count the tokens with the provider's own counter. None if the provider has none, or if it fails."""
     try:
         return attempt.services.model(agent.model.provider).count(request)
-    except Exception as error:  # a counter that fails must not stop a call that would have gone well
+    except Exception as error:  # a failed count must not stop the call, which may well succeed
         log.info("context.not_counted", job_id=attempt.claim.ref.job_id, error=type(error).__name__)
         return None
 
 
 def has_little_room(agent: Agent, tokens: int) -> bool:
-    """Is it time for a compaction beside the job? `tokens` is the size of the last call with its answer."""
+    """Should a compaction run while the job goes on? `tokens` is the size of the last call with its answer."""
     budget = agent.context_budget
     room = budget.max_tokens - budget.reserve_output
     return budget.on_overflow in ("summarize_and_trim", "trim_oldest") and tokens > budget.act_at * room

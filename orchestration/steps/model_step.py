@@ -40,13 +40,13 @@ class ModelStep:
         self.services = attempt.services
         self.agent = agent
         self.anchor: Anchor | None = None
-        """The provider's count of this call, for the next estimate."""
+        """The provider's token count of this call, for the next estimate."""
         self.estimated_tokens = 0
         self.offer = ladder.usual_offer(agent)
         """The model and the tools of the request."""
 
     def run(self) -> Outcome:
-        """Call the model once; once more if the request was too long, or the provider refuses its strict schemas."""
+        """Call the model. Call it again if the request was too long, or if the provider refused its strict schemas."""
         if ended := self.check_limits() or make_room(self.attempt, self.agent):
             return ended
         reply = self.ask_model()
@@ -63,7 +63,7 @@ class ModelStep:
         return self.end(reply) if isinstance(reply, ModelReply) else reply
 
     def check_limits(self) -> Outcome | None:
-        """End a job whose parent is over or whose tokens are spent. At its first turn, set the limits of its agent."""
+        """End a job whose parent has ended or whose token limit is reached. At its first turn, set its agent's limits."""
         attempt, claim, limits = self.attempt, self.attempt.claim, self.agent.limits
         if not claim.job.agent_version:
             self.services.store.set_limits(
@@ -74,7 +74,7 @@ class ModelStep:
             )
         if is_orphan(self.services.store, claim.job):
             attempt.claim = replace(claim, ending="cancelled")
-            failure = Failure(kind=FailureKind.CANCELLED, detail="the job that asked for this one is over")
+            failure = Failure(kind=FailureKind.CANCELLED, detail="the parent job was cancelled or timed out")
             return attempt.end_as_dead_letter(failure)
         if spent := find_spent_budget(self.agent, claim):
             return attempt.end_as_dead_letter(spent)
@@ -97,12 +97,12 @@ class ModelStep:
             return reply
         self.learn_tokens(reply)
         if reply.stop is Stop.CONTEXT_FULL:
-            attempt.gated_calls.settle()  # now: making room may take long
+            attempt.gated_calls.settle()  # before making room, which may take long
             return Failure(kind=FailureKind.CONTEXT_OVERFLOW, detail="the model's window is full")
         return reply
 
     def choose_offer(self) -> ladder.Offer:
-        """The request that follows the calls that were refused before: the usual one, or a rung of the ladder."""
+        """Choose the request's model and tools: the usual ones, or those of the ladder after refused calls."""
         streak = ladder.find_streak(self.agent, self.attempt.claim.log)
         drifting = self.services.drift.open_tools(str(self.agent.model))
         offer = ladder.make_offer(self.agent, streak, drifting, not_strict=self.services.not_strict)
@@ -110,11 +110,11 @@ class ModelStep:
         return offer
 
     def correct_estimate(self) -> None:
-        """The request was too long although the estimate said that it fits."""
+        """Correct the estimator: the request was too long, although the estimate said that it fits."""
         self.services.estimator.correct(str(self.agent.model), window.weight_of(self.agent, self.attempt.claim), None)
 
     def give_up_strict(self, failure: Failure) -> None:
-        """Remember that the provider refuses these strict schemas: too large a grammar, or another form of it."""
+        """Remember that the provider refuses these strict schemas, for example because their grammar is too large."""
         model = str(self.offer.model)
         log.warning("ladder.strict_refused", agent=self.agent.name, model=model, detail=failure.detail[:300])
         self.services.not_strict.add((self.agent.version, model))
@@ -144,7 +144,7 @@ class ModelStep:
         return self.commit_turn(read, reply)
 
     def commit_turn(self, read: ReadReply, reply: ModelReply) -> Outcome:
-        """Commit the turn, then run what it called inline."""
+        """Commit the turn, then run its inline calls."""
         attempt, claim, services = self.attempt, self.attempt.claim, self.services
         pages = [self.answer_page(reply, call) for call in read.pages]
         owed = tuple(claim.ref.call(row.ordinal) for row in read.calls if not row.started)
@@ -174,7 +174,7 @@ class ModelStep:
         return outcome
 
     def drift_fields(self, read: ReadReply, reply: ModelReply) -> tuple[str, ...]:
-        """The drift counters of this turn: calls, and answers that a schema judged or that were sent back.
+        """Names of the drift counters to increment: for calls, and for answers that a schema checked or that were refused.
 
         A tool that does not exist is counted without its name: a model may invent any number of names.
         """

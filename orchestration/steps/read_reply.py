@@ -1,4 +1,4 @@
-"""Read a model's reply: what it says, what it calls, what may run. No I/O, so every odd reply is a unit test."""
+"""Read a model's reply: its text, its calls, and which calls may run. It does no I/O, so unit tests cover every odd reply."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from midwatch.schemas.model import ModelReply, Stop
 
 @dataclass
 class ReadReply:
-    """A reply, sorted."""
+    """The contents of a reply, sorted by what happens to them."""
 
     assistant: AssistantMessage
     answers: list[ToolMessage | NoteMessage] = field(default_factory=list)
-    """Answers that are known without running anything: to refused calls, and notes."""
+    """Answers that need no tool to run: errors for refused calls, and notes."""
     calls: list[CallRow] = field(default_factory=list)
     """Calls that will run."""
     inline: list[tuple[CallRow, Tool, JsonObject]] = field(default_factory=list)
-    """Those of them that run in the turn's own task."""
+    """Those of `calls` that run in the turn's own task."""
     pages: list[ToolCall] = field(default_factory=list)
     """Calls of `read_result` and `recall`, answered from the store."""
     invalid: list[str] = field(default_factory=list)
     shadowed: list[str] = field(default_factory=list)
     """Tools in shadow mode whose call runs although its schema refuses it."""
     refusals: list[ladder.Refusal] = field(default_factory=list)
-    """Calls that did not pass, in order; or the final answer that did not."""
+    """Calls that were refused, in order; or the final answer that was refused."""
     children: int = 0
     output: str | None = None
     """The final answer, if this is one."""
@@ -46,22 +46,22 @@ class ReadReply:
     """Why the job can't go on, if it can't."""
 
     def has_judged_answer(self, agent: Agent) -> bool:
-        """Was there a final answer that a schema judged, or that was sent back?"""
+        """Was there a final answer that a schema checked, or that was refused?"""
         return any(one.tool == ladder.ANSWER for one in self.refusals) or (
             self.output is not None and agent.output_validator is not None
         )
 
 
 def read_reply(agent: Agent, claim: Claim, reply: ModelReply, provider: str = "") -> ReadReply:
-    """Sort a reply. Calls run only after a stop that says so: a call in a reply that was cut off must not run.
+    """Sort the contents of a reply. Calls run only after `Stop.TOOLS`: a call in a reply that was cut off must not run.
 
-    `provider` answered in place of the agent's own provider: its opaque parts go back to no other.
+    `provider` is the one that answered, if it is not the agent's own. Opaque parts are sent back only to their provider.
     """
     return _Reader(agent, claim, reply, provider or agent.model.provider).read()
 
 
 def needs_approval(agent: Agent, tool: Tool, arguments: JsonObject) -> bool:
-    """Does a human decide on this call? The tool may say so, or the agent's `Escalation`."""
+    """Must a human approve this call? The tool or the agent's `Escalation` may require it."""
     return tool.needs_approval(arguments) or agent.asks_human("tool_approval", tool.name)
 
 
@@ -71,7 +71,7 @@ class _Reader:
         self.claim = claim
         self.reply = reply
         self.streak = ladder.find_streak(agent, claim.log)
-        """The calls and answers that were refused just before."""
+        """The calls and answers that were refused in the turns just before."""
         assistant = AssistantMessage(group=claim.group, parts=reply.parts, provider=provider, model=reply.model)
         self.found = ReadReply(assistant)
 
@@ -136,7 +136,7 @@ class _Reader:
             found.inline.append((row, tool, checked.arguments))
 
     def refuse(self, ordinal: int, call: ToolCall, kind: str, message: str) -> None:
-        """The call itself is wrong."""
+        """Refuse a call that is wrong. It counts for the ladder."""
         self.found.refusals.append(ladder.Refusal(call.name, kind, call.raw_arguments))
         self.decline(ordinal, call, kind, message)
 
@@ -157,7 +157,7 @@ class _Reader:
         )
 
     def read_answer(self, bad: answers.BadAnswer | None) -> None:
-        """Take the answer as the job's output, or send it back. After too many in a row, the job ends."""
+        """Take the answer as the job's output, or refuse it. After too many refusals in a row, the job ends."""
         found, text = self.found, self.reply.text
         if bad is None:
             found.output = text
@@ -172,7 +172,7 @@ class _Reader:
             found.answers.append(NoteMessage(group=found.assistant.group, text=message, refused=bad.kind))
 
     def advise(self, refusal: ladder.Refusal, validator: JSONSchemaValidator | None) -> str:
-        """What a model is told that was refused before: that it repeats itself, and an example that passes."""
+        """Advice after earlier refusals: the model repeats the same call, or an example of a valid one."""
         advice = ""
         if self.streak.identical(refusal):
             advice += "\nYou sent exactly this before. It is refused again, and will be each time: change it."

@@ -1,4 +1,4 @@
-"""Given a failure, decide: put the step back with a jittered wait, or make it a dead letter."""
+"""Decide what follows a failure: put the step back with a jittered wait, or make it a dead letter."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ def backoff_ms(config: RetryConfig, attempt: int, rng: random.Random) -> int:
 def decide(
     config: RetryConfig, failure: Failure, attempt: int, rng: random.Random, settled: Settlement = UNSETTLED
 ) -> Defer | DeadLetter:
-    """`attempt` counts the failures before this one that were the call's own: a 429 and a lost probe are not.
+    """Decide between a retry and a dead letter. `attempt` is the number of earlier failures that count against `max_retries`.
 
-    A `Retry-After` is a floor, and jitter comes on top of it: obeying it to the millisecond would wake every throttled
-    sibling at once. So is the time until the downstream takes calls again, as the coordinator says.
+    A 429 and a failed probe of the breaker don't count. `Retry-After` is a minimum, to which the jittered wait is added:
+    otherwise all throttled steps would come back in the same millisecond. The time until the downstream takes calls again,
+    which the coordinator reports, is a minimum too.
     """
     retriable = failure.kind in config.retry_on and failure.kind not in NEVER_RETRIED
     if not retriable or (attempt >= config.max_retries and not settled.free):

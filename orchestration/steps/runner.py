@@ -21,11 +21,12 @@ from midwatch.schemas.step import Continue, DeadLetter, Defer, Outcome, StepKind
 log = structlog.get_logger("midwatch.step")
 
 AGENT_NOT_LOADED = RetryConfig(max_retries=5, base_s=5.0, jitter="none", retry_on=(FailureKind.INTERNAL,))
-"""How long a job waits for a worker that has its agent loaded: a rolling deployment takes minutes."""
+"""How long a job waits for a worker that has loaded its agent: a rolling deployment takes minutes."""
 
 UNREADABLE_TRIES, UNREADABLE_WAIT_MS = 30, 2_000
-"""How often, and at what distance, a step is offered to other workers when its records can't be read here. Where one worker
-in ten can read them, 30 tries reach one with a probability of 96 %. Then the step is a dead letter, after a minute."""
+"""How often, and at what interval, a step is put back for other workers when this one can't read its records. If one worker
+in ten can read them, 30 tries reach one with a probability of 96 %. After these tries, which take a minute, the step becomes
+a dead letter."""
 
 
 class StepRunner:
@@ -35,10 +36,10 @@ class StepRunner:
         self.services = services
 
     def run(self, ref: StepRef) -> Outcome | ClaimRefusal:
-        """Bring the step to an outcome, or say why there is nothing to do.
+        """Run the step to an outcome, or return why its claim was refused.
 
         Raises:
-            StoreUnavailable: Redis is away. The step stays owed.
+            StoreUnavailable: Redis can't be reached. The step stays owed.
 
         """
         if ref.kind is StepKind.COMPACT:
@@ -55,7 +56,7 @@ class StepRunner:
         return self.work_on(claim)
 
     def work_on(self, claim: Claim) -> Outcome:
-        """Work on a claimed step. Only a store that is away raises."""
+        """Work on a claimed step. Raises only StoreUnavailable."""
         attempt = Attempt(self.services, claim)
         try:
             return self._run_step(attempt)
@@ -66,7 +67,7 @@ class StepRunner:
             raise
         except UnreadableRecord as error:
             return self._set_aside(claim.ref, claim.nonce, str(error))
-        except Exception as error:  # a dead letter with the error's name; not three lost leases
+        except Exception as error:  # make a dead letter now: raising would only lose three leases first
             log.exception("step.broke", job_id=claim.ref.job_id, step=claim.ref.step)
             return self._end_broken(attempt, f"{type(error).__name__}: {error}"[:500])
         finally:
@@ -90,7 +91,7 @@ class StepRunner:
             return Continue()
         except StoreUnavailable:
             raise
-        except Exception as error:  # the letter can't be written the usual way: its job's keys are damaged
+        except Exception as error:  # the usual script can't write the dead letter: the job's keys are damaged
             log.error("step.not_ended", job_id=attempt.claim.ref.job_id, error=type(error).__name__)
             return self._set_aside(attempt.claim.ref, attempt.claim.nonce, detail, max_tries=1)
 

@@ -1,4 +1,4 @@
-"""What every step works with: the store, the agents, the models, the gate, the leases, the clock."""
+"""The services that every step uses: the store, the agents, the models, the gate, the leases, the clock."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Services:
     store: Store
     agents: Registry
     model: Callable[[str], Model]
-    """The model port of a provider, by the provider's name."""
+    """Returns the `Model` of a provider, by the provider's name."""
     gate: Gate
     leases: LeaseKeeper
     clock: Clock
@@ -44,13 +44,13 @@ class Services:
     not_strict: set[tuple[str, str]] = field(default_factory=set)
     """Pairs of agent version and model whose provider refused a strict schema. It is not sent to them again."""
     _life: str = field(default_factory=lambda: secrets.token_hex(4))
-    """In a container, host name and pid come back after a crash. A nonce that came back with them would pass the dead
-    worker's claim off as our own."""
+    """A random part of each nonce. In a container, a restarted process has the same host name and pid. Without this part it
+    would repeat old nonces, and take a dead worker's claim for its own."""
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
         self.drift = DriftBreaker(self.store.drift_counters, self.clock.monotonic_ms)
 
     def next_nonce(self) -> str:
-        """A nonce that no other claim has, of this process or of another."""
+        """A nonce that no other claim of any process has."""
         return f"{self.worker}.{self._life}.{next(self._numbers)}"

@@ -23,20 +23,20 @@ from midwatch.schemas.step import Continue
 from midwatch.schemas.trace import TraceRecord
 
 GRACE_MS = 5_000
-"""How long beyond a tool's own timeout its lease is renewed: the time to commit what it returned."""
+"""How long a lease is renewed after the tool's timeout: the time to commit the result."""
 
 EFFECT_OPEN = (FailureKind.TIMEOUT, FailureKind.CONNECTION, FailureKind.PROVIDER_ERROR)
-"""After these failures it is unknown whether the downstream did what it was asked."""
+"""After these failures it is unknown whether the call took effect."""
 
 
 @dataclass(frozen=True)
 class CallResult:
-    """The one result of a call, as the model will read it."""
+    """The result of a call, as the model will read it."""
 
     content: str
     is_error: bool = False
     handle: str | None = None
-    """Where the whole result is kept when `content` is a part of it."""
+    """The handle of the whole result, if `content` is only a part of it."""
     effect: str = "done"
     """What is known of the side effect: done, unknown, none."""
     failure: Failure | None = None
@@ -44,7 +44,7 @@ class CallResult:
 
 @dataclass(frozen=True)
 class FailedCall:
-    """The tool failed. `config` says whether it is tried again."""
+    """A tool has failed. `config` decides whether it is tried again."""
 
     failure: Failure
     config: RetryConfig
@@ -81,7 +81,7 @@ def run_call(
 
 
 def make_context(store: Store, claim: Claim, tool: Tool, arguments: JsonObject, hold: Hold) -> ToolContext:
-    """What the tool may know of its call."""
+    """Make the context, from which a tool's function reads the facts of its call."""
     ref = claim.ref
 
     def keep(name: str, body: bytes) -> str:

@@ -1,4 +1,4 @@
-"""A tool call in its own task: checked again, approved if it must be, admitted, run once, answered."""
+"""A tool call in its own task: validate it again, get an approval if needed, pass the gate, run it, commit the result."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class ToolStep:
         self.claim = attempt.claim
 
     def run(self) -> Outcome:
-        """Bring the call to an outcome."""
+        """Run the call to an outcome."""
         claim = self.claim
         if claim.call is None:
-            raise LeaseLost  # its row has no call: the turn was answered meanwhile
+            raise LeaseLost  # the row has no call: the turn already has all its results
         checked = self.agent.toolbox.check(claim.call)
         if isinstance(checked, RefusedCall):  # the agent's code has changed since the turn was committed
             return self.answer(CallResult(checked.message, is_error=True, effect="none"))
@@ -48,12 +48,12 @@ class ToolStep:
             return self.attempt.park(Park(question=f"May {tool.name} run?", reason=ParkReason.TOOL_APPROVAL))
         if tool.child is not None:
             return self.run_child(tool, arguments)
-        if claim.interrupted and not tool.idempotent:  # an approval is for one try: it clears this mark
+        if claim.interrupted and not tool.idempotent:  # an approval clears `interrupted` for one try
             return self.settle_unknown_effect(tool)
         return self.run_tool(checked)
 
     def run_child(self, tool: Tool, arguments: JsonObject) -> Outcome:
-        """Start the child job, wait for it, or answer with its output."""
+        """Start the child job, wait for it, or commit its answer."""
         if answer := ask_child(self.services, self.claim, tool, arguments):
             return self.answer(CallResult(answer.content, is_error=answer.is_error))
         if not self.services.store.wait_for_child(self.claim, POLL_MS):
@@ -61,7 +61,7 @@ class ToolStep:
         return Continue()
 
     def settle_unknown_effect(self, tool: Tool) -> Outcome:
-        """The call had begun when its worker vanished: ask a human, or tell the model."""
+        """Ask a human or inform the model that the call had begun when its worker vanished."""
         if self.agent.asks_human("unknown_effect", tool.name):
             question = (
                 f"{tool.name} had begun when its worker vanished. Approve to run it again, reject to go on without."
@@ -98,7 +98,7 @@ class ToolStep:
         return self.attempt.retry_or_end(result.config, result.failure)
 
     def answer(self, result: CallResult) -> Outcome:
-        """Commit the one result of the call."""
+        """Commit the result of the call."""
         outcome = Continue()
         message, trace = make_message(self.attempt, result, outcome)
         commit = ResultCommit(refs=(self.claim.ref,), messages=(message,), traces=(trace,))
@@ -111,7 +111,7 @@ class ToolStep:
 
 
 def rejection_result(decision: HumanDecision) -> CallResult:
-    """A human rejected the call, or rejected running it again when its effect is unknown."""
+    """The result of a call that a human rejected, or did not allow to run again when its effect is unknown."""
     if decision.about is ParkReason.UNKNOWN_EFFECT:
         content = f"{UNKNOWN_EFFECT} A human decided so. {decision.reason}".strip()
         return CallResult(content, is_error=True, effect="unknown")

@@ -22,9 +22,9 @@ def make_record(
     span_ms: tuple[int, int],
     asked: str = "",
 ) -> TraceRecord:
-    """Make the record of one attempt, which took from `span_ms[0]` to `span_ms[1]` by the server's time.
+    """Make the record of one attempt. `span_ms` holds its start and its end in the server's time.
 
-    `word` replaces the outcome's name where that does not say how the job ended.
+    `word` replaces the outcome's name if that name does not say how the job ended.
     """
     return TraceRecord(
         step=claim.ref.step,

@@ -29,7 +29,7 @@ class Originals:
         """See `ports.Store.get_result`."""
         return self._original(self.keys.results(session_id), handle)
 
-    def archived(self, session_id: str, group: int) -> bytes | None:
+    def get_archived(self, session_id: str, group: int) -> bytes | None:
         """See `ports.Store.archived`."""
         return self._original(self.keys.archive(session_id), str(group))
 

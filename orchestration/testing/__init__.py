@@ -1,1 +1,1 @@
-"""For tests: run an agent without a server, with a scripted model and a clock that is moved by hand."""
+"""For tests: run an agent without a server, with a scripted model and a manual clock."""

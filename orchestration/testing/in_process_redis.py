@@ -1,7 +1,7 @@
-"""A Redis inside this process, for tests: fakeredis runs the step machine's own scripts, and its time is a clock moved by hand.
+"""A Redis inside this process, for tests: fakeredis runs Midwatch's own scripts, and a manual clock gives the time.
 
-Three things that fakeredis does not do are added here: the shebang line of a script is accepted, `redis.sha1hex` exists,
-and every moment (`TIME`, and when keys expire) is that of the given clock.
+This module adds three things that fakeredis lacks. Scripts may begin with a shebang line. `redis.sha1hex` exists. All times
+(`TIME`, and when keys expire) come from the given clock.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from fakeredis._socket import FakeSocket
 from midwatch.orchestration.ports import Clock
 
 SHEBANG = b"#!lua"
-"""It tells a server the script's engine and flags. Lua itself does not understand it."""
+"""The first line of a script: it tells a server the engine and the flags. Lua itself can't parse it."""
 
 
 class _Database(Database):
-    """Keys that expire by the given clock."""
+    """One database, whose keys expire by the given clock."""
 
     def __init__(self, lock: Any, clock: Clock) -> None:
         self._clock = clock
@@ -40,7 +40,7 @@ class _Database(Database):
 
 
 class _Server(FakeServer):
-    """A Valkey 8 of its own: two of them share nothing."""
+    """One Valkey 8 server. Two servers share no data."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(version=(8,), server_type="valkey")
@@ -49,7 +49,7 @@ class _Server(FakeServer):
 
 
 class _Lua:
-    """The Lua of one server. A script is compiled once; fakeredis compiles it, and collects all garbage, at each call."""
+    """The Lua runtime of one server. It compiles a script once. Fakeredis compiles it and collects garbage at each call."""
 
     def __init__(self, runtime: Any) -> None:
         self.table_from, self.globals = runtime.table_from, runtime.globals
@@ -67,7 +67,7 @@ class _Lua:
 
 
 class _Socket(FakeSocket):
-    """Commands that differ."""
+    """One connection, with the commands that differ from those of fakeredis."""
 
     _server: _Server
 

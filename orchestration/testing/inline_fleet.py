@@ -1,4 +1,4 @@
-"""InlineFleet: a whole fleet in one thread, without a server: the real store over a Redis in this process, time by hand."""
+"""InlineFleet: a whole fleet in one thread, without a server. It has the real store, on a Redis in this process."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from midwatch.schemas.step import Priority, StepRef
 from midwatch.schemas.trace import TraceRecord
 
 MAX_STEPS = 10_000
-"""Steps of one `run`: an agent that never ends is a failed test, not a hanging one."""
+"""The most steps of one `run`. A test of an agent that never ends must fail, not hang."""
 
 
 class FunctionModel:
-    """A function as a model: it is given each request and makes the reply."""
+    """A model that calls a function: it gets each request and returns the reply."""
 
     name = "function"
 
     def __init__(self, answer: Callable[[ModelRequest], ModelReply]) -> None:
         self._answer = answer
         self.error: Exception | None = None
-        """What the function raised, other than a ModelError: a test wants to see it, not a dead letter."""
+        """An exception of the function other than ModelError. The fleet raises it: the test must see it, not a dead letter."""
 
     def complete(self, request: ModelRequest) -> ModelReply:
         """See `ports.Model`."""
@@ -60,7 +60,7 @@ class FunctionModel:
 
 
 class UnrenewedLeases(LeaseKeeper):
-    """No thread and no renewals: no other worker could take a step here, and time stands still while it runs."""
+    """Leases without a thread and renewals. There is no other worker, and the clock does not move during a step."""
 
     def __init__(self, store: RedisStore, clock: Clock) -> None:
         super().__init__(store.renew, clock, store.lease_ms)
@@ -85,19 +85,19 @@ class LocalDispatcher:
         """None: scripts push no messages."""
 
     def message(self, ref: StepRef) -> bytes:
-        """Empty: it is never asked for, as there is no hand-off."""
+        """Empty. It is never used, because there is no hand-off."""
         return b""
 
 
 class InlineFleet:
-    """Enqueue jobs, run them, look at what came of it, decide, replay, cancel: by `operations`, as an operator does.
+    """A fleet that enqueues and runs jobs in one thread. Use `operations` to show, decide, replay and cancel them.
 
     Args:
-        agents: those that jobs may name; their children are known with them.
-        model: answers every model call: a `ScriptedModel`, anything with `complete`, or a function of the request.
-        clock: moved on to the moment when a deferred step is due, so nothing is waited for.
-        gate: admission; everything is admitted by default.
-        seed: of the jitter.
+        agents: the agents of the jobs. Agents that they use as tools need not be listed.
+        model: answers every model call: a `ScriptedModel`, an object with `complete`, or a function of the request.
+        clock: the clock of the fleet. It moves to the time of the next deferred step, so that no test waits.
+        gate: admits calls; by default every call.
+        seed: of the random jitter.
 
     """
 
@@ -112,9 +112,9 @@ class InlineFleet:
         self.clock = clock or ManualClock()
         self.model: Model = model if hasattr(model, "complete") else FunctionModel(model)  # type: ignore[assignment]
         self.published: deque[StepRef] = deque()
-        """Steps on their way to a worker, next first."""
+        """Published steps that have not run yet, the next one first."""
         self.client = _connect(self.clock)
-        """The Redis of this fleet, for a test that must look at keys."""
+        """The Redis of this fleet, for tests that check keys."""
         keys, dispatcher = Keyspace("inline"), LocalDispatcher(self.published)
         self.store = RedisStore(self.client, keys, dispatcher)
         self.operations = Operations(self.client, keys, dispatcher)
@@ -133,24 +133,24 @@ class InlineFleet:
         )
 
     def enqueue(self, agent: Agent, input: str, *, session_id: str | None = None) -> str:
-        """Record a job; its id. Nothing runs yet."""
+        """Record a job and return its id. Nothing runs yet."""
         self.runner.services.agents.add(agent)
         job = new_job(agent, input, session_id=session_id)
         self.store.enqueue(job, on_interrupt=self.operations.cancel)
         return job.job_id
 
     def run(self, job_id: str) -> JobResult:
-        """Run steps, in the order they are published, until the job ends or is parked for a human.
+        """Run steps in the order of their publication, until the job ends or is parked for a human.
 
         Raises:
-            ConfigError: it did not end in 10,000 steps, or nothing is left to run (its session is held by another job).
+            ConfigError: the job did not end in 10,000 steps, or no step is left (another job is active in its session).
 
         """
         for _ in range(MAX_STEPS):
             job = self.store.job(job_id)
-            if job.status.ended or (job.status is JobStatus.PARKED and not self._more()):
+            if job.status.ended or (job.status is JobStatus.PARKED and not self._find_step()):
                 return result_of(job)
-            if not self._more():
+            if not self._find_step():
                 raise ConfigError(
                     f"job {job_id} is {job.status} and no step is left: does another job hold its session?"
                 )
@@ -167,11 +167,11 @@ class InlineFleet:
         return tuple(self.operations.messages(self.store.job(job_id).session_id))
 
     def trace(self, job_id: str) -> Sequence[TraceRecord]:
-        """The job's steps as they were committed."""
+        """The committed steps of the job."""
         return self.operations.trace(job_id)
 
-    def _more(self) -> bool:
-        """Is there a step to run? When all wait, time moves on to the first that is due."""
+    def _find_step(self) -> bool:
+        """Return True if a step can run. If all steps wait, move the clock to the first one that is due."""
         if self.published:
             return True
         refs, soonest_ms = self.operations.sweep(patience_ms=0, stale_ms=0, idle=(True, True))
@@ -183,7 +183,7 @@ class InlineFleet:
 
 
 def _connect(clock: Clock) -> redis.Redis:
-    """A new Redis in this process. It is imported here: a test that uses no fleet does not pay for fakeredis and Lua."""
+    """A new Redis in this process. The import is here, so that tests without a fleet do not load fakeredis and Lua."""
     try:
         from midwatch.orchestration.testing.in_process_redis import connect
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""ManualClock: time that moves when it is told to."""
+"""ManualClock: a clock that moves only when a test moves it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ NEW_YEAR_2026_MS = 1_767_225_600_000
 
 
 class ManualClock:
-    """`ports.Clock` for tests: sleeping takes no time, it moves the clock."""
+    """`ports.Clock` for tests. A sleep takes no time: it moves the clock."""
 
     def __init__(self, now_ms: int = NEW_YEAR_2026_MS) -> None:
         self._now_ms = now_ms
 
     def monotonic_ms(self) -> int:
-        """The moment it stands at."""
+        """The clock's current time."""
         return self._now_ms
 
     def sleep_ms(self, ms: int) -> None:
-        """Move on."""
+        """Move the clock forward by `ms`."""
         self.advance(ms)
 
     def advance(self, ms: int) -> None:
-        """Move on by `ms`; never back.
+        """Move the clock forward by `ms`.
 
         Raises:
             ValueError: `ms` is negative.

@@ -1,6 +1,6 @@
-"""May this process reach a real provider? A switch that tests turn off, consulted where providers are loaded.
+"""A switch by which tests forbid real providers. It is checked where a provider is loaded.
 
-It holds for the whole process, not for one thread: what a test must not reach, its tool threads must not reach either.
+It applies to the whole process, because the threads of a test's tools must not call real providers either.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ _forbidden: list[frozenset[str]] = []
 
 
 @contextmanager
-def forbidden(allow: tuple[str, ...] = ()) -> Iterator[None]:
-    """During the block no provider can be loaded, but those in `allow`. Blocks may be nested; each of them holds."""
+def forbid(allow: tuple[str, ...] = ()) -> Iterator[None]:
+    """During the block, only providers in `allow` can be loaded. In nested blocks, every block's rule applies."""
     _forbidden.append(frozenset(allow))
     try:
         yield
@@ -24,10 +24,10 @@ def forbidden(allow: tuple[str, ...] = ()) -> Iterator[None]:
 
 
 def check(provider: str) -> None:
-    """Called before a provider is loaded.
+    """Check that `provider` may be loaded.
 
     Raises:
-        ConfigError: a test has forbidden it.
+        ConfigError: a test forbids it.
 
     """
     for allowed in _forbidden:

@@ -1,12 +1,12 @@
-"""For authors of agents: run an agent in a plain test, without a server, a network or a wait.
+"""For authors of agents: run an agent in a plain test, without a server, a network or waiting.
 
     from midwatch.testing import ScriptedModel, call, run_inline
 
     result = run_inline(agent, "Where is A-17?", model=ScriptedModel([call("look_up", order="A-17"), "On its way."]))
     assert result.output == "On its way."
 
-All but the model is real: tools run, arguments are validated, failures are retried (without waiting), ceilings hold.
-`InlineFleet` is the same with the parts in hand: several jobs, approvals, dead letters and their replay.
+Only the model is replaced: tools run, arguments are validated, failures are retried (without waiting), limits apply. Use
+`InlineFleet` for tests of several jobs, of approvals, and of dead letters and their replay.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def run_inline(
     """Run one job of an agent to its end, in this thread, without a server.
 
     Args:
-        agent: what to run; its children run with it.
-        input: what the user says.
-        model: a `ScriptedModel` (which must be played to its end), or a function of the request.
-        clock: moved on whenever a deferred step must be waited for.
-        session_id: of the session, when a tool looks at it.
+        agent: the agent to run. The agents that it uses as tools run too.
+        input: the input of the job.
+        model: a `ScriptedModel` (the run must use all its replies), or a function of the request.
+        clock: it moves to the time of each deferred step.
+        session_id: the id of the session, if a tool reads it.
 
     Raises:
-        AssertionError: the script had too few or too many replies.
+        AssertionError: the script of the model had too few or too many replies.
         ConfigError: the job did not end in 10,000 steps.
 
     """
@@ -54,7 +54,7 @@ def run_inline(
 
 
 def forbid_real_models(*, allow: tuple[str, ...] = ()) -> AbstractContextManager[None]:
-    """During the block, loading a provider raises a ConfigError that says so; those in `allow` may be loaded.
+    """During the block, loading a provider raises ConfigError. Providers in `allow` may be loaded.
 
     In a `conftest.py`, for every test:
 
@@ -63,4 +63,4 @@ def forbid_real_models(*, allow: tuple[str, ...] = ()) -> AbstractContextManager
             with forbid_real_models():
                 yield
     """
-    return real_models.forbidden(allow)
+    return real_models.forbid(allow)

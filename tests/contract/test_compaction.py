@@ -112,8 +112,8 @@ def test_a_committed_compaction_is_what_the_next_claim_sees(bench):
     assert seen.memory == MEMORY
     assert "results" in seen.flags
     assert bench.store.get_result("s1", "res-1") == b"whole"
-    assert unpack_group(bench.store.archived("s1", 2) or b"") == [m for m in work.messages if m.group == 2]
-    assert bench.store.archived("s1", 3) is None
+    assert unpack_group(bench.store.get_archived("s1", 2) or b"") == [m for m in work.messages if m.group == 2]
+    assert bench.store.get_archived("s1", 3) is None
 
 
 def test_turns_after_a_compaction_continue_the_same_conversation(bench):
@@ -174,7 +174,7 @@ def test_a_compaction_that_lost_its_lock_changes_nothing(bench):
     assert bench.store.commit_compaction(quick, without_group(quick, 2)) is True
     assert bench.store.commit_compaction(slow, without_group(slow, 3)) is False
     assert groups(claim_again(bench, claim)) == [1, 3, 3, 4, 4]
-    assert bench.store.archived("s1", 3) is None
+    assert bench.store.get_archived("s1", 3) is None
 
 
 def test_a_compaction_of_another_epoch_changes_nothing(bench):
@@ -269,4 +269,4 @@ def test_a_second_compaction_adds_to_the_archive_of_the_first(bench):
     assert groups(seen) == [1, 4, 4]
     assert seen.memory is not None
     assert seen.memory.through_group == 3
-    assert all(bench.store.archived("s1", group) for group in (2, 3))
+    assert all(bench.store.get_archived("s1", group) for group in (2, 3))

@@ -61,7 +61,7 @@ def test_a_session_that_compacts_often_keeps_its_newest_originals(bench):
     claim = run_turns(bench, turns=1)
     for _ in range(40):
         claim = compact(bench, claim)
-    kept = [group for group in range(2, 45) if bench.store.archived("s1", group) is not None]
+    kept = [group for group in range(2, 45) if bench.store.get_archived("s1", group) is not None]
     assert kept == list(range(32, 42))
     call = tool_call("recall", '{"group": 9}')
     assert "no longer kept" in answer_recall(bench.store, replace(claim, memory=memory_through(41)), call, 0).content
@@ -76,9 +76,9 @@ def test_results_and_groups_share_one_bound(bench):
     claim = compact(bench, run_turns(bench, turns=1))
     for number in range(9):
         bench.store.put_result("s1", f"res-{number}", body())
-    assert bench.store.archived("s1", 2) is not None
+    assert bench.store.get_archived("s1", 2) is not None
     bench.store.put_result("s1", "res-9", body())
-    assert bench.store.archived("s1", 2) is None
+    assert bench.store.get_archived("s1", 2) is None
     assert bench.store.get_result("s1", "res-0") is not None
     compact(bench, claim)
     assert bench.store.get_result("s1", "res-0") is None

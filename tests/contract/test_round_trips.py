@@ -193,16 +193,18 @@ def test_a_settlement_counts_even_if_the_lease_is_lost(
 ) -> None:
     """The late result is dropped, but the call's reservation is given back."""
     one = admit(gate, claim)
-    assert commits(store, make_late(claim), verb, gate.settling(one, OK)) is False
+    assert commits(store, make_late(claim), verb, gate.make_piggyback(one, OK)) is False
     assert in_flight(gate) == 0
 
 
 def test_a_lost_reply_settles_and_commits_once(store: RedisStore, gate: RedisGate, claim: Claim) -> None:
     """Both are sent a second time. Neither counts twice."""
-    store.commit_turn(make_late(claim), turn_of(claim), gate.settling(admit(gate, claim), OK))  # loads the scripts
+    store.commit_turn(
+        make_late(claim), turn_of(claim), gate.make_piggyback(admit(gate, claim), OK)
+    )  # loads the scripts
     one = admit(gate, claim)
     CountingConnection.hang_up = True
-    assert store.commit_turn(claim, turn_of(claim), gate.settling(one, OK)) is TurnCommitted.COMMITTED
+    assert store.commit_turn(claim, turn_of(claim), gate.make_piggyback(one, OK)) is TurnCommitted.COMMITTED
     assert not CountingConnection.hang_up
     assert len(store.trace(claim.ref)) == 1
     status = Board(gate.client, gate.keys).show(MODEL)
@@ -214,7 +216,7 @@ def test_scripts_are_sent_again_after_the_server_forgot_them(store: RedisStore, 
     one = admit(gate, claim)
     gate.client.script_flush()
     gate.client.function_flush()
-    assert store.commit_turn(claim, turn_of(claim), gate.settling(one, OK)) is TurnCommitted.COMMITTED
+    assert store.commit_turn(claim, turn_of(claim), gate.make_piggyback(one, OK)) is TurnCommitted.COMMITTED
     assert in_flight(gate) == 0
     assert len(store.trace(claim.ref)) == 1
 
@@ -223,7 +225,7 @@ def test_a_refused_settlement_does_not_lose_the_commit(store: RedisStore, gate: 
     """The coordinator refuses an invalid report. The commit counts nevertheless, and the log says what was lost."""
     one = admit(gate, claim)
     with capture_logs() as logs:
-        senseless = gate.settling(one, Report(latency_ms=-1))
+        senseless = gate.make_piggyback(one, Report(latency_ms=-1))
         assert store.commit_turn(claim, turn_of(claim), senseless) is TurnCommitted.COMMITTED
     assert [line["event"] for line in logs] == ["gate.settle_lost"]
     assert len(store.trace(claim.ref)) == 1
@@ -236,6 +238,6 @@ def test_a_coordinator_on_another_server_gets_its_own_round_trip(
     one = admit(own_gate, claim)
     store.commit_turn(make_late(claim), turn_of(claim))  # loads the script
     before = CountingConnection.trips
-    assert store.commit_turn(claim, turn_of(claim), own_gate.settling(one, OK)) is TurnCommitted.COMMITTED
+    assert store.commit_turn(claim, turn_of(claim), own_gate.make_piggyback(one, OK)) is TurnCommitted.COMMITTED
     assert CountingConnection.trips - before == 1
     assert in_flight(own_gate) == 0

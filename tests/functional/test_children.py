@@ -149,5 +149,5 @@ def test_the_children_of_a_job_that_ran_out_of_time_end_at_their_next_turn(stage
     open_gate("child")
     child = wait_for(lambda: (found := family(stage, handle)[1]).status.ended and found, "the child to end")
     assert child.status is JobStatus.CANCELLED
-    assert child.failure.detail == "the job that asked for this one is over"
+    assert child.failure.detail == "the parent job was cancelled or timed out"
     assert len(stage.heard(task)) == 1

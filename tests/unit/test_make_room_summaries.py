@@ -147,6 +147,6 @@ def test_a_summary_never_loses_the_users_words():
     assert "Second: and those of C-78?" in prompts(talk.model.requests[-1])
     assert talk.most_tokens() <= 6_000
     memory = talk.memory
-    assert talk.fleet.store.archived("s1", 1) is not None
+    assert talk.fleet.store.get_archived("s1", 1) is not None
     assert isinstance(memory, Memory)
     assert "C-77" in memory.model_dump_json()

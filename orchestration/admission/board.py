@@ -18,7 +18,8 @@ from midwatch.orchestration.admission.script_calls import Coordinator, Operation
 from midwatch.orchestration.errors import ConfigError, NotFound
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.store.records import ref_of
-from midwatch.orchestration.store.scripts import UNAVAILABLE, Library, unavailable
+from midwatch.orchestration.store.script_library import Library
+from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
 from midwatch.schemas.limits import DownstreamStatus, Limits
 from midwatch.schemas.step import StepRef
 

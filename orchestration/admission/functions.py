@@ -13,7 +13,7 @@ import redis
 from redis import exceptions as redis_errors
 
 from midwatch.orchestration.admission.legend import with_stored_names
-from midwatch.orchestration.store.scripts import Library
+from midwatch.orchestration.store.script_library import Library
 
 SHARED = ("prelude", "health", "buckets", "lineage", "lines", "feedback")
 """Files that all functions share, one concept each; each builds on those before it."""
@@ -25,6 +25,9 @@ FUNCTIONS = ("admit", "settle", "release", "configure", "control", "status", "go
 @dataclass(frozen=True, eq=False)
 class FunctionLibrary(Library):
     """A library named by the digest of its text, so that workers of two releases can share a server."""
+
+    bare: tuple[str, ...] = ()
+    """Functions with other keys, which are called without `bind`."""
 
     def read(self, name: str) -> str:
         """A file of the folder, with the stored names of all fields."""

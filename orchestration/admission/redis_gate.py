@@ -21,7 +21,8 @@ from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.keyspace import KEPT_S, Keyspace
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement
 from midwatch.orchestration.store.records import member
-from midwatch.orchestration.store.scripts import Library, ScriptPiggyback
+from midwatch.orchestration.store.script_library import Library
+from midwatch.orchestration.store.scripts import ScriptPiggyback
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.limits import Limits
 from midwatch.schemas.model import Usage

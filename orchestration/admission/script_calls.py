@@ -16,7 +16,8 @@ import redis
 from midwatch.orchestration.admission import replies
 from midwatch.orchestration.admission.functions import COORDINATOR
 from midwatch.orchestration.admission.legend import RESOURCES
-from midwatch.orchestration.store.scripts import Arg, Library, Prepared, Scripts
+from midwatch.orchestration.store.script_library import Library
+from midwatch.orchestration.store.scripts import Arg, Prepared, Scripts
 from midwatch.schemas.limits import DownstreamStatus
 from midwatch.schemas.step import Priority
 

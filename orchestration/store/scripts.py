@@ -1,4 +1,4 @@
-"""Lua scripts: read from a folder `lua`, called by digest, loaded again when the server does not know them."""
+"""Call Lua scripts by their digest, and load them again when the server does not know them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from hashlib import sha1
-from importlib.resources import files
 from typing import Any
 
 import redis
 from redis import exceptions as redis_errors
 
 from midwatch.orchestration.errors import StoreUnavailable
-from midwatch.orchestration.keyspace import HELD_S, KEPT_S
 from midwatch.orchestration.ports import Piggyback
 from midwatch.orchestration.store.script_calls.script_call import Arg as Arg
 from midwatch.orchestration.store.script_calls.script_call import Reply, ScriptCall
+from midwatch.orchestration.store.script_library import STEP_MACHINE, Library
 
 UNAVAILABLE = (
     redis_errors.ConnectionError,  # BusyLoadingError is one of them
@@ -31,60 +28,6 @@ UNAVAILABLE = (
 
 LOADS = 3
 """How often a script is loaded for one call. A server that is replaced during the call does not know it either."""
-
-
-@dataclass(frozen=True, eq=False)
-class Library:
-    """A folder of scripts that share a prelude, each called by the digest of its text.
-
-    Compared by identity: the caches below hash the library at every call, and hashing its fields costs 3 us.
-    """
-
-    package: str
-    """Its folder `lua` holds the scripts."""
-    header: str = ""
-    """Lua that goes before the prelude."""
-    bare: tuple[str, ...] = ()
-    """Scripts with other keys, which do without the prelude."""
-    originals: tuple[str, ...] = ()
-    """Scripts with other keys, which share `originals.lua` in place of the prelude."""
-
-    @cache  # noqa: B019 (libraries are few, and live as long as the process)
-    def source(self, name: str) -> str:
-        """Text of a script. The shebang makes the server refuse all of it, before line 1, when it is out of memory."""
-        text = self.read(name)
-        if "take_list(" in text:
-            text = f"{self.read('arguments')}\n{text}"
-        if name in self.originals:
-            return f"#!lua\n{self.read('originals')}\n{text}"
-        if name in self.bare:
-            return f"#!lua\n{text}"
-        return f"#!lua\n{self.header}{self.read('prelude')}\n{text}"
-
-    def read(self, name: str) -> str:
-        """A file of the folder."""
-        return (files(self.package) / "lua" / f"{name}.lua").read_text()
-
-    @cache  # noqa: B019
-    def command(self, name: str) -> tuple[str, str]:
-        """The command that runs the script, without its keys and arguments."""
-        return "EVALSHA", sha1(self.source(name).encode(), usedforsecurity=False).hexdigest()
-
-    def unknown(self, reply: object) -> bool:
-        """Does the reply say that the server does not know the script?"""
-        return isinstance(reply, redis_errors.NoScriptError)
-
-    def load(self, client: redis.Redis, name: str) -> None:
-        """Load the script into the server."""
-        client.script_load(self.source(name))
-
-
-STEP_MACHINE = Library(
-    "midwatch.orchestration.store",
-    f"local KEPT_S, HELD_S = {KEPT_S}, {HELD_S}\n",
-    bare=("sweep", "wake", "compact_begin", "forget"),
-    originals=("compact", "keep_result"),
-)
 
 
 @dataclass(frozen=True)

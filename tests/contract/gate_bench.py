@@ -33,7 +33,7 @@ TEST_TIME = "{{ 0, redis.call('GET', string.match({}, '^.-}}') .. ':clock') }}"
 """The clock's key is in the slot of the coordinator's keys, so it is legal on a cluster too."""
 
 if TYPE_CHECKING:
-    from midwatch.orchestration.store.scripts import Library as Shipped
+    from midwatch.orchestration.store.script_library import Library as Shipped
 else:
     Shipped = type(COORDINATOR)
 

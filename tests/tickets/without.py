@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from midwatch.orchestration.store.scripts import Library
+from midwatch.orchestration.store.script_library import Library
 from midwatch.workers.process.steward import Steward
 
 
@@ -29,7 +29,7 @@ def lease() -> None:
 
 def fence() -> None:
     """A commit is accepted from whoever comes, as long as it is for a job that runs; its row may be gone."""
-    _edit("commit_results", "if held(step, fence) then", "if true then")
+    _edit("commit_results", "if is_held(step, fence) then", "if true then")
 
 
 def steward() -> None:

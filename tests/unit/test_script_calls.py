@@ -22,11 +22,13 @@ from midwatch.orchestration.store.script_calls import (
     script_call,
     shorten,
 )
+from midwatch.orchestration.store.script_library import STEP_MACHINE, add_called
 from midwatch.orchestration.store.step_keys import StepKeys
 from midwatch.schemas.model import Usage
 
 LUA = Path(script_call.__file__).parents[1] / "lua"
-SHARED = {"arguments", "prelude", "originals"}
+SHARED = {"arguments", "endings", "model_turn", "originals", "prelude"}
+MODEL_TURN = (LUA / "model_turn.lua").read_text()
 MODULES: tuple[ModuleType, ...] = (begin_work, bring_back, commit_work, operate, put_aside, shorten)
 ROWS = {"calls": commit_work.CallOfTurn, "results": commit_work.ResultOfCall}
 """Lists whose items are rows with names."""
@@ -83,6 +85,12 @@ def bound(text: str) -> list[Argument]:
     return found
 
 
+def loops(text: str) -> Iterator[tuple[list[str], str, int]]:
+    """The loops of a script over a list of rows: its variables, the list, and the width it is read with."""
+    for variables, name, width in re.findall(r"for ([\w, ]+) in rows_of\((\w+), (\d+)\)", text):
+        yield names(variables), name, int(width)
+
+
 def functions() -> Iterator[tuple[str, Callable[..., Any]]]:
     for module in MODULES:
         for name, function in inspect.getmembers(module, inspect.isfunction):
@@ -115,6 +123,41 @@ def test_script_binds_the_arguments_of_its_contract_in_order(script):
     assert [argument[:2] for argument in taken] == [argument[:2] for argument in declared]
     assert [len(argument.fields) for argument in taken] == [len(argument.fields) for argument in declared]
     assert "ARGV[" not in SCRIPTS[script]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_script_reads_the_rows_of_a_list_with_the_fields_of_its_contract(script):
+    """A loop over rows has as many variables as the contract has fields, and is given their number."""
+    widths = {argument.name: len(argument.fields) or 1 for argument in contract(SCRIPTS[script]) if argument.is_list}
+    for variables, name, width in loops(SCRIPTS[script]):
+        assert len(variables) == width == widths[name]
+
+
+def test_shared_loops_have_as_many_variables_as_fields():
+    """The functions that several scripts call for a list read it as the scripts' contracts say."""
+    found = {name: len(variables) for variables, name, width in loops(MODEL_TURN) if len(variables) == width}
+    assert found == {"usage": 2, "names": 1}
+
+
+def test_script_is_sent_with_only_the_functions_that_it_calls():
+    """Directly or through another function, but not for a word in a comment."""
+    shared = "local FIRST = 1\nlocal function a() end\n\n-- b\nlocal function b() a() end\nlocal function c() end\n"
+    without_c, only_first = add_called(shared, "b() -- c\n"), add_called(shared, "-- a, c\n")
+    assert re.findall(r"function (\w+)", without_c) == ["a", "b"]
+    assert only_first == "local FIRST = 1\n-- a, c\n"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_script_defines_every_function_that_it_calls(script):
+    """A script that does not name a shared file in its line `-- Shared:` lacks the functions of that file."""
+    text = STEP_MACHINE.source(script)
+    shared = {
+        name
+        for file in SHARED
+        for name in re.findall(r"^local function (\w+)", (LUA / f"{file}.lua").read_text(), re.M)
+    }
+    called = set(re.findall(r"(?<![\w.'])(\w+)\(", re.sub(r"--.*", "", text))) & shared
+    assert called <= set(re.findall(r"^local function (\w+)", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -1,4 +1,5 @@
 -- Cancel a job. A queued job ends at once. A job under way is marked, and ends at its next claim.
+-- Shared: prelude, endings
 -- ARGV:
 --   job
 --   session

@@ -1,4 +1,5 @@
 -- Claim a step: take it under a new fence and a lease, and return all that the work needs, in one round trip.
+-- Shared: prelude
 -- ARGV:
 --   job
 --   step
@@ -14,13 +15,13 @@
 --   log entries, job fields, anchor|'', memory|'' (also when the epoch is the known one)}
 local job, step, nonce, lease_ms, max_losses, member, known_epoch, known_length, known_digest = unpack(ARGV)
 local is_model = not string.find(step, '.', 1, true)
-local status, max_steps, deadline_ms, cancel, last_fence =
-  unpack(redis.call('HMGET', JOB, 'status', 'max_steps', 'deadline_ms', 'cancel', 'fence'))
-if not status or ENDED[status] then
+local status, max_steps, deadline_ms, cancel, last_fence, waiting =
+  unpack(redis.call('HMGET', JOB, 'status', 'max_steps', 'deadline_ms', 'cancel', 'fence', 'waiting'))
+if not status or has_ended(status) then
   settle_member(member)
   return { 'gone' }
 end
-if not RUNNABLE[status] then return redis.error_reply('UNREADABLE the status of a later release') end
+if not may_run(status) then return redis.error_reply('UNREADABLE the status of a later release') end
 
 local now = clock()
 local active, groups, epoch, flags, anchor =
@@ -52,7 +53,6 @@ if lost then losses = losses + 1 end
 if not again then
   -- Larger than any fence given before, even one that a crash of the server took back: counted from the clock.
   fence = string.format('%d', math.max(tonumber(last_fence or '0') + 1, now))
-  redis.call('HSET', JOB, 'fence', fence)
 end
 
 groups = tonumber(groups or '0')
@@ -76,10 +76,18 @@ elseif losses >= tonumber(max_losses) then ending = 'worker_lost' end
 write_row(step, 'started', fence, now + lease_ms, row.attempt, losses, (interrupted and '!' or '') .. nonce, row.verdict)
 redis.call('ZREM', OWED, member)
 redis.call('ZADD', DUE, now + lease_ms, member)
-if is_model and ending == '' then redis.call('HSET', JOB, 'turn', step) end
-if status ~= 'parked' then redis.call('HDEL', JOB, 'waiting') end
+if is_model and ending == '' then
+  redis.call('HSET', JOB, 'fence', fence, 'turn', step) -- a model turn is alone: its fence is the last one
+elseif not again then
+  redis.call('HSET', JOB, 'fence', fence)
+end
+if waiting and status ~= 'parked' then redis.call('HDEL', JOB, 'waiting') end
 if row.state == 'parked' then redis.call('HINCRBY', JOB, 'parked', -1) end
-if activated then keep_new() else keep() end
+if activated then -- these may be new
+  redis.call('EXPIRE', STEPS, KEPT_S, 'NX')
+  redis.call('EXPIRE', LOG, KEPT_S, 'NX')
+end
+keep()
 
 local call, entries, from, memory = '', {}, 0, ''
 if is_model then

@@ -1,5 +1,6 @@
 -- Append results of tool calls; the last result of a turn owes the next model turn.
 -- A result whose row is not held under the fence is left out: its step is over, or another worker runs it.
+-- Shared: prelude, arguments
 -- ARGV:
 --   fence
 --   next_step         the next model turn
@@ -9,21 +10,24 @@
 -- Output: {results applied, 1 if the next turn is owed}
 local fence, next_step, next_member, next_message = take(4)
 local results = take_list(4)
-local now, applied = clock(), 0
-for _, result in ipairs(results) do
-  local step, member, message, trace = unpack(result)
-  if held(step, fence) then
+local done = {} -- fields of STEPS
+for step, member, message, trace in rows_of(results, 4) do
+  if is_held(step, fence) then
     redis.call('RPUSH', LOG, message)
-    redis.call('RPUSH', TRACE, trace)
-    redis.call('HDEL', STEPS, step, step .. ':call')
+    add_trace(trace)
     settle_member(member)
-    applied = applied + 1
+    done[#done + 1] = step
+    done[#done + 1] = step .. ':call'
   end
 end
+local applied = #done / 2
 if applied == 0 then return { 0, 0 } end
 redis.call('HINCRBY', COUNTERS, 'steps.tool', applied)
-if redis.call('HINCRBY', JOB, 'open', -applied) > 0 then return { applied, 0 } end
-write_row(next_step, 'pending', '0', 0, 0, 0, '', '')
-redis.call('EXPIRE', STEPS, KEPT_S, 'NX') -- it was emptied, and so deleted
-owe(now, next_member, MODEL_QUEUE, next_message)
+if redis.call('HINCRBY', JOB, 'open', -applied) > 0 then
+  redis.call('HDEL', STEPS, unpack(done))
+  return { applied, 0 }
+end
+write_row(next_step, 'pending', '0', 0, 0, 0, '', '') -- first: a hash that loses all its fields loses its time to live
+redis.call('HDEL', STEPS, unpack(done))
+owe_new(clock(), next_member, MODEL_QUEUE, next_message)
 return { applied, 1 }

@@ -1,4 +1,5 @@
 -- Append a model turn and owe what follows: its tool calls, or, when no call runs, the next turn.
+-- Shared: prelude, arguments, model_turn
 -- ARGV:
 --   step
 --   fence
@@ -27,14 +28,18 @@ local function committed(applied)
   return { redis.call('HEXISTS', JOB, 'cancel') == 1 and 'cancelled' or 'committed', applied }
 end
 
-if not held(step, fence) then
+if not is_held(step, fence) then
   -- Sent again, because its reply was lost? Then it is committed, and its inline calls are the sender's to run.
   if redis.call('HGET', JOB, 'committed') ~= step .. '|' .. fence then return { 'lost' } end
   return committed(0)
 end
 local now = clock()
-for _, message in ipairs(messages) do redis.call('RPUSH', LOG, message) end
-redis.call('HSET', SESSION, 'groups', group)
+add_messages(messages)
+if anchor == '' then
+  redis.call('HSET', SESSION, 'groups', group)
+else
+  redis.call('HSET', SESSION, 'groups', group, 'anchor', anchor)
+end
 add_usage(usage)
 if tool_calls ~= '0' then redis.call('HINCRBY', JOB, 'tool_calls', tool_calls) end
 if invalid_calls ~= '0' then
@@ -42,30 +47,26 @@ if invalid_calls ~= '0' then
   redis.call('HINCRBY', COUNTERS, 'calls.invalid', invalid_calls)
 end
 if children ~= '0' then redis.call('HINCRBY', JOB, 'children', children) end
-redis.call('RPUSH', TRACE, trace)
-redis.call('HDEL', STEPS, step)
+add_trace(trace)
 settle_member(member)
 redis.call('HINCRBY', COUNTERS, 'steps.model', 1)
+count_drift(now, drift)
+redis.call('HSET', JOB, 'open', length(calls), 'committed', step .. '|' .. fence)
 
-for _, each in ipairs(calls) do
-  local call_step, started, call, call_member, message = unpack(each)
-  redis.call('HSET', STEPS, call_step .. ':call', call)
+for call_step, started, call, call_member, message in rows_of(calls, 5) do
   if started == '1' then
-    write_row(call_step, 'started', fence, now + lease_ms, 0, 0, '', '')
+    local row = row_text('started', fence, now + lease_ms, 0, 0, '', '')
+    redis.call('HSET', STEPS, call_step, row, call_step .. ':call', call)
     redis.call('ZADD', DUE, now + lease_ms, call_member)
   else
-    write_row(call_step, 'pending', '0', 0, 0, 0, '', '')
-    owe(now, call_member, TOOLS_QUEUE, message)
+    local row = row_text('pending', '0', 0, 0, 0, '', '')
+    redis.call('HSET', STEPS, call_step, row, call_step .. ':call', call)
+    owe_new(now, call_member, TOOLS_QUEUE, message)
   end
 end
-if anchor ~= '' then redis.call('HSET', SESSION, 'anchor', anchor) end
-count_drift(now, drift)
-redis.call('HSET', JOB, 'open', #calls, 'committed', step .. '|' .. fence)
-if #calls == 0 then
+if length(calls) == 0 then
   write_row(next_step, 'pending', '0', 0, 0, 0, '', '')
-  owe(now, next_member, MODEL_QUEUE, next_message)
+  owe_new(now, next_member, MODEL_QUEUE, next_message)
 end
--- The claim prolonged the life of all keys, but this one was emptied (and so deleted) and this one may be new.
-redis.call('EXPIRE', STEPS, KEPT_S, 'NX')
-redis.call('EXPIRE', TRACE, KEPT_S, 'NX')
+redis.call('HDEL', STEPS, step) -- last: a hash that loses all its fields loses its time to live
 return committed(1)

@@ -1,5 +1,6 @@
 -- Commit a compaction: shorten entries in place, take groups out of the log, archive them, replace the memory. Messages that
 -- were added meanwhile stay. A compaction that lost its lock, or that began with another log, changes nothing.
+-- Shared: arguments, originals
 -- KEYS:
 --   session
 --   log
@@ -32,25 +33,25 @@ if string.match(lock or '', '^%d+|(.*)$') ~= nonce or (epoch_now or '0') ~= epoc
 local last = redis.call('LINDEX', log, known_length - 1)
 if not last or redis.sha1hex(last) ~= known_digest then return 0 end
 
-for _, one in ipairs(archived) do keep_original(session, 'archive', one[1], one[2]) end
-for _, one in ipairs(replaced) do redis.call('LSET', log, one[1], one[2]) end
-for _, one in ipairs(kept_results) do keep_original(session, 'results', one[1], one[2]) end
+for group, body in rows_of(archived, 2) do keep_original(session, 'archive', group, body) end
+for index, entry in rows_of(replaced, 2) do redis.call('LSET', log, index, entry) end
+for handle, body in rows_of(kept_results, 2) do keep_original(session, 'results', handle, body) end
 local gone = '!' .. nonce -- no message is encoded like this
-for _, index in ipairs(removed) do redis.call('LSET', log, index, gone) end
-if #removed > 0 then redis.call('LREM', log, #removed, gone) end
-if #removed + #replaced == 0 then
+for index in rows_of(removed, 1) do redis.call('LSET', log, index, gone) end
+if length(removed) > 0 then redis.call('LREM', log, length(removed), gone) end
+if length(removed) + length(replaced) == 0 then
   redis.call('HDEL', session, 'compacting')
   return 1
 end
 if new_memory ~= '' then redis.call('SET', memory, new_memory, 'KEEPTTL') end
-if #kept_results > 0 then redis.call('HSET', session, 'flags', 'results') end
+if length(kept_results) > 0 then redis.call('HSET', session, 'flags', 'results') end
 redis.call('HSET', session, 'epoch', tonumber(epoch) + 1)
 redis.call('HINCRBY', session, 'compactions', 1)
 redis.call('HDEL', session, 'compacting')
 bound_originals(session, tonumber(most_bytes))
 keep_as_long(session, kept_s, { 'memory', 'archive', 'results', 'originals' })
 if job ~= session and redis.call('EXISTS', job) == 1 then
-  for _, one in ipairs(usage) do redis.call('HINCRBY', job, one[1], one[2]) end
+  for field, amount in rows_of(usage, 2) do redis.call('HINCRBY', job, field, amount) end
 end
 redis.call('HINCRBY', counters, 'compactions', 1)
 return 1

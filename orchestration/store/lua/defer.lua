@@ -1,4 +1,5 @@
 -- Put a step back until its time; then the steward releases it. A failed attempt counts; a refusal by admission does not.
+-- Shared: prelude
 -- ARGV:
 --   step
 --   fence
@@ -18,8 +19,7 @@ local losses = counts == '1' and 0 or row.losses -- a refusal must not hide that
 write_row(step, 'pending', row.fence, wakes == '1' and 0 or due, attempt, losses, mark(row), row.verdict)
 settle_member(member)
 redis.call('ZADD', DUE, due, member)
-redis.call('RPUSH', TRACE, trace)
-redis.call('EXPIRE', TRACE, KEPT_S, 'NX') -- it may be new
+add_trace(trace)
 if redis.call('HGET', JOB, 'status') == 'running' then
   redis.call('HSET', JOB, 'waiting', '{"step":"' .. step .. '","reason":' .. reason .. ',"until_ms":'
     .. string.format('%d', due) .. ',"attempt":' .. attempt .. '}')

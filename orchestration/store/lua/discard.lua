@@ -1,4 +1,5 @@
 -- Discard a dead letter: answer its open calls, and give its session to the next job.
+-- Shared: prelude, endings
 -- ARGV:
 --   job
 --   session

@@ -1,4 +1,5 @@
 -- Record a job. Owe its first step, or line the job up behind the session's active one.
+-- Shared: prelude
 -- ARGV:
 --   job
 --   session
@@ -17,6 +18,14 @@ local active = redis.call('HGET', SESSION, 'active')
 if active and redis.call('EXISTS', string.sub(JOB, 1, #JOB - #job) .. active) == 0 then active = nil end
 if active and on_busy == 'reject' then return { 'busy', active } end
 
+-- Of all that a claim prolongs there are only these yet. The session may be new, too.
+local function keep_new_job()
+  redis.call('EXPIRE', JOB, KEPT_S)
+  redis.call('EXPIRE', SESSION, KEPT_S, 'NX')
+  redis.call('EXPIRE', SESSION, KEPT_S, 'GT')
+  redis.call('EXPIRE', LOG, KEPT_S, 'GT')
+end
+
 local now = clock()
 redis.call('HSET', JOB, 'status', 'queued', 'spec', spec, 'input', input, 'max_steps', max_steps, 'timeout_ms', timeout_ms,
   'created_ms', string.format('%d', now))
@@ -28,10 +37,10 @@ if active then
   redis.call(on_busy == 'interrupt' and 'LPUSH' or 'RPUSH', WAITING, job .. '|' .. priority)
   redis.call('EXPIRE', WAITING, KEPT_S, 'NX')
   redis.call('EXPIRE', WAITING, KEPT_S, 'GT')
-  keep_new()
+  keep_new_job()
   return { 'queued', active }
 end
 redis.call('HSET', SESSION, 'active', job)
-owe(now, priority .. '|' .. session .. '|' .. job .. '|1', MODEL_QUEUE, message)
-keep_new()
+owe_new(now, priority .. '|' .. session .. '|' .. job .. '|1', MODEL_QUEUE, message)
+keep_new_job()
 return { 'started' }

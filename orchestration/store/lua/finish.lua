@@ -1,4 +1,5 @@
 -- End a job. A dead letter holds its session, and its rows for the replay; any other ending gives the session to the next job.
+-- Shared: prelude, arguments, model_turn, endings
 -- ARGV:
 --   step
 --   fence
@@ -23,18 +24,18 @@ local row = held(step, fence)
 if not row then return { 0 } end
 local now = clock()
 -- A cancelled job gives its session back: it must not become a dead letter, which holds the session.
-if status == 'dead_lettered' and redis.call('HEXISTS', JOB, 'cancel') == 1 then status = 'cancelled' end
-for _, message in ipairs(messages) do redis.call('RPUSH', LOG, message) end
-if #messages > 0 then redis.call('HSET', SESSION, 'groups', group) end
+local before, cancel, waiting = unpack(redis.call('HMGET', JOB, 'status', 'cancel', 'waiting'))
+if status == 'dead_lettered' and cancel then status = 'cancelled' end
+add_messages(messages)
+if length(messages) > 0 then redis.call('HSET', SESSION, 'groups', group) end
 if anchor ~= '' then redis.call('HSET', SESSION, 'anchor', anchor) end
 count_drift(now, drift)
 add_usage(usage)
-redis.call('RPUSH', TRACE, trace)
-local before = redis.call('HGET', JOB, 'status')
+add_trace(trace)
 redis.call('HSET', JOB, 'status', status, 'finished_ms', string.format('%d', now))
 if output ~= '' then redis.call('HSET', JOB, 'output', output) end
 if failure ~= '' then redis.call('HSET', JOB, 'failure', failure) end
-redis.call('HDEL', JOB, 'waiting')
+if waiting then redis.call('HDEL', JOB, 'waiting') end
 if status ~= before then redis.call('HINCRBY', COUNTERS, 'jobs.' .. status, 1) end -- equal: a sibling call ended the job before
 
 if status == 'dead_lettered' then
@@ -55,5 +56,5 @@ if before == 'dead_lettered' then
 end
 repair(repair_text, member_base)
 local next_job = hand_over(now, session)
-keep_new()
+keep()
 return { 1, next_job }

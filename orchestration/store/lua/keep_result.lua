@@ -1,4 +1,5 @@
 -- Keep a whole tool result with its session. When the session is gone nothing is kept: no step could read it.
+-- Shared: originals
 -- KEYS:
 --   session
 --   results

@@ -1,4 +1,5 @@
 -- Put a step aside: until a human decides (state parked), or until its child job ends (state waiting).
+-- Shared: prelude, endings
 -- ARGV:
 --   step
 --   fence

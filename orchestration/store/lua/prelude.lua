@@ -1,4 +1,4 @@
--- Shared by every script of the step machine.
+-- Shared by the scripts that work on one step or one job.
 --
 -- All keys lie in the session's slot.
 -- KEYS:
@@ -27,9 +27,14 @@
 
 local JOB, STEPS, SESSION, LOG, TRACE, DUE, OWED, COUNTERS, WAITING, JOBS, DEAD, LETTERS, MODEL_QUEUE, TOOLS_QUEUE = unpack(KEYS)
 
--- Statuses of a job that has ended. A status that is neither here nor in RUNNABLE is of a later release.
-local ENDED = { completed = true, dead_lettered = true, cancelled = true, timed_out = true }
-local RUNNABLE = { queued = true, running = true, parked = true }
+-- Statuses of a job that may run, and of one that has ended. Any other status is of a later release.
+local function may_run(status)
+  return status == 'queued' or status == 'running' or status == 'parked'
+end
+
+local function has_ended(status)
+  return status == 'completed' or status == 'dead_lettered' or status == 'cancelled' or status == 'timed_out'
+end
 
 local function clock()
   local t = redis.call('TIME')
@@ -66,11 +71,25 @@ local function held(step, fence)
   return nil
 end
 
--- Owe a step. With a queue and its message, hand it off at once; without, the caller publishes it.
-local function owe(now, member, queue, message)
-  redis.call('ZREM', DUE, member)
+-- As `held`, for a caller that needs nothing else of the row.
+local function is_held(step, fence)
+  local raw = redis.call('HGET', STEPS, step)
+  if not raw then return false end
+  local state, fence_now = string.match(raw, '^(%a+)|(%d+)|')
+  return fence_now == fence and (state == 'started' or state == 'waiting')
+end
+
+-- Owe a step that is new, so it is not in due. With a queue and its message, hand it off at once; without, the caller
+-- publishes it.
+local function owe_new(now, member, queue, message)
   redis.call('ZADD', OWED, now, member)
   if queue and message ~= '' then redis.call('LPUSH', queue, message) end
+end
+
+-- Owe a step that may be in due. The caller publishes it.
+local function owe(now, member)
+  redis.call('ZREM', DUE, member)
+  redis.call('ZADD', OWED, now, member)
 end
 
 local function settle_member(member)
@@ -78,89 +97,23 @@ local function settle_member(member)
   redis.call('ZREM', OWED, member)
 end
 
-local function expire_all(seconds, only)
-  for _, key in ipairs({ JOB, STEPS, SESSION, LOG, TRACE }) do redis.call('EXPIRE', key, seconds, only) end
+-- The first five keys are those of the job and the session: JOB, STEPS, SESSION, LOG, TRACE.
+local function expire_all(only)
+  for n = 1, 5 do redis.call('EXPIRE', KEYS[n], KEPT_S, only) end
 end
 
 -- Every claim prolongs the life of the job's and the session's keys. GT: never shorter than what a hold has given them.
 local function keep()
-  expire_all(KEPT_S, 'GT')
+  expire_all('GT')
 end
 
 -- As `keep`, for keys that may be new: EXPIRE GT leaves a key without a time to live as it is.
 local function keep_new()
-  expire_all(KEPT_S, 'NX')
+  expire_all('NX')
   keep()
 end
 
--- A dead letter and a parked call wait for a human. They, and the session they hold, are kept longer.
-local function hold()
-  for _, key in ipairs({ JOB, STEPS, SESSION, LOG, TRACE, WAITING }) do redis.call('EXPIRE', key, HELD_S) end
-  for _, part in ipairs({ ':results', ':memory', ':archive', ':originals' }) do redis.call('EXPIRE', SESSION .. part, HELD_S) end
-end
-
-local function add_usage(usage)
-  for _, one in ipairs(usage) do redis.call('HINCRBY', JOB, one[1], one[2]) end
-end
-
--- Add one to each of these counters of drift.
-local function count_drift(now, names)
-  if #names == 0 then return end
-  local hour = string.gsub(COUNTERS, 'counters$', 'drift:' .. math.floor(now / 3600000)) -- in this slot, though not declared
-  for _, name in ipairs(names) do redis.call('HINCRBY', hour, name, 1) end
-  redis.call('EXPIRE', hour, 8 * 86400)
-end
-
-local function ordinal(step)
-  return tonumber(string.match(step, '%.(%d+)$') or '-1')
-end
-
--- Steps that have a row, in order of their ordinals.
-local function rows()
-  local found = {}
-  for _, field in ipairs(redis.call('HKEYS', STEPS)) do
-    if string.match(field, '^%d+%.?%d*$') then found[#found + 1] = field end
-  end
-  table.sort(found, function(a, b) return ordinal(a) < ordinal(b) end)
-  return found
-end
-
--- Write into the job what it waits for: the first of its parked steps.
-local function show_parked()
-  for _, step in ipairs(rows()) do
-    if read_row(step).state == 'parked' then
-      redis.call('HSET', JOB, 'waiting', redis.call('HGET', STEPS, step .. ':why'))
-      return
-    end
-  end
-end
-
--- End every step of the job. Open calls are answered with `text`: every provider refuses a call without a result (HTTP 400).
-local function repair(text, member_base)
-  local group = tonumber(redis.call('HGET', SESSION, 'groups') or '0')
-  for _, step in ipairs(rows()) do
-    local raw = redis.call('HGET', STEPS, step .. ':call')
-    if raw then
-      local call = cjson.decode(raw)
-      redis.call('RPUSH', LOG, cjson.encode({
-        role = 'tool', group = group, ordinal = ordinal(step), call_id = call.id, tool = call.name, content = text,
-        is_error = true }))
-    end
-    settle_member(member_base .. step)
-  end
-  redis.call('DEL', STEPS)
-  redis.call('HSET', JOB, 'open', 0)
-end
-
--- Give the session to the next job in line. Returns its `job|priority`, or ''.
-local function hand_over(now, session_id)
-  local next_job = redis.call('LPOP', WAITING)
-  if not next_job then
-    redis.call('HDEL', SESSION, 'active')
-    return ''
-  end
-  local job, priority = string.match(next_job, '^(.*)|(%a+)$')
-  redis.call('HSET', SESSION, 'active', job)
-  redis.call('ZADD', OWED, now, priority .. '|' .. session_id .. '|' .. job .. '|1')
-  return next_job
+-- Append the record of an attempt. The list may be new.
+local function add_trace(trace)
+  if redis.call('RPUSH', TRACE, trace) == 1 then redis.call('EXPIRE', TRACE, KEPT_S) end
 end

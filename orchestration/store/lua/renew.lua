@@ -1,4 +1,5 @@
 -- Prolong the lease of a step that the caller holds.
+-- Shared: prelude
 -- ARGV:
 --   step
 --   fence

@@ -1,4 +1,5 @@
 -- Resume a dead letter at the step where it stopped. Its attempts are counted anew, and its limits are granted once more.
+-- Shared: prelude, endings
 -- ARGV:
 --   job
 --   member_base      `priority|session|job|`

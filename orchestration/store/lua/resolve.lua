@@ -1,4 +1,5 @@
 -- Record a human's decision on a parked step: the step is owed again, with the decision in its row. The first decision wins.
+-- Shared: prelude, endings
 -- ARGV:
 --   step
 --   member       of the step, in due and owed

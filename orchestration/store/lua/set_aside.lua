@@ -1,4 +1,5 @@
 -- Put back a step whose records a worker can't read, or bury it when its tries are used up.
+-- Shared: prelude, endings
 -- ARGV:
 --   step
 --   member         of the step, in due and owed
@@ -29,7 +30,7 @@ local is_ours = row and row.state == 'started' and (row.nonce == nonce or row.no
 if row and row.state == 'started' and not is_ours and row.till > now then return { 'gone', '' } end
 local status = try('HGET', JOB, 'status') -- nil: can't be read; false: no such job
 local is_over = is_readable and not row and (status == 'running' or status == 'parked')
-if status == false or ENDED[status] or is_over then
+if status == false or has_ended(status) or is_over then
   settle_member(member)
   return { 'gone', '' }
 end

@@ -1,5 +1,6 @@
 -- Owe steps that the coordinator woke. A step in due moves to owed. A step in owed stays there: it came back by itself, and a
 -- second message finds nothing to do. A step in neither no longer waits, and is left alone.
+-- Shared: arguments
 -- KEYS:
 --   due
 --   owed
@@ -11,7 +12,7 @@ local members = take_list()
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local out = {}
-for _, member in ipairs(members) do
+for member in rows_of(members, 1) do
   if redis.call('ZREM', due, member) == 1 or redis.call('ZSCORE', owed, member) then
     redis.call('ZADD', owed, now, member)
     out[#out + 1] = member

@@ -1,0 +1,62 @@
+-- Shared by the scripts that end, resume or hold a job.
+
+-- A dead letter and a parked call wait for a human. They, and the session they hold, are kept longer.
+local function hold()
+  for _, key in ipairs({ JOB, STEPS, SESSION, LOG, TRACE, WAITING }) do redis.call('EXPIRE', key, HELD_S) end
+  for _, part in ipairs({ ':results', ':memory', ':archive', ':originals' }) do redis.call('EXPIRE', SESSION .. part, HELD_S) end
+end
+
+local function ordinal(step)
+  return tonumber(string.match(step, '%.(%d+)$') or '-1')
+end
+
+-- Steps that have a row, in order of their ordinals.
+local function rows()
+  local found = {}
+  for _, field in ipairs(redis.call('HKEYS', STEPS)) do
+    if string.match(field, '^%d+%.?%d*$') then found[#found + 1] = field end
+  end
+  table.sort(found, function(a, b) return ordinal(a) < ordinal(b) end)
+  return found
+end
+
+-- Write into the job what it waits for: the first of its parked steps.
+local function show_parked()
+  for _, step in ipairs(rows()) do
+    if read_row(step).state == 'parked' then
+      redis.call('HSET', JOB, 'waiting', redis.call('HGET', STEPS, step .. ':why'))
+      return
+    end
+  end
+end
+
+-- End every step of the job. Open calls are answered with `text`: every provider refuses a call without a result (HTTP 400).
+local function repair(text, member_base)
+  local group
+  for _, step in ipairs(rows()) do
+    local raw = redis.call('HGET', STEPS, step .. ':call')
+    if raw then
+      local call = cjson.decode(raw)
+      group = group or tonumber(redis.call('HGET', SESSION, 'groups') or '0')
+      redis.call('RPUSH', LOG, cjson.encode({
+        role = 'tool', group = group, ordinal = ordinal(step), call_id = call.id, tool = call.name, content = text,
+        is_error = true }))
+    end
+    settle_member(member_base .. step)
+  end
+  redis.call('DEL', STEPS)
+  if group then redis.call('HSET', JOB, 'open', 0) end -- a call was open
+end
+
+-- Give the session to the next job in line. Returns its `job|priority`, or ''.
+local function hand_over(now, session_id)
+  local next_job = redis.call('LPOP', WAITING)
+  if not next_job then
+    redis.call('HDEL', SESSION, 'active')
+    return ''
+  end
+  local job, priority = string.match(next_job, '^(.*)|(%a+)$')
+  redis.call('HSET', SESSION, 'active', job)
+  redis.call('ZADD', OWED, now, priority .. '|' .. session_id .. '|' .. job .. '|1')
+  return next_job
+end

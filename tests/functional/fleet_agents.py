@@ -1,4 +1,4 @@
-"""The agents of the functional tests, as workers load them: `MIDWATCH_AGENTS=tests.functional.fleet_agents`."""
+"""The agents of the functional tests. Workers load them with `MIDWATCH_AGENTS=tests.functional.fleet_agents`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIRES = {
     "responses": "gpt-5-2025-08-07",
     "chat": "openai-compatible:house-model-1",
 }
-"""One pinned model for each wire that the model server speaks."""
+"""One pinned model for each vendor format that the model server supports."""
 
 CLAUDE = WIRES["anthropic"]
 
@@ -28,14 +28,14 @@ IMPATIENT = RetryConfig(max_retries=0, retry_on=())
 
 
 SHORT_S = 5.0
-"""A job that is meant to run out of time, but not before its first turn: a loaded machine takes seconds for it."""
+"""The deadline of a job that should time out, but not before its first turn, which takes seconds on a loaded machine."""
 
 CALL_S = 3.0
-"""A model call that is meant to be given up, where the next one must be answered in time."""
+"""The deadline of a model call that should time out, while the next call must be answered in time."""
 
 
 def agent(name: str, model: str = CLAUDE, *offered: Any, **policies: Any) -> Agent:
-    """An agent with quick retries."""
+    """Make an agent with short retry waits."""
     policies.setdefault("retry_config", PATIENT)
     return Agent(name, model, "You work in a library. Be brief.", offered, **policies)
 
@@ -45,7 +45,7 @@ plain = agent("plain")
 rejecting = agent("rejecting", limits=RunLimits(on_busy="reject"))
 interrupting = agent("interrupting", limits=RunLimits(on_busy="interrupt"))
 
-# Tools: the same workshop on each wire
+# Tools: the same agent in each vendor format
 WORKSHOP = (
     tools.add, tools.greet, tools.ping, tools.peek, tools.flicker, tools.who, tools.meet, tools.find_order,
     tools.unsteady, tools.unrepeatable, tools.vital, tools.report, tools.measure, tools.drowse, tools.nod, tools.drowse_once,
@@ -77,7 +77,7 @@ hurried = agent(
 
 
 def narrow(name: str, model: str, on_overflow: Literal["trim_oldest", "fail", "escalate"]) -> Agent:
-    """An agent whose window holds a few results and no more."""
+    """Make an agent whose window has room for a few results only."""
     budget = ContextBudget(max_tokens=2_400, reserve_output=300, on_overflow=on_overflow)
     return agent(name, model, tools.report, tools.add, context_budget=budget)
 
@@ -88,7 +88,7 @@ unbending = narrow("unbending", CLAUDE, "fail")
 
 
 class Verdict(BaseModel):
-    """What the agent `pydantic-verdict` must answer."""
+    """The schema that the agent `pydantic-verdict` must answer with."""
 
     order: str = Field(pattern="^W[0-9]+$")
     refund: bool

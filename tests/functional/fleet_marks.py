@@ -1,6 +1,7 @@
-"""Marks that tools leave in files, and gates they wait at: how a test sees into worker processes, and holds them.
+"""Marks and gates: tools in worker processes write marks to files and wait at gates, so a test can see and hold them.
 
-A mark is one line appended in one write, so marks of many processes never mix. A gate is a file: closed while missing.
+A mark is one line, appended in one write, so marks of many processes never mix. A gate is a file, and it is closed while the
+file is missing.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Any
 from tests.patience import PATIENCE_S
 
 FOLDER = "FLEET_MARKS"
-"""Environment variable: the folder that workers and the test share."""
+"""Environment variable with the folder that workers and the test share."""
 
 LONGEST_WAIT_S = PATIENCE_S
-"""Nothing waits longer: a test that forgot to open a gate fails, and its worker goes on."""
+"""The longest wait at a gate. If a test forgets to open a gate, the test fails and its worker goes on."""
 
 
 def folder() -> Path:
-    """Where marks and gates lie."""
+    """Return the folder of marks and gates."""
     return Path(os.environ[FOLDER])
 
 
@@ -33,23 +34,23 @@ def mark(name: str, value: object) -> None:
 
 
 def marks(name: str) -> list[Any]:
-    """All marks of that name so far, oldest first."""
+    """Return all marks with this name so far, oldest first."""
     file = folder() / f"{name}.marks"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def open_gate(name: str) -> None:
-    """Let everybody through from now on."""
+    """Open the gate for all present and future waiters."""
     (folder() / f"{name}.gate").touch()
 
 
 def is_open(name: str) -> bool:
-    """Has somebody opened it?"""
+    """Return whether the gate is open."""
     return (folder() / f"{name}.gate").exists()
 
 
 def until(reached: Callable[[], bool], longest_s: float = LONGEST_WAIT_S) -> bool:
-    """Wait for it, looking every 5 ms. False: it did not happen in time."""
+    """Wait until a condition holds, checking every 5 ms. Return False if it did not hold in time."""
     give_up = time.monotonic() + longest_s
     while not reached():
         if time.monotonic() > give_up:

@@ -1,7 +1,7 @@
-"""A real fleet for one test module: worker processes, a model server in this process, and a part for it to play.
+"""A real fleet for one test module: worker processes, and a scripted model server in this process.
 
-The model is played line by line: `stage.cast([...])` gives a text, and whoever is sent that text as a user's input is
-answered with those lines, over HTTP, through the vendors' own SDKs.
+`stage.cast([...])` takes the lines of the model's script and returns a text. A job with that text as input is answered with
+those lines, over HTTP and the vendors' own SDKs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MODEL_AND_TOOLS = (("model,maintenance", "threads", 12), ("tools", "threads", 12
 
 
 def use(*calls: tuple[str, Mapping[str, object] | str]) -> Use:
-    """The model calls these tools."""
+    """Make a line in which the model calls these tools."""
     return Use(list(calls))
 
 
@@ -47,49 +47,50 @@ class Stage:
         self._producers = [client]
 
     def connect(self, redis_url: str | None = None, broker_url: str | None = None) -> Client:
-        """What `orchestration.connect` gives, closed with the stage."""
+        """Connect as `orchestration.connect` does. The client is closed with the stage."""
         client = connect(redis_url, broker_url)
         self._producers.append(client)
         return client
 
     def close(self) -> None:
-        """Close what the producers of this process have open: a client lives as long as its process otherwise."""
+        """Close all clients of this process. A client would otherwise live as long as the process."""
         for client in [*self._producers, *client_module._clients.values()]:
             close(client)
 
     def cast(self, lines: Sequence[Line], text: str | None = None) -> str:
-        """A user's input that is answered with these lines, one after the other. A repeated request gets the same line."""
+        """Return a user's input that the model answers with these lines, in order. A repeated request gets the same line."""
         return self._parts.add(lines, text)
 
     def heard(self, text: str) -> list[Conversation]:
-        """What the model was shown, each time it was asked to answer this input."""
+        """Return the conversation of each request that the model got for this input."""
         return self._parts.heard[text]
 
     def job(self, handle: JobHandle) -> Job:
-        """All that is known of a job."""
+        """Return the record of a job."""
         return self.client.jobs.show(handle.id)
 
     def results(self, handle: JobHandle) -> list[ToolMessage]:
-        """The tool results of the job's session, in the order they were committed."""
+        """Return the tool results of the job's session, in the order in which they were committed."""
         said = self.client.sessions.messages(handle.session_id)
         return [message for message in said if isinstance(message, ToolMessage)]
 
 
 def close(client: Client) -> None:
-    """Close a producer's connections, to the state and, where it has any, to the broker."""
+    """Close a producer's connections to the store and, if it has any, to the broker."""
     client.operations.client.close()
     app = vars(client.store._dispatcher).get("_app")
     if app is not None:
         app.producer_pool.force_close_all()
         app.pool.force_close_all()
         for group in (pools.producers, pools.connections):
-            # Or the next app of this address is given closed pools. Left open and emptied, they would let it wait for ever.
-            with suppress(KeyError):  # two clients of one address share it
+            # The next app with this address would otherwise get closed pools. Open but empty pools would let it wait
+            # forever.
+            with suppress(KeyError):  # two clients of one address share a pool
                 del group[app.connection_for_write()]
 
 
 class Parts:
-    """The rule set behind the model server: what to say to whom, and what was heard."""
+    """The model server's rule set. It has a script for each user input, and records the conversations that it gets."""
 
     def __init__(self) -> None:
         self.heard: dict[str, list[Conversation]] = {}
@@ -106,12 +107,12 @@ class Parts:
 
     def __call__(self, conversation: Conversation) -> Say | Use:
         text = conversation.last_user
-        if text not in self._lines:  # a client may send two user messages on end as one
+        if text not in self._lines:  # a client may send two consecutive user messages as one
             text = text.rpartition("\n\n")[2]
         if text not in self._lines:
             return Say(f"You said: {text[:80]}")
         heard = self.heard[text]
-        # Counted here: an empty answer and a trimmed window don't show in the request.
+        # Counted here, because the request does not show empty answers and trimmed turns.
         self._turns[text] += not heard or heard[-1].turns != conversation.turns
         heard.append(conversation)
         lines, turn = self._lines[text], self._turns[text]
@@ -122,12 +123,12 @@ class Parts:
 
 
 def told(conversation: Conversation) -> list[str]:
-    """The tool results that the model was shown since the user spoke, without what marks an error on a wire."""
+    """Return the tool results in a request since the last user message, without the vendor format's error marks."""
     return [turn.text.removeprefix("ERROR: ") for turn in conversation.since_user if turn.role == "tool"]
 
 
 def note(conversation: Conversation) -> str:
-    """What the runtime, not the user, said to the model last."""
+    """Return the last note of the runtime in a request. A note is not a user message."""
     last = conversation.last
     assert last is not None
     assert last.role == "note"
@@ -142,7 +143,7 @@ def fleet_on_stage(
     kinds: Sequence[tuple[str, str, int]] = MODEL_AND_TOOLS,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Stage]:
-    """Start it all, with this process as a producer of that fleet, and stop it all; no model call may be unexpected."""
+    """Start a fleet with this process as a producer, and stop it at the end. No model call may be unexpected."""
     parts = Parts()
     (folder / "marks").mkdir()
     with ModelServer(parts) as model, pytest.MonkeyPatch.context() as environment:
@@ -168,4 +169,4 @@ def fleet_on_stage(
             stage = Stage(make_client(Settings()), model, fleet, parts)
             yield stage
             stage.close()
-        assert model.stats().unexpected == 0, "the model was asked for more turns than its part has lines"
+        assert model.stats().unexpected == 0, "the model was called more often than its script has lines"

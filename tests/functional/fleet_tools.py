@@ -1,4 +1,4 @@
-"""The tools of the functional tests: one for each way in which a tool may behave. Loaded by worker processes."""
+"""The tools of the functional tests, one for each way in which a tool may behave. Worker processes load them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def add(a: int, b: int) -> int:
 
 @tool
 async def greet(name: str) -> str:
-    """Greet somebody, in a coroutine."""
+    """Greet a person, in a coroutine."""
     await asyncio.sleep(0)
     return f"Good evening, {name}."
 
 
 @tool
 def ping(text: str = "pong") -> str:
-    """Answer. Takes nothing that must be given."""
+    """Answer. All arguments are optional."""
     return text
 
 
 @tool(inline=True)
 def peek(place: str, context: ToolContext) -> str:
-    """Look at a place, within the model step."""
+    """Look at a place, as an inline call."""
     mark(f"peek-{context.job_id}", place)
     if place == "nowhere":
         raise ToolError("there is no such place")
@@ -41,7 +41,7 @@ def peek(place: str, context: ToolContext) -> str:
 
 @tool(inline=True, idempotent=True)
 def flicker(context: ToolContext) -> str:
-    """Look, within the model step; the first look fails."""
+    """Look, as an inline call. The first call fails."""
     mark(f"flicker-{context.job_id}", [context.attempt, context.idempotency_key])
     if len(marks(f"flicker-{context.job_id}")) == 1:
         raise ConnectionError("the lamp went out")
@@ -50,7 +50,7 @@ def flicker(context: ToolContext) -> str:
 
 @tool
 def who(context: ToolContext) -> dict[str, Any]:
-    """Tell what a tool may know of its call."""
+    """Return what a tool may know of its call."""
     return {
         "job_id": context.job_id,
         "step_id": context.step_id,
@@ -66,11 +66,11 @@ def who(context: ToolContext) -> dict[str, Any]:
 
 @tool
 def meet(number: int, of: int, context: ToolContext) -> str:
-    """Wait until all have come, then leave one after the other, the last one first: only parallel calls get through."""
+    """Wait until `of` calls run at the same time, then leave one after the other, the last one first."""
     came, left = f"came-{context.job_id}", f"left-{context.job_id}"
     mark(came, number)
     if not until(lambda: len(marks(came)) >= of):
-        raise RuntimeError(f"only {len(marks(came))} of {of} calls ran beside each other")
+        raise RuntimeError(f"only {len(marks(came))} of {of} calls ran at the same time")
     until(lambda: len(marks(left)) >= of - number)
     mark(left, number)
     return f"call {number} of {of}"
@@ -84,7 +84,7 @@ def find_order(number: str) -> str:
 
 @tool(idempotent=True)
 def unsteady(failures: int, context: ToolContext) -> str:
-    """Fail so many times, then work. May be repeated."""
+    """Fail a number of times, then work. May be repeated."""
     name = f"unsteady-{context.job_id}"
     mark(name, [context.attempt, context.idempotency_key])
     if len(marks(name)) <= failures:
@@ -101,7 +101,7 @@ def unrepeatable(context: ToolContext) -> str:
 
 @tool(retry=RetryConfig(max_retries=0, retry_on=(), fail_hard_on=("tool_error",)))
 def vital(context: ToolContext) -> str:
-    """Fail, in a way that ends the job, until it is mended."""
+    """Fail in a way that ends the job, until a mark says that it is repaired."""
     mark(f"vital-{context.job_id}", context.attempt)
     if not is_open("vital-mended"):
         raise RuntimeError("the vault is closed")
@@ -109,7 +109,7 @@ def vital(context: ToolContext) -> str:
 
 
 def numbered_lines(size_bytes: int) -> str:
-    """A text in which every place can be told from every other."""
+    """Return a text in which every place is different from every other."""
     return "".join(f"line {number:08d}\n" for number in range(size_bytes // 14 + 1))[:size_bytes]
 
 
@@ -121,13 +121,13 @@ def report(size_bytes: int) -> str:
 
 @tool
 def measure() -> dict[str, float]:
-    """Return what JSON can't say."""
+    """Return a value that JSON does not have."""
     return {"depth": float("nan")}
 
 
 @tool(timeout_s=0.2)
 def drowse(context: ToolContext) -> str:
-    """Take longer than it may."""
+    """Run longer than the tool's timeout."""
     mark(f"drowse-{context.job_id}", context.attempt)
     until(lambda: False, 0.6)
     return "too late"
@@ -135,14 +135,14 @@ def drowse(context: ToolContext) -> str:
 
 @tool(timeout_s=0.1, inline=True)
 def nod() -> str:
-    """Take longer than it may, within the model step."""
+    """Run longer than the timeout, as an inline call."""
     until(lambda: False, 0.3)
     return "too late"
 
 
 @tool(timeout_s=2, idempotent=True, retry=RetryConfig(max_retries=1, base_s=0.05, cap_s=0.05, retry_on=("timeout",)))
 async def drowse_once(context: ToolContext) -> str:
-    """Take longer than it may at the first try, in a coroutine."""
+    """Run longer than the timeout at the first attempt, in a coroutine."""
     mark(f"drowse-once-{context.job_id}", context.attempt)
     if len(marks(f"drowse-once-{context.job_id}")) == 1:
         await asyncio.sleep(60)
@@ -165,14 +165,14 @@ async def drowse_once(context: ToolContext) -> str:
     ),
 )
 def search(context: ToolContext, **arguments: Any) -> str:
-    """Search. Counts how often it really ran."""
+    """Search. Counts how often it ran."""
     mark(f"search-{context.job_id}", arguments)
     return f"{arguments['shelf']} {arguments['rows']}: two books"
 
 
 @tool
 def long_haul(context: ToolContext) -> str:
-    """Work in pieces, and look between them whether the result is still wanted."""
+    """Work in pieces, and check between them whether the job was cancelled."""
     mark(f"haul-{context.job_id}", "begun")
     seen = until(context.cancelled)
     mark(f"haul-{context.job_id}", "told" if seen else "never told")
@@ -181,21 +181,21 @@ def long_haul(context: ToolContext) -> str:
 
 @tool
 def idle(gate: str) -> str:
-    """Take its time, until the gate is open."""
+    """Run until the gate is open."""
     until(lambda: is_open(gate))
     return "rested"
 
 
 @tool(idempotent=True)
 def stall(gate: str) -> str:
-    """Take its time, until the gate is open, and fail."""
+    """Run until the gate is open, then fail."""
     until(lambda: is_open(gate))
     raise ConnectionError("the line is dead")
 
 
 @tool
 def nest(kind: Literal["run", "enqueue"]) -> str:
-    """Try to wait for the fleet from inside the fleet."""
+    """Try to wait for a job of the same fleet."""
     from tests.functional.fleet_agents import plain
 
     if kind == "run":
@@ -205,14 +205,14 @@ def nest(kind: Literal["run", "enqueue"]) -> str:
 
 @tool(requires_approval=True)
 def wipe(target: str, context: ToolContext) -> str:
-    """Wipe something. A human is asked, always."""
+    """Wipe something. A human must always approve."""
     mark(f"wipe-{context.job_id}", target)
     return f"wiped {target}"
 
 
 @tool(requires_approval=lambda arguments: bool(arguments["amount"] > 100))
 def pay(amount: int, context: ToolContext) -> str:
-    """Pay. A human is asked about large amounts."""
+    """Pay. A human must approve large amounts."""
     mark(f"pay-{context.job_id}", amount)
     return f"paid {amount}"
 
@@ -223,13 +223,13 @@ def _undecided(arguments: dict[str, Any]) -> bool:
 
 @tool(requires_approval=_undecided)
 def gamble(context: ToolContext) -> str:
-    """Ask a rule that is broken itself."""
+    """Run with an approval rule that has a bug."""
     mark(f"gamble-{context.job_id}", True)
     return "won"
 
 
 @tool(inline=True)
 def ship(parcel: str, context: ToolContext) -> str:
-    """Ship a parcel. The agent's policy asks a human."""
+    """Ship a parcel. The agent's policy lets a human approve it."""
     mark(f"ship-{context.job_id}", parcel)
     return f"shipped {parcel}"

@@ -1,4 +1,4 @@
-"""A human decides: calls are parked without holding a worker, and run exactly once, or not at all, by the first decision."""
+"""A human decides on parked calls. A parked call holds no worker, and runs once or not at all, by the first decision."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ONE_SMALL_WORKER = (("model,tools", "threads", SLOTS),)
 
 @pytest.fixture(scope="module")
 def stage(server, lend_prefix, tmp_path_factory):
-    """One worker with two slots: a parked job that held one would show."""
+    """One worker with two slots, so a parked job that held a slot would be noticed."""
     folder = tmp_path_factory.mktemp("approvals")
     with lend_prefix() as prefix, fleet_on_stage(server.url, prefix, folder, ONE_SMALL_WORKER) as stage:
         yield stage
 
 
-def parked(stage, agent, *calls, lines=("Done.",)):
-    """A job that waits for a human, and its input."""
+def park_job(stage, agent, *calls, lines=("Done.",)):
+    """Enqueue a job that waits for a human. Return its handle and its input."""
     text = stage.cast([use(*calls), *lines])
     handle = agent.enqueue(text)
     assert handle.result(PATIENCE_S).status is JobStatus.PARKED
@@ -36,8 +36,8 @@ def parked(stage, agent, *calls, lines=("Done.",)):
 
 
 def test_a_call_that_needs_approval_is_parked_and_runs_once_when_approved(stage):
-    """`result()` returns at once with `parked`; the listing says what is asked; approved, it goes on by itself."""
-    handle, text = parked(stage, desk, ("wipe", {"target": "disk"}))
+    """`result()` returns at once with `parked`, and the listing has the question. After the approval the job goes on."""
+    handle, text = park_job(stage, desk, ("wipe", {"target": "disk"}))
     job = stage.job(handle)
     assert (job.waiting.step, job.waiting.reason) == ("1.0", "tool_approval: May wipe run?")
     assert [one.job_id for one in stage.client.approvals.list()] == [handle.id]
@@ -49,9 +49,9 @@ def test_a_call_that_needs_approval_is_parked_and_runs_once_when_approved(stage)
     assert [record.outcome for record in handle.events()] == ["continue", "park", "continue", "complete"]
 
 
-def test_a_rejected_call_does_not_run_and_the_model_is_told_why(stage):
-    """The reason is passed on, in an error result; the job goes on."""
-    handle, text = parked(stage, desk, ("wipe", {"target": "archive"}), lines=("I kept it.",))
+def test_a_rejected_call_does_not_run_and_the_model_gets_the_reason(stage):
+    """The model gets the reason in an error result, and the job goes on."""
+    handle, text = park_job(stage, desk, ("wipe", {"target": "archive"}), lines=("I kept it.",))
     assert handle.reject("the archive | is needed") is True
     assert handle.result(PATIENCE_S).output == "I kept it."
     (said,) = told(stage.heard(text)[1])
@@ -60,8 +60,8 @@ def test_a_rejected_call_does_not_run_and_the_model_is_told_why(stage):
 
 
 def test_a_rule_decides_which_calls_need_approval(stage, wait_for):
-    """`requires_approval=callable` sees the arguments: the small amount is paid at once, the large one waits."""
-    handle, text = parked(stage, desk, ("pay", {"amount": 5}), ("pay", {"amount": 5_000}))
+    """`requires_approval=callable` gets the arguments: a small amount is paid at once, a large one waits for a human."""
+    handle, text = park_job(stage, desk, ("pay", {"amount": 5}), ("pay", {"amount": 5_000}))
     wait_for(lambda: marks(f"pay-{handle.id}"), "the small amount to be paid, beside the call that waits")
     assert marks(f"pay-{handle.id}") == [5]
     assert stage.job(handle).waiting.step == "1.1"
@@ -70,17 +70,17 @@ def test_a_rule_decides_which_calls_need_approval(stage, wait_for):
     assert told(stage.heard(text)[1]) == ["paid 5", "paid 5000"]
 
 
-def test_a_rule_that_is_broken_asks_the_human(stage):
+def test_a_broken_approval_rule_asks_a_human(stage):
     """A bug in the rule must neither run the call nor end the job."""
-    handle, _ = parked(stage, desk, ("gamble", {}))
+    handle, _ = park_job(stage, desk, ("gamble", {}))
     assert marks(f"gamble-{handle.id}") == []
     handle.reject("mend the rule")
     assert handle.result(PATIENCE_S).output == "Done."
 
 
-def test_an_escalation_asks_for_the_agents_own_reasons(stage):
-    """`Escalation("tool_approval", tools=[...])` parks a tool that asks for nothing itself, inline or not; no other tool."""
-    handle, text = parked(stage, escalating, ("add", {"a": 1, "b": 1}), ("ship", {"parcel": "P1"}))
+def test_an_escalation_parks_the_tools_that_the_agent_lists(stage):
+    """`Escalation("tool_approval", tools=[...])` parks those tools, inline or not, although they don't ask for it themselves."""
+    handle, text = park_job(stage, escalating, ("add", {"a": 1, "b": 1}), ("ship", {"parcel": "P1"}))
     assert marks(f"ship-{handle.id}") == []
     handle.approve()
     assert handle.result(PATIENCE_S).output == "Done."
@@ -89,8 +89,10 @@ def test_an_escalation_asks_for_the_agents_own_reasons(stage):
 
 
 def test_several_parked_calls_are_decided_one_by_one(stage, wait_for):
-    """The job stays parked until the last decision; each call gets its own."""
-    handle, text = parked(stage, desk, ("wipe", {"target": "a"}), ("wipe", {"target": "b"}), ("wipe", {"target": "c"}))
+    """The job stays parked until the last decision. Each call gets its own decision."""
+    handle, text = park_job(
+        stage, desk, ("wipe", {"target": "a"}), ("wipe", {"target": "b"}), ("wipe", {"target": "c"})
+    )
     wait_for(lambda: sum(record.outcome == "park" for record in handle.events()) == 3, "all calls to be parked")
     assert handle.approve("1.2")
     assert handle.reject("keep b", "1.1")
@@ -103,8 +105,8 @@ def test_several_parked_calls_are_decided_one_by_one(stage, wait_for):
 
 
 def test_a_decision_is_made_once(stage):
-    """Approving again, or deciding about a job that is not parked, is refused in words."""
-    handle, _ = parked(stage, desk, ("wipe", {"target": "once"}))
+    """A second approval, or a decision on a job that is not parked, is refused with a message."""
+    handle, _ = park_job(stage, desk, ("wipe", {"target": "once"}))
     assert handle.approve() is True
     assert handle.result(PATIENCE_S).status is JobStatus.COMPLETED
     with pytest.raises(Refused, match=rf"job '{handle.id}' is completed, not parked"):
@@ -114,9 +116,9 @@ def test_a_decision_is_made_once(stage):
     assert marks(f"wipe-{handle.id}") == ["once"]
 
 
-def test_of_two_decisions_at_once_one_wins(stage):
-    """Twenty times approve against reject: exactly one is True, and what happens is what that one said."""
-    pairs = [parked(stage, desk, ("wipe", {"target": "race"}))[0] for _ in range(20)]
+def test_only_the_first_of_two_concurrent_decisions_counts(stage):
+    """Approve and reject race twenty times. Exactly one returns True, and the call does what that decision says."""
+    pairs = [park_job(stage, desk, ("wipe", {"target": "race"}))[0] for _ in range(20)]
     for handle in pairs:
         start, won = threading.Barrier(2), {}
 
@@ -141,8 +143,8 @@ def test_of_two_decisions_at_once_one_wins(stage):
 
 
 def test_parked_jobs_hold_no_worker(stage):
-    """More parked jobs than the worker has slots, and a new job runs at once."""
-    waiting = [parked(stage, desk, ("wipe", {"target": f"{n}"}))[0] for n in range(SLOTS + 3)]
+    """There are more parked jobs than the worker has slots, and a new job still runs at once."""
+    waiting = [park_job(stage, desk, ("wipe", {"target": f"{n}"}))[0] for n in range(SLOTS + 3)]
     assert plain.run("still there?", timeout_s=PATIENCE_S).output == "You said: still there?"
     for handle in waiting:
         handle.reject()
@@ -150,7 +152,7 @@ def test_parked_jobs_hold_no_worker(stage):
 
 
 def test_a_parked_job_can_be_cancelled(stage, wait_for):
-    """The call is answered, not run; the session is free again."""
+    """The call is answered without running, and the session is free again."""
     text = stage.cast([use(("wipe", {"target": "gone"}))])
     handle = desk.enqueue(text, session_id="parked-cancelled")
     assert handle.result(PATIENCE_S).status is JobStatus.PARKED
@@ -161,7 +163,7 @@ def test_a_parked_job_can_be_cancelled(stage, wait_for):
 
 
 def test_a_session_waits_behind_a_parked_job(stage):
-    """What comes next must not run ahead of the decision."""
+    """The next job of the session must not run before the decision."""
     handle = desk.enqueue(stage.cast([use(("wipe", {"target": "x"})), "Done."]), session_id="behind")
     assert handle.result(PATIENCE_S).status is JobStatus.PARKED
     behind = plain.enqueue("next", session_id="behind")
@@ -171,9 +173,9 @@ def test_a_session_waits_behind_a_parked_job(stage):
     assert behind.result(PATIENCE_S).output == "You said: next"
 
 
-def test_the_time_a_human_takes_is_not_the_jobs(stage, wait_for):
-    """`session_timeout_s` is about the fleet's work: a decision that comes later is carried out all the same."""
-    handle, _ = parked(stage, soon, ("wipe", {"target": "late"}))
+def test_the_time_a_human_takes_does_not_count_for_the_deadline(stage, wait_for):
+    """`session_timeout_s` limits the fleet's work only. A decision after that time is still carried out."""
+    handle, _ = park_job(stage, soon, ("wipe", {"target": "late"}))
     started_ms = stage.job(handle).started_ms
     late_ms = started_ms + 1_000 * (SHORT_S + 1)
     wait_for(lambda: stage.client.operations.client.time()[0] * 1_000 > late_ms, "the time to be over")
@@ -183,6 +185,6 @@ def test_the_time_a_human_takes_is_not_the_jobs(stage, wait_for):
 
 
 def test_an_approval_rule_for_an_unknown_tool_is_refused():
-    """A typo must not take the approval away."""
+    """A misspelt tool name must not remove the approval."""
     with pytest.raises(ConfigError, match=r"escalation tool_approval names 'shipp'.*did you mean 'ship'\?"):
         agent("typo", CLAUDE, ship, escalation=[Escalation(when="tool_approval", tools=("shipp",))])

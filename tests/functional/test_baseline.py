@@ -1,4 +1,4 @@
-"""The baseline and its measuring, with a real worker on a real server: small runs, figures that can be checked."""
+"""The baseline and its measurements, with a real worker on a real server. Runs are small and figures are checked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
 @linux
 @pytest.mark.parametrize("read_history", [False, True])
 def test_a_run_of_the_bare_loop_ends_all_jobs_and_leaves_no_keys(read_history, connect_redis):
-    """Every figure is there and plausible; the server is as it was, but for kombu's bindings."""
+    """Every figure exists and is plausible. Afterwards the server has no new keys except kombu's bindings."""
     with EmbeddedServer(append_only=None) as server:
         result = BaselineRun(server, jobs=6, steps_per_job=4, read_history=read_history).run()
         names = connect_redis(server.url).keys()
@@ -28,20 +28,20 @@ def test_a_run_of_the_bare_loop_ends_all_jobs_and_leaves_no_keys(read_history, c
     assert result.steps_per_s > 1
     assert 0 < result.p50_ms <= result.p99_ms
     assert result.cpu_ms_per_step >= 0
-    assert 14 <= result.redis_commands_per_step <= 20, "Celery's ten, ours five, and those of connections"
+    assert 14 <= result.redis_commands_per_step <= 20, "ten by Celery, five by us, and those of connections"
     assert 0.8 <= result.kb_per_step <= 1.6, "three of four steps keep a result of 1 KB"
     assert [name for name in names if not name.startswith(b"_kombu.")] == []
 
 
 def test_a_run_without_two_steps_is_refused():
-    """The time of a step lies between two steps."""
+    """The time of a step is measured between two steps."""
     with pytest.raises(ConfigError, match="at least one job of two steps, got jobs=3, steps_per_job=1"):
         BaselineRun(server=None, jobs=3, steps_per_job=1)
 
 
 @linux
-def test_cpu_counts_a_whole_tree_with_its_dead():
-    """A process, a living child and a child that ended: the work of all three is in the sum."""
+def test_cpu_counts_a_whole_process_tree_with_ended_children():
+    """The sum contains the work of a process, of a living child and of an ended child."""
     program = (
         f"import subprocess, sys\nburn = {BURN!r}\n"
         "subprocess.run([sys.executable, '-c', burn])\n"
@@ -60,7 +60,7 @@ def test_cpu_counts_a_whole_tree_with_its_dead():
 
 
 def test_commands_are_counted_one_by_one(redis, prefix):
-    """Those inside transactions and scripts too; those of the measuring itself are left out."""
+    """Commands inside transactions and scripts count too. The measurement's own commands don't."""
     measuring = ("info", "ping")
     before = redis_commands(redis, but=measuring)
     with redis.pipeline() as pipe:
@@ -71,7 +71,7 @@ def test_commands_are_counted_one_by_one(redis, prefix):
 
 
 def test_kept_bytes_are_those_of_the_matching_keys(redis, prefix):
-    """What a job leaves behind, whatever else the server holds."""
+    """The sum is what a job leaves behind, without the server's other keys."""
     redis.set(f"{prefix}:job:big", "x" * 10_000, ex=60)
     redis.set(f"{prefix}:job:small", "x", ex=60)
     assert 10_000 <= kept_bytes(redis, f"{prefix}:job:big") <= 14_000

@@ -1,4 +1,4 @@
-"""`bench admission` on a real server with real client processes: small runs, figures that can be checked."""
+"""`bench admission` on a real server with real client processes. Runs are small and figures are checked."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def idle() -> Iterator[EmbeddedServer]:
 
 @pytest.fixture
 def empty(idle, connect_redis) -> redis_py.Redis:
-    """A client of it, without keys."""
+    """A client of that server, which has no keys."""
     client = connect_redis(idle.url)
     client.flushdb()
     return client
@@ -45,7 +45,7 @@ def standing(client: redis_py.Redis) -> DownstreamStatus:
 
 
 def test_every_contender_is_measured_with_every_number_of_clients():
-    """A row each, plausible figures, no decision that its row does not expect; a whole call is two round trips."""
+    """Each has a row with plausible figures and without unexpected decisions. A whole call is two round trips."""
     said: list[str] = []
     figures = run(processes=(1, 2), seconds=0.2, rounds=1, say=said.append)
     rows = {(row["name"], row["processes"]): row for row in figures["rows"]}
@@ -62,14 +62,16 @@ def test_every_contender_is_measured_with_every_number_of_clients():
         floor = rows[FLOOR.name, processes]
         assert (floor["cpu_to_floor"], floor["redis_commands"]) == (1.0, 1.0)
         for name, trips in ((FLOOR.name, 1), (WHOLE_CALL.name, 2), (REFUSED.name, 1)):
-            assert rows[name, processes]["round_trips"] == pytest.approx(trips, rel=0.1), "one for each script, no more"
+            assert rows[name, processes]["round_trips"] == pytest.approx(trips, rel=0.1), (
+                "one round trip for each script"
+            )
     assert figures["cpus"] == os.cpu_count()
     assert figures["load_1m"] >= 0
     assert figures["server"].startswith("Valkey 9")
 
 
 def test_a_whole_call_gives_back_what_it_reserved(idle, empty):
-    """Every call is admitted, settled and counted, in jobs of ten steps; nothing is left in flight."""
+    """Every call is admitted, settled and counted, in jobs of ten steps. No call stays in flight."""
     with WHOLE_CALL.connect(idle.url) as decisions:
         assert all(next(decisions)() for _ in range(30))
     status = standing(empty)
@@ -78,16 +80,16 @@ def test_a_whole_call_gives_back_what_it_reserved(idle, empty):
     assert len(list(empty.scan_iter(match="*lineage:*"))) == 3
 
 
-def test_a_refused_call_stands_in_line(idle, empty):
-    """One call fits; every later one is refused, and waits in the server."""
+def test_a_refused_call_waits_in_line(idle, empty):
+    """One call fits. Every later one is refused and waits in the server."""
     with REFUSED.connect(idle.url) as decisions:
         assert [next(decisions)() for _ in range(30)] == [True] + 29 * [False]
     status = standing(empty)
     assert (status.admitted, status.waiters, status.denied) == (1, 29, 0)
 
 
-def test_a_library_that_is_not_installed_is_left_out_with_a_word():
-    """No error: the table has a row less, and who asked is told what to install."""
+def test_a_library_that_is_not_installed_is_left_out_with_a_message():
+    """It is not an error: the table has one row less, and a message says what to install."""
     absent = Contender("absent", "nothing", FLOOR.connect, library="no_such_library")
     said: list[str] = []
     figures = run(processes=(1,), seconds=0.05, rounds=1, say=said.append, contenders=(FLOOR, absent))
@@ -95,14 +97,14 @@ def test_a_library_that_is_not_installed_is_left_out_with_a_word():
     assert "absent is left out: no_such_library is not installed (pip install 'midwatch[bench]')" in said
 
 
-def test_a_decision_that_fails_or_surprises_is_a_figure():
-    """A library that raises under load is not retried, not hidden and not the end of the benchmark."""
+def test_failed_and_unexpected_decisions_are_counted():
+    """A library that raises under load is not retried, not hidden, and does not end the benchmark."""
 
     def fails() -> bool:
         raise ConnectionError("too many of us")
 
     def hammer_once(decide, admits):
-        """Hammer for 20 ms, and again if the machine stood still for so long."""
+        """Hammer for 20 ms. Repeat it if the machine was too busy for a single decision."""
 
         def tally():
             now_s = time.monotonic()
@@ -119,8 +121,8 @@ def test_a_decision_that_fails_or_surprises_is_a_figure():
     assert surprised.error == ""
 
 
-def test_a_client_that_dies_or_cannot_connect_is_reported(idle):
-    """The benchmark ends with the reason; it does not hang and prints no half table."""
+def test_a_client_that_dies_or_can_not_connect_is_reported(idle):
+    """The benchmark ends with the reason. It does not hang, and prints no incomplete table."""
     with Clients(idle.url, 1) as clients:
         clients.prepare(FLOOR, 1)
         os.kill(clients.pids[0], signal.SIGKILL)
@@ -130,8 +132,8 @@ def test_a_client_that_dies_or_cannot_connect_is_reported(idle):
         clients.prepare(FLOOR, 1)
 
 
-def test_a_client_ends_when_nobody_asks_it_any_more(idle):
-    """The benchmark may be killed: its clients read the end of their input, and go."""
+def test_a_client_ends_with_its_benchmark(idle):
+    """If the benchmark is killed, its clients read the end of their input and exit."""
     argv = [sys.executable, "-m", admission_clients.__name__, idle.url]
     ended = subprocess.run(argv, input=b"", capture_output=True, timeout=PATIENCE_S, check=True)
     assert ended.stdout == b""
@@ -141,6 +143,6 @@ def test_a_client_ends_when_nobody_asks_it_any_more(idle):
     "nothing", [{"processes": ()}, {"processes": (0,)}, {"processes": (1, 65)}, {"seconds": 0.0}, {"rounds": 0}]
 )
 def test_a_run_that_measures_nothing_is_refused(nothing):
-    """Before anything starts, with what came."""
+    """The run is refused before it starts, with the wrong value in the message."""
     with pytest.raises(ConfigError, match=r"expected one or more numbers|nothing would be measured"):
         run(**nothing)

@@ -1,4 +1,4 @@
-"""`bench context` from file to figures: real server, real session, real steps; only the model is a record."""
+"""`bench context` from file to figures: a real server, a real session and real steps. Only the model is a recording."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ TOTALS = {
 }  # fmt: skip
 
 
-def looked_up(
+def look_up_order(
     number: int, *, name: str = "find", arguments: str | None = None, result: str | None = None
 ) -> list[dict[str, Any]]:
-    """One model turn with a call, and its result that names the next order."""
+    """Return a model turn with a call, and its result with the number of the next order."""
     said = arguments if arguments is not None else json.dumps({"order": f"#W{1000 + number}"})
     called = {"id": f"c{number}", "type": "function", "function": {"name": name, "arguments": said}}
     text = f"Then look at #W{1001 + number}. " + WORDS * 20 if result is None else result
@@ -36,19 +36,19 @@ def looked_up(
 
 
 def session(jobs: int, turns: int) -> list[dict[str, Any]]:
-    """Several jobs in one conversation; each ends with a look at its own first order once more."""
+    """Return several jobs in one conversation. Each ends with a second look at its first order."""
     rows: list[dict[str, Any]] = [{"role": "system", "content": "You look orders up, one after the other."}]
     for job in range(jobs):
         rows.append({"role": "user", "content": f"Job {job}: begin with order #W{1000 + 100 * job}."})
-        rows += [row for turn in range(turns) for row in looked_up(100 * job + turn)]
-        rows += looked_up(100 * job)
+        rows += [row for turn in range(turns) for row in look_up_order(100 * job + turn)]
+        rows += look_up_order(100 * job)
         rows.append({"role": "assistant", "content": f"Job {job} is done."})
     return rows
 
 
 @pytest.fixture
 def file(tmp_path: Path):
-    """Writes a record to a file."""
+    """A function that writes a record to a file."""
 
     def write(*records: object) -> Path:
         path = tmp_path / "transcript.jsonl"
@@ -58,8 +58,8 @@ def file(tmp_path: Path):
     return write
 
 
-def test_a_long_session_stays_within_its_budget_and_nothing_is_torn(file):
-    """Three jobs of thirty turns through a window that holds a tenth of them: no call over, no group split, no goal lost."""
+def test_a_long_session_stays_within_its_budget_and_keeps_groups_whole(file):
+    """Three jobs of thirty turns, in a window for a tenth of them: no call over budget, no group split, no goal lost."""
     told: list[str] = []
     figures = run(file({"messages": session(3, 30)}), max_tokens=4_000, say=told.append)
     assert set(figures) >= TOTALS
@@ -84,7 +84,7 @@ def test_a_long_session_stays_within_its_budget_and_nothing_is_torn(file):
 
 
 def test_a_session_that_fits_is_sent_whole(file):
-    """With room for everything, the last call is sent all but the last answer, and nothing is needed from elsewhere."""
+    """If everything fits, the last call contains everything except the last answer, and no information has to be recovered."""
     tools = [{"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}]
     figures = run(file({"messages": session(1, 5), "tools": tools}), max_tokens=100_000, peers=False)
     whole, last = figures["transcripts"][0]["whole_tokens"], figures["rows"][-1]["tokens"]
@@ -92,17 +92,17 @@ def test_a_session_that_fits_is_sent_whole(file):
     assert (figures["facts_needed"], figures["compactions"], figures["peers"]) == (0, 0, [])
 
 
-def test_whatever_a_record_holds_is_played_to_its_end(file):
-    """Broken and empty arguments, unknown tools, errors, calls nobody answered, a greeting, a user breaking in."""
+def test_an_unusual_record_is_played_to_its_end(file):
+    """Broken and empty arguments, unknown tools, errors, calls without results, a greeting, an interrupting user."""
     rows = [
         {"role": "assistant", "content": "Hello."},
         {"role": "user", "content": "Look."},
-        *looked_up(0, arguments='{"broken'),
-        *looked_up(1, arguments=""),
-        *looked_up(2, name="functions.find", result=""),
-        looked_up(3)[0],
+        *look_up_order(0, arguments='{"broken'),
+        *look_up_order(1, arguments=""),
+        *look_up_order(2, name="functions.find", result=""),
+        look_up_order(3)[0],
         {"role": "assistant", "content": ""},
-        *looked_up(4, name="read_result", result="its own"),
+        *look_up_order(4, name="read_result", result="its own"),
         {"role": "user", "content": "Stop that. Look at #W1003."},
         {"role": "assistant", "content": "I did."},
         {"role": "assistant", "content": "And that is all."},
@@ -115,17 +115,17 @@ def test_whatever_a_record_holds_is_played_to_its_end(file):
         [],
         0,
     )
-    assert figures["calls"] == 9 + 1  # the user broke in: one answer was put in, so that the job could end
+    assert figures["calls"] == 9 + 1  # the user interrupted: one answer was added, so that the job could end
 
 
 def test_a_record_without_a_model_turn_has_no_figures(file):
-    """And is no error: there is nothing to play."""
+    """Such a record is not an error. It contains nothing to play."""
     figures = run(file({"messages": [{"role": "user", "content": "Anybody?"}]}), max_tokens=20_000)
     assert (figures["calls"], figures["rows"], figures["ms_per_call_p50"]) == (0, [], None)
 
 
-def test_records_of_a_file_are_sessions_of_their_own_and_one_can_be_chosen(file):
-    """Totals are over all; rows and totals say whose they are; by name or number one is played alone."""
+def test_each_record_of_a_file_is_a_session_and_can_be_chosen(file):
+    """Totals are over all records. Rows and totals have the record's name. A name or number chooses one record."""
     path = file({"id": "first", "messages": session(1, 2)}, {"id": "second", "messages": session(1, 4)})
     figures = run(path, max_tokens=20_000, peers=False)
     assert [(one["name"], one["calls"]) for one in figures["transcripts"]] == [("first", 4), ("second", 6)]
@@ -136,11 +136,11 @@ def test_records_of_a_file_are_sessions_of_their_own_and_one_can_be_chosen(file)
         run(path, max_tokens=20_000, only="third")
 
 
-def test_a_tool_result_arrives_as_it_was_recorded(file):
-    """Not cut on the way in: how a long one is dealt with is what is measured."""
+def test_a_tool_result_keeps_its_recorded_length(file):
+    """It is not cut when it is stored: the benchmark measures how the window deals with long results."""
     rows = [
         {"role": "user", "content": "Look."},
-        *looked_up(0, result=WORDS * 2_000),
+        *look_up_order(0, result=WORDS * 2_000),
         {"role": "assistant", "content": "Done."},
     ]
     figures = run(file(rows), max_tokens=100_000, peers=False)
@@ -148,8 +148,8 @@ def test_a_tool_result_arrives_as_it_was_recorded(file):
 
 
 @pytest.mark.parametrize("fill", [80, 100, 120])
-def test_a_budget_may_be_given_by_how_full_the_conversation_makes_it(file, fill: int):
-    """The whole conversation and its answer are so many percent of it; above 100 the window must shrink."""
+def test_a_budget_may_be_a_percentage_of_the_conversation(file, fill: int):
+    """The whole conversation with its answer fills that many percent of the budget. Above 100 the window must shrink."""
     figures = run(file(session(1, 12)), fill=fill, peers=False)
     one = figures["transcripts"][0]
     assert one["max_tokens"] == pytest.approx((one["whole_tokens"] + one["reserve_tokens"]) * 100 / fill, abs=1)
@@ -158,13 +158,13 @@ def test_a_budget_may_be_given_by_how_full_the_conversation_makes_it(file, fill:
 
 @pytest.mark.parametrize("given", [{}, {"max_tokens": 5_000, "fill": 80}, {"fill": 0}, {"max_tokens": 999}])
 def test_a_budget_is_given_in_one_of_two_ways(file, given):
-    """Neither, both, and one that nothing fits into are refused."""
+    """Neither way, both ways, and a budget into which nothing fits are refused."""
     with pytest.raises(ConfigError, match="expected"):
         run(file(session(1, 1)), **given)
 
 
-def test_a_summarizer_that_makes_no_sense_is_refused(file):
-    """Before anything starts."""
+def test_an_invalid_summarizer_is_refused(file):
+    """It is refused before anything starts."""
     path = file(session(1, 1))
     with pytest.raises(ConfigError, match="'extractive' or 'model'"):
         run(path, max_tokens=20_000, summarizer="magic")
@@ -173,11 +173,11 @@ def test_a_summarizer_that_makes_no_sense_is_refused(file):
     assert "stand-in" in run(path, max_tokens=20_000, summarizer="model", peers=False)["summarizer"]
 
 
-def test_a_named_summary_model_is_asked_through_its_provider(file):
-    """And whatever it answers, the session goes on within its budget."""
+def test_a_named_summary_model_is_called_through_its_provider(file):
+    """The session stays within its budget, even if the model's summary is useless."""
 
     class Garbage:
-        """Answers with nonsense."""
+        """A model whose answers make no sense."""
 
         name = "elsewhere"
 
@@ -186,7 +186,7 @@ def test_a_named_summary_model_is_asked_through_its_provider(file):
             return ModelReply(parts=(Text(text="qrk " * 5_000),), stop=Stop.END, usage=Usage(), model=request.model)
 
         def count(self, request: ModelRequest) -> int | None:
-            """None."""
+            """Return None: this model has no counter."""
             return None
 
     path = file(session(1, 30))
@@ -198,7 +198,7 @@ def test_a_named_summary_model_is_asked_through_its_provider(file):
 
 
 def test_recorded_sessions_are_played_whole(data_dir):
-    """A real session with `""` as arguments, at a budget a tenth of its size: every turn asked for, no group split."""
+    """Real sessions with `""` as arguments, at a tenth of their size: every turn is played, and no group is split."""
     path = data_dir / "toolathlon_sessions.jsonl.gz"
     figures = run(path, max_tokens=16_000, only="claude-4.5-sonnet_academic-warning", peers=False)
     assert (figures["calls"], figures["unplayed_turns"], figures["endings"]) == (53, 0, [])

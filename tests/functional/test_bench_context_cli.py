@@ -1,4 +1,4 @@
-"""`midwatch bench context` from the command line: figures on stdout, prose on stderr, exit codes of the house."""
+"""`midwatch bench context` from the command line: figures on stdout, prose on stderr, the usual exit codes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """`run("--max-tokens", "4000")` over a conversation of thirty look-ups: exit code, stdout, stderr."""
+    """`run("--max-tokens", "4000")` plays a conversation of thirty look-ups. Returns exit code, stdout and stderr."""
     rows: list[dict[str, Any]] = [{"role": "user", "content": "Begin with order #W1000."}]
     for number in range(30):
         arguments = json.dumps({"order": f"#W{1000 + number}"})
@@ -37,7 +37,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_figures_are_one_document(run: Run) -> None:
-    """Logs and progress are not on stdout; every call is in it, and compactions that ran beside the job are counted."""
+    """Logs and progress are not on stdout. The document has every call, and counts compactions that ran during the job."""
     code, out, err = run("--max-tokens", "4000", "--no-peers", "--json")
     figures = json.loads(out)
     assert code == 0
@@ -48,8 +48,8 @@ def test_figures_are_one_document(run: Run) -> None:
     assert figures["peers"] == []
 
 
-def test_for_people_there_is_a_line_for_each_conversation_and_peer(run: Run) -> None:
-    """With the totals below; a single call is of no interest there."""
+def test_the_table_has_a_line_for_each_conversation_and_peer(run: Run) -> None:
+    """The totals are below. Single calls are left out of the table."""
     code, out, _ = run("--fill", "150")
     lines = [line.split("\t") for line in out.splitlines()]
     assert code == 0
@@ -69,8 +69,8 @@ def test_for_people_there_is_a_line_for_each_conversation_and_peer(run: Run) -> 
         ("--max-tokens", "4000", "--summary-model", "anthropic:claude-haiku-4-5-20251001"),
     ],
 )
-def test_what_makes_no_sense_is_2(run: Run, arguments: tuple[str, ...]) -> None:
-    """Before anything is played."""
+def test_invalid_options_have_exit_code_2(run: Run, arguments: tuple[str, ...]) -> None:
+    """They are refused before anything is played."""
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert err

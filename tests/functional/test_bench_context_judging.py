@@ -1,4 +1,4 @@
-"""The judges of `bench context`: they see what is wrong with a window, also where the engine would never make it so."""
+"""The judges of `bench context` find what is wrong with a window, even mistakes that the engine never makes."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ ASKED = UserMessage(group=1, text="Where is A-17?")
         ((ASKED, asks(2, call("{}")), asks(3, call("{}"))), 2),
     ],
 )
-def test_a_split_group_is_seen(messages: tuple[Message, ...], split: int):
-    """A call without its result, a result without its call, one too many, or the two lying apart."""
+def test_a_split_group_is_found(messages: tuple[Message, ...], split: int):
+    """A call without its result, a result without its call, one result too many, or the two apart from each other."""
     assert split_groups(messages) == split
 
 
-def test_a_window_is_judged_by_what_it_was_sent():
-    """Over the budget, prompt changed, goal gone, group split: each is seen; usage is reported as it was counted."""
+def test_a_window_is_judged_by_the_request_that_was_sent():
+    """Over budget, prompt changed, goal lost, group split: each is found. Usage is reported as the provider counted it."""
     counter = counting.token_counter()
     model = RecordedModel(counter, Budget(1_000, 100), "Look things up.", compactions=lambda: 3)
     model.begin(RecordedJob("Where is A-17?", [RecordedTurn((Text(text="Here."),))]))
@@ -98,13 +98,13 @@ def test_a_window_is_judged_by_what_it_was_sent():
         ('{"order": "A-1742', {"A-1742"}),
     ],
 )  # fmt: skip
-def test_identifiers_are_what_nobody_could_guess(arguments: str, names: set[str]):
-    """Ids, names with marks, dates, numbers, addresses, paths; not words."""
+def test_identifiers_are_words_that_can_not_be_guessed(arguments: str, names: set[str]):
+    """Ids, names with punctuation, dates, numbers, addresses and paths are identifiers. Words are not."""
     assert identifiers(call(arguments)) == names
 
 
-def test_needed_and_kept_are_told_from_the_compacted_part_and_the_window():
-    """Still shown: not needed. Never said: the model's own. Gone: needed. In the memory or a stub: kept."""
+def test_needed_and_kept_follow_from_the_compacted_part_and_the_window():
+    """Still in the window: not needed. Never sent before: the model's own. Removed: needed. In the memory or a stub: kept."""
     history = ["User u_1001 and u_1002", "order #W111222", "order #W333444 and 90210"]
     asked = [call('{"a": "u_1001", "b": "#W111222", "c": "#W333444", "d": "#W999999", "e": 90210}')]
     assert tally(asked, history, history, "") == Tally(named=4)
@@ -114,14 +114,14 @@ def test_needed_and_kept_are_told_from_the_compacted_part_and_the_window():
     assert tally(asked, [], window, "") == Tally()
 
 
-def test_what_was_escaped_in_json_is_found_as_it_was_meant():
-    """An id in the arguments of an earlier call counts as said."""
+def test_identifiers_in_escaped_json_are_found():
+    """An id in the arguments of an earlier call counts as sent."""
     earlier = text_of(asks(2, call('{"path": "\\u00e4\\/b-1.txt"}')))
     assert tally([call('{"path": "ä/b-1.txt"}')], [earlier], [], "") == Tally(named=1, needed=1)
 
 
-def test_the_count_is_of_what_the_wire_carries():
-    """System, tools, ids, arguments, marks: within a tenth of the tokens of the request's whole JSON body."""
+def test_the_estimate_counts_the_whole_request():
+    """System, tools, ids, arguments and JSON syntax: within a tenth of the tokens of the request's whole JSON body."""
     counter = counting.token_counter()
     schema = {"type": "object", "properties": {"order": {"type": "string"}}}
     tool = ToolSpec(name="find", description="Find an order by its id.", input_schema=schema)
@@ -135,8 +135,8 @@ def test_the_count_is_of_what_the_wire_carries():
     assert 0.85 * whole < counter.request(request) <= whole
 
 
-def test_the_tokenizer_is_exact_and_without_it_the_bench_says_so():
-    """o200k where the extra is installed, whatever the text; bytes by four and a name that says why where it is not."""
+def test_the_tokenizer_is_exact_or_the_name_says_why_not():
+    """With the extra it is o200k for any text. Without it, it is bytes divided by four, and its name says why."""
     if importlib.util.find_spec("bpe_openai"):
         counter = counting.token_counter()
         assert (counter.name, counter.exact) == ("o200k_base", True)
@@ -150,7 +150,7 @@ def test_the_tokenizer_is_exact_and_without_it_the_bench_says_so():
 
 
 def conversation(turns: int) -> list[dict[str, Any]]:
-    """Looks up one order after the other, and the first one again at the end."""
+    """Look up one order after the other, and the first one again at the end."""
     rows: list[dict[str, Any]] = [{"role": "user", "content": "Look up the orders of the list."}]
     for number in [*range(turns), 0]:
         function = {"name": "find", "arguments": f'{{"order": "#W{1000 + number}"}}'}
@@ -163,7 +163,7 @@ def conversation(turns: int) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 def test_peers_trim_within_the_budget_and_lose_what_they_trimmed(peer: Peer):
-    """Nothing over budget, no group split; the order of the beginning is needed at the end, and gone."""
+    """No call is over budget and no group is split. The first order's number is needed at the end, and was lost."""
     if peer.library:
         pytest.importorskip(peer.library)
     row = measure_peer(
@@ -174,8 +174,8 @@ def test_peers_trim_within_the_budget_and_lose_what_they_trimmed(peer: Peer):
     assert (row["facts_needed"], row["facts_kept"]) == (1, 0)
 
 
-def test_a_peer_that_is_not_installed_is_left_out_with_a_word():
-    """And the others go on."""
+def test_a_peer_that_is_not_installed_is_left_out_with_a_message():
+    """The other peers are still measured."""
     told: list[str] = []
     row = measure_peer(Peer("x", PEERS[0].trim, library="no_such_library"), [], counting.by_bytes(), told.append)
     assert row == {"name": "x", "left_out": "no_such_library is not installed"}

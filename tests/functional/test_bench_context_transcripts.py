@@ -1,4 +1,4 @@
-"""Transcripts of three vendors, read and written back: nothing is lost, nothing is invented, nothing odd is passed over."""
+"""Transcripts of three vendors are read and written back. Nothing is lost or invented, and unusual entries are kept."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ ANTHROPIC = {
 
 
 def plain(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What two Chat transcripts are compared by: developer is system, null is nothing said, parts are their text."""
+    """Normalize a Chat transcript for a comparison: developer is system, null is no text, parts become their text."""
     rows = []
     for message in messages:
         content = message.get("content")
@@ -90,8 +90,8 @@ def plain(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def test_the_three_forms_of_a_conversation_read_the_same():
-    """Chat, Responses and Anthropic say one thing: same system prompt, same groups, same calls and results."""
+def test_three_vendor_formats_of_a_conversation_read_the_same():
+    """Chat, Responses and Anthropic give the same system prompt, the same groups, the same calls and results."""
     chat, responses, anthropic = read_transcript(CHAT), read_transcript(RESPONSES), read_transcript(ANTHROPIC)
     assert chat.system == responses.system == anthropic.system == "You look things up."
     assert chat.messages == responses.messages == anthropic.messages
@@ -102,8 +102,8 @@ def test_the_three_forms_of_a_conversation_read_the_same():
 @pytest.mark.parametrize(
     "file", ["toolathlon_sessions.jsonl.gz", "tau_retail/trajectories.jsonl.gz", "tau_airline/trajectories.jsonl.gz"]
 )
-def test_recorded_conversations_come_back_as_they_were(data_dir, file):
-    """Every message, call, id and argument of every record, in order."""
+def test_recorded_conversations_are_written_back_unchanged(data_dir, file):
+    """Every message, call, id and argument of every record is there, in order."""
     rows = [json.loads(line) for line in gzip.decompress((data_dir / file).read_bytes()).splitlines()]
     records = load(data_dir / file)
     assert len(records) == len(rows)
@@ -112,7 +112,7 @@ def test_recorded_conversations_come_back_as_they_were(data_dir, file):
 
 
 def test_repeated_ids_stay_and_each_result_finds_its_own_call(data_dir):
-    """Of two calls with one id, in a turn or apart, each has its own result; no result is left over."""
+    """Two calls with one id, in one turn or in two, each have their own result, and no result is left over."""
     for record in load(data_dir / "tau2_airline_repeated_ids.jsonl.gz"):
         results = [message for message in record.messages if isinstance(message, ToolMessage)]
         assert all(result.ordinal != ORPHAN for result in results)
@@ -125,8 +125,8 @@ def test_repeated_ids_stay_and_each_result_finds_its_own_call(data_dir):
     assert [(one.ordinal, one.content) for one in record.messages[2:]] == [(0, "first"), (1, "second")]
 
 
-def test_oddities_are_kept_as_they_are():
-    """Unanswered calls, stray results, `""` as arguments, content lists, system messages in the middle, developer, errors."""
+def test_unusual_entries_are_kept():
+    """Calls without results, results without calls, `""` as arguments, content lists, late system messages, developer, errors."""
     record = read_transcript(
         {
             "messages": [
@@ -167,8 +167,8 @@ def test_a_vendors_own_blocks_stay_in_their_turn():
 
 
 @pytest.mark.parametrize("shape", ["one record", "list of records", "records by line", "messages by line", "messages"])
-def test_a_file_holds_records_in_any_usual_shape(tmp_path: Path, shape: str):
-    """One or several records, by line or not, or a message on each line; `.gz` or not, whatever the name says."""
+def test_a_file_may_hold_records_in_any_usual_shape(tmp_path: Path, shape: str):
+    """One or several records, one on each line or not, or a message on each line, with or without gzip, under any name."""
     text = {
         "one record": json.dumps({"messages": CHAT}),
         "list of records": json.dumps([{"id": "x", "messages": CHAT}, RESPONSES]),
@@ -199,8 +199,8 @@ def test_a_file_holds_records_in_any_usual_shape(tmp_path: Path, shape: str):
         ("", "empty"),
     ],
 )
-def test_what_cant_be_read_is_said_with_its_place(tmp_path: Path, text: str, place: str):
-    """File, line or record, message, block: enough to find it."""
+def test_an_unreadable_record_is_reported_with_its_place(tmp_path: Path, text: str, place: str):
+    """The message names file, line or record, message and block."""
     path = tmp_path / "odd.jsonl"
     path.write_text(text)
     with pytest.raises(ConfigError, match=place.replace("(", r"\(")) as raised:
@@ -223,7 +223,7 @@ MESSAGE = st.one_of(
 
 @given(st.lists(MESSAGE, max_size=12))
 def test_any_conversation_is_written_back_as_it_was_read(messages: list[dict[str, Any]]):
-    """Whatever the order, ids and holes; and each result has a place of its own."""
+    """This holds for any order, any ids and any gaps. Each result belongs to exactly one call."""
     record = read_transcript(messages)
     first = messages[:1] if messages and messages[0]["role"] in ("system", "developer") else []
     empty_prompt = first and not record.system
@@ -232,8 +232,8 @@ def test_any_conversation_is_written_back_as_it_was_read(messages: list[dict[str
     assert len(set(places)) == len(places)
 
 
-def test_jobs_begin_where_somebody_speaks():
-    """Each job has its input and turns; what a session can't have is bridged by words that say so."""
+def test_each_user_message_begins_a_job():
+    """Each job has its input and turns. Text marks the places where a session can't hold what was recorded."""
     jobs = split_jobs(read_transcript(CHAT))
     assert [(job.input, len(job.turns)) for job in jobs] == [("Where are A-17 and B-2?", 2)]
     assert [turn.stop for turn in jobs[0].turns] == ["tools", "end"]

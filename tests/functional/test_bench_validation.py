@@ -1,4 +1,4 @@
-"""`midwatch bench validation`: one document of figures, and every line accounted for."""
+"""`midwatch bench validation` prints one document of figures, and counts every line of its input."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CASES: list[tuple[Any, Any, str]] = [
     ((ORDER, '{"order": "A-17"}'), False, "accepted"),  # line 8: a wrong label
     ((SLOW, '{"x": "aaaa"}'), False, "blocked"),
     ((SLOW, '{"x": "aaaa"}'), None, "error"),
-    ((SLOW, '{"x": "aaaa"}'), True, "error"),  # line 11: no worker would run it
+    ((SLOW, '{"x": "aaaa"}'), True, "error"),  # line 11: no worker would run this call
     ((ORDER, {"order": "decoded already"}), None, "error"),
     ((ORDER, '{"order": "A-17"}'), "yes", "error"),
 ]
@@ -53,8 +53,8 @@ def cases(tmp_path: Path) -> Path:
     return path
 
 
-def test_every_line_is_counted_once_and_wrong_labels_are_named(cases: Path) -> None:
-    """Blocked, accepted and errors add up; a label that is not borne out is told by the number of its line."""
+def test_every_line_is_counted_once_and_wrong_labels_are_listed(cases: Path) -> None:
+    """Blocked, accepted and errors add up to all lines. A wrong label is reported with its line number."""
     found = run(cases, lambda _: None)
     endings = [ending for _, _, ending in CASES]
     assert found["accepted"] == endings.count("accepted")
@@ -65,8 +65,8 @@ def test_every_line_is_counted_once_and_wrong_labels_are_named(cases: Path) -> N
     assert found["schemas"] == 4
 
 
-def test_times_are_those_of_a_call_and_stand_beside_the_plain_way(cases: Path) -> None:
-    """Our time leaves out building the validator, once for each schema; the plain way builds it for each call."""
+def test_times_are_those_of_a_call_and_are_compared_with_the_plain_way(cases: Path) -> None:
+    """Our time excludes building the validator, which happens once for each schema. The plain way builds it for each call."""
     found = run(cases, lambda _: None)
     assert 0 < found["p50_us"] <= found["p99_us"] <= 1_000 * found["max_ms"] + 1
     assert found["baseline_cases"] == 8
@@ -74,7 +74,7 @@ def test_times_are_those_of_a_call_and_stand_beside_the_plain_way(cases: Path) -
 
 
 def test_the_command_prints_one_document(cases: Path) -> None:
-    """As the acceptance programs read it: these fields, JSON, exit code 0."""
+    """It has the documented fields, is JSON, and the exit code is 0."""
     ended = CliRunner().invoke(program, ["bench", "validation", "--cases", str(cases), "--json"])
     assert ended.exit_code == 0, ended.output
     fields = {"cases", "blocked", "accepted", "errors", "max_ms", "p50_us", "p99_us", "disagreements"}
@@ -82,7 +82,7 @@ def test_the_command_prints_one_document(cases: Path) -> None:
 
 
 def test_a_file_without_cases_has_no_times(tmp_path: Path) -> None:
-    """Nothing to be measured is not zero; a file that isn't there is said."""
+    """Times are missing and not zero. A missing file is reported."""
     (tmp_path / "empty.jsonl").touch()
     found = run(tmp_path / "empty.jsonl", lambda _: None)
     assert (found["cases"], found["p50_us"], found["baseline_p50_us"]) == (0, None, None)

@@ -1,4 +1,4 @@
-"""Without hand-off: steps go through Celery's own publishing, on one server, on another database, on another server."""
+"""Without hand-off, steps are published by Celery itself: on the same server, on another database, on another server."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ WORKSHOP = workshops["anthropic"]
 
 
 def test_a_short_job_runs(stage):
-    """Enqueued, published through Celery, done."""
+    """The job is enqueued, published by Celery, and completes."""
     assert plain.run("hello", timeout_s=PATIENCE_S).output == "You said: hello"
 
 
-def test_by_name_and_with_an_address_instead_of_the_environment(stage, server, monkeypatch):
-    """`connect(redis_url, broker_url)` publishes where it was told to, whatever the environment says."""
+def test_addresses_may_be_arguments_instead_of_environment_variables(stage, server, monkeypatch):
+    """`connect(redis_url, broker_url)` publishes to those addresses, also with a job enqueued by name."""
     for name in ("MIDWATCH_REDIS_URL", "MIDWATCH_BROKER_URL"):
         monkeypatch.delenv(name, raising=False)
     kwargs = stage.broker.connection_pool.connection_kwargs
@@ -62,7 +62,7 @@ def test_by_name_and_with_an_address_instead_of_the_environment(stage, server, m
 
 
 def test_a_parallel_fan_out_fans_in_once(stage):
-    """Five calls beside each other, one model turn after them, results in call order."""
+    """Five calls run at the same time, one model turn follows, and results are in the order of the calls."""
     text = stage.cast([use(*[("meet", {"number": n, "of": 5}) for n in range(1, 6)]), "Done."])
     handle = WORKSHOP.enqueue(text)
     assert handle.result(PATIENCE_S).output == "Done."
@@ -71,7 +71,7 @@ def test_a_parallel_fan_out_fans_in_once(stage):
 
 
 def test_a_deferred_retry_is_released_by_a_steward(stage):
-    """A tool fails twice and is tried again with the same key."""
+    """A tool fails twice and is retried with the same idempotency key."""
     text = stage.cast([use(("unsteady", {"failures": 2})), "Done."])
     handle = WORKSHOP.enqueue(text)
     assert handle.result(PATIENCE_S).output == "Done."
@@ -79,8 +79,8 @@ def test_a_deferred_retry_is_released_by_a_steward(stage):
     assert len(marks(f"unsteady-{handle.id}")) == 3
 
 
-def test_sessions_children_and_approvals_go_the_same_way(stage):
-    """Whatever publishes a step: the next job of a session, a child and its parent, a decision, a cancel."""
+def test_sessions_children_and_approvals_are_published_by_celery_too(stage):
+    """A step is published by the session's previous job, by a child's end, by a decision, or by a cancel."""
     first, second = (plain.enqueue(f"turn {n}", session_id="celery") for n in (1, 2))
     assert (first.result(PATIENCE_S).output, second.result(PATIENCE_S).output) == (
         "You said: turn 1",
@@ -97,10 +97,10 @@ def test_sessions_children_and_approvals_go_the_same_way(stage):
     assert hauling.result(PATIENCE_S).status is JobStatus.CANCELLED
 
 
-def test_it_publishes_where_its_settings_say_whatever_was_read_since(monkeypatch):
-    """A process whose settings were read anew has an app of the old ones: its producers publish to the new address."""
+def test_a_producer_publishes_to_the_address_of_its_settings(monkeypatch):
+    """The process has read its settings twice and has an app for the old ones. New producers publish to the new address."""
     with EmbeddedServer(append_only=None) as own:
-        monkeypatch.delenv("MIDWATCH_BROKER_URL", raising=False)  # a stage of this module may be up
+        monkeypatch.delenv("MIDWATCH_BROKER_URL", raising=False)  # a stage of this module may have an app
         monkeypatch.setenv("MIDWATCH_REDIS_URL", own.url)
         monkeypatch.setenv("MIDWATCH_HAND_OFF", "false")
         assert Settings() != APP_SETTINGS
@@ -124,7 +124,7 @@ print(handle.id)
 
 
 def test_a_producers_own_celery_app_stays_the_current_one(stage):
-    """A web application with a Celery app of its own publishes its tasks where it always did."""
+    """A web application with its own Celery app still publishes its tasks to its own broker."""
     ran = subprocess.run(
         [sys.executable, "-c", WEB_APPLICATION], capture_output=True, text=True, timeout=PATIENCE_S, cwd=ROOT
     )
@@ -132,8 +132,8 @@ def test_a_producers_own_celery_app_stays_the_current_one(stage):
     assert stage.client.jobs.get(ran.stdout.strip()).result(PATIENCE_S).output == "You said: hello"
 
 
-def test_a_broker_that_is_away_costs_no_job(server, lend_prefix):
-    """The job is recorded and its step owed, so enqueue succeeds: a steward publishes it when the broker is back."""
+def test_a_broker_that_is_down_loses_no_job(server, lend_prefix):
+    """The job is stored and its step marked as owed, so enqueue succeeds. A steward publishes the step later."""
     with lend_prefix() as prefix:
         away = make_client(Settings(redis_url=server.url, broker_url="redis://127.0.0.1:1/0", prefix=prefix))
         handle = away.enqueue("plain", "hello")

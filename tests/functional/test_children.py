@@ -1,4 +1,4 @@
-"""An agent as a tool: a child job in the same lineage, whose answer, or failure, is the tool's result."""
+"""An agent as a tool: a child job in the same lineage, whose answer or failure is the tool's result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.patience import PATIENCE_S
 
 @pytest.fixture(scope="module")
 def stage(server, lend_prefix, tmp_path_factory):
-    """Two workers that do both, so that parents and children meet on either."""
+    """Two workers that run both model turns and tools, so parents and children may run on either."""
     both = (("model,tools", "threads", 6), ("model,tools", "threads", 6))
     with (
         lend_prefix() as prefix,
@@ -25,13 +25,13 @@ def stage(server, lend_prefix, tmp_path_factory):
 
 
 def family(stage, handle):
-    """All jobs of a job's lineage, the oldest first."""
+    """Return all jobs of a job's lineage, the oldest first."""
     root_id = stage.job(handle).root_id
     return sorted((job for job in stage.client.jobs.list() if job.root_id == root_id), key=lambda job: job.created_ms)
 
 
 def test_a_child_completes_and_its_answer_is_the_result(stage):
-    """The child sees the task and nothing else; the parent's model sees the answer; both are in one lineage."""
+    """The child sees only its task, and the parent's model sees the answer. Both are in one lineage."""
     task = stage.cast([use(("add", {"a": 2, "b": 2})), "It is four."])
     text = stage.cast([use(("scribe", {"input": task})), "Four, says the scribe."])
     handle = head.enqueue(text, tenant="acme", priority="high")
@@ -60,8 +60,8 @@ def test_grandchildren_belong_to_the_root(stage):
     assert jobs[2].parent.job_id == jobs[1].job_id
 
 
-def test_two_children_run_beside_each_other(stage):
-    """Each waits for the other in a tool: one after the other they would never end."""
+def test_two_children_run_at_the_same_time(stage):
+    """Each child waits for the other one in a tool. If they ran one after the other, they would never end."""
     tasks = [
         stage.cast([use(("scribe", {"input": stage.cast([f"Part {n}."])})), lambda seen: Say(told(seen)[0])])
         for n in (1, 2)
@@ -75,8 +75,8 @@ def test_two_children_run_beside_each_other(stage):
     assert sorted(record.step for record in records) == ["1.0", "1.1"]
 
 
-def test_a_child_that_fails_is_told_to_the_parents_model(stage):
-    """The parent's model learns why, and that repeating won't help; the child is a dead letter of its own."""
+def test_a_failed_child_is_reported_to_the_parents_model(stage):
+    """The parent's model gets the reason and a hint not to repeat the call. The child is a separate dead letter."""
     task = stage.cast([Say("No.", stop=Stop.REFUSAL)])
     text = stage.cast([use(("scribe", {"input": task})), "Then not."])
     handle = head.enqueue(text)
@@ -89,8 +89,8 @@ def test_a_child_that_fails_is_told_to_the_parents_model(stage):
     assert stage.client.dead_letters.show(child.job_id).agent == "scribe"
 
 
-def test_a_child_works_beside_tools_of_the_same_turn(stage):
-    """The turn fans in when the child and the tool are done, in call order."""
+def test_a_child_runs_concurrently_with_tools_of_the_same_turn(stage):
+    """The next turn starts when the child and the tool are done. Results are in the order of the calls."""
     task = stage.cast(["Noted."])
     text = stage.cast([use(("scribe", {"input": task}), ("add", {"a": 1, "b": 1})), "Done."])
     handle = head.enqueue(text)
@@ -107,8 +107,8 @@ def test_a_child_without_a_task_is_refused_like_any_invalid_call(stage):
     assert len(family(stage, handle)) == 1
 
 
-def test_a_cancelled_parent_takes_its_children_along(stage, wait_for):
-    """Nobody waits for the child's answer any more: it ends cancelled, and so do its own children."""
+def test_a_cancelled_parent_cancels_its_children(stage, wait_for):
+    """No job waits for the child's answer any more, so the child and its own children end cancelled."""
     leaf = stage.cast([use(("long_haul", {}))])
     middle = stage.cast([use(("scribe", {"input": leaf}))])
     handle = chief.enqueue(stage.cast([use(("head", {"input": middle}))]))
@@ -124,8 +124,8 @@ def test_a_cancelled_parent_takes_its_children_along(stage, wait_for):
     assert marks(f"haul-{jobs[2].job_id}") == ["begun", "told"]
 
 
-def test_a_cancelled_child_is_told_to_the_parents_model(stage, wait_for):
-    """Cancelling a child is not cancelling its parent."""
+def test_a_cancelled_child_is_reported_to_the_parents_model(stage, wait_for):
+    """Cancelling a child does not cancel its parent."""
     task = stage.cast([use(("long_haul", {}))])
     text = stage.cast([use(("scribe", {"input": task})), "Without the scribe, then."])
     handle = head.enqueue(text)
@@ -136,8 +136,8 @@ def test_a_cancelled_child_is_told_to_the_parents_model(stage, wait_for):
     assert "did not finish (cancelled" in told(stage.heard(text)[1])[0]
 
 
-def test_the_children_of_a_job_that_ran_out_of_time_end_at_their_next_turn(stage, wait_for):
-    """Nobody is left to answer to: no further model call is paid for."""
+def test_children_of_a_timed_out_job_end_at_their_next_turn(stage, wait_for):
+    """No job waits for their answers, so no further model call is paid for."""
     task = stage.cast([use(("idle", {"gate": "child"})), "never"])
     text = stage.cast([use(("scribe", {"input": task}), ("stall", {"gate": "parent"})), "never"])
     handle = hasty.enqueue(text)

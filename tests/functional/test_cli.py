@@ -1,4 +1,4 @@
-"""The command line against a real server, without a worker: what it prints, and how it ends."""
+"""The command line against a real server, without a worker: its output and its exit codes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def client(prefix) -> Client:
 
 @pytest.fixture
 def run(client, capsys, monkeypatch, tmp_path) -> Run:
-    """`run("jobs", "list")`: exit code, stdout, stderr. In an empty directory, so that no midwatch.toml is read."""
+    """`run("jobs", "list")` returns exit code, stdout and stderr. It runs in an empty directory, without a midwatch.toml."""
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments: str) -> tuple[int, str, str]:
@@ -50,8 +50,8 @@ def run(client, capsys, monkeypatch, tmp_path) -> Run:
     return command
 
 
-def claimed(client: Client, agent: str = "desk", session: str | None = None) -> Claim:
-    """A job whose first step a worker has just taken."""
+def claim_job(client: Client, agent: str = "desk", session: str | None = None) -> Claim:
+    """Enqueue a job and claim its first step, as a worker does."""
     handle = client.enqueue(agent, "Where is my parcel?", session_id=session)
     claim = client.store.claim(StepRef(job_id=handle.id, session_id=handle.session_id, step="1"), "nonce")
     assert isinstance(claim, Claim)
@@ -59,7 +59,7 @@ def claimed(client: Client, agent: str = "desk", session: str | None = None) -> 
 
 
 def trace_of(claim: Claim, outcome: str, **more: object) -> TraceRecord:
-    """The record of one step."""
+    """Make the record of one step."""
     return TraceRecord(
         step=claim.ref.step,
         kind=claim.ref.kind,
@@ -72,18 +72,18 @@ def trace_of(claim: Claim, outcome: str, **more: object) -> TraceRecord:
     )
 
 
-def dead(client: Client, session: str | None = None) -> str:
-    """The id of a job that was just dead-lettered."""
-    claim = claimed(client, session=session)
+def make_dead_letter(client: Client, session: str | None = None) -> str:
+    """Make a dead letter and return its job's id."""
+    claim = claim_job(client, session=session)
     failure = Failure(kind="auth_error", detail="401: the key is not valid", request_id="req_1")
     ending = endings.make_ending(claim, failure, dead_ms=claim.now_ms, worker="w1")
     assert client.store.finish(claim, ending, trace_of(claim, "dead_letter", failure=failure))
     return claim.ref.job_id
 
 
-def parked(client: Client) -> str:
-    """The id of a job whose one tool call waits for a human."""
-    claim = claimed(client, "pay")
+def park_job(client: Client) -> str:
+    """Make a job whose only tool call waits for a human, and return its id."""
+    claim = claim_job(client, "pay")
     call = ToolCall(id="c1", name="refund", raw_arguments='{"order":"O-1","cents":4990}')
     said = AssistantMessage(group=claim.group, parts=(Text(text="I refund it."), call), provider="p", model="m")
     turn = TurnCommit(
@@ -101,8 +101,8 @@ def parked(client: Client) -> str:
     return claim.ref.job_id
 
 
-def test_submit_prints_the_id_and_the_same_key_is_the_same_job(run):
-    """One line on stdout, for scripts; that the job exists already is said on stderr."""
+def test_submit_prints_the_id_and_a_repeated_key_the_same_id(run):
+    """Stdout has one line, for scripts. A note on stderr says that the job already exists."""
     code, first, said = run("submit", "desk", "Where is it?", "--key", "k1", "--session", "S1", "--tenant", "acme")
     assert (code, said) == (0, "")
     code, second, said = run("submit", "desk", "Where is it?", "--key", "k1", "--tenant", "acme")
@@ -113,8 +113,8 @@ def test_submit_prints_the_id_and_the_same_key_is_the_same_job(run):
     assert json.loads(out)["accepted"] is True
 
 
-def test_submit_reads_a_file_and_refuses_what_it_cant_read(run, client, tmp_path):
-    """`@FILE` is its text; a missing file and a file that is no text are usage errors."""
+def test_submit_reads_a_file_or_explains_why_it_can_not(run, client, tmp_path):
+    """`@FILE` is replaced by the file's text. A missing file and a file that is not text are usage errors."""
     (tmp_path / "in.txt").write_text("Ein Brief: schön.", "utf-8")
     code, job_id, _ = run("submit", "desk", "@in.txt")
     assert code == 0
@@ -137,22 +137,22 @@ def test_submit_reads_a_file_and_refuses_what_it_cant_read(run, client, tmp_path
     ],
 )
 def test_submit_refuses_what_could_never_run(run, arguments, said):
-    """Exit code 2, and what was expected."""
+    """The exit code is 2, and the message says what was expected."""
     code, _, err = run("submit", *arguments)
     assert code == 2
     assert said in err
 
 
-def test_waiting_ends_with_how_the_job_stands(run, client):
-    """6 when the time is up; a job that goes on is not an error of its own."""
+def test_a_wait_that_times_out_reports_the_jobs_state(run, client):
+    """The exit code is 6 when the time is up. That the job goes on is not an error."""
     code, out, err = run("submit", "desk", "x", "--wait", "--timeout", "0.05")
     assert (code, out) == (6, "")
     assert "it goes on" in err
 
 
 def test_jobs_are_listed_filtered_and_shown(run, client):
-    """The newest first, as rows for people and as one document for programs."""
-    letter, question = dead(client), parked(client)
+    """The newest job is first, as rows for people and as one document for programs."""
+    letter, question = make_dead_letter(client), park_job(client)
     code, out, _ = run("jobs", "list")
     assert code == 0
     assert [line.split("\t")[0] for line in out.splitlines()] == ["JOB", question, letter]
@@ -171,8 +171,8 @@ def test_jobs_are_listed_filtered_and_shown(run, client):
     assert "status\tdead_lettered" in out
 
 
-def test_what_does_not_exist_is_3(run):
-    """Every command that takes an id, in one line that says where to look."""
+def test_an_unknown_id_has_exit_code_3(run):
+    """Every command that takes an id prints one line that says where to look."""
     for arguments in (
         *(("jobs", "show"), ("jobs", "tail"), ("jobs", "cancel"), ("trace",)),
         *(("dlq", "show"), ("dlq", "replay"), ("dlq", "discard"), ("sessions", "show"), ("sessions", "export")),
@@ -184,21 +184,21 @@ def test_what_does_not_exist_is_3(run):
 
 
 def test_a_job_is_cancelled_once(run, client):
-    """A second cancel is fine; a dead letter is given up, once."""
+    """A second cancel succeeds. Cancelling a dead letter gives it up, once."""
     _, out, _ = run("submit", "desk", "x")
     assert run("jobs", "cancel", out.strip())[0] == 0
     code, _, err = run("jobs", "cancel", out.strip())
     assert code == 0
     assert "had ended already: cancelled" in err
-    letter = dead(client)
+    letter = make_dead_letter(client)
     assert run("jobs", "cancel", letter)[0] == 0
     assert client.dead_letters.list() == []
     assert run("jobs", "cancel", letter)[0] == 4
 
 
 def test_tail_prints_a_line_per_step_and_ends_with_the_job(run, client):
-    """JSON Lines: what was committed so far, and nothing more after the end."""
-    letter = dead(client)
+    """It prints JSON Lines: the steps so far, then each new step, and it exits at the job's end."""
+    letter = make_dead_letter(client)
     code, out, _ = run("jobs", "tail", letter)
     assert code == 0
     (line,) = out.splitlines()
@@ -206,8 +206,8 @@ def test_tail_prints_a_line_per_step_and_ends_with_the_job(run, client):
 
 
 def test_a_dead_letter_is_shown_replayed_once_and_discarded_once(run, client):
-    """The second replay does nothing and is fine; so is the second discard; a discarded one can't be replayed."""
-    letter, other = dead(client), dead(client)
+    """A second replay or discard does nothing and succeeds. A discarded letter can't be replayed."""
+    letter, other = make_dead_letter(client), make_dead_letter(client)
     code, out, _ = run("dlq", "list", "--json")
     assert {each["job_id"] for each in json.loads(out)["dead_letters"]} == {letter, other}
     code, out, _ = run("dlq", "show", letter)
@@ -225,8 +225,8 @@ def test_a_dead_letter_is_shown_replayed_once_and_discarded_once(run, client):
     assert run("dlq", "replay", other)[0] == 4
 
 
-def test_poison_is_listed_and_shown_without_obeying_it(run, client):
-    """Its body may hold anything: control characters are shown, not sent."""
+def test_poison_is_listed_without_sending_its_control_characters(run, client):
+    """A poison message may contain anything. Control characters are printed in escaped form."""
     record = PoisonRecord(
         poison_id="poison-1",
         queue="model",
@@ -247,9 +247,9 @@ def test_poison_is_listed_and_shown_without_obeying_it(run, client):
     assert "body\t\\x1b[2J no" in out
 
 
-def test_who_approves_sees_the_call_and_decides_once(run, client):
-    """The arguments are in the listing; the decision is taken once, the second is refused."""
-    job_id = parked(client)
+def test_an_approver_sees_the_call_and_decides_once(run, client):
+    """The listing shows the arguments. The first decision counts, and the second one is refused."""
+    job_id = park_job(client)
     _, out, _ = run("approvals", "list", "--json")
     (asked,) = json.loads(out)["approvals"]
     assert (asked["job_id"], asked["tool"], asked["step"]) == (job_id, "refund", "1.0")
@@ -261,14 +261,14 @@ def test_who_approves_sees_the_call_and_decides_once(run, client):
 
 
 def test_trace_shows_each_step_with_its_reason_and_the_totals(run, client):
-    """What the model said, what a step waits for, and what it came to."""
-    code, out, _ = run("trace", parked(client))
+    """It shows the model's text, the reason of a wait, and the totals."""
+    code, out, _ = run("trace", park_job(client))
     assert code == 0
     assert "“I refund it.”" in out
     assert "tool_approval" in out
     assert "parked · " in out
     assert "1 tool call in 40 ms" in out
-    letter = dead(client)
+    letter = make_dead_letter(client)
     code, out, _ = run("trace", letter, "--json")
     shown = json.loads(out)
     assert [(step["step"], step["outcome"], step["took_ms"]) for step in shown["steps"]] == [("1", "dead_letter", 40)]
@@ -277,7 +277,7 @@ def test_trace_shows_each_step_with_its_reason_and_the_totals(run, client):
 
 
 def test_a_job_that_has_not_begun_has_an_empty_trace(run):
-    """Nothing was said and nothing was done: its totals are all there is."""
+    """There are no steps yet, so only the totals are printed."""
     _, out, _ = run("submit", "desk", "x")
     code, out, _ = run("trace", out.strip())
     assert code == 0
@@ -285,8 +285,8 @@ def test_a_job_that_has_not_begun_has_an_empty_trace(run):
 
 
 def test_a_conversation_is_shown_and_exported(run, client):
-    """For people with headings, for programs exactly as it is kept."""
-    claim_session = client.jobs.show(parked(client)).session_id
+    """People get headings. Programs get the stored messages unchanged."""
+    claim_session = client.jobs.show(park_job(client)).session_id
     code, out, _ = run("sessions", "show", claim_session)
     assert code == 0
     assert "user\nWhere is my parcel?" in out
@@ -297,8 +297,8 @@ def test_a_conversation_is_shown_and_exported(run, client):
     assert messages == [m.model_dump(mode="json") for m in client.sessions.messages(claim_session)]
 
 
-def test_doctor_says_what_is_unsafe(run, monkeypatch):
-    """This server keeps nothing on disk: 1. Agents that can't be imported fail too; every failure says what to do."""
+def test_doctor_reports_unsafe_settings(run, monkeypatch):
+    """This server keeps nothing on disk, so the exit code is 1. Agents that can't be imported fail too, with advice."""
     monkeypatch.setenv("MIDWATCH_AGENTS", "no_such_module")
     settings.cache_clear()
     code, out, _ = run("doctor", "--json")
@@ -314,8 +314,8 @@ def test_doctor_says_what_is_unsafe(run, monkeypatch):
 @pytest.mark.parametrize(
     "arguments", [("jobs", "list"), ("dlq", "list"), ("doctor",), ("submit", "a", "x"), ("trace", "job-x")]
 )
-def test_a_server_that_is_away_is_5_within_seconds(run, monkeypatch, arguments):
-    """One line that names the setting to look at; nothing hangs."""
+def test_a_server_that_is_down_has_exit_code_5_within_seconds(run, monkeypatch, arguments):
+    """One line names the setting to check. The command does not hang."""
     monkeypatch.setenv("MIDWATCH_REDIS_URL", "redis://127.0.0.1:1/0")
     settings.cache_clear()
     code, out, err = run(*arguments)

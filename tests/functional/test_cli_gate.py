@@ -1,4 +1,4 @@
-"""`midwatch gate` against a real server: what it prints, what calls then meet, and how it ends."""
+"""`midwatch gate` against a real server: its output, its effect on calls, and its exit codes."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def client(prefix) -> Client:
 
 @pytest.fixture
 def run(client, capsys, monkeypatch, tmp_path) -> Run:
-    """`run("gate", "status")`: exit code, stdout, stderr. In an empty directory, so that no midwatch.toml is read."""
+    """`run("gate", "status")` returns exit code, stdout and stderr. It runs in an empty directory, without a midwatch.toml."""
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()  # what the gate has logged so far is not the command's
+        capsys.readouterr()  # log lines of the gate before this command don't belong to its output
         code = main(list(arguments))
         out = capsys.readouterr()
         return code, out.out, out.err
@@ -52,12 +52,12 @@ def run(client, capsys, monkeypatch, tmp_path) -> Run:
 
 @pytest.fixture
 def gate(client) -> RedisGate:
-    """A worker's gate, without limits of its own."""
+    """A worker's gate without its own limits."""
     return RedisGate(client.store.client, client.operations.keys)
 
 
 def call(number: int, downstream: str = "jira", input_tokens: int = 0) -> Call:
-    """A call as a step of job `number` asks for it."""
+    """Make a call as a step of job `number` makes it."""
     ref = StepRef(job_id=f"job-{number}", session_id=f"s-{number}", step="1")
     job = Job(
         job_id=ref.job_id,
@@ -74,21 +74,21 @@ def call(number: int, downstream: str = "jira", input_tokens: int = 0) -> Call:
 
 
 def table(out: str) -> list[dict[str, str]]:
-    """Tab-separated values by their titles."""
+    """Parse tab-separated values into rows by column title."""
     titles, *rows = [line.split("\t") for line in out.splitlines()]
     return [dict(zip(titles, row, strict=True)) for row in rows]
 
 
-def test_nothing_to_list_is_said_and_fine(run):
-    """A fleet that has called nobody: prose on stderr, an empty document for programs."""
+def test_an_empty_listing_succeeds(run):
+    """The fleet has made no call yet. People get a sentence on stderr, programs an empty document."""
     code, out, err = run("gate", "status")
     assert (code, out) == (0, "")
     assert "no downstreams yet" in err
     assert run("gate", "status", "--json") == (0, '{\n  "downstreams": []\n}\n', "")
 
 
-def test_the_listing_says_what_keeps_calls_from_going(run, client, gate):
-    """One line each: how many wait, what is left, and, when nothing goes, why and until when."""
+def test_the_listing_shows_why_calls_wait(run, client, gate):
+    """Each downstream has one line: waiting calls, remaining tokens, and, if it is stopped, why and until when."""
     client.gate.set("jira", rpm=60)
     for number in range(5):
         gate.admit(call(number))
@@ -114,7 +114,7 @@ def test_the_listing_says_what_keeps_calls_from_going(run, client, gate):
 
 
 def test_one_downstream_is_shown_in_full(run, client):
-    """Each bucket with where its limit comes from, the reservations, the budget, what was configured, what to do next."""
+    """It shows each bucket with the source of its limit, the reservations, the budget, the configuration and advice."""
     gate = RedisGate(
         client.store.client,
         client.operations.keys,
@@ -147,8 +147,8 @@ def test_one_downstream_is_shown_in_full(run, client):
     assert shown["paused_until"].endswith("Z")
 
 
-def test_an_unknown_name_is_3_and_the_known_ones_are_said(run, client):
-    """Whatever one wants of it; nothing is made by looking."""
+def test_an_unknown_name_has_exit_code_3_and_lists_the_known_ones(run, client):
+    """This holds for every subcommand. Looking creates no record."""
     client.gate.set("jira", rpm=60)
     for arguments in (("status",), *ACTIONS):
         code, out, err = run("gate", arguments[0], "jria", *arguments[1:])
@@ -157,8 +157,8 @@ def test_an_unknown_name_is_3_and_the_known_ones_are_said(run, client):
     assert client.gate.names() == ["jira"]
 
 
-def test_a_name_whose_calls_count_against_a_pattern_is_told_the_pattern(run, client):
-    """Limits set on the name would bind nobody: workers ask for the pattern of their midwatch.toml."""
+def test_a_name_that_counts_under_a_pattern_is_answered_with_the_pattern(run, client):
+    """Limits of the name would have no effect, because workers use the pattern of their midwatch.toml."""
     pattern = "anthropic:claude-sonnet-*"
     gate = RedisGate(client.store.client, client.operations.keys, {pattern: Limits(rpm=50)}, version=1)
     assert gate.admit(call(1, SONNET)) is None
@@ -171,7 +171,7 @@ def test_a_name_whose_calls_count_against_a_pattern_is_told_the_pattern(run, cli
 
 
 def test_limits_are_set_changed_and_taken_away(run, client):
-    """Suffixes and dotted keys; what is not named stays; each change is said; `none` goes back to the default."""
+    """Suffixes and dotted keys work. Other limits stay. Each change is printed. `none` restores the default."""
     code, out, err = run("gate", "set", "jira", "rpm=1k", "tenant_weights.acme=3", "priority_weights.low=0.5")
     assert (code, out) == (0, "")
     assert "jira is new" in err
@@ -189,8 +189,8 @@ def test_limits_are_set_changed_and_taken_away(run, client):
     assert run("gate", "set", "jira", "tpm=2M") == (0, "", "jira: nothing changed\n")
 
 
-def test_a_provider_counts_as_it_does_unless_told_otherwise(run, client):
-    """`none` is a value of reserve_output; what is not named keeps the provider's own way."""
+def test_a_provider_counts_its_own_way_unless_configured(run, client):
+    """`none` is a value of reserve_output. A setting that is not named keeps the provider's own rule."""
     run("gate", "set", SONNET, "rpm=50")
     assert client.gate.limits(SONNET).count_cached is False
     run("gate", "set", SONNET, "count_cached=true", "reserve_output=none")
@@ -215,16 +215,16 @@ def test_a_provider_counts_as_it_does_unless_told_otherwise(run, client):
         ("rpm.acme=5", "requests_per_minute is one value"),
     ],
 )
-def test_a_bad_limit_is_2_and_changes_nothing(run, client, assignment, said):
-    """Says which, what was expected, what came."""
+def test_a_bad_limit_has_exit_code_2_and_changes_nothing(run, client, assignment, said):
+    """The message names the limit, what was expected and what was given."""
     code, out, err = run("gate", "set", "jira", "headroom=0.5", assignment)
     assert (code, out) == (2, "")
     assert said in err
     assert client.gate.names() == []
 
 
-def test_workers_obey_a_new_limit_with_their_next_call(run, gate):
-    """A worker that had no limit for it holds calls back from then on."""
+def test_workers_use_a_new_limit_from_their_next_call(run, gate):
+    """A worker without a limit for the downstream delays calls from then on."""
     assert [gate.admit(call(number)) for number in range(5)] == [None] * 5
     run("gate", "set", "jira", "rpm=60")
     refusals = [gate.admit(call(number)) for number in range(5, 10)]
@@ -232,7 +232,7 @@ def test_workers_obey_a_new_limit_with_their_next_call(run, gate):
 
 
 def test_paused_calls_wait_and_a_longer_pause_stays(run, client, gate):
-    """Nothing is lost or denied; a resume is once."""
+    """No call is lost or denied. A second resume does nothing."""
     client.gate.set("jira", rpm=6_000)
     code, _, err = run("gate", "pause", "jira", "--for", "2h")
     assert code == 0
@@ -247,7 +247,7 @@ def test_paused_calls_wait_and_a_longer_pause_stays(run, client, gate):
 
 
 def test_the_breaker_is_opened_and_closed_by_hand(run, client, gate):
-    """Open, calls wait; closing one that is closed does not slow it down."""
+    """While it is open, calls wait. Closing a closed breaker does not slow the downstream down."""
     client.gate.set("jira", rpm=60)
     level = client.gate.show("jira").levels["requests"]
     assert run("gate", "close", "jira") == (0, "", "jira: its breaker was closed: nothing to do\n")
@@ -261,7 +261,7 @@ def test_the_breaker_is_opened_and_closed_by_hand(run, client, gate):
 
 
 def test_blocked_calls_are_denied_with_the_operators_reason(run, client, gate):
-    """The dead letter says why and what lifts it; a long reason of many alphabets stays readable."""
+    """The dead letter has the reason and the command that lifts it. A long reason in any alphabet stays readable."""
     client.gate.set("jira", rpm=6_000)
     reason = "the ticket system is being moved, Überführung läuft " + "ü" * 200
     code, _, err = run("gate", "block", "jira", reason, "--for", "1d")
@@ -278,16 +278,16 @@ def test_blocked_calls_are_denied_with_the_operators_reason(run, client, gate):
 
 
 @pytest.mark.parametrize("length", ["0", "-5", "soon", "10 m", "10w", "400d", "1e9"])
-def test_a_time_that_is_none_is_2(run, length):
-    """Says what a time looks like."""
+def test_an_invalid_time_has_exit_code_2(run, length):
+    """The message shows how a time is written."""
     code, _, err = run("gate", "pause", "jira", f"--for={length}")
     assert code == 2
     assert "expected a time such as 90s, 10m, 2h or 1d" in err
 
 
 @pytest.mark.parametrize("arguments", [("status",), ("status", "jira"), ("set", "jira", "rpm=5"), ("pause", "jira")])
-def test_a_server_that_is_away_is_5(run, monkeypatch, arguments):
-    """One line that names the setting to look at."""
+def test_a_server_that_is_down_has_exit_code_5(run, monkeypatch, arguments):
+    """One line names the setting to check."""
     monkeypatch.setenv("MIDWATCH_REDIS_URL", "redis://127.0.0.1:1/0")
     settings.cache_clear()
     code, out, err = run("gate", *arguments)

@@ -1,4 +1,4 @@
-"""`midwatch gate status --watch`: on a real terminal, through an outage, and as lines for a program."""
+"""`midwatch gate status --watch` on a real terminal, during an outage, and as lines for a program."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def client(prefix) -> Client:
 
 
 class Screen:
-    """A process of `midwatch` on a terminal of 100 columns, and what it has drawn so far."""
+    """A process of `midwatch` on a terminal of 100 columns, and the text that it has drawn."""
 
     def __init__(self, *arguments: str) -> None:
         self._pid, self._terminal = pty.fork()
@@ -44,7 +44,7 @@ class Screen:
         self.drawn = ""
 
     def wait_for(self, pattern: str) -> None:
-        """Read until it is drawn; then forget what was."""
+        """Read until a pattern is drawn. Then forget the text so far."""
         deadline_s = time.monotonic() + PATIENCE_S
         while not re.search(pattern, self.drawn):
             left_s = deadline_s - time.monotonic()
@@ -54,9 +54,9 @@ class Screen:
         self.drawn = ""
 
     def interrupt(self) -> int:
-        """Ctrl-C; returns the exit code.
+        """Send Ctrl-C and return the exit code.
 
-        The terminal is read to its end before: a process that writes to a full terminal waits for ever, and never ends.
+        The terminal is read to its end first, because a process that writes to a full terminal waits forever.
         """
         os.kill(self._pid, signal.SIGINT)
         with suppress(OSError):  # EIO: the other side is closed
@@ -68,7 +68,7 @@ class Screen:
 
 
 def test_watching_shows_changes_until_ctrl_c(client):
-    """The same table, drawn again: a pause appears in it within seconds; so in the card of one downstream."""
+    """The table is drawn again and again. A pause appears in it within seconds, and also in the view of one downstream."""
     client.gate.set("jira", rpm=60)
     table, card = Screen("gate", "status", "--watch"), Screen("gate", "status", "jira", "--watch")
     table.wait_for(r"jira.*slowed")
@@ -80,7 +80,7 @@ def test_watching_shows_changes_until_ctrl_c(client):
 
 
 def test_watching_survives_an_outage(prefix, monkeypatch):
-    """Who watches an incident is not thrown out by it: the last frame stays, with a word, and goes on afterwards."""
+    """An operator can watch an incident: the last frame stays with a message, and updates continue after the outage."""
     with EmbeddedServer() as server:
         monkeypatch.setenv("MIDWATCH_REDIS_URL", server.url)
         settings.cache_clear()
@@ -98,8 +98,8 @@ def test_watching_survives_an_outage(prefix, monkeypatch):
     settings.cache_clear()
 
 
-def test_watching_without_a_terminal_is_lines_of_json_or_2(client, capsys):
-    """A program gets a document each second; a table into a file is refused with what to do."""
+def test_watching_without_a_terminal_prints_json_lines_or_has_exit_code_2(client, capsys):
+    """A program gets one document a second. A table into a file is refused with advice."""
     client.gate.set("jira", rpm=60)
     assert main(["gate", "status", "--watch"]) == 2
     assert "add --json" in capsys.readouterr().err

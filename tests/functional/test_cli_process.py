@@ -1,4 +1,4 @@
-"""The command line as a process: what it loads, how it starts, what a terminal sees, how signals end it."""
+"""The command line as a process: its imports, its start, its output on a terminal, and its end by signals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ print("LOADED", *(name for name in sys.argv[1].split(",") if name in sys.modules
 
 
 def loaded(*arguments: str) -> list[str]:
-    """Which of the heavy packages a command line loads."""
+    """Return which of the heavy packages a command line imports."""
     process = subprocess.run(
         [sys.executable, "-c", PROBE, ",".join(HEAVY), *arguments], capture_output=True, text=True, timeout=PATIENCE_S
     )
@@ -42,7 +42,7 @@ def loaded(*arguments: str) -> list[str]:
 
 
 def midwatch(*arguments: str, **more: object) -> subprocess.Popen[str]:
-    """A command line as a process."""
+    """Return the command line that starts `midwatch` as a process."""
     argv = [sys.executable, "-m", "midwatch.workers.cli", *arguments]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
 
@@ -59,12 +59,12 @@ def client(prefix, server):
     "arguments", [("--help",), ("--version",), ("worker", "--help"), ("dlq", "replay", "--help"), ("bench",), ("jbos",)]
 )
 def test_help_loads_nothing(arguments):
-    """Neither Redis nor Celery, neither rich nor pydantic: help is there at once."""
+    """Help imports neither Redis nor Celery, neither rich nor pydantic, so it appears at once."""
     assert loaded(*arguments) == []
 
 
 def test_a_listing_loads_neither_celery_nor_a_vendor(prefix):
-    """What a producer's machine has to load to ask for the jobs."""
+    """A producer's machine needs neither to list jobs."""
     assert not {"celery", "kombu", "flower", "anthropic", "openai"} & set(loaded("jobs", "list", "--json"))
 
 
@@ -92,7 +92,7 @@ def test_ctrl_c_while_following_a_job_is_130(client):
 
 
 def screen(arguments: list[str], **env: str) -> str:
-    """What a terminal of 100 columns receives."""
+    """Return what a terminal of 100 columns receives."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", **env}
     process = subprocess.Popen(
@@ -120,8 +120,8 @@ def screen(arguments: list[str], **env: str) -> str:
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9]m")
 
 
-def test_a_terminal_gets_a_table_in_colour_unless_it_says_no(client):
-    """Colours on a terminal; with NO_COLOR, the same words without."""
+def test_a_terminal_gets_a_coloured_table_unless_no_color_is_set(client):
+    """A terminal gets colours. With NO_COLOR it gets the same text without them."""
     job = client.enqueue("desk", "x")
     client.jobs.cancel(job.id)
     coloured, plain = screen(["jobs", "list"]), screen(["jobs", "list"], NO_COLOR="1")
@@ -133,8 +133,8 @@ def test_a_terminal_gets_a_table_in_colour_unless_it_says_no(client):
     assert "\t" not in coloured
 
 
-def test_the_model_server_is_told_how_to_misbehave(tmp_path):
-    """`midwatch simulate` prints its address, answers with the faults asked for, and ends at SIGTERM."""
+def test_the_model_server_takes_faults_as_options(tmp_path):
+    """`midwatch simulate` prints its address, answers with the configured faults, and ends at SIGTERM."""
     process = midwatch("simulate", "--chaos", "overloaded=0.5,seed=3", cwd=tmp_path)
     assert process.stdout is not None
     told = json.loads(process.stdout.readline())
@@ -152,8 +152,8 @@ def test_the_model_server_is_told_how_to_misbehave(tmp_path):
         (["--latency-ms", "fast"], "expected a number like 300"),
     ],
 )
-def test_the_model_server_refuses_what_it_cant_do(arguments, said, tmp_path):
-    """Exit code 2 and one line."""
+def test_the_model_server_refuses_invalid_options(arguments, said, tmp_path):
+    """The exit code is 2, with one line of explanation."""
     process = midwatch("simulate", *arguments, cwd=tmp_path)
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2

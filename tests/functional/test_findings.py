@@ -1,4 +1,4 @@
-"""Drift on a real fleet: invalid calls are counted in Redis and shown by `client.findings` and `midwatch findings`."""
+"""Drift on a real fleet: invalid calls are counted in Redis, and shown by `client.findings` and `midwatch findings`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def stage(server, lend_prefix, tmp_path_factory):
 
 
 def test_drift_is_counted_and_found(stage, capsys, monkeypatch, server, tmp_path):
-    """By model, tool, band and kind; a row is a finding from the threshold on, and then the command ends with 1."""
+    """Calls are counted by model, tool, band and kind. Above the threshold a row is a finding, and the command exits with 1."""
     wrong, unknown = use(("add", {"a": "one", "b": 2})), use(("subtract", {"a": 1, "b": 2}))
     text = stage.cast([wrong, use(("add", {"a": 1, "b": 2})), unknown, use(("add", '{"a": 1, "b": ')), "Three."])
     assert one_search.enqueue(text).result(PATIENCE_S).output == "Three."
@@ -32,8 +32,8 @@ def test_drift_is_counted_and_found(stage, capsys, monkeypatch, server, tmp_path
     assert set(by_tool) == {"add", "(unknown)"}
     add = by_tool["add"]
     assert (add.drift.calls, add.drift.invalid, add.drift.band, add.over) == (3, 2, "under 10k", True)
-    assert add.drift.kinds == {"schema": 2}  # on this wire broken JSON arrives as an object of another shape
-    assert not by_tool["(unknown)"].over  # one call says nothing
+    assert add.drift.kinds == {"schema": 2}  # in this vendor format broken JSON arrives as an object of another shape
+    assert not by_tool["(unknown)"].over  # one call is not enough
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MIDWATCH_REDIS_URL", server.url)
@@ -47,7 +47,7 @@ def test_drift_is_counted_and_found(stage, capsys, monkeypatch, server, tmp_path
     assert code == 0  # too few calls for a finding
 
 
-def test_older_counters_than_are_kept_are_not_asked_for(stage):
-    """A clear error instead of an answer that would leave them out."""
+def test_a_period_longer_than_counters_are_kept_is_refused(stage):
+    """It raises a clear error instead of an answer with missing counters."""
     with pytest.raises(ConfigError, match="expected 1 to 192"):
         stage.client.findings.drift(hours=1_000)

@@ -1,4 +1,4 @@
-"""The process fleet with real processes: who is watched, brought back, given up, and how all of it stops."""
+"""The process fleet with real processes: who is restarted, who is given up, and how all of them stop."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ POLITE = [
 
 @pytest.fixture
 def fleet(tmp_path):
-    """A fleet whose deaths are kept in `.deaths`."""
+    """A fleet that collects its members' deaths in `.deaths`."""
     deaths: list[Death] = []
     with Fleet({"GREETING": "ahoy"}, tmp_path / "logs", on_death=deaths.append) as started:
         started.deaths = deaths
         yield started
 
 
-def test_a_watching_fleet_restarts_what_died_and_not_what_was_asked_to_end(fleet, wait_for):
-    """A killed member is back at once; a terminated one stays down; the death is told with its cause."""
+def test_a_watched_fleet_restarts_dead_members_but_not_terminated_ones(fleet, wait_for):
+    """A killed member is restarted at once. A terminated one stays down. The death is reported with its cause."""
     killed, ended = fleet.start("killed", IDLE), fleet.start("ended", IDLE)
     wait_ready(killed, "up", PATIENCE_S)
     fleet.watch()
@@ -47,7 +47,7 @@ def test_a_watching_fleet_restarts_what_died_and_not_what_was_asked_to_end(fleet
 
 
 def test_a_member_that_is_killed_often_is_not_given_up(fleet, monkeypatch, wait_for):
-    """Deaths by `kill_group()` are no evidence against a member: a fault run may last as long as it likes."""
+    """Deaths by `kill_group()` don't count against a member, so a fault run may last any time."""
     monkeypatch.setattr(fleet_module, "FREE_DEATHS", 0)
     monkeypatch.setattr(fleet_module, "MOST_DEATHS", 1)
     member = fleet.start("idle", IDLE)
@@ -59,8 +59,8 @@ def test_a_member_that_is_killed_often_is_not_given_up(fleet, monkeypatch, wait_
     assert [death.restart_in_s for death in fleet.deaths] == [0.0] * 4
 
 
-def test_a_member_that_can_not_live_is_given_up(fleet, monkeypatch, wait_for):
-    """Quick deaths in a row: some restarts at once, then a growing wait, then none; the end of its log says why."""
+def test_a_member_that_always_dies_is_given_up(fleet, monkeypatch, wait_for):
+    """After quick deaths in a row, some restarts are immediate, then waits grow, then it ends. The error has the log's end."""
     monkeypatch.setattr(fleet_module, "FREE_DEATHS", 1)
     monkeypatch.setattr(fleet_module, "MOST_DEATHS", 3)
     fleet.watch()
@@ -73,29 +73,29 @@ def test_a_member_that_can_not_live_is_given_up(fleet, monkeypatch, wait_for):
 
 
 def test_the_wait_before_a_restart_doubles_up_to_its_cap():
-    """Five quick deaths are free; then 1, 2, 4 ... at most 30 s with jitter downwards; the twelfth ends it."""
+    """Five quick deaths have no wait. Then the wait is 1, 2, 4 ... up to 30 s, less jitter. The twelfth death is the last."""
     assert [restart_delay_s(deaths) for deaths in range(6)] == [0.0] * 6
     for deaths, most_s in zip(range(6, 12), (1, 2, 4, 8, 16, 30), strict=True):
         assert most_s / 2 <= restart_delay_s(deaths) <= most_s
     assert restart_delay_s(12) is None
 
 
-def test_waiting_for_one_that_ended_says_how(fleet):
-    """The exit code and the end of the log are in the error, at once and not after the timeout."""
+def test_waiting_for_an_ended_member_raises_its_exit_code(fleet):
+    """The error has the exit code and the end of the log. It is raised at once and not after the timeout."""
     member = fleet.start("broken", [sys.executable, "-c", "raise SystemExit('no such queue')"])
     with pytest.raises(MidwatchError, match=r"broken ended with 1 before it was ready:\nno such queue"):
         wait_ready(member, "ready", PATIENCE_S)
 
 
-def test_a_program_that_does_not_exist_says_so(fleet):
-    """A typo in a command line is an error at the start, and no member."""
+def test_an_unknown_program_is_an_error_at_the_start(fleet):
+    """A misspelt command line raises an error, and no member is added."""
     with pytest.raises(FileNotFoundError, match="/no/such/program"):
         fleet.start("typo", ["/no/such/program"])
     assert fleet.members == ()
 
 
-def test_a_watch_survives_a_program_that_vanished(fleet, tmp_path, wait_for):
-    """A restart that can't be made counts as a death and is tried again: the watch goes on, the member comes back."""
+def test_a_watch_survives_a_program_that_disappears(fleet, tmp_path, wait_for):
+    """A failed restart counts as a death and is tried again, so the watch goes on and the member returns."""
     program = tmp_path / "program"
     program.symlink_to(sys.executable)
     member = fleet.start("moved", [str(program), *IDLE[1:]])
@@ -108,8 +108,8 @@ def test_a_watch_survives_a_program_that_vanished(fleet, tmp_path, wait_for):
     wait_for(lambda: member.alive, "the member to be back")
 
 
-def test_waiting_takes_a_predicate_and_has_an_end(fleet):
-    """Readiness may be anything that can be asked; the timeout is kept and said."""
+def test_waiting_takes_a_condition_and_a_timeout(fleet):
+    """Any function may be the condition. The wait ends at the timeout, and the error names it."""
     member = fleet.start("idle", IDLE)
     wait_ready(member, lambda: member.has_logged("up"), PATIENCE_S)
     with pytest.raises(MidwatchError, match=r"idle was not ready within 0\.1 s"):
@@ -118,20 +118,20 @@ def test_waiting_takes_a_predicate_and_has_an_end(fleet):
 
 @pytest.mark.parametrize("name", ["../escape", "", "two words", ".hidden"])
 def test_a_name_that_can_not_be_a_file_name_is_refused(fleet, name):
-    """A member's name is part of a path; a second one of the same name is refused as well."""
+    """A member's name is part of a path. A second member with the same name is refused too."""
     with pytest.raises(ConfigError, match="becomes a file name"):
         fleet.start(name, IDLE)
 
 
 def test_a_name_is_used_once(fleet):
-    """Two members can't share a log."""
+    """Two members can't share a log file."""
     fleet.start("idle", IDLE)
     with pytest.raises(ConfigError, match="has a member 'idle' already"):
         fleet.start("idle", IDLE)
 
 
 def test_stopping_the_fleet_ends_all_members_within_one_timeout(tmp_path):
-    """The polite and the stubborn are asked together and waited for together; a watch brings nobody back."""
+    """A polite and a stubborn member get the signal together and share the timeout. The watch restarts neither."""
     fleet = Fleet({}, tmp_path)
     fleet.watch()
     members = [fleet.start("polite", POLITE), fleet.start("stubborn", STUBBORN), fleet.start("late", STUBBORN)]

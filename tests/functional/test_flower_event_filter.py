@@ -1,4 +1,4 @@
-"""What Flower remembers of Celery's events: ids and numbers, and job rows that count as no task."""
+"""What Flower keeps of Celery's events: ids and numbers. Job rows are not counted as tasks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOGIN = {"Authorization": "Basic " + base64.b64encode(b"mate:secret").decode()}
 
 @pytest.fixture
 def stage(server: EmbeddedServer, prefix: str) -> Iterator[Stage]:
-    """Jobs to move by hand."""
+    """A stage with jobs that the test moves step by step."""
     with Stage(server.url, prefix) as made:
         yield made
 
@@ -36,14 +36,14 @@ def site(server: EmbeddedServer, redis, prefix: str, wait_for) -> Iterator[Site]
         yield started
 
 
-def told(site: Site, wait_for, uuid: str) -> dict[str, object]:
-    """A row, once Flower has it."""
+def wait_for_row(site: Site, wait_for, uuid: str) -> dict[str, object]:
+    """Wait until Flower has a row, and return it."""
     rows = wait_for(lambda: (found := site.get("/api/tasks", LOGIN).json) and uuid in found and found, uuid)
     return rows[uuid]
 
 
-def test_only_ids_are_kept_of_a_task(site: Site, server: EmbeddedServer, prefix: str, wait_for):
-    """What a producer wrote into `midwatch.start`, a result, a traceback: in no page, no search, no API."""
+def test_flower_keeps_only_ids_of_a_task(site: Site, server: EmbeddedServer, prefix: str, wait_for):
+    """A producer's arguments of `midwatch.start`, a result and a traceback appear in no page, search or API."""
     app = make_app(Settings(redis_url=server.url, prefix=prefix))
     with app.connection_for_write() as connection:
         events = app.events.Dispatcher(connection, hostname="crew@here")
@@ -57,32 +57,32 @@ def test_only_ids_are_kept_of_a_task(site: Site, server: EmbeddedServer, prefix:
         events.send("task-received", **start)
         events.send("task-received", **step)
         events.send("task-failed", uuid="m1", exception="KeyError('a whisper')", traceback="line 1, a whisper")
-    assert told(site, wait_for, "s1")["args"] == "hidden"
-    wait_for(lambda: told(site, wait_for, "m1")["state"] == "FAILURE", "the failure")
-    row = told(site, wait_for, "m1")
+    assert wait_for_row(site, wait_for, "s1")["args"] == "hidden"
+    wait_for(lambda: wait_for_row(site, wait_for, "m1")["state"] == "FAILURE", "the failure")
+    row = wait_for_row(site, wait_for, "m1")
     assert row["kwargs"] == "{'job_id': 'j1'}"
     assert row["exception"] == "KeyError"
     assert "whisper" not in site.get("/api/tasks", LOGIN).text + site.get("/task/m1", LOGIN).text
     assert site.get("/api/tasks?search=whisper", LOGIN).json == {}
 
 
-def test_a_jobs_row_is_there_and_is_no_task_of_its_worker(site: Site, stage: Stage, server, prefix: str, wait_for):
-    """It leads to the job's page; the worker's numbers count tasks alone."""
+def test_a_jobs_row_does_not_count_as_a_task_of_its_worker(site: Site, stage: Stage, server, prefix: str, wait_for):
+    """The row links to the job's page. The worker's numbers count tasks only."""
     events = JobEvents(make_app(Settings(redis_url=server.url, prefix=prefix)))
     claim = stage.begin()
     events.observe(claim, stage.trace(claim, "continue"), Continue())
     stage.complete(claim, "done")
     events.observe(claim, stage.trace(claim, "complete"), Complete(output="done"))
     job_id = claim.ref.job_id
-    wait_for(lambda: told(site, wait_for, job_id)["state"] == "SUCCESS", "the row's end")
-    assert told(site, wait_for, job_id)["name"] == "job:desk"
+    wait_for(lambda: wait_for_row(site, wait_for, job_id)["state"] == "SUCCESS", "the row's end")
+    assert wait_for_row(site, wait_for, job_id)["name"] == "job:desk"
     assert f'href="/jobs/{job_id}"' in site.get(f"/task/{job_id}", LOGIN).text
     workers = site.get("/workers?json=1", LOGIN).json["data"]
     assert all(not worker.get("task-succeeded") and not worker.get("task-running") for worker in workers)
 
 
-def test_an_event_that_comes_late_does_not_turn_a_row_back(site: Site, server, prefix: str, wait_for):
-    """Two workers moved one job within milliseconds, and the first one's word came last."""
+def test_a_late_event_does_not_turn_a_row_back(site: Site, server, prefix: str, wait_for):
+    """Two workers moved one job within milliseconds, and the first worker's event arrived last."""
     app = make_app(Settings(redis_url=server.url, prefix=prefix))
     now = time.time()
     with app.connection_for_write() as connection:
@@ -91,8 +91,8 @@ def test_an_event_that_comes_late_does_not_turn_a_row_back(site: Site, server, p
         events.send("task-dead-lettered", uuid="j1", timestamp=now, **row)
         events.send("task-running", uuid="j1", timestamp=now - 0.01, **row)
         events.send("task-running", uuid="j2", timestamp=now, **row)
-    told(site, wait_for, "j2")
-    assert told(site, wait_for, "j1")["state"] == "DEAD-LETTERED"
+    wait_for_row(site, wait_for, "j2")
+    assert wait_for_row(site, wait_for, "j1")["state"] == "DEAD-LETTERED"
 
 
 @pytest.mark.parametrize(
@@ -108,12 +108,12 @@ def test_an_event_that_comes_late_does_not_turn_a_row_back(site: Site, server, p
     ],
 )
 def test_keyword_arguments_that_are_no_ids_are_hidden(given: str, kept: str):
-    """Cut off, nested, or too long to look at: hidden as a whole."""
+    """Arguments that are cut off, nested or too long to check are hidden as a whole."""
     event = without_content({"type": "task-received", "uuid": "u", "kwargs": given})
     assert event["kwargs"] == kept
 
 
-def test_events_of_workers_pass_as_they_are():
+def test_worker_events_are_passed_on_unchanged():
     """A heartbeat has no content."""
     beat = {"type": "worker-heartbeat", "hostname": "h", "args": "not a task's"}
     assert without_content(beat) is beat

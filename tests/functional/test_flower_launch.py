@@ -1,4 +1,4 @@
-"""How Flower starts and ends: what it refuses to start with, and that it goes when it is told to."""
+"""How Flower starts and ends: the options that it refuses, and the signals that end it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.patience import PATIENCE_S
 
 @pytest.fixture
 def env(server: EmbeddedServer, prefix: str) -> dict[str, str]:
-    """A fleet of its own."""
+    """The environment of a separate fleet."""
     return {**os.environ, "MIDWATCH_EVENTS": "false"}
 
 
 def refusal(env: dict[str, str], *arguments: str) -> str:
-    """What Flower says when it does not start."""
+    """Return Flower's message when it does not start."""
     ended = subprocess.run(
         [sys.executable, "-c", RUN, *arguments],
         env=env,
@@ -36,15 +36,15 @@ def refusal(env: dict[str, str], *arguments: str) -> str:
 
 
 def test_the_network_needs_a_login(env):
-    """Any address but loopback is refused without one; the message names the ways out."""
+    """Any address except loopback is refused without a login. The message names the alternatives."""
     for address in ("0.0.0.0", "", "::"):
         said = refusal(env, address)
         assert "--basic_auth" in said
         assert "--unprotected" in said
 
 
-def test_behind_a_proxy_with_a_login_it_may_be_said_so(env):
-    """`--unprotected` is the operator's word, and then other names are answered too."""
+def test_unprotected_lets_a_proxy_do_the_login(env):
+    """With `--unprotected` Flower serves without a login, and answers under other host names too."""
     with flower(env, "--unprotected", address="0.0.0.0") as site:
         local = site.url.replace("0.0.0.0", "127.0.0.1")
         site.url = local
@@ -57,8 +57,8 @@ def test_a_misspelt_option_is_refused(env):
     assert "expected --NAME=VALUE" in refusal(env, "127.0.0.1", "read_only")
 
 
-def test_a_taken_port_is_said(env):
-    """Which one, and what to do."""
+def test_a_taken_port_is_reported(env):
+    """The message names the port and says what to do."""
     with flower(env) as site:
         port = site.url.rpartition(":")[2]
         said = refusal(env, "127.0.0.1", f"--port={port}")
@@ -67,16 +67,16 @@ def test_a_taken_port_is_said(env):
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_by_itself_when_told_to(env, how):
-    """Exit code 0, within seconds."""
+def test_it_ends_by_itself_after_a_signal(env, how):
+    """The exit code is 0, within seconds."""
     with flower(env) as site:
         site.get("/jobs")
         site.process.send_signal(how)
         assert site.process.wait(timeout=PATIENCE_S) == 0
 
 
-def test_it_ends_though_the_server_is_away(env):
-    """A thread that still tries to reach the broker does not keep the process."""
+def test_it_ends_even_if_the_server_is_down(env):
+    """A thread that still tries to reach the broker does not keep the process alive."""
     with EmbeddedServer(append_only=None) as own, flower({**env, "MIDWATCH_REDIS_URL": own.url}) as site:
         own.kill()
         site.get("/jobs")

@@ -1,4 +1,4 @@
-"""Our pages in a real Flower: what they show, what their buttons do, and whom they refuse."""
+"""Our pages in a real Flower: what they show, what their buttons do, and which requests they refuse."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ def stage(fleet) -> Iterator[Stage]:
 
 @pytest.fixture(scope="module")
 def site(fleet) -> Iterator[Site]:
-    """A Flower on loopback without a login: a laptop's."""
+    """A Flower on loopback without a login, as on a laptop."""
     with flower(fleet) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def locked(fleet) -> Iterator[Site]:
-    """A Flower with a login, under a path, as behind a proxy."""
+    """A Flower with a login and a URL prefix, as behind a proxy."""
     with flower(fleet, "--basic_auth=mate:secret", "--url_prefix=ops") as started:
         yield started
 
 
-def dead(stage: Stage, said: str = "I try the refund.") -> str:
-    """A dead letter at a tool call."""
+def make_dead_letter(stage: Stage, said: str = "I try the refund.") -> str:
+    """Make a dead letter whose failed step is a tool call."""
     return stage.kill(stage.turn(stage.begin(), said, "issue_refund")[0])
 
 
-def test_a_job_says_what_it_waits_for(stage: Stage, site: Site):
-    """`retrying`, the attempt that comes next, when, and why: no job hides behind `running`."""
+def test_a_job_shows_what_it_waits_for(stage: Stage, site: Site):
+    """A retrying job shows `retrying`, the next attempt, its time and the reason, and not just `running`."""
     job_id = stage.put_back(
         stage.begin("writer"), Failure(kind=FailureKind.RATE_LIMITED, detail="429"), after_ms=60_000
     )
@@ -62,7 +62,7 @@ def test_a_job_says_what_it_waits_for(stage: Stage, site: Site):
 
 
 def test_jobs_are_filtered_by_status_and_agent(stage: Stage, site: Site):
-    """Both at once; a status that does not exist is answered with those that do."""
+    """Both filters work together. An unknown status is answered with the known ones."""
     done = stage.complete(stage.begin("singer"), "la")
     other = stage.complete(stage.begin("dancer"), "hop")
     page = site.get("/jobs?status=completed&agent=singer").text
@@ -74,9 +74,9 @@ def test_jobs_are_filtered_by_status_and_agent(stage: Stage, site: Site):
     assert "expected one of queued, running" in refused.text
 
 
-def test_a_job_shows_its_steps_with_why_and_its_failure(stage: Stage, site: Site):
-    """The model's words stand at the turn that they decided; the failure stands above."""
-    page = site.get(f"/jobs/{dead(stage, 'The customer is right, I pay it back.')}").text
+def test_a_job_shows_its_steps_with_reasons_and_its_failure(stage: Stage, site: Site):
+    """Each turn shows the model's text. The failure is at the top."""
+    page = site.get(f"/jobs/{make_dead_letter(stage, 'The customer is right, I pay it back.')}").text
     assert "The customer is right, I pay it back." in page
     assert "issue_refund ×1" in page
     assert "tool_error" in page
@@ -84,15 +84,15 @@ def test_a_job_shows_its_steps_with_why_and_its_failure(stage: Stage, site: Site
     assert "Replay" in page
 
 
-def test_an_unknown_job_is_a_page_that_says_so(site: Site):
-    """404, in Flower's frame, with what to do."""
+def test_an_unknown_job_has_a_404_page(site: Site):
+    """The page is in Flower's frame and says what to do."""
     answer = site.get("/jobs/job-none")
     assert answer.code == 404
     assert "never enqueued here" in answer.text
 
 
-def test_what_a_model_or_a_user_wrote_is_text(stage: Stage, site: Site):
-    """Markup in an input, an answer, a failure or a poison message reaches no browser as markup."""
+def test_text_of_a_model_or_a_user_is_escaped(stage: Stage, site: Site):
+    """HTML in an input, an answer, a failure or a poison message is shown as text."""
     nasty = Failure(kind=FailureKind.TOOL_ERROR, detail=XSS)
     killed = stage.kill(stage.turn(stage.begin(text=XSS), XSS, "issue_refund")[0], nasty)
     done = stage.complete(stage.begin(text=XSS), XSS)
@@ -112,9 +112,9 @@ def test_what_a_model_or_a_user_wrote_is_text(stage: Stage, site: Site):
     assert html.escape(XSS) in site.get(f"/jobs/{done}").text
 
 
-def test_replay_takes_the_letter_off_the_list_and_twice_is_once(stage: Stage, site: Site):
-    """The button leads back to the list, which says what was done, and the second time that nothing was."""
-    job_id = dead(stage)
+def test_replay_removes_the_letter_from_the_list(stage: Stage, site: Site):
+    """The button returns to the list with a message. The second time, the message says that nothing was done."""
+    job_id = make_dead_letter(stage)
     assert f'data-job="{job_id}"' in site.get("/dead-letters").text
     first = site.post(f"/dead-letters/{job_id}/replay")
     assert first.code == 200
@@ -125,16 +125,16 @@ def test_replay_takes_the_letter_off_the_list_and_twice_is_once(stage: Stage, si
 
 
 def test_discard_gives_a_job_up(stage: Stage, site: Site):
-    """Its letter goes, and a replay finds nothing to do."""
-    job_id = dead(stage)
+    """The letter is removed, and a later replay does nothing."""
+    job_id = make_dead_letter(stage)
     site.get("/dead-letters")
     assert "Done for" in site.post(f"/dead-letters/{job_id}/discard").text
     assert not stage.client.dead_letters.replay(job_id)
 
 
-def test_a_button_asks_for_its_forms_token_and_its_own_site(stage: Stage, site: Site):
-    """Also without a login: a page of another site can't press buttons of a Flower on this machine."""
-    job_id = dead(stage)
+def test_a_button_needs_its_token_and_a_request_of_its_own_site(stage: Stage, site: Site):
+    """This also holds without a login: a page of another site can't press buttons of a Flower on this machine."""
+    job_id = make_dead_letter(stage)
     site.get("/dead-letters")
     for headers, token in (
         ({}, ""),
@@ -148,8 +148,8 @@ def test_a_button_asks_for_its_forms_token_and_its_own_site(stage: Stage, site: 
     assert stage.client.jobs.show(job_id).status == "dead_lettered"
 
 
-def test_without_a_login_only_this_machines_names_are_answered(site: Site):
-    """A foreign name that was pointed to 127.0.0.1 (DNS rebinding) reads no job."""
+def test_without_a_login_only_local_host_names_are_answered(site: Site):
+    """A foreign host name that points to 127.0.0.1 (DNS rebinding) gets no job."""
     for path in ("/jobs", "/dead-letters"):
         answer = site.get(path, {"Host": "evil.example:5555"})
         assert answer.code == 403
@@ -157,17 +157,17 @@ def test_without_a_login_only_this_machines_names_are_answered(site: Site):
     assert site.get("/jobs", {"Host": "localhost:5555"}).code == 200
 
 
-def test_pages_are_neither_kept_nor_framed(site: Site):
-    """A proxy must not keep what was said in a job; another site must not lay its own button over Replay."""
+def test_pages_can_not_be_cached_or_framed(site: Site):
+    """A proxy must not store a job's text. Another site must not put its own button over Replay."""
     for path in ("/jobs", "/dead-letters"):
         headers = site.get(path).headers
         assert headers["Cache-Control"] == "no-store"
         assert headers["Content-Security-Policy"] == "frame-ancestors 'self'"
 
 
-def test_read_only_shows_all_and_changes_nothing(stage: Stage, fleet):
-    """No buttons, and 403 for who asks all the same, with the way that is left."""
-    job_id = dead(stage)
+def test_read_only_shows_everything_and_changes_nothing(stage: Stage, fleet):
+    """There are no buttons. A request to change something gets a 403 that names the command line."""
+    job_id = make_dead_letter(stage)
     with flower(fleet, "--read_only", "--basic_auth=mate:secret") as site:
         page = site.get("/dead-letters", LOGIN).text
         assert job_id in page
@@ -179,8 +179,8 @@ def test_read_only_shows_all_and_changes_nothing(stage: Stage, fleet):
     assert stage.client.jobs.show(job_id).status == "dead_lettered"
 
 
-def test_a_login_guards_pages_and_twins_alike(locked: Site):
-    """401 without it, and with a wrong one."""
+def test_a_login_protects_pages_and_their_json(locked: Site):
+    """Without a login, or with a wrong one, the answer is 401."""
     wrong = {"Authorization": "Basic " + base64.b64encode(b"mate:guess").decode()}
     for path in ("/jobs", "/dead-letters", "/api/midwatch/jobs", "/api/midwatch/dead-letters"):
         assert locked.get(path).code == 401, path
@@ -188,17 +188,17 @@ def test_a_login_guards_pages_and_twins_alike(locked: Site):
         assert locked.get(path, LOGIN).code == 200, path
 
 
-def test_tabs_stand_on_every_page_and_know_the_prefix(locked: Site):
-    """Flower's pages lead to ours and back."""
+def test_every_page_has_tabs_with_the_url_prefix(locked: Site):
+    """Flower's pages link to ours and back."""
     for path in ("/workers", "/tasks", "/broker", "/jobs", "/dead-letters"):
         page = locked.get(path, LOGIN).text
         for target in ("/ops/jobs", "/ops/dead-letters", "/ops/tasks"):
             assert f'href="{target}"' in page, (path, target)
 
 
-def test_the_twins_say_what_the_pages_show(stage: Stage, locked: Site):
-    """The same jobs, the same standing, the same buttons; what was said is in none of them."""
-    job_id = dead(stage, "My reasons are my own.")
+def test_the_json_of_a_page_has_the_same_jobs(stage: Stage, locked: Site):
+    """Page and JSON have the same jobs, states and buttons. The JSON contains no text of a conversation."""
+    job_id = make_dead_letter(stage, "My reasons are my own.")
     jobs = locked.get("/api/midwatch/jobs?status=dead_lettered", LOGIN)
     assert [job["standing"] for job in jobs.json["jobs"] if job["job_id"] == job_id] == [
         "dead lettered, tool_error: the payment service said 500"
@@ -215,8 +215,8 @@ def test_the_twins_say_what_the_pages_show(stage: Stage, locked: Site):
 
 
 def test_a_login_does_not_let_another_site_press_buttons(stage: Stage, locked: Site):
-    """A browser sends a basic login by itself, so the login proves nothing about who pressed."""
-    job_id = dead(stage)
+    """A browser sends basic authentication by itself, so a valid login does not prove that the user pressed the button."""
+    job_id = make_dead_letter(stage)
     foreign = {**LOGIN, "Sec-Fetch-Site": "cross-site"}
     assert locked.post(f"/api/midwatch/dead-letters/{job_id}/replay", foreign).code == 403
     assert locked.post(f"/dead-letters/{job_id}/replay", LOGIN, token="forged").code == 403
@@ -224,7 +224,7 @@ def test_a_login_does_not_let_another_site_press_buttons(stage: Stage, locked: S
 
 
 def test_queues_without_a_worker_are_on_the_broker_page(stage: Stage, site: Site):
-    """All of ours, with their messages of every priority in one number, though they lie in separate lists."""
+    """Each of our queues is listed. Its number counts the messages of all priorities, which are in separate lists."""
     keys = stage.client.operations.keys
     before = stage.waiting("model")
     for priority in ("high", "normal", "low"):
@@ -236,8 +236,8 @@ def test_queues_without_a_worker_are_on_the_broker_page(stage: Stage, site: Site
     assert f">{before + 3}<" in row
 
 
-def test_a_server_that_is_away_is_said_to_be_away(fleet):
-    """503 with the reason; never an empty list."""
+def test_a_server_that_is_down_gives_a_503(fleet):
+    """The page has the reason. It never shows an empty list."""
     with EmbeddedServer(append_only=None) as own, flower({**fleet, "MIDWATCH_REDIS_URL": own.url}) as site:
         assert site.get("/jobs").code == 200
         own.kill()

@@ -1,4 +1,4 @@
-"""Three servers as one cluster: the coordinator's and the step machine's scripts are legal there, and keep their promises."""
+"""Three servers as one cluster: scripts of the coordinator and the step machine run there and pass their contract tests."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Node:
 
     def _start(self, directory: Path) -> tuple[redis_py.Redis, Process]:
         for _ in range(20):
-            port = random.randint(20_000, 22_000)  # its bus listens 10,000 above
+            port = random.randint(20_000, 22_000)  # the port of the cluster bus is 10,000 above
             (directory / "conf").write_text(_CONFIG.format(host=HOST, port=port, directory=directory))
             process = start_process([str(server_binary()), str(directory / "conf")], log_path=self.log)
             client = redis_py.Redis(host=HOST, port=port, socket_timeout=5)
@@ -67,7 +67,7 @@ class Node:
         return int(self.client.connection_pool.connection_kwargs["port"])
 
     def knows_all(self) -> bool:
-        """Are all slots served, and all three nodes known?"""
+        """Return whether all slots are served and all three nodes are known."""
         said: dict[str, str] = self.client.cluster("INFO")
         return said["cluster_state"] == "ok" and said["cluster_known_nodes"] == "3" and said["cluster_size"] == "3"
 
@@ -79,7 +79,7 @@ class Node:
 
 @pytest.fixture(scope="module")
 def nodes(server: object, wait_for: Callable[..., object]) -> Iterator[list[Node]]:
-    """Three that have met. Where no embedded server can run, these can't either."""
+    """Three connected nodes. The test is skipped where no embedded server can run."""
     directory = Path(tempfile.mkdtemp(prefix="midwatch-"))
     started: list[Node] = []
     try:
@@ -98,13 +98,13 @@ def nodes(server: object, wait_for: Callable[..., object]) -> Iterator[list[Node
 
 @pytest.fixture(scope="module")
 def cluster(nodes: list[Node]) -> Iterator[Any]:
-    """A client of the whole."""
+    """A client of the cluster."""
     with redis_py.RedisCluster(host=HOST, port=nodes[0].port, socket_timeout=5) as client:
         yield client
 
 
-def promises(*modules: ModuleType) -> list[Any]:
-    """The tests of a contract suite that need nothing but its bench."""
+def contract_tests(*modules: ModuleType) -> list[Any]:
+    """Return the tests of a contract suite that need only its bench."""
     return [
         pytest.param(test, id=f"{module.__name__.rpartition('.')[2]}::{name}")
         for module in modules
@@ -114,28 +114,28 @@ def promises(*modules: ModuleType) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("promise", promises(test_gate, test_gate_lines))
-def test_the_coordinator_keeps_its_promises_on_a_cluster(
+@pytest.mark.parametrize("promise", contract_tests(test_gate, test_gate_lines))
+def test_the_coordinator_passes_its_contract_on_a_cluster(
     cluster: Any, promise: Callable[[Callable[..., GateBench]], None]
 ) -> None:
-    """Every one of its contract, on whichever of the three nodes the fleet's prefix lies."""
+    """Every contract test passes, on whichever node the fleet's prefix is stored."""
 
-    def made(**fields: object) -> GateBench:
+    def make(**fields: object) -> GateBench:
         bench = GateBench(cluster, f"t{secrets.token_hex(4)}", {SHOP: limits(**fields)})
         bench.warm()
         return bench
 
-    promise(made)
+    promise(make)
 
 
-@pytest.mark.parametrize("promise", promises(test_stores, test_store_endings))
-def test_the_step_machine_keeps_its_promises_on_a_cluster(cluster: Any, promise: Callable[[Bench], None]) -> None:
-    """Every one of its contract; the sixteen partitions of a fleet lie on all three nodes."""
+@pytest.mark.parametrize("promise", contract_tests(test_stores, test_store_endings))
+def test_the_step_machine_passes_its_contract_on_a_cluster(cluster: Any, promise: Callable[[Bench], None]) -> None:
+    """Every contract test passes. The sixteen partitions of a fleet are spread over all three nodes."""
     promise(redis_bench(cluster, f"t{secrets.token_hex(4)}"))
 
 
 def test_a_fleets_keys_lie_on_all_nodes(cluster: Any) -> None:
-    """What belongs together lies in one slot, and the slots are spread."""
+    """Keys that belong together are in one slot, and the slots are spread over the nodes."""
     keys = Keyspace("mw")
     slots = {cluster.keyslot(keys.index(p, "due")) for p in range(PARTITIONS)}
     assert len(slots) == PARTITIONS
@@ -149,7 +149,7 @@ def test_a_fleets_keys_lie_on_all_nodes(cluster: Any) -> None:
 
 
 def test_a_decision_over_two_slots_is_refused_before_it_begins(nodes: list[Node], cluster: Any) -> None:
-    """Keys of two fleets in one call: the server says no, and nothing of either was touched."""
+    """With keys of two fleets in one call, the server refuses the script, and neither fleet's keys change."""
     one, other = Keyspace("one"), Keyspace("two")
     keys = [*one.downstream(SHOP), other.lineage("root")]
     assert cluster.keyslot(keys[0]) != cluster.keyslot(keys[-1])

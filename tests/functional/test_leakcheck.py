@@ -1,4 +1,4 @@
-"""The key-leak check catches what it is for, and lets pass what is right. Planted leaks, a real server."""
+"""The key-leak check finds planted leaks on a real server, and accepts correct keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXTRA = Key("{prefix}:made:{name}", "STRING", "a row that a test adds for keys o
 
 @pytest.fixture
 def plant(lend_prefix, connect_redis, server):
-    """Run a function on a client and a Keyspace under a prefix of its own; the answer is what the check then says."""
+    """Run a function with a client and a Keyspace under a separate prefix. Return what the check then reports."""
     client = connect_redis(server.url)
 
     def run(make, *extra):
@@ -31,7 +31,7 @@ def plant(lend_prefix, connect_redis, server):
 
 
 def test_keys_of_the_catalogue_with_a_time_to_live_pass(plant):
-    """Jobs and sessions that expire, indexes whose row says why they don't, queues and priorities, kombu's own keys."""
+    """These are jobs and sessions that expire, indexes whose row says why they don't, queues and priorities, kombu's own keys."""
 
     def make(client, keys):
         client.set(keys.job_pointer("j:1"), "s", ex=60)
@@ -48,40 +48,40 @@ def test_keys_of_the_catalogue_with_a_time_to_live_pass(plant):
     assert plant(make) == ""
 
 
-def test_a_key_without_a_time_to_live_is_named(plant):
-    """The catalogue says it is kept for a while; it would stay for ever."""
+def test_a_key_without_a_time_to_live_is_reported(plant):
+    """The catalogue says that it is kept for a limited time, but it would stay forever."""
     said = plant(lambda client, keys: client.hset(keys.job("s", "j1"), "status", "queued"))
     assert "1 leaked key(s)" in said
     assert "job:j1' never expires; the catalogue says 'kept" in said
 
 
-def test_a_key_that_is_not_in_the_catalogue_is_named(plant):
-    """A key that was not built in keyspace.py, even one that expires."""
+def test_a_key_that_is_not_in_the_catalogue_is_reported(plant):
+    """A key that was not built in keyspace.py is reported, even if it expires."""
     said = plant(lambda client, keys: client.set(keys.prefix + ":scratch", "1", ex=60))
     assert "'mw:scratch' (string) is in no row of Keyspace.CATALOGUE" in said
 
 
-def test_a_key_of_the_wrong_partition_tag_is_named(plant):
-    """Without the hash tag a script would be refused on a cluster."""
+def test_a_key_with_a_wrong_partition_tag_is_reported(plant):
+    """Without the hash tag a cluster would refuse the script."""
     said = plant(lambda client, keys: client.zadd(f"{keys.prefix}:03:due", {"step": 1}))
     assert "'mw:03:due' (zset) is in no row" in said
 
 
-def test_a_key_of_another_type_is_named(plant):
-    """The catalogue is documentation that is checked."""
+def test_a_key_of_another_type_is_reported(plant):
+    """The type in the catalogue is checked against the server."""
     said = plant(lambda client, keys: client.set(keys.log("s"), "not a list", ex=60))
     assert "is a string; the catalogue says LIST" in said
 
 
-def test_a_key_outside_every_prefix_is_named_once(plant, connect_redis, server):
-    """Two fleets on one server must not meet in a key. It is removed: the next test does not pay for it."""
+def test_a_key_outside_every_prefix_is_reported_once(plant, connect_redis, server):
+    """Two fleets on one server must not share a key. The key is then deleted, so the next test does not fail too."""
     said = plant(lambda client, keys: client.set("stray", "1", ex=60))
     assert "'stray' lies outside every prefix" in said
     assert not connect_redis(server.url).exists("stray")
 
 
-def test_keys_of_two_fleets_are_judged_each_by_its_own(plant, lend_prefix):
-    """A second prefix lent meanwhile is no stray of the first."""
+def test_keys_of_two_fleets_are_checked_separately(plant, lend_prefix):
+    """A second prefix that a test borrowed is not reported as foreign to the first."""
 
     def make(client, keys):
         with lend_prefix() as other:
@@ -92,13 +92,13 @@ def test_keys_of_two_fleets_are_judged_each_by_its_own(plant, lend_prefix):
 
 
 def test_rows_can_be_added_for_a_test(plant):
-    """A test that makes keys on purpose says so with a row, and is then held to it."""
+    """A test that makes extra keys adds a row for them, and the check then uses the row."""
     assert plant(lambda client, keys: client.set(keys.prefix + ":made:one", "1", ex=60), EXTRA) == ""
     assert "never expires" in plant(lambda client, keys: client.set(keys.prefix + ":made:one", "1"), EXTRA)
 
 
 def test_the_catalogue_describes_every_key_that_keyspace_builds():
-    """The expressions made of the catalogue's patterns match what Keyspace builds."""
+    """The regular expressions made from the catalogue match every key that Keyspace builds."""
     keys = Keyspace("mw")
     built = [
         keys.job_pointer("j"),
@@ -112,8 +112,8 @@ def test_the_catalogue_describes_every_key_that_keyspace_builds():
     assert unmatched == []
 
 
-def test_the_prefix_reaches_what_a_test_starts(prefix, redis, server):
-    """MIDWATCH_PREFIX and MIDWATCH_REDIS_URL are set, so neither a test nor its processes touch a developer's Redis."""
+def test_the_prefix_reaches_processes_that_a_test_starts(prefix, redis, server):
+    """MIDWATCH_PREFIX and MIDWATCH_REDIS_URL are set, so neither a test nor its processes use a developer's Redis."""
     assert os.environ["MIDWATCH_PREFIX"] == prefix
     assert os.environ["MIDWATCH_REDIS_URL"] == server.url
     redis.zadd(Keyspace(prefix).index(0, "due"), {"step": 1})

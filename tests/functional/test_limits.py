@@ -1,4 +1,4 @@
-"""Ceilings on a real fleet: what is counted, that nothing runs beyond, how the job ends, and what a replay grants."""
+"""Ceilings on a real fleet: what counts, that no call exceeds them, how the job ends, and what a replay grants."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def stage(server, lend_prefix, tmp_path_factory):
 
 
 def added(a, b):
-    """One call of `add`."""
+    """Return one call of `add`."""
     return use(("add", {"a": a, "b": b}))
 
 
@@ -56,7 +56,7 @@ def added(a, b):
 
 
 def test_no_model_call_beyond_max_steps_reaches_the_server(stage):
-    """Three turns are three calls; the job ends as a dead letter that names the ceiling; a replay grants more."""
+    """Three turns are three calls. The job becomes a dead letter that names the ceiling. A replay grants more turns."""
     text = stage.cast([added(1, 1), added(2, 2), added(3, 3), added(4, 4), "Ten."])
     handle = three_steps.enqueue(text)
     result = handle.result(PATIENCE_S)
@@ -71,7 +71,7 @@ def test_no_model_call_beyond_max_steps_reaches_the_server(stage):
 
 
 def test_the_last_allowed_turn_may_be_the_answer(stage):
-    """A ceiling of three does not cut off a third turn that ends well."""
+    """With a ceiling of three, a third turn may complete the job."""
     result = three_steps.run(stage.cast([added(1, 1), added(2, 2), "Four."]), timeout_s=PATIENCE_S)
     assert (result.status, result.steps, result.output) == (JobStatus.COMPLETED, 3, "Four.")
 
@@ -80,10 +80,10 @@ def test_the_last_allowed_turn_may_be_the_answer(stage):
 
 
 def test_a_job_that_takes_too_long_is_timed_out_and_frees_its_session(stage):
-    """After `session_timeout_s` nothing of the job starts any more; it is no dead letter; the next job runs."""
+    """After `session_timeout_s` no step of the job starts. The job is no dead letter, and the next job runs."""
     text = stage.cast(
         [use(("report", {})), use(("report", {})), "never"]
-    )  # an unknown tool: each turn costs a round trip
+    )  # an unknown tool, so each turn costs only a round trip
     stage.model.use(Faults(slow=1.0, slow_ms=400))
     try:
         handle = brief.enqueue(text, session_id="brief")
@@ -93,13 +93,15 @@ def test_a_job_that_takes_too_long_is_timed_out_and_frees_its_session(stage):
         stage.model.use(Faults())
     assert (result.status, result.failure.kind) == (JobStatus.TIMED_OUT, "timeout")
     assert result.failure.detail.startswith("session_timeout: not finished")
-    assert len(stage.heard(text)) <= 2, "a busy machine may come too late for the second; the third is always too late"
+    assert len(stage.heard(text)) <= 2, (
+        "a busy machine may be too late for the second turn, and the third is always too late"
+    )
     assert behind.result(PATIENCE_S).output == "You said: next"
     assert not stage.client.dead_letters.replay(handle.id)
 
 
-def test_a_model_call_that_hangs_is_given_up_and_tried_again(stage):
-    """A call is bounded by the wall clock; what comes of the second try is what counts."""
+def test_a_model_call_that_hangs_is_ended_and_retried(stage):
+    """A call is bounded by wall-clock time. The second attempt's answer counts."""
     text = stage.cast(["Here I am."])
     stage.model.use(Faults(at_turn={1: ("hang",)}, hang_s=PATIENCE_S))
     try:
@@ -109,8 +111,8 @@ def test_a_model_call_that_hangs_is_given_up_and_tried_again(stage):
     assert result.output == "Here I am."
 
 
-def test_a_model_that_always_hangs_makes_a_dead_letter_with_every_try(stage):
-    """Two tries, each given up in time; the letter shows both."""
+def test_a_model_that_always_hangs_makes_a_dead_letter_with_every_attempt(stage):
+    """Two attempts end in time, and the letter shows both."""
     stage.model.use(Faults(hang=1.0, hang_s=PATIENCE_S, once=False))
     try:
         handle = hurried.enqueue(stage.cast(["unheard"]))
@@ -127,8 +129,8 @@ def test_a_model_that_always_hangs_makes_a_dead_letter_with_every_try(stage):
 # Tool calls and tokens
 
 
-def test_parallel_calls_cannot_overshoot_max_tool_calls(stage):
-    """Five calls in one turn where two are left: two run, three are answered without running, and the model may go on."""
+def test_parallel_calls_can_not_exceed_max_tool_calls(stage):
+    """Five calls come in one turn where two are left. Two run, three are answered without running, and the job goes on."""
     calls = [("add", {"a": n, "b": n}) for n in range(5)]
     text = stage.cast([use(*calls), use(("ping", {})), "Done."])
     handle = two_calls.enqueue(text)
@@ -140,8 +142,8 @@ def test_parallel_calls_cannot_overshoot_max_tool_calls(stage):
     assert stage.job(handle).tool_calls == 2
 
 
-def test_a_ceiling_for_one_tool_leaves_the_others_alone(stage):
-    """`max_tool_calls={"search": 1}`: the second search is refused, also in the same turn; `add` is not counted."""
+def test_a_ceiling_for_one_tool_does_not_limit_the_others(stage):
+    """With `max_tool_calls={"search": 1}` the second search is refused, even in the same turn. `add` is not counted."""
     search = ("search", {"shelf": "north", "rows": [1]})
     text = stage.cast([use(search, search, ("add", {"a": 1, "b": 1})), use(search, ("add", {"a": 2, "b": 2})), "Done."])
     handle = one_search.enqueue(text)
@@ -153,7 +155,7 @@ def test_a_ceiling_for_one_tool_leaves_the_others_alone(stage):
     assert len(marks(f"search-{handle.id}")) == 1
 
 
-def test_a_call_that_was_refused_does_not_use_up_the_ceiling_of_its_tool(stage):
+def test_an_invalid_call_does_not_count_for_its_tools_ceiling(stage):
     """A call with invalid arguments did not run, so its correction may."""
     wrong, right = {"shelf": "west", "rows": [1]}, {"shelf": "south", "rows": [1]}
     text = stage.cast([use(("search", wrong)), use(("search", right)), "Done."])
@@ -163,8 +165,8 @@ def test_a_call_that_was_refused_does_not_use_up_the_ceiling_of_its_tool(stage):
     assert marks(f"search-{handle.id}") == [right]
 
 
-def test_the_ceilings_of_a_job_begin_anew_with_the_next_one_of_the_session(stage):
-    """Limits are a job's, not a session's."""
+def test_each_job_of_a_session_has_its_own_ceilings(stage):
+    """Limits belong to a job and not to its session."""
     search = use(("search", {"shelf": "north", "rows": [1]}))
     for _ in range(2):
         handle = one_search.enqueue(stage.cast([search, "Done."]), session_id="two-jobs")
@@ -173,13 +175,13 @@ def test_the_ceilings_of_a_job_begin_anew_with_the_next_one_of_the_session(stage
 
 
 def test_a_ceiling_for_an_unknown_tool_is_refused():
-    """A typo must not take the ceiling away."""
+    """A misspelt tool name must not remove the ceiling."""
     with pytest.raises(ConfigError, match=r"limits.max_tool_calls names 'serch'.*did you mean 'search'\?"):
         agent("typo", CLAUDE, search, limits=RunLimits(max_tool_calls={"serch": 1}))
 
 
 def test_no_model_call_after_max_input_tokens_are_used(stage):
-    """A call that might cross the ceiling is not made; the failure says how much was used, and how much it might have taken."""
+    """A call that might exceed the ceiling is not made. The failure has the used tokens and the possible ones."""
     text = stage.cast([use(("add", {"a": n, "b": 0}), ("add", {"a": n, "b": 1})) for n in range(40)])
     handle = frugal.enqueue(text)
     result = handle.result(PATIENCE_S)
@@ -192,7 +194,7 @@ def test_no_model_call_after_max_input_tokens_are_used(stage):
 
 
 def test_no_model_call_after_max_output_tokens_are_used(stage):
-    """The same for what the model writes."""
+    """A call that might write more than the ceiling allows is not made."""
     text = stage.cast([Say("I think. " * 40, stop=Stop.PAUSE), "never"])
     result = terse.run(text, timeout_s=PATIENCE_S)
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "budget_exceeded")
@@ -203,8 +205,8 @@ def test_no_model_call_after_max_output_tokens_are_used(stage):
 # Children
 
 
-def test_a_job_may_start_so_many_children_and_no_more(stage):
-    """Two children asked for in one turn where one is allowed: one runs, the other call is refused."""
+def test_no_more_than_max_children_are_started(stage):
+    """One turn asks for two children where one is allowed. One child runs, and the other call is refused."""
     child, other = stage.cast(["First done."]), stage.cast(["never"])
     text = stage.cast([use(("scribe", {"input": child}), ("scribe", {"input": other})), "Done."])
     handle = only_child.enqueue(text)
@@ -216,8 +218,8 @@ def test_a_job_may_start_so_many_children_and_no_more(stage):
     assert stage.heard(other) == []
 
 
-def test_jobs_are_nested_so_deep_and_no_deeper(stage):
-    """`max_depth=1`: as a root job the agent has its child; as somebody's child it is told that it may not."""
+def test_no_job_is_nested_deeper_than_max_depth(stage):
+    """With `max_depth=1` an agent may start its child as a root job. As a child itself, its call is refused."""
     leaf = stage.cast(["Leaf."])
     as_root = stage.cast([use(("scribe", {"input": leaf})), "Root done."])
     assert lowest.run(as_root, timeout_s=PATIENCE_S).output == "Root done."
@@ -233,7 +235,7 @@ def test_jobs_are_nested_so_deep_and_no_deeper(stage):
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_a_long_conversation_is_trimmed_by_whole_groups(stage, wire):
-    """The window stays within the budget; each call in it keeps its result, or the model server would refuse it."""
+    """The window stays within the budget. Each call in it keeps its result, otherwise the model server would refuse it."""
     pairs = [use(("report", {"size_bytes": 1_000 + n}), ("add", {"a": n, "b": n})) for n in range(16)]
     text = stage.cast([*pairs, "Done."])
     handle = trimming[wire].enqueue(text)
@@ -249,7 +251,7 @@ def test_a_long_conversation_is_trimmed_by_whole_groups(stage, wire):
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_the_question_being_answered_is_never_trimmed(stage, wire):
-    """In a session with a history, a job of twice the budget keeps its own question, while old results go."""
+    """In a session with a history, a job of twice the budget keeps its own question, and old results are trimmed."""
     first = trimming[wire].enqueue(stage.cast(["At your service."]), session_id=f"long-{wire}")
     assert first.result(PATIENCE_S).status is JobStatus.COMPLETED
     text = stage.cast([*[use(("report", {"size_bytes": 1_100 + n})) for n in range(24)], "Done."])
@@ -260,8 +262,8 @@ def test_the_question_being_answered_is_never_trimmed(stage, wire):
     assert all(record.usage.input_tokens <= 2_400 for record in handle.events() if record.usage)
 
 
-def test_a_budget_that_must_not_bend_ends_the_job_before_the_call(stage):
-    """`on_overflow="fail"`: a dead letter that says how much of how much; no oversized call is sent."""
+def test_overflow_fail_ends_the_job_before_the_call(stage):
+    """With `on_overflow="fail"` the job becomes a dead letter with the tokens and the budget. No oversized call is sent."""
     text = stage.cast([*[use(("report", {"size_bytes": 450}))] * 20, "never"])
     handle = unbending.enqueue(text)
     result = handle.result(PATIENCE_S)
@@ -275,7 +277,7 @@ def test_a_budget_that_must_not_bend_ends_the_job_before_the_call(stage):
 
 
 def test_an_answer_that_breaks_its_schema_is_repaired_after_one_note(stage):
-    """The model is told where it is wrong, in a note that is not the user's, and answers again."""
+    """A note of the runtime, not a user message, tells the model what is wrong. Then the model answers again."""
     good = json.dumps({"order": "W1", "refund": True})
     text = stage.cast(['{"order": "1", "refund": "perhaps"}', good])
     result = verdict.run(text, timeout_s=PATIENCE_S)
@@ -287,7 +289,7 @@ def test_an_answer_that_breaks_its_schema_is_repaired_after_one_note(stage):
 
 @pytest.mark.parametrize("judge", [verdict, plain_verdict], ids=lambda judge: judge.name)
 def test_an_answer_that_stays_wrong_makes_a_dead_letter(stage, judge):
-    """After so many notes the job ends `output_invalid`; what was said is paid for, so it is in the usage."""
+    """After the maximum number of notes the job ends with `output_invalid`. The usage includes the wrong answers."""
     text = stage.cast(["It was W1."] * MAX_IDENTICAL)
     handle = judge.enqueue(text)
     result = handle.result(PATIENCE_S)
@@ -300,15 +302,15 @@ def test_an_answer_that_stays_wrong_makes_a_dead_letter(stage, judge):
 
 
 def test_a_json_schema_is_enforced_like_a_pydantic_model(stage):
-    """`output_schema` as a dictionary, on the other wire."""
+    """`output_schema` is a dictionary here, in another vendor format."""
     good = '{"order": "W1", "cents": 250}'
     text = stage.cast(['{"order": "W1", "cents": -1}', good])
     assert plain_verdict.run(text, timeout_s=PATIENCE_S).output == good
     assert "/cents" in note(stage.heard(text)[1])
 
 
-def test_an_empty_answer_is_asked_for_again_and_then_given_up(stage):
-    """Nothing is no answer: asked again in words, and a dead letter when it stays silent."""
+def test_an_empty_answer_is_retried_and_then_a_dead_letter(stage):
+    """The model is asked again with a note. If it stays silent, the job becomes a dead letter."""
     text = stage.cast(["  ", "Here."])
     assert plain.run(text, timeout_s=PATIENCE_S).output == "Here."
     assert note(stage.heard(text)[1]) == "Your answer was empty. Answer the user now, in words."
@@ -319,7 +321,7 @@ def test_an_empty_answer_is_asked_for_again_and_then_given_up(stage):
 
 
 def test_a_refusal_is_a_dead_letter_at_once(stage):
-    """A model that refuses is not asked again."""
+    """A model that refuses is not called again."""
     text = stage.cast([Say("I won't.", stop=Stop.REFUSAL)])
     result = plain.run(text, timeout_s=PATIENCE_S)
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "refused")
@@ -328,8 +330,8 @@ def test_a_refusal_is_a_dead_letter_at_once(stage):
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_a_call_in_a_reply_that_was_cut_off_never_runs(stage, wire):
-    """A call that stopped at the output limit may lack half its arguments: the model is told to make it again."""
+def test_a_call_in_a_cut_off_reply_never_runs(stage, wire):
+    """Such a call may lack half its arguments, so the model is asked to make it again."""
     cut = use(("add", {"a": 1, "b": 1}))
     cut = type(cut)(cut.calls, stop=Stop.LENGTH)
     text = stage.cast([cut, added(2, 2), "Four."])
@@ -340,8 +342,8 @@ def test_a_call_in_a_reply_that_was_cut_off_never_runs(stage, wire):
     assert stage.job(handle).tool_calls == 1
 
 
-def test_an_answer_that_was_cut_off_is_asked_for_again_shorter(stage):
-    """Half an answer is not the answer."""
+def test_a_cut_off_answer_is_requested_again_in_a_shorter_form(stage):
+    """An incomplete answer does not complete the job."""
     text = stage.cast([Say("It is a long st", stop=Stop.LENGTH), "Short."])
     assert plain.run(text, timeout_s=PATIENCE_S).output == "Short."
     assert note(stage.heard(text)[1]) == "Your answer was cut off at the output limit. Give it again, shorter."

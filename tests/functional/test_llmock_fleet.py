@@ -1,4 +1,4 @@
-"""A fleet before a judge that somebody else wrote: `midwatch bench judged`, cut to seconds."""
+"""A fleet against a model server by another author: `midwatch bench judged`, shortened to seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RPM, SECONDS, LATENCY_MS = 240, 5, 50
 
 
 def judged(contestant: Contestant):
-    """What the judge says of a fleet that must not lose a job."""
+    """Return the judge's report on a fleet that must not lose a job."""
     trial = Trial(contestant, RPM, SECONDS, LATENCY_MS)
     said, lost = trial.run()
     assert lost == 0
@@ -25,10 +25,9 @@ def judged(contestant: Contestant):
     return said
 
 
-def test_known_limits_cost_no_more_refusals_than_the_first_burst():
-    """Sixteen slots, one key, both vendors, a key whose minute others have spent: one second's worth of 429s at most.
-
-    Five seconds are mostly slow start; the share of 429s and the goodput of two minutes are the benchmark's.
+def test_with_known_limits_only_the_first_burst_is_refused():
+    """Sixteen slots, one key, both vendors, and a key whose current minute was used by others: at most one second's worth of
+    429s. Five seconds are mostly slow start, so the benchmark measures the share of 429s and the goodput over two minutes.
     """
     said = judged(Contestant("limits set", {}, spent=True))
     assert said.requests - said.answered <= 2 * RPM // 60
@@ -38,7 +37,7 @@ def test_known_limits_cost_no_more_refusals_than_the_first_burst():
 
 
 def test_unknown_limits_are_learned_from_the_first_answers():
-    """At most the calls that were in flight when the first answer came can be refused; then headers set the pace."""
+    """Only calls in flight at the first answer may be refused. Then the headers set the rate."""
     said = judged(Contestant("nothing set", spent=True))
     assert said.requests - said.answered <= PROCESSES * THREADS + 2 * RPM // 60
     assert said.verdict == "passed"
@@ -46,8 +45,8 @@ def test_unknown_limits_are_learned_from_the_first_answers():
     assert said.of_limit > 0.3
 
 
-def test_a_shortfall_is_named_with_its_figure():
-    """Goodput counts the saved-up minute for a fleet that was told of it; naive figures fail every target."""
+def test_a_missed_target_is_reported_with_its_figure():
+    """Goodput includes the saved-up minute if the fleet knows of it. The figures of naive retries miss every target."""
     good = Judgement(720, 720, 0.0, 180.0, 1.0, 0.75, 1, "passed")
     assert find_shortfalls(Contestant("limits set", {}), good, 0) == []
     assert find_shortfalls(Contestant("burst too", {"burst_s": 60}), good, 0) == ["goodput 75.0%, expected 95%"]
@@ -62,20 +61,20 @@ def test_a_shortfall_is_named_with_its_figure():
 
 
 @pytest.mark.slow
-def test_the_judge_sees_a_storm_where_there_is_one():
-    """The same judge, slots and work: Celery's autoretry over the SDK's retries is refused more often than answered."""
+def test_the_judge_detects_a_storm():
+    """With the same judge, slots and work, Celery's autoretry over the SDK's retries is refused more often than answered."""
     said, _ = Trial(Contestant("naive", task="naive.autoretry", spent=True), RPM, 20, LATENCY_MS).run()
     assert said.throttled_share > 0.5
 
 
-def test_an_unknown_contestant_is_named_with_those_there_are():
-    """Before anything is started."""
+def test_an_unknown_contestant_is_refused_with_the_known_names():
+    """It is refused before anything starts."""
     with pytest.raises(ConfigError, match=r"no contestant 'nobody'; there are: limits set, .*naive: Celery autoretry"):
         run(only=["nobody"])
 
 
 def test_without_llmock_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """It is a dependency of developers only."""
+    """It is a dependency for developers only."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with Fleet({}, tmp_path) as fleet, pytest.raises(ConfigError, match=r"not installed here: pip install .*\[dev\]"):
         Judge(fleet, 120, 0)

@@ -1,4 +1,4 @@
-"""One process of a fleet: its group, its log, what kills, freezes and ends it, and what it dies with."""
+"""One process of a fleet: its group and log, how it is killed, frozen and ended, and what it dies with."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ PARENT = [
 
 @pytest.fixture
 def fleet(tmp_path):
-    """A fleet that nobody watches."""
+    """A fleet without a watch."""
     with Fleet({"GREETING": "ahoy"}, tmp_path / "logs") as started:
         yield started
 
 
 def status(pid: int) -> str:
-    """State of a process; one that nobody has waited for yet is dead."""
+    """Return the state of a process. A process that its parent has not waited for yet counts as dead."""
     try:
         found = psutil.Process(pid).status()
     except psutil.NoSuchProcess:
@@ -49,14 +49,14 @@ def status(pid: int) -> str:
 
 
 def start_parent(fleet: Fleet) -> tuple[Member, int]:
-    """A member that has forked a child, and the child's pid."""
+    """Start a member that forks a child. Return both, the child as a pid."""
     member = fleet.start("parent", PARENT)
     wait_ready(member, "child ", PATIENCE_S)
     return member, int(member.log_tail.split()[1])
 
 
 def test_a_member_has_a_group_a_log_and_the_fleets_environment(fleet, tmp_path):
-    """Its own process group, a file `NAME.log`, its own variables on the fleet's on those of this process."""
+    """It has its own process group and a file `NAME.log`. Its variables override the fleet's, which override this process's."""
     show = "import os; print(os.environ['GREETING'], os.environ['WHO'], 'PATH' in os.environ)"
     member = fleet.start("greeter", [sys.executable, "-c", show], env={"WHO": "mate"})
     wait_ready(member, "ahoy mate True", PATIENCE_S)
@@ -66,8 +66,8 @@ def test_a_member_has_a_group_a_log_and_the_fleets_environment(fleet, tmp_path):
     assert os.getpgid(idle.pid) == idle.pid != os.getpgid(0)
 
 
-def test_killing_a_member_kills_all_it_started(fleet, wait_for):
-    """`kill_group()` leaves neither the process nor its children; the exit code tells the signal."""
+def test_killing_a_member_kills_all_its_children(fleet, wait_for):
+    """`kill_group()` kills the process and its children. The exit code has the signal."""
     member, child = start_parent(fleet)
     member.kill_group()
     assert not member.alive
@@ -75,16 +75,16 @@ def test_killing_a_member_kills_all_it_started(fleet, wait_for):
     wait_for(lambda: status(child) == "dead", "the child to die with its group")
 
 
-def test_what_a_dead_member_left_behind_is_killed(fleet, wait_for):
-    """The process alone dies, as when the kernel is out of memory: its orphans go as soon as somebody looks."""
+def test_orphans_of_a_dead_member_are_killed(fleet, wait_for):
+    """Only the process dies, as when memory runs out. Its orphans are killed at the next look at the member."""
     member, child = start_parent(fleet)
     os.kill(member.pid, signal.SIGKILL)
     wait_for(lambda: not member.alive, "the member to be dead")
     wait_for(lambda: status(child) == "dead", "its orphan to be killed")
 
 
-def test_a_frozen_group_does_nothing_and_goes_on_when_thawed(fleet, wait_for):
-    """SIGSTOP reaches the children too; a frozen member is alive; thawed it goes on, in the same process."""
+def test_a_frozen_member_stops_and_continues_when_thawed(fleet, wait_for):
+    """SIGSTOP reaches the children too. A frozen member counts as alive. After the thaw the same process goes on."""
     member, child = start_parent(fleet)
     pid = member.pid
     member.freeze()
@@ -95,8 +95,8 @@ def test_a_frozen_group_does_nothing_and_goes_on_when_thawed(fleet, wait_for):
     assert member.pid == pid
 
 
-def test_asked_to_end_it_finishes_by_itself(fleet):
-    """SIGTERM lets a worker finish what it does, even one that was frozen."""
+def test_a_terminated_member_finishes_its_work(fleet):
+    """SIGTERM lets a worker finish its current work, even if it was frozen."""
     member = fleet.start("polite", POLITE)
     wait_ready(member, "up", PATIENCE_S)
     member.freeze()
@@ -104,16 +104,16 @@ def test_asked_to_end_it_finishes_by_itself(fleet):
     assert member.has_logged("finished")
 
 
-def test_one_that_does_not_end_in_time_is_killed(fleet):
-    """`terminate(timeout_s)` returns False when it had to kill."""
+def test_a_member_that_does_not_end_in_time_is_killed(fleet):
+    """`terminate(timeout_s)` returns False if it had to kill."""
     member = fleet.start("stubborn", STUBBORN)
     wait_ready(member, "up", PATIENCE_S)
     assert not member.terminate(timeout_s=0.1)
     assert member.exit_code == -signal.SIGKILL
 
 
-def test_restart_gives_the_member_a_new_process_and_a_fresh_ear(fleet):
-    """The same name, command line and log; `wait_ready` hears only what the new process says."""
+def test_restart_starts_a_new_process_and_ignores_old_output(fleet):
+    """Name, command line and log stay the same. `wait_ready` looks at the new process's output only."""
     member = fleet.start("idle", IDLE)
     wait_ready(member, "up", PATIENCE_S)
     first = member.pid
@@ -125,8 +125,8 @@ def test_restart_gives_the_member_a_new_process_and_a_fresh_ear(fleet):
 
 
 @linux
-def test_members_die_with_their_parent_even_frozen(tmp_path, wait_for):
-    """A killed demo leaves no worker behind, not even one that was stopped in its tracks."""
+def test_members_die_with_their_parent_even_if_frozen(tmp_path, wait_for):
+    """A demo that is killed leaves no worker running, not even a stopped one."""
     program = (
         "import sys; from pathlib import Path; from midwatch.workers.local.fleet import Fleet;"
         "fleet = Fleet({}, Path(sys.argv[1]));"
@@ -142,7 +142,7 @@ def test_members_die_with_their_parent_even_frozen(tmp_path, wait_for):
 
 @linux
 def test_a_member_outlives_the_thread_that_started_it(fleet):
-    """The kernel ties a child to the thread that forked it; ours is tied to the process."""
+    """The kernel ties a child to the thread that forked it. A member is tied to the whole process."""
     passing = threading.Thread(target=fleet.start, args=("idle", IDLE))
     passing.start()
     passing.join()
@@ -152,8 +152,8 @@ def test_a_member_outlives_the_thread_that_started_it(fleet):
 
 
 @linux
-def test_a_forked_process_can_start_members_of_its_own(tmp_path: Path):
-    """The starting thread is not inherited by a fork: the child makes its own instead of waiting for ever."""
+def test_a_forked_process_can_start_its_own_members(tmp_path: Path):
+    """A fork does not inherit the starter thread. The child makes a new one, instead of waiting forever."""
     program = (
         "import os, sys; from pathlib import Path; from midwatch.workers.local.fleet import Fleet, wait_ready\n"
         "Fleet({}, Path(sys.argv[1])).start('one', sys.argv[2:]).terminate()\n"

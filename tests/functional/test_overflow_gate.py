@@ -1,4 +1,4 @@
-"""Calls of one step that ask the coordinator more than once: the turn asked again after an overflow, and its summaries."""
+"""A step that asks the coordinator more than once: for a turn that is retried after an overflow, and for its summaries."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def look_up(order: str) -> str:
 
 
 class Both(ScriptedModel):
-    """The agent's model by script, and a summarizer that always answers."""
+    """The agent's scripted model and a summarizer that always answers, in one."""
 
     def complete(self, request):
         if request.model != "s-1":
@@ -42,8 +42,8 @@ class Both(ScriptedModel):
         return ModelReply(parts=(Text(text=text),), stop=Stop.END, usage=usage, model="s-1")
 
 
-def test_a_turn_that_is_asked_twice_is_admitted_and_settled_twice(redis: redis_py.Redis, prefix: str) -> None:
-    """The overflow, the summary that makes room for the second try, and the second try: nothing stays reserved."""
+def test_a_turn_that_is_sent_twice_is_admitted_and_settled_twice(redis: redis_py.Redis, prefix: str) -> None:
+    """The call that overflows, the summary that makes room, and the second call: no reservation remains."""
     keys, sent = Keyspace(prefix), Recorder()
     store = RedisStore(redis, keys, sent, lease_ms=60_000)
     budget = ContextBudget(max_tokens=30_000, reserve_output=500, summary_model="scripted:s-1")
@@ -75,4 +75,4 @@ def test_a_turn_that_is_asked_twice_is_admitted_and_settled_twice(redis: redis_p
     assert memory is not None
     assert memory.summary == "Orders were looked up."
     for name in limits:
-        assert redis.hlen(keys.downstream(name)[1]) == 0, f"a call of {name} is still on the books"
+        assert redis.hlen(keys.downstream(name)[1]) == 0, f"a call of {name} is still reserved"

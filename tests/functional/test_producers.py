@@ -1,4 +1,4 @@
-"""Producers: with the agent's code, by name alone, or in another language; and what they see of their jobs."""
+"""Producers with the agent's code, by name alone, or in another language, and what they see of their jobs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ONE_SLOT = (("model,tools", "threads", 1),)
 
 @pytest.fixture(scope="module")
 def stage(server, lend_prefix, tmp_path_factory):
-    """One worker with one slot: what is served first shows."""
+    """One worker with one slot, so the order of jobs is visible."""
     with (
         lend_prefix() as prefix,
         fleet_on_stage(server.url, prefix, tmp_path_factory.mktemp("jobs"), ONE_SLOT) as stage,
@@ -32,7 +32,7 @@ def stage(server, lend_prefix, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def foreign(server, stage):
-    """A Celery app that knows nothing of Midwatch but the broker's address."""
+    """A Celery app that knows only the broker's address."""
     app = Celery("somebody-else", broker=server.url, set_as_current=False)
     yield app
     app.close()
@@ -40,18 +40,18 @@ def foreign(server, stage):
 
 @pytest.fixture
 def occupied(stage, wait_for):
-    """A job that holds the only slot; cancel it to let the others through."""
+    """Occupy the only slot with a job, until the job is cancelled."""
     handle = scribe.enqueue(stage.cast([use(("long_haul", {}))]))
     wait_for(lambda: marks(f"haul-{handle.id}"), "the tool to begin")
     yield handle
     handle.cancel()
 
 
-# With the code, and without
+# With the agent's code, and without it
 
 
 def test_run_waits_and_returns_the_result(stage):
-    """`agent.run`: output, steps, usage; the cost of a model without a known price is not made up."""
+    """`agent.run` returns output, steps and usage. A model without a known price has no cost."""
     text = stage.cast([use(("add", {"a": 1, "b": 2})), "Three."])
     result = three_steps.run(text, session_id="run-1", timeout_s=PATIENCE_S)
     assert (result.status, result.output, result.steps) == (JobStatus.COMPLETED, "Three.", 2)
@@ -63,7 +63,7 @@ def test_run_waits_and_returns_the_result(stage):
 
 
 def test_a_producer_without_the_code_enqueues_by_name(stage):
-    """The worker applies the agent's own limits and version: three steps, although the producer could not know."""
+    """The worker applies the agent's own limits and version: three steps, which the producer did not know."""
     client = stage.connect()
     text = stage.cast([use(("add", {"a": n, "b": n})) for n in range(4)])
     handle = client.enqueue("three-steps", text, session_id="by-name", tenant="acme")
@@ -76,13 +76,13 @@ def test_a_producer_without_the_code_enqueues_by_name(stage):
 
 
 def test_connect_takes_an_address(stage, server):
-    """A producer may name the server instead of having it in its environment."""
+    """A producer may pass the server's address instead of setting it in its environment."""
     handle = stage.connect(redis_url=server.url).enqueue("plain", "hello")
     assert handle.result(PATIENCE_S).output == "You said: hello"
 
 
-def test_an_agent_that_no_worker_has_is_waited_for_and_said(stage, wait_for):
-    """A rolling deployment may bring it: the job waits, and the listing says for what, with the nearest name."""
+def test_a_job_of_an_unknown_agent_waits_and_says_why(stage, wait_for):
+    """A rolling deployment may bring the agent later. The job waits, and the listing has the reason and the nearest name."""
     handle = stage.client.enqueue("plian", "hello")
     job = wait_for(lambda: (job := stage.job(handle)).waiting and job, "the job to be put back")
     assert "no agent 'plian' is loaded here; did you mean 'plain'?" in job.waiting.reason
@@ -92,7 +92,7 @@ def test_an_agent_that_no_worker_has_is_waited_for_and_said(stage, wait_for):
 
 
 def test_a_job_may_be_enqueued_into_the_lineage_of_another(stage):
-    """`parent=`: the root and the depth are recorded; the parent does not wait for it."""
+    """With `parent=`, the root and the depth are recorded. The parent does not wait for the job."""
     root = plain.enqueue("root")
     assert root.result(PATIENCE_S).status is JobStatus.COMPLETED
     caused = plain.enqueue("caused by it", parent=root)
@@ -105,17 +105,17 @@ def test_a_job_may_be_enqueued_into_the_lineage_of_another(stage):
 
 
 def envelope(text, **more):
-    """The one argument of `midwatch.start`."""
+    """Return the one argument of `midwatch.start`."""
     return {"v": 1, "job_id": more.pop("job_id"), "agent": "plain", "session_id": "foreign", "input": text, **more}
 
 
 def send(app, stage, one):
-    """As any Celery producer sends a task."""
+    """Send a task as any Celery producer does."""
     app.send_task("midwatch.start", args=[one], queue=f"{stage.client.operations.keys.prefix}.model")
 
 
 def started(stage, job_id, wait_for):
-    """The job's handle, once a worker has made a job of the message."""
+    """Wait until a worker has made a job of the message, and return its handle."""
 
     def look():
         try:
@@ -127,7 +127,7 @@ def started(stage, job_id, wait_for):
 
 
 def test_a_foreign_celery_producer_starts_a_job(stage, foreign, wait_for):
-    """A plain Celery message with the wire's envelope: all of it arrives, and a second delivery changes nothing."""
+    """It sends a plain Celery message with our envelope. Every field arrives, and a second delivery changes nothing."""
     text = stage.cast(["Received."])
     one = envelope(text, job_id="job-foreign-1", tenant="acme", priority="low", traceparent="00-ab-cd-01")
     send(foreign, stage, one)
@@ -142,7 +142,7 @@ def test_a_foreign_celery_producer_starts_a_job(stage, foreign, wait_for):
 
 
 def test_a_producer_without_celery_starts_a_job(stage, server, wait_for):
-    """The same as a bare kombu message, which is what a library of another language writes."""
+    """It sends a bare kombu message, as a library in another language does."""
     text = stage.cast(["Received, too."])
     name = f"{stage.client.operations.keys.prefix}.model"
     body = [[envelope(text, job_id="job-foreign-2")], {}, {}]
@@ -156,8 +156,8 @@ def test_a_producer_without_celery_starts_a_job(stage, server, wait_for):
     assert started(stage, "job-foreign-2", wait_for).result(PATIENCE_S).output == "Received, too."
 
 
-def test_a_foreign_producers_idempotency_key_is_anybodys(stage, foreign, wait_for):
-    """Same key, same job: whether it is enqueued here, by name, or by a message with an id of its own."""
+def test_an_idempotency_key_works_across_all_producers(stage, foreign, wait_for):
+    """The same key is the same job, whether it is enqueued with code, by name, or by a message with another id."""
     text = stage.cast(["Once."])
     first = stage.client.enqueue("plain", text, idempotency_key="foreign-key")
     assert first.result(PATIENCE_S).output == "Once."
@@ -182,7 +182,7 @@ def test_a_foreign_producers_idempotency_key_is_anybodys(stage, foreign, wait_fo
     ],
 )
 def test_a_wrong_envelope_is_kept_as_poison_with_its_reason(stage, foreign, wait_for, spoil, reason):
-    """Nobody waits for an answer there, so it is kept where operators look, and the worker goes on."""
+    """No producer waits for an answer, so the message is kept for operators, and the worker goes on."""
     before = len(stage.client.operations.poison())
     send(foreign, stage, envelope("hello", job_id="job-spoiled") | spoil)
     records = wait_for(
@@ -197,7 +197,7 @@ def test_a_wrong_envelope_is_kept_as_poison_with_its_reason(stage, foreign, wait
 
 
 def test_the_more_urgent_job_is_served_first(stage, occupied):
-    """With one slot, and jobs waiting: high, then normal, then low, whatever came first."""
+    """With one slot and waiting jobs, high runs first, then normal, then low, in whatever order they came."""
     jobs = {(priority, n): plain.enqueue(f"{priority} {n}", priority=priority) for n in (1, 2) for priority in
             ("low", "normal", "high")}  # fmt: skip
     occupied.cancel()
@@ -211,7 +211,7 @@ def test_the_more_urgent_job_is_served_first(stage, occupied):
 
 
 def test_status_and_timeout_while_a_job_waits(stage, occupied):
-    """A result that is not there in time is no failure of the job: the error says where it stands."""
+    """A timeout of `result()` is not a failure of the job. The error has the job's state."""
     handle = plain.enqueue("patience")
     assert handle.status() is JobStatus.QUEUED
     with pytest.raises(JobTimeout, match=rf"job {handle.id} is queued after 0.2 s; it goes on, so call result"):
@@ -222,8 +222,8 @@ def test_status_and_timeout_while_a_job_waits(stage, occupied):
     assert handle.result(PATIENCE_S).output == "You said: patience"
 
 
-def test_a_queued_job_that_is_cancelled_never_reaches_the_model(stage, occupied):
-    """Before its first step it ends at once."""
+def test_a_queued_job_that_is_cancelled_never_calls_the_model(stage, occupied):
+    """It ends at once, before its first step."""
     text = stage.cast(["never"])
     handle = plain.enqueue(text)
     assert handle.cancel()
@@ -235,7 +235,7 @@ def test_a_queued_job_that_is_cancelled_never_reaches_the_model(stage, occupied)
 
 
 def test_events_follow_a_job_to_its_end(stage, occupied):
-    """`events(follow=True)` yields each step as it is committed, and ends with the job; without, what there is now."""
+    """`events(follow=True)` yields each step when it is committed, until the job ends. Without it, the steps so far."""
     text = stage.cast([use(("add", {"a": 1, "b": 1}), ("add", {"a": 2, "b": 2})), "Done."])
     handle = three_steps.enqueue(text)
     assert list(handle.events()) == []
@@ -253,7 +253,7 @@ def test_events_follow_a_job_to_its_end(stage, occupied):
 
 
 def test_listing_jobs(stage):
-    """The newest first, by status and by agent."""
+    """The newest job is first. Jobs can be filtered by status and by agent."""
     first = plain.enqueue("first")
     assert first.result(PATIENCE_S).status is JobStatus.COMPLETED
     second = plain.enqueue("second")
@@ -263,8 +263,8 @@ def test_listing_jobs(stage):
     assert {job.status for job in stage.client.jobs.list(status="dead_lettered")} == {JobStatus.DEAD_LETTERED}
 
 
-def test_what_does_not_exist_is_said_to_be_missing(stage):
-    """NotFound names the id, and where to look."""
+def test_an_unknown_id_raises_not_found(stage):
+    """The error has the id and says where to look."""
     with pytest.raises(NotFound, match=r"no job 'job-nowhere'.*midwatch jobs list"):
         stage.client.jobs.get("job-nowhere")
     with pytest.raises(NotFound, match="no session 'nowhere'"):
@@ -275,7 +275,7 @@ def test_what_does_not_exist_is_said_to_be_missing(stage):
         stage.client.dead_letters.show(done.id)
 
 
-# Bad inputs
+# Invalid arguments
 
 
 @pytest.mark.parametrize(
@@ -290,8 +290,8 @@ def test_what_does_not_exist_is_said_to_be_missing(stage):
     ],
     ids=["empty", "blank", "none", "number", "too long", "lone surrogate"],
 )
-def test_an_input_that_is_no_text_is_refused(stage, given, said):
-    """At once, in words; nothing is recorded."""
+def test_an_input_that_is_not_text_is_refused(stage, given, said):
+    """The error is raised at once, with a message. No job is stored."""
     before = stage.client.operations.counters()["jobs.enqueued"]
     with pytest.raises(ConfigError, match=said) as caught:
         plain.enqueue(given)
@@ -302,29 +302,29 @@ def test_an_input_that_is_no_text_is_refused(stage, given, said):
 @pytest.mark.parametrize("what", ["session_id", "idempotency_key", "tenant"])
 @pytest.mark.parametrize("bad", ["", "a b", "{slot}", "a|b", "x" * 129, "é", ".hidden", "new\nline", 7])
 def test_an_id_that_could_break_a_key_is_refused(stage, what, bad):
-    """Ids become parts of Redis keys: the error names the argument and the rule."""
+    """Ids become parts of Redis keys. The error names the argument and the rule."""
     with pytest.raises(ConfigError, match=f"{what}=.*expected 1 to 128 letters, digits or") as caught:
         plain.enqueue("hello", **{what: bad})
     assert len(str(caught.value)) < 300
 
 
 def test_a_priority_and_an_agent_that_do_not_exist_are_refused(stage):
-    """With what there is to choose from."""
+    """The error lists the possible values."""
     with pytest.raises(ConfigError, match="priority='urgent': expected one of high, normal, low"):
         plain.enqueue("hello", priority="urgent")
     with pytest.raises(ConfigError, match="agent name 'no such name!': expected a letter or _"):
         stage.client.enqueue("no such name!", "hello")
 
 
-def test_a_server_that_is_away_is_said_within_seconds(stage):
-    """StoreUnavailable: nothing was recorded, and which setting to look at."""
+def test_a_server_that_is_down_raises_within_seconds(stage):
+    """StoreUnavailable says that no job was stored, and which setting to check."""
     client = stage.connect(redis_url="redis://127.0.0.1:1/0")
     with pytest.raises(StoreUnavailable, match=r"nothing was recorded.*MIDWATCH_REDIS_URL"):
         client.enqueue("plain", "hello")
 
 
-def test_large_inputs_and_odd_texts_arrive_whole(stage):
-    """Long ones, and every character that JSON, Lua or a shell might trip over."""
+def test_long_and_unusual_texts_arrive_unchanged(stage):
+    """These are long texts, and every character that JSON, Lua or a shell might handle wrongly."""
     odd = 'quote " backslash \\ null \x00 line \u2028 emoji 🙂 {"json": [1]} %s ${x} é'
     text = stage.cast(["Read."], odd)
     assert plain.run(text, timeout_s=PATIENCE_S).output == "Read."

@@ -1,4 +1,4 @@
-"""What recorded models really called: valid calls run, broken ones are answered in words that a model can act on."""
+"""Calls that recorded models really made: valid calls run, and broken ones get answers that a model can act on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FILES = "@modelcontextprotocol/server-filesystem@2026.8.31 (MIT/Apache-2.0)"
 
 if not DATA.is_dir():
     if os.environ.get("CI"):
-        raise FileNotFoundError("recorded data: expected ../shared/data beside the repository, CI needs it")
+        raise FileNotFoundError("no recorded data in ../shared/data beside the repository, which CI needs")
     pytest.skip("no recorded data in ../shared/data beside the repository", allow_module_level=True)
 
 
@@ -45,7 +45,7 @@ def load(name: str) -> Any:
 
 
 def calls_in(name: str) -> Iterator[ToolCall]:
-    """Every call of a record, in Chat's form or flat; decoded arguments are written as text again."""
+    """Return every call of a record, in Chat's form or flat. Decoded arguments are written as text again."""
     with gzip.open(DATA / name, "rt") as lines:
         for session in map(json.loads, lines):
             for message in session["messages"]:
@@ -55,8 +55,8 @@ def calls_in(name: str) -> Iterator[ToolCall]:
                     yield ToolCall(id=call["id"], name=said["name"], raw_arguments=raw)
 
 
-def made(name: str, schema: dict[str, Any], **policies: Any) -> Tool:
-    """A tool with somebody else's schema, whose function takes whatever passes it."""
+def make_tool(name: str, schema: dict[str, Any], **policies: Any) -> Tool:
+    """Make a tool with another author's schema. Its function takes all arguments that pass the schema."""
 
     @tool(name, f"Recorded: {name}.", JSONSchemaValidator(schema), **policies)
     def answer(**arguments: Any) -> str:
@@ -67,26 +67,26 @@ def made(name: str, schema: dict[str, Any], **policies: Any) -> Tool:
 
 def tau(domain: str) -> Toolbox:
     found = (one["function"] for one in load(f"{domain}/tools.json"))
-    return Toolbox([made(one["name"], one["parameters"]) for one in found])
+    return Toolbox([make_tool(one["name"], one["parameters"]) for one in found])
 
 
 def server(key: str, prefix: str, **policies: Any) -> Toolbox:
-    """The tools of an MCP server, named as the record names them."""
+    """Return the tools of an MCP server, with the names that the record uses."""
     tools = load("mcp_server_tools.json.gz")["servers"][key]
-    return Toolbox([made(prefix + one["name"], one["inputSchema"], **policies) for one in tools])
+    return Toolbox([make_tool(prefix + one["name"], one["inputSchema"], **policies) for one in tools])
 
 
 @pytest.mark.parametrize(("domain", "count"), [("tau_retail", 417), ("tau_airline", 282)])
 def test_no_valid_call_is_blocked(domain: str, count: int) -> None:
-    """100 tickets hold 699 calls, none of them invalid: every one may run."""
+    """100 tickets have 699 calls. All of them are valid, and all may run."""
     box = tau(domain)
     found = [box.check(call) for call in calls_in(f"{domain}/trajectories.jsonl.gz")]
     assert [one for one in found if not isinstance(one, CheckedCall)] == []
     assert len(found) == count
 
 
-def test_a_weaker_models_bookings_are_blocked_with_the_places() -> None:
-    """124 calls of another model: eight leave out required parts of a booking, four ask for a tool that isn't there."""
+def test_a_weaker_models_bookings_are_blocked_with_the_reasons() -> None:
+    """Of 124 calls of another model, eight lack required parts of a booking and four call a missing tool."""
     box = tau("tau_airline")
     found = [box.check(call) for call in calls_in("tau2_airline_repeated_ids.jsonl.gz")]
     refused = [one for one in found if isinstance(one, RefusedCall)]
@@ -103,7 +103,7 @@ def test_a_weaker_models_bookings_are_blocked_with_the_places() -> None:
 
 
 def test_an_empty_text_is_an_empty_object_and_nothing_else_is_repaired() -> None:
-    """20 calls of Claude have "" for a tool without input; five are broken, and each of them is said with its place."""
+    """20 calls of Claude have "" for a tool without input. Five are broken, and each gets an error with the place."""
     found: Counter[str] = Counter()
     told: list[tuple[str, str]] = []
     for call in calls_in("toolathlon_sessions.jsonl.gz"):
@@ -122,7 +122,7 @@ def test_an_empty_text_is_an_empty_object_and_nothing_else_is_repaired() -> None
 
 
 def test_calls_of_a_real_file_server_pass_its_schemas() -> None:
-    """Of 48 calls none breaks the schema; the two that were cut off after 19 KB are told to be just that."""
+    """None of 48 calls breaks the schema. The two calls that were cut off after 19 KB are reported as cut off."""
     box = server(FILES, "filesystem-")
     calls = [call for call in calls_in("toolathlon_sessions.jsonl.gz") if call.name.startswith("filesystem-")]
     found = [box.check(call) for call in calls]
@@ -132,14 +132,14 @@ def test_calls_of_a_real_file_server_pass_its_schemas() -> None:
 
 
 def test_every_call_of_a_coding_agent_decodes() -> None:
-    """40 calls with code in their arguments: newlines, quotes, backslashes."""
+    """40 calls have code in their arguments, with newlines, quotes and backslashes."""
     calls = list(calls_in("sweagent_function_calling.jsonl.gz"))
     assert all(isinstance(parse_arguments(call.raw_arguments, has_required=False), dict) for call in calls)
     assert len(calls) == 40
 
 
-def test_a_tool_in_shadow_runs_what_its_wrong_schema_would_block() -> None:
-    """A published schema that its own server does not keep: 16 of 34 calls would be blocked, in shadow none is."""
+def test_a_tool_in_shadow_mode_runs_what_its_wrong_schema_would_block() -> None:
+    """A published schema does not match its own server: 16 of 34 calls would be blocked. In shadow mode none is."""
     known = [one for one in calls_in("toolathlon_sessions.jsonl.gz") if one.name.startswith("notion-API-")]
     enforced = list(map(server(NOTION, "notion-").check, known))
     shadowed = list(map(server(NOTION, "notion-", validation="shadow").check, known))
@@ -152,15 +152,15 @@ def test_a_tool_in_shadow_runs_what_its_wrong_schema_would_block() -> None:
             assert after.shadowed in before.message
 
 
-def test_what_is_no_object_is_refused_in_shadow_too() -> None:
-    """Shadow forgives a schema, not a text that says nothing."""
+def test_arguments_that_are_no_object_are_refused_in_shadow_mode_too() -> None:
+    """Shadow mode ignores schema violations, but not a text that is not an object."""
     box = server(NOTION, "notion-", validation="shadow")
     for raw in ('{"a":', "[]", '{"a": NaN}', '{"a": 1, "a": 2}'):
         assert isinstance(box.check(ToolCall(id="1", name="notion-API-post-page", raw_arguments=raw)), RefusedCall)
 
 
-def test_a_function_that_can_not_take_the_arguments_refuses_in_shadow() -> None:
-    """Its signature is no matter of opinion."""
+def test_arguments_that_do_not_fit_the_function_are_refused_in_shadow_mode() -> None:
+    """The function's signature is always checked."""
 
     @tool(validation="shadow")
     def look_up(order: str, limit: int = 5) -> str:
@@ -175,11 +175,11 @@ def test_a_function_that_can_not_take_the_arguments_refuses_in_shadow() -> None:
     assert isinstance(two, RefusedCall)
     assert isinstance(three, RefusedCall)
     with pytest.raises(ConfigError, match="validation: expected 'enforce' or 'shadow', got 'off'"):
-        made("x", {"type": "object"}, validation="off")
+        make_tool("x", {"type": "object"}, validation="off")
 
 
-def test_a_reply_that_was_cut_off_runs_nothing_and_says_so() -> None:
-    """The output limit ended it: no call of it runs, not even one whose arguments happen to be whole."""
+def test_no_call_of_a_cut_off_reply_runs() -> None:
+    """The output limit ended the reply. No call in it runs, not even one with complete arguments, and the answer says so."""
     box = tau("tau_airline")
     agent = Agent("clerk", "scripted:m-1", "You help.", tools=[box.get("get_user_details")])  # type: ignore[list-item]
     for raw in ('{"user_id": "mia', '{"user_id": "mia_li_3668"}'):
@@ -194,7 +194,7 @@ def test_a_reply_that_was_cut_off_runs_nothing_and_says_so() -> None:
 
 
 def test_every_provider_accepts_a_recorded_tool_or_says_why_not() -> None:
-    """Anthropic and OpenAI take all usable ones as they are; for Gemini what is rewritten is said."""
+    """Anthropic and OpenAI accept every usable tool unchanged. For Gemini each rewritten part is reported."""
     specs = [one for key in (NOTION, FILES) for one in server(key, "").specs]
     for domain in ("tau_retail", "tau_airline"):
         specs += tau(domain).specs
@@ -205,18 +205,18 @@ def test_every_provider_accepts_a_recorded_tool_or_says_why_not() -> None:
 
 
 def test_function_docs_in_an_unknown_dialect_are_refused() -> None:
-    """1,248 function docs: each is refused for its types (`dict`, `float`), 438 would be for their names; in one line."""
+    """All 1,248 function docs are refused for their types (`dict`, `float`), 438 also for their names, in one line each."""
     with gzip.open(DATA / "bfcl_function_docs.jsonl.gz", "rt") as lines:
         docs = [json.loads(line)["function"] for line in lines]
     assert len(docs) == 1_248
     for doc in docs:
         with pytest.raises(ConfigError, match=r"^schema [^\n]+$"):
-            made(doc["name"], doc["parameters"])
+            make_tool(doc["name"], doc["parameters"])
     misnamed = [doc["name"] for doc in docs if not doc["name"].replace("_", "a").isalnum()]
     assert len(misnamed) == 438
     for name in misnamed:
         with pytest.raises(ConfigError, match=r"^tool name [^\n]+: expected a letter or _, then letters, digits"):
-            made(name, {"type": "object"})
+            make_tool(name, {"type": "object"})
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_function_docs_in_an_unknown_dialect_are_refused() -> None:
 def test_the_standards_suite_passes_as_the_library_passes_it(
     dialect: str, suite: str, specification: Any, passed: int, all_of: int
 ) -> None:
-    """With its remote schemas at hand, formats as annotations, every keyword paid for: 6 cases fail, 5 for a pattern."""
+    """With its remote schemas, formats as annotations and every keyword on, 6 cases fail, 5 of them because of a pattern."""
     registry: Registry[Any] = Registry()
     for name, schema in load("json_schema_test_suite/remotes.json.gz").items():
         resource = Resource.from_contents(schema, default_specification=specification)

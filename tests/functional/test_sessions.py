@@ -1,4 +1,4 @@
-"""Sessions on a real fleet: one job at a time, in order; who may wait, push in, or is refused; what a dead letter holds."""
+"""Sessions on a real fleet: one job at a time and in order, `on_busy`, and what a dead letter holds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TWO_OF_EACH = (("model,maintenance", "threads", 6), ("model,tools", "threads", 6
 
 @pytest.fixture(scope="module")
 def stage(server, lend_prefix, tmp_path_factory):
-    """Three workers, so that a session's jobs are served by whoever is free."""
+    """Three workers, so that a session's jobs may run on any of them."""
     with (
         lend_prefix() as prefix,
         fleet_on_stage(server.url, prefix, tmp_path_factory.mktemp("sessions"), TWO_OF_EACH) as stage,
@@ -31,17 +31,17 @@ def stage(server, lend_prefix, tmp_path_factory):
 
 
 def haul(stage):
-    """An input that keeps its job under way until the job is cancelled."""
+    """Return an input that keeps its job running until the job is cancelled."""
     return stage.cast([use(("long_haul", {}))])
 
 
-def begun(handle, wait_for):
+def wait_until_begun(handle, wait_for):
     """Wait until the tool of such a job runs."""
     wait_for(lambda: marks(f"haul-{handle.id}"), "the tool to begin")
 
 
 def at_once(count, work):
-    """Let `count` threads do it in the same moment; their answers."""
+    """Let `count` threads call a function at the same moment. Return their results."""
     start = threading.Barrier(count)
 
     def run(number):
@@ -53,7 +53,7 @@ def at_once(count, work):
 
 
 def test_jobs_of_one_session_run_one_after_another_in_order(stage):
-    """Twelve jobs at once, four sessions, three workers: each job sees exactly what was said before it."""
+    """Twelve jobs in four sessions on three workers: each job sees exactly the earlier jobs of its session."""
     handles = {s: [stage.client.enqueue("plain", f"{s} {n}", session_id=f"line-{s}") for n in range(3)] for s in "abcd"}
     for session, jobs in handles.items():
         results = [handle.result(PATIENCE_S) for handle in jobs]
@@ -64,8 +64,8 @@ def test_jobs_of_one_session_run_one_after_another_in_order(stage):
         assert all(ended <= began for (_, ended), (began, _) in pairwise(times))
 
 
-def test_a_session_without_a_name_gets_one_of_its_own(stage):
-    """Two jobs without a session share nothing, and each can be followed up in its own."""
+def test_a_job_without_a_session_gets_a_new_one(stage):
+    """Two jobs without a session share nothing, and each can be continued in its own session."""
     first, second = plain.enqueue("one"), plain.enqueue("two")
     assert first.session_id != second.session_id
     assert first.result(PATIENCE_S).session_id == first.session_id
@@ -75,9 +75,9 @@ def test_a_session_without_a_name_gets_one_of_its_own(stage):
 
 
 def test_a_rejecting_agent_refuses_a_busy_session_and_takes_a_free_one(stage, wait_for):
-    """`on_busy="reject"`: SessionBusy names the job that is in the way; nothing is recorded; later it is welcome."""
+    """With `on_busy="reject"`, SessionBusy names the current job, and no job is stored. Later a job is accepted."""
     busy = scribe.enqueue(haul(stage), session_id="rejected")
-    begun(busy, wait_for)
+    wait_until_begun(busy, wait_for)
     with pytest.raises(SessionBusy, match=rf"session 'rejected' runs job '{busy.id}'.*on_busy='enqueue'"):
         rejecting.enqueue("now", session_id="rejected")
     assert busy.cancel()
@@ -86,9 +86,9 @@ def test_a_rejecting_agent_refuses_a_busy_session_and_takes_a_free_one(stage, wa
 
 
 def test_a_refused_job_can_be_enqueued_again_with_its_key(stage, wait_for):
-    """A refusal records no job: the same key is accepted later, and the handle says in which session the job lies."""
+    """A refusal stores no job, so the same key is accepted later. The handle has the job's session."""
     busy = scribe.enqueue(haul(stage), session_id="key-refused")
-    begun(busy, wait_for)
+    wait_until_begun(busy, wait_for)
     with pytest.raises(SessionBusy):
         rejecting.enqueue("now", session_id="key-refused", idempotency_key="refused-once")
     busy.cancel()
@@ -100,9 +100,9 @@ def test_a_refused_job_can_be_enqueued_again_with_its_key(stage, wait_for):
 
 
 def test_an_interrupting_job_cancels_the_running_one_and_runs_next(stage, wait_for):
-    """`on_busy="interrupt"`: the running job's tool is told, the job ends cancelled, those in line wait longer."""
+    """With `on_busy="interrupt"` the running tool sees the cancel and the job ends cancelled. Waiting jobs wait longer."""
     running = scribe.enqueue(haul(stage), session_id="interrupted")
-    begun(running, wait_for)
+    wait_until_begun(running, wait_for)
     waiting = plain.enqueue("in line", session_id="interrupted")
     urgent = interrupting.enqueue("urgent", session_id="interrupted")
     assert running.result(PATIENCE_S).status is JobStatus.CANCELLED
@@ -114,7 +114,7 @@ def test_an_interrupting_job_cancels_the_running_one_and_runs_next(stage, wait_f
 
 
 def test_the_same_key_twice_is_the_same_job(stage):
-    """The second enqueue gets the first one's job, whatever input or session it names; another agent's key is another."""
+    """The second enqueue gets the first job, whatever input or session it names. Keys of another agent are separate."""
     first = plain.enqueue("pay the bill", idempotency_key="bill-7")
     again = plain.enqueue("pay the bill", idempotency_key="bill-7", session_id="elsewhere")
     assert (first.accepted, again.accepted) == (True, False)
@@ -130,7 +130,7 @@ def test_the_same_key_twice_is_the_same_job(stage):
 
 @pytest.mark.parametrize("sessions", ["none", "one", "different"])
 def test_the_same_key_from_many_producers_at_once_is_one_job(stage, sessions):
-    """Eight threads, one key: one is accepted, all hold the same job in the same session, the model is asked once."""
+    """Eight threads use one key. One is accepted, all get the same job in the same session, and one model call is made."""
     text = stage.cast(["Paid."])
 
     def enqueue(number):
@@ -146,7 +146,7 @@ def test_the_same_key_from_many_producers_at_once_is_one_job(stage, sessions):
 
 
 def test_a_dead_letter_holds_its_session_until_it_is_replayed(stage):
-    """What was to come after a failed job does not run over its head; a replay finishes it, then the next one runs."""
+    """The next job must not run before the failed one. A replay finishes the failed job, then the next one runs."""
     answers = iter([Say("", stop=Stop.REFUSAL), Say("Well then.")])
     text = stage.cast([lambda conversation: next(answers)])
     first = plain.enqueue(text, session_id="held")
@@ -163,8 +163,8 @@ def test_a_dead_letter_holds_its_session_until_it_is_replayed(stage):
     assert [m.text for m in stage.client.sessions.messages("held")] == [text, "Well then.", "next", "You said: next"]
 
 
-def test_a_discarded_dead_letter_gives_its_session_back(stage):
-    """Discarding is final: the job stays dead, can't be replayed, and the next one runs."""
+def test_a_discarded_dead_letter_frees_its_session(stage):
+    """A discard is final: the job stays dead, it can't be replayed, and the next one runs."""
     first = plain.enqueue(stage.cast([Say("", stop=Stop.REFUSAL)]), session_id="given-up")
     behind = plain.enqueue("next", session_id="given-up")
     assert first.result(PATIENCE_S).status is JobStatus.DEAD_LETTERED
@@ -176,9 +176,9 @@ def test_a_discarded_dead_letter_gives_its_session_back(stage):
 
 
 def test_a_job_in_line_can_be_cancelled_and_the_others_move_up(stage, wait_for):
-    """A job that waits for its session ends at once, and never reaches the model."""
+    """A job that waits for its session ends at once, without a model call."""
     running = scribe.enqueue(haul(stage), session_id="line")
-    begun(running, wait_for)
+    wait_until_begun(running, wait_for)
     text = stage.cast(["never said"])
     waiting, last = plain.enqueue(text, session_id="line"), plain.enqueue("last", session_id="line")
     assert waiting.cancel()

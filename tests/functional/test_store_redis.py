@@ -1,4 +1,4 @@
-"""RedisStore on its server: what only a real one shows. Threads that race, servers that forget, memory that is full."""
+"""RedisStore on a real server: racing threads, a server that loses data, a server without memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def bench(redis, prefix):
 
 
 def at_once(count, work):
-    """Let `count` threads do it in the same moment; their answers."""
+    """Let `count` threads call a function at the same moment. Return their results."""
     start = threading.Barrier(count)
 
     def run(number):
@@ -41,8 +41,8 @@ def at_once(count, work):
         return list(pool.map(run, range(count)))
 
 
-def test_of_many_workers_one_gets_the_step(bench):
-    """Eight claims in one moment, ten times: one claim, seven times busy."""
+def test_only_one_of_many_workers_gets_the_step(bench):
+    """Eight claims at one moment give one claim and seven times busy. This is repeated ten times."""
     for number in range(10):
         ref = new_job(f"job-{number}", f"s-{number}").ref
         bench.store.enqueue(new_job(f"job-{number}", f"s-{number}"))
@@ -51,8 +51,8 @@ def test_of_many_workers_one_gets_the_step(bench):
         assert answers.count(ClaimRefusal.BUSY) == 7
 
 
-def test_results_that_come_in_one_moment_owe_the_next_turn_once(bench):
-    """Six calls of one turn finish together, and one of them brings on the model."""
+def test_concurrent_results_publish_the_next_turn_once(bench):
+    """Six calls of one turn finish together, and one of them publishes the model turn."""
     _, calls = bench.to_calls(6)
     claims = [bench.claim(ref) for ref in calls]
     bench.published()
@@ -60,16 +60,16 @@ def test_results_that_come_in_one_moment_owe_the_next_turn_once(bench):
     assert bench.published() == ["job-1/2"]
 
 
-def test_the_same_job_enqueued_in_one_moment_is_one_job(bench):
-    """Six producers with one idempotency key and six sessions: one is accepted."""
+def test_concurrent_enqueues_with_one_key_make_one_job(bench):
+    """Six producers use one idempotency key and six sessions. One is accepted."""
     answers = at_once(6, lambda n: bench.store.enqueue(new_job("job-1", f"s-{n}")))
     assert sorted(answers) == [False] * 5 + [True]
     home = bench.store.job("job-1").session_id
     assert isinstance(bench.take(new_job("job-1", home).ref), Claim)
 
 
-def test_scripts_come_back_when_the_server_forgets_them(bench, redis):
-    """A restart or a SCRIPT FLUSH costs one round trip more; a pipeline of scripts, too."""
+def test_scripts_are_loaded_again_when_the_server_forgot_them(bench, redis):
+    """A restart or a SCRIPT FLUSH costs one more round trip, also for a pipeline of scripts."""
     claim = bench.begin()
     redis.script_flush()
     assert bench.store.commit_turn(claim, turn_of(claim)) is TurnCommitted.COMMITTED
@@ -77,8 +77,8 @@ def test_scripts_come_back_when_the_server_forgets_them(bench, redis):
     assert bench.sweep() == []
 
 
-def test_a_conversation_is_fetched_once_and_then_grows(bench, redis):
-    """The second claim of a worker brings only what it does not hold yet; another worker gets the same conversation."""
+def test_a_worker_fetches_only_new_messages_of_a_conversation(bench, redis):
+    """The second claim of a worker fetches only new messages. Another worker gets the whole conversation."""
     claim = bench.begin()
     for turn in range(2, 6):
         bench.store.commit_turn(claim, turn_of(claim))
@@ -91,8 +91,8 @@ def test_a_conversation_is_fetched_once_and_then_grows(bench, redis):
     assert other.claim(claim.ref, claim.nonce).log == claim.log
 
 
-def test_a_copy_of_a_conversation_that_the_server_lost_is_not_used(bench, redis):
-    """A server that crashed may have lost its last writes: then its word counts, not the memory of a worker."""
+def test_a_cached_conversation_that_the_server_lost_is_not_used(bench, redis):
+    """A server that crashed may have lost its last writes. Then its data counts, and not the worker's copy."""
     claim = bench.begin()
     bench.store.commit_turn(claim, turn_of(claim))
     claim = bench.claim(claim.ref.model_turn(2))
@@ -103,8 +103,8 @@ def test_a_copy_of_a_conversation_that_the_server_lost_is_not_used(bench, redis)
     assert bench.store.claim(claim.ref, claim.nonce).log[1].text == "another history"
 
 
-def test_a_copy_that_is_evicted_while_a_claim_is_under_way_is_completed(bench):
-    """The cache may let go of a session at any moment; the claim that began with it still sees every message."""
+def test_a_conversation_that_is_evicted_during_a_claim_is_complete(bench):
+    """The cache may drop a session at any moment. The claim that began with it still gets every message."""
     claim = bench.begin()
     bench.store.commit_turn(claim, turn_of(claim))
     call, bench.store.scripts.call = bench.store.scripts.call, None
@@ -117,8 +117,8 @@ def test_a_copy_that_is_evicted_while_a_claim_is_under_way_is_completed(bench):
     assert len(bench.claim(claim.ref.model_turn(2)).log) == 2
 
 
-def test_long_messages_are_stored_small_and_read_back_whole(bench, redis):
-    """A long transcript compresses; what the model reads is what the tool said, byte for byte."""
+def test_long_messages_are_compressed_and_read_back_unchanged(bench, redis):
+    """A long transcript is compressed. The model still reads each tool's result byte for byte."""
     _, (call,) = bench.to_calls(1)
     claim = bench.claim(call)
     said = "row \u2028 é 🙂\n" * 5_000
@@ -131,7 +131,7 @@ def test_long_messages_are_stored_small_and_read_back_whole(bench, redis):
 
 
 class HandOff(Recorder):
-    """A dispatcher whose queues lie beside the state."""
+    """A dispatcher whose queues are on the store's server."""
 
     def __init__(self, prefix):
         super().__init__()
@@ -144,8 +144,8 @@ class HandOff(Recorder):
         return f"{ref.job_id}/{ref.step}".encode()
 
 
-def test_a_commit_hands_the_next_message_to_the_queue_itself(redis, prefix):
-    """In the same script: no worker can die between the truth and the hint."""
+def test_a_commit_publishes_the_next_message_in_its_own_script(redis, prefix):
+    """Commit and message are one script, so no worker can die between them."""
     keys, dispatcher = Keyspace(prefix), HandOff(prefix)
     store = RedisStore(redis, keys, dispatcher)
     operations = Operations(redis, keys, dispatcher)
@@ -167,7 +167,7 @@ def test_a_commit_hands_the_next_message_to_the_queue_itself(redis, prefix):
 
 
 def test_listings_and_counters_cover_all_partitions(bench):
-    """Newest first, by status, by agent; counters summed over the fleet."""
+    """The newest job is first, with filters by status and by agent. Counters are summed over the fleet."""
     for number in range(20):
         bench.store.enqueue(new_job(f"job-{number}", f"s-{number}", agent="clerk" if number % 2 else "judge"))
     bench.to_dead_letter("job-x", session_id="s-x")
@@ -181,7 +181,7 @@ def test_listings_and_counters_cover_all_partitions(bench):
 
 
 def test_a_claim_can_be_committed_after_the_server_was_away(tmp_path):
-    """Nothing is recorded while it is gone; a commit that meets a restart waits for it and succeeds."""
+    """No job is stored while the server is down. A commit that meets a restart waits for it and succeeds."""
     with EmbeddedServer(tmp_path) as server:
         client = redis_py.Redis.from_url(server.url, socket_timeout=2, socket_connect_timeout=1)
         bench = redis_bench(client, "mw")
@@ -196,8 +196,8 @@ def test_a_claim_can_be_committed_after_the_server_was_away(tmp_path):
         client.close()
 
 
-def test_a_server_out_of_memory_takes_nothing_half(tmp_path):
-    """A script is refused whole, before its first write; when there is room again, the same commit succeeds."""
+def test_a_server_out_of_memory_stores_nothing_partially(tmp_path):
+    """The script is refused as a whole, before its first write. When there is memory again, the same commit succeeds."""
     with EmbeddedServer(tmp_path, append_only=None) as server:
         client = redis_py.Redis.from_url(server.url, socket_timeout=2)
         bench = redis_bench(client, "mw")

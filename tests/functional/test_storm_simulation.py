@@ -1,6 +1,6 @@
-"""The storm, simulated: the shipped coordinator in virtual time keeps its targets where naive retries do not.
+"""The storm, simulated: the real coordinator in virtual time reaches its targets, and naive retries do not.
 
-A fifth of the size that `midwatch bench storm --simulate` runs: 40 lineages, 2,920 logical calls, limits in proportion.
+The size is a fifth of `midwatch bench storm --simulate`: 40 lineages, 2,920 logical calls, limits in proportion.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Run = Callable[[str, str], Figures]
 
 @pytest.fixture(scope="module")
 def run(server) -> Run:
-    """One run of a scenario under a strategy; what was run once is not run again."""
+    """Run a scenario with a strategy. A result is reused if the same run was made before."""
 
     @cache
     def once(scenario: str, strategy: str) -> Figures:
@@ -44,26 +44,25 @@ def run(server) -> Run:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_coordinated_fleet_keeps_its_targets(run: Run, name: str):
-    """Few calls, no peak above the limit, a drain in time, nothing lost, nothing twice: in every kind of outage."""
+    """There are few calls, no peak above the limit, a drain in time, no lost and no repeated call, in every kind of outage."""
     assert find_missed(SMALL[name], run(name, "midwatch")) == []
 
 
 @pytest.mark.parametrize("name", ["tight", "tight_charged", "brownout", "partial"])
 def test_a_limit_set_twice_too_high_costs_little(run: Run, name: str):
-    """The provider's 429s teach the fleet what the operator did not know."""
+    """The provider's 429s teach the fleet the real limit."""
     assert find_missed(SMALL[name], run(name, "midwatch-2x"), limit_is_right=False) == []
 
 
-def test_a_hang_is_left_behind_sooner_than_by_naive_retries(run: Run):
-    """Their calls that hang hold the workers after the provider is back; ours were never sent."""
+def test_a_hang_is_overcome_sooner_than_by_naive_retries(run: Run):
+    """Naive calls that hang still hold the workers after the recovery. Ours were never sent."""
     naive = {run("hang_70", name).drain_s for name in STRATEGIES}
     assert run("hang_70", "midwatch").drain_s < min(naive)
 
 
-def test_in_a_partial_failure_nobody_is_faster_with_as_few_calls(run: Run):
-    """Each attempt fails alike, so calls and drain are a trade: what was not asked in the outage must be asked after it.
-
-    The fleet stays near the least time that the rest can take, and every naive strategy as frugal as it is slower.
+def test_in_a_partial_failure_no_strategy_is_faster_with_as_few_calls(run: Run):
+    """Each attempt is equally likely to fail, so calls and drain time are a trade-off: calls not made in the outage must
+    follow it. The fleet stays near the least possible time, and naive strategies with as few calls are as slow.
     """
     ours = run("partial", "midwatch")
     assert ours.drain_s < ours.drain_least_s + 25
@@ -74,18 +73,18 @@ def test_in_a_partial_failure_nobody_is_faster_with_as_few_calls(run: Run):
 
 
 def test_the_same_seed_gives_the_same_figures(server):
-    """Nothing in a run comes from this machine's clock or chance; another seed is another run."""
+    """A run uses neither this machine's clock nor unseeded randomness. Another seed gives another run."""
     scenario = SCENARIOS["brownout"].scaled(0.05)
     first, again, other = (simulate(scenario, "midwatch", seed, server.url) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
-# What it is compared with
+# Comparisons
 
 
 def test_naive_retries_storm(run: Run):
-    """The simulator shows what it is for: without a coordinator the same load floods a tight limit, or loses its work."""
+    """Without a coordinator the same load exceeds a tight limit, or loses its work."""
     flood = run("tight", "celery-backoff-unlimited")
     assert flood.amplification > 4
     assert flood.recovery_peak > 4
@@ -94,18 +93,18 @@ def test_naive_retries_storm(run: Run):
     assert run("tight", "exponential-6-nested").repeated > 0
 
 
-def test_where_refusals_cost_quota_jitter_alone_never_recovers(run: Run):
-    """An hour after the outage most of the work is still undone, though every call is retried until it works."""
+def test_jitter_alone_never_recovers_if_refusals_cost_quota(run: Run):
+    """An hour after the outage most of the work is still not done, although every call is retried until it succeeds."""
     stuck = run("tight_charged", "full-jitter-unlimited")
     assert stuck.drain_s == float("inf")
     assert stuck.lost_lineages > SMALL["tight_charged"].load.lineages / 2
 
 
-# The parts
+# Parts of the simulator
 
 
-def test_a_provider_serves_its_limit_and_says_when_to_come_back():
-    """A bucket of one second; a refused call gets a Retry-After after which there is room."""
+def test_a_provider_serves_its_limit_and_sends_a_retry_after():
+    """Its bucket holds one second. After the Retry-After of a refused call there is room."""
     simulation = Simulation()
     provider = Provider(ProviderModel(10, outage_from_s=1e9), simulation, random.Random(0))
     answers = [provider.call() for _ in range(12)]
@@ -115,8 +114,8 @@ def test_a_provider_serves_its_limit_and_says_when_to_come_back():
     assert provider.call().failure is None
 
 
-def test_slots_are_given_in_the_order_of_coming():
-    """As messages in a queue are; and a process that ends gives its result to who waits for it."""
+def test_slots_are_given_in_the_order_of_requests():
+    """The order is that of messages in a queue. A process that ends passes its result to the process that waits for it."""
     simulation, slots, order = Simulation(), Slots(1), list[int]()
 
     def work(number: int) -> Process[bool]:
@@ -138,7 +137,7 @@ def test_slots_are_given_in_the_order_of_coming():
 
 
 def test_the_result_is_a_document():
-    """Rows with the figures by name, as JSON without a NaN; what came of each is said while it runs."""
+    """Rows contain the figures by name, as JSON without NaN. Each result is printed during the run."""
     said = list[str]()
     result = run_simulation(scenarios=["hang"], seeds=2, strategies=["celery-backoff", "immediate-3"], say=said.append)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
@@ -151,7 +150,7 @@ def test_the_result_is_a_document():
 
 
 @pytest.mark.parametrize("wrong", [{"scenarios": ["tigth"]}, {"strategies": ["hope"]}])
-def test_a_name_that_is_not_known_is_answered_with_those_that_are(wrong: dict[str, list[str]]):
-    """Before anything is started."""
+def test_an_unknown_name_is_refused_with_the_known_ones(wrong: dict[str, list[str]]):
+    """It is refused before anything starts."""
     with pytest.raises(ConfigError, match=r"there are: (ample|midwatch), "):
         run_simulation(**wrong)

@@ -1,4 +1,4 @@
-"""Tools on a real fleet: how each kind runs, what the model is told of it, and what never runs."""
+"""Tools on a real fleet: how each kind runs, what the model gets back, and which calls never run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AS_IN_PRODUCTION = (("model,maintenance", "threads", 12), ("tools", "prefork", 6
 
 @pytest.fixture(scope="module")
 def stage(server, lend_prefix, tmp_path_factory):
-    """Model calls in threads, tools in processes of their own."""
+    """Model calls in threads, tools in separate processes."""
     folder = tmp_path_factory.mktemp("tools")
     with lend_prefix() as prefix, fleet_on_stage(server.url, prefix, folder, AS_IN_PRODUCTION) as stage:
         yield stage
@@ -29,7 +29,7 @@ def stage(server, lend_prefix, tmp_path_factory):
 
 @pytest.fixture(params=list(WIRES))
 def workshop(request):
-    """The agent with all tools, on each wire."""
+    """The agent with all tools, in each vendor format."""
     return workshops[request.param]
 
 
@@ -37,8 +37,8 @@ CLAUDE = workshops["anthropic"]
 BUILT_INS = {"read_result"}
 
 
-def answered(stage, agent, *calls, lines=("Done.",)):
-    """Run a job whose first turn makes these calls; what the model was told of them, and the job's handle."""
+def run_calls(stage, agent, *calls, lines=("Done.",)):
+    """Run a job whose first turn makes these calls. Return the results that the model got, and the job's handle."""
     text = stage.cast([use(*calls), *lines])
     handle = agent.enqueue(text)
     result = handle.result(PATIENCE_S)
@@ -49,9 +49,9 @@ def answered(stage, agent, *calls, lines=("Done.",)):
 # How tools run
 
 
-def test_sync_coroutine_inline_and_default_arguments_on_every_wire(stage, workshop):
-    """One turn with each kind of tool: every call is answered, in call order, on all three wires."""
-    said, handle = answered(
+def test_all_kinds_of_tools_run_in_every_vendor_format(stage, workshop):
+    """One turn calls a sync tool, a coroutine and an inline tool, one with defaults. All are answered, in call order."""
+    said, handle = run_calls(
         stage,
         workshop,
         ("peek", {"place": "attic"}),
@@ -65,8 +65,8 @@ def test_sync_coroutine_inline_and_default_arguments_on_every_wire(stage, worksh
     assert {record.effect for record in records} == {"done"}
 
 
-def test_a_tool_is_told_all_about_its_call(stage):
-    """ToolContext: ids, tenant, a key, the attempt, the time left, and a place to keep something large."""
+def test_a_tool_gets_all_facts_about_its_call(stage):
+    """ToolContext has ids, tenant, an idempotency key, the attempt, the remaining time, and a place for large data."""
     text = stage.cast([use(("add", {"a": 1, "b": 1})), use(("ping", {}), ("who", {})), "Done."])
     handle = CLAUDE.enqueue(text, session_id="who-is-it", tenant="acme")
     assert handle.result(PATIENCE_S).output == "Done."
@@ -79,9 +79,9 @@ def test_a_tool_is_told_all_about_its_call(stage):
     assert stage.client.store.get_result("who-is-it", who["artifact"]) == b"kept beside the session"
 
 
-def test_five_parallel_calls_fan_in_once_with_results_in_call_order(stage, workshop):
-    """They run beside each other, end in the opposite order, and bring on one model turn that sees them as it called them."""
-    said, handle = answered(stage, workshop, *[("meet", {"number": n, "of": 5}) for n in range(1, 6)])
+def test_five_parallel_calls_give_one_turn_with_results_in_call_order(stage, workshop):
+    """The calls run at the same time and end in reverse order. One model turn follows, with the results in call order."""
+    said, handle = run_calls(stage, workshop, *[("meet", {"number": n, "of": 5}) for n in range(1, 6)])
     assert said == [f"call {n} of 5" for n in range(1, 6)]
     assert marks(f"left-{handle.id}") == [5, 4, 3, 2, 1]
     turns = [record.step for record in handle.events() if not record.tool]
@@ -89,9 +89,9 @@ def test_five_parallel_calls_fan_in_once_with_results_in_call_order(stage, works
     assert stage.job(handle).tool_calls == 5
 
 
-def test_a_tool_may_not_wait_for_the_fleet_it_runs_in(stage):
-    """`agent.run` inside a tool is refused with the way out; `agent.enqueue` waits for nobody and is allowed."""
-    said, _ = answered(stage, CLAUDE, ("nest", {"kind": "run"}), ("nest", {"kind": "enqueue"}))
+def test_a_tool_may_not_wait_for_a_job_of_its_own_fleet(stage):
+    """`agent.run` inside a tool is refused with advice. `agent.enqueue` does not wait, so it is allowed."""
+    said, _ = run_calls(stage, CLAUDE, ("nest", {"kind": "run"}), ("nest", {"kind": "enqueue"}))
     assert said[0].startswith(f"Error: {RunInsideTool.__name__}: agent.run can't be used inside a tool")
     assert "tools=[plain.as_tool('what it does')]" in said[0]
     assert stage.client.jobs.get(said[1]).result(PATIENCE_S).output == "You said: a job beside a job"
@@ -100,9 +100,9 @@ def test_a_tool_may_not_wait_for_the_fleet_it_runs_in(stage):
 # What goes wrong
 
 
-def test_what_a_tool_says_of_its_request_is_told_to_the_model(stage, workshop):
-    """ToolError is an answer: not retried, no dead letter, flagged as an error; inline tools alike."""
-    said, handle = answered(stage, workshop, ("find_order", {"number": "W9"}), ("peek", {"place": "nowhere"}))
+def test_a_tool_error_is_returned_to_the_model(stage, workshop):
+    """ToolError is an answer, marked as an error: no retry and no dead letter. Inline tools behave the same way."""
+    said, handle = run_calls(stage, workshop, ("find_order", {"number": "W9"}), ("peek", {"place": "nowhere"}))
     assert said == [
         "Error: there is no order W9; ask for the number on the receipt",
         "Error: there is no such place",
@@ -111,9 +111,9 @@ def test_what_a_tool_says_of_its_request_is_told_to_the_model(stage, workshop):
     assert stage.job(handle).retries == 0
 
 
-def test_a_repeatable_tool_is_tried_again_with_the_same_key(stage):
-    """`connection` in retry_on: the model sees the answer of the third try and nothing of the two before."""
-    said, handle = answered(stage, CLAUDE, ("unsteady", {"failures": 2}))
+def test_a_repeatable_tool_is_retried_with_the_same_key(stage):
+    """With `connection` in retry_on, the model sees the third attempt's answer and nothing of the first two."""
+    said, handle = run_calls(stage, CLAUDE, ("unsteady", {"failures": 2}))
     assert said == ["answered at try 3"]
     attempts, keys = zip(*marks(f"unsteady-{handle.id}"), strict=True)
     assert attempts == (0, 1, 2)
@@ -124,9 +124,9 @@ def test_a_repeatable_tool_is_tried_again_with_the_same_key(stage):
     assert [record.outcome for record in failed] == ["defer", "defer"]
 
 
-def test_a_repeatable_inline_tool_is_tried_again_as_a_task_of_its_own(stage):
-    """The other calls of the turn are not run again, and the key stays the same."""
-    said, handle = answered(stage, CLAUDE, ("flicker", {}), ("peek", {"place": "cellar"}))
+def test_a_repeatable_inline_tool_is_retried_as_a_separate_task(stage):
+    """The other calls of the turn do not run again, and the idempotency key stays the same."""
+    said, handle = run_calls(stage, CLAUDE, ("flicker", {}), ("peek", {"place": "cellar"}))
     assert said == ["the lamp burns", "cellar: nothing new"]
     attempts, keys = zip(*marks(f"flicker-{handle.id}"), strict=True)
     assert attempts == (0, 1)
@@ -134,8 +134,8 @@ def test_a_repeatable_inline_tool_is_tried_again_as_a_task_of_its_own(stage):
     assert marks(f"peek-{handle.id}") == ["cellar"]
 
 
-def test_retries_that_run_out_make_a_dead_letter_that_can_be_replayed(stage):
-    """Four tries fail; the letter shows each of them; the replay runs the tool only, not the model turn before it."""
+def test_exhausted_retries_make_a_dead_letter_that_can_be_replayed(stage):
+    """Four attempts fail, and the letter shows each of them. The replay runs the tool again, but not the model turn."""
     text = stage.cast([use(("unsteady", {"failures": 4})), "Done."])
     handle = CLAUDE.enqueue(text)
     result = handle.result(PATIENCE_S)
@@ -148,22 +148,22 @@ def test_retries_that_run_out_make_a_dead_letter_that_can_be_replayed(stage):
     assert len(stage.heard(text)) == 2
 
 
-def test_a_tool_that_must_not_be_repeated_is_run_once_and_the_model_is_told(stage):
-    """Even with `connection` in the agent's retry_on: a second try might pay twice."""
-    said, handle = answered(stage, CLAUDE, ("unrepeatable", {}))
+def test_a_tool_that_must_not_be_repeated_runs_once(stage):
+    """A retry might pay twice, so there is none, even with `connection` in retry_on. The model gets an error."""
+    said, handle = run_calls(stage, CLAUDE, ("unrepeatable", {}))
     assert said == ["Error: ConnectionError: the payment system does not answer"]
     assert marks(f"unrepeatable-{handle.id}") == [0]
 
 
-def test_a_kind_in_neither_list_is_told_to_the_model(stage):
-    """The agent says nothing about `connection`: no retry, no dead letter, the model decides."""
-    said, handle = answered(stage, telling, ("unsteady", {"failures": 1}))
+def test_a_failure_kind_without_a_policy_is_returned_to_the_model(stage):
+    """The agent has no rule for `connection`: no retry, no dead letter, the model decides."""
+    said, handle = run_calls(stage, telling, ("unsteady", {"failures": 1}))
     assert said == ["Error: ConnectionError: the order system does not answer"]
     assert len(marks(f"unsteady-{handle.id}")) == 1
 
 
 def test_fail_hard_ends_the_job_at_the_first_failure(stage):
-    """By the agent's word; the letter names the tool and the failure."""
+    """The agent's policy says so. The letter names the tool and the failure."""
     handle = strict.enqueue(stage.cast([use(("unsteady", {"failures": 1})), "Done."]))
     result = handle.result(PATIENCE_S)
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "connection")
@@ -172,7 +172,7 @@ def test_fail_hard_ends_the_job_at_the_first_failure(stage):
 
 
 def test_a_dead_letter_keeps_the_results_of_finished_calls_for_replay(stage):
-    """Its siblings ran; the replay runs the failed call alone, and the turn fans in as if nothing had been."""
+    """The other calls of the turn ran. The replay runs only the failed call, and then the next turn."""
     text = stage.cast([use(("add", {"a": 1, "b": 1}), ("vital", {}), ("add", {"a": 2, "b": 2})), "Done."])
     handle = CLAUDE.enqueue(text)
     assert handle.result(PATIENCE_S).status is JobStatus.DEAD_LETTERED
@@ -185,9 +185,9 @@ def test_a_dead_letter_keeps_the_results_of_finished_calls_for_replay(stage):
     assert len(stage.results(handle)) == 3
 
 
-def test_a_tool_that_takes_too_long_is_given_up(stage):
-    """Not repeatable: the model is told, and that it may still be running; its effect is unknown. Inline or not."""
-    said, handle = answered(stage, CLAUDE, ("drowse", {}), ("nod", {}))
+def test_a_tool_that_times_out_is_reported_as_possibly_running(stage):
+    """A tool that must not be repeated may still be running, so its effect is unknown. This holds for inline tools too."""
+    said, handle = run_calls(stage, CLAUDE, ("drowse", {}), ("nod", {}))
     assert said == [
         "Error: drowse was not done after 0.2 s and may still be running",
         "Error: nod was not done after 0.1 s and may still be running",
@@ -197,18 +197,18 @@ def test_a_tool_that_takes_too_long_is_given_up(stage):
     assert [(record.effect, record.failure.kind) for record in records] == [("unknown", "timeout")] * 2
 
 
-def test_a_coroutine_that_takes_too_long_is_cancelled_and_tried_again(stage):
-    """By the tool's own RetryConfig."""
-    said, handle = answered(stage, CLAUDE, ("drowse_once", {}))
+def test_a_coroutine_that_times_out_is_cancelled_and_retried(stage):
+    """The tool's own RetryConfig allows it."""
+    said, handle = run_calls(stage, CLAUDE, ("drowse_once", {}))
     assert said == ["awake"]
     assert marks(f"drowse-once-{handle.id}") == [0, 1]
 
 
-# What never runs
+# Calls that never run
 
 
 def test_invalid_arguments_never_reach_the_tool_and_are_corrected(stage, workshop):
-    """The answer points at each problem; the next turn's call is right, and only that one runs."""
+    """The answer names each problem. The call of the next turn is correct, and only that one runs."""
     wrong, right = {"shelf": "west", "rows": [0, "two"], "sort": True}, {"shelf": "north", "rows": [1, 2]}
     text = stage.cast([use(("search", wrong)), use(("search", right)), "Done."])
     handle = workshop.enqueue(text)
@@ -224,8 +224,8 @@ def test_invalid_arguments_never_reach_the_tool_and_are_corrected(stage, worksho
 
 
 @pytest.mark.parametrize("raw", ['{"shelf": "north", "rows": [1', "not json", "[1, 2]", '"north"', "null"])
-def test_arguments_that_are_no_json_object_are_answered(stage, raw):
-    """Half an object, prose, a list: the tool is not run, and the model learns what was expected."""
+def test_arguments_that_are_no_json_object_get_an_error(stage, raw):
+    """For half an object, prose or a list, the tool does not run, and the model gets what was expected."""
     agent = workshops["responses"]
     text = stage.cast([use(("search", raw)), "Done."])
     handle = agent.enqueue(text)
@@ -236,24 +236,24 @@ def test_arguments_that_are_no_json_object_are_answered(stage, raw):
     assert marks(f"search-{handle.id}") == []
 
 
-def test_empty_arguments_are_no_arguments(stage, workshop):
-    """`""` is what models send for "none": right for a tool that requires nothing, an error for one that does."""
-    said, handle = answered(stage, workshop, ("ping", ""), ("search", ""))
+def test_empty_arguments_mean_no_arguments(stage, workshop):
+    """Models send `""` for "no arguments". It is valid for a tool that requires none, and an error for others."""
+    said, handle = run_calls(stage, workshop, ("ping", ""), ("search", ""))
     assert said[0] == "pong"
     assert said[1].startswith("search was not run")
     assert marks(f"search-{handle.id}") == []
 
 
-def test_a_tool_that_does_not_exist_is_answered_with_those_that_do(stage, workshop):
-    """A near name is suggested."""
-    (said,), _ = answered(stage, workshop, ("find_oder", {"number": "W1"}))
+def test_an_unknown_tool_is_answered_with_the_known_ones(stage, workshop):
+    """A similar name is suggested."""
+    (said,), _ = run_calls(stage, workshop, ("find_oder", {"number": "W1"}))
     assert said.startswith("There is no tool 'find_oder'. Did you mean find_order")
     assert ", unsteady, " in said
 
 
-def test_a_reply_may_mix_right_and_wrong_calls(stage):
-    """The right ones run, each call has one result, and the order is that of the calls."""
-    said, handle = answered(
+def test_a_reply_may_mix_valid_and_invalid_calls(stage):
+    """The valid calls run, each call has one result, and the results are in call order."""
+    said, handle = run_calls(
         stage, CLAUDE, ("nothing", {}), ("add", {"a": 1, "b": 1}), ("add", {"a": "one"}), ("peek", {"place": "hall"})
     )
     assert said[0].startswith("There is no tool")
@@ -263,8 +263,8 @@ def test_a_reply_may_mix_right_and_wrong_calls(stage):
     assert (stage.job(handle).tool_calls, stage.job(handle).invalid_calls) == (2, 2)
 
 
-def test_calls_with_one_id_are_told_apart(stage, workshop):
-    """Real models repeat ids: each call gets its own result all the same."""
+def test_calls_with_the_same_id_get_their_own_results(stage, workshop):
+    """Real models repeat ids. Each call still gets its own result."""
     repeated = Use([("add", {"a": n, "b": n}) for n in (1, 2, 3)], ids=["call_same"] * 3)
     text = stage.cast([repeated, repeated, "Done."])
     assert workshop.run(text, timeout_s=PATIENCE_S).output == "Done."
@@ -275,7 +275,7 @@ def test_calls_with_one_id_are_told_apart(stage, workshop):
 
 
 def page_through(conversation):
-    """The model reads on as the shortened result, and then each page, tells it to."""
+    """Read a result as the model does: follow the hint in the shortened result and in each page."""
     last = told(conversation)[-1]
     first = re.search(r'handle="([^"]+)", offset=(\d+), length=(\d+)', last)
     if first:
@@ -289,7 +289,7 @@ def page_through(conversation):
 
 
 def test_a_long_result_is_shortened_and_read_on_page_by_page(stage, workshop):
-    """The model sees head and tail and a handle; by following what it is told it reads every character once."""
+    """The model sees head, tail and a handle. By following the hints it reads every character once."""
     whole = numbered_lines(20_000)
     text = stage.cast([use(("report", {"size_bytes": 20_000})), *[page_through] * 5])
     handle = workshop.enqueue(text)
@@ -306,8 +306,8 @@ def test_a_long_result_is_shortened_and_read_on_page_by_page(stage, workshop):
     assert stage.job(handle).tool_calls == 1
 
 
-def test_five_megabytes_cost_the_window_no_more_than_five_kilobytes(stage):
-    """The whole is kept beside the session, and any place in it can be read."""
+def test_five_megabytes_take_no_more_of_the_window_than_five_kilobytes(stage):
+    """The whole result is kept outside the session, and any part of it can be read."""
 
     def read_middle(conversation):
         found = re.search(r'handle="([^"]+)"', told(conversation)[0])
@@ -323,8 +323,8 @@ def test_five_megabytes_cost_the_window_no_more_than_five_kilobytes(stage):
     assert handle.result(1).usage.input_tokens < 10_000
 
 
-def test_a_handle_that_does_not_exist_is_answered(stage):
-    """Made up, or of another session: the model is told to call the tool again."""
+def test_an_unknown_handle_gets_an_error(stage):
+    """For an invented handle, or one of another session, the model is asked to call the tool again."""
     text = stage.cast(
         [
             use(("report", {"size_bytes": 3_000})),
@@ -340,9 +340,9 @@ def test_a_handle_that_does_not_exist_is_answered(stage):
     assert "/offset" in invalid
 
 
-def test_a_result_that_json_cannot_say_is_a_failure_with_a_hint(stage):
-    """NaN is not JSON: the tool's author and the model learn what to return instead."""
-    (said,), handle = answered(stage, CLAUDE, ("measure", {}))
+def test_a_result_that_json_can_not_express_is_a_failure_with_a_hint(stage):
+    """NaN is not JSON. The hint says what to return instead."""
+    (said,), handle = run_calls(stage, CLAUDE, ("measure", {}))
     assert said.startswith("Error: the tool's result can't be written as JSON")
     assert "NaN and Infinity: return None or a string instead" in said
     (record,) = [record for record in handle.events() if record.tool]
@@ -353,7 +353,7 @@ def test_a_result_that_json_cannot_say_is_a_failure_with_a_hint(stage):
 
 
 def test_a_long_tool_sees_that_its_job_was_cancelled(stage, wait_for):
-    """`cancelled()` becomes true while it works; the job ends cancelled, and the model is not asked again."""
+    """`cancelled()` becomes true while it works. The job ends cancelled, and the model is not called again."""
     text = stage.cast([use(("long_haul", {})), "never"])
     handle = CLAUDE.enqueue(text)
     wait_for(lambda: marks(f"haul-{handle.id}"), "the tool to begin")
@@ -366,7 +366,7 @@ def test_a_long_tool_sees_that_its_job_was_cancelled(stage, wait_for):
 
 
 def test_nothing_starts_after_a_cancel_during_the_model_call(stage):
-    """The reply asks for two tools, one of them inline: neither runs, each is answered, the session goes on."""
+    """The reply has two calls, one of them inline. Neither runs, each is answered, and the session goes on."""
     text = stage.cast([use(("peek", {"place": "attic"}), ("search", {"shelf": "north", "rows": [1]})), "never"])
     stage.model.use(Faults(slow=1.0, slow_ms=700))
     try:
@@ -385,7 +385,7 @@ def test_nothing_starts_after_a_cancel_during_the_model_call(stage):
 
 
 def test_a_job_that_waits_for_its_retry_is_cancelled_at_once(stage, wait_for):
-    """Nobody waits a minute for the end of a job that nobody wants."""
+    """The job does not first wait a minute for its retry."""
     text = stage.cast([use(("unsteady", {"failures": 1})), "never"])
     handle = unhurried.enqueue(text)
     job = wait_for(lambda: (job := stage.job(handle)).waiting and job, "the call to be put back")
@@ -396,11 +396,11 @@ def test_a_job_that_waits_for_its_retry_is_cancelled_at_once(stage, wait_for):
     assert len(marks(f"unsteady-{handle.id}")) == 1
 
 
-# Sessions and wires
+# Sessions and vendor formats
 
 
-def test_a_session_goes_on_with_an_agent_on_another_wire(stage):
-    """A conversation with tool calls in it is understood by every vendor, in whatever order they take it up."""
+def test_a_session_goes_on_with_an_agent_in_another_vendor_format(stage):
+    """Every vendor accepts a conversation with tool calls of other vendors, in any order of agents."""
     for number, wire in enumerate([*WIRES, *reversed(WIRES)], 1):
         text = stage.cast([use(("add", {"a": number, "b": 0}), ("nothing", {})), f"Answer {number}."])
         handle = workshops[wire].enqueue(text, session_id="all-wires")

@@ -1,4 +1,4 @@
-"""The pipe that wakes a consumer. A task that outlives its consumer writes nothing into another connection."""
+"""The pipe that wakes a consumer. A task that outlives its consumer never writes into another connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from midwatch.workers.process.wakeup import WakeupPipe, WakeupStep
 
 
 class Hub:
-    """The part of kombu's event loop that the step uses."""
+    """The part of kombu's event loop that the consumer uses."""
 
     def __init__(self) -> None:
         self.readers: dict[int, Callable[..., object]] = {}
@@ -68,7 +68,7 @@ def test_a_task_that_outlives_its_consumer_writes_nothing() -> None:
     step.stop(consumer)
     with ExitStack() as connections:
         ends = [connections.enter_context(end) for _ in range(4) for end in socket.socketpair()]
-        assert numbers & {end.fileno() for end in ends}, "its number is used again"
+        assert numbers & {end.fileno() for end in ends}, "the descriptor's number is used again"
         task.set_result(None)
         for end in ends:
             end.setblocking(False)

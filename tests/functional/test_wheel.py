@@ -1,4 +1,4 @@
-"""The wheel and the sdist: an install brings one import name, and lives beside a project's own packages."""
+"""The wheel and the sdist: an install brings one import name, and works with a project's own packages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.patience import PATIENCE_S
 ROOT = Path(__file__).parents[2]
 
 OWN_PACKAGES = ("workers", "orchestration", "schemas")
-"""Names that a user's project may well have."""
+"""Package names that a user's project may have."""
 
 PROJECT = '''
 """A project that has packages of all three names, and an agent."""
@@ -47,7 +47,7 @@ if __name__ == "__main__":
 
 
 def build(kind: str, source: Path, folder: Path) -> Path:
-    """The distribution of a source folder, built without a network."""
+    """Build a distribution of a source folder, without a network."""
     code = f"import hatchling.build as b, sys; print(b.build_{kind}({str(folder)!r}))"
     built = subprocess.run(
         [sys.executable, "-c", code], cwd=source, check=True, capture_output=True, text=True, timeout=PATIENCE_S
@@ -75,19 +75,19 @@ def project(tmp_path: Path) -> Path:
 
 
 def names_in(wheel: Path) -> set[str]:
-    """Paths of a wheel's files."""
+    """Return the paths of a wheel's files."""
     with zipfile.ZipFile(wheel) as archive:
         return set(archive.namelist())
 
 
 def test_an_install_brings_one_import_name(wheel: Path) -> None:
-    """Nothing but `midwatch` becomes importable: no `workers`, no `orchestration`, no `schemas`."""
+    """Only `midwatch` can be imported. `workers`, `orchestration` and `schemas` can't."""
     tops = {name.partition("/")[0] for name in names_in(wheel)}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"midwatch"}
 
 
-def test_what_is_not_python_is_in_it(wheel: Path) -> None:
-    """Scripts, templates, wire schemas, the demo's data, the type marker."""
+def test_files_that_are_not_python_are_in_the_wheel(wheel: Path) -> None:
+    """These are scripts, templates, wire schemas, the demo's data and the type marker."""
     names = names_in(wheel)
     for name in (
         "midwatch/py.typed",
@@ -102,7 +102,7 @@ def test_what_is_not_python_is_in_it(wheel: Path) -> None:
 
 
 def test_the_sdist_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
-    """The links survive the archive, or are files by then: either way the wheel from it holds the same files."""
+    """Links in the sdist may be links or files. In both cases the wheel built from it has the same files."""
     pytest.importorskip("hatchling", reason="builds without isolation")
     archive = build("sdist", ROOT, tmp_path)
     with tarfile.open(archive) as packed:
@@ -111,14 +111,16 @@ def test_the_sdist_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
     assert names_in(build("wheel", source, tmp_path)) == names_in(wheel)
 
 
-def test_it_runs_beside_packages_of_all_three_names(wheel: Path, project: Path, tmp_path: Path) -> None:
-    """A project's own `workers`, `orchestration` and `schemas` stay its own, and its agent runs."""
+def test_it_runs_in_a_project_with_packages_of_all_three_names(wheel: Path, project: Path, tmp_path: Path) -> None:
+    """The project's own `workers`, `orchestration` and `schemas` are imported unchanged, and its agent runs."""
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=False, symlinks=True)
     (site,) = (environment / "lib").glob("python*/site-packages")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    dependencies = Path(pytest.__file__).parents[1]  # installed once, shared; the checkout's own link stays out
+    dependencies = Path(pytest.__file__).parents[
+        1
+    ]  # installed once and shared. The checkout's own link must not be used.
     (site / "dependencies.pth").write_text(f"import sys; sys.path.append({str(dependencies)!r})\n")
     python = environment / "bin" / "python"
     ran = subprocess.run(
@@ -138,7 +140,7 @@ def test_it_runs_beside_packages_of_all_three_names(wheel: Path, project: Path, 
 
 @pytest.mark.parametrize("name", OWN_PACKAGES)
 def test_a_checkout_refuses_a_second_import_of_the_same_file(name: str) -> None:
-    """From the root of the repository `import workers` would load every module a second time: refused, with the right name."""
+    """At the root of the repository, `import workers` would load every module twice. It is refused with the right name."""
     ran = subprocess.run(
         [sys.executable, "-c", f"import {name}"],
         cwd=ROOT,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -46,7 +45,7 @@ class Jobs:
         """The record of the job. Raises NotFound."""
         return self._operations.job(job_id)
 
-    def trace(self, job_id: str) -> Sequence[TraceRecord]:
+    def trace(self, job_id: str) -> Listing[TraceRecord]:
         """The committed steps of the job. Raises NotFound."""
         return self._operations.trace(job_id)
 
@@ -145,7 +144,7 @@ class Sessions:
 
     @staticmethod
     def _require(session_id: str, messages: Listing[Message]) -> Listing[Message]:
-        if not messages:
+        if not messages and not messages.unreadable:
             raise NotFound(f"no session {session_id!r}: it has no messages, or its retention is over")
         return messages
 

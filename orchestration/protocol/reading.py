@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-import structlog
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import ResponseError
 
-from midwatch.orchestration.errors import UnreadableRecord
+from midwatch.orchestration.errors import MidwatchError, UnreadableRecord
 from midwatch.schemas.contract import WIRE_VERSION
-
-log = structlog.get_logger("midwatch.store")
 
 R = TypeVar("R", bound=BaseModel)
 T = TypeVar("T")
@@ -26,8 +23,9 @@ _PLACE = re.compile(r" script: (?:[0-9a-f]+, )?on @user_script.*$", re.DOTALL)
 
 NEWER = f"of a newer version; this release reads up to version {WIRE_VERSION}"
 
-MISREAD = (ValueError, KeyError, TypeError, AttributeError, zlib.error)
-"""The errors that reading a damaged record raises. `ValidationError` and the error for bad JSON are `ValueError`s."""
+MISREAD = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, zlib.error)
+"""The errors that reading a damaged record raises. `ValidationError` and the error for bad JSON are `ValueError`s. JSON that is
+nested too deep raises a `RecursionError`."""
 
 
 class NewerVersion(ValueError):
@@ -60,10 +58,14 @@ def read_listing(stored: Iterable[tuple[str, S]], read: Callable[[S], T]) -> Lis
             found.append(guard(what, partial(read, raw)))
         except UnreadableRecord as error:
             found.unreadable.append(error)
-    if found.unreadable:
-        first = found.unreadable[0]
-        log.warning("record.unreadable", records=len(found.unreadable), what=first.what, why=first.why)
     return found
+
+
+def read_list(reply: Sequence[bytes] | Exception, what: str, one: str, read: Callable[[bytes], T]) -> Listing[T]:
+    """The records of a Redis list. `reply` may be the error of a damaged key: then the listing names `what`."""
+    if isinstance(reply, Exception):
+        return Listing((), [UnreadableRecord(what, explain(reply))])
+    return read_listing(((one, raw) for raw in reply), read)
 
 
 def guard(what: str, read: Callable[[], T]) -> T:
@@ -73,7 +75,7 @@ def guard(what: str, read: Callable[[], T]) -> T:
     """
     try:
         return read()
-    except UnreadableRecord:
+    except MidwatchError:
         raise
     except (*MISREAD, ResponseError) as error:
         why = explain(error)
@@ -101,6 +103,30 @@ def _explain_validation(error: ValidationError) -> str:
         return NEWER
     places = (f"{'.'.join(map(str, problem['loc'])) or 'record'}: {problem['type']}" for problem in problems[:3])
     return f"damaged ({'; '.join(places)})"[:200]
+
+
+def read_field(reply: object, what: str) -> bytes | None:
+    """One field or key as Redis returned it.
+
+    Raises:
+        UnreadableRecord: the command failed, for example because the key is of a wrong type.
+
+    """
+    if isinstance(reply, Exception):
+        raise UnreadableRecord(what, explain(reply))
+    return reply if isinstance(reply, bytes) else None
+
+
+def split_errors(replies: Iterable[tuple[str, S | Exception]]) -> tuple[list[S], list[UnreadableRecord]]:
+    """The replies of commands, and the errors of those that failed. One damaged key hides no other."""
+    found: list[S] = []
+    errors: list[UnreadableRecord] = []
+    for what, reply in replies:
+        if isinstance(reply, Exception):
+            errors.append(UnreadableRecord(what, explain(reply)))
+        else:
+            found.append(reply)
+    return found, errors
 
 
 def check_version(fields: Mapping[str, object]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from midwatch.orchestration.errors import NotFound, StoreUnavailable, UnknownAgent
+from midwatch.orchestration.errors import NotFound, StoreUnavailable, UnknownAgent, UnreadableRecord
 from midwatch.orchestration.steps.compactor import Compacted, Compactor
 from midwatch.orchestration.steps.services import Services
 from midwatch.schemas.step import Continue, Outcome, StepRef
@@ -31,6 +31,8 @@ class CompactionStep:
             result = self.compact()
         except StoreUnavailable:
             raise
+        except UnreadableRecord as error:
+            log.warning("compaction.skipped", session_id=ref.session_id, job_id=ref.job_id, error=str(error))
         except Exception:
             log.exception("compaction.broke", session_id=ref.session_id, job_id=ref.job_id)
         else:

@@ -98,14 +98,15 @@ class StepRunner:
     def _set_aside(self, ref: StepRef, nonce: str, detail: str, *, max_tries: int = UNREADABLE_TRIES) -> Outcome:
         """Leave a step to a worker that can read its records, or make it a dead letter after `max_tries`."""
         failure = Failure(kind=FailureKind.INTERNAL, detail=detail)
-        result = self.services.store.set_aside(
-            ref,
-            nonce,
-            failure,
-            worker=self.services.worker,
-            max_tries=max_tries,
-            wait_ms=UNREADABLE_WAIT_MS,
-        )
+        try:
+            result = self.services.store.set_aside(
+                ref, nonce, failure, worker=self.services.worker, max_tries=max_tries, wait_ms=UNREADABLE_WAIT_MS
+            )
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # this worker's user may not run scripts: the step stays owed, for another worker
+            log.error("step.not_set_aside", job_id=ref.job_id, step=ref.step, why=detail, error=explain(error))
+            return Continue()
         log.warning("step.set_aside", job_id=ref.job_id, step=ref.step, why=detail, result=result.value)
         match result:
             case SetAside.BURIED:

@@ -9,9 +9,24 @@ import structlog
 from midwatch.orchestration.errors import NotFound, Refused, StoreUnavailable
 from midwatch.orchestration.keyspace import PARTITIONS
 from midwatch.orchestration.protocol.addresses import child_id
-from midwatch.orchestration.protocol.reading import Listing, read_listing, read_record
+from midwatch.orchestration.protocol.reading import (
+    Listing,
+    guard,
+    read_field,
+    read_list,
+    read_listing,
+    read_record,
+    split_errors,
+)
 from midwatch.orchestration.store.reads import read_trace
-from midwatch.orchestration.store.records import job_of_reply, member, member_base, priority_of
+from midwatch.orchestration.store.records import (
+    job_and_session,
+    job_of_reply,
+    member,
+    member_base,
+    priority_of,
+    session_of,
+)
 from midwatch.orchestration.store.script_calls import operate, put_aside
 from midwatch.orchestration.store.script_calls.operate import CancelResult
 from midwatch.orchestration.store.sessions import Sessions
@@ -70,34 +85,39 @@ class Operations(Sessions):
         pipe = self.client.pipeline(transaction=False)
         for p in range(PARTITIONS):
             pipe.hgetall(self.keys.index(p, "letters"))
-        raws = (item for letters in self._run(pipe) for item in letters.items())
-        stored = [(f"the dead letter of job {job_id.decode()}", raw) for job_id, raw in raws]
+        found, damaged = split_errors(
+            (f"the dead letters of partition {p}", reply) for p, reply in enumerate(self._run(pipe, with_errors=True))
+        )
+        raws = (item for letters in found for item in letters.items())
+        stored = [(f"the dead letter of job {job_id.decode(errors='replace')}", raw) for job_id, raw in raws]
         letters = read_listing(stored, DeadLetterRecord.model_validate_json)
         newest = sorted(letters, key=lambda letter: letter.dead_ms, reverse=True)
-        return Listing(newest[:limit], letters.unreadable)
+        return Listing(newest[:limit], [*damaged, *letters.unreadable])
 
     def dead_letter(self, job_id: str) -> DeadLetterRecord:
         """One dead letter. Raises NotFound."""
         ref = self._ref(job_id)
         pipe = self.client.pipeline(transaction=False)
         pipe.hget(self._keys(ref).letters, job_id)
-        raw = self._run(pipe)[0]
+        what = f"the dead letter of job {job_id}"
+        raw = read_field(self._run(pipe, with_errors=True)[0], what)
         if raw is None:
             raise NotFound(f"job {job_id!r} has no dead letter: it is {self.job(job_id).status}")
-        return read_record(DeadLetterRecord, raw, f"the dead letter of job {job_id}")
+        return read_record(DeadLetterRecord, raw, what)
 
     def poison(self, limit: int = 100) -> Listing[PoisonRecord]:
         """Messages that could not become a step, newest first."""
         pipe = self.client.pipeline(transaction=False)
         pipe.lrange(self.keys.poison(), 0, limit - 1)
-        stored = (("a poison record", raw) for raw in self._run(pipe)[0])
-        return read_listing(stored, PoisonRecord.model_validate_json)
+        return read_list(
+            self._run(pipe, with_errors=True)[0], "the poison list", "a poison record", PoisonRecord.model_validate_json
+        )
 
     def trace(self, job_id: str) -> Listing[TraceRecord]:
         """The job's steps in the order they were committed."""
         pipe = self.client.pipeline(transaction=False)
         pipe.lrange(self._keys(self._ref(job_id)).trace, 0, -1)
-        return read_trace(job_id, self._run(pipe)[0])
+        return read_trace(job_id, self._run(pipe, with_errors=True)[0])
 
     def counters(self) -> dict[str, int]:
         """The fleet's counters, summed over the partitions."""
@@ -176,10 +196,11 @@ class Operations(Sessions):
         """The job's first step. It is found for a job that can't be read, too: an operator must be able to end it."""
         pipe = self.client.pipeline(transaction=False)
         pipe.get(self.keys.job_pointer(job_id))
-        session = self._run(pipe)[0]
-        if session is None:
+        what = f"the session id of job {job_id}"
+        pointer = read_field(self._run(pipe, with_errors=True)[0], what)
+        if pointer is None:
             raise NotFound(f"no job {job_id!r}: never enqueued here, or its retention is over")
-        session_id = session.decode()
+        session_id = guard(what, lambda: session_of(pointer))
         pipe = self.client.pipeline(transaction=False)
         pipe.hget(self.keys.job(session_id, job_id), "spec")
         stored = self._run(pipe, with_errors=True)[0]
@@ -196,15 +217,17 @@ class Operations(Sessions):
         pipe = self.client.pipeline(transaction=False)
         for job_id in job_ids:
             pipe.get(self.keys.job_pointer(job_id))
-        found = [
-            (job_id, session.decode()) for job_id, session in zip(job_ids, self._run(pipe), strict=True) if session
-        ]
+        pointers = zip(job_ids, self._run(pipe, with_errors=True), strict=True)
+        found = read_listing(
+            ((f"the session id of job {job_id}", (job_id, reply)) for job_id, reply in pointers if reply),
+            job_and_session,
+        )
         pipe = self.client.pipeline(transaction=False)
         for job_id, session_id in found:
             pipe.hgetall(self.keys.job(session_id, job_id))
         hashes = zip(found, self._run(pipe, with_errors=True), strict=True)
-        stored = [(f"job {job_id}", (job_id, flat)) for (job_id, _), flat in hashes if flat]
-        return read_listing(stored, job_of_reply)
+        jobs = read_listing([(f"job {job_id}", (job_id, flat)) for (job_id, _), flat in hashes if flat], job_of_reply)
+        return Listing(jobs, [*found.unreadable, *jobs.unreadable])
 
     def _keys(self, ref: StepRef) -> StepKeys:
         return step_keys(self.keys, ref)

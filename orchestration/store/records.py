@@ -6,12 +6,20 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import structlog
+from pydantic import TypeAdapter
+
 from midwatch.orchestration.errors import UnreadableRecord
-from midwatch.orchestration.protocol.reading import check_version, explain, guard, read_listing
+from midwatch.orchestration.protocol.reading import MISREAD, check_version, explain, guard, read_listing
+from midwatch.schemas.contract import Id
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.job import Job, JobStatus, NewJob, Waiting
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import Priority, StepRef
+
+log = structlog.get_logger("midwatch.store")
+
+SESSION_ID: TypeAdapter[str] = TypeAdapter(Id)
 
 
 def member_base(ref: StepRef) -> str:
@@ -26,7 +34,10 @@ def member(ref: StepRef) -> str:
 
 def refs_of(entries: Iterable[bytes]) -> list[StepRef]:
     """The steps of index members. One that can't be read hides no other."""
-    return read_listing(((f"entry {entry[:40]!r}", entry) for entry in entries), ref_of)
+    found = read_listing((("an entry of due or owed", entry) for entry in entries), ref_of)
+    if found.unreadable:
+        log.warning("entry.unreadable", entries=len(found.unreadable), why=found.unreadable[0].why)
+    return found
 
 
 def ref_of(entry: bytes | str) -> StepRef:
@@ -43,6 +54,11 @@ def first_step(session_id: str, entry: bytes | str) -> StepRef | None:
     text = entry.decode() if isinstance(entry, bytes) else entry
     job_id, _, priority = text.rpartition("|")
     return StepRef.model_construct(job_id=job_id, session_id=session_id, step="1", priority=Priority(priority))
+
+
+def session_of(pointer: bytes) -> str:
+    """The session id that a job's pointer holds. Raises ValueError for one that is no id."""
+    return SESSION_ID.validate_python(pointer.decode())
 
 
 def spec(job: NewJob) -> str:
@@ -80,6 +96,14 @@ def job_of(job_id: str, stored: Mapping[str, str]) -> Job:
     return guard(f"job {job_id}", lambda: _job_of(job_id, stored))
 
 
+def job_and_session(reply: tuple[str, Any]) -> tuple[str, str]:
+    """A job id and its session, from the job id and the reply to GET of its pointer, which may be an error."""
+    job_id, pointer = reply
+    if isinstance(pointer, Exception):
+        raise UnreadableRecord(f"the session id of job {job_id}", explain(pointer))
+    return job_id, session_of(pointer)
+
+
 def job_of_reply(reply: tuple[str, Any]) -> Job:
     """The job of an id and the reply to HGETALL, which may be an error."""
     job_id, flat = reply
@@ -92,7 +116,7 @@ def priority_of(spec: object) -> Priority:
     """The priority in a job's `spec`; the usual one when that can't be read."""
     try:
         return Priority(json.loads(spec)["priority"])  # type: ignore[arg-type]
-    except (TypeError, ValueError, KeyError):
+    except MISREAD:
         return Priority.NORMAL
 
 

@@ -74,8 +74,14 @@ class Scripts:
         return Prepared(self._library, name, keys, args)
 
     def run(self, call: ScriptCall[Reply], *, patience_ms: int = 0, piggyback: Piggyback | None = None) -> Reply:
-        """Run a typed call, and return its typed reply. See `call`."""
-        return call.read(self.call(call.script, call.keys, call.args, patience_ms=patience_ms, piggyback=piggyback))
+        """Run a typed call, and return its typed reply. See `call`.
+
+        Raises:
+            UnreadableRecord: a record in the reply is of a newer version, or damaged.
+
+        """
+        reply = self.call(call.script, call.keys, call.args, patience_ms=patience_ms, piggyback=piggyback)
+        return call.typed(reply)
 
     def run_all(self, calls: Sequence[ScriptCall[Reply]]) -> list[Reply]:
         """Run typed calls in one round trip. The first error is raised, after all have run.
@@ -88,7 +94,7 @@ class Scripts:
         for reply in replies:
             if isinstance(reply, Exception):
                 raise unavailable(reply) from reply
-        return [call.read(reply) for call, reply in zip(calls, replies, strict=True)]
+        return [call.typed(reply) for call, reply in zip(calls, replies, strict=True)]
 
     def call(
         self,

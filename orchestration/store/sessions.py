@@ -8,10 +8,18 @@ from typing import Any
 
 from midwatch.orchestration.context.recall import unpack_group
 from midwatch.orchestration.context.restore import decompress_text, handles_of, restore
-from midwatch.orchestration.errors import NotFound, Refused
+from midwatch.orchestration.errors import NotFound, Refused, UnreadableRecord
 from midwatch.orchestration.keyspace import partition
 from midwatch.orchestration.protocol.anchor import Anchor
-from midwatch.orchestration.protocol.reading import Listing, read_listing, read_record
+from midwatch.orchestration.protocol.reading import (
+    Listing,
+    explain,
+    guard,
+    read_field,
+    read_listing,
+    read_record,
+    split_errors,
+)
 from midwatch.orchestration.store.due_and_owed import DueAndOwed
 from midwatch.orchestration.store.log_cache import LogCache, decode
 from midwatch.orchestration.store.records import job_of_reply
@@ -58,14 +66,15 @@ class Sessions(DueAndOwed):
         """The live conversation of a session, in the order it is sent; empty when there is none."""
         pipe = self.client.pipeline(transaction=False)
         pipe.lrange(self.keys.log(session_id), 0, -1)
-        return _in_order(session_id, self._run(pipe)[0])
+        return _in_order(session_id, self._run(pipe, with_errors=True)[0])
 
     def memory(self, session_id: str) -> Memory | None:
         """The memory that replaces the groups that were compacted; None before the first compaction."""
         pipe = self.client.pipeline(transaction=False)
         pipe.get(self.keys.memory(session_id))
-        raw = self._run(pipe)[0]
-        return read_record(Memory, raw, f"the memory of session {session_id}") if raw else None
+        what = f"the memory of session {session_id}"
+        raw = read_field(self._run(pipe, with_errors=True)[0], what)
+        return read_record(Memory, raw, what) if raw else None
 
     def originals(self, session_id: str) -> Listing[Message]:
         """All messages, archived ones first, each in its original length.
@@ -75,14 +84,16 @@ class Sessions(DueAndOwed):
         pipe = self.client.pipeline(transaction=True)  # a compaction in between would show a group twice, or not at all
         pipe.hgetall(self.keys.archive(session_id))
         pipe.lrange(self.keys.log(session_id), 0, -1)
-        archive, log = self._run(pipe)
-        stored = [(f"group {group.decode()} of session {session_id}", body) for group, body in archive.items()]
+        archive, log = self._run(pipe, with_errors=True)
+        archives, damaged = split_errors([(f"the archive of session {session_id}", archive)])
+        bodies = [item for one in archives for item in one.items()]
+        stored = [(f"group {group.decode(errors='replace')} of session {session_id}", body) for group, body in bodies]
         groups, live = read_listing(stored, unpack_group), _in_order(session_id, log)
         archived = [message for group in groups for message in group]
         # The prompt of the running job stays live while later groups leave.
         messages = sorted((*archived, *live), key=lambda message: message.group)
         whole = (self._restored(session_id, message) for message in messages)
-        return Listing(whole, [*groups.unreadable, *live.unreadable])
+        return Listing(whole, [*damaged, *groups.unreadable, *live.unreadable])
 
     def numbers(self, session_id: str) -> SessionNumbers:
         """How large the session is. Raises NotFound."""
@@ -94,7 +105,14 @@ class Sessions(DueAndOwed):
         pipe.hlen(keys[5])
         for key in keys:
             pipe.memory_usage(key, samples=0)
-        (active, compactions, anchor, originals), log, results, archived, *sizes = self._run(pipe)
+        replies = self._run(pipe, with_errors=True)
+        return guard(f"session {session_id}", lambda: self._numbers(session_id, replies))
+
+    def _numbers(self, session_id: str, replies: list[Any]) -> SessionNumbers:
+        _, damaged = split_errors((f"session {session_id}", reply) for reply in replies)
+        if damaged:
+            raise damaged[0]
+        (active, compactions, anchor, originals), log, results, archived, *sizes = replies
         if not log:
             raise NotFound(f"no session {session_id!r}: it has no messages, or its retention is over")
         messages = _in_order(session_id, log)
@@ -168,8 +186,8 @@ class Sessions(DueAndOwed):
     def _kept(self, session_id: str, handle: str) -> bytes | None:
         pipe = self.client.pipeline(transaction=False)
         pipe.hget(self.keys.results(session_id), handle)
-        body: bytes | None = self._run(pipe)[0]
-        return body
+        body = self._run(pipe, with_errors=True)[0]
+        return body if isinstance(body, bytes) else None
 
     def _jobs_of(self, session_id: str) -> Iterator[Job]:
         """The jobs of a session, the newest first: those of its partition whose pointer names the session."""
@@ -207,8 +225,10 @@ class Sessions(DueAndOwed):
         return replies
 
 
-def _in_order(session_id: str, entries: list[bytes]) -> Listing[Message]:
+def _in_order(session_id: str, entries: list[bytes] | Exception) -> Listing[Message]:
     """The messages of a log, in the order they are sent. One that can't be read hides no other."""
+    if isinstance(entries, Exception):
+        return Listing((), [UnreadableRecord(f"the log of session {session_id}", explain(entries))])
     stored = [(f"entry {at} of session {session_id}", entry) for at, entry in enumerate(entries)]
     readable = read_listing(stored, lambda entry: (decode(entry), entry))
     cache = LogCache()

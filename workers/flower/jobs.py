@@ -41,18 +41,22 @@ def list_jobs(wanted: Filter) -> tuple[Listing[Job], int]:
     return operations().jobs(limit=SHOWN_JOBS, status=wanted.status, agent=wanted.agent), now_ms()
 
 
-def read_job(job_id: str, most_rows: int = MOST_ROWS) -> tuple[Job, Waterfall, int]:
-    """Return one job, its waterfall and the server's time. Raises NotFound."""
+def read_job(job_id: str, most_rows: int = MOST_ROWS) -> tuple[Job, Waterfall, str, int]:
+    """Return one job, its waterfall, a line about records that can't be read, and the server's time. Raises NotFound."""
     job = operations().job(job_id)
-    waterfall = draw(job, operations().trace(job_id), operations().messages(job.session_id), most_rows)
-    return job, waterfall, now_ms()
+    trace, messages = operations().trace(job_id), operations().messages(job.session_id)
+    unreadable = summarize_unreadable([*trace.unreadable, *messages.unreadable])
+    return job, draw(job, trace, messages, most_rows), unreadable, now_ms()
 
 
 def read_trace(job_id: str) -> JsonObject:
     """Return one job with its trace, as JSON. Raises NotFound."""
     job = operations().job(job_id)
-    trace = [step.model_dump(mode="json", exclude_none=True) for step in operations().trace(job_id)]
-    return {**job_as_json(job, now_ms()), "output": job.output, "trace": trace}
+    found = operations().trace(job_id)
+    trace = [step.model_dump(mode="json", exclude_none=True) for step in found]
+    return {
+        **job_as_json(job, now_ms()), "output": job.output, "trace": trace, **unreadable_as_json(found.unreadable),
+    }  # fmt: skip
 
 
 def job_as_json(job: Job, at_ms: int) -> JsonObject:
@@ -86,8 +90,8 @@ class JobPage(Page):
     async def get(self, job_id: str) -> None:
         """Show one job. `?all=1` shows every step of a long job."""
         most_rows = EVERY_ROW if self.get_argument("all", "") else MOST_ROWS
-        job, waterfall, at_ms = await run_query(read_job, job_id, most_rows)
-        self.show("job.html", job=job, waterfall=waterfall, at_ms=at_ms)
+        job, waterfall, unreadable, at_ms = await run_query(read_job, job_id, most_rows)
+        self.show("job.html", job=job, waterfall=waterfall, unreadable=unreadable, at_ms=at_ms)
 
 
 class JobsApi(Api):

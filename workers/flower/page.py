@@ -11,7 +11,7 @@ from flower.api import BaseApiHandler
 from flower.views import BaseHandler
 from tornado import web
 
-from midwatch.orchestration.errors import MidwatchError, NotFound, Refused, StoreUnavailable
+from midwatch.orchestration.errors import MidwatchError, NotFound, Refused, StoreUnavailable, UnreadableRecord
 from midwatch.orchestration.store.operations import Operations
 from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.flower import guard
@@ -22,7 +22,7 @@ from midwatch.workers.views.output import count, duration
 P = ParamSpec("P")
 T = TypeVar("T")
 
-CODES = {NotFound: 404, Refused: 409, StoreUnavailable: 503}
+CODES = {NotFound: 404, Refused: 409, UnreadableRecord: 422, StoreUnavailable: 503}
 
 TEMPLATE_FUNCTIONS: dict[str, Callable[..., object]] = {
     "count": count,
@@ -43,7 +43,7 @@ async def run_query(query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     """Run a query in a thread, so that it does not block the event loop of all pages.
 
     Raises:
-        HTTPError: 404, 409 or 503, with the error's message.
+        HTTPError: 404, 409, 422 (a record that this release can't read) or 503, with the error's message.
 
     """
     try:
@@ -84,7 +84,7 @@ class Page(BaseHandler):  # type: ignore[misc]
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Show the error in the layout of the page."""
         error = kwargs.get("exc_info", (None, None))[1]
-        if status_code in (400, 409, 503) and isinstance(error, web.HTTPError):
+        if status_code in (400, 409, 422, 503) and isinstance(error, web.HTTPError):
             self.render("404.html", message=error.get_message())
         else:
             super().write_error(status_code, **kwargs)

@@ -94,4 +94,8 @@ def _span(job: Job, record: TraceRecord) -> tuple[int, int]:
 
 def _place(record: TraceRecord) -> tuple[int, int]:
     turn, _, ordinal = record.step.partition(".")
-    return int(turn), int(ordinal) if ordinal else -1
+    return _number(turn), _number(ordinal)
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else -1

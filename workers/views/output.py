@@ -22,6 +22,9 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud8
 """Control characters of both ranges, marks that reorder a line, and lone surrogates. 0x9b alone starts an escape sequence.
 Tab and newline are allowed."""
 
+LATEST_MS = 253_402_300_799_999
+"""The end of the year 9999."""
+
 TIMES = {
     "at_ms": "at",
     "created_ms": "created_at",
@@ -91,7 +94,9 @@ def _format_times(value: Any) -> Any:
 
 
 def iso(ms: int) -> str:
-    """Format a time as ISO 8601 in UTC, with milliseconds."""
+    """Format a time as ISO 8601 in UTC, with milliseconds. A number that is no time of this calendar stays a number."""
+    if not 0 <= ms <= LATEST_MS:
+        return f"{ms} ms"
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -47,6 +47,9 @@ if (row.state == 'parked' and not cancel) or row.state == 'dead' then
   settle_member(member)
   return { 'gone' }
 end
+if row.state ~= 'pending' and row.state ~= 'started' and row.state ~= 'waiting' and row.state ~= 'parked' then
+  return redis.error_reply('UNREADABLE the state of a step')
+end
 
 local fence, losses = row.fence, row.losses
 if lost then losses = losses + 1 end
@@ -56,6 +59,12 @@ if not again then
 end
 
 groups = tonumber(groups or '0')
+-- Any write may be forbidden to this worker's user. So the row and the due time come first, and a step that is half claimed
+-- stays in due or owed for another worker.
+write_row(step, 'started', fence, now + lease_ms, row.attempt, losses, (interrupted and '!' or '') .. nonce, row.verdict)
+redis.call('ZADD', DUE, now + lease_ms, member)
+redis.call('ZREM', OWED, member)
+
 local activated = status == 'queued'
 if activated then
   groups = groups + 1
@@ -73,9 +82,6 @@ elseif deadline_ms and now > tonumber(deadline_ms) then ending = 'timed_out'
 elseif is_model and tonumber(step) > tonumber(max_steps) then ending = 'step_limit'
 elseif losses >= tonumber(max_losses) then ending = 'worker_lost' end
 
-write_row(step, 'started', fence, now + lease_ms, row.attempt, losses, (interrupted and '!' or '') .. nonce, row.verdict)
-redis.call('ZREM', OWED, member)
-redis.call('ZADD', DUE, now + lease_ms, member)
 if is_model and ending == '' then
   redis.call('HSET', JOB, 'fence', fence, 'turn', step) -- a model turn is alone: its fence is the last one
 elseif not again then

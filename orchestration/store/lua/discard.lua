@@ -7,11 +7,17 @@
 --   repair_text      the answer to open calls
 -- Output: {'gone'} | {'not_dead', status} | {'discarded', next `job|priority` or ''}
 local job, session, member_base, repair_text = unpack(ARGV)
-local status = redis.call('HGET', JOB, 'status')
-if not status then return { 'gone' } end
-if status ~= 'dead_lettered' or redis.call('HEXISTS', JOB, 'discarded') == 1 then return { 'not_dead', status } end
-repair(repair_text, member_base)
-redis.call('HSET', JOB, 'discarded', '1')
+local has_record = not is_damaged(JOB)
+if has_record then
+  local status = redis.call('HGET', JOB, 'status')
+  if not status then return { 'gone' } end
+  if status ~= 'dead_lettered' or redis.call('HEXISTS', JOB, 'discarded') == 1 then return { 'not_dead', status } end
+  if not pcall(repair, repair_text, member_base) then redis.call('DEL', STEPS) end -- the log, or the rows, are damaged
+  redis.call('HSET', JOB, 'discarded', '1')
+else
+  if redis.call('HEXISTS', LETTERS, job) == 0 then return { 'gone' } end
+  redis.call('DEL', JOB, STEPS)
+end
 redis.call('ZREM', DEAD, job)
 redis.call('HDEL', LETTERS, job)
 redis.call('HINCRBY', COUNTERS, 'letters.discarded', 1)

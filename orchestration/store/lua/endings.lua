@@ -49,14 +49,21 @@ local function repair(text, member_base)
 end
 
 -- Give the session to the next job in line. Returns its `job|priority`, or ''.
+-- If the session is damaged, the next job is owed nevertheless: its claim finds the damage, and ends as a letter too.
 local function hand_over(now, session_id)
-  local next_job = redis.call('LPOP', WAITING)
-  if not next_job then
-    redis.call('HDEL', SESSION, 'active')
+  local next_job = redis.pcall('LPOP', WAITING)
+  if type(next_job) ~= 'string' then
+    redis.pcall('HDEL', SESSION, 'active')
     return ''
   end
   local job, priority = string.match(next_job, '^(.*)|(%a+)$')
-  redis.call('HSET', SESSION, 'active', job)
   redis.call('ZADD', OWED, now, priority .. '|' .. session_id .. '|' .. job .. '|1')
+  redis.pcall('HSET', SESSION, 'active', job)
   return next_job
+end
+
+-- Is the key of a wrong type? Then no command here can read or change it.
+local function is_damaged(key)
+  local found = redis.call('TYPE', key).ok
+  return found ~= 'hash' and found ~= 'none'
 end

@@ -36,7 +36,9 @@ redis.call('HSET', JOB, 'status', status, 'finished_ms', string.format('%d', now
 if output ~= '' then redis.call('HSET', JOB, 'output', output) end
 if failure ~= '' then redis.call('HSET', JOB, 'failure', failure) end
 if waiting then redis.call('HDEL', JOB, 'waiting') end
-if status ~= before then redis.call('HINCRBY', COUNTERS, 'jobs.' .. status, 1) end -- equal: a sibling call ended the job before
+local function count_ending() -- last: a job without its count has ended, a letter that was not written is lost
+  if status ~= before then redis.call('HINCRBY', COUNTERS, 'jobs.' .. status, 1) end -- equal: a sibling call ended the job before
+end
 
 if status == 'dead_lettered' then
   write_row(step, 'dead', row.fence, 0, row.attempt, row.losses, mark(row), row.verdict)
@@ -48,6 +50,7 @@ if status == 'dead_lettered' then
     redis.call('HDEL', LETTERS, gone)
   end
   hold()
+  count_ending()
   return { 1, '' }
 end
 if before == 'dead_lettered' then
@@ -57,4 +60,5 @@ end
 repair(repair_text, member_base)
 local next_job = hand_over(now, session)
 keep()
+count_ending()
 return { 1, next_job }

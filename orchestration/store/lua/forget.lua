@@ -15,12 +15,12 @@
 -- Output: {'held', active job, its status} nothing changed | {'forgotten', n}: n keys and fields were deleted
 local session, first_job = KEYS[1], 8
 local session_id, detail = unpack(ARGV)
-local active = redis.call('HGET', session, 'active')
-if active then
+local active = redis.pcall('HGET', session, 'active')
+if type(active) == 'string' then -- otherwise no job has the session, or it is damaged
   -- The active job's key is in this slot, though not declared; one that has expired holds the session no longer.
   local job = string.sub(session, 1, #session - #session_id - #'session:') .. 'job:' .. active
-  local status = redis.call('HGET', job, 'status')
-  if status then return { 'held', active, status } end
+  local status = redis.pcall('HGET', job, 'status')
+  if type(status) == 'string' then return { 'held', active, status } end
 end
 
 local n = 0

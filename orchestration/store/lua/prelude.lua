@@ -46,6 +46,7 @@ local function read_row(step)
   if not raw then return nil end
   local state, fence, till, attempt, losses, nonce, verdict =
     string.match(raw, '^(%a+)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|(.*)$')
+  if not state then error({ err = 'UNREADABLE the row of a step' }) end
   return { state = state, fence = fence, till = tonumber(till), attempt = tonumber(attempt),
            losses = tonumber(losses), nonce = nonce, verdict = verdict }
 end

@@ -6,8 +6,8 @@
 --   steps_granted    model turns, from the last one on
 -- Output: {'gone'} | {'not_dead', status} | {'replayed', step...} (steps to publish now)
 local job, member_base, steps_granted = unpack(ARGV)
-local status, turn, max_steps, timeout_ms, parked_steps, discarded =
-  unpack(redis.call('HMGET', JOB, 'status', 'turn', 'max_steps', 'timeout_ms', 'parked', 'discarded'))
+local status, turn, max_steps, timeout_ms, parked_steps, discarded, started_ms =
+  unpack(redis.call('HMGET', JOB, 'status', 'turn', 'max_steps', 'timeout_ms', 'parked', 'discarded', 'started_ms'))
 if not status then return { 'gone' } end
 if status ~= 'dead_lettered' or discarded then return { 'not_dead', status } end
 local now = clock()
@@ -25,7 +25,7 @@ for _, step in ipairs(rows()) do
   end
 end
 local parked = tonumber(parked_steps or '0') > 0
-local is_new = redis.call('HEXISTS', JOB, 'input') == 1 -- it never began: its records could not be read
+local is_new = not started_ms -- it never began: its records could not be read
 redis.call('HSET', JOB, 'status', parked and 'parked' or is_new and 'queued' or 'running', 'max_steps', string.format('%d', ceiling),
   'deadline_ms', string.format('%d', now + timeout_ms))
 if parked then show_parked() end

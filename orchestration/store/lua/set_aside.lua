@@ -42,8 +42,7 @@ if tries < tonumber(max_tries) and not is_cancelled then
   if is_ours then
     write_row(step, 'pending', row.fence, now + wait_ms, row.attempt, row.losses, mark(row), row.verdict)
   end
-  try('ZREM', OWED, member)
-  try('ZADD', DUE, now + wait_ms, member)
+  if try('ZADD', DUE, now + wait_ms, member) then try('ZREM', OWED, member) end -- it must stay in one of them
   return { 'left', '' }
 end
 

@@ -7,6 +7,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
+from midwatch.orchestration.protocol.reading import guard
+
 Arg = str | bytes | int
 """One entry of ARGV."""
 
@@ -25,6 +27,15 @@ class ScriptCall(NamedTuple, Generic[Reply]):
     args: Sequence[Arg]
     read: Callable[[Any], Reply]
     """Makes the typed reply from what Redis returns."""
+
+    def typed(self, reply: Any) -> Reply:
+        """The typed reply.
+
+        Raises:
+            UnreadableRecord: a record in the reply is of a newer version, or damaged.
+
+        """
+        return guard(f"what {self.script!r} returned", lambda: self.read(reply))
 
 
 def in_order(*values: Arg | Items) -> list[Arg]:

@@ -13,7 +13,7 @@ from midwatch.workers.cli.exits import Exit
 from midwatch.workers.cli.lazy_group import OrderedGroup
 from midwatch.workers.cli.tables import Column, print_card, print_table
 from midwatch.workers.views.output import document, print_json, say
-from midwatch.workers.views.unreadable import warn_of_unreadable
+from midwatch.workers.views.unreadable import unreadable_as_json, warn_of_unreadable
 
 if TYPE_CHECKING:
     from midwatch.orchestration.client.client import Client
@@ -37,7 +37,8 @@ def list_approvals(as_json: bool) -> None:
     warn_of_unreadable(parked.unreadable)
     pairs = [(job, find_parked_call(client, job)) for job in parked]
     if as_json:
-        print_json({"approvals": [_document(job, call) for job, call in pairs]})
+        shown = [_document(job, call) for job, call in pairs]
+        print_json({"approvals": shown, **unreadable_as_json(parked.unreadable)})
         return
     if not sys.stdout.isatty() or not pairs:
         titles = [Column(title) for title in ("JOB", "STEP", "AGENT", "QUESTION", "CALL")]

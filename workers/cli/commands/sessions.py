@@ -13,6 +13,7 @@ from midwatch.workers.cli.exits import Exit
 from midwatch.workers.cli.lazy_group import OrderedGroup
 from midwatch.workers.cli.tables import print_card
 from midwatch.workers.views.output import print_json, say
+from midwatch.workers.views.unreadable import unreadable_as_json, warn_of_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,8 +36,17 @@ def show(session_id: str, as_json: bool) -> None:
 
     Long tool results are shortened. `export` prints compacted messages as well.
     """
+    from midwatch.orchestration.errors import UnreadableRecord
+
     found = connect().sessions
-    numbers, memory, messages = found.show(session_id), found.memory(session_id), found.messages(session_id)
+    numbers, messages = found.show(session_id), found.messages(session_id)
+    unreadable = list(messages.unreadable)
+    memory = None
+    try:
+        memory = found.memory(session_id)
+    except UnreadableRecord as error:
+        unreadable.append(error)
+    warn_of_unreadable(unreadable)
     if as_json:
         from dataclasses import asdict
 
@@ -45,6 +55,7 @@ def show(session_id: str, as_json: bool) -> None:
                 **asdict(numbers),
                 "memory": memory.model_dump(mode="json") if memory else None,
                 "live": _plain(messages),
+                **unreadable_as_json(unreadable),
             }
         )
         return
@@ -74,7 +85,9 @@ def show(session_id: str, as_json: bool) -> None:
 def export(session_id: str) -> None:
     """Print the whole conversation as JSON, with the original messages in place of the memory."""
     messages = connect().sessions.originals(session_id)
-    print_json({"session_id": session_id, "messages": _plain(messages)})
+    warn_of_unreadable(messages.unreadable)
+    shown = {"session_id": session_id, "messages": _plain(messages)}
+    print_json({**shown, **unreadable_as_json(messages.unreadable)})
 
 
 @sessions.command("compact")

@@ -11,6 +11,7 @@ from midwatch.workers.cli.commands.jobs import explain_status
 from midwatch.workers.cli.environment import connect, server_ms
 from midwatch.workers.cli.tables import STYLES, Column, console, lay_out, print_lines
 from midwatch.workers.views.output import count, document, duration, pluralize, print_json, printable
+from midwatch.workers.views.unreadable import unreadable_as_json, warn_of_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,12 +52,17 @@ def trace(job_id: str, as_json: bool) -> None:
     job = client.jobs.show(job_id)
     records = client.jobs.trace(job_id)
     try:
-        conversation = find_conversation(job, records, client.sessions.messages(job.session_id))
+        messages = client.sessions.messages(job.session_id)
+        conversation, unreadable = find_conversation(job, records, messages), messages.unreadable
     except NotFound:  # the session has no message yet
-        conversation = JobConversation()
+        conversation, unreadable = JobConversation(), []
+    unreadable = [*records.unreadable, *unreadable]
+    warn_of_unreadable(unreadable)
     found = make_rows(job, records, conversation)
     if as_json:
-        print_json({"job": document(job), "steps": [_document(job, row) for row in found]})
+        print_json(
+            {"job": document(job), "steps": [_document(job, row) for row in found], **unreadable_as_json(unreadable)}
+        )
         return
     screen = console()
     print_lines(screen, draw(found, screen.width, ascii_only=screen.options.ascii_only))

@@ -12,7 +12,7 @@ from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.step import Defer
 
 SAFETY_MS = (30_000, 600_000)
-"""When a step in a line asks again by itself, if no steward wakes it: after twice the expected wait, within these bounds."""
+"""Bounds of the time after which a step in a line asks again without a wake-up. The time is twice the expected wait."""
 
 DENIED = {
     "too_large": FailureKind.POLICY_DENIED,
@@ -27,7 +27,7 @@ def deferral(call: Call, name: str, reply: Waits) -> Defer:
     shortest, longest = SAFETY_MS
     after_ms = max(shortest, min(2 * reply.ms, longest)) if reply.in_line else reply.ms
     deadline_ms = call.claim.job.deadline_ms
-    if deadline_ms is not None:  # a job that waits must end in time, too
+    if deadline_ms is not None:  # so that a waiting job also ends in time
         after_ms = max(0, min(after_ms, deadline_ms - call.claim.now_ms + 1))
     about = f", about {math.ceil(reply.ms / 1_000)} s" if reply.ms else ""
     reason = f"{name}: {reply.reason}{about}"

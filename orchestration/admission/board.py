@@ -1,4 +1,4 @@
-"""Board: what an operator sees and changes of the coordinator. It is `client.gate`; `midwatch gate` is its command line."""
+"""Board: shows and changes the coordinator's state, for operators. It is `client.gate` in Python, and `midwatch gate`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from midwatch.schemas.limits import DownstreamStatus, Limits
 from midwatch.schemas.step import StepRef
 
 AT_MOST = 100
-"""Steps that one release wakes of one downstream; more wait for the next."""
+"""The most steps of one downstream that one release wakes. The others wait for the next release."""
 
 
 class Board:
-    """Every downstream that was configured or called, by name."""
+    """The state and the limits of every downstream that was configured or called."""
 
     def __init__(self, client: redis.Redis, keys: Keyspace, library: Library = COORDINATOR) -> None:
         self._client = client
@@ -36,7 +36,7 @@ class Board:
         self._coordinator = Coordinator(client, library)
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """The names of all downstreams, sorted."""
         try:
             found: list[bytes] = self._client.zrange(self._keys.gate_index(), 0, -1)  # type: ignore[assignment]
         except UNAVAILABLE as error:
@@ -44,12 +44,12 @@ class Board:
         return sorted(name.decode() for name in found)
 
     def status(self) -> list[DownstreamStatus]:
-        """The state of all of them."""
+        """The state of every downstream."""
         calls = [script_calls.status(self._keys.downstream(name)) for name in self.names()]
         return [reply for reply in self._coordinator.send_all(calls) if isinstance(reply, DownstreamStatus)]
 
     def show(self, name: str) -> DownstreamStatus:
-        """The state of one. Raises NotFound."""
+        """The state of one downstream. Raises NotFound."""
         status = self._coordinator.send(script_calls.status(self._keys.downstream(name)))
         if status is None:
             raise self._unknown(name)
@@ -90,19 +90,19 @@ class Board:
         return limits
 
     def pause(self, name: str, seconds: float = 600.0) -> None:
-        """Admit no call for a while; calls wait. Raises NotFound."""
+        """Admit no call for a while. Calls wait. Raises NotFound."""
         self._control(name, "pause", seconds)
 
     def resume(self, name: str) -> None:
-        """End a pause: an operator's or a provider's. Raises NotFound."""
+        """End a pause, whether an operator or a provider caused it. Raises NotFound."""
         self._control(name, "resume")
 
     def open(self, name: str, seconds: float = 600.0) -> None:
-        """Open the breaker; after `seconds`, probes go. Raises NotFound."""
+        """Open the breaker. After `seconds`, probes are admitted. Raises NotFound."""
         self._control(name, "open", seconds)
 
     def close(self, name: str) -> None:
-        """Close the breaker: calls go, slowly at first. Raises NotFound."""
+        """Close the breaker. Calls are admitted, slowly at first. Raises NotFound."""
         self._control(name, "close")
 
     def block(self, name: str, reason: str, seconds: float = 86_400.0) -> None:
@@ -110,7 +110,7 @@ class Board:
         self._control(name, "block", seconds, reason)
 
     def unblock(self, name: str) -> None:
-        """Lift a block: an operator's or a spend cap's. Raises NotFound."""
+        """End a block, whether an operator or a spend cap caused it. Raises NotFound."""
         self._control(name, "unblock")
 
     def release(self, wake: Callable[[Sequence[StepRef]], Sequence[StepRef]] = tuple) -> tuple[list[StepRef], int]:
@@ -135,7 +135,7 @@ class Board:
             gone = [call_id(ref) for ref in released if ref not in set(woken)]
             if gone:
                 self._coordinator.send(script_calls.gone(own_keys, call_ids=gone))
-            waits_ms.append(0 if gone else reply.next_ms)  # those that are gone made room
+            waits_ms.append(0 if gone else reply.next_ms)  # the steps that left the line made room for others
         return refs, min((ms for ms in waits_ms if ms is not None), default=-1)
 
     def _control(self, name: str, operation: Operation, seconds: float = 0.0, reason: str = "") -> None:
@@ -147,7 +147,7 @@ class Board:
             raise self._unknown(name)
 
     def _configured(self, name: str) -> dict[str, Any] | None:
-        """The limits as they were set; None: the downstream was never called or configured."""
+        """The limits as they were set. None if the downstream was never called or configured."""
         try:
             raw: bytes | None = self._client.hget(self._keys.downstream(name)[0], "json")  # type: ignore[assignment]
         except UNAVAILABLE as error:

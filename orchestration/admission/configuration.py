@@ -1,4 +1,4 @@
-"""Limits as the coordinator's functions read them: in milliseconds, and with the constants that no operator needs to change."""
+"""Convert limits to the form that the coordinator's functions read: in milliseconds, with the constants added."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ CONSTANTS = {
     "sick_ms": 2_000,
     "brake_ms": 90_000,
 }
-"""What each one means is in `legend.CONFIG`, and why it is so in `docs/coordinator.md`."""
+"""The constants. `legend.CONFIG` has their meaning, and `docs/coordinator.md` has the reasons for their values."""
 
 
 def defaults(name: str) -> Limits:
-    """Limits of a downstream that was not configured: its provider's way to count, no figures."""
+    """Limits of a downstream that was not configured. They have the provider's way to count, but no figures."""
     return RESERVES.get(name.partition(":")[0], Limits())
 
 
 def over_defaults(name: str, limits: Limits) -> Limits:
-    """What an operator wrote, with the provider's way to count in all that is left open."""
+    """Complete an operator's limits: what they leave open is counted in the provider's way."""
     written = limits.model_dump(exclude_unset=True)
     return Limits.model_validate({**defaults(name).model_dump(exclude_unset=True), **written})
 

@@ -16,7 +16,7 @@ from midwatch.orchestration.admission.legend import with_stored_names
 from midwatch.orchestration.store.script_library import Library
 
 SHARED = ("prelude", "health", "buckets", "lineage", "lines", "feedback")
-"""Files that all functions share, one concept each; each builds on those before it."""
+"""Files that all functions share, one concept each. A file uses only files before it."""
 
 FUNCTIONS = ("admit", "settle", "release", "configure", "control", "status", "gone")
 """Files that are one function each. Their names and arguments in Python are in `script_calls.py`."""

@@ -14,12 +14,12 @@ HEADERS = {
     "output_tokens": ("anthropic-ratelimit-output-tokens-{}",),
     "tokens": ("x-ratelimit-{}-tokens", "x-ratelimit-{}-project-tokens"),
 }
-"""By what they limit (`legend.RESOURCES`)."""
+"""Header names by the resource that they limit (`legend.RESOURCES`)."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """By what they limit; a figure that no header names is absent."""
+    """Figures by the resource that they limit. A figure that no header names is absent."""
 
     remaining: Mapping[str, float]
     limits: Mapping[str, float]
@@ -30,7 +30,7 @@ class Figures:
 
 
 def read(headers: Mapping[str, str]) -> Figures:
-    """The figures in headers whose names are in lower case; the tightest where several name the same."""
+    """Read the figures in headers, whose names are in lower case. If two headers limit the same, the tighter one counts."""
     return Figures(remaining=_figures(headers, "remaining"), limits=_figures(headers, "limit"))
 
 
@@ -44,6 +44,6 @@ def _figures(headers: Mapping[str, str], kind: str) -> dict[str, float]:
 
 
 def _number(text: str | None) -> float | None:
-    """A count. A sign, a word or more than twelve digits is ignored."""
+    """Read a count. Text with a sign, a letter or more than twelve digits is ignored."""
     text = (text or "").strip()
     return float(text) if text.isascii() and text.isdigit() and len(text) < 13 else None

@@ -17,7 +17,7 @@ class Field(NamedTuple):
 
     stored: str
     unit: str
-    """`us` and `ms` alone are moments since 1970; a length says so."""
+    """A unit of `us` or `ms` alone is a time since 1970. The unit of a length says that it is a length."""
     meaning: str
 
 
@@ -26,10 +26,10 @@ RESOURCES = {"requests": "q", "input_tokens": "i", "output_tokens": "o", "tokens
 
 CALL_STATES = {
     "WAITING": "w",  # in a line
-    "WOKEN": "k",  # has the right of way
+    "WOKEN": "k",  # may start before other calls
     "LIVE": "l",  # admitted, its tokens taken
-    "PACED": "p",  # a retry that is paid for and waits for its moment
-    "UNCOUNTED": "f",  # its last try failed without counting against its own retries
+    "PACED": "p",  # a retry that has a start time and its share of the retry budget
+    "UNCOUNTED": "f",  # its last failure did not count against its `max_retries`
 }
 
 LANES = {"HIGH_LANE": "h", "REST_LANE": "n", "RETRY_LANE": "r"}
@@ -82,7 +82,7 @@ STATE = {
     "answered": Field("no", "calls", "answered ever"),
     "live": Field("live", "calls", "admitted and not settled"),
 }
-"""Of a downstream: the field `st` of its HASH."""
+"""Names of a downstream's state: the field `st` of its HASH."""
 
 CALL = {
     "state": Field("s", "letter", "see CALL_STATES"),
@@ -104,7 +104,7 @@ CALL = {
     "reserved_input": Field("li", "tokens", "input reserved in its lineage"),
     "reserved_output": Field("lo", "tokens", "output reserved in its lineage"),
 }
-"""Of a call: its entry in the HASH `calls`."""
+"""Names of a call's record: its entry in the HASH `calls`."""
 
 LINEAGE = {
     "calls": Field("n", "calls", "admitted"),
@@ -117,7 +117,7 @@ LINEAGE = {
     "most_input": Field("bi", "tokens", "input that it may use; 0: any number"),
     "most_output": Field("bo", "tokens", "output that it may use; 0: any number"),
 }
-"""Of a lineage: the fields of its HASH."""
+"""Names of a lineage's record: the fields of its HASH."""
 
 CONFIG = {
     "name": Field("name", "text", "the downstream"),

@@ -1,4 +1,4 @@
-"""RedisGate: may a call start now? One function call, one round trip and the server's time for each decision of the fleet."""
+"""RedisGate: decides with the coordinator whether a call may start now. One decision is one function call in Redis."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from midwatch.schemas.step import Defer, StepRef
 log = structlog.get_logger("midwatch.gate")
 
 HOLD_MS = 200
-"""A shorter wait is spent in the worker: it costs less than to give the step back and claim it again."""
+"""The worker itself waits up to this long, because to defer the step and claim it again would cost more."""
 
 GRACE_MS = 15_000
-"""How long a reservation is believed in after the bound on its call."""
+"""How long a reservation is kept after the time limit of its call."""
 
 WAKE_MS = 30_000
-"""How long a woken step has the right of way: its message waits for a free worker."""
+"""How long a woken step may start before others. Its message waits for a free worker during this time."""
 
 BLOCK_MS = 3_600_000
 """How long a spend cap blocks a downstream before one call may try again. An operator can lift the block sooner."""
 
 LINEAGE_SOFT = (5, 0.2, 1_000)
-"""Retries of a lineage without a wait: 5, and 0.2 for each of its calls, and one each second."""
+"""Retries of a lineage that start at once: 5, and 0.2 for each of its calls, and one each second."""
 LINEAGE_HARD = (10, 1)
-"""Retries of a lineage at all: 10, and one for each of its calls; so n calls are made at most 2n + 10 times."""
+"""The most retries of a lineage: 10, and one for each of its calls. So n calls are made at most 2n + 10 times."""
 
 OUTCOMES: Mapping[FailureKind, Outcome] = {
     FailureKind.RATE_LIMITED: "throttled",
@@ -56,7 +56,7 @@ OUTCOMES: Mapping[FailureKind, Outcome] = {
     FailureKind.QUOTA_EXHAUSTED: "blocked",
     FailureKind.INTERNAL: "unread",
 }
-"""Any other kind is the caller's own error: the downstream is well."""
+"""Outcome by kind of failure. Any other kind is an error of the caller, and says nothing about the downstream."""
 
 
 @dataclass
@@ -115,7 +115,7 @@ class RedisGate:
         return ScriptPiggyback(self.client, script, partial(self.settle, call, report), partial(_log_lost, name))
 
     def configure(self, name: str) -> None:
-        """Make the downstream known with the limits of this process; newer ones stay."""
+        """Configure the downstream with the limits of this process, unless it has newer ones."""
         is_set = name in self.limits
         limits = over_defaults(name, self.limits[name]) if is_set else defaults(name)
         text = configuration(name, limits, self.version if is_set else 0)
@@ -128,12 +128,12 @@ class RedisGate:
 
 
 def call_id(ref: StepRef) -> str:
-    """The name of a step's call in the scripts: a step makes one at a time."""
+    """The name of a step's call in the scripts. A step makes one call at a time."""
     return f"{ref.job_id}|{ref.step}"
 
 
 def admission_of(call: Call, keys: list[str]) -> ScriptCall[Admitted | Waits | Denied | Unconfigured]:
-    """The question that a call asks."""
+    """The script call that asks for the admission of a call."""
     claim, job = call.claim, call.claim.job
     free_retries, free_retries_per_call, free_retry_every_ms = LINEAGE_SOFT
     most_retries, most_retries_per_call = LINEAGE_HARD
@@ -163,7 +163,7 @@ def admission_of(call: Call, keys: list[str]) -> ScriptCall[Admitted | Waits | D
 
 
 def settlement_of(call: Call, report: Report, keys: list[str]) -> ScriptCall[Settled]:
-    """The report of a call."""
+    """The script call that reports the result of a call."""
     usage, failure, figures = _believable(call, report.usage), report.failure, read(report.headers)
     return script_calls.settle(
         keys,
@@ -182,7 +182,7 @@ def settlement_of(call: Call, report: Report, keys: list[str]) -> ScriptCall[Set
 
 
 def outcome_of(report: Report) -> Outcome:
-    """What a call came to. One that found no connection cost nothing, but is the downstream's failure: `unreached`."""
+    """The outcome of a call. Without a connection it is `unreached`: it cost nothing, but the downstream has failed."""
     outcome: Outcome = "ok" if report.failure is None else OUTCOMES.get(report.failure.kind, "caller")
     if report.sent:
         return outcome
@@ -202,5 +202,5 @@ def _believable(call: Call, usage: Usage | None) -> Usage | None:
 
 
 def _log_lost(name: str, error: Exception) -> None:
-    """The reservation expires by itself. The work in hand must not be lost for it."""
+    """Log a settlement that failed. The reservation expires by itself, so the step can go on."""
     log.warning("gate.settle_lost", downstream=name, error=str(error)[:200])

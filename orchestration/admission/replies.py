@@ -1,4 +1,4 @@
-"""What the coordinator's functions reply, decoded."""
+"""The replies of the coordinator's functions, decoded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESOURCE_NAMES = {letter: name for name, letter in RESOURCES.items()}
 
 @dataclass(frozen=True)
 class Unconfigured:
-    """The server knows no limits of the downstream: it is new, or it was wiped."""
+    """The server has no limits of the downstream, because the downstream is new or the server has lost its data."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Admitted:
     """The call may start."""
 
     hold_ms: int
-    """In so many ms."""
+    """The call may start after this many ms."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Waits:
     """The call may not start yet."""
 
     ms: int
-    """About how long."""
+    """The expected wait."""
     reason: str
     in_line: bool
     """It has a place in a line, and a steward will wake it."""
@@ -42,20 +42,20 @@ class Denied:
     """The call may not start, and waiting would not help."""
 
     ms: int
-    """How long a block lasts; 0: it has no end."""
+    """How long a block lasts. 0 if it has no end."""
     reason: str
     figures: Mapping[str, Any]
-    """What the reason is about, by name."""
+    """The figures behind the reason, by name."""
 
 
 @dataclass(frozen=True)
 class Settled:
-    """What the downstream is like after a call was settled."""
+    """The state of the downstream after a call was settled."""
 
     is_known: bool
-    """The call was live. False: it was settled before, or given up."""
+    """False if the call was not live: it was already settled, or given up."""
     closed_ms: int
-    """The downstream takes no calls for so long."""
+    """How long the downstream takes no calls."""
     why: str
     """`paused`, `open`, `blocked`, or empty."""
     is_uncounted: bool
@@ -67,16 +67,16 @@ class Released:
     """Steps that were woken."""
 
     next_ms: int | None
-    """When there may be more; None: no call waits."""
+    """The time until more steps may start. None if no call waits."""
     members: Sequence[bytes]
 
 
 @dataclass(frozen=True)
 class Due:
-    """Downstreams whose lines a steward should look at."""
+    """Downstreams whose lines a steward should check."""
 
     next_ms: int | None
-    """When the next one is due; None: there is none."""
+    """The time until the next one is due. None if there is none."""
     downstreams: Sequence[str]
 
 
@@ -112,7 +112,7 @@ def decode_due(reply: list[Any]) -> Due:
 
 
 def decode_status(reply: bytes | None) -> DownstreamStatus | None:
-    """The reply of `status.lua`; None: the downstream was never called or configured."""
+    """The reply of `status.lua`. None if the downstream was never called or configured."""
     if not reply:
         return None
     fields = json.loads(reply)

@@ -24,12 +24,12 @@ from midwatch.schemas.step import Priority
 Reply = TypeVar("Reply")
 
 Outcome = Literal["ok", "throttled", "failed", "unreached", "caller", "unsent", "blocked", "unread"]
-"""What a call came to: see `lua/settle.lua`."""
+"""The outcome of a call: see `lua/settle.lua`."""
 
 Operation = Literal["pause", "resume", "open", "close", "block", "unblock"]
 
 Figures = Mapping[str, float]
-"""By the names in `legend.RESOURCES`."""
+"""Figures by resource: see `legend.RESOURCES`."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,17 @@ class Coordinator:
         self._scripts = Scripts(client, library)
 
     def send(self, call: ScriptCall[Reply]) -> Reply:
-        """Run it now. Raises StoreUnavailable."""
+        """Run the call now. Raises StoreUnavailable."""
         return call.decode(self._scripts.call(call.name, call.keys, call.args))
 
     def send_all(self, calls: Sequence[ScriptCall[Reply]]) -> list[Reply | Exception]:
-        """Run all in one round trip; an error of one comes back in its place. Raises StoreUnavailable."""
+        """Run all calls in one round trip. The error of a call is returned in its place. Raises StoreUnavailable."""
         found = self._scripts.pipeline([(call.name, call.keys, call.args) for call in calls])
         pairs = zip(calls, found, strict=True)
         return [reply if isinstance(reply, Exception) else call.decode(reply) for call, reply in pairs]
 
     def prepared(self, call: ScriptCall[Reply]) -> Prepared:
-        """The call, for another script to take along."""
+        """The call in a form that another script can carry."""
         return self._scripts.prepared(call.name, call.keys, call.args)
 
 
@@ -125,17 +125,17 @@ def release(keys: Sequence[str], *, at_most: int, wake_ms: int) -> ScriptCall[re
 
 
 def configure(keys: Sequence[str], *, configuration: str, only_if_absent: bool) -> ScriptCall[bool]:
-    """Set a downstream's limits. False: newer ones are in force, and stay."""
+    """Set a downstream's limits. Returns False if newer ones are in force: they stay."""
     return ScriptCall("configure", keys, _encoded(configuration, only_if_absent), bool)
 
 
 def control(keys: Sequence[str], *, operation: Operation, length_ms: int, reason: str) -> ScriptCall[bool]:
-    """Do what an operator asks for. False: the downstream was never called or configured."""
+    """Carry out an operator's command. Returns False if the downstream was never called or configured."""
     return ScriptCall("control", keys, _encoded(operation, length_ms, reason), bool)
 
 
 def due(index: str, *, at_most: int) -> ScriptCall[replies.Due]:
-    """Find the downstreams whose lines a steward should look at now."""
+    """Find the downstreams whose lines a steward should check now."""
     return ScriptCall("due", [index], _encoded(at_most), replies.decode_due)
 
 
@@ -145,7 +145,7 @@ def gone(keys: Sequence[str], *, call_ids: Sequence[str]) -> ScriptCall[int]:
 
 
 def status(keys: Sequence[str]) -> ScriptCall[DownstreamStatus | None]:
-    """Read the state of a downstream. None: it was never called or configured."""
+    """Read the state of a downstream. None if it was never called or configured."""
     return ScriptCall("status", keys, (), replies.decode_status)
 
 
@@ -154,7 +154,7 @@ def _encoded(*values: str | float | None) -> tuple[Arg, ...]:
 
 
 def _encode(value: str | float | None) -> Arg:
-    """None as nothing, a bool as 0 or 1, a fraction in digits."""
+    """Encode an argument: None as an empty text, a bool as 0 or 1, a fraction without an exponent."""
     if value is None:
         return ""
     if isinstance(value, float):

@@ -58,13 +58,13 @@ def restore(message: Message, kept: Mapping[str, str]) -> Message:
 
 
 def _begins_like(text: str, whole: str, handle: str) -> bool:
-    """Was the text cut from the whole? Otherwise the note in it is a quotation."""
+    """Is `text` really a cut form of the whole? If not, its note about a cut is only a quotation."""
     note = next(found for found in _NOTE.finditer(text) if found[2] == handle)
     return len(whole) == int(note[1]) and text.startswith(whole[: note.start()])
 
 
 def _is_cut_from(message: AssistantMessage, original: Message) -> bool:
-    """The same for a model turn: the same calls, and a text that begins alike."""
+    """Is this model turn a cut form of the original? It must have the same calls, and the beginning of its text."""
     if not isinstance(original, AssistantMessage):
         return False
     calls = [(call.id, call.name) for call in message.tool_calls]

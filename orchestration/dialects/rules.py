@@ -37,7 +37,7 @@ class Rule:
     finds: Callable[[Sequence[Part]], Found]
     effect: str
     says: str
-    """What to do, or what is sent instead."""
+    """Advice for the author, or what is sent instead."""
     unless: str = ""
     """What to do if the schema can't be rewritten."""
 

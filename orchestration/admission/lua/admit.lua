@@ -41,8 +41,8 @@ if not config then return { 'unconfigured' } end
 state = state or new_state(config, now)
 expire(state, now)
 local rate = refill(config, state, now)
-local known = read_call(call_id) -- what an earlier request of this step has left
--- The last try failed without counting against the call's own retries. For its lineage this one is a retry even so.
+local known = read_call(call_id) -- the record of an earlier request of this step
+-- The last failure did not count against the call's `max_retries`. Its lineage still counts this call as a retry.
 local uncounted = known and (known.state == UNCOUNTED or known.uncounted) or nil
 is_retry = is_retry or uncounted == true
 if known and known.state == UNCOUNTED then known = nil end
@@ -66,10 +66,10 @@ local function deny(reason, figures, ms)
   return { 'deny', math.ceil(ms or 0), reason, cjson.encode(figures) }
 end
 
--- Asked again by the same claim: its reply was lost. By another claim: the worker of the earlier one is dead.
+-- A repeated request. From the same claim: the first reply was lost. From another claim: the earlier worker is dead.
 if known and known.state == LIVE then
   if known.fence == fence then
-    save(state) -- expired records may have been cleared away above
+    save(state) -- expired records may have been deleted above
     return { 'admit', math.ceil(math.max(0, (known.starts_at or now) - now) / MS), 'dup' }
   end
   lose_call(state, known)
@@ -87,9 +87,9 @@ for _, resource in ipairs(RESOURCES) do
   end
 end
 
--- A root job and all it caused share one budget of retries. Within the free ones a retry goes at once; beyond them it is paced,
--- one each free_retry_every_ms; beyond the most it is denied.
--- The lineage is read only when it can say no: for a retry, or when it may have a limit of tokens.
+-- All jobs of a lineage share one budget of retries. The free retries start at once. After them, retries are paced: one
+-- starts every free_retry_every_ms. After most_retries they are denied.
+-- The lineage is read only if it can deny the call: if the call is a retry, or if the lineage may have a token limit.
 local calls, retries, since, reserved_input, reserved_output, used_input, used_output, most_input, most_output =
   0, 0, nil, 0, 0, 0, 0, 0, 0
 if is_retry or lineage_input_tokens ~= 0 or lineage_output_tokens ~= 0 then
@@ -131,7 +131,7 @@ if is_bound then
   if (most_input > 0 and used_input + reserved_input + input_tokens > most_input)
     or (most_output > 0 and used_output + reserved_output + output_tokens > most_output) then
     if known and known.state == WOKEN then lose_right_of_way(state, call_id, known, now) end
-    count('waited') -- other calls of the lineage are live, and may give back what they don't use
+    count('waited') -- live calls of the lineage may return tokens that they don't use
     return wait_outside_lines(state, 'lineage_tokens', 1000)
   end
 end
@@ -139,7 +139,7 @@ end
 local lane = is_retry and RETRY_LANE or priority == 'high' and HIGH_LANE or REST_LANE
 local headroom = priority == 'high' and 0 or config.headroom
 
--- Put the call into its line, or back to the place it had.
+-- Put the call into its line. If it waited there before, it keeps its place.
 local function wait(us, reason, told_us)
   if known and known.state == WOKEN then withdraw_promise(state, need_of(known)) end
   local tag = known and known.tag or new_tag(config, state, need, priority, tenant)
@@ -152,7 +152,7 @@ local function wait(us, reason, told_us)
     headroom = headroom, reason = reason, uncounted = uncounted,
   }
   write_call(state, call_id, call)
-  -- It may have waited as a first try, in another line.
+  -- The call may have waited in another line, as a first try.
   if known and known.lane and known.lane ~= lane then leave_line(state, known.lane, call_id) end
   enter_line(state, lane, tag, call_id)
   local due = tonumber(redis.call('ZSCORE', INDEX, state.name) or NEVER)
@@ -174,12 +174,12 @@ if state.breaker == HALF_OPEN then
   is_probe = true
 end
 
--- A new call goes behind those who wait, except in a lower lane; a retry goes behind all. A call that waits keeps its place.
+-- A new call waits behind the calls of its line and of higher lines, a retry behind all. A waiting call keeps its place.
 if not is_woken and state.in_line > 0 then
   local ahead = redis.call('ZCARD', HIGH)
   if lane ~= HIGH_LANE then ahead = ahead + redis.call('ZCARD', REST) end
   if lane == RETRY_LANE then ahead = ahead + redis.call('ZCARD', RETRY) end
-  -- A steward looks at once. The call itself need not ask again before its turn.
+  -- Let a steward check this line at once. The call need not ask again until it is woken.
   if ahead > 0 then return wait(0, 'queued', ahead * service_time(config, state, need, rate)) end
 end
 if is_retry and not is_probe and is_sick(config, state, now) and state.retry_balance < 1 then
@@ -201,12 +201,12 @@ elseif is_woken then
   withdraw_promise(state, need_of(known))
 end
 
--- Admitted: all writes from here on.
+-- The call is admitted. From here on, everything is written.
 if known and known.lane then leave_line(state, known.lane, call_id) end
 if known and known.tag then state.virtual_time = math.max(state.virtual_time, known.tag) end
 local n = 1
 if must_pay then n = count_retry() elseif not is_retry then n = count_call() end
-if n % 8 == 1 then keep_lineage(now, lineage_kept_ms) end -- not every time: it lives for days
+if n % 8 == 1 then keep_lineage(now, lineage_kept_ms) end -- not at every call, because the record is kept for days
 if is_bound then reserve_tokens(input_tokens, output_tokens, most_input, most_output) end
 take(state, need)
 state.admitted, state.live, state.second_begun = state.admitted + 1, state.live + 1, state.second_begun + 1

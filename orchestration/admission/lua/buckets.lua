@@ -1,7 +1,7 @@
 -- Limits, and what is left of them.
 
--- The limit in force, a minute: the operator's, else the one that the provider's headers name, else one guessed from its 429s.
--- 0 means no limit. The brake holds requests below it.
+-- The limit in force, per minute: the operator's, else that of the provider's headers, else a guess from its 429s.
+-- 0 means no limit. The brake can reduce the limit of requests further.
 local function limit(config, state, resource)
   local known = config[resource] > 0 and config[resource] or state.learned and state.learned[resource] or 0
   return resource == REQUESTS and state.braked_to and (known == 0 or state.braked_to < known) and state.braked_to or known
@@ -38,23 +38,23 @@ local function fill_buckets(config, state, now, from, rate)
   local minutes = (rate_now(config, state, from) + rate) / 2 * (now - from) / MINUTE
   for _, resource in ipairs(RESOURCES) do
     local per_minute = limit(config, state, resource)
-    -- Without a limit nothing is owed. Otherwise the first limit, set or learned, would wait until all calls ever made are paid.
+    -- Without a limit there is no debt. Otherwise calls under a new limit would wait until all earlier calls are paid for.
     state.level[resource] = per_minute > 0
       and math.min(depth(config, state, resource), state.level[resource] + per_minute * minutes) or 0
   end
-  -- A guess that no 429 confirms was a bad moment, not a limit.
+  -- Drop a guessed limit that no 429 has confirmed: the guess came from a short disturbance.
   if state.guessed and now - state.cut_at > FORGET_MS * MS then state.learned[REQUESTS], state.guessed = nil, nil end
   if state.guessed and config.requests_per_minute == 0 then
     state.learned[REQUESTS] = state.learned[REQUESTS] * (1 + 0.1 * (now - from) / MINUTE)
   end
 end
 
--- Bring the state up to now, and return the rate.
+-- Update the state to the present time, and return the rate.
 local function refill(config, state, now)
   if now < state.refilled_at then carry_over(state, state.refilled_at - now) end
   state.braked_to = brake(config, state, now)
   local rate = rate_now(config, state, now)
-  -- What is shut saves nothing up.
+  -- While no call is admitted, the buckets do not fill.
   local from = math.max(state.refilled_at, state.paused_until, state.breaker ~= CLOSED and state.open_until or 0)
   if now > from then fill_buckets(config, state, now, from, rate) end
   if now > state.refilled_at then
@@ -69,7 +69,7 @@ local function refill(config, state, now)
     state.window_ok, state.window_failed, state.window_since = 0, 0, now
   end
   count_by_second(state, now)
-  -- Lost or slow probes make room for others.
+  -- Lost and slow probes no longer count, so that others can start.
   while state.probe_deadlines and state.probe_deadlines[1] and state.probe_deadlines[1] <= now do
     table.remove(state.probe_deadlines, 1)
   end
@@ -93,7 +93,7 @@ local function time_to_fit(config, state, rate, need, headroom)
       longest = math.max(longest, (want - free) / (per_minute * rate) * MINUTE)
     end
   end
-  return longest < 1 and 0 or longest -- below 1 us it is a rounding, which no waiting would end
+  return longest < 1 and 0 or longest -- less than 1 us is a rounding error, and no wait would remove it
 end
 
 -- For how many us one call with this `need` keeps the downstream busy, at the share `rate` of its limits.
@@ -120,10 +120,10 @@ local function add_to_promised(state, need, sign)
   for _, resource in ipairs(RESOURCES) do
     promised[resource] = math.max(0, promised[resource] + sign * need[resource])
   end
-  state.promised = state.woken > 0 and promised or nil -- no rest of a rounding stays behind
+  state.promised = state.woken > 0 and promised or nil -- so that no rounding error remains
 end
 
--- Keep a woken call's need free for it.
+-- Reserve what a woken call needs.
 local function promise(state, need) add_to_promised(state, need, 1) end
 
 local function withdraw_promise(state, need) add_to_promised(state, need, -1) end

@@ -19,11 +19,11 @@ if state then
   refill(config, state, now)
   for _, resource in ipairs(RESOURCES) do
     local per_minute = limit(config, state, resource)
-    -- What was taken while it had no limit is no debt.
+    -- Use from the time without a limit is no debt.
     if per_minute > 0 and limit(before, state, resource) == 0 then state.level[resource] = 0 end
     if per_minute > 0 then state.level[resource] = math.min(state.level[resource], depth(config, state, resource)) end
   end
-  schedule(state, now, 0) -- a higher limit may let calls in
+  schedule(state, now, 0) -- with a higher limit, waiting calls may start
   save(state)
 end
 return 1

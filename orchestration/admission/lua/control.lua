@@ -1,4 +1,4 @@
--- What an operator does by hand.
+-- Carry out an operator's command.
 -- ARGV:
 --   operation   pause | resume | open | close | block | unblock
 --   length_ms   of a pause, an opening or a block
@@ -20,7 +20,7 @@ elseif operation == 'open' then
   open_breaker(config, state, now, 0.5)
   state.open_until, state.rate_since = till, till
 elseif operation == 'close' then
-  if state.breaker ~= CLOSED then close_breaker(config, state, now) end -- closing a closed one would only slow it down
+  if state.breaker ~= CLOSED then close_breaker(config, state, now) end -- to close a closed breaker would only reduce the rate
 elseif operation == 'block' then state.blocked_until, state.block_reason = till, short(reason)
 elseif operation == 'unblock' then state.blocked_until, state.block_reason = 0, ''
 else error('ERR unknown operation ' .. operation, 0) end

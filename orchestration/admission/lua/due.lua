@@ -1,4 +1,4 @@
--- Downstreams whose lines a steward should look at now.
+-- Return the downstreams whose lines a steward should check now.
 -- KEYS: 1 index
 -- ARGV:
 --   at_most   downstreams to name

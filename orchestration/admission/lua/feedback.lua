@@ -1,15 +1,15 @@
--- What a settled call changes: the buckets, what such calls usually take, limits, and how well the downstream is.
+-- What the settlement of a call changes: the buckets, the expected usage, the limits, and the health of the downstream.
 
--- Tokens alone, without the request.
+-- What a call needs of tokens, without its request.
 local function tokens(input, output)
   return { [REQUESTS] = 0, [INPUT] = input, [OUTPUT] = output, [BOTH] = input + output }
 end
 
--- Give back what was reserved and not used. When more was used, a level may go below 0: a debt.
+-- Return what was reserved and not used. If more was used than reserved, the level may fall below 0: a debt.
 local function give_back_unused(config, state, call, input_used, cached, output_used)
   local counted = math.max(0, input_used - (config.count_cached and 0 or cached))
   local output_rest = call.output - output_used
-  if config.reserve_output == 'max_tokens' then output_rest = 0 end -- charged by what was asked for, used or not
+  if config.reserve_output == 'max_tokens' then output_rest = 0 end -- such a provider charges the maximum, used or not
   give_back(state, tokens(call.input - counted, output_rest))
 end
 
@@ -24,7 +24,7 @@ local function bound_levels(config, state)
   end
 end
 
--- Learn how much such calls write (a running 90th percentile: up in nine steps, down in one) and how long they take.
+-- Learn the output of calls (a running 90th percentile: nine steps up for one step down) and their duration.
 local function learn_usual(state, output_used, latency_ms)
   if output_used then
     if state.output_p90 == 0 then state.output_p90 = math.max(output_used, 1)
@@ -34,12 +34,12 @@ local function learn_usual(state, output_used, latency_ms)
   state.latency_ms = state.latency_ms == 0 and latency_ms or state.latency_ms * 0.9 + latency_ms * 0.1
 end
 
--- The provider's own view wins: its limits where the operator named none, and what is left when it is less than we think.
+-- The provider's figures win: its limits if the operator set none, and its remaining amount if it is below the level here.
 local function obey_headers(config, state, headers)
   for _, resource in ipairs(RESOURCES) do
     local named, left = headers.limits[resource], headers.remaining[resource]
     if named and named > 0 then
-      if limit(config, state, resource) == 0 then state.level[resource] = 0 end -- what was taken without a limit is no debt
+      if limit(config, state, resource) == 0 then state.level[resource] = 0 end -- use from the time without a limit is no debt
       state.learned = state.learned or {}
       state.learned[resource] = named
       if resource == REQUESTS then state.guessed = nil end
@@ -50,17 +50,17 @@ local function obey_headers(config, state, headers)
   end
 end
 
--- After a 429. A burst of them is one signal: one cut per gap. (A 5xx cuts nothing, because it comes at any rate: simulated.)
--- A 429 that comes while no call is admitted was sent before the pause: the same signal once more.
+-- Cut the rate after a 429. A burst of 429s is one signal, so there is one cut in each gap. A 5xx cuts nothing, because it
+-- comes at any rate (simulated). A 429 during a pause answers a call from before the pause: it is part of the same burst.
 local function slow_down(config, state, now, rate, retry_after_ms)
   local is_new = state.paused_until <= now and now - state.cut_at >= config.cut_gap_ms * MS
   local cut = is_new and config.cut or 1
-  if limit(config, state, REQUESTS) == 0 then -- an unknown limit: guessed from what was sent lately, answered or not
+  if limit(config, state, REQUESTS) == 0 then -- an unknown limit is guessed from the recent requests, answered or not
     state.learned = state.learned or {}
     state.learned[REQUESTS] = math.max(6, let_through(config, state, now, state.live + 1))
     state.guessed = true
     state.level[REQUESTS] = 0
-  elseif state.guessed and is_new then -- still too much: guess what was let through, between the rate tried and its cut
+  elseif state.guessed and is_new then -- the guess was too high: take the admitted rate, between the guess and its cut
     local tried = state.learned[REQUESTS] * rate
     local passed = math.max(let_through(config, state, now, 0), tried * config.cut)
     state.learned[REQUESTS] = math.max(6, math.min(tried, passed))
@@ -71,13 +71,13 @@ local function slow_down(config, state, now, rate, retry_after_ms)
   pause(config, state, now, now + pause_ms * MS, rate, cut)
 end
 
--- Does this failure say anything about now? A call from before the breaker last opened does not: 512 timeouts of one outage
--- open it once. Nor does a probe that was written off, for it has hung since then.
+-- Is this failure about the present? Not if the call began before the breaker last opened: 512 timeouts of one outage must
+-- open it only once. Not if it was a probe that took too long: it has hung since then.
 local function is_news(state, call, now)
   return call.generation == state.openings and not (call.probe_deadline and call.probe_deadline <= now)
 end
 
--- After a failure that is news: open the breaker if calls don't succeed any more.
+-- Count a failure about the present. Open the breaker if no call succeeds any more.
 local function count_failure(config, state, now, rate, call_id, call, is_probe)
   state.window_failed, state.failed_in_a_row = state.window_failed + 1, state.failed_in_a_row + 1
   if state.breaker == CLOSED then mark_sick(config, state, now, rate) end

@@ -1,4 +1,4 @@
--- Forget woken calls whose step does not wait any more (its job was cancelled): what is promised to them is free again.
+-- Delete woken calls whose step no longer waits (its job was cancelled). What was reserved for them is free again.
 -- ARGV:
 --   call_ids   JSON, a list
 -- Output: how many were forgotten

@@ -1,26 +1,27 @@
--- Is the downstream well? What its last calls came to, the brake, the breaker, pauses.
+-- The health of a downstream: the results of its last calls, the brake, the breaker, pauses.
 
--- Requests a minute that were let through and ended lately, with `more` added to them.
+-- The recent rate of admitted requests that have ended, per minute, with `more` added to their number.
 local function let_through(config, state, now, more)
   local before = state.window_before_ok + state.window_before_failed
   local span = math.max(1000 * MS, now - state.window_since + (before > 0 and config.window_ms * MS or 0))
   return (state.window_ok + state.window_failed + before + more) * MINUTE / span
 end
 
--- How many calls of both windows failed, and how many there were.
+-- Number of failed calls in both windows, and of all calls.
 local function recent_calls(state)
   local failed = state.window_failed + state.window_before_failed
   return failed, state.window_ok + state.window_before_ok + failed
 end
 
--- The downstream loses calls now: at least a tenth of those in the windows failed, and the last one a moment ago.
+-- Is the downstream sick? At least a tenth of the calls in the windows failed, the last one a moment ago.
 local function is_sick(config, state, now)
   local failed, total = recent_calls(state)
   return total >= config.min_calls and failed / total >= config.sick_ratio and now - state.failed_at < config.sick_ms * MS
 end
 
--- Calls are counted by the second they were admitted in. Failures are quick and answers are slow. So of the calls that end in
--- a second, a rising rate fails more than its share; an outage fails less, until the last answers from before it are in.
+-- Calls are counted by the second in which they were admitted. A count by the second of their end would be wrong, because
+-- failures are quick and answers are slow. When the rate rises, it would show too many failures. At the start of an outage
+-- it would show too few, because answers to earlier calls still arrive.
 local function count_by_second(state, now)
   local second = math.floor(now / 1000000)
   if second == state.second then return end
@@ -30,13 +31,14 @@ local function count_by_second(state, now)
   state.second, state.second_begun, state.second_failed = second, 0, 0
 end
 
--- More than its share fails, by as many as if min_calls had all failed: chance alone soon exceeds a share.
+-- Do more calls fail than fail_ratio allows? The excess must be that of min_calls calls that all fail: among a few calls,
+-- the share alone is often exceeded by chance.
 local function too_many(config, failed, total)
   return total >= config.min_calls and failed >= config.fail_ratio * total + (1 - config.fail_ratio) * config.min_calls
 end
 
--- Does this failure mean that no call succeeds any more? The second it began in decides, if that second had enough calls and
--- is now or the one before.
+-- Does this failure mean that no call succeeds any more? This is decided by the calls of the second in which it began, if
+-- they are enough, and if it is this second or the one before.
 local function is_broken(config, state, call)
   local begun, failed = 0, 0
   if call.second == state.second then
@@ -52,16 +54,16 @@ local function is_broken(config, state, call)
   return few and too_many(config, recent_calls(state))
 end
 
--- Note since when it is sick, and at which rate it was called before. Its limit may be unknown, too high, or never reached.
+-- Record since when the downstream is sick, and its rate before that. Its limit would not do: it may be unknown or too high.
 local function mark_sick(config, state, now, rate)
   if not state.sick_since and state.second_before_begun >= config.min_calls and is_sick(config, state, now) then
     state.sick_since, state.rate_before_sick = now, state.second_before_begun * 60 / rate
   end
 end
 
--- Requests a minute that a downstream gets while it fails in part, or nil. Each failure is one more call, so for a while it
--- gets fewer, by the square of the share it answers: that share would come through, and of that the same share is sent. An
--- incident that ends by then has been waited for. In a longer one waiting would save nothing.
+-- The reduced rate, in requests a minute, of a downstream that fails in part; nil if there is none. Each failed call must be
+-- repeated, so it is cheaper to wait until the incident is over. The rate is multiplied by the square of the share that is
+-- answered. The brake ends after a while, because in a long incident waiting saves nothing.
 local function brake(config, state, now)
   if not state.sick_since then return nil end
   local failed, total = recent_calls(state)
@@ -76,7 +78,7 @@ local function empty_buckets(state)
   for _, resource in ipairs(RESOURCES) do state.level[resource] = math.min(state.level[resource], 0) end
 end
 
--- Start again at the least rate, from `moment` on.
+-- Begin a slow start at the least rate, from `moment` on.
 local function restart_rate(config, state, moment)
   state.rate, state.rate_threshold, state.rate_since = config.least_rate, 1, moment
   empty_buckets(state)
@@ -99,11 +101,11 @@ local function close_breaker(config, state, now)
   restart_rate(config, state, now)
 end
 
--- Admit no call before `till`. The longer a provider gets no calls, the colder it is when they come back.
+-- Admit no call before `till`. After a long pause the rate starts lower.
 local function pause(config, state, now, till, rate, cut)
   if till <= state.paused_until then return end
   state.paused_until = till
-  -- The threshold it was climbing to was not tried yet, so the pause does not lower it.
+  -- Keep the threshold of the slow start: the rate had not reached it yet.
   state.rate_threshold = math.max(config.least_rate, math.max(rate, state.rate_threshold) * cut)
   local warmth = math.max(config.least_rate, 1 - (till - now) / (config.cold_after_ms * MS))
   state.rate, state.rate_since = math.min(rate, state.rate_threshold * warmth), till

@@ -1,16 +1,16 @@
--- What a lineage (a root job and all it caused) has made of calls, retries and tokens. KEYS[9], a HASH:
+-- What a lineage (a root job and all jobs that it caused) has used: calls, retries and tokens. KEYS[9], a HASH:
 --   n   calls admitted                    ri, ro  input and output tokens reserved by live calls
 --   u   retries                           ui, uo  input and output tokens used
 --   t   us when it was first counted      bi, bo  input and output tokens that it may use; 0: any number
 
--- Calls, retries, since when, reserved input and output, used input and output, most input and output.
+-- Returns calls, retries, time of the first call, reserved input and output, used input and output, limits of both.
 local function read_lineage()
   local v = redis.call('HMGET', LINEAGE, 'n', 'u', 't', 'ri', 'ro', 'ui', 'uo', 'bi', 'bo')
   return tonumber(v[1] or 0), tonumber(v[2] or 0), tonumber(v[3] or nil), tonumber(v[4] or 0), tonumber(v[5] or 0),
     tonumber(v[6] or 0), tonumber(v[7] or 0), tonumber(v[8] or 0), tonumber(v[9] or 0)
 end
 
--- Keep it for `kept_ms` more.
+-- Keep the record for another `kept_ms`.
 local function keep_lineage(now, kept_ms)
   redis.call('HSETNX', LINEAGE, 't', string.format('%.0f', now))
   redis.call('PEXPIRE', LINEAGE, kept_ms)
@@ -26,7 +26,7 @@ local function reserve_tokens(input, output, most_input, most_output)
   redis.call('HSET', LINEAGE, 'bi', string.format('%.0f', most_input), 'bo', string.format('%.0f', most_output))
 end
 
--- Move what a call reserved of its lineage's tokens to what the lineage has used.
+-- Replace a call's reserved tokens of its lineage by the tokens that it used.
 local function spend_tokens(call, input, output)
   if not call.lineage then return end
   redis.call('HINCRBYFLOAT', call.lineage, 'ri', -call.reserved_input)

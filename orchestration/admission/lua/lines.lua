@@ -1,11 +1,11 @@
--- Calls: their records, and the lines they wait in.
+-- Calls: their records, and the lines in which they wait.
 
 local function read_call(call_id)
   local raw = redis.call('HGET', CALLS, call_id)
   return raw and cmsgpack.unpack(raw) or nil
 end
 
--- What a call needs of each resource: its record keeps input and output only.
+-- What a call needs of each resource. Its record holds only input and output.
 local function need_of(call) return needs(call.input, call.output) end
 
 -- Write a call's record, which expires at `expires_at` (us); nil: never.
@@ -51,27 +51,27 @@ local function wait_outside_lines(state, reason, ms)
   return { 'wait', math.ceil(ms), reason, 0 }
 end
 
--- Give up a live call whose worker is dead: no worker will settle it. Its reservation stays charged, for it may have been made.
+-- Give up a live call whose worker is dead, since no worker will settle it. Its reservation is charged: it may have been made.
 local function lose_call(state, call)
   state.live = math.max(0, state.live - 1)
   count('lost')
   spend_tokens(call, call.reserved_input, call.reserved_output)
 end
 
--- Let a woken call keep its place without holding others up.
+-- Let a woken call that did not start keep its place, but let other calls pass it.
 local function lose_right_of_way(state, call_id, call, now)
   withdraw_promise(state, need_of(call))
   call.state, call.starts_at = PACED, now
   write_call(state, call_id, call, now + PAID_MS * MS)
 end
 
--- Clear away records that have expired.
+-- Delete expired records.
 local function expire(state, now)
   if state.next_expiry_at > now then return end
   for _, call_id in ipairs(redis.call('ZRANGEBYSCORE', EXPIRY, '-inf', now, 'LIMIT', 0, 50)) do
     local call = read_call(call_id)
     if call and call.state == LIVE then lose_call(state, call) end
-    if call and call.state == WOKEN then -- its worker is slow, or its job has ended
+    if call and call.state == WOKEN then -- it did not start in time: its worker is slow, or its job has ended
       lose_right_of_way(state, call_id, call, now)
     else
       drop_call(call_id)
@@ -80,7 +80,7 @@ local function expire(state, now)
   state.next_expiry_at = tonumber(redis.call('ZRANGE', EXPIRY, 0, 0, 'WITHSCORES')[2] or NO_EXPIRY)
 end
 
--- Let a steward look at the lines in `us`.
+-- Let a steward check the lines in `us`.
 local function schedule(state, now, us)
   redis.call('ZADD', INDEX, math.floor((now + math.max(0, us)) / MS), state.name)
 end

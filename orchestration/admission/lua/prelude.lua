@@ -31,12 +31,12 @@ local RESOURCES = { REQUESTS, INPUT, OUTPUT, BOTH }
 local WAITING, WOKEN, LIVE, PACED, UNCOUNTED = 'w', 'k', 'l', 'p', 'f'
 local HIGH_LANE, REST_LANE, RETRY_LANE = 'h', 'n', 'r'
 local PAID_MS = 86400000 -- how long a place in line and a paid retry are remembered
-local LOOK_MS = 60000 -- how often a steward looks where no call waits
-local FORGET_MS = 600000 -- a guessed limit is dropped when no 429 has confirmed it for so long
+local LOOK_MS = 60000 -- how often a steward checks a downstream where no call waits
+local FORGET_MS = 600000 -- a guessed limit is dropped if no 429 confirms it for this long
 local NO_EXPIRY = 9e15
 local NEVER = 4102444800000 -- the year 2100, in ms: no call waits
 
--- Every function of the library begins with this.
+-- The first call in every function of the library.
 local function bind(keys)
   STATE, CALLS, HIGH, REST, RETRY, FLOWS, EXPIRY, INDEX, LINEAGE = unpack(keys, 1, 9)
   LANES = { [HIGH_LANE] = HIGH, [REST_LANE] = REST, [RETRY_LANE] = RETRY }
@@ -58,7 +58,7 @@ local function number(name, text)
   return value
 end
 
--- Read an argument that may be empty; nil when it is.
+-- Read an argument that may be empty. Returns nil if it is.
 local function optional_number(name, text)
   if text ~= '' then return number(name, text) end
 end
@@ -76,7 +76,7 @@ local function unpack_config(raw)
   return config
 end
 
--- The downstream's configuration and state: nil when it was never configured, no state when it was never called.
+-- The downstream's configuration and state. nil if it was never configured; no state if it was never called.
 local function load()
   local raw = redis.call('HMGET', STATE, 'cfg', 'st')
   if not raw[1] then return nil end
@@ -109,7 +109,7 @@ local function new_state(config, now)
   return state
 end
 
--- Events that are rare are counted next to the state, not in it.
+-- Count a rare event in a separate field of the HASH, not in the state.
 local function count(event) redis.call('HINCRBY', STATE, event, 1) end
 
 local COUNTERS = { 'retried', 'waited', 'denied', 'failed', 'throttled', 'lost' }

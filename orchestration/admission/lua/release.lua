@@ -33,7 +33,7 @@ end
 
 local function wake(head, call)
   leave_line(state, head.lane, head.call_id)
-  local may_start = state.blocked_until <= now -- while blocked, calls leave the line to be denied
+  local may_start = state.blocked_until <= now -- while blocked, calls are woken and then denied
   call.state, call.starts_at = may_start and WOKEN or PACED, now
   if may_start then
     promise(state, need_of(call))
@@ -56,7 +56,7 @@ local function time_to_start(call)
   return time_to_fit(config, state, rate, need_of(call), call.headroom)
 end
 
--- Wake the first call in order, if it fits. When it must wait only for head-room, the first of the high line may pass it.
+-- Wake the first call in order, if it fits. If only the head-room delays it, the first call of the high line may pass it.
 local function wake_next()
   for n, head in ipairs(heads()) do
     local call = read_call(head.call_id)
@@ -64,7 +64,7 @@ local function wake_next()
       leave_line(state, head.lane, head.call_id)
       return true
     end
-    -- It may have joined before outputs were known. Held to all that they may write, calls would go one by one.
+    -- A call may have joined the line before the usual output was known. With its maximum, calls would start one by one.
     if config.reserve_output == 'expected' and state.output_p90 > 0 then
       call.output = math.min(call.output, math.ceil(state.output_p90))
     end
@@ -87,7 +87,7 @@ if state.in_line == 0 then
   redis.call('DEL', FLOWS)
   next_us = nil
 end
--- Look again later even when no call waits: what dead workers reserved returns.
+-- Check again later even if no call waits, so that reservations of dead workers are given up.
 schedule(state, now, next_us or math.min(LOOK_MS * MS, state.next_expiry_at - now))
 save(state)
 if next_us then reply[1] = math.ceil(next_us / MS) end

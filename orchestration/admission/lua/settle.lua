@@ -1,4 +1,4 @@
--- What an admitted call came to. It counts once: a second report of the same call changes nothing.
+-- Settle an admitted call by its result. A second report of the same call changes nothing.
 -- ARGV:
 --   call_id          the call's name
 --   fence            of the claim that made the call
@@ -53,12 +53,12 @@ if call then
     spend_tokens(call, input_tokens or call.reserved_input, output_tokens or call.reserved_output)
   end
   bound_levels(config, state)
-  if state.in_line > 0 then schedule(state, now, 0) end -- what comes back may let a call go, long before time would
+  if state.in_line > 0 then schedule(state, now, 0) end -- the returned tokens may be enough for a waiting call
   if outcome == 'ok' then learn_usual(state, output_tokens, latency_ms) end
   if headers then obey_headers(config, state, headers) end
   if is_probe and state.probe_deadlines then table.remove(state.probe_deadlines, 1) end
-  if is_probe and (outcome == 'ok' or outcome == 'caller') then -- it answers: a bad request is no sign of illness
-    -- Probes that were sent before this one may hang, so make room for others.
+  if is_probe and (outcome == 'ok' or outcome == 'caller') then -- it answers, even to a bad request
+    -- Earlier probes may hang. Don't count them any more, so that others can start.
     state.probes_answered, state.probe_deadlines = state.probes_answered + 1, nil
     if state.probes_answered >= config.probes_to_close then close_breaker(config, state, now) end
   end
@@ -80,7 +80,7 @@ if call then
     schedule(state, now, 0) -- calls in line are denied now
   end
   drop_call(call_id)
-  -- A retry that does not count against its call is still one of the lineage, which pays for it when the call asks again.
+  -- This failure does not count against the call, but the retry still counts against its lineage, when the call asks again.
   is_uncounted = outcome == 'throttled' or outcome == 'failed' and call.probe_deadline ~= nil
   if is_uncounted then
     call = { state = UNCOUNTED }

@@ -14,12 +14,12 @@ from midwatch.orchestration.admission.configuration import configuration, defaul
 from midwatch.orchestration.admission.functions import COORDINATOR
 from midwatch.orchestration.admission.legend import CONFIG
 from midwatch.orchestration.admission.redis_gate import WAKE_MS, call_id
-from midwatch.orchestration.admission.script_calls import Coordinator, Operation
+from midwatch.orchestration.admission.script_calls import Operation
 from midwatch.orchestration.errors import ConfigError, NotFound
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.store.records import ref_of
 from midwatch.orchestration.store.script_library import Library
-from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
+from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unavailable
 from midwatch.schemas.limits import DownstreamStatus, Limits
 from midwatch.schemas.step import StepRef
 
@@ -33,7 +33,7 @@ class Board:
     def __init__(self, client: redis.Redis, keys: Keyspace, library: Library = COORDINATOR) -> None:
         self._client = client
         self._keys = keys
-        self._coordinator = Coordinator(client, library)
+        self._scripts = Scripts(client, library)
 
     def names(self) -> list[str]:
         """The names of all downstreams, sorted."""
@@ -46,11 +46,11 @@ class Board:
     def status(self) -> list[DownstreamStatus]:
         """The state of every downstream."""
         calls = [script_calls.status(self._keys.downstream(name)) for name in self.names()]
-        return [reply for reply in self._coordinator.send_all(calls) if isinstance(reply, DownstreamStatus)]
+        return [reply for reply in self._scripts.run_each(calls) if isinstance(reply, DownstreamStatus)]
 
     def show(self, name: str) -> DownstreamStatus:
         """The state of one downstream. Raises NotFound."""
-        status = self._coordinator.send(script_calls.status(self._keys.downstream(name)))
+        status = self._scripts.run(script_calls.status(self._keys.downstream(name)))
         if status is None:
             raise self._unknown(name)
         return status
@@ -86,7 +86,7 @@ class Board:
             raise ConfigError(f"{where}: {first['msg']}; limits are: {fields} (or rpm, itpm, otpm, tpm)") from None
         text = configuration(name, limits, None)
         keys = self._keys.downstream(name)
-        self._coordinator.send(script_calls.configure(keys, configuration=text, only_if_absent=False))
+        self._scripts.run(script_calls.configure(keys, configuration=text, only_if_absent=False))
         return limits
 
     def pause(self, name: str, seconds: float = 600.0) -> None:
@@ -120,12 +120,12 @@ class Board:
 
         Raises StoreUnavailable.
         """
-        due = self._coordinator.send(script_calls.due(self._keys.gate_index(), at_most=AT_MOST))
+        due = self._scripts.run(script_calls.due(self._keys.gate_index(), at_most=AT_MOST))
         waits_ms = [due.next_ms]
         refs: list[StepRef] = []
         keys = [self._keys.downstream(name) for name in due.downstreams]
         calls = [script_calls.release(each, at_most=AT_MOST, wake_ms=WAKE_MS) for each in keys]
-        replies = self._coordinator.send_all(calls)
+        replies = self._scripts.run_each(calls)
         for own_keys, reply in zip(keys, replies, strict=True):
             if isinstance(reply, Exception):
                 raise unavailable(reply) from reply
@@ -134,7 +134,7 @@ class Board:
             refs += woken
             gone = [call_id(ref) for ref in released if ref not in set(woken)]
             if gone:
-                self._coordinator.send(script_calls.gone(own_keys, call_ids=gone))
+                self._scripts.run(script_calls.gone(own_keys, call_ids=gone))
             waits_ms.append(0 if gone else reply.next_ms)  # the steps that left the line made room for others
         return refs, min((ms for ms in waits_ms if ms is not None), default=-1)
 
@@ -143,7 +143,7 @@ class Board:
             raise ConfigError(f"seconds={seconds}: expected at least 0")
         keys = self._keys.downstream(name)
         call = script_calls.control(keys, operation=operation, length_ms=int(seconds * 1_000), reason=reason)
-        if not self._coordinator.send(call):
+        if not self._scripts.run(call):
             raise self._unknown(name)
 
     def _configured(self, name: str) -> dict[str, Any] | None:

@@ -16,13 +16,14 @@ from midwatch.orchestration.admission.functions import COORDINATOR
 from midwatch.orchestration.admission.headers import read
 from midwatch.orchestration.admission.names import resolve
 from midwatch.orchestration.admission.replies import Admitted, Denied, Settled, Unconfigured, Waits
-from midwatch.orchestration.admission.script_calls import Coordinator, Outcome, ScriptCall
+from midwatch.orchestration.admission.script_calls import Outcome
 from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.keyspace import KEPT_S, Keyspace
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement
 from midwatch.orchestration.store.records import member
+from midwatch.orchestration.store.script_calls.script_call import ScriptCall
 from midwatch.orchestration.store.script_library import Library
-from midwatch.orchestration.store.scripts import ScriptPiggyback
+from midwatch.orchestration.store.scripts import ScriptPiggyback, Scripts
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.limits import Limits
 from midwatch.schemas.model import Usage
@@ -72,7 +73,7 @@ class RedisGate:
     library: Library = COORDINATOR
 
     def __post_init__(self) -> None:
-        self._coordinator = Coordinator(self.client, self.library)
+        self._scripts = Scripts(self.client, self.library)
         self._configured: set[str] = set()
 
     def admit(self, call: Call) -> Defer | Failure | None:
@@ -81,10 +82,10 @@ class RedisGate:
         if name not in self._configured:
             self.configure(name)
         request = admission_of(call, self._keys(name, call))
-        reply = self._coordinator.send(request)
+        reply = self._scripts.run(request)
         if isinstance(reply, Unconfigured):
             self.configure(name)
-            reply = self._coordinator.send(request)
+            reply = self._scripts.run(request)
         match reply:
             case Admitted():
                 self.sleep_ms(reply.hold_ms)
@@ -99,7 +100,7 @@ class RedisGate:
         """See `ports.Gate.settle`."""
         name = resolve(call.downstream, self.limits)
         try:
-            settled = self._coordinator.send(settlement_of(call, report, self._keys(name, call)))
+            settled = self._scripts.run(settlement_of(call, report, self._keys(name, call)))
         except StoreUnavailable as error:
             _log_lost(name, error)
             return Settlement()
@@ -111,8 +112,10 @@ class RedisGate:
     def make_piggyback(self, call: Call, report: Report) -> ScriptPiggyback:
         """See `ports.Gate.make_piggyback`."""
         name = resolve(call.downstream, self.limits)
-        script = self._coordinator.prepared(settlement_of(call, report, self._keys(name, call)))
-        return ScriptPiggyback(self.client, script, partial(self.settle, call, report), partial(_log_lost, name))
+        settlement = settlement_of(call, report, self._keys(name, call))
+        return self._scripts.piggyback(
+            settlement, alone=partial(self.settle, call, report), lost=partial(_log_lost, name)
+        )
 
     def configure(self, name: str) -> None:
         """Configure the downstream with the limits of this process, unless it has newer ones."""
@@ -120,7 +123,7 @@ class RedisGate:
         limits = over_defaults(name, self.limits[name]) if is_set else defaults(name)
         text = configuration(name, limits, self.version if is_set else 0)
         keys = self.keys.downstream(name)
-        self._coordinator.send(script_calls.configure(keys, configuration=text, only_if_absent=not is_set))
+        self._scripts.run(script_calls.configure(keys, configuration=text, only_if_absent=not is_set))
         self._configured.add(name)
 
     def _keys(self, name: str, call: Call) -> list[str]:

@@ -1,4 +1,4 @@
-"""Call Lua scripts by their digest, and load them again when the server does not know them."""
+"""Send script calls by their digest, and load scripts that the server does not know."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from redis import exceptions as redis_errors
 
 from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.ports import Piggyback
-from midwatch.orchestration.store.script_calls.script_call import Arg as Arg
-from midwatch.orchestration.store.script_calls.script_call import Reply, ScriptCall
+from midwatch.orchestration.store.script_calls.script_call import Arg, Reply, ScriptCall
 from midwatch.orchestration.store.script_library import STEP_MACHINE, Library
 
 UNAVAILABLE = (
@@ -31,26 +30,12 @@ LOADS = 3
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """One call of a script of one library."""
-
-    library: Library
-    name: str
-    keys: Sequence[str]
-    args: Sequence[Arg]
-
-    @property
-    def command(self) -> tuple[Arg, ...]:
-        """The command that goes to the server."""
-        return (*self.library.command(self.name), len(self.keys), *self.keys, *self.args)
-
-
-@dataclass(frozen=True)
 class ScriptPiggyback:
     """A `ports.Piggyback` that is a script too: sent with another script when both go to the same server."""
 
     client: redis.Redis
-    script: Prepared
+    library: Library
+    call: ScriptCall[Any]
     alone: Piggyback
     """Sends it by itself."""
     lost: Callable[[Exception], object]
@@ -69,52 +54,23 @@ class Scripts:
         self._library = library
         self._execute: Callable[..., Any] = client.execute_command
 
-    def prepared(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Prepared:
+    def piggyback(
+        self, call: ScriptCall[Any], *, alone: Piggyback, lost: Callable[[Exception], object]
+    ) -> ScriptPiggyback:
         """A call that another call may carry."""
-        return Prepared(self._library, name, keys, args)
+        return ScriptPiggyback(self.client, self._library, call, alone, lost)
 
     def run(self, call: ScriptCall[Reply], *, patience_ms: int = 0, piggyback: Piggyback | None = None) -> Reply:
-        """Run a typed call, and return its typed reply. See `call`.
-
-        Raises:
-            UnreadableRecord: a record in the reply is of a newer version, or damaged.
-
-        """
-        reply = self.call(call.script, call.keys, call.args, patience_ms=patience_ms, piggyback=piggyback)
-        return call.typed(reply)
-
-    def run_all(self, calls: Sequence[ScriptCall[Reply]]) -> list[Reply]:
-        """Run typed calls in one round trip. The first error is raised, after all have run.
-
-        Raises:
-            StoreUnavailable: a call failed, or the server can't be reached.
-
-        """
-        replies = self.pipeline([(call.script, call.keys, call.args) for call in calls])
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise unavailable(reply) from reply
-        return [call.typed(reply) for call, reply in zip(calls, replies, strict=True)]
-
-    def call(
-        self,
-        name: str,
-        keys: Sequence[str],
-        args: Sequence[Arg],
-        *,
-        patience_ms: int = 0,
-        piggyback: Piggyback | None = None,
-    ) -> Any:
-        """Run a script; keep trying for `patience_ms` while the server can't be reached.
+        """Run a script, and return its typed reply; keep trying for `patience_ms` while the server can't be reached.
 
         Every script may be sent twice (its reply may be lost): the second finds the fence moved, the nonce known or the
         job present. So trying again is safe, also for the `piggyback`, which shares the round trip if it goes to this server.
 
         Raises:
             StoreUnavailable: the server can't be reached, or refuses to write, and patience is over.
+            UnreadableRecord: a record in the reply is of a newer version, or damaged.
 
         """
-        script = self.prepared(name, keys, args)
         carried = piggyback if isinstance(piggyback, ScriptPiggyback) and piggyback.client is self.client else None
         if piggyback and not carried:
             piggyback()
@@ -122,33 +78,14 @@ class Scripts:
         pause_s = 0.05
         while True:
             try:
-                return self._with(carried, script) if carried else self._once(script)
+                return call.typed(self._with(carried, call) if carried else self._once(call))
             except UNAVAILABLE as error:
                 if time.monotonic() >= give_up:
                     raise unavailable(error) from error
             time.sleep(random.uniform(pause_s / 2, pause_s))
             pause_s = min(1.0, pause_s * 2)
 
-    def _once(self, script: Prepared) -> Any:
-        try:
-            return self._execute(*script.command)
-        except redis_errors.ResponseError as error:
-            if not script.library.unknown(error):
-                raise
-        (reply,) = self._together((script,))
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
-
-    def _with(self, carried: ScriptPiggyback, script: Prepared) -> Any:
-        carried_reply, reply = self._together((carried.script, script))
-        if isinstance(reply, Exception):
-            raise reply
-        if isinstance(carried_reply, Exception):
-            carried.lost(carried_reply)
-        return reply
-
-    def pipeline(self, calls: Sequence[tuple[str, Sequence[str], Sequence[Arg]]]) -> list[Any]:
+    def run_each(self, calls: Sequence[ScriptCall[Reply]]) -> list[Reply | Exception]:
         """Run several scripts in one round trip (no transaction: each is atomic by itself). Errors come back as values.
 
         Raises:
@@ -156,13 +93,48 @@ class Scripts:
 
         """
         try:
-            return self._together([self.prepared(*call) for call in calls])
+            replies = self._together([(self._library, call) for call in calls])
         except UNAVAILABLE as error:
             raise unavailable(error) from error
+        pairs = zip(calls, replies, strict=True)
+        return [reply if isinstance(reply, Exception) else call.typed(reply) for call, reply in pairs]
 
-    def _together(self, scripts: Sequence[Prepared]) -> list[Any]:
-        replies: list[Any] = [None] * len(scripts)
-        missing = list(range(len(scripts)))
+    def run_all(self, calls: Sequence[ScriptCall[Reply]]) -> list[Reply]:
+        """Run several scripts in one round trip. The first error is raised, after all have run.
+
+        Raises:
+            StoreUnavailable: a call failed, or the server can't be reached.
+
+        """
+        replies: list[Reply] = []
+        for reply in self.run_each(calls):
+            if isinstance(reply, Exception):
+                raise unavailable(reply) from reply
+            replies.append(reply)
+        return replies
+
+    def _once(self, call: ScriptCall[Any]) -> Any:
+        try:
+            return self._execute(*_command(self._library, call))
+        except redis_errors.ResponseError as error:
+            if not self._library.unknown(error):
+                raise
+        (reply,) = self._together([(self._library, call)])
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def _with(self, carried: ScriptPiggyback, call: ScriptCall[Any]) -> Any:
+        carried_reply, reply = self._together([(carried.library, carried.call), (self._library, call)])
+        if isinstance(reply, Exception):
+            raise reply
+        if isinstance(carried_reply, Exception):
+            carried.lost(carried_reply)
+        return reply
+
+    def _together(self, calls: Sequence[tuple[Library, ScriptCall[Any]]]) -> list[Any]:
+        replies: list[Any] = [None] * len(calls)
+        missing = list(range(len(calls)))
         unknown: set[tuple[Library, str]] = set()
         for _ in range(1 + LOADS):
             if not missing:
@@ -173,13 +145,18 @@ class Scripts:
             for library, name in unknown:
                 library.load(loader, name)
             for n in missing:
-                pipe.execute_command(*scripts[n].command)
+                pipe.execute_command(*_command(*calls[n]))
             answers = pipe.execute(raise_on_error=False)[-len(missing) :]
             for n, reply in zip(missing, answers, strict=True):
                 replies[n] = reply  # those that ran are not run again: a second reply may differ
-            missing = [n for n in missing if scripts[n].library.unknown(replies[n])]
-            unknown = {(scripts[n].library, scripts[n].name) for n in missing}
+            missing = [n for n in missing if calls[n][0].unknown(replies[n])]
+            unknown = {(calls[n][0], calls[n][1].script) for n in missing}
         return replies
+
+
+def _command(library: Library, call: ScriptCall[Any]) -> tuple[Arg, ...]:
+    """The command that goes to the server."""
+    return (*library.command(call.script), len(call.keys), *call.keys, *call.args)
 
 
 def unavailable(error: Exception) -> StoreUnavailable:

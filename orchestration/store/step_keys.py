@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from midwatch.orchestration.keyspace import Keyspace, partition
@@ -28,16 +29,21 @@ class StepKeys(NamedTuple):
     tools_queue: str = ""
     """For hand-off only: the tools queue of the job's priority."""
 
-    def as_list(self) -> list[str]:
-        """KEYS, in the order in which the scripts name them."""
-        return [key for key in self if key]
+    def used(self) -> tuple[str, ...]:
+        """KEYS, in the order in which the scripts name them: without the queues where there is no hand-off."""
+        return self if self.model_queue else self[:-2]
 
 
 def step_keys(keys: Keyspace, ref: StepRef, queues: tuple[str, str] | None = None) -> StepKeys:
     """The keys of a step. `queues` are the model and tools queues, when the script may hand steps off."""
-    job = keys.job(ref.session_id, ref.job_id)
-    session = keys.session(ref.session_id)
-    index = keys.index(partition(ref.session_id), "")
+    return _job_keys(keys, ref.session_id, ref.job_id, queues)
+
+
+@lru_cache(maxsize=256)  # a step takes its keys three times, and its job's next step takes the same
+def _job_keys(keys: Keyspace, session_id: str, job_id: str, queues: tuple[str, str] | None) -> StepKeys:
+    job = keys.job(session_id, job_id)
+    session = keys.session(session_id)
+    index = keys.index(partition(session_id), "")
     model_queue, tools_queue = queues or ("", "")
     return StepKeys(
         job=job,

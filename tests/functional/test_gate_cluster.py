@@ -18,7 +18,9 @@ import pytest
 import redis as redis_py
 
 from midwatch.orchestration.admission.functions import COORDINATOR
+from midwatch.orchestration.admission.replies import decode_admit
 from midwatch.orchestration.keyspace import PARTITIONS, Keyspace
+from midwatch.orchestration.store.script_calls.script_call import ScriptCall
 from midwatch.orchestration.store.scripts import Scripts
 from midwatch.schemas.step import StepRef
 from midwatch.workers.local.die_with_parent import Process, read_last_lines, signal_group, start_process
@@ -155,5 +157,5 @@ def test_a_decision_over_two_slots_is_refused_before_it_begins(nodes: list[Node]
     assert cluster.keyslot(keys[0]) != cluster.keyslot(keys[-1])
     for node in nodes:
         with pytest.raises(redis_py.ResponseError, match="same slot"):
-            Scripts(node.client, COORDINATOR).call("admit", keys, ["x"] * 20)
+            Scripts(node.client, COORDINATOR).run(ScriptCall("admit", keys, ["x"] * 20, decode_admit))
     assert not any(cluster.exists(key) for key in keys)

@@ -22,7 +22,9 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from midwatch.orchestration.admission import redis_gate, script_calls
 from midwatch.orchestration.admission.legend import RESOURCES
 from midwatch.orchestration.admission.redis_gate import GRACE_MS, HOLD_MS
+from midwatch.orchestration.admission.replies import decode_settle
 from midwatch.orchestration.protocol.calls import Call, Report
+from midwatch.orchestration.store.script_calls.script_call import ScriptCall
 from midwatch.orchestration.store.scripts import Scripts
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.model import Usage
@@ -362,7 +364,7 @@ class Downstream:
         """Run the script, and assert that it fails and changes nothing."""
         before = self.dumps()
         with pytest.raises(redis_py.ResponseError):
-            self.scripts.call(script, self.keys, arguments)
+            self.scripts.run(ScriptCall(script, self.keys, arguments, bool))
         assert self.dumps() == before
 
 
@@ -399,7 +401,7 @@ def test_failed_calls_change_nothing_for_later_ones(place: Place) -> None:
     downstream = Downstream(*place, SHOP)
     for script, name in NUMBERS:
         downstream.fails(script, downstream.with_junk(script, name, "nan"))
-    downstream.scripts.call("settle", downstream.keys, downstream.arguments["settle"])
+    downstream.scripts.run(ScriptCall("settle", downstream.keys, downstream.arguments["settle"], decode_settle))
     downstream.bench.time.pass_s(2)
     assert len(downstream.bench.board.release()[0]) == 1
     status = downstream.bench.status()

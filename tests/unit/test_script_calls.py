@@ -162,7 +162,7 @@ def test_script_defines_every_function_that_it_calls(script):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_function_encodes_its_arguments_in_the_order_of_its_signature(script):
-    """Each argument of `in_order` is made from the parameter of its place."""
+    """Each value of `in_order`, and then each list, is made from the parameter of its place."""
     tree = ast.parse(inspect.getsource(FUNCTIONS[script]))
     (call,) = (
         node
@@ -175,7 +175,9 @@ def test_function_encodes_its_arguments_in_the_order_of_its_signature(script):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
     used = []
-    for value in call.args:
+    values, *lists = call.args
+    assert isinstance(values, ast.Tuple)
+    for value in [*values.elts, *lists]:
         source = assigned.get(value.id, value) if isinstance(value, ast.Name) else value
         used.append({node.id for node in ast.walk(source) if isinstance(node, ast.Name)})
     declared = [argument.name for argument in contract(SCRIPTS[script])]
@@ -225,8 +227,8 @@ def test_a_script_with_other_keys_is_given_those_it_names(script, call):
 
 def test_list_is_sent_as_its_length_and_its_items():
     """Items of several fields are sent one field after the other; single values are sent as they are."""
-    assert script_call.in_order("1", 7, b"x") == ["1", 7, b"x"]
-    assert script_call.in_order([], ("a", "b"), [("c", 1), ("d", 2)]) == [0, 2, "a", "b", 2, "c", 1, "d", 2]
+    assert script_call.in_order(("1", 7, b"x")) == ["1", 7, b"x"]
+    assert script_call.in_order((), [], ("a", "b"), [("c", 1), ("d", 2)]) == [0, 2, "a", "b", 2, "c", 1, "d", 2]
 
 
 def test_contract_of_another_order_is_found():

@@ -77,6 +77,7 @@ local function is_held(step, fence)
   local raw = redis.call('HGET', STEPS, step)
   if not raw then return false end
   local state, fence_now = string.match(raw, '^(%a+)|(%d+)|')
+  if not state then error({ err = 'UNREADABLE the row of a step' }) end
   return fence_now == fence and (state == 'started' or state == 'waiting')
 end
 

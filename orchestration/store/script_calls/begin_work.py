@@ -108,14 +108,14 @@ def enqueue(
 
     """
     args = in_order(
-        job, session, priority, spec, json.dumps(input, ensure_ascii=False), max_steps, timeout_ms, on_busy, message
+        (job, session, priority, spec, json.dumps(input, ensure_ascii=False), max_steps, timeout_ms, on_busy, message)
     )
 
     def read(reply: Any) -> EnqueueReply:
         result, *active_job = (word.decode() for word in reply)
         return EnqueueReply(EnqueueResult(result), "".join(active_job))
 
-    return ScriptCall("enqueue", keys.as_list(), args, read)
+    return ScriptCall("enqueue", keys.used(), args, read)
 
 
 def claim(
@@ -137,7 +137,7 @@ def claim(
         known_digest: SHA-1 of the copy's last entry, in hex.
 
     """
-    args = in_order(job, step, nonce, lease_ms, max_losses, member, known_epoch, known_length, known_digest)
+    args = in_order((job, step, nonce, lease_ms, max_losses, member, known_epoch, known_length, known_digest))
 
     def read(reply: Any) -> ClaimReply | ClaimRefusal:
         if reply[0] != b"claimed":
@@ -165,17 +165,17 @@ def claim(
             memory=memory,
         )
 
-    return ScriptCall("claim", keys.as_list(), args, read)
+    return ScriptCall("claim", keys.used(), args, read)
 
 
 def renew(keys: StepKeys, *, step: str, fence: int, lease_ms: int, member: str) -> ScriptCall[LeaseState]:
     """Prolong the lease of a step that the caller holds: `lease_ms` from now."""
-    args = in_order(step, fence, lease_ms, member)
-    return ScriptCall("renew", keys.as_list(), args, lambda reply: LeaseState(reply.decode()))
+    args = in_order((step, fence, lease_ms, member))
+    return ScriptCall("renew", keys.used(), args, lambda reply: LeaseState(reply.decode()))
 
 
 def set_limits(
     keys: StepKeys, *, step: str, fence: int, agent_version: str, max_steps: int, timeout_ms: int
 ) -> ScriptCall[bool]:
     """Give a job that was enqueued by name its agent's version and limits. False: the claim no longer holds the step."""
-    return ScriptCall("set_limits", keys.as_list(), in_order(step, fence, agent_version, max_steps, timeout_ms), bool)
+    return ScriptCall("set_limits", keys.used(), in_order((step, fence, agent_version, max_steps, timeout_ms)), bool)

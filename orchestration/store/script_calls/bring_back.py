@@ -41,7 +41,7 @@ def sweep(
         next_due_ms, *members = reply
         return SweepReply(next_due_ms if next_due_ms >= 0 else None, tuple(refs_of(members)))
 
-    args = in_order(limit, patience_ms, stale_ms, int(model_queue_idle), int(tools_queue_idle))
+    args = in_order((limit, patience_ms, stale_ms, int(model_queue_idle), int(tools_queue_idle)))
     return ScriptCall("sweep", [keys.index(partition, "due"), keys.index(partition, "owed")], args, read)
 
 
@@ -51,4 +51,6 @@ def wake(keys: Keyspace, partition: int, *, members: Sequence[str]) -> ScriptCal
     def read(reply: Any) -> list[StepRef]:
         return refs_of(reply)
 
-    return ScriptCall("wake", [keys.index(partition, "due"), keys.index(partition, "owed")], in_order(members), read)
+    return ScriptCall(
+        "wake", [keys.index(partition, "due"), keys.index(partition, "owed")], in_order((), members), read
+    )

@@ -114,8 +114,10 @@ def commit_turn(
 
     """
     args = in_order(
-        step, fence, member, group, lease_ms, tool_calls, invalid_calls, children, as_json(trace), str(anchor or ""),
-        next_step, next_member, next_message,
+        (
+            step, fence, member, group, lease_ms, tool_calls, invalid_calls, children, as_json(trace), str(anchor or ""),
+            next_step, next_member, next_message,
+        ),
         usage_fields(usage), [encode(message) for message in messages], calls, drift,
     )  # fmt: skip
 
@@ -123,7 +125,7 @@ def commit_turn(
         word, *applied = reply
         return CommitTurnReply(TurnCommitted(word.decode()), applied == [1])
 
-    return ScriptCall("commit_turn", keys.as_list(), args, read)
+    return ScriptCall("commit_turn", keys.used(), args, read)
 
 
 def commit_results(
@@ -146,10 +148,8 @@ def commit_results(
         results: one for each call.
 
     """
-    args = in_order(fence, next_step, next_member, next_message, results)
-    return ScriptCall(
-        "commit_results", keys.as_list(), args, lambda reply: CommitResultsReply(reply[0], bool(reply[1]))
-    )
+    args = in_order((fence, next_step, next_member, next_message), results)
+    return ScriptCall("commit_results", keys.used(), args, lambda reply: CommitResultsReply(reply[0], bool(reply[1])))
 
 
 def finish(
@@ -180,9 +180,11 @@ def finish(
 
     """
     args = in_order(
-        step, fence, member_base, job, session, status,
-        "" if output is None else json.dumps(output, ensure_ascii=False), as_json(failure), as_json(trace), as_json(letter),
-        repair_text, group, str(anchor or ""),
+        (
+            step, fence, member_base, job, session, status,
+            "" if output is None else json.dumps(output, ensure_ascii=False), as_json(failure), as_json(trace),
+            as_json(letter), repair_text, group, str(anchor or ""),
+        ),
         usage_fields(usage), [encode(message) for message in messages], drift,
     )  # fmt: skip
 
@@ -190,4 +192,4 @@ def finish(
         finished, *next_job = reply
         return FinishReply(bool(finished), first_step(session, next_job[0]) if next_job else None)
 
-    return ScriptCall("finish", keys.as_list(), args, read)
+    return ScriptCall("finish", keys.used(), args, read)

@@ -76,7 +76,7 @@ def cancel(keys: StepKeys, *, job: str, session: str, member_base: str) -> Scrip
             case _:
                 return CancelReply(result, owed_steps=tuple(rest))
 
-    return ScriptCall("cancel", keys.as_list(), in_order(job, session, member_base), read)
+    return ScriptCall("cancel", keys.used(), in_order((job, session, member_base)), read)
 
 
 def replay(keys: StepKeys, *, job: str, member_base: str, steps_granted: int) -> ScriptCall[ReplayReply]:
@@ -94,7 +94,7 @@ def replay(keys: StepKeys, *, job: str, member_base: str, steps_granted: int) ->
         replayed = reply[0] == b"replayed"
         return ReplayReply(replayed, tuple(step.decode() for step in reply[1:]) if replayed else ())
 
-    return ScriptCall("replay", keys.as_list(), in_order(job, member_base, steps_granted), read)
+    return ScriptCall("replay", keys.used(), in_order((job, member_base, steps_granted)), read)
 
 
 def discard(keys: StepKeys, *, job: str, session: str, member_base: str, repair_text: str) -> ScriptCall[DiscardReply]:
@@ -104,4 +104,4 @@ def discard(keys: StepKeys, *, job: str, session: str, member_base: str, repair_
         discarded = reply[0] == b"discarded"
         return DiscardReply(discarded, first_step(session, reply[1]) if discarded else None)
 
-    return ScriptCall("discard", keys.as_list(), in_order(job, session, member_base, repair_text), read)
+    return ScriptCall("discard", keys.used(), in_order((job, session, member_base, repair_text)), read)

@@ -45,8 +45,8 @@ def defer(
         reason: shown with the job.
 
     """
-    args = in_order(step, fence, member, after_ms, int(counts), int(wakes), as_json(trace), json.dumps(reason))
-    return ScriptCall("defer", keys.as_list(), args, bool)
+    args = in_order((step, fence, member, after_ms, int(counts), int(wakes), as_json(trace), json.dumps(reason)))
+    return ScriptCall("defer", keys.used(), args, bool)
 
 
 def park(
@@ -67,8 +67,8 @@ def park(
 
     """
     shown = json.dumps(waiting.model_dump(mode="json", include={"step", "reason", "kind"})) if waiting else ""
-    args = in_order(step, fence, member, state, poll_ms, as_json(trace), shown)
-    return ScriptCall("park", keys.as_list(), args, bool)
+    args = in_order((step, fence, member, state, poll_ms, as_json(trace), shown))
+    return ScriptCall("park", keys.used(), args, bool)
 
 
 def resolve(keys: StepKeys, *, step: str, member: str, verdict: Verdict, reason: str) -> ScriptCall[bool]:
@@ -82,7 +82,7 @@ def resolve(keys: StepKeys, *, step: str, member: str, verdict: Verdict, reason:
         reason: the human's words; they are kept when the verdict is reject.
 
     """
-    return ScriptCall("resolve", keys.as_list(), in_order(step, member, verdict, json.dumps(reason)), bool)
+    return ScriptCall("resolve", keys.used(), in_order((step, member, verdict, json.dumps(reason))), bool)
 
 
 class SetAsideReply(NamedTuple):
@@ -118,17 +118,7 @@ def set_aside(
     def read(reply: Any) -> SetAsideReply:
         return SetAsideReply(SetAside(reply[0].decode()), first_step(session, reply[1]))
 
-    args = in_order(
-        step,
-        member,
-        member_base,
-        job,
-        session,
-        nonce,
-        max_tries,
-        wait_ms,
-        as_json(letter),
-        as_json(failure),
-        repair_text,
-    )
-    return ScriptCall("set_aside", keys.as_list(), args, read)
+    args = in_order((
+        step, member, member_base, job, session, nonce, max_tries, wait_ms, as_json(letter), as_json(failure), repair_text,
+    ))  # fmt: skip
+    return ScriptCall("set_aside", keys.used(), args, read)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
@@ -38,16 +38,16 @@ class ScriptCall(NamedTuple, Generic[Reply]):
         return guard(f"what {self.script!r} returned", lambda: self.read(reply))
 
 
-def in_order(*values: Arg | Items) -> list[Arg]:
+def in_order(values: Iterable[Arg], *lists: Items) -> list[Arg]:
     """ARGV, as `lua/arguments.lua` takes it apart: single values as they are, lists as their length and their items."""
-    args: list[Arg] = []
-    for value in values:
-        if isinstance(value, (str, int, bytes)):
-            args.append(value)
-            continue
-        args.append(len(value))
-        for item in value:
-            args.extend(item if isinstance(item, tuple) else (item,))
+    args = list(values)
+    for items in lists:
+        args.append(len(items))
+        if items and isinstance(items[0], tuple):
+            for row in items:
+                args += row  # type: ignore[arg-type]
+        else:
+            args += items  # type: ignore[arg-type]
     return args
 
 

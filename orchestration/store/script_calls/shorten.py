@@ -76,7 +76,7 @@ def compact_begin(
                 return NothingToCompact()
 
     names = [keys.session(session_id), keys.log(session_id), keys.memory(session_id)]
-    return ScriptCall("compact_begin", names, in_order(nonce, lock_ms, job), read)
+    return ScriptCall("compact_begin", names, in_order((nonce, lock_ms, job)), read)
 
 
 def compact(
@@ -111,8 +111,10 @@ def compact(
         keys.job(session_id, active_job) if active_job else session,
     ]  # fmt: skip
     args = in_order(
-        nonce, epoch, known_length, known_digest, kept_s,
-        new_memory.model_dump_json(exclude_defaults=True) if new_memory else "", most_bytes,
+        (
+            nonce, epoch, known_length, known_digest, kept_s,
+            new_memory.model_dump_json(exclude_defaults=True) if new_memory else "", most_bytes,
+        ),
         archived, [(index, encode(message)) for index, message in replaced], kept_results, removed, usage_fields(usage),
     )  # fmt: skip
     return ScriptCall("compact", names, args, bool)
@@ -133,7 +135,7 @@ def keep_result(
 
     """
     names = [keys.session(session_id), keys.results(session_id), keys.archive(session_id), keys.originals(session_id)]
-    return ScriptCall("keep_result", names, in_order(kept_s, most_bytes, handle, body), bool)
+    return ScriptCall("keep_result", names, in_order((kept_s, most_bytes, handle, body)), bool)
 
 
 def forget(
@@ -158,4 +160,4 @@ def forget(
     names = [key(session_id) for key in parts]
     for job_id in known_jobs:
         names += [key(session_id, job_id) for key in (keys.job, keys.steps, keys.trace)]
-    return ScriptCall("forget", names, in_order(session_id, detail), read)
+    return ScriptCall("forget", names, in_order((session_id, detail)), read)

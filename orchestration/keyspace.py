@@ -79,7 +79,7 @@ class Keyspace:
         Key(
             "{prefix}:{p}:owed",
             "ZSET",
-            "step -> ms since when it is published but not claimed",
+            "step -> ms when it was published; it is not claimed yet",
             "none: entries leave with their step",
         ),
         Key(

@@ -114,9 +114,9 @@ class Board:
         self._control(name, "unblock")
 
     def release(self, wake: Callable[[Sequence[StepRef]], Sequence[StepRef]] = tuple) -> tuple[list[StepRef], int]:
-        """Wake the steps that may start now, for a steward. Returns them, and in how many ms there may be more (-1: none waits).
+        """Wake the steps that may start now. Returns them, and the time until more may start, in ms (-1 if none waits).
 
-        `wake` makes them owed and returns those that still wait. A step that does not wait any more leaves its line.
+        `wake` owes these steps, and returns those of them that still wait. A step that no longer waits leaves its line.
 
         Raises StoreUnavailable.
         """

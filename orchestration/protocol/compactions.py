@@ -13,7 +13,7 @@ from midwatch.schemas.step import StepRef
 
 @dataclass(frozen=True)
 class CompactionWork:
-    """A compaction that has begun: the session is locked, and this is its conversation."""
+    """The input of a compaction that has begun: the conversation of the session, which is now locked."""
 
     ref: StepRef
     nonce: str

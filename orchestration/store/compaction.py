@@ -1,4 +1,4 @@
-"""Compactions in Redis: begun under the session's lock, committed in one script, originals archived."""
+"""Compactions in Redis. They begin under the session's lock. One script commits them and archives the originals."""
 
 from __future__ import annotations
 

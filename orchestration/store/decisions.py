@@ -15,11 +15,11 @@ APPROVED = "approved"
 REJECTED = "rejected:"
 TYPED = "|"
 EARLIER_UNKNOWN_EFFECT = "unknown_effect"
-"""Releases before 0.2 put this word before the reason when the question was about an unknown effect."""
+"""Releases before 0.2 wrote this word before the reason if the question was about an unknown effect."""
 
 
 def read_decision(text: str) -> HumanDecision | None:
-    """The decision in a row; None when there is none."""
+    """Read the decision in a step's row. None if it has none."""
     if not text:
         return None
     if not text.startswith(REJECTED):

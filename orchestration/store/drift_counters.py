@@ -1,4 +1,4 @@
-"""The counters of drift, summed over the partitions."""
+"""Read the drift counters and add them up over the partitions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
 
 
 def read(client: redis.Redis, keys: Keyspace, hours: int) -> dict[tuple[int, str], int]:
-    """Read the counters of the last `hours`, the present one included: by hour (since the epoch, by the server's clock) and name.
+    """Read the counters of the last `hours` hours with the current one, by hour (since the epoch, server's clock) and name.
 
     Raises:
         StoreUnavailable: Redis can't be reached.

@@ -1,4 +1,4 @@
-"""Steps that must be published: deferred and due, woken by the coordinator, or published and never claimed."""
+"""Find steps to publish: deferred ones that are due, those that the coordinator woke, and those whose message was lost."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class DueAndOwed:
         return [ref for reply in replies for ref in reply.refs], min(next_due, default=-1)
 
     def wake(self, refs: Sequence[StepRef]) -> list[StepRef]:
-        """Owe steps that the coordinator woke, and return those to publish. A step that no longer waits is left alone."""
+        """Owe steps that the coordinator woke, and return those to publish. A step that no longer waits is not changed."""
         by_partition: dict[int, list[str]] = {}
         for ref in refs:
             by_partition.setdefault(partition(ref.session_id), []).append(member(ref))
@@ -57,5 +57,5 @@ class DueAndOwed:
         return [ref for woken in self._scripts.run_all(calls) for ref in woken]
 
     def publish(self, refs: Sequence[StepRef]) -> None:
-        """Bring owed steps to workers. Raises StoreUnavailable."""
+        """Publish owed steps to workers. Raises StoreUnavailable."""
         self._dispatcher.publish(refs)

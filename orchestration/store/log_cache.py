@@ -1,4 +1,4 @@
-"""A worker's copies of conversations: a claim brings only new messages, so turn 200 costs no more than turn 2."""
+"""A worker's copies of conversations. A claim reads only new messages, so turn 200 costs no more than turn 2."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ COMPRESS_ABOVE_BYTES = 4_096
 
 
 def encode(message: Message) -> bytes:
-    """One log entry: JSON, or `z` and compressed JSON when it is long."""
+    """Encode a message as a log entry: JSON, or `z` and compressed JSON if it is long."""
     raw = message.model_dump_json(exclude_none=True).encode()
     return b"z" + zlib.compress(raw, 1) if len(raw) > COMPRESS_ABOVE_BYTES else raw
 
 
 def decode(entry: bytes) -> tuple[Message, int]:
-    """The message of one log entry, and how many bytes of JSON it is."""
+    """Decode a log entry. Returns the message and the size of its JSON in bytes."""
     raw = zlib.decompress(entry[1:]) if entry[:1] == b"z" else entry
     return MESSAGE.validate_json(raw), len(raw)
 
 
 class _Copy:
-    """One session's messages, in the order they are sent."""
+    """The messages of one session, in the order in which they are sent."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
@@ -65,14 +65,14 @@ class _Copy:
 
 @dataclass(frozen=True)
 class HeldMark(LogMark):
-    """A mark and its copy. The entries that a claim brings fit the copy, even if the cache drops it during the claim."""
+    """A mark with its copy. It keeps the copy alive for the claim's new entries, even if the cache drops it meanwhile."""
 
     copy: _Copy | None = None
 
 
 @dataclass(frozen=True)
 class Held:
-    """A conversation in a worker's memory."""
+    """A conversation that a worker has cached."""
 
     messages: tuple[Message, ...] = ()
     weight: int = 0
@@ -80,7 +80,10 @@ class Held:
 
 
 class LogCache:
-    """Drops the least recently used sessions first. Thread-safe. A stale copy is shorter than the log, never different."""
+    """A cache of conversations by session. Thread-safe. A stale copy is shorter than the log, but never differs from it.
+
+    The least recently used sessions are dropped first.
+    """
 
     def __init__(self, max_bytes: int = 64_000_000) -> None:
         self._max_bytes = max_bytes
@@ -89,7 +92,7 @@ class LogCache:
         self._lock = threading.Lock()
 
     def mark(self, session_id: str) -> HeldMark:
-        """How much of the session's log the cache holds."""
+        """Return how much of the session's log is cached."""
         with self._lock:
             copy = self._copies.get(session_id)
             if copy is None:
@@ -123,7 +126,7 @@ class LogCache:
             return Held(tuple(copy.messages), copy.weight, copy.memory)
 
     def forget(self, session_id: str) -> None:
-        """Drop a session."""
+        """Drop the copy of a session."""
         with self._lock:
             copy = self._copies.pop(session_id, None)
             if copy:

@@ -43,11 +43,11 @@ DISCARDED = "This call was not made: its job was given up."
 """The answer to open calls of a discarded dead letter."""
 
 PATIENCE_MS = 1_000
-"""How long an operation waits for a server that can't be reached."""
+"""How long an operation keeps trying to reach the server."""
 
 
 class Operations(Sessions):
-    """What the Python client, the command line and the pages call."""
+    """The operations that the Python client, the command line and the pages share."""
 
     def job(self, job_id: str) -> Job:
         """The job.
@@ -106,7 +106,7 @@ class Operations(Sessions):
         return read_record(DeadLetterRecord, raw, what)
 
     def poison(self, limit: int = 100) -> Listing[PoisonRecord]:
-        """Messages that could not become a step, newest first."""
+        """Messages that are not valid steps, the newest first."""
         pipe = self.client.pipeline(transaction=False)
         pipe.lrange(self.keys.poison(), 0, limit - 1)
         return read_list(
@@ -114,7 +114,7 @@ class Operations(Sessions):
         )
 
     def trace(self, job_id: str) -> Listing[TraceRecord]:
-        """The job's steps in the order they were committed."""
+        """The trace records of the job, in the order of their commits."""
         pipe = self.client.pipeline(transaction=False)
         pipe.lrange(self._keys(self._ref(job_id)).trace, 0, -1)
         return read_trace(job_id, self._run(pipe, with_errors=True)[0])
@@ -149,7 +149,7 @@ class Operations(Sessions):
         return reply.result in (CancelResult.CANCELLED, CancelResult.MARKED)
 
     def replay(self, job_id: str, *, max_steps: int = 50) -> bool:
-        """Resume a dead-lettered job at the step where it stopped. False: it is no dead letter, so a second replay is a no-op."""
+        """Resume a dead-lettered job at the step where it stopped. Returns False, and does nothing, if it is no dead letter."""
         ref = self._ref(job_id)
         call = operate.replay(self._keys(ref), job=job_id, member_base=member_base(ref), steps_granted=max_steps)
         reply = self._scripts.run(call, patience_ms=PATIENCE_MS)
@@ -158,7 +158,7 @@ class Operations(Sessions):
         return reply.replayed
 
     def discard(self, job_id: str) -> bool:
-        """Discard a dead letter; its session goes on with the next job. False: the job is no dead letter."""
+        """Discard a dead letter, so that its session's next job starts. Returns False if the job is no dead letter."""
         ref = self._ref(job_id)
         call = operate.discard(
             self._keys(ref), job=job_id, session=ref.session_id, member_base=member_base(ref), repair_text=DISCARDED
@@ -233,12 +233,12 @@ class Operations(Sessions):
         return step_keys(self.keys, ref)
 
     def _cancel_children(self, owed: Sequence[StepRef]) -> None:
-        """Cancel the jobs whose answers these steps wait for. A child that is missed here ends at its next turn."""
+        """Cancel the jobs whose answers these steps wait for. A child that is missed here ends itself at its next turn."""
         for child in self._jobs([child_id(ref) for ref in owed if ref.kind is StepKind.TOOL]):
             self.cancel(child.job_id)
 
     def _publish_owed(self, refs: Sequence[StepRef]) -> None:
-        """Publish steps that a script has just owed. If that fails, a steward publishes them: the operation is recorded."""
+        """Publish steps that a script has just owed. If this fails, a steward publishes them later."""
         try:
             self._dispatcher.publish(refs)
         except StoreUnavailable as error:

@@ -1,4 +1,4 @@
-"""Originals: archived groups and whole tool results, kept with their session up to a number of bytes."""
+"""Originals: archived groups and whole tool results. A session keeps them up to a number of bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Originals:
     keys: Keyspace
     scripts: Scripts
     originals_bytes = ORIGINALS_BYTES
-    """Most bytes of originals, for one session."""
+    """The most bytes of originals that a session keeps."""
 
     def put_result(self, session_id: str, handle: str, body: bytes) -> None:
         """See `ports.Store.put_result`."""
@@ -30,7 +30,7 @@ class Originals:
         return self._original(self.keys.results(session_id), handle)
 
     def get_archived(self, session_id: str, group: int) -> bytes | None:
-        """See `ports.Store.archived`."""
+        """See `ports.Store.get_archived`."""
         return self._original(self.keys.archive(session_id), str(group))
 
     def _original(self, key: str, name: str) -> bytes | None:

@@ -1,4 +1,4 @@
-"""The reading part of the store: jobs, traces, counters of drift."""
+"""The part of the store that reads jobs, traces and drift counters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from midwatch.schemas.trace import TraceRecord
 
 
 def read_trace(job_id: str, reply: Sequence[bytes] | Exception) -> Listing[TraceRecord]:
-    """The records of a job's trace. One that can't be read hides no other."""
+    """Read the records of a job's trace. One unreadable record does not hide the others."""
     one = f"a trace record of job {job_id}"
     return read_list(reply, f"the trace of job {job_id}", one, TraceRecord.model_validate_json)
 
@@ -58,7 +58,7 @@ class Reads:
             reply: Any = self.client.lrange(self.keys.trace(ref.session_id, ref.job_id), 0, -1)
         except UNAVAILABLE as error:
             raise unavailable(error) from error
-        except ResponseError as error:  # the key is damaged: the evidence of earlier tries is lost, nothing else
+        except ResponseError as error:  # the key is damaged: only the evidence of earlier tries is lost
             reply = error
         return read_trace(ref.job_id, reply)
 

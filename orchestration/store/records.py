@@ -1,4 +1,4 @@
-"""What the store writes into Redis, read back: a job's hash, a claim, the members of the indexes."""
+"""Convert what is stored in Redis: a job's hash, and the members of the indexes."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ SESSION_ID: TypeAdapter[str] = TypeAdapter(Id)
 
 
 def member_base(ref: StepRef) -> str:
-    """`priority|session|job|`: what the members of `due` and `owed` begin with, for every step of the job."""
+    """`priority|session|job|`, the beginning of the job's members in `due` and `owed`."""
     return f"{ref.priority}|{ref.session_id}|{ref.job_id}|"
 
 
 def member(ref: StepRef) -> str:
-    """The step in `due` and `owed`."""
+    """The member of `due` and `owed` for this step."""
     return member_base(ref) + ref.step
 
 
 def refs_of(entries: Iterable[bytes]) -> list[StepRef]:
-    """The steps of index members. One that can't be read hides no other."""
+    """Parse index members. One unreadable member does not hide the others."""
     found = read_listing((("an entry of due or owed", entry) for entry in entries), ref_of)
     if found.unreadable:
         log.warning("entry.unreadable", entries=len(found.unreadable), why=found.unreadable[0].why)
@@ -41,14 +41,14 @@ def refs_of(entries: Iterable[bytes]) -> list[StepRef]:
 
 
 def ref_of(entry: bytes | str) -> StepRef:
-    """The step of an index member."""
+    """Parse the index member of a step."""
     text = entry.decode() if isinstance(entry, bytes) else entry
     priority, session_id, job_id, step = text.split("|")
     return StepRef.model_construct(job_id=job_id, session_id=session_id, step=step, priority=Priority(priority))
 
 
 def first_step(session_id: str, entry: bytes | str) -> StepRef | None:
-    """The first step of the job that a script gave the session to, from `job|priority`; None for ''."""
+    """The first step of the session's next job, which a script returned as `job|priority`. None for ''."""
     if not entry:
         return None
     text = entry.decode() if isinstance(entry, bytes) else entry
@@ -57,7 +57,7 @@ def first_step(session_id: str, entry: bytes | str) -> StepRef | None:
 
 
 def session_of(pointer: bytes) -> str:
-    """The session id that a job's pointer holds. Raises ValueError for one that is no id."""
+    """The session id that a job's pointer holds. Raises ValueError if it is not a valid id."""
     return SESSION_ID.validate_python(pointer.decode())
 
 
@@ -68,7 +68,7 @@ def spec(job: NewJob) -> str:
 
 
 def usage_fields(usage: Usage) -> list[tuple[str, int]]:
-    """Field of the job's hash, and what this usage adds to it. `job_of` reads the fields."""
+    """The fields of the job's hash to which this usage adds, with the amounts. `job_of` reads these fields."""
     fields = (
         ("in", usage.input_tokens),
         ("cached", usage.cached_tokens),
@@ -90,14 +90,14 @@ def job_of(job_id: str, stored: Mapping[str, str]) -> Job:
     """The job that a hash holds.
 
     Raises:
-        UnreadableRecord: it is of a later version, or damaged.
+        UnreadableRecord: the record is of a later version, or damaged.
 
     """
     return guard(f"job {job_id}", lambda: _job_of(job_id, stored))
 
 
 def job_and_session(reply: tuple[str, Any]) -> tuple[str, str]:
-    """A job id and its session, from the job id and the reply to GET of its pointer, which may be an error."""
+    """Return a job id with its session. `pointer` is the reply to GET of the job's pointer, which may be an error."""
     job_id, pointer = reply
     if isinstance(pointer, Exception):
         raise UnreadableRecord(f"the session id of job {job_id}", explain(pointer))
@@ -105,7 +105,7 @@ def job_and_session(reply: tuple[str, Any]) -> tuple[str, str]:
 
 
 def job_of_reply(reply: tuple[str, Any]) -> Job:
-    """The job of an id and the reply to HGETALL, which may be an error."""
+    """The job, from its id and the reply to HGETALL, which may be an error."""
     job_id, flat = reply
     if isinstance(flat, Exception):
         raise UnreadableRecord(f"job {job_id}", explain(flat))
@@ -113,7 +113,7 @@ def job_of_reply(reply: tuple[str, Any]) -> Job:
 
 
 def priority_of(spec: object) -> Priority:
-    """The priority in a job's `spec`; the usual one when that can't be read."""
+    """The priority in a job's `spec`. It is `normal` if the `spec` can't be read."""
     try:
         return Priority(json.loads(spec)["priority"])  # type: ignore[arg-type]
     except MISREAD:

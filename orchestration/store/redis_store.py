@@ -29,19 +29,19 @@ from midwatch.schemas.step import Defer, Park, StepKind, StepRef
 from midwatch.schemas.trace import TraceRecord
 
 LEASE_MS = 3_000
-"""How long a claim holds without renewal: a worker that dies delays its step by this at the most."""
+"""How long a claim is valid without renewal. If a worker dies, its step is delayed by this time at most."""
 
 MAX_LOSSES = 3
-"""Claims of a step that may lose their worker before the step becomes a dead letter."""
+"""How many claims of a step may lose their worker before the step becomes a dead letter."""
 
 COMMIT_PATIENCE_MS = 60_000
-"""How long a commit waits for a server that restarts. After that the work is dropped, and done again when its lease ends."""
+"""How long a commit waits for a server that restarts. Then the work is dropped, and repeated when its lease has ended."""
 
 log = structlog.get_logger("midwatch.store")
 
 
 class RedisStore(Reads, Compactions, SettingAside):
-    """See `ports.Store` for the promises. Thread-safe; one per process."""
+    """Implements `ports.Store`. Thread-safe; one per process."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class RedisStore(Reads, Compactions, SettingAside):
         self._cache = LogCache()
 
     def enqueue(self, job: NewJob, *, on_interrupt: Callable[[str], object] | None = None) -> bool:
-        """See `ports.Store.enqueue`. `on_interrupt` is called with the job that an `interrupt` policy is to cancel."""
+        """See `ports.Store.enqueue`. With the policy `interrupt`, `on_interrupt` is called with the job to cancel."""
         job = job.model_copy(update={"session_id": self._bind_session(job)})
         call = begin_work.enqueue(
             self._keys_with_queues(job.ref), job=job.job_id, session=job.session_id, priority=job.priority, spec=spec(job),
@@ -77,7 +77,7 @@ class RedisStore(Reads, Compactions, SettingAside):
         return result is not EnqueueResult.EXISTS
 
     def _bind_session(self, job: NewJob) -> str:
-        """The session of a job id. The first enqueue decides, so one id never becomes two jobs."""
+        """Bind the job id to a session and return it. The first enqueue decides, so one id never becomes two jobs."""
         pointer = self.keys.job_pointer(job.job_id)
         try:
             known = self.client.set(pointer, job.session_id, nx=True, get=True, ex=HELD_S + KEPT_S)
@@ -207,11 +207,11 @@ class RedisStore(Reads, Compactions, SettingAside):
         return step_keys(self.keys, ref)
 
     def _keys_with_queues(self, ref: StepRef) -> StepKeys:
-        """For scripts that hand the next step off."""
+        """The keys for scripts that hand off the next step."""
         return step_keys(self.keys, ref, self._dispatcher.hand_off(ref.priority))
 
     def _message(self, ref: StepRef) -> bytes:
-        """What the script pushes to hand the step off; b'' when it must not."""
+        """The message that a script pushes to hand off the step. Empty if it must not."""
         return self._dispatcher.message(ref) if self._dispatcher.hand_off(ref.priority) else b""
 
     def _publish_unless_handed_off(self, refs: Sequence[StepRef]) -> None:

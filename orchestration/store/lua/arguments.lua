@@ -1,34 +1,34 @@
--- Arguments by name, for scripts that take lists. Single values come first, then the lists, as the contract says. So no script
--- counts positions in ARGV, and one more item shifts no other argument.
--- No list becomes a table: the items are read where they lie in ARGV.
+-- Read arguments in order, for scripts that take lists. Single values come first, then the lists, as in the contract. So no
+-- script counts positions in ARGV, and a longer list does not move other arguments.
+-- Lists are not copied into tables: their items are read from ARGV.
 
 local taken = 0
 
--- The next `count` single values.
+-- Take the next `count` single values.
 local function take(count)
   taken = taken + count
   return unpack(ARGV, taken - count + 1, taken)
 end
 
--- The next list, whose items are single values, or rows of `width` fields. ARGV holds its length, then its items. The functions
--- below take what this one returns: the position of the length.
+-- Take the next list. Its items are single values, or rows of `width` fields. ARGV holds its length, then its items. Returns the
+-- position of the length, which is the argument of the functions below.
 local function take_list(width)
   local list = taken + 1
   taken = list + ARGV[list] * (width or 1)
   return list
 end
 
--- How many items a list has.
+-- The number of items of a list.
 local function length(list)
   return tonumber(ARGV[list])
 end
 
--- All items of a list of single values. At most a few thousand: they go through Lua's stack.
+-- Unpack a list of single values. It must have at most a few thousand items, because Lua's stack holds them all.
 local function items(list)
   return unpack(ARGV, list + 1, list + ARGV[list])
 end
 
--- Iterate over a list: `for step, member in rows_of(results, 2)`. `width` is the one that the list was taken with.
+-- Iterate over a list: `for step, member in rows_of(results, 2)`. `width` must be the width of take_list.
 local function rows_of(list, width)
   local last = list + ARGV[list] * width
   local at = list - width + 1

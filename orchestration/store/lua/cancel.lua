@@ -13,7 +13,7 @@ local function leave_line()
   return { 'cancelled', '' }
 end
 
-if is_damaged(JOB) then -- without its record the job is gone for every worker
+if is_damaged(JOB) then -- a job without its record does not exist for any worker
   redis.call('DEL', JOB, STEPS)
   redis.call('ZREM', DEAD, job)
   redis.call('HDEL', LETTERS, job)

@@ -1,4 +1,4 @@
--- Claim a step: take it under a new fence and a lease, and return all that the work needs, in one round trip.
+-- Claim a step under a new fence and a lease. Returns everything that the work needs, in one round trip.
 -- Shared: prelude
 -- ARGV:
 --   job
@@ -54,13 +54,13 @@ end
 local fence, losses = row.fence, row.losses
 if lost then losses = losses + 1 end
 if not again then
-  -- Larger than any fence given before, even one that a crash of the server took back: counted from the clock.
+  -- The fence comes from the clock. So it is larger than any earlier fence, even one that the server forgot in a crash.
   fence = string.format('%d', math.max(tonumber(last_fence or '0') + 1, now))
 end
 
 groups = tonumber(groups or '0')
--- Any write may be forbidden to this worker's user. So the row and the due time come first, and a step that is half claimed
--- stays in due or owed for another worker.
+-- This worker's Redis user may lack the right to some writes. So the row and the due time are written first. If a later write
+-- fails, the step stays in due or owed for another worker.
 write_row(step, 'started', fence, now + lease_ms, row.attempt, losses, (interrupted and '!' or '') .. nonce, row.verdict)
 redis.call('ZADD', DUE, now + lease_ms, member)
 redis.call('ZREM', OWED, member)
@@ -83,13 +83,13 @@ elseif is_model and tonumber(step) > tonumber(max_steps) then ending = 'step_lim
 elseif losses >= tonumber(max_losses) then ending = 'worker_lost' end
 
 if is_model and ending == '' then
-  redis.call('HSET', JOB, 'fence', fence, 'turn', step) -- a model turn is alone: its fence is the last one
+  redis.call('HSET', JOB, 'fence', fence, 'turn', step) -- no other step runs during a model turn, so its fence is the last one
 elseif not again then
   redis.call('HSET', JOB, 'fence', fence)
 end
 if waiting and status ~= 'parked' then redis.call('HDEL', JOB, 'waiting') end
 if row.state == 'parked' then redis.call('HINCRBY', JOB, 'parked', -1) end
-if activated then -- these may be new
+if activated then -- these keys may be new
   redis.call('EXPIRE', STEPS, KEPT_S, 'NX')
   redis.call('EXPIRE', LOG, KEPT_S, 'NX')
 end

@@ -1,5 +1,5 @@
--- Append results of tool calls; the last result of a turn owes the next model turn.
--- A result whose row is not held under the fence is left out: its step is over, or another worker runs it.
+-- Append results of tool calls. After the last result of a turn, owe the next model turn.
+-- A result is left out if the fence of its row is another one: its step has ended, or another worker runs it.
 -- Shared: prelude, arguments
 -- ARGV:
 --   fence
@@ -27,7 +27,7 @@ if redis.call('HINCRBY', JOB, 'open', -applied) > 0 then
   redis.call('HDEL', STEPS, unpack(done))
   return { applied, 0 }
 end
-write_row(next_step, 'pending', '0', 0, 0, 0, '', '') -- first: a hash that loses all its fields loses its time to live
+write_row(next_step, 'pending', '0', 0, 0, 0, '', '') -- before HDEL: a hash without fields is deleted, with its time to live
 redis.call('HDEL', STEPS, unpack(done))
 owe_new(clock(), next_member, MODEL_QUEUE, next_message)
 return { applied, 1 }

@@ -1,4 +1,4 @@
--- Append a model turn and owe what follows: its tool calls, or, when no call runs, the next turn.
+-- Append a model turn. Owe its tool calls, or the next turn if no call runs.
 -- Shared: prelude, arguments, model_turn
 -- ARGV:
 --   step
@@ -29,7 +29,7 @@ local function committed(applied)
 end
 
 if not is_held(step, fence) then
-  -- Sent again, because its reply was lost? Then it is committed, and its inline calls are the sender's to run.
+  -- Was this commit sent before, and its reply lost? Then it is committed, and the sender must run its inline calls.
   if redis.call('HGET', JOB, 'committed') ~= step .. '|' .. fence then return { 'lost' } end
   return committed(0)
 end
@@ -68,5 +68,5 @@ if length(calls) == 0 then
   write_row(next_step, 'pending', '0', 0, 0, 0, '', '')
   owe_new(now, next_member, MODEL_QUEUE, next_message)
 end
-redis.call('HDEL', STEPS, step) -- last: a hash that loses all its fields loses its time to live
+redis.call('HDEL', STEPS, step) -- last: a hash without fields is deleted, with its time to live
 return committed(1)

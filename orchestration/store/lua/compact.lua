@@ -1,5 +1,5 @@
--- Commit a compaction: shorten entries in place, take groups out of the log, archive them, replace the memory. Messages that
--- were added meanwhile stay. A compaction that lost its lock, or that began with another log, changes nothing.
+-- Commit a compaction: shorten entries in place, move groups from the log to the archive, replace the memory. Messages that
+-- were added meanwhile stay. A compaction that lost its lock, or whose log was replaced, changes nothing.
 -- Shared: arguments, originals
 -- KEYS:
 --   session

@@ -1,4 +1,4 @@
--- Begin a compaction: take the session's lock, and read all that there is to compact.
+-- Begin a compaction: take the session's lock, and read the conversation to compact.
 -- KEYS:
 --   session
 --   log

@@ -1,4 +1,4 @@
--- Put a step back until its time; then the steward releases it. A failed attempt counts; a refusal by admission does not.
+-- Put a step back until it is due. Then a steward publishes it. A failed attempt counts. A refusal by the gate does not.
 -- Shared: prelude
 -- ARGV:
 --   step
@@ -15,7 +15,7 @@ local row = held(step, fence)
 if not row then return 0 end
 local due = clock() + after_ms
 local attempt = row.attempt + counts
-local losses = counts == '1' and 0 or row.losses -- a refusal must not hide that the step kills workers
+local losses = counts == '1' and 0 or row.losses -- keep the losses after a refusal: the step may kill workers
 write_row(step, 'pending', row.fence, wakes == '1' and 0 or due, attempt, losses, mark(row), row.verdict)
 settle_member(member)
 redis.call('ZADD', DUE, due, member)

@@ -1,6 +1,6 @@
 -- Shared by the scripts that end, resume or hold a job.
 
--- A dead letter and a parked call wait for a human. They, and the session they hold, are kept longer.
+-- Keep the keys of a job longer that waits for a human (a dead letter, a parked call), and those of its session.
 local function hold()
   for _, key in ipairs({ JOB, STEPS, SESSION, LOG, TRACE, WAITING }) do redis.call('EXPIRE', key, HELD_S) end
   for _, part in ipairs({ ':results', ':memory', ':archive', ':originals' }) do redis.call('EXPIRE', SESSION .. part, HELD_S) end
@@ -10,7 +10,7 @@ local function ordinal(step)
   return tonumber(string.match(step, '%.(%d+)$') or '-1')
 end
 
--- Steps that have a row, in order of their ordinals.
+-- The steps that have a row, ordered by ordinal.
 local function rows()
   local found = {}
   for _, field in ipairs(redis.call('HKEYS', STEPS)) do
@@ -20,7 +20,7 @@ local function rows()
   return found
 end
 
--- Write into the job what it waits for: the first of its parked steps.
+-- Write to the job what it waits for: the first of its parked steps.
 local function show_parked()
   for _, step in ipairs(rows()) do
     if read_row(step).state == 'parked' then
@@ -45,11 +45,11 @@ local function repair(text, member_base)
     settle_member(member_base .. step)
   end
   redis.call('DEL', STEPS)
-  if group then redis.call('HSET', JOB, 'open', 0) end -- a call was open
+  if group then redis.call('HSET', JOB, 'open', 0) end -- there were open calls
 end
 
 -- Give the session to the next job in line. Returns its `job|priority`, or ''.
--- If the session is damaged, the next job is owed nevertheless: its claim finds the damage, and ends as a letter too.
+-- If the session is damaged, the next job is still owed. Its claim finds the damage, and it becomes a dead letter too.
 local function hand_over(now, session_id)
   local next_job = redis.pcall('LPOP', WAITING)
   if type(next_job) ~= 'string' then
@@ -62,7 +62,7 @@ local function hand_over(now, session_id)
   return next_job
 end
 
--- Is the key of a wrong type? Then no command here can read or change it.
+-- Is the key of a wrong type? Then no command of these scripts can read or change it.
 local function is_damaged(key)
   local found = redis.call('TYPE', key).ok
   return found ~= 'hash' and found ~= 'none'

@@ -1,4 +1,4 @@
--- Record a job. Owe its first step, or line the job up behind the session's active one.
+-- Record a job. Owe its first step, or let the job wait if the session has an active one.
 -- Shared: prelude
 -- ARGV:
 --   job
@@ -14,11 +14,11 @@
 local job, session, priority, spec, input, max_steps, timeout_ms, on_busy, message = unpack(ARGV)
 if redis.call('EXISTS', JOB) == 1 then return { 'exists' } end
 local active = redis.call('HGET', SESSION, 'active')
--- An active job whose keys have expired holds the session no longer. (Its key is in this slot, though not declared.)
+-- An active job whose keys have expired no longer holds the session. (Its key is not declared, but is in the same slot.)
 if active and redis.call('EXISTS', string.sub(JOB, 1, #JOB - #job) .. active) == 0 then active = nil end
 if active and on_busy == 'reject' then return { 'busy', active } end
 
--- Of all that a claim prolongs there are only these yet. The session may be new, too.
+-- Set the time to live of the keys that exist so far. The session may be new.
 local function keep_new_job()
   redis.call('EXPIRE', JOB, KEPT_S)
   redis.call('EXPIRE', SESSION, KEPT_S, 'NX')

@@ -1,4 +1,4 @@
--- End a job. A dead letter holds its session, and its rows for the replay; any other ending gives the session to the next job.
+-- End a job. A dead letter holds its session, and keeps its rows for a replay. After any other ending the next job starts.
 -- Shared: prelude, arguments, model_turn, endings
 -- ARGV:
 --   step
@@ -36,8 +36,8 @@ redis.call('HSET', JOB, 'status', status, 'finished_ms', string.format('%d', now
 if output ~= '' then redis.call('HSET', JOB, 'output', output) end
 if failure ~= '' then redis.call('HSET', JOB, 'failure', failure) end
 if waiting then redis.call('HDEL', JOB, 'waiting') end
-local function count_ending() -- last: a job without its count has ended, a letter that was not written is lost
-  if status ~= before then redis.call('HINCRBY', COUNTERS, 'jobs.' .. status, 1) end -- equal: a sibling call ended the job before
+local function count_ending() -- last, because a missing count does less harm than a missing dead letter
+  if status ~= before then redis.call('HINCRBY', COUNTERS, 'jobs.' .. status, 1) end -- equal if another call ended it
 end
 
 if status == 'dead_lettered' then

@@ -1,5 +1,5 @@
--- Forget a session: its conversation, memory, archive and results, and the texts of its jobs. Records of the jobs stay until
--- their retention is over, without texts: otherwise an idempotency key could run its job twice.
+-- Delete a session: its conversation, memory, archive and results, and the texts of its jobs. The records of the jobs stay
+-- without texts until they expire: otherwise an idempotency key could run its job twice.
 -- KEYS:
 --   session
 --   log
@@ -17,7 +17,7 @@ local session, first_job = KEYS[1], 8
 local session_id, detail = unpack(ARGV)
 local active = redis.pcall('HGET', session, 'active')
 if type(active) == 'string' then -- otherwise no job has the session, or it is damaged
-  -- The active job's key is in this slot, though not declared; one that has expired holds the session no longer.
+  -- The active job's key is not declared, but is in the same slot. A job that has expired no longer holds the session.
   local job = string.sub(session, 1, #session - #session_id - #'session:') .. 'job:' .. active
   local status = redis.pcall('HGET', job, 'status')
   if type(status) == 'string' then return { 'held', active, status } end

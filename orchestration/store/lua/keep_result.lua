@@ -1,4 +1,4 @@
--- Keep a whole tool result with its session. When the session is gone nothing is kept: no step could read it.
+-- Store a whole tool result for its session. If the session does not exist, nothing is stored, because no step could read it.
 -- Shared: originals
 -- KEYS:
 --   session

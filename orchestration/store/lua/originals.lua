@@ -1,7 +1,7 @@
--- Shared by the scripts that keep originals: archived groups and whole results of a session, the oldest of which leave when
--- there are too many bytes of them. It declares functions only.
+-- Shared by the scripts that keep originals: archived groups and whole results of a session. If they have too many bytes, the
+-- oldest are deleted. This file only declares functions.
 
--- Keep one. `place` is 'archive' or 'results'. A name that is kept already gets the new body.
+-- Store one original. `place` is 'archive' or 'results'. An existing original of the same name is replaced.
 local function keep_original(session, place, name, body)
   local key = session .. ':' .. place
   local before = redis.call('HSTRLEN', key, name)
@@ -10,7 +10,7 @@ local function keep_original(session, place, name, body)
   redis.call('HINCRBY', session, 'originals', #body - before)
 end
 
--- Delete the oldest until at most `most` bytes are kept. The newest stays, however large it is.
+-- Delete the oldest originals until at most `most` bytes are left. The newest one always stays.
 local function bound_originals(session, most)
   local over = tonumber(redis.call('HGET', session, 'originals') or '0') - most
   while over > 0 and redis.call('LLEN', session .. ':originals') > 1 do
@@ -22,7 +22,7 @@ local function bound_originals(session, most)
   end
 end
 
--- They live at least as long as their session, which a dead letter may hold for months, and never shorter than before.
+-- Extend their time to live to that of the session, which a dead letter may hold for months. It is never made shorter.
 local function keep_as_long(session, kept_s, parts)
   local left_s = math.max(tonumber(kept_s), redis.call('TTL', session))
   for _, part in ipairs(parts) do

@@ -16,7 +16,7 @@ settle_member(member)
 if state == 'parked' then
   write_row(step, 'parked', row.fence, 0, row.attempt, row.losses, '', row.verdict)
   redis.call('HSET', STEPS, step .. ':why', waiting)
-  -- Not when a sibling call made the job a dead letter: the replay shows what is parked.
+  -- Not if another call has made the job a dead letter: then the replay writes what the job waits for.
   if redis.call('HGET', JOB, 'status') ~= 'dead_lettered' then
     redis.call('HSET', JOB, 'status', 'parked', 'waiting', waiting)
   end

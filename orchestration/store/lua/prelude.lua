@@ -20,10 +20,10 @@
 -- A member of due and owed is `priority|session|job|step`. A step with a dot in it is a tool call.
 -- A row is `state|fence|until_ms|attempt|losses|nonce|verdict`. until_ms is the end of the lease when the step is started, else
 -- when it is due.
--- A nonce that begins with `!` says: the step had begun under an earlier claim whose worker vanished, so an effect may have
--- happened. The mark outlives a lost reply, a deferral and a dead letter; a human's decision or a result ends it.
--- KEPT_S, how long a session outlives its last write, and HELD_S, how long one that waits for a human, are set above this text.
--- Time is the server's. Scripts read and decide first and write last, so an error leaves no half decision.
+-- A nonce that begins with `!` means that the step began under an earlier claim whose worker vanished, so it may have had an
+-- effect. The mark survives a lost reply, a deferral and a dead letter. A human's decision or a result removes it.
+-- The loader sets KEPT_S, how long a session is kept after its last write, and HELD_S, how long if it waits for a human.
+-- Time is the server's. Scripts read and decide first and write last, so an error does not leave half a decision.
 
 local JOB, STEPS, SESSION, LOG, TRACE, DUE, OWED, COUNTERS, WAITING, JOBS, DEAD, LETTERS, MODEL_QUEUE, TOOLS_QUEUE = unpack(KEYS)
 
@@ -60,19 +60,19 @@ local function write_row(step, ...)
   redis.call('HSET', STEPS, step, row_text(...))
 end
 
--- '!' if the step had begun under an earlier claim, else ''.
+-- '!' if the step began under an earlier claim, else ''.
 local function mark(row)
   return string.sub(row.nonce, 1, 1) == '!' and '!' or ''
 end
 
--- The row of a step that the caller holds under `fence`. nil: another worker has it, or it is over.
+-- The row of a step that the caller has claimed under `fence`. nil if another worker has claimed it, or if it has ended.
 local function held(step, fence)
   local row = read_row(step)
   if row and row.fence == fence and (row.state == 'started' or row.state == 'waiting') then return row end
   return nil
 end
 
--- As `held`, for a caller that needs nothing else of the row.
+-- Like `held`, if the caller needs no other field of the row.
 local function is_held(step, fence)
   local raw = redis.call('HGET', STEPS, step)
   if not raw then return false end
@@ -81,8 +81,7 @@ local function is_held(step, fence)
   return fence_now == fence and (state == 'started' or state == 'waiting')
 end
 
--- Owe a step that is new, so it is not in due. With a queue and its message, hand it off at once; without, the caller
--- publishes it.
+-- Owe a new step, which can't be in due. With a queue and a message, push the message. Otherwise the caller publishes the step.
 local function owe_new(now, member, queue, message)
   redis.call('ZADD', OWED, now, member)
   if queue and message ~= '' then redis.call('LPUSH', queue, message) end
@@ -99,17 +98,17 @@ local function settle_member(member)
   redis.call('ZREM', OWED, member)
 end
 
--- The first five keys are those of the job and the session: JOB, STEPS, SESSION, LOG, TRACE.
+-- The first five keys belong to the job and the session: JOB, STEPS, SESSION, LOG, TRACE.
 local function expire_all(only)
   for n = 1, 5 do redis.call('EXPIRE', KEYS[n], KEPT_S, only) end
 end
 
--- Every claim prolongs the life of the job's and the session's keys. GT: never shorter than what a hold has given them.
+-- Extend the time to live of the job's and the session's keys, at every claim. GT: never shorten the longer time of a hold.
 local function keep()
   expire_all('GT')
 end
 
--- As `keep`, for keys that may be new: EXPIRE GT leaves a key without a time to live as it is.
+-- Like `keep`, for keys that may be new: EXPIRE GT does not change a key that has no time to live.
 local function keep_new()
   expire_all('NX')
   keep()

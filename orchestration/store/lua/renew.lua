@@ -1,4 +1,4 @@
--- Prolong the lease of a step that the caller holds.
+-- Extend the lease of a step that the caller has claimed.
 -- Shared: prelude
 -- ARGV:
 --   step
@@ -12,5 +12,5 @@ if not row or row.state ~= 'started' then return 'lost' end
 local till = clock() + lease_ms
 write_row(step, 'started', row.fence, till, row.attempt, row.losses, row.nonce, row.verdict)
 redis.call('ZADD', DUE, till, member)
-redis.call('ZREM', OWED, member) -- a steward may have found the lease run out
+redis.call('ZREM', OWED, member) -- a steward may have owed it because its lease had ended
 return redis.call('HEXISTS', JOB, 'cancel') == 1 and 'cancelled' or 'held'

@@ -1,4 +1,4 @@
--- Resume a dead letter at the step where it stopped. Its attempts are counted anew, and its limits are granted once more.
+-- Resume a dead letter at the step where it stopped. Its attempts are counted from zero, and its limits start again.
 -- Shared: prelude, endings
 -- ARGV:
 --   job
@@ -16,7 +16,7 @@ local out = { 'replayed' }
 for _, step in ipairs(rows()) do
   local row, member = read_row(step), member_base .. step
   if row.state == 'started' and row.till > now then
-    redis.call('ZADD', DUE, row.till, member) -- a message that found the job dead may have taken the entry with it
+    redis.call('ZADD', DUE, row.till, member) -- a claim of the dead job may have removed the entry
   elseif row.state ~= 'parked' then
     local state = row.state == 'started' and 'started' or 'pending'
     write_row(step, state, row.fence, 0, 0, 0, mark(row), row.verdict)
@@ -25,7 +25,7 @@ for _, step in ipairs(rows()) do
   end
 end
 local parked = tonumber(parked_steps or '0') > 0
-local is_new = not started_ms -- it never began: its records could not be read
+local is_new = not started_ms -- the job never began, because its records could not be read
 redis.call('HSET', JOB, 'status', parked and 'parked' or is_new and 'queued' or 'running', 'max_steps', string.format('%d', ceiling),
   'deadline_ms', string.format('%d', now + timeout_ms))
 if parked then show_parked() end

@@ -10,7 +10,7 @@ local step, member, verdict, reason = unpack(ARGV)
 local row = read_row(step)
 if not row or row.state ~= 'parked' or redis.call('HGET', JOB, 'status') ~= 'parked' then return 0 end
 
--- The question is this step's: another call of the turn may be parked for another reason.
+-- Read the question of this step: another call of the turn may be parked for another reason.
 local decision = 'approved'
 if verdict == 'reject' then
   local why = redis.call('HGET', STEPS, step .. ':why')
@@ -22,7 +22,7 @@ end
 write_row(step, 'pending', row.fence, 0, row.attempt, row.losses, '', decision)
 redis.call('HDEL', STEPS, step .. ':why')
 if redis.call('HINCRBY', JOB, 'parked', -1) == 0 then
-  -- The wait for a human does not use up the job's time: its deadline moves by the wait.
+  -- The wait for a human does not count for the job's timeout: move its deadline by the wait.
   local deadline_ms, parked_ms = unpack(redis.call('HMGET', JOB, 'deadline_ms', 'parked_ms'))
   redis.call('HSET', JOB, 'status', 'running', 'deadline_ms', string.format('%d', deadline_ms + clock() - parked_ms))
   redis.call('HDEL', JOB, 'waiting')

@@ -1,4 +1,4 @@
--- Put back a step whose records a worker can't read, or bury it when its tries are used up.
+-- Put back a step whose records a worker can't read. When its tries are used up, make it a dead letter.
 -- Shared: prelude, endings
 -- ARGV:
 --   step
@@ -13,9 +13,9 @@
 --   failure        JSON
 --   repair_text    the answer to open calls, when the job was cancelled
 -- Output: {'left' | 'buried' | 'cancelled' | 'gone', next `job|priority` or ''}
--- Any key may be damaged, or forbidden to this user. So each command may fail, and the others count.
+-- Any key may be damaged, or forbidden to this Redis user. So each command may fail, and the others must still run.
 local step, member, member_base, job, session, nonce, max_tries, wait_ms, letter, failure, repair_text = unpack(ARGV)
-local UNREADABLE = string.gsub(DUE, 'due$', 'unreadable') -- in this slot, though not declared
+local UNREADABLE = string.gsub(DUE, 'due$', 'unreadable') -- not declared, but in the same slot
 
 local function try(...)
   local reply = redis.pcall(...)
@@ -42,7 +42,7 @@ if tries < tonumber(max_tries) and not is_cancelled then
   if is_ours then
     write_row(step, 'pending', row.fence, now + wait_ms, row.attempt, row.losses, mark(row), row.verdict)
   end
-  if try('ZADD', DUE, now + wait_ms, member) then try('ZREM', OWED, member) end -- it must stay in one of them
+  if try('ZADD', DUE, now + wait_ms, member) then try('ZREM', OWED, member) end -- the step must stay in due or owed
   return { 'left', '' }
 end
 

@@ -1,4 +1,5 @@
--- Return what a steward must publish now, of one partition. Only one steward gets an entry: it moves to owed with a new time.
+-- Return the steps of one partition that a steward must publish now. Each goes to one steward only, because it moves to owed
+-- with a new time.
 -- KEYS:
 --   due
 --   owed

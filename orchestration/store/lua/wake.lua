@@ -1,5 +1,5 @@
--- Owe steps that the coordinator woke. A step in due moves to owed. A step in owed stays there: it came back by itself, and a
--- second message finds nothing to do. A step in neither no longer waits, and is left alone.
+-- Owe steps that the coordinator woke. A step in due moves to owed. A step in owed stays there: it became due by itself, and a
+-- second message does no harm. A step in neither no longer waits, and is not changed.
 -- Shared: arguments
 -- KEYS:
 --   due

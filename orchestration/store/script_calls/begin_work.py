@@ -1,4 +1,4 @@
-"""How a step begins: enqueue its job, claim it, renew its lease, give it its agent's limits."""
+"""Script calls at the beginning of work: enqueue a job, claim a step, renew its lease, set the job's limits."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from midwatch.schemas.step import Priority, StepKind, StepRef
 
 
 class EnqueueResult(StrEnum):
-    """What `enqueue` did."""
+    """The result of `enqueue`."""
 
     EXISTS = "exists"
-    """Nothing: there is a job of this id."""
+    """Nothing was recorded: a job of this id exists."""
     BUSY = "busy"
-    """Nothing: the session runs another job, and `on_busy` is reject."""
+    """Nothing was recorded: the session runs another job, and `on_busy` is reject."""
     STARTED = "started"
     """The job has the session, and its first step is owed."""
     QUEUED = "queued"
@@ -52,21 +52,21 @@ class ClaimReply(NamedTuple):
     ending: str
     decision: HumanDecision | None
     groups: int
-    """Groups that the session has so far."""
+    """Number of groups of the session."""
     call: ToolCall | None
     flags: frozenset[str]
     epoch: int
     first_entry: int
-    """Index of the first entry brought; 0 when the caller's copy does not fit the log."""
+    """Index of the first of `entries` in the log. 0 if the caller's copy does not match the log."""
     entries: list[bytes]
-    """Entries of the log from there on. Empty for a tool step."""
+    """Entries of the log from `first_entry` on. Empty for a tool step."""
     job: Job
     anchor: Anchor | None
     memory: bytes
-    """JSON; b'' when there is none, or when the caller knows this epoch."""
+    """The memory as JSON. Empty if there is none, or if the caller's copy is of the same epoch."""
 
     def as_claim(self, ref: StepRef, nonce: str, held: Held) -> Claim:
-        """The claim, with the conversation that the caller holds."""
+        """Make the claim, with the conversation from the caller's cache."""
         return Claim(
             ref=ref,
             fence=self.fence,
@@ -92,7 +92,7 @@ def enqueue(
     keys: StepKeys, *, job: str, session: str, priority: Priority, spec: str, input: JobInput, max_steps: int,
     timeout_ms: int, on_busy: SessionPolicy, message: bytes,
 ) -> ScriptCall[EnqueueReply]:  # fmt: skip
-    """Record a job. Owe its first step, or line the job up behind the session's active one.
+    """Record a job. Owe its first step, or let the job wait if the session has an active one.
 
     Args:
         keys: of the job's first step.
@@ -122,7 +122,7 @@ def claim(
     keys: StepKeys, *, job: str, step: str, nonce: str, lease_ms: int, max_losses: int, member: str, known_epoch: int,
     known_length: int, known_digest: str,
 ) -> ScriptCall[ClaimReply | ClaimRefusal]:  # fmt: skip
-    """Claim a step. A refusal says why there is nothing to do.
+    """Claim a step, or return why the claim is refused.
 
     Args:
         keys: of the step.
@@ -169,7 +169,7 @@ def claim(
 
 
 def renew(keys: StepKeys, *, step: str, fence: int, lease_ms: int, member: str) -> ScriptCall[LeaseState]:
-    """Prolong the lease of a step that the caller holds: `lease_ms` from now."""
+    """Extend the lease of a claimed step to `lease_ms` from now."""
     args = in_order((step, fence, lease_ms, member))
     return ScriptCall("renew", keys.used(), args, lambda reply: LeaseState(reply.decode()))
 
@@ -177,5 +177,5 @@ def renew(keys: StepKeys, *, step: str, fence: int, lease_ms: int, member: str) 
 def set_limits(
     keys: StepKeys, *, step: str, fence: int, agent_version: str, max_steps: int, timeout_ms: int
 ) -> ScriptCall[bool]:
-    """Give a job that was enqueued by name its agent's version and limits. False: the claim no longer holds the step."""
+    """Give a job that was enqueued by name its agent's version and limits. Returns False if the claim is not valid."""
     return ScriptCall("set_limits", keys.used(), in_order((step, fence, agent_version, max_steps, timeout_ms)), bool)

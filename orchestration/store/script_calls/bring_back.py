@@ -1,4 +1,4 @@
-"""How stewards find what must be published: sweep a partition, wake steps for the coordinator."""
+"""Script calls of stewards: find the steps to publish, and owe the steps that the coordinator woke."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SweepReply(NamedTuple):
     """The reply of `sweep`."""
 
     next_due_ms: int | None
-    """Until the next entry is due. None: no step waits for its time."""
+    """Time until the next step is due. None if no step is deferred."""
     refs: tuple[StepRef, ...]
     """Steps that must be published now."""
 
@@ -24,7 +24,7 @@ def sweep(
     keys: Keyspace, partition: int, *, limit: int, patience_ms: int, stale_ms: int, model_queue_idle: bool,
     tools_queue_idle: bool,
 ) -> ScriptCall[SweepReply]:  # fmt: skip
-    """Take what must be published now, of one partition.
+    """Take the steps of one partition that must be published now.
 
     Args:
         keys: of the fleet.

@@ -1,4 +1,4 @@
-"""How work becomes the truth: commit a model turn, commit tool results, finish the job."""
+"""Script calls that commit work: a model turn, results of tool calls, the end of a job."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from midwatch.schemas.trace import TraceRecord
 
 
 class CallOfTurn(NamedTuple):
-    """One tool call that a turn asked for."""
+    """One tool call of a model turn."""
 
     step: str
     started: int
@@ -64,23 +64,23 @@ class CommitTurnReply(NamedTuple):
 
     committed: TurnCommitted
     now: bool
-    """This call wrote it, so what it owes must be published. False: lost, or written by an earlier sending."""
+    """True if this call wrote the turn, so that its owed steps must be published. False if an earlier sending did."""
 
 
 class CommitResultsReply(NamedTuple):
     """The reply of `commit_results`."""
 
     applied: int
-    """Results that were appended."""
+    """Number of results that were appended."""
     owes_next_turn: bool
-    """All results of the turn are there, so the next model turn must be published."""
+    """The turn has all its results, so the next model turn must be published."""
 
 
 class FinishReply(NamedTuple):
     """The reply of `finish`."""
 
     finished: bool
-    """False: the claim no longer holds the step, and nothing changed."""
+    """False if the claim was no longer valid: nothing changed."""
     next_step: StepRef | None
     """First step of the job that has the session now; it must be published."""
 
@@ -90,7 +90,7 @@ def commit_turn(
     children: int, trace: TraceRecord, anchor: Anchor | None, next_step: str, next_member: str, next_message: bytes,
     usage: Usage, messages: Sequence[Message], calls: Sequence[CallOfTurn], drift: Sequence[str],
 ) -> ScriptCall[CommitTurnReply]:  # fmt: skip
-    """Append a model turn and owe what follows: its tool calls, or, when no call runs, the next turn.
+    """Append a model turn. Owe its tool calls, or the next turn if no call runs.
 
     Args:
         keys: of the step, with the queues when it hands off.
@@ -137,7 +137,7 @@ def commit_results(
     next_message: bytes,
     results: Sequence[ResultOfCall],
 ) -> ScriptCall[CommitResultsReply]:
-    """Append results of tool calls; the last result of a turn owes the next model turn.
+    """Append results of tool calls. After the last result of a turn, owe the next model turn.
 
     Args:
         keys: of the step, with the queues when it hands off.
@@ -157,7 +157,7 @@ def finish(
     output: str | None, failure: Failure | None, trace: TraceRecord, letter: DeadLetterRecord | None, repair_text: str,
     group: int, anchor: Anchor | None, usage: Usage, messages: Sequence[Message], drift: Sequence[str],
 ) -> ScriptCall[FinishReply]:  # fmt: skip
-    """End a job. A dead letter holds its session; any other ending gives the session to the next job.
+    """End a job. A dead letter holds its session. After any other ending, the session's next job starts.
 
     Args:
         keys: of the step.

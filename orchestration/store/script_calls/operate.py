@@ -1,4 +1,4 @@
-"""What operators do to a job: cancel it, replay its dead letter, discard its dead letter."""
+"""Script calls of operators: cancel a job, replay or discard a dead letter."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from midwatch.schemas.step import StepRef
 
 
 class CancelResult(StrEnum):
-    """What `cancel` did."""
+    """The result of `cancel`."""
 
     GONE = "gone"
-    """Nothing: there is no such job."""
+    """Nothing changed: there is no such job."""
     ENDED = "ended"
-    """Nothing: the job had ended."""
+    """Nothing changed: the job had already ended."""
     CANCELLED = "cancelled"
     """The queued job ended."""
     MARKED = "marked"
-    """The job under way ends at its next claim."""
+    """The job is running. It ends at its next claim."""
 
 
 class CancelReply(NamedTuple):
@@ -30,7 +30,7 @@ class CancelReply(NamedTuple):
 
     result: CancelResult
     status: JobStatus | None = None
-    """ENDED: how."""
+    """With ENDED: the job's status."""
     next_step: StepRef | None = None
     """CANCELLED: first step of the job that has the session now; it must be published."""
     owed_steps: tuple[str, ...] = ()
@@ -56,10 +56,10 @@ class DiscardReply(NamedTuple):
 
 
 def cancel(keys: StepKeys, *, job: str, session: str, member_base: str) -> ScriptCall[CancelReply]:
-    """Cancel a job: at once when it is queued, at its next claim when it is under way.
+    """Cancel a job. A queued job ends at once. A running job ends at its next claim.
 
     Args:
-        keys: of any step of the job, as are those of `replay` and `discard`.
+        keys: of any step of the job.
         job: its id.
         session: the session's id.
         member_base: see `records.member_base`.

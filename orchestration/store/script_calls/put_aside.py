@@ -1,4 +1,4 @@
-"""How a step is put aside and comes back: defer it, park it, resolve a parked one, set an unreadable one aside."""
+"""Script calls that put a step aside: defer it, park it, resolve a parked one, set an unreadable one aside."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from midwatch.schemas.trace import TraceRecord
 
 
 class AsideUntil(StrEnum):
-    """The state of a row that is put aside: what the step waits for."""
+    """What a step waits for. The value is the state of its row."""
 
     DECIDED = "parked"
     """A human's decision."""
@@ -31,7 +31,7 @@ def defer(
     keys: StepKeys, *, step: str, fence: int, member: str, after_ms: int, counts: bool, wakes: bool, trace: TraceRecord,
     reason: str,
 ) -> ScriptCall[bool]:  # fmt: skip
-    """Put a step back until its time. False: the claim no longer holds it.
+    """Put a step back until it is due. Returns False if the claim is no longer valid.
 
     Args:
         keys: of the step.
@@ -53,7 +53,7 @@ def park(
     keys: StepKeys, *, step: str, fence: int, member: str, state: AsideUntil, poll_ms: int, trace: TraceRecord | None,
     waiting: Waiting | None,
 ) -> ScriptCall[bool]:  # fmt: skip
-    """Put a step aside until a human decides, or until its child job ends. False: the claim no longer holds it.
+    """Put a step aside until a human decides, or until its child job ends. Returns False if the claim is no longer valid.
 
     Args:
         keys: of the step.
@@ -72,7 +72,7 @@ def park(
 
 
 def resolve(keys: StepKeys, *, step: str, member: str, verdict: Verdict, reason: str) -> ScriptCall[bool]:
-    """Record a human's decision on a parked step: it is owed again. False: it is not parked.
+    """Record a human's decision on a parked step, and owe the step again. Returns False if it is not parked.
 
     Args:
         keys: of the step.
@@ -97,7 +97,7 @@ def set_aside(
     keys: StepKeys, *, step: str, member: str, member_base: str, job: str, session: str, nonce: str, max_tries: int,
     wait_ms: int, letter: DeadLetterRecord, failure: Failure, repair_text: str,
 ) -> ScriptCall[SetAsideReply]:  # fmt: skip
-    """Put back a step whose records can't be read, or bury it when its tries are used up.
+    """Put back a step whose records can't be read. When its tries are used up, make it a dead letter.
 
     Args:
         keys: of the step.

@@ -1,4 +1,4 @@
-"""What shortens a session: begin and commit a compaction, keep a whole result, forget all of it."""
+"""Script calls that shorten a session: begin and commit a compaction, store a whole result, delete the session."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Forgotten(NamedTuple):
     """The reply of `forget` when the session was deleted."""
 
     deleted: int
-    """Keys, and fields of the jobs' records."""
+    """Number of deleted keys, and of deleted fields in the jobs' records."""
 
 
 def compact_begin(
     keys: Keyspace, session_id: str, *, nonce: str, lock_ms: int, job: str
 ) -> ScriptCall[CompactionBegun | CompactionBusy | NothingToCompact]:
-    """Take the session's lock, and read all that there is to compact.
+    """Take the session's lock, and read the conversation to compact.
 
     Args:
         keys: of the fleet.
@@ -84,7 +84,7 @@ def compact(
     kept_s: int, new_memory: Memory | None, most_bytes: int, archived: Sequence[tuple[int, bytes]],
     replaced: Sequence[tuple[int, Message]], kept_results: Sequence[tuple[str, bytes]], removed: Sequence[int], usage: Usage,
 ) -> ScriptCall[bool]:  # fmt: skip
-    """Commit a compaction. False: its lock was lost, or the log is another one now.
+    """Commit a compaction. Returns False if its lock was lost, or if the log was replaced.
 
     Args:
         keys: of the fleet.
@@ -123,7 +123,7 @@ def compact(
 def keep_result(
     keys: Keyspace, session_id: str, *, kept_s: int, most_bytes: int, handle: str, body: bytes
 ) -> ScriptCall[bool]:
-    """Keep a whole tool result with its session. False: there is no such session.
+    """Store a whole tool result for its session. Returns False if there is no such session.
 
     Args:
         keys: of the fleet.

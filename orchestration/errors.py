@@ -60,7 +60,7 @@ class StoreUnavailable(MidwatchError, ConnectionError):
 
 
 class UnreadableRecord(MidwatchError):
-    """Raised when this release can't read a stored record. `why` names places and rules, and quotes no value."""
+    """Raised when this release can't read a stored record. `why` names fields and rules, but no value of the record."""
 
     def __init__(self, what: str, why: str) -> None:
         super().__init__(what, why)

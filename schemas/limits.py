@@ -56,7 +56,8 @@ class Limits(Contract):
     """How long the breaker stays open the first time. Each further time is twice as long, up to `open_max_s`."""
     open_max_s: float = Field(default=10.0, gt=0, le=3_600)
     probes: int = Field(default=5, ge=1, le=100)
-    """Calls in flight at once over the whole fleet while it is half open; when most of so many are answered, it closes."""
+    """The most calls at once, in the whole fleet, while the breaker is half open. It closes when more than half of this number
+    are answered."""
     ramp_s: float = Field(default=5.0, gt=0, le=3_600)
     """Slow start: the time from zero to the full rate after an outage or a pause."""
     recover_s: float = Field(default=60.0, gt=0, le=86_400)

@@ -31,18 +31,18 @@ LOADS = 3
 
 @dataclass(frozen=True)
 class ScriptPiggyback:
-    """A `ports.Piggyback` that is a script too: sent with another script when both go to the same server."""
+    """A `ports.Piggyback` that is a script. It is sent together with another script if both go to the same server."""
 
     client: redis.Redis
     library: Library
     call: ScriptCall[Any]
     alone: Piggyback
-    """Sends it by itself."""
+    """Sends the script alone."""
     lost: Callable[[Exception], object]
-    """Called with the error when the server refused it. The script that carried it counts nevertheless."""
+    """Called with the error if the server refuses the script. The script that carried it still takes effect."""
 
     def __call__(self) -> object:
-        """Send it by itself, now."""
+        """Send the script alone, now."""
         return self.alone()
 
 
@@ -61,13 +61,13 @@ class Scripts:
         return ScriptPiggyback(self.client, self._library, call, alone, lost)
 
     def run(self, call: ScriptCall[Reply], *, patience_ms: int = 0, piggyback: Piggyback | None = None) -> Reply:
-        """Run a script, and return its typed reply; keep trying for `patience_ms` while the server can't be reached.
+        """Run a script and return its typed reply. Try again for `patience_ms` while the server can't be reached.
 
-        Every script may be sent twice (its reply may be lost): the second finds the fence moved, the nonce known or the
-        job present. So trying again is safe, also for the `piggyback`, which shares the round trip if it goes to this server.
+        It is safe to send a script twice after a lost reply: the second one finds a newer fence, the same nonce, or an
+        existing job. This is also true for the `piggyback`, which shares the round trip if it goes to the same server.
 
         Raises:
-            StoreUnavailable: the server can't be reached, or refuses to write, and patience is over.
+            StoreUnavailable: the server could not be reached, or refused to write, for `patience_ms`.
             UnreadableRecord: a record in the reply is of a newer version, or damaged.
 
         """
@@ -155,12 +155,12 @@ class Scripts:
 
 
 def _command(library: Library, call: ScriptCall[Any]) -> tuple[Arg, ...]:
-    """The command that goes to the server."""
+    """The command for the server."""
     return (*library.command(call.script), len(call.keys), *call.keys, *call.args)
 
 
 def unavailable(error: Exception) -> StoreUnavailable:
-    """The error for producers and workers when Redis is away: what failed, and what to check."""
+    """Make the error for an unreachable Redis. It says what failed and what to check."""
     return StoreUnavailable(
         f"Redis did not take the command ({type(error).__name__}: {str(error)[:200]}); nothing was recorded. "
         "Check MIDWATCH_REDIS_URL, the server's memory and its persistence"

@@ -1,4 +1,4 @@
-"""Sessions, for operators: their messages, originals, memory and size; compact one, forget one."""
+"""Operations on sessions, for operators: read messages, originals, memory and size; compact a session; delete it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from midwatch.schemas.step import StepRef
 FORGOTTEN = "forgotten with its session"
 
 BY_OPERATOR = "0c"
-"""The step of a compaction that an operator asks for: a worker runs it at any fill."""
+"""The step of a compaction that an operator requests. A worker runs it even if the session is not full."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,18 @@ class SessionNumbers:
     active_job: str | None
     """The job that has the session: it is running, parked, or a dead letter."""
     messages: int
-    """Live: what the next call sends, besides the memory."""
+    """Number of live messages: those that the next call sends after the memory."""
     groups_live: int
     groups_archived: int
     results_kept: int
-    """Tool results and cut messages that are kept whole."""
+    """Number of tool results and cut messages that are stored whole."""
     compactions: int
     originals_bytes: int
-    """Of archived groups and whole results, compressed. MIDWATCH_SESSION_ORIGINALS_BYTES bounds it."""
+    """Size of archived groups and whole results, compressed. MIDWATCH_SESSION_ORIGINALS_BYTES limits it."""
     redis_bytes: int
-    """Of all its keys, by MEMORY USAGE. The records of its jobs are not counted."""
+    """Size of all keys of the session, by MEMORY USAGE. The records of its jobs are not counted."""
     last_call_tokens: int | None
-    """Input tokens of the session's last model call, as the provider counted them; None before the first."""
+    """The provider's count of the input tokens of the session's last model call. None before the first call."""
     last_call_model: str | None
 
 
@@ -63,13 +63,13 @@ class Sessions(DueAndOwed):
     """The part of `Operations` that is about sessions."""
 
     def messages(self, session_id: str) -> Listing[Message]:
-        """The live conversation of a session, in the order it is sent; empty when there is none."""
+        """The live messages of a session, in the order in which they are sent. Empty if there is no such session."""
         pipe = self.client.pipeline(transaction=False)
         pipe.lrange(self.keys.log(session_id), 0, -1)
         return _in_order(session_id, self._run(pipe, with_errors=True)[0])
 
     def memory(self, session_id: str) -> Memory | None:
-        """The memory that replaces the groups that were compacted; None before the first compaction."""
+        """The memory that replaces the archived groups. None before the first compaction."""
         pipe = self.client.pipeline(transaction=False)
         pipe.get(self.keys.memory(session_id))
         what = f"the memory of session {session_id}"
@@ -96,7 +96,7 @@ class Sessions(DueAndOwed):
         return Listing(whole, [*damaged, *groups.unreadable, *live.unreadable])
 
     def numbers(self, session_id: str) -> SessionNumbers:
-        """How large the session is. Raises NotFound."""
+        """The session in numbers. Raises NotFound."""
         keys = self._keys_of(session_id)
         pipe = self.client.pipeline(transaction=True)
         pipe.hmget(keys[0], "active", "compactions", "anchor", "originals")
@@ -132,7 +132,7 @@ class Sessions(DueAndOwed):
         )
 
     def compact(self, session_id: str) -> bool:
-        """Ask a worker to compact the session, at any fill. False: a worker is compacting it already.
+        """Let a worker compact the session, even if it is not full. Returns False if a worker is already compacting it.
 
         Raises:
             NotFound: there is no such session, or no record of its jobs is left that names its agent.
@@ -172,7 +172,7 @@ class Sessions(DueAndOwed):
         return reply.deleted > 0
 
     def _restored(self, session_id: str, message: Message) -> Message:
-        """The message with its originals put back, where they are kept. A message that was cut twice takes two rounds."""
+        """Restore a message from its stored originals. A message that was cut twice is restored in two steps."""
         for _ in range(8):
             found = {handle: self._kept(session_id, handle) for handle in handles_of(message)}
             whole = restore(
@@ -190,7 +190,7 @@ class Sessions(DueAndOwed):
         return body if isinstance(body, bytes) else None
 
     def _jobs_of(self, session_id: str) -> Iterator[Job]:
-        """The jobs of a session, the newest first: those of its partition whose pointer names the session."""
+        """The jobs of a session, the newest first. They are found by their pointers, among the jobs of the partition."""
         pipe = self.client.pipeline(transaction=False)
         pipe.zrange(self.keys.index(partition(session_id), "jobs"), 0, -1, desc=True)
         job_ids = [job_id.decode() for job_id in self._run(pipe)[0]]
@@ -214,7 +214,7 @@ class Sessions(DueAndOwed):
         return [key(session_id) for key in parts]
 
     def _run(self, pipe: Any, *, with_errors: bool = False) -> list[Any]:
-        """The replies of a pipeline. `with_errors`: a refused command is an error among the replies, and hides no other."""
+        """Run a pipeline and return its replies. With `with_errors`, the error of a command is returned as its reply."""
         try:
             replies: list[Any] = pipe.execute(raise_on_error=not with_errors) if len(pipe) else []
         except UNAVAILABLE as error:
@@ -226,7 +226,7 @@ class Sessions(DueAndOwed):
 
 
 def _in_order(session_id: str, entries: list[bytes] | Exception) -> Listing[Message]:
-    """The messages of a log, in the order they are sent. One that can't be read hides no other."""
+    """Decode the messages of a log, in the order in which they are sent. One unreadable message does not hide the others."""
     if isinstance(entries, Exception):
         return Listing((), [UnreadableRecord(f"the log of session {session_id}", explain(entries))])
     stored = [(f"entry {at} of session {session_id}", entry) for at, entry in enumerate(entries)]

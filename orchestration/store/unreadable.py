@@ -16,7 +16,7 @@ from midwatch.schemas.failure import Failure
 from midwatch.schemas.step import StepRef
 
 AGENT = "(unreadable)"
-"""The agent in a letter whose job could not be read."""
+"""The agent's name in the dead letter of a job that could not be read."""
 
 NO_RESULT = "This call has no result: its job was cancelled, and its records could not be read."
 

@@ -1,4 +1,4 @@
-"""Records of a listing that this release can't read: said beside the listing, which shows all others."""
+"""Messages about records that this release can't read. A listing shows them next to the records that it can read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHOWN = 5
 
 
 def summarize_unreadable(unreadable: Sequence[UnreadableRecord]) -> str:
-    """One line about the records that are left out; '' when there are none."""
+    """One line about the records that are left out. Empty if there are none."""
     if not unreadable:
         return ""
     named = "; ".join(printable(f"{one.what}: {one.why}", 160) for one in unreadable[:SHOWN])
@@ -23,11 +23,11 @@ def summarize_unreadable(unreadable: Sequence[UnreadableRecord]) -> str:
 
 
 def warn_of_unreadable(unreadable: Sequence[UnreadableRecord]) -> None:
-    """Print that line on stderr."""
+    """Print this line to stderr."""
     if line := summarize_unreadable(unreadable):
         click.echo(f"midwatch: {line}", err=True)
 
 
 def unreadable_as_json(unreadable: Sequence[UnreadableRecord]) -> JsonObject:
-    """The same as a field of a JSON document; no field when all could be read."""
+    """The errors of the unreadable records, as a field of a JSON document. No field if all could be read."""
     return {"unreadable": [{"what": one.what, "why": one.why} for one in unreadable]} if unreadable else {}

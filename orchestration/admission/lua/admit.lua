@@ -1,24 +1,24 @@
--- May this call start now?
+-- Decide whether a call may start now.
 -- ARGV:
 --   call_id                  the call's name: a step makes one call at a time
 --   member                   the step, as a steward publishes it
---   attempt_id               which attempt at the step, as attempt.losses
+--   attempt_id               of the attempt at the step, as `attempt.losses`
 --   is_retry                 0 or 1
 --   fence                    of the claim that asks
 --   input_tokens             estimated
---   cached_tokens            of them, likely to be read from the provider's cache
---   output_tokens            at most
---   hold_ms                  longest wait that the worker spends itself
---   lasts_ms                 how long the reservation is believed in
+--   cached_tokens            input tokens that the provider will probably read from its cache
+--   output_tokens            the most that the call may write
+--   hold_ms                  the longest wait for which the worker itself waits
+--   lasts_ms                 how long the reservation is kept
 --   priority                 high, normal or low
 --   tenant                   '' = none
 --   free_retries             retries of a lineage that start at once
---   free_retries_per_call    and so many more for each of its calls
---   free_retry_every_ms      and one more each so many ms
---   most_retries             retries of a lineage at all
---   most_retries_per_call    and so many more for each of its calls
+--   free_retries_per_call    more of them for each call of the lineage
+--   free_retry_every_ms      interval after which there is one more of them
+--   most_retries             most retries of a lineage
+--   most_retries_per_call    more of them for each call of the lineage
 --   lineage_kept_ms          time to live of the lineage's record
---   lineage_input_tokens     input that the whole lineage may use; '' = as said before, 0 = any number
+--   lineage_input_tokens     input limit of the whole lineage; '' = unchanged, 0 = no limit
 --   lineage_output_tokens    output, likewise
 -- Output: {'admit', ms to hold, note: '' | probe | dup}
 --       | {'wait', ms, reason, in line 0|1}

@@ -18,16 +18,16 @@
 --
 -- Tokens are taken when a call is admitted, not when it is woken. So late starts of woken calls can't add up to more than a
 -- bucket holds.
--- Time is the server's, in microseconds. Jitter is a hash, because the server seeds math.random alike for every call.
+-- Time is the server's, in microseconds. Jitter is a hash, because math.random gives the same numbers in every call.
 -- Functions read and decide first. They write last, with commands that can't fail on the types they have read.
 
 local STATE, CALLS, HIGH, REST, RETRY, FLOWS, EXPIRY, INDEX, LINEAGE, LANES
 local MS, MINUTE = 1000, 60000000 -- in us
 local CLOSED, OPEN, HALF_OPEN = 0, 1, 2 -- the breaker
-local REQUESTS, INPUT, OUTPUT, BOTH = 'q', 'i', 'o', 't' -- what is limited; BOTH is input and output on one axis
+local REQUESTS, INPUT, OUTPUT, BOTH = 'q', 'i', 'o', 't' -- what is limited; BOTH is input and output together
 local RESOURCES = { REQUESTS, INPUT, OUTPUT, BOTH }
--- States of a call: waiting in a line; woken, with the right of way; live, its tokens taken; paced, a retry that is paid for
--- and waits for its moment; uncounted, its last try failed without counting against its own retries.
+-- States of a call. Waiting: it is in a line. Woken: it may start before others. Live: it is admitted, its tokens are taken.
+-- Paced: a retry that has a start time. Uncounted: its last failure did not count against its `max_retries`.
 local WAITING, WOKEN, LIVE, PACED, UNCOUNTED = 'w', 'k', 'l', 'p', 'f'
 local HIGH_LANE, REST_LANE, RETRY_LANE = 'h', 'n', 'r'
 local PAID_MS = 86400000 -- how long a place in line and a paid retry are remembered

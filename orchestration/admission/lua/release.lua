@@ -1,7 +1,7 @@
 -- Wake waiting calls that may start now, in the order of their virtual start times. A steward publishes their steps.
 -- ARGV:
 --   at_most   calls to wake
---   wake_ms   how long a woken call has the right of way
+--   wake_ms   how long a woken call may start before others
 -- Output: {ms until there may be more to release, or -1: no call waits, member...}
 local at_most, wake_ms = unpack(ARGV)
 at_most, wake_ms = tonumber(at_most), tonumber(wake_ms)

@@ -3,17 +3,17 @@
 --   call_id          the call's name
 --   fence            of the claim that made the call
 --   outcome          ok | throttled (429) | failed | unreached (failed, and never arrived) | caller (the caller's own error)
---                    | unsent | blocked | unread (made, but its answer can't be read: charged as reserved, and says nothing)
+--                    | unsent | blocked | unread (made, but its answer can't be read: charged as reserved, no sign of health)
 --   input_tokens     used; '' = not known
---   cached_tokens    of them, read from the provider's cache; '' = not known
+--   cached_tokens    input tokens read from the provider's cache; '' = not known
 --   output_tokens    used; '' = not known
---   retry_after_ms   as the provider said; 0 = it did not
+--   retry_after_ms   the provider's Retry-After; 0 = there was none
 --   latency_ms       how long the call took
 --   headers          '' or JSON {remaining: {resource: figure}, limits: {resource: figure}}: the provider's headers
 --   block_reason     why it is blocked
 --   block_ms         for how long
 -- Output: {known 0|1, ms until this downstream takes calls again, why: '' | blocked | paused | open, uncounted 0|1}
---         uncounted: this failure does not count against the call's own retries
+--         uncounted: this failure does not count against the call's `max_retries`
 local call_id, fence, outcome, input_tokens, cached_tokens, output_tokens, retry_after_ms, latency_ms, headers, block_reason,
   block_ms = unpack(ARGV)
 input_tokens = optional_number('input_tokens', input_tokens)

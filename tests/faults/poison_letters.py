@@ -122,7 +122,6 @@ LETTERS = [
     Letter("an expiry", headers(expires="2001-01-01T00:00:00+00:00"), "eta"),
     Letter("a chain to another task", frame(body='[[], {}, {"chain": [{"task": "midwatch.start"}]}]'), "callbacks"),
     Letter("no arguments", arguments(), "job_id: Field required"),
-    Letter("unknown arguments", arguments(job_id="j", session_id="s", step="1", shell="rm"), "shell: Extra inputs"),
     Letter("positional arguments", frame(body='[["job-1", "1"], {}, {}]'), "2 positional"),
     Letter("a version of tomorrow", arguments(v=2, job_id="j", session_id="s", step="1"), "version 2"),
     Letter("a step that is none", arguments(job_id="j", session_id="s", step="1.2.3"), "step: "),

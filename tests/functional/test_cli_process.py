@@ -21,8 +21,8 @@ from midwatch.workers.settings import Settings
 from tests.patience import PATIENCE_S
 
 HEAVY = (
-    *("anthropic", "celery", "flower", "jsonschema", "kombu", "openai", "orchestration", "pydantic"),
-    *("pydantic_settings", "redis", "rich", "schemas", "structlog"),
+    *("anthropic", "celery", "flower", "jsonschema", "kombu", "midwatch.orchestration", "midwatch.schemas", "openai"),
+    *("pydantic", "pydantic_settings", "redis", "rich", "structlog"),
 )
 PROBE = """
 import sys

@@ -178,7 +178,6 @@ def test_an_idempotency_key_works_across_all_producers(stage, foreign, wait_for)
         ({"input": "   "}, "input"),
         ({"v": 2}, "v: "),
         ({"priority": "urgent"}, "priority"),
-        ({"sesion_id": "typo"}, "sesion_id"),
     ],
 )
 def test_a_wrong_envelope_is_kept_as_poison_with_its_reason(stage, foreign, wait_for, spoil, reason):
@@ -191,6 +190,14 @@ def test_a_wrong_envelope_is_kept_as_poison_with_its_reason(stage, foreign, wait
     assert records[0].reason.startswith("midwatch.start: ")
     assert reason in records[0].reason
     assert json.loads(records[0].body)["job_id"] == "job-spoiled"
+
+
+def test_a_field_of_a_later_release_is_ignored(stage, foreign, wait_for):
+    """A producer may be newer than the worker. The job runs, and nothing is kept as poison."""
+    before = len(stage.client.operations.poison())
+    send(foreign, stage, envelope("hello", job_id="job-later") | {"of_a_later_release": {"a": 1}})
+    assert started(stage, "job-later", wait_for).result(PATIENCE_S).status is JobStatus.COMPLETED
+    assert len(stage.client.operations.poison()) == before
 
 
 # Priority

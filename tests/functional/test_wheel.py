@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -118,19 +119,19 @@ def test_it_runs_in_a_project_with_packages_of_all_three_names(wheel: Path, proj
     (site,) = (environment / "lib").glob("python*/site-packages")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    dependencies = Path(pytest.__file__).parents[
-        1
-    ]  # installed once and shared. The checkout's own link must not be used.
+    dependencies = Path(pytest.__file__).parents[1]  # installed once and shared, without the link to the checkout
     (site / "dependencies.pth").write_text(f"import sys; sys.path.append({str(dependencies)!r})\n")
     python = environment / "bin" / "python"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ran = subprocess.run(
-        [python, "my_agents.py"], cwd=project, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        [python, "my_agents.py"], cwd=project, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith(f"completed It is here. {site}")
     helped = subprocess.run(
         [python, "-m", "midwatch.workers.cli", "--help"],
         cwd=project,
+        env=env,
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,

@@ -54,6 +54,8 @@ def start(*args: Any, **envelope: Any) -> None:
     given = args[0] if len(args) == 1 and isinstance(args[0], dict) else envelope
     try:
         wanted = StartEnvelope.model_validate(given)
+        if ignored := sorted(map(str, set(given) - set(StartEnvelope.model_fields))):
+            log.warning("start.ignored_fields", job_id=wanted.job_id, fields=[name[:40] for name in ignored[:10]])
         current = runtime()
         agent = current.agents.find(wanted.agent) if wanted.agent in current.agents else wanted.agent
         job = new_job(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from midwatch.orchestration.errors import UnreadableRecord
-from midwatch.schemas.contract import JsonObject
 from midwatch.workers.views.output import pluralize, printable
+
+if TYPE_CHECKING:  # help must not load pydantic
+    from midwatch.orchestration.errors import UnreadableRecord
+    from midwatch.schemas.contract import JsonObject
 
 SHOWN = 5
 

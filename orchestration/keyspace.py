@@ -20,7 +20,8 @@ ORIGINALS_BYTES = 64_000_000
 on recorded sessions, of which the largest took 0.1 MB)."""
 
 HELD_S = 90 * 24 * 3600
-"""How long they are kept if a dead letter or a parked call waits for a human. The job listing covers the same time."""
+"""How long a session and its jobs are kept if a dead letter or a parked call waits for a human. The job listing covers this
+time too."""
 
 
 @dataclass(frozen=True)

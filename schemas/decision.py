@@ -32,6 +32,6 @@ class HumanDecision(Record):
 
     verdict: Verdict
     about: ParkReason | None = None
-    """What was asked. None in an approval, where it makes no difference, and in decisions of releases before 0.2."""
+    """The question that was answered. None in an approval, which needs no question, and in decisions of releases before 0.2."""
     reason: str = ""
     """The human's own words. They are shown to the model and never interpreted."""

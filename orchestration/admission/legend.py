@@ -22,7 +22,7 @@ class Field(NamedTuple):
 
 
 RESOURCES = {"requests": "q", "input_tokens": "i", "output_tokens": "o", "tokens": "t"}
-"""What is limited, and its letter: the key in every table of figures by resource. `tokens` is input and output on one axis."""
+"""The limited resources, and the letter of each in stored tables. `tokens` is input and output together."""
 
 CALL_STATES = {
     "WAITING": "w",  # in a line
@@ -159,7 +159,7 @@ CONFIG = {
     "sick_ms": Field("sick_ms", "ms, a length", "and while the last failure is no older"),
     "brake_ms": Field("brake_ms", "ms, a length", "how long a sick downstream is braked at most"),
 }
-"""Of a downstream's configuration: the fields `cfg` and `weights` (MessagePack) and `json` of its HASH."""
+"""Names of a downstream's configuration: the fields `cfg` and `weights` (MessagePack) and `json` of its HASH."""
 
 TABLES: Mapping[str, Mapping[str, Field]] = {
     "state": STATE,

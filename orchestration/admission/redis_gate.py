@@ -67,7 +67,7 @@ class RedisGate:
     client: redis.Redis
     keys: Keyspace
     limits: Mapping[str, Limits] = field(default_factory=dict)
-    """Of `midwatch.toml`, by name or pattern; `version` is when they were written, in ms since 1970."""
+    """The limits of `midwatch.toml`, by name or pattern. `version` is the time when they were written, in ms since 1970."""
     version: int = 0
     sleep_ms: Callable[[int], None] = lambda ms: None
     library: Library = COORDINATOR

@@ -34,7 +34,7 @@ class Waits:
     """The expected wait."""
     reason: str
     in_line: bool
-    """It has a place in a line, and a steward will wake it."""
+    """True if the call has a place in a line, from which a steward will wake it."""
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def note(memory: Memory) -> str:
 
 
 def note_weight(memory: Memory) -> int:
-    """Weight of that text."""
+    """The weight of a memory's note."""
     return _cached_note(memory)[2]
 
 

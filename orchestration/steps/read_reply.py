@@ -31,7 +31,7 @@ class ReadReply:
     calls: list[CallRow] = field(default_factory=list)
     """Calls that will run."""
     inline: list[tuple[CallRow, Tool, JsonObject]] = field(default_factory=list)
-    """Those of `calls` that run in the turn's own task."""
+    """The part of `calls` that runs in the turn's own task."""
     pages: list[ToolCall] = field(default_factory=list)
     """Calls of `read_result` and `recall`, answered from the store."""
     invalid: list[str] = field(default_factory=list)

@@ -80,7 +80,7 @@ local function refill(config, state, now)
   return rate
 end
 
--- How many us until `need` fits on top of what is promised to woken calls. A call leaves the share `headroom` of each bucket to
+-- How many us until the buckets hold `need` and what is reserved for woken calls. A call leaves the share `headroom` to
 -- higher priorities.
 local function time_to_fit(config, state, rate, need, headroom)
   local longest = 0

@@ -108,7 +108,7 @@ def card(status: DownstreamStatus, limits: Limits, now_ms: int) -> list[tuple[st
 
 
 def as_document(status: DownstreamStatus, limits: Limits | None = None) -> dict[str, Any]:
-    """What `--json` shows; `limits` are those that were configured."""
+    """The fields that `--json` prints. `limits` are the configured ones."""
     plain = document(status)
     until_ms, version = plain.pop("paused_until_ms"), plain.pop("version")
     plain = {"name": plain.pop("name"), "state": state(status), **plain, "waiters": status.waiters}
@@ -165,7 +165,7 @@ def _moment(ms: int, now_ms: int) -> str:
 
 
 def _tightest(status: DownstreamStatus) -> str:
-    """What is left in the emptiest bucket, or owed to it."""
+    """The level of the emptiest bucket. A negative level is a debt."""
     if not status.limits:
         return ""
     name = min(status.levels, key=lambda each: status.levels[each] / status.depths[each])

@@ -77,7 +77,11 @@ class Mortal:
 class World:
     """What is outside: a model that answers by what it reads, and side effects that are counted."""
 
+    current: World
+    """The world of the latest fleet, which the tools change. Fleets run one after the other."""
+
     def __init__(self) -> None:
+        World.current = self
         self.asked: Counter[int] = Counter()
         self.effects: Counter[tuple[str, str, str]] = Counter()
         self.meanwhile: Callable[[], None] = lambda: None
@@ -95,31 +99,35 @@ class World:
         """None: it has no counter."""
         return None
 
-    def agent(self) -> Agent:
-        """One agent: a tool that may be repeated, one that may not, and one that runs inline."""
+    def take_effect(self, tool: str, context: ToolContext) -> None:
+        """Count an effect of a tool. Other workers may go on meanwhile."""
+        self.effects[tool, context.step_id, context.idempotency_key] += 1
+        self.meanwhile()
 
-        @tool(idempotent=True)
-        def look_up(order: str, context: ToolContext) -> str:
-            """Find an order."""
-            self.effects["look_up", context.step_id, context.idempotency_key] += 1
-            self.meanwhile()
-            return f"{order} is open"
 
-        @tool
-        def charge(order: str, context: ToolContext) -> str:
-            """Charge an order."""
-            self.effects["charge", context.step_id, context.idempotency_key] += 1
-            self.meanwhile()
-            return f"{order} is charged"
+@tool(idempotent=True)
+def look_up(order: str, context: ToolContext) -> str:
+    """Find an order. This tool may be repeated."""
+    World.current.take_effect("look_up", context)
+    return f"{order} is open"
 
-        @tool(inline=True)
-        def note(text: str, context: ToolContext) -> str:
-            """Write a note."""
-            self.effects["note", context.step_id, context.idempotency_key] += 1
-            self.meanwhile()
-            return "noted"
 
-        return Agent("clerk", "scripted:m-1", "You charge orders.", tools=[look_up, charge, note])
+@tool
+def charge(order: str, context: ToolContext) -> str:
+    """Charge an order. This tool may not be repeated."""
+    World.current.take_effect("charge", context)
+    return f"{order} is charged"
+
+
+@tool(inline=True)
+def note(text: str, context: ToolContext) -> str:
+    """Write a note. This tool runs inline."""
+    World.current.take_effect("note", context)
+    return "noted"
+
+
+AGENT = Agent("clerk", "scripted:m-1", "You charge orders.", tools=[look_up, charge, note])
+"""One for all runs: to declare its tools took a third of the time of a run."""
 
 
 class Messages(Recorder):
@@ -142,7 +150,6 @@ class BadFleet:
         self, lent: tuple[redis_py.Redis, str], *, copies: int = 1, deaths: set[tuple[int, bool]], seed: int = 0
     ) -> None:
         self.world = World()
-        self.agent = self.world.agent()
         self.network = Messages(copies)
         self.random = random.Random(seed)
         self.losses = 0
@@ -160,7 +167,7 @@ class BadFleet:
         return StepRunner(
             Services(
                 store=self.mortal,  # type: ignore[arg-type]
-                agents=Registry([self.agent]),
+                agents=Registry([AGENT]),
                 model=lambda provider: self.world,
                 gate=OpenGate(),
                 leases=self.leases,
@@ -172,7 +179,7 @@ class BadFleet:
 
     def run(self) -> Job:
         """One job to its end, whatever happens on the way. Bounded: what takes longer hangs."""
-        job = new_job(self.agent, "Charge A-17 and B-2.", job_id="job-1", session_id="s1")
+        job = new_job(AGENT, "Charge A-17 and B-2.", job_id="job-1", session_id="s1")
         self.store.enqueue(job)
         for _ in range(500):
             status = self.store.job("job-1").status

@@ -26,14 +26,15 @@ WRITES = 18
 """Writes of a run without faults are fewer; the tests below say so."""
 
 
-@contextmanager
-def in_process() -> Iterator[tuple[redis_py.Redis, str]]:
-    yield connect(Stopped()), "inline"
-
-
 @pytest.fixture(scope="module")
 def lenders(server, connect_redis, lend_prefix):
     """Give what a BadFleet is built on: a client, and a fresh prefix, which on the server is checked for leaks afterwards."""
+    shared = connect(Stopped())  # one for all: a new one compiles every script anew
+
+    @contextmanager
+    def in_process() -> Iterator[tuple[redis_py.Redis, str]]:
+        shared.flushall()
+        yield shared, "inline"
 
     @contextmanager
     def in_redis():

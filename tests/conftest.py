@@ -1,6 +1,6 @@
-"""What every test may ask for: a real server, a client, a prefix checked for leaks, the recorded data, patience.
+"""Fixtures for every test: a real server, a client, a prefix that is checked for leaks, recorded data, waits.
 
-Nothing starts unless a test asks for it. A missing service is a skip on a laptop and a failure where `CI` is set.
+Nothing starts unless a test uses it. A missing service is a skip on a laptop and a failure where `CI` is set.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_configure() -> None:
-    """Hear SIGINT, and let children hear it: a shell makes what it starts in the background deaf to it."""
+    """Restore the default SIGINT handling. A shell makes its background processes, and so their children, ignore SIGINT."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts processes: `-m "not process"` leaves it out."""
+    """Mark tests that start processes, so that `-m "not process"` leaves them out."""
     for item in items:
         if may_start(item):
             item.add_marker("process")
@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """A test without the marker fails when it starts a process."""
+    """Fail a test without the marker if it starts a process."""
     if item.get_closest_marker("process"):
         return (yield)
     with GUARD.up() as refused:
@@ -66,7 +66,7 @@ def _missing(what: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[EmbeddedServer]:
-    """One server without persistence for the whole run. To crash or freeze one, start an EmbeddedServer of your own."""
+    """One server without persistence for the whole run. A test that crashes or freezes a server starts its own EmbeddedServer."""
     try:
         embedded = EmbeddedServer(append_only=None)
     except ConfigError as error:
@@ -77,7 +77,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 @pytest.fixture(scope="session")
 def connect_redis() -> Iterator[Callable[[str], redis_py.Redis]]:
-    """Clients for any URL, closed at the end: bytes, short timeouts, no retries, so that a fault shows as it is."""
+    """Make clients for any URL, closed at the end: bytes, short timeouts, no retries, so that a fault is visible."""
     clients = []
 
     def connect(url: str) -> redis_py.Redis:
@@ -94,13 +94,13 @@ def connect_redis() -> Iterator[Callable[[str], redis_py.Redis]]:
 
 @pytest.fixture(scope="session")
 def lender(server: EmbeddedServer, connect_redis: Callable[[str], redis_py.Redis]) -> Lender:
-    """Lends checked prefixes; see `lend_prefix`."""
+    """Lends checked prefixes. See `lend_prefix`."""
     return Lender(connect_redis(server.url))
 
 
 @pytest.fixture(scope="session")
 def lend_prefix(lender: Lender) -> Callable[..., AbstractContextManager[str]]:
-    """`with lend_prefix() as prefix:` for fixtures of wider scope or a second fleet; the leak check runs on leaving.
+    """`with lend_prefix() as prefix:` is for fixtures of wider scope or a second fleet. It ends with the leak check.
 
     `lend_prefix(Key(...), ...)` adds rows for keys that a test makes on purpose.
     """
@@ -109,7 +109,7 @@ def lend_prefix(lender: Lender) -> Callable[..., AbstractContextManager[str]]:
 
 @pytest.fixture
 def extra_keys() -> Sequence[Key]:
-    """Rows added to the catalogue for the leak check. A module that makes keys of its own overrides this fixture."""
+    """Rows added to the catalogue for the leak check. A module that makes extra keys overrides this fixture."""
     return ()
 
 
@@ -120,7 +120,7 @@ def prefix(
     extra_keys: Sequence[Key],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
-    """A fresh MIDWATCH_PREFIX, set with MIDWATCH_REDIS_URL for this test and what it starts. Fails on leaked keys."""
+    """A new MIDWATCH_PREFIX, set with MIDWATCH_REDIS_URL for this test and its processes. The test fails on leaked keys."""
     with lend_prefix(*extra_keys) as lent:
         monkeypatch.setenv("MIDWATCH_PREFIX", lent)
         monkeypatch.setenv("MIDWATCH_REDIS_URL", server.url)
@@ -130,13 +130,13 @@ def prefix(
 
 @pytest.fixture
 def redis(server: EmbeddedServer, prefix: str, connect_redis: Callable[[str], redis_py.Redis]) -> redis_py.Redis:
-    """A client of the run's server, under the leak check of this test's prefix."""
+    """A client of the run's server. The leak check of this test's prefix covers its keys."""
     return connect_redis(server.url)
 
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Recorded schemas and transcripts, which lie beside the repository and are not part of it."""
+    """Recorded schemas and transcripts. They lie beside the repository and are not part of it."""
     folder = record.data_dir()
     if not folder.is_dir():
         _missing(f"the recorded data is not here: expected the folder {folder}, or MIDWATCH_TEST_DATA to name another")

@@ -1,6 +1,6 @@
 """The key-leak check: after a test every key is in the catalogue and has a time to live, unless its row says why not.
 
-Two mistakes show here and nowhere else: a key that nobody deletes, and a key that was not built in `keyspace.py`.
+It finds two mistakes that no other test finds: a key that is never deleted, and a key that was not built in `keyspace.py`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import redis as redis_py
 from midwatch.orchestration.keyspace import Key
 
 PRIORITY = r"(\x06\x16\d)?"
-"""What kombu appends to a queue's name for every priority but the first."""
+"""What kombu appends to a queue's name for every priority except the first."""
 
 KOMBUS_OWN = re.compile(r"_kombu\.binding.*|unacked(_index|_mutex)?|.*\.pidbox|celeryev.*")
-"""Keys that kombu names itself, the same for all fleets of a server."""
+"""Keys that kombu names itself. All fleets of a server share them."""
 
 
 def expand(pattern: str, prefix: str) -> re.Pattern[str]:
-    """The expression that a catalogue pattern stands for, within one prefix.
+    """Return the regular expression of a catalogue pattern within one prefix.
 
-    `{prefix}.a, .b (+ priority)` is a list of queues: each continues the same prefix, each with its priorities.
+    `{prefix}.a, .b (+ priority)` is a list of queues. Each continues the same prefix, and each has its priorities.
     """
     own = re.escape(prefix)
     filled = {"{prefix}": own, "{p}": rf"\{{{own}\d\d\}}", "{gate}": rf"\{{{own}gate\}}"}
@@ -38,13 +38,13 @@ def expand(pattern: str, prefix: str) -> re.Pattern[str]:
 
 
 def complaint(name: str, kind: str, ttl_s: int, prefix: str, catalogue: Sequence[Key]) -> str | None:
-    """What is wrong with a key of the fleet, or None. `ttl_s` is what TTL answers: -1 means it never expires."""
+    """Return what is wrong with a key of the fleet, or None. `ttl_s` is the reply of TTL: -1 means that it never expires."""
     rows = [row for row in catalogue if expand(row.pattern, prefix).fullmatch(name)]
     if not rows:
         return f"{name!r} ({kind}) is in no row of Keyspace.CATALOGUE: build it in keyspace.py and describe it there"
     fitting = [row for row in rows if row.type.lower() == kind]
     if not fitting:
-        closest = max(rows, key=lambda row: len(row.pattern))  # an id may hold colons, so wider rows match too
+        closest = max(rows, key=lambda row: len(row.pattern))  # an id may contain colons, so wider rows match too
         return f"{name!r} is a {kind}; the catalogue says {closest.type} for {closest.pattern!r}"
     if ttl_s == -1 and not any(row.ttl.startswith("none") for row in fitting):
         return f"{name!r} never expires; the catalogue says {fitting[0].ttl!r} for {fitting[0].pattern!r}"
@@ -52,7 +52,7 @@ def complaint(name: str, kind: str, ttl_s: int, prefix: str, catalogue: Sequence
 
 
 class Lender:
-    """Hands out prefixes, and looks at what was done with them when they come back."""
+    """Lends prefixes, and checks their keys when they are returned."""
 
     def __init__(self, client: redis_py.Redis) -> None:
         self._client = client
@@ -60,11 +60,9 @@ class Lender:
 
     @contextmanager
     def lend(self, catalogue: Sequence[Key]) -> Iterator[str]:
-        """A fresh prefix; on return its keys are judged and deleted.
+        """Lend a new prefix. At the end its keys are checked and deleted.
 
-        Raises:
-            AssertionError: a key leaked; the message names it and says what is wrong with it.
-
+        Raises: AssertionError: a key leaked. The message names it and says what is wrong with it.
         """
         prefix = "t" + secrets.token_hex(4)
         before = set(self._names())
@@ -78,13 +76,13 @@ class Lender:
             self._lent.discard(prefix)
 
     def leaks(self, prefix: str, catalogue: Sequence[Key], before: set[str]) -> list[str]:
-        """A complaint for each key of the prefix that breaks its row, and for each new key of no prefix at all."""
+        """Return a complaint for each key of the prefix that breaks its row, and for each new key without a known prefix."""
         found = []
         for name in sorted(self._names()):
             if name.startswith(prefix):
                 kind = cast(bytes, self._client.type(name)).decode()
                 said = complaint(name, kind, self._client.ttl(name), prefix, catalogue)
-                if said and kind != "none":  # "none": it expired while we looked
+                if said and kind != "none":  # "none": it expired during the check
                     found.append(said)
             elif self._is_stray(name, before):
                 found.append(f"{name!r} lies outside every prefix: build it in keyspace.py")

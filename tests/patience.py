@@ -1,6 +1,7 @@
-"""How long a test waits for a signal. A wait ends when the signal comes; its bound only ends a test that hangs.
+"""How long a test waits for a condition.
 
-The bound is the same everywhere, and far above what a machine loaded tenfold needs, so that no result depends on speed.
+A wait ends when the condition holds. Its bound only ends a test that hangs. The bound is the same everywhere, and far above
+what a machine loaded tenfold needs, so no result depends on speed.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PATIENCE_S = 300.0
-"""Below pytest's own timeout, so that a hung wait fails with its reason."""
+"""Below pytest's own timeout, so that a wait that hangs fails with its reason."""
 
 
 def wait_for(predicate: Callable[[], T], what: str, every_s: float = 0.01) -> T:
-    """Call the predicate until its answer is true, and return that; fail with `what` when none comes."""
+    """Call the predicate until it returns a true value, and return that. Raise an error with `what` if it never does."""
     give_up_s = time.monotonic() + PATIENCE_S
     while not (answer := predicate()):
         if time.monotonic() > give_up_s:

@@ -1,4 +1,7 @@
-"""Chromium, Flower, and jobs. Without Chromium these tests skip; with CI and MIDWATCH_REQUIRE_BROWSER set they fail."""
+"""Fixtures with Chromium, Flower and jobs.
+
+Without Chromium these tests are skipped. With CI and MIDWATCH_REQUIRE_BROWSER set they fail.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ OPTIONS = [
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """The system's own Chromium: nothing is downloaded."""
+    """The system's own Chromium. Nothing is downloaded."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         missing = f"no Chromium on the PATH (one of {', '.join(NAMES)}); on Debian: apt-get install chromium"
@@ -42,7 +45,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
-    """A fresh window; an error in any page's script fails the test."""
+    """A new window. An error in a script of any page fails the test."""
     errors: list[str] = []
     with chromium.new_context(viewport={"width": 1360, "height": 800}) as context:
         page = context.new_page()
@@ -54,7 +57,7 @@ def page(chromium: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def stage(server: EmbeddedServer, prefix: str) -> Iterator[Stage]:
-    """Jobs to move by hand."""
+    """A stage with jobs that the test moves step by step."""
     with Stage(server.url, prefix) as made:
         yield made
 

@@ -1,4 +1,4 @@
-"""Agents for the tests of Flower: `MIDWATCH_AGENTS=tests.browser.crew`, and the script that plays their model."""
+"""Agents for the tests of Flower, with `MIDWATCH_AGENTS=tests.browser.crew`, and the scripted model server that they use."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ sailor = Agent(
 
 
 def model_server() -> ModelServer:
-    """Looks when told to look, fires when told to fire; the first call of every job is throttled once."""
+    """A model that looks or fires as the user says. The first call of every job gets a 429 once."""
     brain = ScriptBrain(
         by_conversation={
             "look": [Use([("look", {"where": "north"})]), "No land."],

@@ -1,4 +1,4 @@
-"""A stage for the Flower pages: jobs brought to their ends by hand, through the store, and Flower as a process."""
+"""A stage for the Flower pages: jobs that a test moves through the store, and Flower as a process."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from midwatch.workers.settings import Settings
 from tests.patience import PATIENCE_S
 
 XSS = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
-"""What no page may let a browser run."""
+"""A script that no page may let a browser run."""
 
 BROKEN = Failure(kind=FailureKind.TOOL_ERROR, detail="the payment service said 500")
 
 
 class Stage:
-    """Enqueues jobs and plays the worker."""
+    """Enqueues jobs and acts as their worker."""
 
     def __init__(self, redis_url: str, prefix: str) -> None:
         self.client: Client = make_client(Settings(redis_url=redis_url, prefix=prefix))
@@ -53,18 +53,18 @@ class Stage:
         self.store.client.close()
 
     def begin(self, agent: str = "desk", text: str = "Where is my order?") -> Claim:
-        """A job whose first step is claimed."""
+        """Enqueue a job and claim its first step."""
         handle = self.client.enqueue(agent, text)
         return self.claim(StepRef(job_id=handle.id, session_id=handle.session_id, step="1"))
 
     def claim(self, ref: StepRef) -> Claim:
-        """Take a step."""
+        """Claim a step."""
         claim = self.store.claim(ref, f"stage-{ref.step}-{time.monotonic_ns()}")
         assert isinstance(claim, Claim), f"{ref.step} of {ref.job_id}: {claim}"
         return claim
 
     def turn(self, claim: Claim, said: str, *tools: str) -> list[Claim]:
-        """Commit a model turn that calls `tools`; return the claims of its calls."""
+        """Commit a model turn that calls `tools`. Return the claims of its calls."""
         calls = [ToolCall(id=f"c{n}", name=name, raw_arguments="{}") for n, name in enumerate(tools)]
         message = AssistantMessage(
             group=claim.group, parts=(Text(text=said), *calls), provider="simulated", model="simulated-1"
@@ -80,7 +80,7 @@ class Stage:
         return [self.claim(claim.ref.call(n)) for n in range(len(calls))]
 
     def next_turn(self, call: Claim) -> Claim:
-        """Answer a turn's one call; return the claim of the turn after it."""
+        """Commit the result of a turn's only call. Return the claim of the next turn."""
         assert call.call is not None
         answer = ToolMessage(group=call.group, ordinal=0, call_id=call.call.id, tool=call.call.name, content="done")
         commit = ResultCommit(refs=(call.ref,), messages=(answer,), traces=(self.trace(call, "continue"),))
@@ -88,7 +88,7 @@ class Stage:
         return self.claim(call.ref.model_turn(call.ref.turn + 1))
 
     def complete(self, claim: Claim, output: str) -> str:
-        """End the job well."""
+        """Complete the job."""
         message = AssistantMessage(
             group=claim.group, parts=(Text(text=output),), provider="simulated", model="simulated-1"
         )
@@ -105,14 +105,14 @@ class Stage:
         return claim.ref.job_id
 
     def put_back(self, claim: Claim, failure: Failure, after_ms: int = 60_000) -> str:
-        """Defer the step, counting an attempt."""
+        """Defer the step, and count an attempt."""
         reason = f"{failure.kind}: {failure.detail}"
         defer = Defer(after_ms=after_ms, reason=reason, counts_as_attempt=True, failure=failure)
         assert self.store.defer(claim, defer, self.trace(claim, "defer", failure=failure))
         return claim.ref.job_id
 
     def poison(self, body: str) -> None:
-        """A message that could not become a step."""
+        """Push a message that can't become a step."""
         record = PoisonRecord(
             poison_id=new_id("poison"),
             queue="q",
@@ -127,14 +127,14 @@ class Stage:
         self.store.client.expire(key, KEPT_S)
 
     def waiting(self, queue: str) -> int:
-        """Messages in a queue, of all priorities."""
+        """Count the messages in a queue, of all priorities."""
         name = self.client.operations.keys.queue(queue)
         return sum(int(self.store.client.llen(queue_key(name, priority))) for priority in Priority)
 
     def trace(
         self, claim: Claim, outcome: str, *, failure: Failure | None = None, tools: Sequence[str] = ()
     ) -> TraceRecord:
-        """The record of a step that took 120 ms."""
+        """Make the record of a step that took 120 ms."""
         is_model = claim.ref.kind is StepKind.MODEL
         return TraceRecord(
             step=claim.ref.step,
@@ -153,7 +153,7 @@ class Stage:
 
 @dataclass
 class Answer:
-    """What Flower answered."""
+    """Flower's response."""
 
     code: int
     text: str
@@ -161,13 +161,13 @@ class Answer:
 
     @property
     def json(self) -> dict[str, object]:
-        """The body."""
+        """Return the body, parsed as JSON."""
         body: dict[str, object] = json.loads(self.text)
         return body
 
 
 class Site:
-    """A browser's manners without a browser: one jar of cookies, redirects followed."""
+    """An HTTP client that behaves like a browser: it keeps cookies and follows redirects."""
 
     def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
         self.url = url
@@ -179,15 +179,15 @@ class Site:
 
     @property
     def token(self) -> str:
-        """The form token that Flower gave this jar."""
+        """Return the form token that Flower gave this client."""
         return next((cookie.value or "" for cookie in self._jar if cookie.name == "_xsrf"), "")
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
-        """A page."""
+        """Get a page."""
         return self._ask(urllib.request.Request(self.url + path, headers=dict(headers or {})))
 
     def post(self, path: str, headers: Mapping[str, str] | None = None, *, token: str | None = None) -> Answer:
-        """Press a button, by default with this jar's token."""
+        """Press a button, by default with this client's token."""
         data = f"_xsrf={self.token if token is None else token}".encode()
         return self._ask(urllib.request.Request(self.url + path, data=data, headers=dict(headers or {}), method="POST"))
 
@@ -205,7 +205,7 @@ RUN = "import sys; from midwatch.workers.flower.launch import run; run(0, sys.ar
 
 @contextmanager
 def flower(env: Mapping[str, str], *options: str, address: str = "127.0.0.1") -> Iterator[Site]:
-    """Flower on a free port, in a process of its own, until the block ends."""
+    """Run Flower on a free port, in a separate process, until the block ends."""
     process = subprocess.Popen(
         [sys.executable, "-c", RUN, address, *options],
         env=dict(env),
@@ -225,7 +225,7 @@ def flower(env: Mapping[str, str], *options: str, address: str = "127.0.0.1") ->
 
 
 def _url_of(process: subprocess.Popen[str]) -> str:
-    """The address that Flower says it listens on. Its end, or its silence, is the end of the test."""
+    """Return the address that Flower prints when it listens. If it ends or prints nothing, the test fails."""
     assert process.stderr is not None
     said = []
     for line in process.stderr:

@@ -1,4 +1,4 @@
-"""The pages as a person uses them: a click in Chromium, and what is to be seen afterwards."""
+"""The pages as a person uses them: clicks in Chromium, and what the page then shows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tests.browser.stage import XSS, Site, Stage
 pytestmark = pytest.mark.browser
 
 
-def dead(stage: Stage, failure: Failure | None = None, said: str = "I pay it back.") -> str:
-    """A dead letter at a tool call."""
+def make_dead_letter(stage: Stage, failure: Failure | None = None, said: str = "I pay it back.") -> str:
+    """Make a dead letter whose failed step is a tool call."""
     claim = stage.turn(stage.begin(text=said), said, "issue_refund")[0]
     return stage.kill(claim, failure) if failure else stage.kill(claim)
 
 
-def test_a_dead_letter_is_found_from_flowers_first_page(stage: Stage, site: Site, page: Page):
-    """One click on the tab: agent, step, tool, why, and the job behind it."""
-    job_id = dead(stage)
+def test_a_dead_letter_is_one_click_from_flowers_first_page(stage: Stage, site: Site, page: Page):
+    """The tab shows agent, step, tool and reason, with a link to the job."""
+    job_id = make_dead_letter(stage)
     page.goto(site.url)
     page.get_by_role("link", name="Dead letters").click()
     row = page.locator(f"tr[data-job='{job_id}']")
@@ -30,9 +30,9 @@ def test_a_dead_letter_is_found_from_flowers_first_page(stage: Stage, site: Site
     expect(page.locator("section[aria-label=Failure]")).to_contain_text("the payment service said 500")
 
 
-def test_replay_removes_the_row_and_a_second_click_elsewhere_does_nothing(stage: Stage, site: Site, page: Page):
-    """Two people look at one list, both press: the second is told that it was done."""
-    job_id = dead(stage)
+def test_replay_removes_the_row_and_a_second_click_does_nothing(stage: Stage, site: Site, page: Page):
+    """Two people see the same list and both press Replay. The second one reads that it was already replayed."""
+    job_id = make_dead_letter(stage)
     other = page.context.new_page()
     for each in (page, other):
         each.goto(f"{site.url}/dead-letters")
@@ -47,9 +47,9 @@ def test_replay_removes_the_row_and_a_second_click_elsewhere_does_nothing(stage:
     assert stage.waiting("tools") == waiting
 
 
-def test_discard_asks_first(stage: Stage, site: Site, page: Page):
-    """A dismissed question leaves the letter where it is; an accepted one takes it away."""
-    job_id = dead(stage)
+def test_discard_asks_for_confirmation(stage: Stage, site: Site, page: Page):
+    """Without confirmation the letter stays. With it the letter is removed."""
+    job_id = make_dead_letter(stage)
     page.goto(f"{site.url}/dead-letters")
     row = page.locator(f"tr[data-job='{job_id}']")
     page.once("dialog", lambda dialog: dialog.dismiss())
@@ -62,8 +62,8 @@ def test_discard_asks_first(stage: Stage, site: Site, page: Page):
 
 
 def test_markup_in_inputs_and_answers_stays_text(stage: Stage, site: Site, page: Page):
-    """Nothing that a user, a model or a tool wrote runs in the browser of who looks at it."""
-    killed = dead(stage, Failure(kind=FailureKind.TOOL_ERROR, detail=XSS), XSS)
+    """No text of a user, a model or a tool runs as a script in a browser."""
+    killed = make_dead_letter(stage, Failure(kind=FailureKind.TOOL_ERROR, detail=XSS), XSS)
     done = stage.complete(stage.begin(text=XSS), XSS)
     stage.poison(XSS)
     for path in (
@@ -82,8 +82,8 @@ def test_markup_in_inputs_and_answers_stays_text(stage: Stage, site: Site, page:
     expect(page.locator("section[aria-label=Output]")).to_contain_text(XSS)
 
 
-def test_the_list_of_jobs_renews_itself(stage: Stage, site: Site, page: Page):
-    """A job that ends while somebody looks is seen to end, without a reload."""
+def test_the_list_of_jobs_refreshes_itself(stage: Stage, site: Site, page: Page):
+    """A job that ends while the page is open is shown as ended, without a reload."""
     claim = stage.begin()
     page.goto(f"{site.url}/jobs")
     row = page.locator("tr", has_text=claim.ref.job_id)
@@ -93,7 +93,7 @@ def test_the_list_of_jobs_renews_itself(stage: Stage, site: Site, page: Page):
 
 
 def test_filters_are_links(stage: Stage, site: Site, page: Page):
-    """By status, then by agent, and back."""
+    """A click filters by status, then by agent, and back."""
     done, waits = stage.complete(stage.begin("singer"), "la"), stage.begin("singer").ref.job_id
     page.goto(f"{site.url}/jobs")
     page.get_by_role("navigation", name="Filter jobs").get_by_role("link", name="Completed").click()

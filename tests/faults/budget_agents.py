@@ -1,4 +1,4 @@
-"""A chief and its scouts, who share one budget of tokens: `MIDWATCH_AGENTS=tests.faults.budget_agents`."""
+"""A chief agent and its scouts, which share one token budget: `MIDWATCH_AGENTS=tests.faults.budget_agents`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from midwatch import Agent, ContextBudget, RetryConfig, RunLimits, tool
 MODEL = "anthropic:claude-sonnet-4-6"
 SCOUTS = 8
 LOOKS = 8
-"""Turns of a scout before it reports."""
+"""The turns of a scout before it reports."""
 MAX_INPUT_TOKENS = 8_000
-"""About half of what all scouts together would read."""
+"""About half of the tokens that all scouts together would use."""
 MAX_OUTPUT_TOKENS = 4_000
 CALL_TIMEOUT_S = 12.0
-"""So short that what a dead worker reserved returns within half a minute; so long that no call of a busy machine ends by it."""
+"""Short enough that a dead worker's reservation ends within half a minute. Long enough for every call on a busy machine."""
 
 SHARED: dict[str, Any] = {
     "context_budget": ContextBudget(max_tokens=20_000, reserve_output=120),

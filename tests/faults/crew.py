@@ -1,4 +1,4 @@
-"""A fleet to do harm to: workers with the planned agents on a given server, their journal, and a producer."""
+"""A fleet for fault tests: workers with the planned agents on a given server, their journal, and a producer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Crew:
-    """Use as a context manager: its workers end with the block; the server is the caller's."""
+    """Use as a context manager. The workers end with the block. The server belongs to the caller."""
 
     def __init__(self, folder: Path, server: EmbeddedServer, prefix: str, **env: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,41 +50,41 @@ class Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.fleet.stop(timeout_s=0)  # they are killed: how workers end in order is a test of its own
+        self.fleet.stop(timeout_s=0)  # they are killed, because another test covers how workers end in order
         self.client.store.client.close()
 
     def start(self, name: str, pool: str, slots: int, queues: str = "model,tools", **env: str) -> Member:
-        """Start a worker without waiting for it; see `ready`."""
+        """Start a worker without waiting for it. See `ready`."""
         return self.fleet.start(name, worker_argv(queues, pool, slots, name), env)
 
     def worker(self, name: str, pool: str, slots: int, queues: str = "model,tools", **env: str) -> Member:
-        """A worker that consumes."""
+        """Start a worker and wait until it consumes."""
         member = self.start(name, pool, slots, queues, **env)
         ready(member)
         return member
 
     def enqueue(self, plan: str, agent: str = "fault", **options: Any) -> JobHandle:
-        """A job that follows a plan."""
+        """Enqueue a job that follows a plan."""
         return self.client.enqueue(agent, plan, **options)
 
     def queued(self, queue: str) -> int:
-        """Messages that nobody has taken."""
+        """Count the messages that no worker has taken."""
         name = self.client.operations.keys.queue(queue)
         return sum(int(self.client.store.client.llen(queue_key(name, priority))) for priority in Priority)
 
     def row(self, job: JobHandle, step: str) -> list[str]:
-        """State, fence, end of the lease, attempt, losses, ... of a step; empty when it is over."""
+        """Return a step's row: state, fence, end of the lease, attempt, losses and so on. It is empty when the step is over."""
         raw = self.client.store.client.hget(self.client.operations.keys.steps(job.session_id, job.id), step)
         return raw.decode().split("|") if isinstance(raw, bytes) else []
 
     def results(self, job: JobHandle) -> list[ToolMessage]:
-        """What the model was told, in the order of the conversation."""
+        """Return the tool results of the conversation, in order."""
         return [
             message for message in self.client.sessions.messages(job.session_id) if isinstance(message, ToolMessage)
         ]
 
     def began(self, word: str, times: int = 1) -> int:
-        """Wait until a tool began with this word so many times; the process it began in last."""
+        """Wait until a tool began with this word `times` times. Return the process in which it began last."""
         wait_for(lambda: len(self.journal.of(word)) >= times, f"{word!r} to begin")
         return self.journal.of(word)[-1].pid
 
@@ -96,5 +96,5 @@ def ready(*members: Member) -> None:
 
 
 def children(member: Member) -> set[int]:
-    """The processes of a prefork pool."""
+    """Return the processes of a prefork pool."""
     return {child.pid for child in psutil.Process(member.pid).children(recursive=True)}

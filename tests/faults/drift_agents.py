@@ -1,4 +1,4 @@
-"""A clerk who books, with room for a long conversation: `MIDWATCH_AGENTS=tests.faults.drift_agents`."""
+"""A clerk that books orders, with room for a long conversation: `MIDWATCH_AGENTS=tests.faults.drift_agents`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def book(order_id: str, amount: int) -> str:
         amount: In cents.
 
     """
-    if not isinstance(order_id, str) or type(amount) is not int:  # what the schema is there to prevent
+    if not isinstance(order_id, str) or type(amount) is not int:  # the schema must prevent this
         return f"corrupt: {order_id!r} {amount!r}"
     return f"booked {order_id}: {amount}"
 

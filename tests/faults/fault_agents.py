@@ -1,7 +1,7 @@
-"""Agents that go wrong on purpose, as workers load them: `MIDWATCH_AGENTS=tests.faults.fault_agents`.
+"""Agents that fail on purpose. Workers load them with `MIDWATCH_AGENTS=tests.faults.fault_agents`.
 
-A job's input is its plan (see `plan.py`): which tools each turn calls, and what befalls the model on the way. Whatever
-begins or ends leaves a line in the journal, a file that Redis knows nothing of; whatever holds waits for its gate.
+A job's input is its plan (see `plan.py`): the tool calls of each turn, and the faults of the model. Each begin and end of a
+tool or a model call is a line in the journal, which is a file that Redis does not know. A tool that holds waits for its gate.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ journal = Journal.from_environment()
 
 
 class PlannedModel:
-    """Calls what the plan says, turn by turn, then answers. Deterministic: the conversation alone decides."""
+    """Makes the calls of the plan, turn by turn, then answers. It depends on the conversation only."""
 
     name = "faults"
 
@@ -50,11 +50,11 @@ class PlannedModel:
         return ModelReply(parts=calls, stop=Stop.TOOLS, usage=usage, model=request.model)
 
     def count(self, request: ModelRequest) -> int | None:
-        """Nothing to count."""
+        """Return None: this model has no counter."""
         return None
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""
 
     def _befall(self, fate: str, word: str) -> None:
         if fate:
@@ -68,38 +68,38 @@ class PlannedModel:
 
 
 def connect(_: object) -> Model:
-    """For the registry of providers."""
+    """Connect the model, for the registry of providers."""
     return PlannedModel()
 
 
 @tool(idempotent=True)
 def note(context: ToolContext, word: str) -> str:
-    """Leave a mark."""
+    """Write a mark."""
     journal.write("began", word, context)
     return f"noted {word}"
 
 
 @tool(idempotent=True, timeout_s=60)
 def hold(context: ToolContext, word: str) -> str:
-    """Take as long as the gate is closed; may be repeated."""
+    """Wait until the gate is open. May be repeated."""
     return _hold(context, word)
 
 
 @tool(timeout_s=60)
 def hold_once(context: ToolContext, word: str) -> str:
-    """Take as long as the gate is closed; must not be repeated."""
+    """Wait until the gate is open. Must not be repeated."""
     return _hold(context, word)
 
 
 @tool(idempotent=True, timeout_s=60, inline=True)
 def hold_inline(context: ToolContext, word: str) -> str:
-    """Take as long as the gate is closed, in the model turn's own task; may be repeated."""
+    """Wait until the gate is open, as an inline call. May be repeated."""
     return _hold(context, word)
 
 
 @tool(timeout_s=60, inline=True)
 def hold_inline_once(context: ToolContext, word: str) -> str:
-    """Take as long as the gate is closed, in the model turn's own task; must not be repeated."""
+    """Wait until the gate is open, as an inline call. Must not be repeated."""
     return _hold(context, word)
 
 
@@ -112,7 +112,7 @@ def _hold(context: ToolContext, word: str) -> str:
 
 @tool(idempotent=True)
 def die(context: ToolContext, word: str) -> str:
-    """Take the process along."""
+    """Kill the process that runs this tool."""
     journal.write("began", word, context)
     os.kill(os.getpid(), signal.SIGKILL)
     return "unreachable"
@@ -120,7 +120,7 @@ def die(context: ToolContext, word: str) -> str:
 
 @tool(timeout_s=0.5)
 def spin(context: ToolContext, word: str) -> str:
-    """Never come back, in Python; ends with the test, so that the machine is not kept busy."""
+    """Loop forever in Python. It ends with the test, so that the machine is not kept busy."""
     journal.write("began", word, context)
     give_up = time.monotonic() + 20
     while not journal.is_open(word) and time.monotonic() < give_up:
@@ -130,7 +130,7 @@ def spin(context: ToolContext, word: str) -> str:
 
 @tool(timeout_s=0.5)
 def sleep_in_c(context: ToolContext, word: str) -> str:
-    """Not come back from a library call that lets others run."""
+    """Hang in a library call that lets other threads run."""
     journal.write("began", word, context)
     time.sleep(6)
     return "late"
@@ -138,7 +138,7 @@ def sleep_in_c(context: ToolContext, word: str) -> str:
 
 @tool(idempotent=True, timeout_s=0.5)
 def seize(context: ToolContext, word: str) -> str:
-    """Not come back from a library call that holds the interpreter's lock: nothing else of the process runs."""
+    """Hang in a library call that holds the interpreter's lock, so that no other thread of the process runs."""
     journal.write("began", word, context)
     ctypes.PyDLL(None).sleep(100)
     return "late"
@@ -146,7 +146,7 @@ def seize(context: ToolContext, word: str) -> str:
 
 @tool(idempotent=True, timeout_s=0.5)
 def quick_note(context: ToolContext, word: str) -> str:
-    """Leave a mark, and take no time."""
+    """Write a mark without any delay."""
     journal.write("began", word, context)
     return f"noted {word}"
 
@@ -155,5 +155,5 @@ TOOLS = [note, hold, hold_once, hold_inline, hold_inline_once, die, spin, sleep_
 POLICIES: dict[str, Any] = {"limits": RunLimits(max_steps=20), "context_budget": ContextBudget(max_tokens=100_000)}
 fault = Agent("fault", "faults:planned", "You follow the plan.", TOOLS, **POLICIES)
 seizing = Agent("seizing", "faults:planned", "You follow the plan.", [quick_note, seize], **POLICIES)
-"""Alone in its worker, so that the pool's time limit, which follows from the longest tool there, comes in reach of a test."""
+"""The only agent of its worker. The pool's time limit follows from the longest tool, so it is short enough for a test."""
 elsewhere = Agent("elsewhere", "faults:planned", "You follow the plan.", [note], **POLICIES)

@@ -1,4 +1,4 @@
-"""What tools and models did, told by themselves into a file; and the gates that hold them until a test opens them."""
+"""A journal file in which tools and models write what they did, and gates that hold them until a test opens them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Line:
     """One event."""
 
     event: str
-    """`began` and `ended` of a tool; `model` and `replied` of a model call."""
+    """`began` and `ended` for a tool, `model` and `replied` for a model call."""
     word: str
     pid: int
     key: str
@@ -28,7 +28,7 @@ class Line:
 
 
 class Journal:
-    """Lines are appended in one write each, so processes don't mix theirs and a killed one leaves no half."""
+    """Each line is one write, so lines of several processes do not mix, and a killed process leaves no partial line."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -36,39 +36,39 @@ class Journal:
 
     @classmethod
     def from_environment(cls) -> Journal:
-        """That of the worker's own crew."""
+        """Return the journal of the worker's own crew."""
         return cls(Path(os.environ[VARIABLE]))
 
     def write(self, event: str, word: str, context: ToolContext | None = None) -> None:
-        """Note an event."""
+        """Write an event."""
         key, attempt = (context.idempotency_key, context.attempt) if context else ("", 0)
         line = {"event": event, "word": word, "pid": os.getpid(), "key": key, "attempt": attempt}
         with self._path.open("ab", buffering=0) as file:
             file.write(json.dumps(line).encode() + b"\n")
 
     def lines(self) -> list[Line]:
-        """Everything so far, in order."""
+        """Return all lines so far, in order."""
         if not self._path.exists():
             return []
         return [Line(**json.loads(line)) for line in self._path.read_text().splitlines()]
 
     def of(self, word: str, event: str = "began") -> list[Line]:
-        """The lines of one word and one event."""
+        """Return the lines of one word and one event."""
         return [line for line in self.lines() if line.word == word and line.event == event]
 
     def open_gate(self, *words: str) -> None:
-        """Let go what holds under these words, now and later."""
+        """Open the gates of these words, for present and future waiters."""
         for word in words:
             (self.folder / f"{word}.open").touch()
 
     def is_open(self, word: str) -> bool:
-        """Was the gate opened?"""
+        """Return whether the gate is open."""
         return (self.folder / f"{word}.open").exists()
 
     def await_gate(self, word: str) -> None:
-        """Wait until it is. A gate that nobody opens is a mistake in the test, and ends by itself."""
+        """Wait until the gate is open. A gate that a test forgets to open ends the wait with an error."""
         give_up = time.monotonic() + LONGEST_HOLD_S
         while not self.is_open(word):
             if time.monotonic() > give_up:
-                raise TimeoutError(f"nobody opened the gate {word!r} within {LONGEST_HOLD_S:g} s")
+                raise TimeoutError(f"the gate {word!r} was not opened within {LONGEST_HOLD_S:g} s")
             time.sleep(0.01)

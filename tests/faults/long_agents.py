@@ -1,9 +1,7 @@
-"""Agents whose conversations outgrow their budget, and workers that die in a compaction of one.
+"""Agents whose conversations outgrow their budget, and workers that die during a compaction.
 
-Workers load it: `MIDWATCH_AGENTS=tests.faults.long_agents`.
-
-`LONG_DIES` names the moment at which the first worker to come there kills itself with SIGKILL; in a worker with `LONG_AWAITS`
-tools take as long as it takes another to come to that moment.
+Workers load them with `MIDWATCH_AGENTS=tests.faults.long_agents`. `LONG_DIES` names a moment: the first worker to reach it
+kills itself with SIGKILL. In a worker with `LONG_AWAITS`, tools wait until another worker has reached that moment.
 """
 
 from __future__ import annotations
@@ -26,12 +24,12 @@ from tests.faults.journal import VARIABLE
 
 TURNS = 12
 ASKED_AT = 8
-"""The turn whose commit sets off a compaction beside `early`."""
+"""The turn of `early` whose commit requests a background compaction."""
 
 BYTES_PER_TOKEN = 3
 
 LOCK_MS = 3_000
-"""Of a compaction, in these workers: a dead one's lock is waited for, and fifteen seconds teach nothing more than three."""
+"""How long a compaction may last in these workers. A dead worker's lock is waited for, and three seconds suffice to show it."""
 
 if os.environ.get(VARIABLE):
     compaction_step.LOCK_MS = LOCK_MS
@@ -41,12 +39,12 @@ if "long" not in providers.names():
 
 
 def result_of(number: int) -> str:
-    """What the tool returns: too much to carry along, and what to look at next."""
+    """Return the tool's result: a text too long to keep, with the name of the next order."""
     return f"next: {number + 1}. Order W-{1000 + number}: " + "all is well with it, " * 70
 
 
 def die_once(moment: str) -> None:
-    """The first who comes here dies, if this is the moment."""
+    """Kill this process if this is the moment, and no worker died here before."""
     if os.environ.get("LONG_DIES") != moment:
         return
     try:
@@ -57,7 +55,7 @@ def die_once(moment: str) -> None:
 
 
 def await_death(longest_s: float = 20.0) -> None:
-    """Until another worker has come to the moment that this one awaits."""
+    """Wait until another worker has reached the moment that this worker awaits."""
     moment, give_up_s = os.environ.get("LONG_AWAITS"), time.monotonic() + longest_s
     while moment and not os.path.exists(_mark(moment)) and time.monotonic() < give_up_s:
         time.sleep(0.02)
@@ -68,7 +66,7 @@ def _mark(moment: str) -> str:
 
 
 def _deadly(name: str) -> None:
-    """The real method, and a moment before and after it."""
+    """Wrap a method with a moment before it and a moment after it."""
     method = getattr(RedisStore, name)
     verb = name.partition("_")[0]
 
@@ -81,13 +79,13 @@ def _deadly(name: str) -> None:
     setattr(RedisStore, name, around)
 
 
-if os.environ.get("LONG_DIES"):  # in a worker that is to die; nowhere else
+if os.environ.get("LONG_DIES"):  # only in a worker that shall die
     _deadly("begin_compaction")
     _deadly("commit_compaction")
 
 
 class LongModel:
-    """Looks orders up, one after the other, as each result says. Deterministic: the newest message alone decides."""
+    """Looks up one order after the other, as each result says. It depends on the newest message only."""
 
     name = "long"
 
@@ -109,11 +107,11 @@ class LongModel:
         return ModelReply(parts=(call,), stop=Stop.TOOLS, usage=usage, model="talker")
 
     def count(self, request: ModelRequest) -> int | None:
-        """Nothing to count with."""
+        """Return None: this model has no counter."""
         return None
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 def _bytes_of(request: ModelRequest) -> int:
@@ -121,7 +119,7 @@ def _bytes_of(request: ModelRequest) -> int:
 
 
 def connect(_: object) -> Model:
-    """For the registry of providers."""
+    """Connect the model, for the registry of providers."""
     return LongModel()
 
 

@@ -1,4 +1,4 @@
-"""An agent whose model is asked over HTTP, for outages of Redis: `MIDWATCH_AGENTS=tests.faults.outage_agents`."""
+"""An agent whose model is called over HTTP, for outages of Redis: `MIDWATCH_AGENTS=tests.faults.outage_agents`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from midwatch import Agent, RunLimits, tool
 
 @tool(idempotent=True)
 def log(entry: str) -> str:
-    """Write into the log."""
+    """Write an entry into the log."""
     return f"written: {entry}"
 
 
@@ -16,5 +16,7 @@ keeper = Agent(
     "anthropic:claude-sonnet-4-6",
     "Keep the log.",
     [log],
-    limits=RunLimits(max_steps=12, call_timeout_s=3.0),  # short: what is never settled returns within half a minute
+    limits=RunLimits(
+        max_steps=12, call_timeout_s=3.0
+    ),  # short, so that an unsettled reservation ends within half a minute
 )

@@ -1,4 +1,4 @@
-"""A job's plan: what its model does turn by turn. It travels as the job's input, so it survives whatever dies."""
+"""A job's plan: what its model does, turn by turn. The plan is the job's input, so it survives every crash."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 Call = tuple[str, str]
-"""A tool and the word it is called with."""
+"""A tool, and the word that it is called with."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`turns[n]` are the calls of model turn n, from 0; after the last one the model answers.
+    """`turns[n]` are the calls of model turn n, from 0. After the last turn the model answers.
 
-    `model[n]` is what befalls the model in turn n before its reply is there: ("hold", word) or ("die_once", word).
+    `model[n]` is the model's fault in turn n, before its reply: ("hold", word) or ("die_once", word).
     """
 
     turns: Sequence[Sequence[Call]]
@@ -25,14 +25,17 @@ class Plan:
 
     @classmethod
     def read(cls, text: str) -> Plan:
-        """The plan that `str` wrote."""
+        """Parse the plan that `str` wrote."""
         raw = json.loads(text)
         turns = [[(name, word) for name, word in turn] for turn in raw["turns"]]
         return cls(turns, {int(n): (fate, word) for n, (fate, word) in raw["model"].items()})
 
 
 def calls(*one_each: Call, **model: tuple[str, str]) -> str:
-    """The input of a job that makes these calls, one a turn. `at0=("hold", "word")` is what befalls the model in turn 0."""
+    """Return the input of a job that makes these calls, one in each turn.
+
+    `at0=("hold", "word")` is the model's fault in turn 0.
+    """
     return str(
         Plan([[call] for call in one_each], {int(name.removeprefix("at")): fate for name, fate in model.items()})
     )

@@ -1,4 +1,4 @@
-"""Messages that nobody should send: each a raw queue item with the reason that must be recorded for it."""
+"""Messages that no producer should send. Each is a raw queue item and the reason that must be recorded for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORGED = StepRef(job_id="job-forged", session_id="session-forged", step="1")
 
 @dataclass(frozen=True)
 class Letter:
-    """`raw` goes into the list; `reason` must stand in its poison record, or be None when it is just nothing to do."""
+    """`raw` is pushed to the list. `reason` must be in its poison record, or is None if the message only finds nothing to do."""
 
     name: str
     raw: bytes
@@ -25,39 +25,39 @@ class Letter:
 
 
 def altered(change: Callable[[dict[str, Any]], object]) -> bytes:
-    """A step's message as workers hand it to each other, with one thing wrong."""
+    """Return a step's message as workers publish it, with one thing changed."""
     message = json.loads(CeleryMessageWriter("p").write(FORGED))
     change(message)
     return json.dumps(message).encode()
 
 
 def frame(**values: Any) -> bytes:
-    """Something else in the outermost object; `__` stands for a hyphen."""
+    """Change the outermost object. `__` is written as a hyphen."""
     return altered(lambda message: message.update({name.replace("__", "-"): value for name, value in values.items()}))
 
 
 def headers(**values: Any) -> bytes:
-    """Something else in the headers."""
+    """Change the headers."""
     return altered(lambda message: message["headers"].update(values))
 
 
 def properties(**values: Any) -> bytes:
-    """Something else in the properties."""
+    """Change the properties."""
     return altered(lambda message: message["properties"].update(values))
 
 
 def without(part: str, name: str) -> bytes:
-    """A header or property is missing."""
+    """Remove a header or a property."""
     return altered(lambda message: message[part].pop(name))
 
 
 def arguments(**envelope: Any) -> bytes:
-    """Other keyword arguments of the task."""
+    """Change the keyword arguments of the task."""
     return frame(body=json.dumps([[], envelope, {}]))
 
 
 def start(**envelope: Any) -> bytes:
-    """A `midwatch.start` as a producer in another language sends it."""
+    """Return a `midwatch.start` message as a producer in another language sends it."""
 
     def change(message: dict[str, Any]) -> None:
         message["headers"]["task"] = "midwatch.start"

@@ -1,4 +1,4 @@
-"""Workers killed in a compaction: the old state or the new one, never a mixture; the job goes on to its end."""
+"""Workers killed during a compaction. The session has its old state or the new one, and the job goes on to its end."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ MOMENTS = ("before begin", "after begin", "before commit", "after commit", "with
 
 @pytest.fixture
 def crew(server: EmbeddedServer, prefix: str, tmp_path: Path) -> Iterator[Crew]:
-    """A fleet without workers, whose agents outgrow their budget."""
+    """A fleet without workers. Its agents outgrow their budget."""
     with Crew(tmp_path, server, prefix, MIDWATCH_AGENTS="tests.faults.long_agents") as made:
         yield made
 
 
 def died(crew: Crew, moment: str) -> bool:
-    """Has a worker come to the moment?"""
+    """Return whether a worker has reached the moment."""
     return (crew.journal.folder / f"died-{moment}").exists()
 
 
 def assert_whole(crew: Crew, job: JobHandle) -> None:
-    """It ended well, and all that was said is there: each turn and each result once, in order, to the letter."""
+    """Assert that the job completed and the export has each turn and each result once, in order and to the letter."""
     result = job.result(PATIENCE_S)
     assert (result.status, result.output, result.steps) == (JobStatus.COMPLETED, "All done.", TURNS + 1)
     sessions = crew.client.sessions
@@ -50,7 +50,7 @@ def assert_whole(crew: Crew, job: JobHandle) -> None:
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_worker_killed_in_a_compaction_that_its_turn_waits_for(crew: Crew, moment: str) -> None:
-    """Nobody serves the queue of compactions, so the turn makes room itself, and dies of it; another worker takes both up."""
+    """No worker serves the compaction queue, so the turn compacts and dies. Another worker runs both again."""
     crew.worker("deadly", "threads", 2, "model,tools", LONG_DIES=moment)
     crew.fleet.watch()
     job = crew.enqueue("Look at the orders.", "plain")
@@ -59,8 +59,8 @@ def test_a_worker_killed_in_a_compaction_that_its_turn_waits_for(crew: Crew, mom
 
 
 @pytest.mark.parametrize("moment", MOMENTS[:4])
-def test_a_worker_killed_in_a_compaction_beside_the_job(crew: Crew, moment: str) -> None:
-    """It does not come back, and nobody else compacts beside; the job goes on all the same, its turns make room themselves."""
+def test_a_worker_killed_in_a_background_compaction(crew: Crew, moment: str) -> None:
+    """That worker does not return, and no other one compacts in the background. The job goes on, and its turns compact."""
     crew.worker("steps", "threads", 2, "model,tools", LONG_AWAITS=moment)
     crew.worker("deadly", "threads", 1, "maintenance", LONG_DIES=moment)
     job = crew.enqueue("Look at the orders.", "early")
@@ -68,8 +68,8 @@ def test_a_worker_killed_in_a_compaction_beside_the_job(crew: Crew, moment: str)
     assert_whole(crew, job)
 
 
-def test_a_worker_killed_while_a_model_sums_up(crew: Crew) -> None:
-    """The lock it leaves behind is bounded by that one call; the summary is asked for again, and paid for once."""
+def test_a_worker_killed_while_a_model_writes_the_summary(crew: Crew) -> None:
+    """Its lock lasts as long as that one call. The summary is requested again, and paid for once."""
     crew.worker("deadly", "threads", 2, "model,tools", LONG_DIES="in the summary")
     crew.fleet.watch()
     job = crew.enqueue("Look at the orders.", "summed_up")

@@ -1,4 +1,4 @@
-"""A downstream that is down makes dead letters; mended, each resumes at its step, as if nothing had been."""
+"""A downstream that is down makes dead letters. After its repair, each is replayed and resumes at its failed step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHOSEN = slice(0, 50, 5)
 
 
 def test_replay_resumes_exactly_at_the_step_that_failed(tmp_path: Path, data_dir: Path) -> None:
-    """Ten tickets on both wires: every dead letter is replayed once, no earlier step repeats, transcripts equal the record."""
+    """Ten tickets in two formats: each dead letter is replayed once, no earlier step repeats, transcripts equal the record."""
     down = tmp_path / "down"
     env = {"TICKETS_RETRIES": "1", "TICKETS_DOWN_FILE": str(down), "TICKETS_TOOL_MS": "50"}
     with Stage(tmp_path, prefix="replay", env=env, latency_ms=20) as stage:
@@ -23,12 +23,12 @@ def test_replay_resumes_exactly_at_the_step_that_failed(tmp_path: Path, data_dir
         stage.play(tickets()[CHOSEN])
         wait_for(lambda: client.operations.counters().get("steps.tool", 0) >= 20, "twenty tool calls")
         down.touch()
-        # A session that ends on a tool-less turn has none of its calls refused: the others all stop at their next call.
+        # A session that ends with a turn without calls fails nowhere. All other sessions stop at their next call.
         wait_for(lambda: len(client.dead_letters.list()) >= 5 and not stage.under_way_any(), "dead letters")
         letters = client.dead_letters.list()
         before = {letter.session_id: Ledger(stage.ledgers, letter.session_id).entries() for letter in letters}
         assert {letter.failure.kind for letter in letters} == {"connection"}
-        assert all(len(letter.tries) == 2 for letter in letters), "one retry was allowed, and both tries are kept"
+        assert all(len(letter.tries) == 2 for letter in letters), "one retry was allowed, and both attempts are kept"
         down.unlink()
         for letter in letters:
             assert client.dead_letters.replay(letter.job_id)

@@ -1,4 +1,4 @@
-"""A fleet on a model server whose model drifts in long conversations: nothing fails silently, and the rate can be read."""
+"""A fleet whose model drifts in long conversations. No call fails silently, and the rate of invalid calls can be read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.patience import PATIENCE_S
 ORDERS = 4
 DRIFT, ABOVE_TOKENS = 0.08, 50_000
 LONG = "The customer's file. " * 10_000
-"""52,500 tokens by the server's count."""
+"""52,500 tokens as the server counts them."""
 
 MISTAKES = (
     "{}",
@@ -37,7 +37,7 @@ MISTAKES = (
 
 
 class Drifting:
-    """The model: books four orders and says so. In a long conversation, 8 % of its calls are wrong."""
+    """The model books four orders and says so. In a long conversation, 8 % of its calls are invalid."""
 
     def __init__(self) -> None:
         self.wrong = self.calls_when_long = 0
@@ -61,15 +61,15 @@ class Drifting:
 
 
 def midwatch(arguments: list[str], url: str, prefix: str) -> subprocess.CompletedProcess[str]:
-    """The command line, as an operator has it."""
+    """Run a command line as an operator does."""
     env = {**os.environ, "MIDWATCH_REDIS_URL": url, "MIDWATCH_PREFIX": prefix}
     command = [sys.executable, "-c", "from midwatch.workers.cli import main; raise SystemExit(main())", *arguments]
     return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize("jobs", [60, pytest.param(1_000, marks=pytest.mark.slow)])
-def test_a_drifting_model(server: EmbeddedServer, prefix: str, tmp_path: Path, jobs: int) -> None:
-    """Each job has booked what it says, or is a dead letter with its reason; `midwatch findings` says the server's own rate."""
+def test_a_drifting_model_loses_no_booking(server: EmbeddedServer, prefix: str, tmp_path: Path, jobs: int) -> None:
+    """Each job booked what it says, or is a dead letter with a reason. `midwatch findings` has the same rate as the server."""
     brain = Drifting()
     with (
         ModelServer(brain) as model,

@@ -1,4 +1,4 @@
-"""One budget of tokens for a whole lineage, workers that are killed in mid-call, a model server that lies about usage."""
+"""One token budget for a whole lineage. Workers are killed during calls, and the model server reports wrong usage."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tests.faults.crew import Crew, children, ready
 from tests.patience import PATIENCE_S, wait_for
 
 CHILDREN = 4
-"""Processes of each of the two workers: one call each at a time."""
+"""Processes of each of the two workers. Each makes one call at a time."""
 KILLS = 8
 
 
 class Truth:
-    """The brain of the model server, which writes down what each request made it read and write, whatever it says later."""
+    """The model server's brain. It records the tokens that each request really used, whatever usage it reports."""
 
     def __init__(self) -> None:
         self.read = self.written = self.calls = 0
@@ -56,17 +56,17 @@ class Truth:
 
 
 def kill(pids: set[int], sign: signal.Signals = signal.SIGKILL) -> None:
-    """Send all of them a signal; who is dead already needs none."""
+    """Send a signal to all of them. Processes that are already dead are skipped."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, sign)
 
 
 def kill_a_crew(worker: Member, calls_under_way: Callable[[], int]) -> None:
-    """All children of one of two workers, of which at least one is in mid-call: that is certain, not likely.
+    """Kill all children of one of the two workers, at least one of them certainly during a call.
 
-    They are frozen first, so that none can settle between the look and the kill. More calls are under way then than
-    the other worker has children, so a frozen one holds one of them; if not, they go on, and we look again.
+    They are frozen first, so that none can settle between the check and the kill. If more calls are in progress than the other
+    worker has children, a frozen child makes one of them. If not, they are thawed and checked again.
     """
 
     def struck() -> bool:
@@ -80,7 +80,7 @@ def kill_a_crew(worker: Member, calls_under_way: Callable[[], int]) -> None:
 
 
 def kill_at_random(workers: list[Member], server: ModelServer, over: threading.Event) -> None:
-    """Processes at random, while calls are under way: some of them between what they reserved and what they would settle."""
+    """Kill random processes while calls are in progress, some of them between reservation and settlement."""
     rng = random.Random(11)
     for _ in range(KILLS):
         wait_for(lambda: over.is_set() or server.stats().in_flight >= 4, "calls to be under way")
@@ -92,19 +92,23 @@ def kill_at_random(workers: list[Member], server: ModelServer, over: threading.E
 
 
 FAULTS = {"honest": Faults(), "lying": Faults(no_usage=0.3, absurd_usage=0.2, seed=5)}
-"""The second leaves out the usage of half its answers, or says nought, below nought, a trillion, fifty times too much."""
+"""The second list leaves out the usage, or reports zero, a negative number, a trillion, or fifty times too much."""
 
 SLOW = Faults(slow=1.0, slow_ms=5_000)
-"""At first, so that all scouts come to be in mid-call at once: long enough for a busy machine, within the bound on a call."""
+"""The first delay of all scouts, so that all of them call at the same time.
+
+Long enough for a busy machine, below a call's bound.
+"""
 
 
 @pytest.mark.parametrize("usage", FAULTS)
 def test_a_lineage_never_uses_more_than_its_budget(
     server: EmbeddedServer, prefix: str, tmp_path: Path, usage: str
 ) -> None:
-    """Eight processes, eight children at once, kills and lies: by the server's own count within the budget, which binds.
+    """By the server's own count the lineage stays within its budget, with eight children in eight processes.
 
-    It is used to its end where usage is told; and in the end nothing is reserved any more, though nobody calls.
+    This holds in spite of kills and wrong usage. With correct usage the budget is used up. In the end nothing is reserved,
+    although no more calls are made.
     """
     truth = Truth()
     with (
@@ -129,14 +133,14 @@ def test_a_lineage_never_uses_more_than_its_budget(
             killer.join()
         assert result.status in (JobStatus.COMPLETED, JobStatus.DEAD_LETTERED)
         wait_for(lambda: gate.show(MODEL).live == 0, "every reservation to return")
-        assert gate.show(MODEL).lost > 0, "somebody was killed in mid-call"
+        assert gate.show(MODEL).lost > 0, "at least one process was killed during a call"
         raw = client.hmget(crew.client.operations.keys.lineage(job.id), "ri", "ro", "ui")
         reserved_in, reserved_out, charged_in = (float(figure or 0) for figure in raw)
         assert (reserved_in, reserved_out) == (0, 0)
         assert truth.read <= MAX_INPUT_TOKENS
         assert truth.written <= MAX_OUTPUT_TOKENS
-        assert charged_in >= 0.75 * MAX_INPUT_TOKENS, "it was used to its end"
+        assert charged_in >= 0.75 * MAX_INPUT_TOKENS, "the budget was used up"
         if usage == "honest":
-            assert truth.read >= 0.5 * MAX_INPUT_TOKENS, "and for what was read, but for those who died"
+            assert truth.read >= 0.5 * MAX_INPUT_TOKENS, "the charge equals the used tokens, except for dead workers"
         letters = [letter.failure for letter in crew.client.dead_letters.list()]
-        assert any(failure.kind is FailureKind.BUDGET_EXCEEDED for failure in letters), "the budget was what ended it"
+        assert any(failure.kind is FailureKind.BUDGET_EXCEEDED for failure in letters), "the budget ended the job"

@@ -1,4 +1,4 @@
-"""Redis away while calls are to be admitted: nothing is sent, producers are told at once, nothing promised is lost."""
+"""Redis is down when calls ask for admission: nothing is sent, producers get an error at once, and accepted work is not lost."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ MODEL = str(keeper.model)
 LASTS_S = 4.0
 """Longer than a lease (1.5 s)."""
 SLOTS = 8
-"""Threads of the worker: no more calls than that can have been admitted, and be on their way or in flight."""
+"""Threads of the worker. No more calls than that can be admitted and not yet answered."""
 
 Do = Callable[[EmbeddedServer, redis_py.Redis], object]
 
 
 def is_full(server: EmbeddedServer, client: redis_py.Redis) -> None:
-    """No room for a single write."""
+    """Leave the server no room for a single write."""
     client.config_set("maxmemory", "1mb")
 
 
 def has_room(server: EmbeddedServer, client: redis_py.Redis) -> None:
-    """As before."""
+    """Restore the room."""
     client.config_set("maxmemory", "0")
 
 
@@ -55,7 +55,7 @@ OUTAGES: dict[str, tuple[Do, Do]] = {
 
 @pytest.fixture(scope="module")
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """One that may be killed, and keeps what it was told."""
+    """A server that may be killed, and that keeps its data."""
     with EmbeddedServer(tmp_path_factory.mktemp("outage") / "server", append_only="always") as server:
         yield server
 
@@ -64,21 +64,21 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedSer
 
 
 def the_agent() -> Agent:
-    """Asked without a server."""
+    """The agent must run without a server."""
     return Agent("keeper", "scripted:m-1", "Keep the log.")
 
 
 @pytest.fixture
 def gate(own_server: EmbeddedServer) -> Iterator[RedisGate]:
-    """A worker's gate, over the connections of a worker."""
+    """A worker's gate, with the settings of a worker's connections."""
     with connect_redis(own_server.url) as client:
         client.flushall()
         yield RedisGate(client, Keyspace("gate"), {"scripted:m-1": Limits(requests_per_minute=6_000)}, version=1)
 
 
 @pytest.mark.parametrize("kind", OUTAGES)
-def test_a_call_that_nobody_admitted_is_not_made(own_server: EmbeddedServer, gate: RedisGate, kind: str) -> None:
-    """The coordinator is away while the store is not: the step says so before it is back, and the work is done after it."""
+def test_a_call_without_admission_is_not_made(own_server: EmbeddedServer, gate: RedisGate, kind: str) -> None:
+    """The coordinator is down and the store is not. The step is deferred with the reason, and completes after the outage."""
     model = ScriptedModel(["Nothing in sight."])
     fleet = InlineFleet(the_agent(), model=model, gate=gate)
     job = fleet.enqueue(the_agent(), "Anything in sight?")
@@ -96,10 +96,8 @@ def test_a_call_that_nobody_admitted_is_not_made(own_server: EmbeddedServer, gat
 
 
 @pytest.mark.parametrize("kind", OUTAGES)
-def test_an_answer_is_kept_though_nobody_takes_its_settlement(
-    own_server: EmbeddedServer, gate: RedisGate, kind: str
-) -> None:
-    """The work in hand is worth more than its accounting, which comes right by itself."""
+def test_an_answer_is_kept_if_its_settlement_fails(own_server: EmbeddedServer, gate: RedisGate, kind: str) -> None:
+    """The finished work is worth more than its accounting, which is corrected when the reservation ends."""
     call = Call(claim_of("1"), "scripted:m-1", lasts_ms=100)
     assert gate.admit(call) is None
     begin, end = OUTAGES[kind]
@@ -114,16 +112,17 @@ def test_an_answer_is_kept_though_nobody_takes_its_settlement(
 
 
 def rules(conversation: Conversation) -> Say | Use:
-    """Three entries, then done."""
+    """Make three log entries, then end."""
     written = len(conversation.results("log"))
     return Use([("log", {"entry": f"watch {written + 1}"})]) if written < 3 else Say("The log is kept.")
 
 
 @pytest.mark.parametrize("kind", OUTAGES)
-def test_a_fleet_sends_nothing_while_redis_is_away(own_server: EmbeddedServer, tmp_path: Path, kind: str) -> None:
-    """Twenty jobs under way, a limit, a line: no request but those already admitted, and all are done after it.
+def test_a_fleet_sends_nothing_while_redis_is_down(own_server: EmbeddedServer, tmp_path: Path, kind: str) -> None:
+    """Twenty jobs run, with a limit and calls in line.
 
-    A producer is refused while Redis is away; what was acknowledged is there, and what was refused can be sent again, once.
+    Only calls that were already admitted are sent, and all jobs complete after the outage. A producer is refused during the
+    outage. What was accepted is kept, and a refused job can be enqueued again, once.
     """
     limits = json.dumps({MODEL: {"rpm": 600}})
     with (
@@ -152,6 +151,6 @@ def test_a_fleet_sends_nothing_while_redis_is_away(own_server: EmbeddedServer, t
         assert {result.output for result in results} == {"The log is kept."}
         assert jobs[-1].id == jobs[-2].id
         on_their_way = back.requests - away.requests
-        assert away.in_flight + on_their_way <= SLOTS, "each slot sends the call it was admitted for, and no other"
+        assert away.in_flight + on_their_way <= SLOTS, "each slot sends only the call that was already admitted"
         assert model.stats().requests >= 21 * 4
         wait_for(lambda: crew.client.gate.show(MODEL).live == 0, "the reservations to return")

@@ -1,4 +1,4 @@
-"""Negative controls: with a guarantee switched off, the checker that passes elsewhere must find what it is there to find."""
+"""Negative controls: without one guarantee, the checker that passes elsewhere must find the fault that the guarantee prevents."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.tickets.stage import Report, Stage
 
 SOME = slice(0, 50, 8)
 SHORT = slice(34, 35)
-"""One ticket with four calls: the shortest that has more than one."""
+"""One ticket with four calls, the shortest with more than one."""
 WORKERS = [("model,maintenance", "threads", 8), ("tools", "threads", 8), ("tools", "threads", 8)]
 SLOW_TOOLS = {"TICKETS_TOOL_MS": "200"}
 
 
-def tripled(folder: Path, **without: str) -> Report:
-    """Every message three times, a downstream that is given no stable key."""
+def deliver_thrice(folder: Path, **without: str) -> Report:
+    """Run the ticket with every message three times and no stable key for the downstream."""
     with Stage(folder, prefix="control", env={**SLOW_TOOLS, "TICKETS_KEYLESS": "1", **without}) as stage:
         stage.start_workers(WORKERS)
         with Chaos(stage, seed=1) as chaos:
@@ -33,19 +33,19 @@ def tripled(folder: Path, **without: str) -> Report:
 
 
 def test_without_the_lease_a_message_delivered_thrice_acts_more_than_once(tmp_path: Path, data_dir: Path) -> None:
-    """The lease alone keeps keyless effects single under triple delivery; without it they are doubled, and it is seen."""
-    assert tripled(tmp_path / "with").clean
-    assert tripled(tmp_path / "without", TICKETS_WITHOUT="lease").duplicated_effects
+    """Without keys, only the lease keeps an effect from happening twice. Without the lease, the checker finds duplicates."""
+    assert deliver_thrice(tmp_path / "with").clean
+    assert deliver_thrice(tmp_path / "without", TICKETS_WITHOUT="lease").duplicated_effects
 
 
 def test_without_stable_keys_a_killed_worker_doubles_effects(tmp_path: Path, data_dir: Path) -> None:
-    """Killed between effect and commit, a step runs again: only its key keeps the effect single."""
-    assert crashed(tmp_path / "with").clean
-    assert crashed(tmp_path / "without", TICKETS_KEYLESS="1").duplicated_effects
+    """A step that is killed between effect and commit runs again. Only its key prevents a second effect."""
+    assert crash_once(tmp_path / "with").clean
+    assert crash_once(tmp_path / "without", TICKETS_KEYLESS="1").duplicated_effects
 
 
-def crashed(folder: Path, **without: str) -> Report:
-    """One worker dies just after the first effect."""
+def crash_once(folder: Path, **without: str) -> Report:
+    """Run the ticket while one worker dies just after the first effect."""
     with Stage(folder, prefix="control", env={"TICKETS_CRASH_FILE": str(folder / "crashed"), **without}) as stage:
         stage.start_workers(WORKERS)
         stage.fleet.watch()
@@ -54,17 +54,17 @@ def crashed(folder: Path, **without: str) -> Report:
         return stage.check()
 
 
-def test_without_the_steward_what_a_dead_worker_held_is_lost(tmp_path: Path, data_dir: Path) -> None:
-    """Nobody publishes a dead worker's steps again: what came after them is done, and they are still held."""
+def test_without_the_steward_the_steps_of_a_dead_worker_are_lost(tmp_path: Path, data_dir: Path) -> None:
+    """No steward publishes a dead worker's steps again. Later jobs complete, and those steps are still held."""
     with Stage(tmp_path, prefix="control", env={**SLOW_TOOLS, "TICKETS_WITHOUT": "steward"}) as stage:
         stage.start_workers(WORKERS)
         stage.fleet.watch()
         stage.play(tickets()[SOME], wires=("openai",))
-        held = _frozen_in_a_tool(stage, *stage.workers)
+        held = _freeze_in_a_tool(stage, *stage.workers)
         dead = {worker.name: worker.pid for worker in stage.workers}
         for worker in stage.workers:
             os.killpg(worker.pid, signal.SIGKILL)
-        for worker in stage.workers:  # before that, a message may go to a connection of the dead
+        for worker in stage.workers:  # until then, a message may go to the dead worker's connection
             wait_for(lambda w=worker: w.pid != dead[w.name] and w.has_logged("ready"), "the worker to be back")  # type: ignore[misc]
         later = stage.client().enqueue("tickets-openai", tickets()[1].user_turns[0], session_id="later-1")
         assert later.result(PATIENCE_S).status is JobStatus.COMPLETED
@@ -74,7 +74,7 @@ def test_without_the_steward_what_a_dead_worker_held_is_lost(tmp_path: Path, dat
 
 
 def test_without_persistence_a_killed_server_loses_everything(tmp_path: Path, data_dir: Path) -> None:
-    """What the append-only file is for."""
+    """The append-only file exists to prevent this."""
     with Stage(tmp_path, prefix="control", env=SLOW_TOOLS, append_only=None) as stage:
         stage.start_workers(WORKERS)
         stage.play(tickets()[SOME], wires=("openai",))
@@ -86,27 +86,33 @@ def test_without_persistence_a_killed_server_loses_everything(tmp_path: Path, da
 
 
 def test_without_the_fence_a_thawed_worker_commits_a_second_time(tmp_path: Path, data_dir: Path) -> None:
-    """Frozen in a tool, overtaken, thawed: its commit must be refused; without the fence the result stands there twice."""
-    assert frozen(tmp_path / "with").clean
-    assert frozen(tmp_path / "without", TICKETS_WITHOUT="fence").transcripts_differ
+    """A worker is frozen in a tool, overtaken and thawed.
+
+    Its commit must be refused. Without the fence the result is stored twice.
+    """
+    assert freeze_and_take_over(tmp_path / "with").clean
+    assert freeze_and_take_over(tmp_path / "without", TICKETS_WITHOUT="fence").transcripts_differ
 
 
-def frozen(folder: Path, **without: str) -> Report:
-    """Freeze the one tools worker in mid-call, let another take over, thaw it."""
+def freeze_and_take_over(folder: Path, **without: str) -> Report:
+    """Freeze the only tools worker during a call, let another worker take over, and thaw it."""
     with Stage(folder, prefix="control", env={"TICKETS_TOOL_MS": "1500", **without}) as stage:
         stage.start_workers([("model,maintenance", "threads", 8), ("tools", "threads", 8)])
         stage.play(tickets()[SHORT], wires=("openai",))
         sleeper = stage.workers[1]
-        held = _frozen_in_a_tool(stage, sleeper)
+        held = _freeze_in_a_tool(stage, sleeper)
         stage.start_workers([("tools", "threads", 8)])
         stage.await_new_claim(held)
         sleeper.thaw()
-        stage.wait(or_letter=True)  # without the fence the conversation does not go together: a dead letter
+        stage.wait(or_letter=True)  # without the fence the conversation is inconsistent, which makes a dead letter
         return stage.check()
 
 
-def _frozen_in_a_tool(stage: Stage, *sleepers: Member) -> dict[str, bytes]:
-    """Freeze the workers in a call for certain, and return what they held: a call may end between look and signal."""
+def _freeze_in_a_tool(stage: Stage, *sleepers: Member) -> dict[str, bytes]:
+    """Freeze the workers during a call, and return the steps that they held.
+
+    It tries again if the call ended before the signal.
+    """
 
     def frozen_in_one() -> dict[str, bytes]:
         _await_tool_under_way(stage)

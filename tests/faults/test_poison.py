@@ -1,4 +1,4 @@
-"""Poison: no message can end a worker or a pool's child; each is kept with its reason, and the next good job is done."""
+"""Poison: no message ends a worker or a pool's child. Each is kept with its reason, and the next good job completes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POOLS = ("threads", "prefork")
 def crews(
     server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory, lend_prefix: Any
 ) -> Iterator[dict[str, tuple[Crew, Member]]]:
-    """One fleet for each pool, each of one worker that nobody restarts."""
+    """One fleet for each pool, each with one worker that is not restarted."""
     with lend_prefix() as first, lend_prefix() as second:
         made = {
             pool: Crew(tmp_path_factory.mktemp(pool), server, prefix)
@@ -41,7 +41,7 @@ def crews(
 
 @pytest.fixture(params=POOLS)
 def crew(request: pytest.FixtureRequest, crews: dict[str, tuple[Crew, Member]]) -> Iterator[Crew]:
-    """A fleet whose worker, and every child of it, must be the same process after the test, and serve a good job."""
+    """A fleet whose worker and children must be the same processes after the test, and complete a good job."""
     made, worker = crews[request.param]
     before = (worker.pid, children(worker))
     yield made
@@ -52,13 +52,13 @@ def crew(request: pytest.FixtureRequest, crews: dict[str, tuple[Crew, Member]]) 
 
 
 def send(crew: Crew, raw: bytes, queue: str = "model") -> None:
-    """Put it where workers take their messages from."""
+    """Push the message to a list from which workers take messages."""
     crew.client.store.client.lpush(crew.client.operations.keys.queue(queue), raw)
 
 
 @pytest.mark.parametrize("letter", LETTERS, ids=lambda letter: letter.name)
 def test_a_poisonous_message_is_kept_with_its_reason(crew: Crew, letter: Letter) -> None:
-    """Whatever is wrong with it: its record says why, holds its beginning, and the worker goes on."""
+    """Its record has the reason and its first bytes, and the worker goes on."""
     known = {record.poison_id for record in crew.client.operations.poison()}
     send(crew, letter.raw)
     if letter.reason is None:
@@ -72,7 +72,7 @@ def test_a_poisonous_message_is_kept_with_its_reason(crew: Crew, letter: Letter)
 
 
 def test_a_forged_step_of_a_real_job_changes_nothing(crew: Crew) -> None:
-    """Steps that are over, not there yet or of another session find nothing to do, and are no poison."""
+    """Steps that are over, that do not exist yet, or of another session find nothing to do, and are no poison."""
     job = crew.enqueue(calls(("note", "real"), ("hold", "real-gate")))
     crew.began("real-gate")
     before = len(crew.client.operations.poison(1_000))
@@ -89,8 +89,8 @@ def test_a_forged_step_of_a_real_job_changes_nothing(crew: Crew) -> None:
     assert len(crew.client.operations.poison(1_000)) == before
 
 
-def test_a_start_in_order_is_a_job(crew: Crew) -> None:
-    """The same envelope without a fault, sent three times: one job."""
+def test_a_valid_start_is_a_job(crew: Crew) -> None:
+    """The same envelope without a fault, sent three times, makes one job."""
     plan = calls(("note", "started"))
     for _ in range(3):
         send(crew, start(**{**GOOD_START, "input": plan}))
@@ -102,10 +102,10 @@ def test_a_start_in_order_is_a_job(crew: Crew) -> None:
     assert len(crew.journal.of("started")) == 1
 
 
-def test_a_flood_of_garbage_costs_neither_memory_nor_the_queue(
+def test_a_flood_of_garbage_uses_little_memory_and_blocks_no_job(
     crew: Crew, crews: dict[str, tuple[Crew, Member]]
 ) -> None:
-    """At most 1,000 records are kept, each of 4,000 bytes; a good job behind 1,200 letters is done all the same."""
+    """At most 1,000 records of at most 4,000 bytes are kept. A good job behind 1,200 such messages still completes."""
     worker = next(worker for made, worker in crews.values() if made is crew)
     before_bytes = psutil.Process(worker.pid).memory_info().rss
     pipe = crew.client.store.client.pipeline(transaction=False)

@@ -1,4 +1,4 @@
-"""Redis that dies, freezes, fills up, turns replica or loses its last seconds: no finished work is lost or done again."""
+"""Redis dies, freezes, fills up, becomes a replica or loses its last seconds. No finished work is lost or done again."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from tests.faults.poison_letters import GOOD_START, start
 from tests.patience import PATIENCE_S, wait_for
 
 LONG_S, SHORT_S = 5.0, 2.5
-"""Both longer than a lease."""
+"""Both times are longer than a lease."""
 
 
 @dataclass(frozen=True)
 class Outage:
-    """One way for a server to be away, and how it comes back."""
+    """One way for a server to be down, and how it returns."""
 
     begin: Callable[[EmbeddedServer, Crew], object]
     end: Callable[[EmbeddedServer, Crew], object]
@@ -46,12 +46,12 @@ class Outage:
 
 
 def command(*words: str) -> Callable[[EmbeddedServer, Crew], object]:
-    """Something that the server itself is told."""
+    """Return an outage that is a command to the server, and its end."""
     return lambda server, crew: crew.client.store.client.execute_command(*words)  # type: ignore[no-untyped-call]
 
 
 def fill_disk(server: EmbeddedServer, crew: Crew) -> None:
-    """A snapshot can't be written (something lies where it must go), and the server takes no more writes."""
+    """Make snapshots fail (a folder has the file's name), so that the server refuses writes."""
     (server.directory / "dump.rdb").mkdir()
     client = crew.client.store.client
     client.config_set("save", "3600 1000000")
@@ -60,7 +60,7 @@ def fill_disk(server: EmbeddedServer, crew: Crew) -> None:
 
 
 def free_disk(server: EmbeddedServer, crew: Crew) -> None:
-    """The next snapshot succeeds."""
+    """Let the next snapshot succeed."""
     (server.directory / "dump.rdb").rmdir()
     crew.client.store.client.bgsave()
     crew.client.store.client.config_set("save", "")
@@ -80,17 +80,18 @@ OUTAGES = {
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Crew, Member]]:
-    """One server with an append-only file and one worker, who must outlive every outage of this file."""
+    """One server with an append-only file and one worker, which must survive every outage of this file."""
     folder = tmp_path_factory.mktemp("outage")
     with EmbeddedServer(folder / "server") as server, Crew(folder, server, "outage") as crew:
         yield crew, crew.worker("worker", "prefork", 4)
 
 
 @pytest.mark.parametrize("kind", OUTAGES)
-def test_work_under_way_outlives_an_outage(stage: tuple[Crew, Member], kind: str) -> None:
-    """A model call and two tools finish while the server is away for longer than their leases: committed later, not repeated.
+def test_running_work_survives_an_outage(stage: tuple[Crew, Member], kind: str) -> None:
+    """A model call and two tools finish while the server is down for longer than their leases.
 
-    A producer is refused while the server is still away; the worker is the same process after it, and goes on.
+    They are committed later and not repeated. A producer is refused during the outage. The worker is still the same process
+    and goes on.
     """
     crew, worker = stage
     before = (worker.pid, children(worker))
@@ -110,30 +111,32 @@ def test_work_under_way_outlives_an_outage(stage: tuple[Crew, Member], kind: str
         crew.journal.open_gate(*words)
         with pytest.raises(StoreUnavailable):
             crew.enqueue(calls(("note", "refused")))
-        wait_for(lambda: all(crew.journal.of(word, event) for word, event in finished(words)), "the work to be done")
+        wait_for(
+            lambda: all(crew.journal.of(word, event) for word, event in count_finished(words)), "the work to be done"
+        )
         time.sleep(max(0.0, back_s - time.monotonic()))
     finally:
         outage.end(crew.server, crew)
     assert [job.result(PATIENCE_S).output for job in jobs] == ["done after 1 turns", *["done after 2 turns"] * 2]
-    if kind != "frozen":  # a frozen server wakes with a sweep in its socket that was sent before it froze
-        assert [len(crew.journal.of(word, event)) for word, event in finished(words)] == [1, 1, 1]
+    if kind != "frozen":  # a frozen server first answers a sweep that was sent before it froze
+        assert [len(crew.journal.of(word, event)) for word, event in count_finished(words)] == [1, 1, 1]
     assert [message.content for message in crew.results(jobs[1])] == [f"held {words[1]}", f"noted {kind}-b"]
     assert len(crew.results(jobs[2])) == 2
     assert (worker.pid, children(worker)) == before
     assert worker.alive
 
 
-def finished(words: list[str]) -> list[tuple[str, str]]:
-    """The events that tell that the three are done."""
+def count_finished(words: list[str]) -> list[tuple[str, str]]:
+    """Return the events that say that the three have finished."""
     return list(zip(words, ("replied", "ended", "ended"), strict=True))
 
 
-def test_a_start_taken_by_a_full_server_is_a_job_when_there_is_room_again(stage: tuple[Crew, Member]) -> None:
-    """A message from another language's producer was taken off the queue: nobody else has it, so the worker keeps at it."""
+def test_a_start_message_taken_before_the_server_was_full_becomes_a_job(stage: tuple[Crew, Member]) -> None:
+    """The message of a producer in another language has left the queue. No other worker has it, so this worker keeps trying."""
     crew, worker = stage
     store = crew.client.store.client
     envelope = {**GOOD_START, "job_id": "job-afar", "session_id": "session-afar", "input": calls(("note", "from-afar"))}
-    worker.freeze()  # so that it takes the message before the server is full, and looks at it after
+    worker.freeze()  # the worker must take the message before the server is full, and handle it later
     store.lpush(crew.client.operations.keys.queue("model"), start(**envelope))
     store.config_set("maxmemory", "1mb")
     try:
@@ -147,8 +150,8 @@ def test_a_start_taken_by_a_full_server_is_a_job_when_there_is_room_again(stage:
     )
 
 
-def test_a_forgotten_script_is_not_noticed(stage: tuple[Crew, Member]) -> None:
-    """SCRIPT FLUSH all the while: every job completes, and no step is tried again."""
+def test_a_forgotten_script_is_loaded_again_without_a_retry(stage: tuple[Crew, Member]) -> None:
+    """During constant SCRIPT FLUSH every job completes, and no step is retried."""
     crew, worker = stage
     over = threading.Event()
 
@@ -168,11 +171,11 @@ def test_a_forgotten_script_is_not_noticed(stage: tuple[Crew, Member]) -> None:
     assert not worker.has_logged("step.broke")
 
 
-def test_a_server_that_lost_its_last_seconds_is_believed(tmp_path: Path) -> None:
-    """A crash takes back what the append-only file had not got: workers who know more go on from what the server knows.
+def test_after_a_crash_the_servers_older_state_counts(tmp_path: Path) -> None:
+    """A crash loses what was not yet in the append-only file.
 
-    Staged with the file itself: kept at the second turn, put back at the fourth. The worker holds the longer conversation and
-    the later fences; the turns are done again, and the log has each once.
+    Workers that know more continue from the server's state. The test copies the file at the second turn and restores it at the
+    fourth. The worker has the longer conversation and the later fences. The turns run again, and the log has each turn once.
     """
     with EmbeddedServer(tmp_path / "server", append_only="always") as server, Crew(tmp_path, server, "back") as crew:
         worker = crew.worker("worker", "threads", 4)
@@ -196,42 +199,42 @@ def test_a_server_that_lost_its_last_seconds_is_believed(tmp_path: Path) -> None
         assert said == ["noted one", "held early", "noted two", "noted three", "held late", "noted four"]
         assert len(crew.journal.of("one")) == 1, "what the server kept is not done again"
         assert len({line.key for line in crew.journal.of("early")}) == 1
-        assert len(crew.journal.of("two")) == 2, "what it lost is"
+        assert len(crew.journal.of("two")) == 2, "what the server lost is done again"
         assert worker.alive
 
 
 @pytest.mark.parametrize("lost", [1, 2, 3])
 @pytest.mark.parametrize("regrown", [0, 1, 2, 3, 4])
-def test_a_claim_brings_what_the_server_has(server: EmbeddedServer, prefix: str, lost: int, regrown: int) -> None:
-    """A worker's copy of the log may be shorter, longer, or as long and different: the next claim is the server's log."""
+def test_a_claim_returns_the_servers_log(server: EmbeddedServer, prefix: str, lost: int, regrown: int) -> None:
+    """A worker's copy of the log may be shorter, longer, or different with the same length. A claim returns the server's log."""
     client = make_client(Settings(redis_url=server.url, prefix=prefix))
     store, job = client.store, new_job("fault", "hello")
     store.enqueue(job)
     for turn in (1, 2, 3):
         answer(client, job.ref.model_turn(turn), f"said {turn}")
     log = client.operations.keys.log(job.session_id)
-    assert [len(claimed(client, job.ref.model_turn(4)).log), store.client.llen(log)] == [4, 4]
+    assert [len(claim_step(client, job.ref.model_turn(4)).log), store.client.llen(log)] == [4, 4]
     for _ in range(lost):
         store.client.rpop(log)
     for n in range(regrown):
         store.client.rpush(log, encode(NoteMessage(group=2, text=f"after the crash {n}")))
     store.client.hset(client.operations.keys.steps(job.session_id, job.job_id), "4", "pending|0|0|0|0||")
-    claim = claimed(client, job.ref.model_turn(4))
+    claim = claim_step(client, job.ref.model_turn(4))
     truth = [decode(entry)[0] for entry in store.client.lrange(log, 0, -1) if isinstance(entry, bytes)]
     assert list(claim.log) == truth
     assert claim.log_weight == weigh_all(truth)
 
 
-def claimed(client: Client, ref: StepRef) -> Claim:
-    """A claim that is given."""
+def claim_step(client: Client, ref: StepRef) -> Claim:
+    """Claim a step successfully."""
     claim = client.store.claim(ref, f"nonce-{time.monotonic_ns()}")
     assert isinstance(claim, Claim), claim
     return claim
 
 
 def answer(client: Client, ref: StepRef, text: str) -> None:
-    """One turn that calls nothing and is asked again."""
-    claim = claimed(client, ref)
+    """Commit a turn without calls, which is followed by another turn."""
+    claim = claim_step(client, ref)
     said = AssistantMessage(group=claim.group, parts=(Text(text=text),), provider="faults", model="planned")
     trace = TraceRecord(
         step=ref.step, kind=StepKind.MODEL, attempt=0, outcome=Continue().kind, started_ms=0, ended_ms=0, worker="test"

@@ -1,4 +1,7 @@
-"""The storm on a real fleet: what reaches a downstream in trouble, by the downstream's own journal. `midwatch bench storm`."""
+"""The storm on a real fleet: requests to a failing downstream, counted in the downstream's own journal.
+
+`midwatch bench storm`.
+"""
 
 from __future__ import annotations
 
@@ -16,75 +19,75 @@ from midwatch.workers.bench.storm_real.server import Arrival
 SLOW = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 
 
-def nothing_lost_or_repeated(found: dict[str, Any]) -> None:
-    """Every call was answered once, every job ended well, and the run was not broken off."""
+def assert_nothing_lost_or_repeated(found: dict[str, Any]) -> None:
+    """Every call was answered once, every job completed, and the run was not stopped early."""
     assert (found["lost"], found["repeated"], found["jobs_lost"], found["in_time"]) == (0, 0, 0, True), found
 
 
-def drained(found: dict[str, Any]) -> None:
-    """As fast as the limit allows, within 15 % and 25 s for the breaker, the slow start and the last lineage's own depth."""
+def assert_drained_in_time(found: dict[str, Any]) -> None:
+    """The drain takes the limit's time, plus 15 % and 25 s for the breaker, the slow start and the last lineage's depth."""
     assert found["drain_s"] <= 1.15 * found["ideal_drain_s"] + 25, found
 
 
 def test_an_outage_makes_no_storm() -> None:
-    """A few calls find the outage out, all others wait, and all are done after it.
+    """A few calls notice the outage, all others wait, and all complete after it.
 
-    By counts alone. Requests a second and the time to drain are in the slow tests, which want a quiet machine.
+    The test only counts. Requests a second and drain time are in the slow tests, because they need a quiet machine.
     """
     found = storm_run.run(lineages=6, outage_s=6.0, naive=False)
-    nothing_lost_or_repeated(found)
+    assert_nothing_lost_or_repeated(found)
     assert found["amplification"] <= 1.08, found
 
 
-def test_nothing_is_sent_before_a_retry_after_is_over() -> None:
-    """All 60 calls in flight are refused at once, for 4 s: none of them, and nothing else, comes before that."""
+def test_nothing_is_sent_before_a_retry_after_has_passed() -> None:
+    """All 60 calls in flight are refused at once, for 4 s. No call is sent before that time."""
     found = storm_run.run(lineages=60, outage_s=4.0, scenario="retry_after", naive=False)
-    nothing_lost_or_repeated(found)
+    assert_nothing_lost_or_repeated(found)
     assert found["answers"] == {"200": 60, "429": 60}
     assert found["in_trouble"] == 0, found
 
 
 @pytest.mark.parametrize("calls", [pytest.param("tool", marks=SLOW), pytest.param("model", marks=SLOW)])
-def test_a_minute_of_outage(calls: Calls) -> None:
-    """At most 1.05 requests a call and 1.15 times the limit in any second: for a tool's HTTP calls and through an SDK."""
+def test_a_minute_of_outage_causes_few_extra_requests(calls: Calls) -> None:
+    """There are at most 1.05 requests a call, and 1.15 times the limit in any second, for HTTP tools and through an SDK."""
     lineages, limit_per_s = (40, 40.0) if calls == "tool" else (25, 25.0)
     found = storm_run.run(lineages=lineages, limit_per_s=limit_per_s, calls=calls, naive=False)
-    nothing_lost_or_repeated(found)
-    drained(found)
+    assert_nothing_lost_or_repeated(found)
+    assert_drained_in_time(found)
     assert found["amplification"] <= 1.05, found
     assert found["recovery_peak_per_s"] <= 1.15 * found["limit_per_s"], found
 
 
 @pytest.mark.parametrize("scenario", [pytest.param("random", marks=SLOW), pytest.param("double", marks=SLOW)])
-def test_partial_failure_and_a_wrong_limit(scenario: Scenario) -> None:
-    """A minute in which 30 % of all calls fail costs at most 1.15 requests a call; a limit set twice too high 1.10."""
+def test_partial_failure_and_a_wrong_limit_cause_few_extra_requests(scenario: Scenario) -> None:
+    """A minute in which 30 % of all calls fail costs at most 1.15 requests a call. A limit set twice too high costs 1.10."""
     found = storm_run.run(lineages=80 if scenario == "random" else 40, scenario=scenario, naive=False)
-    nothing_lost_or_repeated(found)
-    drained(found)
+    assert_nothing_lost_or_repeated(found)
+    assert_drained_in_time(found)
     assert found["amplification"] <= (1.15 if scenario == "random" else 1.10), found
 
 
 @pytest.mark.slow
-def test_five_hundred_calls_wait_out_a_retry_after_of_20_s() -> None:
-    """Zero requests before it is over, and each second within the limit after it."""
+def test_five_hundred_calls_wait_for_a_retry_after_of_20_s() -> None:
+    """No request is sent before it has passed, and every second after it is within the limit."""
     found = storm_run.run(lineages=500, scenario="retry_after", naive=False)
-    nothing_lost_or_repeated(found)
+    assert_nothing_lost_or_repeated(found)
     assert found["answers"] == {"200": 500, "429": 500}
     assert found["in_trouble"] == 0, found
     assert found["recovery_peak_per_s"] <= 1.15 * found["limit_per_s"], found
 
 
 @pytest.mark.slow
-def test_the_same_load_storms_by_autoretry_for() -> None:
-    """The negative control: bare Celery floods the downstream at its recovery, or gives calls up. So the load is one."""
+def test_the_same_load_storms_with_autoretry_for() -> None:
+    """The negative control: plain Celery floods the recovering downstream, or gives up calls. So the load is a real storm."""
     found = storm_run.run(lineages=20, outage_s=20.0)
     assert found["naive"]["amplification"] > 1.5 > found["amplification"]
     assert found["naive"]["recovery_peak_per_s"] > 2 * found["limit_per_s"]
     assert found["naive_default"]["lost"] > 0 == found["lost"]
 
 
-def test_what_was_lost_or_answered_twice_is_counted() -> None:
-    """The figures come from the journal alone: a call without a 200 is lost, a second 200 is a repetition."""
+def test_lost_and_repeated_calls_are_counted() -> None:
+    """The figures come from the journal alone: a call without a 200 is lost, and a second 200 is a repetition."""
     journal = [Arrival(0.5, "a", 200), Arrival(1.0, "b", 529), Arrival(2.0, "b", 200), Arrival(2.5, "b", 200)]
     found = compute_figures([*journal, Arrival(3.0, "c", 429)], logical=3, limit_per_s=2.0, from_s=0.9, to_s=1.5)
     expected = {"lost": 1, "repeated": 1, "in_trouble": 1, "refused_at_first": 2, "recovery_peak_per_s": 2}
@@ -93,13 +96,13 @@ def test_what_was_lost_or_answered_twice_is_counted() -> None:
 
 
 @pytest.mark.parametrize(("moments", "most"), [([], 0), ([3.0], 1), ([0.0, 0.9, 1.0, 1.8, 2.7], 3), ([5.0] * 4, 4)])
-def test_a_peak_is_looked_for_wherever_a_second_begins(moments: list[float], most: int) -> None:
-    """Not by the clock's own seconds, in which a burst can hide."""
+def test_a_peak_is_found_in_any_second_of_time(moments: list[float], most: int) -> None:
+    """A second may begin at any moment. A burst could hide across the borders of whole seconds."""
     assert most_in_window(moments) == most
 
 
-def statuses(course: Trouble | Throttle, moments: list[float]) -> list[int]:
-    """What becomes of requests that come at these times."""
+def statuses_at(course: Trouble | Throttle, moments: list[float]) -> list[int]:
+    """Return the statuses of requests that arrive at these times."""
 
     async def ask() -> list[int]:
         answers = await asyncio.gather(*(course.answer(at_s, f"call-{n}") for n, at_s in enumerate(moments)))
@@ -108,17 +111,17 @@ def statuses(course: Trouble | Throttle, moments: list[float]) -> list[int]:
     return asyncio.run(ask())
 
 
-def test_the_downstream_itself_enforces_a_limit_and_an_outage() -> None:
-    """529 from beginning to end of the outage; else a bucket of one second, whose refusals say when to come back."""
+def test_the_downstream_enforces_its_limit_and_its_outage() -> None:
+    """It sends a 529 during the whole outage. Otherwise its bucket holds one second, and a refusal has a Retry-After."""
     trouble = Trouble(Limit(2.0), begins_s=10.0, ends_s=20.0)
-    assert statuses(trouble, [0.0, 0.0, 0.0, 0.5, 9.9, 10.0, 19.9, 20.0]) == [200, 200, 429, 200, 200, 529, 529, 200]
+    assert statuses_at(trouble, [0.0, 0.0, 0.0, 0.5, 9.9, 10.0, 19.9, 20.0]) == [200, 200, 429, 200, 200, 529, 529, 200]
     assert Limit(0.25).answer(0.0).status == 200
     limit = Limit(0.25)
     assert [limit.answer(0.0).retry_after_s, limit.answer(1.0).retry_after_s] == [None, 3]
 
 
-def test_the_downstream_refuses_all_it_holds_at_once() -> None:
-    """Once the last of them is there; who comes before Retry-After is over is refused too, who comes later meets the limit."""
+def test_the_downstream_refuses_all_held_calls_at_once() -> None:
+    """It refuses them when the last one is there. Calls before the Retry-After are refused too. Later calls meet the limit."""
     throttle = Throttle(Limit(2.0), held=3)
-    assert statuses(throttle, [0.0, 1.0, 2.0, 21.9, 22.0]) == [429, 429, 429, 429, 200]
+    assert statuses_at(throttle, [0.0, 1.0, 2.0, 21.9, 22.0]) == [429, 429, 429, 429, 200]
     assert throttle.trouble() == (2.0, 22.0)

@@ -1,4 +1,4 @@
-"""The recorded tickets while everything dies: the transcripts must equal the record, and every effect must happen once."""
+"""The recorded tickets during constant crashes: transcripts must equal the record, and every effect must happen once."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ WORKERS = [
     ("tools", "prefork", 2),
 ]
 KILLS = 6
-"""Then the fire is out, by count and not by time: a slow machine gets little done while its workers are killed every 3 s."""
+"""The crashes end after this many, not after a time: a slow machine gets little done if a worker is killed every 3 s."""
 
 
-def under_fire(folder: Path, share: slice, *, seed: int, kills: int) -> tuple[Report, list[str]]:
+def play_under_fire(folder: Path, share: slice, *, seed: int, kills: int) -> tuple[Report, list[str]]:
     """Play some tickets while workers are killed and frozen, messages tripled and the server killed.
 
-    Kills are at random, so a step may be killed three times: that is a dead letter by design, and is replayed.
+    Kills are random, so a step may be killed three times. By design it then becomes a dead letter, which is replayed.
     """
     with Stage(folder, prefix="fire", env={"TICKETS_TOOL_MS": "60"}, latency_ms=80) as stage:
         stage.start_workers(WORKERS)
@@ -36,9 +36,9 @@ def under_fire(folder: Path, share: slice, *, seed: int, kills: int) -> tuple[Re
         return stage.check(), chaos.log
 
 
-def test_transcripts_equal_the_record_whatever_dies(tmp_path: Path, data_dir: Path) -> None:
-    """Workers killed every 3 s, one frozen past its leases, the server killed, each message thrice: nothing lost or doubled."""
-    report, log = under_fire(tmp_path, slice(0, 50, 4), seed=1, kills=KILLS)
+def test_transcripts_equal_the_record_during_constant_crashes(tmp_path: Path, data_dir: Path) -> None:
+    """A worker is killed every 3 s, one is frozen past its leases, the server is killed, and each message comes three times."""
+    report, log = play_under_fire(tmp_path, slice(0, 50, 4), seed=1, kills=KILLS)
     assert report.clean, f"{report}\n{[line for line in log if not line.startswith('tripled')]}"
     assert report.completed == report.attempted
     assert sum("killed worker" in line for line in log) >= 3
@@ -48,8 +48,8 @@ def test_transcripts_equal_the_record_whatever_dies(tmp_path: Path, data_dir: Pa
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_all_fifty_tickets_under_fire(tmp_path: Path, data_dir: Path, seed: int) -> None:
-    """The same with all fifty tickets on both wires."""
-    report, log = under_fire(tmp_path, slice(None), seed=seed, kills=200)
+    """All fifty tickets in two formats survive the same crashes."""
+    report, log = play_under_fire(tmp_path, slice(None), seed=seed, kills=200)
     print(f"seed {seed}: {report.attempted} jobs, {len(log)} faults")
     assert report.clean, f"{report}\n{[line for line in log if not line.startswith('tripled')]}"
     assert report.completed == report.attempted

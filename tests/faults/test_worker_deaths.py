@@ -1,4 +1,4 @@
-"""Workers that die, freeze, hang or are told to end: no step is lost, none acts twice, and what kills is found out."""
+"""Workers die, freeze, hang or are asked to end. No step is lost, none acts twice, and a step that kills workers is found."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ POOLS = ("threads", "prefork")
 
 @pytest.fixture
 def crew(server: EmbeddedServer, prefix: str, tmp_path: Path) -> Iterator[Crew]:
-    """A fleet without workers; each test starts what it kills."""
+    """A fleet without workers. Each test starts the workers that it kills."""
     with Crew(tmp_path, server, prefix) as made:
         yield made
 
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_tool_that_kills_its_worker_three_times_is_a_dead_letter(crew: Crew, pool: str) -> None:
-    """Three times and no more; the letter says what happened, and the jobs beside it come to their ends.
+    """The tool runs three times and no more.
 
-    One thread only: what shares a process with a killer dies with it each time, and three deaths are three deaths.
+    The letter has the reason, and other jobs complete. The worker has one thread, because steps in the same process die with
+    the killer, and three deaths make a dead letter.
     """
     slots = 2 if pool == "prefork" else 1
     ready(crew.start("model", "threads", 4, "model"), crew.start("tools", pool, slots, "tools"))
@@ -55,8 +56,8 @@ def test_a_tool_that_kills_its_worker_three_times_is_a_dead_letter(crew: Crew, p
 
 
 @pytest.mark.parametrize("killed", ["child", "group"])
-def test_a_worker_killed_in_mid_tool(crew: Crew, killed: str) -> None:
-    """What may be repeated runs again under the same key; what must not is told to the model as unknown, and ran once."""
+def test_a_worker_killed_during_a_tool(crew: Crew, killed: str) -> None:
+    """A repeatable tool runs again with the same key. Any other runs once, and the model gets an unknown outcome."""
     ready(crew.start("model", "threads", 4, "model"), tools := crew.start("tools", "prefork", 2, "tools"))
     crew.fleet.watch()
     again, once = crew.enqueue(calls(("hold", "again"))), crew.enqueue(calls(("hold_once", "once")))
@@ -77,8 +78,8 @@ def test_a_worker_killed_in_mid_tool(crew: Crew, killed: str) -> None:
     assert [record.effect for record in crew.client.jobs.trace(once.id) if record.tool] == ["unknown"]
 
 
-def test_a_worker_killed_in_an_inline_tool(crew: Crew) -> None:
-    """The same inside a model turn's own task: the turn stands, its calls go on as steps of their own."""
+def test_a_worker_killed_during_an_inline_tool(crew: Crew) -> None:
+    """The same happens inside a model turn's own task: the turn is kept, and its calls go on as separate steps."""
     worker = crew.worker("all", "threads", 4)
     crew.fleet.watch()
     turn = [("hold_inline", "first"), ("hold_inline_once", "second"), ("hold_inline", "never-begun")]
@@ -96,12 +97,12 @@ def test_a_worker_killed_in_an_inline_tool(crew: Crew) -> None:
 
 
 def assistant_turns(crew: Crew, session_id: str) -> int:
-    """How often the model's word stands in the log."""
+    """Count the model's message in the log."""
     return sum(isinstance(message, AssistantMessage) for message in crew.client.sessions.messages(session_id))
 
 
 def test_a_worker_killed_between_the_models_reply_and_the_commit(crew: Crew) -> None:
-    """The model is asked again, and one reply of the two stands in the log and in the usage."""
+    """The model is called again. The log and the usage have one of the two replies."""
     crew.worker("all", "threads", 2)
     crew.fleet.watch()
     job = crew.enqueue(calls(("note", "word"), at1=("die_once", "reply")))
@@ -109,13 +110,11 @@ def test_a_worker_killed_between_the_models_reply_and_the_commit(crew: Crew) -> 
     assert result.output == "done after 1 turns"
     assert [len(crew.journal.of("reply", event)) for event in ("model", "replied")] == [2, 1]
     assert assistant_turns(crew, job.session_id) == 2
-    assert result.usage.output_tokens == 2, (
-        "the call whose reply was lost is not in the usage: nobody knows what it used"
-    )
+    assert result.usage.output_tokens == 2, "the usage of the lost reply is unknown, so it is not counted"
 
 
-def test_a_frozen_worker_commits_nothing_after_someone_else_did(crew: Crew) -> None:
-    """SIGSTOP beyond the lease, in a tool and in a model call; another finishes; SIGCONT: refused, one result in the log."""
+def test_a_frozen_worker_commits_nothing_after_another_worker_did(crew: Crew) -> None:
+    """SIGSTOP beyond the lease, in a tool and in a model call. Another worker finishes. After SIGCONT the commit is refused."""
     sleeper = crew.worker("sleeper", "threads", 4)
     in_tool = crew.enqueue(calls(("hold", "tool"), ("note", "after")))
     in_model = crew.enqueue(calls(("note", "before"), at1=("hold", "model")))
@@ -138,8 +137,8 @@ def test_a_frozen_worker_commits_nothing_after_someone_else_did(crew: Crew) -> N
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_sigterm_drains(crew: Crew, pool: str) -> None:
-    """Running steps finish and are committed, nothing new begins, the exit code is 0; what waited is done by the next worker."""
+def test_sigterm_finishes_running_steps_and_starts_no_other(crew: Crew, pool: str) -> None:
+    """Running steps finish and are committed, and the exit code is 0. The next worker runs what waited."""
     worker = crew.worker("first", pool, 2)
     in_tool = crew.enqueue(calls(("hold_once", "tool"), ("note", "after")))
     crew.began("tool")
@@ -163,8 +162,8 @@ def test_sigterm_drains(crew: Crew, pool: str) -> None:
 
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("how", ["spin", "sleep_in_c"])
-def test_a_tool_that_hangs_ends_as_a_timeout(crew: Crew, pool: str, how: str) -> None:
-    """Told to the model after its own limit, not run again; the worker and its children go on."""
+def test_a_hanging_tool_ends_with_a_timeout(crew: Crew, pool: str, how: str) -> None:
+    """The model gets the timeout at the tool's own limit, and the tool is not run again. The worker and its children go on."""
     worker = crew.worker("worker", pool, 2)
     before = children(worker)
     job = crew.enqueue(calls((how, "hang"), ("note", "after")))
@@ -178,8 +177,8 @@ def test_a_tool_that_hangs_ends_as_a_timeout(crew: Crew, pool: str, how: str) ->
     assert (worker.alive, children(worker)) == (True, before)
 
 
-def test_a_tool_that_seizes_the_interpreter_is_a_dead_letter(crew: Crew) -> None:
-    """A library call that never lets go of the interpreter's lock stops its child, renewals and all: found out by the lease."""
+def test_a_tool_that_blocks_the_interpreter_is_a_dead_letter(crew: Crew) -> None:
+    """A library call that never releases the interpreter's lock stops its child and the lease renewals, so the lease expires."""
     worker = crew.worker("worker", "prefork", 4, MIDWATCH_AGENTS="tests.faults.fault_agents:seizing")
     job = crew.enqueue(calls(("seize", "stuck")), agent="seizing")
     result = job.result(PATIENCE_S)
@@ -192,8 +191,8 @@ def test_a_tool_that_seizes_the_interpreter_is_a_dead_letter(crew: Crew) -> None
 
 
 @pytest.mark.slow
-def test_the_time_limit_frees_a_seized_child(crew: Crew) -> None:
-    """What does not heed its own limit is killed by the pool's, half a minute later, and its slot works again."""
+def test_the_pools_time_limit_frees_a_blocked_child(crew: Crew) -> None:
+    """A tool that ignores its own limit is killed by the pool's limit half a minute later, and its slot works again."""
     worker = crew.worker("worker", "prefork", 1, "tools", MIDWATCH_AGENTS="tests.faults.fault_agents:seizing")
     crew.worker("model", "threads", 1, "model", MIDWATCH_AGENTS="tests.faults.fault_agents:seizing")
     before = children(worker)
@@ -205,8 +204,8 @@ def test_the_time_limit_frees_a_seized_child(crew: Crew) -> None:
     assert stuck.job().status in (JobStatus.RUNNING, JobStatus.DEAD_LETTERED)
 
 
-def test_a_worker_that_has_not_loaded_the_agent_leaves_it_to_one_that_has(crew: Crew) -> None:
-    """As in a rolling deployment: deferred with its reason, and done when the new worker is there."""
+def test_a_worker_without_the_agent_leaves_the_step_to_another(crew: Crew) -> None:
+    """This happens in a rolling deployment. The step is deferred with a reason, and runs when a worker with the agent starts."""
     old = crew.worker("old", "threads", 2, MIDWATCH_AGENTS="tests.faults.fault_agents:fault")
     job = crew.enqueue(calls(("note", "new")), agent="elsewhere")
     wait_for(lambda: (waiting := job.job().waiting) and "elsewhere" in waiting.reason, "the job to be deferred")
@@ -215,8 +214,8 @@ def test_a_worker_that_has_not_loaded_the_agent_leaves_it_to_one_that_has(crew: 
     assert job.result(PATIENCE_S).output == "done after 1 turns"
 
 
-def test_the_same_message_three_times(crew: Crew) -> None:
-    """Beside the running step, after it, and in between: it runs once, and nothing of it is left."""
+def test_a_message_delivered_three_times_runs_once(crew: Crew) -> None:
+    """The copies arrive during the step, after it and in between. Nothing of them is left."""
     crew.worker("worker", "threads", 8)
     job = crew.enqueue(calls(("hold_once", "once"), at0=("hold", "model")))
     first = crew.client.operations.first_step(job.job())
@@ -234,14 +233,14 @@ def test_the_same_message_three_times(crew: Crew) -> None:
 
 
 def publish_thrice(crew: Crew, *refs: Any) -> None:
-    """Deliver messages again, and wait until they were taken."""
+    """Deliver messages again, and wait until workers have taken them."""
     crew.client.operations.publish(refs * 3)
     wait_for(lambda: not crew.queued("model") + crew.queued("tools"), "the duplicates to be taken")
     crew.enqueue(calls(("note", "behind"))).result(PATIENCE_S)
 
 
-def test_a_message_that_died_with_its_worker_costs_seconds(crew: Crew) -> None:
-    """Popped and gone before its step was claimed: a steward finds the step owed and its queue empty, and publishes it again."""
+def test_a_message_lost_with_its_worker_is_published_again_in_seconds(crew: Crew) -> None:
+    """It was taken and lost before its step was claimed. A steward finds the step owed and its queue empty."""
     job = crew.enqueue(calls(("note", "late")))
     ref = crew.client.operations.first_step(job.job())
     assert crew.client.store.client.delete(queue_key(crew.client.operations.keys.queue("model"), ref.priority)) == 1

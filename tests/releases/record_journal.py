@@ -35,7 +35,7 @@ class Clock:
 
 
 class Steps:
-    """A dispatcher that keeps what is published."""
+    """A dispatcher that keeps the published steps."""
 
     def __init__(self) -> None:
         self.refs: list[Any] = []
@@ -67,7 +67,7 @@ def main(url: str) -> None:
     operations = store_module.Operations(client, keys, steps)
     journal: dict[str, Any] = {"jobs": {}, "keys": {}}
     for name, replies in REPLIES.items():
-        if name == "child":  # enqueued by its parent
+        if name == "child":  # its parent enqueues it
             continue
         made = [
             failure.FailureKind.OVERLOADED
@@ -102,7 +102,7 @@ def main(url: str) -> None:
         if name == "rejected":
             operations.decide(job.job_id, approve=False, reason="over | the limit")
         journal["jobs"][name] = {"job_id": job.job_id, "turns_taken": len(model.requests)}
-    time.sleep(0.3)  # leases run out
+    time.sleep(0.3)  # leases expire
     for key in sorted(client.scan_iter(f"{PREFIX}:*")):
         journal["keys"][key.decode()] = dump(client, key)
     json.dump(journal, sys.stdout, indent=1)
@@ -110,7 +110,7 @@ def main(url: str) -> None:
 
 
 def dump(client: redis.Redis, key: bytes) -> Any:
-    """A key's type and value, as text where it is text."""
+    """Return a key's type and value, as text where possible."""
     kind = client.type(key).decode()
     match kind:
         case "string":
@@ -127,7 +127,7 @@ def dump(client: redis.Redis, key: bytes) -> Any:
 
 
 def text(raw: bytes) -> str:
-    """UTF-8, or `base64:` and base64."""
+    """Return bytes as UTF-8 text, or as `base64:` and base64."""
     try:
         return raw.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""The agents of the journals: defined alike under the code that recorded them and under this code."""
+"""The agents of the journals. They are the same under the code that recorded them and under this code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def make_agents(api: Any) -> dict[str, Any]:
-    """Agents by name. `api` has `Agent`, `tool` and the policies: the module `orchestration` or `midwatch`."""
+    """Return the agents by name. `api` has `Agent`, `tool` and the policies: the module `orchestration` or `midwatch`."""
 
     @api.tool(idempotent=True)
     def look_up(order: str) -> str:
@@ -58,10 +58,10 @@ REPLIES: dict[str, list[Any]] = {
     "child": ["W-8 is at sea."],
     "parent": [("clerk", {"input": "Where is W-8?"}), "The clerk says: at sea."],
 }
-"""Scenario -> what the model replies, turn by turn: text, a call, or None for an overloaded provider."""
+"""Scenario -> the model's replies, turn by turn: a text, a call, or None for an overloaded provider."""
 
 RUN_BEFORE: dict[str, int] = {
     "queued": 0, "behind": 0, "owed": 1, "inline": 1, "refused": 1, "parked": 2, "rejected": 2, "effect": 1, "lost": 1,
     "deferred": 1, "dead": 2, "parent": 2, "child": 0,
 }  # fmt: skip
-"""How many steps run under the code that recorded the journal."""
+"""The number of steps that ran under the code that recorded the journal."""

@@ -1,4 +1,4 @@
-"""Jobs that an earlier release began run on under this code, to their end. See `record_journal.py`."""
+"""Jobs that an earlier release began run under this code to their end. See `record_journal.py`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RELEASES = {"22eb787": "the first release of the fleet", "58ecc77": "the last be
 
 
 class Steps:
-    """A dispatcher that keeps what is published."""
+    """A dispatcher that keeps the published steps."""
 
     def __init__(self) -> None:
         self.refs: list[StepRef] = []
@@ -51,7 +51,7 @@ class Steps:
 
 
 class Release:
-    """A fleet of this code on the data of an earlier one."""
+    """A fleet of this code with the data of an earlier release."""
 
     def __init__(self, client: redis_py.Redis, prefix: str, commit: str) -> None:
         self.client = client
@@ -64,7 +64,7 @@ class Release:
         self.operations = Operations(client, keys, self.steps)
 
     def run(self, name: str) -> str:
-        """Run the job of a scenario until it has ended or is parked; its id."""
+        """Run the job of a scenario until it has ended or is parked. Return its id."""
         job: dict[str, Any] = self.journal["jobs"][name]
         job_id = str(job["job_id"])
         self.model = ScriptedModel([as_reply(reply) for reply in REPLIES[name][job["turns_taken"] :]])
@@ -93,7 +93,7 @@ class Release:
         )
 
     def results(self, name: str) -> list[str]:
-        """What the tools of a scenario returned."""
+        """Return the results of the scenario's tools."""
         messages = self.operations.messages(f"s-{name}")
         return [message.content for message in messages if isinstance(message, ToolMessage)]
 
@@ -103,7 +103,7 @@ def as_reply(reply: Any) -> Any:
 
 
 def load(client: redis_py.Redis, key: str, entry: dict[str, Any]) -> None:
-    """Write one key of a journal."""
+    """Write one key of a journal to the server."""
     value = entry["value"]
     match entry["type"]:
         case "string":
@@ -140,7 +140,7 @@ def release(request: pytest.FixtureRequest, redis: redis_py.Redis, prefix: str) 
     ],
 )
 def test_a_job_of_an_earlier_release_runs_to_its_end(release: Release, name: str, results: list[str | None]) -> None:
-    """Its steps, its leases, its backoff and its decisions are read as they were written; nothing is asked twice."""
+    """Its steps, leases, backoff and decisions are read as they were written, and no model call is repeated."""
     job = release.operations.job(release.run(name))
     assert (job.status, job.output) == (JobStatus.COMPLETED, REPLIES[name][-1])
     found = release.results(name)
@@ -151,15 +151,15 @@ def test_a_job_of_an_earlier_release_runs_to_its_end(release: Release, name: str
     )
 
 
-def test_a_job_that_waited_in_line_follows(release: Release) -> None:
-    """The session is handed on to the job behind."""
+def test_a_job_that_waited_in_line_runs_next(release: Release) -> None:
+    """The session goes to the next job when the first one has ended."""
     release.run("queued")
     job = release.operations.job(release.run("behind"))
     assert (job.status, job.output) == (JobStatus.COMPLETED, "Hello again.")
 
 
 def test_a_parked_call_of_an_earlier_release_is_decided(release: Release) -> None:
-    """Approved, it runs; no second question."""
+    """After the approval the call runs, without a second question."""
     release.operations.decide("job-parked", approve=True)
     job = release.operations.job(release.run("parked"))
     assert (job.status, job.output, release.results("parked")) == (
@@ -169,8 +169,8 @@ def test_a_parked_call_of_an_earlier_release_is_decided(release: Release) -> Non
     )
 
 
-def test_an_unknown_effect_of_an_earlier_release_is_asked_and_answered(release: Release) -> None:
-    """The call had begun when its worker vanished. A human rejects it: the model reads that the outcome is unknown."""
+def test_an_unknown_effect_of_an_earlier_release_is_decided(release: Release) -> None:
+    """The call had begun when its worker vanished. A human rejects it, and the model reads that the outcome is unknown."""
     release.run("effect")
     parked = release.operations.job("job-effect")
     assert (parked.status, parked.waiting and parked.waiting.kind) == (JobStatus.PARKED, ParkReason.UNKNOWN_EFFECT)
@@ -180,7 +180,7 @@ def test_an_unknown_effect_of_an_earlier_release_is_asked_and_answered(release: 
 
 
 def test_a_dead_letter_of_an_earlier_release_is_replayed(release: Release) -> None:
-    """It goes on at its step."""
+    """The job goes on at its failed step."""
     (letter,) = release.operations.dead_letters()
     assert (letter.job_id, len(letter.tries)) == ("job-dead", 2)
     assert release.operations.replay("job-dead")
@@ -188,8 +188,8 @@ def test_a_dead_letter_of_an_earlier_release_is_replayed(release: Release) -> No
     assert (job.status, job.output) == (JobStatus.COMPLETED, "Back.")
 
 
-def test_a_parent_of_an_earlier_release_hears_its_child(release: Release) -> None:
-    """The child is run here from its first step; its end wakes the parent."""
+def test_a_parent_of_an_earlier_release_gets_its_childs_result(release: Release) -> None:
+    """The child runs here from its first step. Its end wakes the parent."""
     child = next(job for job in release.operations.jobs(limit=100) if job.parent)
     release.journal["jobs"]["child"] = {"job_id": child.job_id, "turns_taken": 0}
     release.run("child")
@@ -198,7 +198,7 @@ def test_a_parent_of_an_earlier_release_hears_its_child(release: Release) -> Non
 
 
 def test_everything_of_an_earlier_release_is_listed(release: Release) -> None:
-    """No record of it hides another."""
+    """All its jobs, letters and traces are listed, and none hides another."""
     jobs = release.operations.jobs(limit=100)
     assert len(jobs) == len(release.journal["jobs"]) + 1, "and the child"
     for job in jobs:

@@ -1,4 +1,4 @@
-"""The recorded tickets' tools and agents, as workers load them: `MIDWATCH_AGENTS=tests.tickets.agents`."""
+"""The recorded tickets' tools and agents. Workers load them with `MIDWATCH_AGENTS=tests.tickets.agents`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if os.environ.get("TICKETS_WITHOUT"):
 
 TOOL_MS = float(os.environ.get("TICKETS_TOOL_MS", "0"))
 KEYLESS = os.environ.get("TICKETS_KEYLESS") == "1"
-"""The negative control: the downstream is given no stable key, so nothing but luck keeps an effect single."""
+"""The negative control: without a stable key, the downstream can't recognize a repeated call."""
 CRASH_FILE = os.environ.get("TICKETS_CRASH_FILE", "")
-"""The worker that finds this file missing makes it and dies: once, after the effect and before its commit."""
+"""If this file is missing, a worker creates it and dies, once, after the effect and before its commit."""
 DOWN_FILE = os.environ.get("TICKETS_DOWN_FILE", "")
-"""While this file exists, the downstream is down: every call fails."""
+"""While this file exists, the downstream is down and every call fails."""
 
 
 def recorded_tool(schema: dict[str, Any]) -> Tool:
-    """A tool that returns what the record says, and leaves its mark in the ledger."""
+    """Make a tool that returns the recorded result and adds an entry to the ledger."""
 
     @tool(
         name=schema["name"],

@@ -1,4 +1,4 @@
-"""What goes wrong, on purpose: seeded, logged, and over when the block ends."""
+"""Faults on purpose: seeded, logged, and over when the block ends."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ IDS = re.compile(
 
 
 class Chaos:
-    """A context manager: every trouble that was added runs on a thread of its own until the block ends."""
+    """A context manager. Every added fault runs on a separate thread until the block ends."""
 
     def __init__(self, stage: Stage, seed: int, kills: int = 0) -> None:
-        """`kills`: so many workers are killed, and then nothing more is killed or frozen; 0 is no limit."""
+        """`kills` is the number of workers to kill. After that many, no worker is killed or frozen. 0 means no limit."""
         self.stage = stage
         self.kills = kills
         self.rng = random.Random(seed)
@@ -54,7 +54,7 @@ class Chaos:
         return self
 
     def kill_workers(self, every_s: float) -> Chaos:
-        """kill -9 the process group of one worker; the fleet starts it again."""
+        """kill -9 the process group of one worker. The fleet starts it again."""
 
         def strike() -> None:
             alive = [worker for worker in self.stage.workers if worker.alive]
@@ -68,7 +68,7 @@ class Chaos:
         return self._every(every_s, strike)
 
     def freeze_worker(self, every_s: float, for_s: float) -> Chaos:
-        """SIGSTOP one worker past its leases, then SIGCONT: it goes on as if nothing had happened."""
+        """SIGSTOP one worker past its leases, then SIGCONT. It goes on as if nothing had happened."""
 
         def strike() -> None:
             alive = [worker for worker in self.stage.workers if worker.alive]
@@ -83,7 +83,7 @@ class Chaos:
         return self._every(every_s, strike)
 
     def kill_server(self, every_s: float) -> Chaos:
-        """kill -9 the server; start it on the same append-only file a second later."""
+        """kill -9 the server, and start it on the same append-only file a second later."""
 
         def strike() -> None:
             self.stage.server.kill()
@@ -116,7 +116,7 @@ class Chaos:
 
 
 def _pushed(url: str, prefix: str, over: threading.Event):  # type: ignore[no-untyped-def]
-    """Steps whose message was pushed, as the server's MONITOR tells of them."""
+    """Yield steps whose message was pushed, as the server's MONITOR reports them."""
     connection = redis.Redis.from_url(url, socket_timeout=0.5).connection_pool.get_connection()
     connection.send_command("MONITOR")
     connection.read_response()

@@ -1,6 +1,6 @@
-"""The downstream of the recorded tools: an append-only file per ticket, independent of Redis, that honours idempotency keys.
+"""The downstream of the recorded tools: an append-only file for each ticket, independent of Redis, with idempotency keys.
 
-Every call appends a line, so the file shows each attempt; an *effect* is the first line of a key.
+Every call appends a line, so the file shows each attempt. An *effect* is the first line of a key.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class Entry:
 
 
 class Ledger:
-    """Entries of one ticket."""
+    """The entries of one ticket."""
 
     def __init__(self, folder: Path, session_id: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{session_id}.jsonl"
 
     def apply(self, key: str, tool: str, arguments: str) -> int:
-        """Apply a call; return which occurrence of (tool, arguments) it is, from 0. A key seen before applies nothing."""
+        """Apply a call. Return which occurrence of (tool, arguments) it is, from 0. A repeated key applies nothing."""
         with self._path.open("a+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
@@ -44,12 +44,12 @@ class Ledger:
             return known[0] if known else len(effects)
 
     def entries(self) -> list[Entry]:
-        """All attempts in order."""
+        """Return all attempts in order."""
         if not self._path.exists():
             return []
         rows = [json.loads(line) for line in self._path.read_text().splitlines()]
         return [Entry(row["key"], row["tool"], row["arguments"], row["effect"]) for row in rows]
 
     def effects(self) -> Counter[tuple[str, str]]:
-        """How often each (tool, arguments) took effect."""
+        """Return how often each (tool, arguments) took effect."""
         return Counter((entry.tool, entry.arguments) for entry in self.entries() if entry.effect)

@@ -1,4 +1,4 @@
-"""The 50 recorded tau-retail tickets: what was said, called and returned, as data (see `../shared/data/README.md`)."""
+"""The 50 recorded tau-retail tickets as data: messages, calls and results (see `../shared/data/README.md`)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from midwatch.schemas.contract import canonical_json
 from midwatch.schemas.message import AssistantMessage, Message, ToolMessage, UserMessage
 
 END_OF_RECORD = "(The record ends here.)"
-"""Five tickets end on a tool result: the model server is given this as the answer that was never recorded."""
+"""Five tickets end with a tool result. The model server uses this as the answer that was not recorded."""
 
 
 def data_dir() -> Path:
-    """`../shared/data` beside the checkout, or what MIDWATCH_TEST_DATA names."""
+    """Return `../shared/data` beside the checkout, or the folder in MIDWATCH_TEST_DATA."""
     return Path(os.environ.get("MIDWATCH_TEST_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
 
@@ -28,31 +28,31 @@ class Ticket:
 
     number: int
     messages: tuple[dict[str, Any], ...]
-    """In OpenAI Chat form, without the system message."""
+    """The messages in OpenAI Chat form, without the system message."""
     writes: tuple[tuple[str, str], ...]
-    """(tool, canonical arguments) of every call that changed something."""
+    """(tool, canonical arguments) of every call that changes data."""
 
     @property
     def user_turns(self) -> tuple[str, ...]:
-        """What the user said and the agent answered to: one job each."""
+        """Return the user's messages that the agent answered. Each is one job."""
         pairs = zip(self.messages, self.messages[1:], strict=False)
         return tuple(m["content"] for m, after in pairs if m["role"] == "user" and after["role"] == "assistant")
 
     @property
     def spoken(self) -> tuple[dict[str, Any], ...]:
-        """The messages that jobs bring about: all but a last word of the user that nobody answered."""
+        """Return the messages that jobs produce, which are all except a last user message without an answer."""
         return self.messages[:-1] if self.messages[-1]["role"] == "user" else self.messages
 
     @property
     def for_server(self) -> dict[str, Any]:
-        """The transcript as the model server plays it."""
+        """Return the transcript as the model server plays it."""
         closing = [{"role": "assistant", "content": END_OF_RECORD}] if self.messages[-1]["role"] == "tool" else []
         return {"messages": [*self.messages, *closing]}
 
 
 @cache
 def tickets() -> tuple[Ticket, ...]:
-    """All fifty."""
+    """Return all fifty tickets."""
     with gzip.open(data_dir() / "tau_retail" / "trajectories.jsonl.gz", "rt") as lines:
         rows = [json.loads(line) for line in lines]
     return tuple(
@@ -67,20 +67,20 @@ def tickets() -> tuple[Ticket, ...]:
 
 @cache
 def policy() -> str:
-    """The system prompt of all tickets."""
+    """Return the system prompt of all tickets."""
     with gzip.open(data_dir() / "tau_retail" / "trajectories.jsonl.gz", "rt") as lines:
         return str(json.loads(next(lines))["messages"][0]["content"])
 
 
 @cache
 def tool_schemas() -> tuple[dict[str, Any], ...]:
-    """Name, description and parameters of the sixteen tools."""
+    """Return name, description and parameters of the sixteen tools."""
     return tuple(tool["function"] for tool in json.loads((data_dir() / "tau_retail" / "tools.json").read_text()))
 
 
 @cache
 def results(number: int) -> dict[tuple[str, str], list[str]]:
-    """What each (tool, canonical arguments) returned, by occurrence."""
+    """Return the results of each (tool, canonical arguments), by occurrence."""
     found: dict[tuple[str, str], list[str]] = {}
     calls: dict[str, tuple[str, str]] = {}
     for message in tickets()[number].messages:
@@ -93,7 +93,7 @@ def results(number: int) -> dict[tuple[str, str], list[str]]:
 
 
 def as_record(messages: tuple[Message, ...], *, exact_arguments: bool) -> list[dict[str, Any]]:
-    """A session of ours in the record's own form. Arguments as text, or (a wire that carries objects) as canonical JSON."""
+    """Convert a session to the record's form. Arguments are text, or canonical JSON for a vendor format with objects."""
     out: list[dict[str, Any]] = []
     for message in messages:
         match message:
@@ -114,7 +114,7 @@ def as_record(messages: tuple[Message, ...], *, exact_arguments: bool) -> list[d
 
 
 def expected(ticket: Ticket, *, exact_arguments: bool) -> list[dict[str, Any]]:
-    """The record in the same form."""
+    """Return the record in the same form."""
     out: list[dict[str, Any]] = []
     for message in ticket.spoken:
         match message["role"]:

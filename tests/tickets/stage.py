@@ -30,7 +30,7 @@ WIRES = ("anthropic", "openai")
 
 @dataclass
 class Report:
-    """What the checker found, in the words of Jepsen's total-queue checker."""
+    """The checker's findings, with the words of Jepsen's total-queue checker."""
 
     attempted: int = 0
     acknowledged: int = 0
@@ -42,12 +42,12 @@ class Report:
 
     @property
     def clean(self) -> bool:
-        """Nothing lost, doubled, missing or different."""
+        """Return whether nothing is lost, doubled, missing or different."""
         return not (self.lost or self.duplicated_effects or self.missing_effects or self.transcripts_differ)
 
 
 class Stage:
-    """Use as a context manager. Everything in it dies with this process."""
+    """Use as a context manager. All its processes die with this process."""
 
     def __init__(
         self,
@@ -97,11 +97,11 @@ class Stage:
         self.server.stop()
 
     def client(self) -> Client:
-        """A producer's client, of this stage."""
+        """Return a producer's client of this stage."""
         return make_client(Settings(redis_url=self.server.url, prefix=self.env["MIDWATCH_PREFIX"]))
 
     def start_workers(self, kinds: Sequence[tuple[str, str, int]], env: dict[str, str] | None = None) -> None:
-        """Start one worker for each (queues, pool, concurrency) and wait until they consume."""
+        """Start one worker for each (queues, pool, concurrency), and wait until they consume."""
         for queues, pool, concurrency in kinds:
             name = f"worker-{len(self.workers)}"
             self.workers.append(
@@ -111,7 +111,7 @@ class Stage:
             wait_ready(worker, "ready", timeout_s=PATIENCE_S)
 
     def play(self, chosen: Sequence[Ticket], wires: Sequence[str] = WIRES) -> None:
-        """Enqueue every user turn of every ticket at once: a session runs its jobs in order."""
+        """Enqueue every user turn of every ticket at once. A session runs its jobs in order."""
         client = self.client()
         for wire in wires:
             for ticket in chosen:
@@ -122,7 +122,7 @@ class Stage:
                 ]
 
     def ended(self) -> int:
-        """How many jobs have ended, by the fleet's own counters."""
+        """Return how many jobs have ended, by the fleet's own counters."""
         try:
             counters = self.client().operations.counters()
         except StoreUnavailable:
@@ -133,22 +133,21 @@ class Stage:
     def wait(self, *, replaying: bool = False, or_letter: bool = False) -> None:
         """Wait until every job has ended.
 
-        `or_letter`: or until there is a dead letter, which its session waits for.
-
-        `replaying` does what an operator does: a step that was killed three times, as may happen where workers are
-        killed at random, is a dead letter that its session waits for; it is replayed, and goes on where it stopped.
+        With `or_letter` the wait also ends at the first dead letter, because its session waits for a replay. With `replaying`,
+        dead letters of killed steps are replayed, as an operator does: where workers are killed at random, a step may be
+        killed three times.
         """
         wanted = sum(len(handles) for handles in self._handles.values())
 
-        def have_ended() -> bool:
+        def all_ended() -> bool:
             if replaying:
                 self.replay_killed()
             return self.ended() >= wanted or (or_letter and bool(self.client().dead_letters.list()))
 
-        wait_for(have_ended, f"{wanted} jobs to end", every_s=0.2)
+        wait_for(all_ended, f"{wanted} jobs to end", every_s=0.2)
 
     def replay_killed(self) -> None:
-        """Replay every letter of a step whose workers were killed. A server that is away is asked again later."""
+        """Replay every dead letter of a step whose workers were killed. If the server is down, try again later."""
         letters = self.client().dead_letters
         with suppress(StoreUnavailable):
             for letter in letters.list():
@@ -156,7 +155,7 @@ class Stage:
                     letters.replay(letter.job_id)
 
     def under_way(self, kind: StepKind) -> dict[str, bytes]:
-        """Rows of steps that a worker holds now, by job and step."""
+        """Return the rows of steps that a worker holds now, by job and step."""
         client = self.client()
         store, found = client.store, {}
         for job in client.jobs.list(limit=1_000, status="running"):
@@ -168,12 +167,12 @@ class Stage:
         return found
 
     def under_way_any(self) -> bool:
-        """Is any step held, or waiting for its retry?"""
+        """Return whether any step is held, or waits for its retry."""
         running = self.client().jobs.list(limit=1_000, status="running")
         return bool(running)
 
     def await_new_claim(self, held: dict[str, bytes]) -> None:
-        """Wait until another worker holds (or has finished) a call that was held; see `under_way`."""
+        """Wait until another worker holds (or has finished) a call that was held. See `under_way`."""
         fences = {step: row.split(b"|")[1] for step, row in held.items()}
 
         def taken_over() -> bool:
@@ -183,7 +182,7 @@ class Stage:
         wait_for(taken_over, "the frozen worker's step to be taken over", every_s=0.05)
 
     def check(self) -> Report:
-        """Compare with the record: jobs, effects, transcripts."""
+        """Compare jobs, effects and transcripts with the record."""
         client, report = self.client(), Report()
         for session, handles in self._handles.items():
             wire, _, number = session.rpartition("-")

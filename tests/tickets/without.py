@@ -1,4 +1,4 @@
-"""Guarantees switched off, one at a time, inside worker processes: the negative controls. `TICKETS_WITHOUT=lease` and so on."""
+"""Guarantees switched off one at a time inside worker processes, for the negative controls: `TICKETS_WITHOUT=lease` and so on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from midwatch.workers.process.steward import Steward
 
 
 def _edit(script: str, old: str, new: str) -> None:
-    """Change a script as this process sends it."""
+    """Change a script before this process sends it."""
     original = Library.read
 
     def edited(library: Library, name: str) -> str:
@@ -23,20 +23,20 @@ def _edit(script: str, old: str, new: str) -> None:
 
 
 def lease() -> None:
-    """A step that someone else holds may be claimed all the same."""
+    """Allow a claim of a step that another worker holds."""
     _edit("claim", "if lost and row.till > now then return { 'busy', row.till - now } end", "")
 
 
 def fence() -> None:
-    """A commit is accepted from whoever comes, as long as it is for a job that runs; its row may be gone."""
+    """Accept a commit from any worker for a running job, even if the step's row is gone."""
     _edit("commit_results", "if is_held(step, fence) then", "if true then")
 
 
 def steward() -> None:
-    """Nobody brings back what was lost."""
+    """Publish no lost step again."""
     Steward.sweep = lambda self: -1  # type: ignore[method-assign]
 
 
 def off(name: str) -> None:
-    """Switch one off."""
+    """Switch one guarantee off."""
     {"lease": lease, "fence": fence, "steward": steward}[name]()

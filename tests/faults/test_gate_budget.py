@@ -92,7 +92,7 @@ def kill_at_random(workers: list[Member], server: ModelServer, over: threading.E
 
 
 FAULTS = {"honest": Faults(), "lying": Faults(no_usage=0.3, absurd_usage=0.2, seed=5)}
-"""The second list leaves out the usage, or reports zero, a negative number, a trillion, or fifty times too much."""
+"""`lying` leaves out the usage of half its answers, or reports zero, a negative number, a trillion, or fifty times too much."""
 
 SLOW = Faults(slow=1.0, slow_ms=5_000)
 """The first delay of all scouts, so that all of them call at the same time.

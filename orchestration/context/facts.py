@@ -12,7 +12,7 @@ from midwatch.orchestration.context.scan import MAX_PIECE_CHARS, clean, pieces
 from midwatch.schemas.message import AssistantMessage, Message, ToolMessage, UserMessage
 
 MAX_ALIKE = 2_000
-"""Most facts of one kind and field from one message. A ledger has no room for more."""
+"""Most facts of one kind and field from one message. The facts ledger has no room for more."""
 
 MAX_WORDS = 6
 """A value with more words is prose. Prose is not kept as a fact; `recall` can page it."""

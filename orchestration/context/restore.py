@@ -13,11 +13,11 @@ _NOTE = re.compile(
     r"\n?\[\d+ of (\d+) characters are left out here\. The whole is kept: read on with "
     rf'{READ_RESULT.name}\(handle=\\*"([\w-]+?)\\*"'
 )
-"""The note of `cut.head_and_tail`. Releases before 0.2 wrote no `handle`: there the note is where the handle stands."""
+"""The note of `cut.head_and_tail`. In messages of releases before 0.2, which have no `handle`, only the note names the handle."""
 
 
 def whole_handle(handle: str) -> str:
-    """The handle of a whole model turn with its parts and ids. The handle without the suffix has its text, for the model."""
+    """The handle of a whole model turn, with its parts and ids. Under the plain handle, the model can read only its text."""
     return f"{handle}-turn"
 
 

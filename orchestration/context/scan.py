@@ -22,7 +22,7 @@ MAX_NESTED = 4
 MAX_LABEL_CHARS = 40
 
 FIRST_ROWS, LAST_ROWS = 2_000, 500
-"""Entries that are walked at both ends of a longer JSON list or object. A ledger has no room for the rest."""
+"""Entries that are walked at both ends of a longer JSON list or object. The facts ledger has no room for the rest."""
 
 FIRST_CHARS, LAST_CHARS = 800_000, 200_000
 """Characters that are read at both ends of a longer text."""

@@ -24,7 +24,7 @@ BYTES_PER_TOKEN = 2.5
 """Deliberately low, so that a chunk never exceeds its tokens."""
 
 MAX_CALLS = 16
-"""Most calls of one compaction. Older chunks beyond it are in the ledger and the archive, but not in the prose."""
+"""Most calls of one compaction. Older chunks beyond it are in the facts ledger and the archive, but not in the prose."""
 
 CHECKED = (Kind.ID, Kind.AMOUNT, Kind.DATE)
 """Kinds of values that must occur in the source. A sentence with an invented one is dropped."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
 
-from midwatch.orchestration.tools.threads import Call, Overrun
+from midwatch.orchestration.tools.threads import Overrun, RunningCall
 
 CLEANUP_S = 1.0
 """How long a cancelled coroutine may take for its `finally` blocks."""
@@ -47,7 +47,7 @@ class _Loop:
             self.loop.stop()
 
 
-class _Task(Call[Any]):
+class _Task(RunningCall[Any]):
     """One coroutine that runs in the loop."""
 
     __slots__ = ("cancelling", "task")
@@ -88,7 +88,9 @@ _of_parent: list[_Loop] = []
 """After a fork: the parent's loops. They are kept from garbage collection, which would close them in the child."""
 
 
-def run_on_loop(function: Callable[[], Coroutine[Any, Any, Any]], context: Context, timeout_s: float) -> Call[Any]:
+def run_on_loop(
+    function: Callable[[], Coroutine[Any, Any, Any]], context: Context, timeout_s: float
+) -> RunningCall[Any]:
     """Run the coroutine of `function()` in the loop, within `context`, for at most `timeout_s`.
 
     An error of the coroutine is stored in the returned call.

@@ -20,7 +20,7 @@ from midwatch.orchestration.tools.coroutines import run_on_loop
 from midwatch.orchestration.tools.declaration import Tool
 from midwatch.orchestration.tools.failures import tool_failure
 from midwatch.orchestration.tools.results import render
-from midwatch.orchestration.tools.threads import Call, Overrun, run_in_thread
+from midwatch.orchestration.tools.threads import Overrun, RunningCall, run_in_thread
 from midwatch.orchestration.validation.problems import explain
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.failure import Failure, FailureKind
@@ -80,7 +80,7 @@ def run_tool(tool: Tool, arguments: JsonObject, context: ToolContext | None = No
     return ToolOutcome(call.value or "")
 
 
-def _call(tool: Tool, values: JsonObject, inside: Context, timeout_s: float) -> Call[str]:
+def _call(tool: Tool, values: JsonObject, inside: Context, timeout_s: float) -> RunningCall[str]:
     if not tool.is_coroutine:
         return run_in_thread(partial(_call_and_render, tool.function, values), inside, timeout_s)
     returned = run_on_loop(partial(tool.function, **values), inside, timeout_s)

@@ -24,7 +24,7 @@ class Overrun(Exception):
     """Raised when a call does not end in time. The message says what happens to the call."""
 
 
-class Call(Generic[R]):
+class RunningCall(Generic[R]):
     """A function to run in another thread, and its result or error."""
 
     __slots__ = ("_done", "context", "error", "function", "value")
@@ -60,7 +60,7 @@ class _Runner:
     __slots__ = ("inbox",)
 
     def __init__(self) -> None:
-        self.inbox: SimpleQueue[Call[object] | None] = SimpleQueue()
+        self.inbox: SimpleQueue[RunningCall[object] | None] = SimpleQueue()
         threading.Thread(target=self._serve, name="midwatch-tool", daemon=True).start()
 
     def _serve(self) -> None:
@@ -73,14 +73,14 @@ _idle: list[_Runner] = []
 os.register_at_fork(after_in_child=_idle.clear)  # threads don't survive a fork; the next call makes new ones
 
 
-def run_in_thread(function: Callable[[], R], context: Context, timeout_s: float) -> Call[R]:
+def run_in_thread(function: Callable[[], R], context: Context, timeout_s: float) -> RunningCall[R]:
     """Run `function` in a pooled thread, within `context`, for at most `timeout_s`. An error is stored in the call.
 
     Raises:
         Overrun: the call did not end in time, and its thread was abandoned.
 
     """
-    call = Call(function, context)
+    call = RunningCall(function, context)
     try:
         runner = _idle.pop()
     except IndexError:

@@ -64,8 +64,8 @@ def test_concurrent_enqueues_with_one_key_make_one_job(bench):
     """Six producers use one idempotency key and six sessions. One is accepted."""
     answers = at_once(6, lambda n: bench.store.enqueue(new_job("job-1", f"s-{n}")))
     assert sorted(answers) == [False] * 5 + [True]
-    home = bench.store.job("job-1").session_id
-    assert isinstance(bench.take(new_job("job-1", home).ref), Claim)
+    session_id = bench.store.job("job-1").session_id
+    assert isinstance(bench.take(new_job("job-1", session_id).ref), Claim)
 
 
 def test_scripts_are_loaded_again_when_the_server_forgot_them(bench, redis):

@@ -161,8 +161,8 @@ class GateMachine(RuleBasedStateMachine):
     def late_report(self, data: st.DataObject, kind: FailureKind) -> None:
         """A worker that was taken for dead reports while another one has its step. The report does not count."""
         ghost = self.ghosts.pop(data.draw(st.integers(0, len(self.ghosts) - 1)))
-        heir = self.live.get(ghost.claim.ref)
-        if heir is None or self.is_over(heir):
+        newer = self.live.get(ghost.claim.ref)
+        if newer is None or self.is_over(newer):
             return
         before = self.bench.status(self.name)
         self.bench.fail(ghost, kind)

@@ -10,8 +10,8 @@
 --   known_epoch       of the caller's copy of the log; -1: it has none
 --   known_length      of the copy, in entries
 --   known_digest      SHA-1 of the copy's last entry; a server that crashed may have lost that entry
--- Output: {verdict} or
---   {'claimed', now, fence, attempt, losses, interrupted, ending, verdict, groups, call|'', flags|'', epoch, entries left out,
+-- Output: {refusal} or
+--   {'claimed', now, fence, attempt, losses, interrupted, ending, decision, groups, call|'', flags|'', epoch, entries left out,
 --   log entries, job fields, anchor|'', memory|'' (also when the epoch is the known one)}
 local job, step, nonce, lease_ms, max_losses, member, known_epoch, known_length, known_digest = unpack(ARGV)
 local is_model = not string.find(step, '.', 1, true)
@@ -30,7 +30,7 @@ local row = read_row(step)
 if status == 'queued' then
   if active ~= job then return { 'not_yet' } end
   if not row and step == '1' then
-    row = { state = 'pending', fence = '0', till = 0, attempt = 0, losses = 0, nonce = '', verdict = '' }
+    row = { state = 'pending', fence = '0', till = 0, attempt = 0, losses = 0, nonce = '', decision = '' }
   end
 end
 if not row then
@@ -61,7 +61,7 @@ end
 groups = tonumber(groups or '0')
 -- This worker's Redis user may lack the right to some writes. So the row and the due time are written first. If a later write
 -- fails, the step stays in due or owed for another worker.
-write_row(step, 'started', fence, now + lease_ms, row.attempt, losses, (interrupted and '!' or '') .. nonce, row.verdict)
+write_row(step, 'started', fence, now + lease_ms, row.attempt, losses, (interrupted and '!' or '') .. nonce, row.decision)
 redis.call('ZADD', DUE, now + lease_ms, member)
 redis.call('ZREM', OWED, member)
 
@@ -112,5 +112,5 @@ if is_model then
 else
   call = redis.call('HGET', STEPS, step .. ':call') or ''
 end
-return { 'claimed', now, fence, row.attempt, losses, interrupted and 1 or 0, ending, row.verdict, groups, call, flags or '',
+return { 'claimed', now, fence, row.attempt, losses, interrupted and 1 or 0, ending, row.decision, groups, call, flags or '',
          epoch or '0', from, entries, redis.call('HGETALL', JOB), anchor or '', memory }

@@ -16,7 +16,7 @@ if not row then return 0 end
 local due = clock() + after_ms
 local attempt = row.attempt + counts
 local losses = counts == '1' and 0 or row.losses -- keep the losses after a refusal: the step may kill workers
-write_row(step, 'pending', row.fence, wakes == '1' and 0 or due, attempt, losses, mark(row), row.verdict)
+write_row(step, 'pending', row.fence, wakes == '1' and 0 or due, attempt, losses, mark(row), row.decision)
 settle_member(member)
 redis.call('ZADD', DUE, due, member)
 add_trace(trace)

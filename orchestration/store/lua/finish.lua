@@ -41,7 +41,7 @@ local function count_ending() -- last, because a missing count does less harm th
 end
 
 if status == 'dead_lettered' then
-  write_row(step, 'dead', row.fence, 0, row.attempt, row.losses, mark(row), row.verdict)
+  write_row(step, 'dead', row.fence, 0, row.attempt, row.losses, mark(row), row.decision)
   settle_member(member_base .. step)
   redis.call('ZADD', DEAD, now, job)
   redis.call('HSET', LETTERS, job, letter)

@@ -14,7 +14,7 @@ local row = held(step, fence)
 if not row then return 0 end
 settle_member(member)
 if state == 'parked' then
-  write_row(step, 'parked', row.fence, 0, row.attempt, row.losses, '', row.verdict)
+  write_row(step, 'parked', row.fence, 0, row.attempt, row.losses, '', row.decision)
   redis.call('HSET', STEPS, step .. ':why', waiting)
   -- Not if another call has made the job a dead letter: then the replay writes what the job waits for.
   if redis.call('HGET', JOB, 'status') ~= 'dead_lettered' then
@@ -23,7 +23,7 @@ if state == 'parked' then
   if redis.call('HINCRBY', JOB, 'parked', 1) == 1 then redis.call('HSET', JOB, 'parked_ms', string.format('%d', clock())) end
 else
   local look = clock() + poll_ms
-  write_row(step, 'waiting', row.fence, look, row.attempt, 0, '', row.verdict)
+  write_row(step, 'waiting', row.fence, look, row.attempt, 0, '', row.decision)
   redis.call('ZADD', DUE, look, member)
 end
 if trace ~= '' then redis.call('RPUSH', TRACE, trace) end

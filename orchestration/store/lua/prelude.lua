@@ -18,7 +18,7 @@
 --   tools_queue  LIST   hand-off only: the tools queue of the job's priority
 --
 -- A member of due and owed is `priority|session|job|step`. A step with a dot in it is a tool call.
--- A row is `state|fence|until_ms|attempt|losses|nonce|verdict`. until_ms is the end of the lease when the step is started, else
+-- A row is `state|fence|until_ms|attempt|losses|nonce|decision`. until_ms is the end of the lease when the step is started, else
 -- when it is due.
 -- A nonce that begins with `!` means that the step began under an earlier claim whose worker vanished, so it may have had an
 -- effect. The mark survives a lost reply, a deferral and a dead letter. A human's decision or a result removes it.
@@ -44,16 +44,16 @@ end
 local function read_row(step)
   local raw = redis.call('HGET', STEPS, step)
   if not raw then return nil end
-  local state, fence, till, attempt, losses, nonce, verdict =
+  local state, fence, till, attempt, losses, nonce, decision =
     string.match(raw, '^(%a+)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|(.*)$')
   if not state then error({ err = 'UNREADABLE the row of a step' }) end
   return { state = state, fence = fence, till = tonumber(till), attempt = tonumber(attempt),
-           losses = tonumber(losses), nonce = nonce, verdict = verdict }
+           losses = tonumber(losses), nonce = nonce, decision = decision }
 end
 
-local function row_text(state, fence, till, attempt, losses, nonce, verdict)
+local function row_text(state, fence, till, attempt, losses, nonce, decision)
   return state .. '|' .. fence .. '|' .. string.format('%d', till) .. '|' .. attempt .. '|' .. losses
-    .. '|' .. nonce .. '|' .. verdict
+    .. '|' .. nonce .. '|' .. decision
 end
 
 local function write_row(step, ...)

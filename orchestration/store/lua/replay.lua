@@ -19,7 +19,7 @@ for _, step in ipairs(rows()) do
     redis.call('ZADD', DUE, row.till, member) -- a claim of the dead job may have removed the entry
   elseif row.state ~= 'parked' then
     local state = row.state == 'started' and 'started' or 'pending'
-    write_row(step, state, row.fence, 0, 0, 0, mark(row), row.verdict)
+    write_row(step, state, row.fence, 0, 0, 0, mark(row), row.decision)
     owe(now, member)
     out[#out + 1] = step
   end

@@ -40,7 +40,7 @@ local tries = try('HINCRBY', UNREADABLE, member, 1) or tonumber(max_tries)
 try('EXPIRE', UNREADABLE, KEPT_S)
 if tries < tonumber(max_tries) and not is_cancelled then
   if is_ours then
-    write_row(step, 'pending', row.fence, now + wait_ms, row.attempt, row.losses, mark(row), row.verdict)
+    write_row(step, 'pending', row.fence, now + wait_ms, row.attempt, row.losses, mark(row), row.decision)
   end
   if try('ZADD', DUE, now + wait_ms, member) then try('ZREM', OWED, member) end -- the step must stay in due or owed
   return { 'left', '' }
@@ -58,7 +58,7 @@ if is_cancelled then
   return { 'cancelled', has_next and next_job or '' }
 end
 if row then
-  write_row(step, 'dead', row.fence, 0, row.attempt, row.losses, mark(row), row.verdict)
+  write_row(step, 'dead', row.fence, 0, row.attempt, row.losses, mark(row), row.decision)
 elseif is_readable then -- it was never claimed
   write_row(step, 'dead', '0', 0, 0, 0, '', '')
 end

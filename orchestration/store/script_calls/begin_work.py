@@ -100,7 +100,7 @@ def enqueue(
         session: the session's id.
         priority: of all its steps.
         spec: see `records.spec`.
-        input: what the user said.
+        input: the text of its input.
         max_steps: model turns at most.
         timeout_ms: from the first claim on.
         on_busy: what happens while the session runs another job.
@@ -143,7 +143,7 @@ def claim(
         if reply[0] != b"claimed":
             return ClaimRefusal(reply[0].decode())
         (
-            now_ms, fence, attempt, losses, interrupted, ending, verdict, groups, call, flags, epoch, first_entry, entries,
+            now_ms, fence, attempt, losses, interrupted, ending, decision, groups, call, flags, epoch, first_entry, entries,
             hashed, anchor, memory,
         ) = reply[1:]  # fmt: skip
         return ClaimReply(
@@ -153,7 +153,7 @@ def claim(
             losses=losses,
             interrupted=bool(interrupted),
             ending=ending.decode(),
-            decision=read_decision(verdict.decode()),
+            decision=read_decision(decision.decode()),
             groups=groups,
             call=ToolCall.model_validate_json(call) if call else None,
             flags=frozenset(flags.decode().split(",")) if flags else frozenset(),

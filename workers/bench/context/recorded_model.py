@@ -17,7 +17,7 @@ from midwatch.workers.bench.context.counting import TokenCounter
 from midwatch.workers.bench.context.needed import Tally, tally, text_of
 from midwatch.workers.bench.context.recorded_jobs import RecordedJob
 from midwatch.workers.bench.context.transcripts import PROVIDER
-from midwatch.workers.bench.context.windows import Budget, CallRow, goal_intact, split_groups
+from midwatch.workers.bench.context.windows import Budget, CallFigures, goal_intact, split_groups
 
 REPLAYED = "recorded"
 SUMMARY = "summary"
@@ -32,7 +32,7 @@ class RecordedModel:
     def __init__(self, counter: TokenCounter, budget: Budget, system: str, compactions: Callable[[], int]) -> None:
         self.counter, self.budget, self.system = counter, budget, system
         self._compactions = compactions
-        self.rows: list[CallRow] = []
+        self.rows: list[CallFigures] = []
         self.own_s = 0.0
         """Time spent in this model. It does not count as the fleet's time."""
         self.summaries = 0
@@ -78,7 +78,7 @@ class RecordedModel:
         fixed = "\n".join((request.system, *(canonical_json(tool.model_dump(mode="json")) for tool in request.tools)))
         facts = tally(turn.calls, self._history, map(text_of, request.messages), fixed) if turn.calls else Tally()
         self.rows.append(
-            CallRow(
+            CallFigures(
                 call=len(self.rows) + 1,
                 tokens=tokens,
                 fill=self.budget.fill(tokens),

@@ -36,7 +36,7 @@ from midwatch.workers.bench.context.counting import TokenCounter
 from midwatch.workers.bench.context.recorded_jobs import NO_SYSTEM, RecordedJob, make_tools, split_jobs
 from midwatch.workers.bench.context.recorded_model import REPLAYED, RecordedModel
 from midwatch.workers.bench.context.transcripts import PROVIDER, Transcript
-from midwatch.workers.bench.context.windows import Budget, CallRow
+from midwatch.workers.bench.context.windows import Budget, CallFigures
 from midwatch.workers.bench.measure import kept_bytes
 from midwatch.workers.process.runtime import SystemClock
 
@@ -63,7 +63,7 @@ class Summarizer:
 class ReplayResult:
     """The result of replaying one transcript."""
 
-    rows: list[CallRow]
+    rows: list[CallFigures]
     redis_peak_bytes: int
     unused_turns: int
     """Recorded model turns that were not used, because their job ended earlier."""

@@ -96,7 +96,7 @@ def _elements(body: JsonObject, where: str) -> list[Any]:
 
 def to_chat_messages(record: Transcript) -> list[JsonObject]:
     """Return the conversation as OpenAI Chat messages. Opaque blocks are left out, because this format has none."""
-    wire: list[JsonObject] = [{"role": "system", "content": record.system}] if record.system else []
+    chat: list[JsonObject] = [{"role": "system", "content": record.system}] if record.system else []
     for message in record.messages:
         if isinstance(message, AssistantMessage):
             turn: JsonObject = {"role": "assistant", "content": message.text or None}
@@ -109,12 +109,12 @@ def to_chat_messages(record: Transcript) -> list[JsonObject]:
                     }
                     for call in message.tool_calls
                 ]
-            wire.append(turn)
+            chat.append(turn)
         elif isinstance(message, ToolMessage):
-            wire.append({"role": "tool", "tool_call_id": message.call_id, "content": message.content})
+            chat.append({"role": "tool", "tool_call_id": message.call_id, "content": message.content})
         else:
-            wire.append({"role": "user" if isinstance(message, UserMessage) else "system", "content": message.text})
-    return wire
+            chat.append({"role": "user" if isinstance(message, UserMessage) else "system", "content": message.text})
+    return chat
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:

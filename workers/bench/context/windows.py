@@ -11,7 +11,7 @@ from midwatch.workers.bench.context.needed import Tally
 
 
 @dataclass
-class CallRow:
+class CallFigures:
     """One model call. `fill` is the percentage of the budget that the request and the answer's reserve use."""
 
     call: int

@@ -79,7 +79,7 @@ def _reasons(status: DownstreamStatus, now_ms: int) -> Iterator[str]:
         total = status.window_ok + status.window_failed
         yield f"{status.window_failed} of its last {total} calls failed: retries go by its budget"
     if status.braked:
-        yield "it is asked less for a while"
+        yield "fewer calls are admitted for a while"
     if status.guessed:
         yield "its request limit is guessed from 429s: set one"
 

@@ -60,7 +60,9 @@ def restore(message: Message, kept: Mapping[str, str]) -> Message:
 def _begins_like(text: str, whole: str, handle: str) -> bool:
     """Is `text` really a cut form of the whole? If not, its note about a cut is only a quotation."""
     note = next(found for found in _NOTE.finditer(text) if found[2] == handle)
-    return len(whole) == int(note[1]) and text.startswith(whole[: note.start()])
+    head, (_, _, tail) = text[: note.start()], text[note.end() :].partition(")]\n")
+    is_cut = bool(head and tail) and len(whole) == int(note[1])
+    return is_cut and whole.startswith(head) and whole.endswith(tail)
 
 
 def _is_cut_from(message: AssistantMessage, original: Message) -> bool:

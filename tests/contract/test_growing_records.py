@@ -79,7 +79,7 @@ class Fleet:
         outcomes = []
         for _ in range(UNREADABLE_TRIES):
             outcomes.append(self.runner.run(ref))
-            with suppress(redis_py.ResponseError):  # the step's own row is damaged
+            with suppress(redis_py.ResponseError, IndexError):  # the step's own row is damaged
                 expire_step(self.client, self.names, ref)
         return outcomes
 

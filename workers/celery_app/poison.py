@@ -30,6 +30,10 @@ class PoisonList:
         self._client = client
         self._key = key
 
+    def __json__(self) -> str:
+        """Return the key. The list is a transport option, and `celery inspect stats`, which Flower runs, sends those as JSON."""
+        return self._key
+
     def keep(self, queue: str, body: bytes | str, reason: str) -> None:
         """Store one message. Its size is logged, its content is not, even if Redis is unavailable."""
         raw = body if isinstance(body, bytes) else body.encode("utf-8", "surrogatepass")

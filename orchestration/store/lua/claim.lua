@@ -73,6 +73,8 @@ if activated then
   redis.call('RPUSH', LOG, '{"role":"user","group":' .. groups .. ',"text":' .. redis.call('HGET', JOB, 'input') .. '}')
   redis.call('HSET', SESSION, 'groups', groups)
   redis.call('HSET', JOB, 'status', 'running', 'started_ms', string.format('%d', now), 'deadline_ms', deadline_ms)
+  redis.call('EXPIRE', STEPS, KEPT_S, 'NX') -- these keys may be new
+  redis.call('EXPIRE', LOG, KEPT_S, 'NX')
   redis.call('HDEL', JOB, 'input')
 end
 
@@ -89,10 +91,6 @@ elseif not again then
 end
 if waiting and status ~= 'parked' then redis.call('HDEL', JOB, 'waiting') end
 if row.state == 'parked' then redis.call('HINCRBY', JOB, 'parked', -1) end
-if activated then -- these keys may be new
-  redis.call('EXPIRE', STEPS, KEPT_S, 'NX')
-  redis.call('EXPIRE', LOG, KEPT_S, 'NX')
-end
 keep()
 
 local call, entries, from, memory = '', {}, 0, ''

@@ -99,8 +99,8 @@ def print_poison(poison: list[PoisonRecord], now_ms: int) -> None:
 def show_letter(job_id: str, as_json: bool) -> None:
     """Show one dead letter with its tries, or one poison message with its body."""
     client = connect()
-    if job_id.startswith(POISON):
-        poison = _find_poison(client, job_id)
+    poison = _find_poison(client, job_id) if job_id.startswith(POISON) else None
+    if poison is not None:
         if as_json:
             print_json(document(poison))
         else:
@@ -113,13 +113,20 @@ def show_letter(job_id: str, as_json: bool) -> None:
         print_card(_letter_card(letter))
 
 
-def _find_poison(client: Client, poison_id: str) -> PoisonRecord:
+def _find_poison(client: Client, poison_id: str) -> PoisonRecord | None:
+    """Find a poison message. None: a producer has given a job such an id. Raises NotFound."""
     from midwatch.orchestration.errors import NotFound
 
     for each in client.operations.poison(MOST_POISON):
         if each.poison_id == poison_id:
             return each
-    raise NotFound(f"no poison message {poison_id!r}: at most {MOST_POISON:,} are kept; `midwatch dlq list` shows them")
+    try:
+        client.jobs.show(poison_id)
+    except NotFound as error:
+        raise NotFound(
+            f"no poison message {poison_id!r}: at most {MOST_POISON:,} are kept; `midwatch dlq list` shows them"
+        ) from error
+    return None
 
 
 def _poison_card(poison: PoisonRecord) -> list[tuple[str, str]]:

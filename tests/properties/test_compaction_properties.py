@@ -45,7 +45,7 @@ TEXT = st.one_of(
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[Message]:
-    """Whole groups: user turns, and assistant turns with a result for each call."""
+    """Generate whole groups: user turns, and assistant turns with a result for each call."""
     messages: list[Message] = []
     for group in range(1, draw(st.integers(1, 7))):
         if draw(st.booleans()):

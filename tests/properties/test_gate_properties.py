@@ -38,7 +38,7 @@ FIGURES = {"requests": 600.0, "input_tokens": 60_000.0, "output_tokens": 6_000.0
 LARGEST = {"requests": 1, "input_tokens": 3_000, "output_tokens": 300, "tokens": 3_300}
 """What one call may take: three times the depth."""
 NAMES = count()
-"""Numbers the downstreams, so that no example meets what another one left."""
+"""Numbers the downstreams, so that no example finds the state of another one."""
 FAILURES = (FailureKind.OVERLOADED, FailureKind.TIMEOUT, FailureKind.RATE_LIMITED, FailureKind.FORMAT_ERROR)
 
 
@@ -76,21 +76,21 @@ class GateMachine(RuleBasedStateMachine):
         self.later: list[Call] = []
         self.live: dict[StepRef, Call] = {}
         self.taken: list[tuple[int, dict[str, float]]] = []
-        """When a call was admitted, and what it took; or when it was settled, and what it gave back, as a negative number."""
+        """The time of each admission and what it took. A settlement is an entry with a negative number."""
         self.held: dict[StepRef, tuple[float, dict[str, float]]] = {}
-        """Until when each live call's reservation holds, and what it took."""
+        """For each live call: when its reservation ends, and what it took."""
         self.ghosts: list[Call] = []
-        """Claims whose worker was taken for dead, while the step's next claim is under way."""
+        """Claims of workers that are assumed dead, while the step's next claim is in progress."""
         self.jobs = count()
 
-    # --- what happens
+    # --- events
 
     @rule(
         tokens=st.integers(0, 3_000), output=st.integers(0, 300), root=st.integers(0, 2),
         priority=st.sampled_from(Priority), tenant=st.sampled_from([None, "a", "b"]),
     )  # fmt: skip
     def call(self, tokens: int, output: int, root: int, priority: Priority, tenant: str | None) -> None:
-        """A new step asks."""
+        """A new step asks for admission."""
         job = f"{self.name}-{next(self.jobs)}"
         budget: dict[str, Any] = {"lineage_input_tokens": 20_000, "lineage_output_tokens": 0} if root == 0 else {}
         self.ask(self.bench.call(
@@ -101,7 +101,7 @@ class GateMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.woken)
     @rule(data=st.data())
     def come(self, data: st.DataObject) -> None:
-        """A woken step comes to a worker, now or after others."""
+        """A woken step reaches a worker, immediately or after others."""
         ref = self.woken.pop(data.draw(st.integers(0, len(self.woken) - 1)))
         self.ask(self.bench.claim_again(self.waiting.pop(ref)))
 
@@ -116,7 +116,7 @@ class GateMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.later)
     @rule()
     def retry(self) -> None:
-        """A step that failed, or that its lineage paced, asks again."""
+        """A step asks again after a failure, or when its lineage has no free retry left."""
         self.ask(self.later.pop(0))
 
     @precondition(lambda self: self.live)
@@ -146,20 +146,20 @@ class GateMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.live)
     @rule(data=st.data())
     def lost_reply(self, data: st.DataObject) -> None:
-        """The same request comes twice: the answer is the same, and nothing changes."""
+        """The same request is sent twice: the answer is the same, and nothing changes."""
         call = data.draw(st.sampled_from(list(self.live.values())))
         if self.is_over(call):
-            return  # so late that it would be another call
+            return  # later it would be another call
         before = self.bench.status(self.name)
         assert self.bench.ask(call) == "admitted"
         assert self.bench.status(self.name).model_dump(exclude={"live", "lost"}) == before.model_dump(
-            exclude={"live", "lost"}  # others may have been over
+            exclude={"live", "lost"}  # other reservations may have ended meanwhile
         )
 
     @precondition(lambda self: self.ghosts)
     @rule(data=st.data(), kind=st.sampled_from(FAILURES))
     def late_report(self, data: st.DataObject, kind: FailureKind) -> None:
-        """A worker that was taken for dead reports while another one has its step. The report does not count."""
+        """A worker that was assumed dead reports while another one has its step. The report does not count."""
         ghost = self.ghosts.pop(data.draw(st.integers(0, len(self.ghosts) - 1)))
         newer = self.live.get(ghost.claim.ref)
         if newer is None or self.is_over(newer):
@@ -176,7 +176,7 @@ class GateMachine(RuleBasedStateMachine):
         refs, _ = self.bench.board.release()
         self.woken += [ref for ref in refs if ref in self.waiting]
 
-    # --- what must be so
+    # --- invariants
 
     def ask(self, call: Call) -> None:
         before = self.bench.status(self.name).levels
@@ -188,7 +188,7 @@ class GateMachine(RuleBasedStateMachine):
         self.note(before, call, answer)
 
     def note(self, before: dict[str, float], call: Call, answer: object) -> None:
-        """What the decision took: all of what the call needs when it goes, nothing when it does not."""
+        """Account for what the decision took: an admitted call took all it needs, any other call took nothing."""
         took = {name: level - self.bench.status(self.name).levels[name] for name, level in before.items()}
         if answer is not None:
             assert took == dict.fromkeys(FIGURES, 0)
@@ -202,7 +202,7 @@ class GateMachine(RuleBasedStateMachine):
         self.held[call.claim.ref] = (self.bench.time.us + call.lasts_ms * 1e3 + GRACE_MS * 1e3, took)
 
     def settle(self, call: Call, report: Report) -> None:
-        """What comes back is what was reserved less what was used; never more than fits, never a debt beyond a minute."""
+        """The refund is what was reserved less what was used. It never exceeds the bucket, and a debt never exceeds a minute."""
         before, over = self.bench.status(self.name).levels, self.is_over(call)
         self.bench.gate.settle(call, report)
         after = self.bench.status(self.name).levels
@@ -215,7 +215,7 @@ class GateMachine(RuleBasedStateMachine):
         assert self.bench.status(self.name) == settled, "a second report changes nothing"
 
     def expected(self, before: dict[str, float], call: Call, usage: Usage | None) -> dict[str, float]:
-        """The levels after an answered call: less what it used. If its usage is not known, less what it reserved."""
+        """Return the levels after an answered call: less what it used. If its usage is unknown, less what it reserved."""
         took = self.held[call.claim.ref][1]
         used = took if usage is None else {
             "requests": 1, "input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens,
@@ -227,7 +227,7 @@ class GateMachine(RuleBasedStateMachine):
         }
 
     def is_over(self, call: Call) -> bool:
-        """Was it given up meanwhile?"""
+        """Return whether the reservation has ended meanwhile."""
         return self.bench.time.us >= self.held[call.claim.ref][0]
 
     def teardown(self) -> None:
@@ -239,7 +239,7 @@ class GateMachine(RuleBasedStateMachine):
             self.bench.board.release()
             self.bench.time.pass_s(40)
         status = self.bench.status(self.name)
-        assert (status.live, status.woken, status.waiters) == (0, 0, 0), "what was reserved came back"
+        assert (status.live, status.woken, status.waiters) == (0, 0, 0), "every reservation was returned"
         for root in range(3):
             lineage = self.bench.lineage(f"{self.name}-root-{root}")
             assert (lineage.get("ri", 0), lineage.get("ro", 0)) == (0, 0)
@@ -247,7 +247,7 @@ class GateMachine(RuleBasedStateMachine):
         self.bench.wipe(self.name)
 
     def check_windows(self) -> None:
-        """Any window has at most the depth, the rate for its length, and one call larger than the depth."""
+        """In any window at most the depth is used, plus the rate for its length, plus one call larger than the depth."""
         for name, minute in FIGURES.items():
             depth, slack = minute / 60, minute / 60_000 * HOLD_MS + 1e-3
             most = depth + max(0, LARGEST[name] - depth) + slack
@@ -259,7 +259,7 @@ class GateMachine(RuleBasedStateMachine):
 
 
 def test_no_order_of_events_takes_more_than_the_buckets_hold(place: Place) -> None:
-    """Calls, waits, false settlements, dead workers, lost replies and pauses: tokens are conserved, and none stays reserved."""
+    """Calls, waits, wrong settlements, dead workers, lost replies and pauses: tokens are conserved, and no reservation stays."""
 
     class Machine(GateMachine):
         pass
@@ -284,7 +284,7 @@ RETRIED = (FailureKind.OVERLOADED, FailureKind.TIMEOUT, FailureKind.RATE_LIMITED
 def test_any_lineage_makes_at_most_2n_and_10_calls(
     place: Place, seed: int, children: int, fails: float, kinds: set[FailureKind], deaths: float
 ) -> None:
-    """Whichever calls and workers fail, and however often, under a policy that never gives up: each call ends in one way."""
+    """Any calls and workers may fail, any number of times, under a policy that never gives up. Each call ends in one way."""
     name = f"lineages-{next(NAMES)}"
     gate = GateBench(*place, {name: limits(rpm=6_000)})
     gate.warm(name)
@@ -309,7 +309,7 @@ def test_any_lineage_makes_at_most_2n_and_10_calls(
     gate.wipe(name)
 
 
-# --- arguments and keys that are wrong
+# --- invalid arguments and keys
 
 
 NUMBERS = [
@@ -344,7 +344,7 @@ class Downstream:
         }
 
     def with_junk(self, script: str, name: str, junk: str | bytes) -> list[Any]:
-        """The script's arguments, with junk in place of one, or in place of one figure of the headers."""
+        """Return the script's arguments, with junk in place of one of them, or of one figure of the headers."""
         names = list(signature(getattr(script_calls, script)).parameters)[1:]
         arguments = list(self.arguments[script])
         if name.startswith("headers."):
@@ -357,7 +357,7 @@ class Downstream:
         return arguments
 
     def dumps(self) -> list[object]:
-        """All that is stored of it."""
+        """Return everything that is stored of this downstream."""
         return [self.bench.client.dump(key) for key in self.keys]
 
     def fails(self, script: str, arguments: list[Any]) -> None:
@@ -371,7 +371,7 @@ class Downstream:
 @settings(max_examples=60)
 @given(where=st.sampled_from(NUMBERS), junk=st.sampled_from(JUNK))
 def test_an_argument_that_is_no_number_decides_nothing(place: Place, where: tuple[str, str], junk: str | bytes) -> None:
-    """A script that failed half-way would leave half a decision; NaN would leave a bucket that admits for ever."""
+    """A script that failed half-way would store half a decision. NaN would make a bucket that always admits."""
     script, name = where
     downstream = Downstream(*place, f"junk-{next(NAMES)}")
     downstream.fails(script, downstream.with_junk(script, name, junk))
@@ -387,7 +387,7 @@ def test_a_key_of_another_type_decides_nothing(place: Place, script: str, key: i
     downstream = Downstream(*place, f"wrong-{script}-{key}")
     if script == "release":
         downstream.bench.time.pass_s(2)
-        downstream.keys.pop()  # a steward is given no lineage
+        downstream.keys.pop()  # a steward's script has no lineage
     client, lost = downstream.bench.client, downstream.keys[key]
     client.delete(lost)
     client.lpush(lost, "not ours")
@@ -397,7 +397,7 @@ def test_a_key_of_another_type_decides_nothing(place: Place, script: str, key: i
 
 
 def test_failed_calls_change_nothing_for_later_ones(place: Place) -> None:
-    """After all that junk the downstream decides as before."""
+    """After all invalid calls, the downstream still decides as before."""
     downstream = Downstream(*place, SHOP)
     for script, name in NUMBERS:
         downstream.fails(script, downstream.with_junk(script, name, "nan"))

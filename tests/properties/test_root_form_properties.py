@@ -72,12 +72,12 @@ CALLS = [
 
 
 def holds(part: Schema, root: Schema, call: dict[str, Any]) -> bool:
-    """Does a part of the author's schema accept the call, at its place?"""
+    """Return whether a part of the author's schema accepts the call, at its place."""
     return bool(Draft202012Validator(root).evolve(schema=part).is_valid(call))
 
 
 def named(part: Schema, root: Schema) -> set[str]:
-    """Every property that a part or one of its alternatives names."""
+    """Return every property that a part or one of its alternatives names."""
     if not isinstance(part, dict):
         return set()
     inner = [one for key in ("allOf", "anyOf", "oneOf") for one in part.get(key, ())]
@@ -86,7 +86,7 @@ def named(part: Schema, root: Schema) -> set[str]:
 
 
 def plain(part: Schema, root: Schema, call: dict[str, Any], others: Iterable[str] = ()) -> bool:
-    """Does the call avoid properties that only another alternative names?"""
+    """Return whether the call avoids properties that only another alternative names."""
     if not isinstance(part, dict):
         return True
     known = set(part.get("properties", {})) | set(others)

@@ -38,7 +38,7 @@ sys.addaudithook(_watch)
 
 
 def validate_timed(schema: dict[str, Any], raw: str) -> tuple[str, float]:
-    """The message to the model ('' if the call may run), and the seconds of work. Opening anything fails the test."""
+    """Return the message to the model ('' if the call may run) and the seconds of work. Opening anything fails the test."""
     global _watching
     validator = JSONSchemaValidator(schema)
     OPENED.clear()
@@ -57,7 +57,7 @@ def validate_timed(schema: dict[str, Any], raw: str) -> tuple[str, float]:
 
 
 def slowness() -> float:
-    """How many times slower this machine is now than the one on which MAX_S was set."""
+    """Return how many times slower this machine is now than the one on which MAX_S was set."""
     began = time.thread_time()
     sum(n % 7 for n in range(1_000_000))
     return max(1.0, (time.thread_time() - began) / KNOWN_WORK_S)
@@ -147,7 +147,7 @@ def test_a_hostile_call_is_validated_within_bounds(name: str) -> None:
     """Any result comes within a quarter of a second and has a few thousand characters."""
     schema, raw = BOMBS[name]
     said, took = validate_timed(schema, raw())
-    if took > MAX_S:  # a garbage collection may have happened in it, so measure again
+    if took > MAX_S:  # a garbage collection may have run meanwhile, so measure again
         said, took = validate_timed(schema, raw())
     assert took < MAX_S or took < MAX_S * slowness()
     assert len(said) < 10_000

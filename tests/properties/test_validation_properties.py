@@ -1,4 +1,4 @@
-"""For any input, validation returns: it never raises, and never accepts what the schema refuses."""
+"""Validation returns for any input: it never raises, and never accepts what the schema refuses."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ SCHEMAS = st.recursive(
 
 
 def satisfies(value: Any, schema: dict[str, Any]) -> bool:
-    """A second implementation of these few keywords, to check the validator."""
+    """Check a value with a second implementation of these few keywords."""
     types = {
         "string": isinstance(value, str),
         "boolean": isinstance(value, bool),
@@ -94,7 +94,7 @@ def satisfies(value: Any, schema: dict[str, Any]) -> bool:
 
 
 def normal(value: Any) -> Any:
-    """1.0 and 1 are the same number in JSON, but `json.dumps` writes them differently."""
+    """Return a value in a normal form. 1.0 and 1 are the same number in JSON, but `json.dumps` writes them differently."""
     if isinstance(value, list):
         return [normal(item) for item in value]
     if isinstance(value, dict):
@@ -121,7 +121,7 @@ def test_there_are_problems_exactly_for_invalid_values(
 
 @given(schema=SCHEMAS, value=ANYTHING)
 def test_problems_never_raises(schema: dict[str, Any], value: object) -> None:
-    """Bytes, sets, NaN, endless numbers and names that are not strings give problems."""
+    """Bytes, sets, NaN, very long numbers and names that are not strings give problems."""
     validator = JSONSchemaValidator({"type": "object", "properties": {"a": schema}})
     for arguments in (value, {"a": value}):
         explain(validator.problems(arguments), validator.schema).encode(errors="surrogatepass")

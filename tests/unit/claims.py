@@ -1,4 +1,4 @@
-"""Claims made by hand, for units that only read them."""
+"""Claims and messages for tests that only read them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from midwatch.schemas.step import StepRef
 
 
 def claim_of(step: str = "1", *, log: tuple[Message, ...] = (), ending: str = "", **fields: Any) -> Claim:
-    """A claim of a step; fields of the job may be given as `job_...`."""
+    """Make a claim of a step. Fields of the job are given as `job_...`."""
     job = {name.removeprefix("job_"): fields.pop(name) for name in list(fields) if name.startswith("job_")}
     ref = StepRef(job_id="job-1", session_id="s1", step=step)
     fixed = {"job_id": "job-1", "session_id": "s1", "root_id": "job-1", "agent": "clerk", "agent_version": "v1"}
@@ -37,7 +37,7 @@ def claim_of(step: str = "1", *, log: tuple[Message, ...] = (), ending: str = ""
 
 
 def reply_of(*parts: str | ToolCall, stop: Stop | None = None, **fields: Any) -> ModelReply:
-    """A reply: words and calls in order; it stops for its tools when it has any."""
+    """Make a reply with texts and calls in order. It stops for its tools if it has any."""
     made = tuple(Text(text=part) if isinstance(part, str) else part for part in parts)
     asks = any(isinstance(part, ToolCall) for part in made)
     usage = Usage(input_tokens=10, output_tokens=2)
@@ -45,20 +45,20 @@ def reply_of(*parts: str | ToolCall, stop: Stop | None = None, **fields: Any) ->
 
 
 def tool_call(name: str, raw_arguments: str = "{}", id: str = "call_0") -> ToolCall:
-    """A call as a model wrote it."""
+    """Make a call as a model wrote it."""
     return ToolCall(id=id, name=name, raw_arguments=raw_arguments)
 
 
 def said(group: int, *parts: str | ToolCall) -> AssistantMessage:
-    """An earlier turn."""
+    """Make an earlier turn of the model."""
     return AssistantMessage(group=group, parts=reply_of(*parts).parts, provider="scripted", model="m-1")
 
 
 def note(group: int, text: str = "again, please") -> NoteMessage:
-    """A note of the runtime."""
+    """Make a note of the runtime."""
     return NoteMessage(group=group, text=text)
 
 
 def result(group: int, ordinal: int, content: str = "fine") -> ToolMessage:
-    """A result."""
+    """Make a tool result."""
     return ToolMessage(group=group, ordinal=ordinal, call_id="call_0", tool="look_up", content=content)

@@ -1,8 +1,7 @@
-"""The shape of the house, measured from the syntax trees: doors, arrows between them, circles of files.
+"""The shape of the repository, computed from the syntax trees: entries of packages, imports between them, import cycles.
 
-`make house`, or `python tests/unit/house.py [CHECKOUT]`, prints it. All imports count: also those under `TYPE_CHECKING`
-and inside functions. Works on
-a checkout from before the import name `midwatch`, too, so that two commits can be compared.
+`make house`, or `python tests/unit/house.py [CHECKOUT]`, prints it. All imports count, also those under `TYPE_CHECKING` and
+inside functions. It also works on a checkout from before the import name `midwatch`, so two commits can be compared.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ PACKAGES = ("schemas", "orchestration", "workers")
 
 
 class House:
-    """The modules of a checkout and what each imports."""
+    """The modules of a checkout, and what each imports."""
 
     def __init__(self, root: Path) -> None:
         self.files = {
@@ -42,15 +41,15 @@ class House:
         return short if short in self.files else None
 
     def doors(self, package: str) -> set[str]:
-        """What the listing of a package shows: its modules and rooms."""
+        """Return what the listing of a package shows: its modules and subpackages."""
         return {self.door_of(name, package) for name in self.files if name.startswith(f"{package}.")}
 
     def door_of(self, name: str, package: str) -> str:
-        """The door that a module of the package is behind."""
+        """Return the module or subpackage of a package that contains a module."""
         return ".".join(name.split(".")[: package.count(".") + 2])
 
     def arrows(self, package: str) -> set[tuple[str, str]]:
-        """Imports between different doors of a package."""
+        """Return the imports between different entries of a package."""
         inside = f"{package}."
         return {
             (self.door_of(name, package), self.door_of(target, package))
@@ -61,7 +60,7 @@ class House:
         }
 
     def circles(self) -> list[set[str]]:
-        """Groups of files that import each other, the largest first (strongly connected components, by Kosaraju)."""
+        """Return the groups of files that import each other, the largest first (strongly connected components, by Kosaraju)."""
         back = defaultdict(set)
         for name, targets in self.imports.items():
             for target in targets:

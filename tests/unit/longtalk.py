@@ -23,7 +23,7 @@ RECALLED = "recall"
 
 
 def wordy(chars: int = 1_500, says: Callable[[int], str] = lambda number: f"order W-{1000 + number}") -> Tool:
-    """A tool with results of this size. Each names another order."""
+    """Make a tool with results of this size. Each result names another order."""
 
     @tool(idempotent=True, inline=True)
     def look_up(number: int) -> str:
@@ -34,18 +34,18 @@ def wordy(chars: int = 1_500, says: Callable[[int], str] = lambda number: f"orde
 
 
 def budget(max_tokens: int = 6_000, reserve_output: int = 500, **fields: Any) -> ContextBudget:
-    """A small context budget."""
+    """Make a small context budget."""
     return ContextBudget(max_tokens=max_tokens, reserve_output=reserve_output, **fields)
 
 
 def clerk(*, tools: list[Tool] | None = None, system: str = "You help.", **fields: Any) -> Agent:
-    """An agent with such a tool and a small budget."""
+    """Make an agent with such a tool and a small budget."""
     fields.setdefault("context_budget", budget())
     return Agent("clerk", "scripted:m-1", system, tools=tools or [wordy()], **fields)
 
 
 class Talker:
-    """A `ports.Model` that calls `look_up` for so many turns, then answers. `requests` has its requests."""
+    """A `ports.Model` that calls `look_up` for a number of turns, then answers. `requests` has its requests."""
 
     name = "scripted"
 
@@ -81,7 +81,7 @@ class Talker:
         return self.reply(request, parts or [Text(text="All done.")])
 
     def reply(self, request: ModelRequest, parts: list[Part], stop: Stop | None = None) -> ModelReply:
-        """The reply with realistic usage."""
+        """Return the reply, with realistic usage."""
         asks = any(isinstance(part, ToolCall) for part in parts)
         usage = Usage(input_tokens=tokens_of(request), output_tokens=20)
         return ModelReply(parts=tuple(parts), stop=stop or (Stop.TOOLS if asks else Stop.END), usage=usage, model="m-1")
@@ -91,19 +91,19 @@ class Talker:
         return self.counts(request)
 
     def notes(self) -> list[NoteMessage]:
-        """The memory notes in the requests."""
+        """Return the memory notes in the requests."""
         return [first for request in self.requests if isinstance(first := request.messages[0], NoteMessage)]
 
 
 def tokens_of(request: ModelRequest) -> int:
-    """The number of tokens that the model counts for a request."""
+    """Return the number of tokens that the model counts for a request."""
     said = sum(len(text_of(message).encode()) for message in request.messages)
     tools = sum(len(spec.model_dump_json().encode()) for spec in request.tools)
     return (len(request.system.encode()) + tools + said) // BYTES_PER_TOKEN
 
 
 def text_of(message: Any) -> str:
-    """All the text of a message."""
+    """Return all the text of a message."""
     if isinstance(message, ToolMessage):
         return message.content
     if isinstance(message, AssistantMessage):
@@ -135,20 +135,20 @@ class Talk:
 
     @property
     def compactions(self) -> int:
-        """The number of committed compactions."""
+        """Return the number of committed compactions."""
         return self.fleet.operations.counters().get("compactions", 0)
 
     @property
     def memory(self) -> Memory | None:
-        """What stands for the groups that were compacted."""
+        """Return what replaced the compacted groups."""
         return self.fleet.operations.memory("s1")
 
     def most_tokens(self) -> int:
-        """The largest size of all calls, with the output reserve."""
+        """Return the largest size of all calls, with the output reserve."""
         most = max(map(tokens_of, self.model.requests))
         return most + self.agent.context_budget.reserve_output
 
 
 def prompts(request: ModelRequest) -> list[str]:
-    """The users' texts in a request."""
+    """Return the users' texts in a request."""
     return [message.text for message in request.messages if isinstance(message, UserMessage)]

@@ -1,4 +1,7 @@
-"""The shape of the house: sizes, words at the door, what an import costs. (The layers are import-linter's.)"""
+"""The architecture's limits: sizes, the contents of packages, import cycles, import costs, and the tests' names.
+
+(Import-linter checks the layers.)
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,11 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 MAX_LINES = 250
 MAX_DOORS = 18
 RUN = {"orchestration.agents.agent", "orchestration.client.client", "orchestration.client.new_job"}
+TEST_FILES = sorted((ROOT / "tests").rglob("test_*.py"))
+MAX_TEST_NAME = 70
 BANNED = {"utils", "util", "common", "helpers", "helper", "manager", "base", "core", "misc"}
 DEBTS: dict[str, int] = {}
-"""Modules over the limit, with the size they may not exceed: visible, and only ever shorter."""
+"""Modules over the limit, each with the size that it may not exceed. The sizes may only decrease."""
 
 
 def name_of(path: Path) -> str:
@@ -27,37 +32,37 @@ def name_of(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_holds_one_concept_and_says_which(path):
-    """At most 250 lines, a docstring first, a name that tells what is in it."""
+def test_a_module_holds_one_concept_and_has_a_docstring(path):
+    """It has at most 250 lines, begins with a docstring, and its name tells what is in it."""
     source = path.read_text(encoding="utf-8")
     assert len(source.splitlines()) <= DEBTS.get(name_of(path), MAX_LINES), "split it by concept"
     assert ast.get_docstring(ast.parse(source)), "begin with what the module is for"
     assert path.stem not in BANNED, "name it after what is in it"
 
 
-def test_debts_are_real():
-    """A module that was mended leaves the list."""
+def test_the_list_of_oversized_modules_is_up_to_date():
+    """A module that is small enough is removed from the list."""
     for name, lines in DEBTS.items():
-        assert (ROOT / name).exists(), f"{name} is gone"
+        assert (ROOT / name).exists(), f"{name} does not exist any more"
         now = len((ROOT / name).read_text(encoding="utf-8").splitlines())
-        assert MAX_LINES < now > lines - 20, f"{name} has {now} lines now: lower its debt, or strike it off"
+        assert MAX_LINES < now > lines - 20, f"{name} has {now} lines now: lower its number, or remove it from the list"
 
 
-def test_a_package_has_few_doors():
-    """A listing that needs a table is no listing: a family of three files is a room."""
+def test_a_package_has_few_entries():
+    """A package with more entries than a reader can take in is split: a family of three files becomes a subpackage."""
     house = House(ROOT)
     for package in PACKAGES:
         doors = house.doors(package)
-        assert len(doors) <= MAX_DOORS, f"{package} has {len(doors)} doors: give a family of files a room"
+        assert len(doors) <= MAX_DOORS, f"{package} has {len(doors)} entries: move a family of files into a subpackage"
 
 
-def test_the_only_circle_is_the_one_of_run():
-    """Imports under `TYPE_CHECKING` and inside functions count: `agent.run()` enqueues, and nothing else runs up."""
+def test_the_only_import_cycle_is_the_one_of_agent_run():
+    """Imports under `TYPE_CHECKING` and inside functions count. `agent.run()` enqueues, so it imports the client."""
     assert House(ROOT).circles() == [RUN]
 
 
-def test_a_circle_through_a_hidden_import_is_found(tmp_path):
-    """The control: one arrow under `TYPE_CHECKING`, one inside a function."""
+def test_a_cycle_through_hidden_imports_is_found(tmp_path):
+    """One import is under `TYPE_CHECKING`, one is inside a function. This shows that the check works."""
     for package in PACKAGES:
         (tmp_path / package).mkdir()
     (tmp_path / "workers" / "one.py").write_text(
@@ -68,10 +73,25 @@ def test_a_circle_through_a_hidden_import_is_found(tmp_path):
 
 
 def test_no_folder_of_tests_shadows_a_layer():
-    """And none is a package: files are imported by their path."""
+    """Nor is a folder of tests a package: test files are imported by their path."""
     tests = ROOT / "tests"
     assert not list(tests.rglob("__init__.py"))
     assert not {folder.name for folder in tests.iterdir() if folder.is_dir()} & set(PACKAGES)
+
+
+def find_tests(path: Path) -> list[ast.FunctionDef]:
+    """Return the test functions of a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return [function for function in functions if function.name.startswith("test_")]
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=name_of)
+def test_a_test_has_a_short_name_and_a_promise(path):
+    """A name of at most 70 characters gives condition and result. The docstring is the promise."""
+    for test in find_tests(path):
+        assert len(test.name) <= MAX_TEST_NAME, f"{test.name} has {len(test.name)} characters"
+        assert ast.get_docstring(test), f"{test.name} has no docstring"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +112,7 @@ def test_no_folder_of_tests_shadows_a_layer():
 )
 @pytest.mark.process
 def test_an_import_loads_no_more_than_it_needs(statement, forbidden):
-    """A producer's process stays small: no broker, no SDK, unless something of them is used."""
+    """A producer's process stays small: it imports no broker and no SDK before one is used."""
     show = "import sys; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run(
         [sys.executable, "-c", f"{statement}; {show}"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60

@@ -37,8 +37,8 @@ def long_log(turns, chars=2_000):
     return tuple(log)
 
 
-def test_a_request_is_made_of_the_agent_and_the_whole_conversation():
-    """It has system prompt, goal, tools, messages, the output reserve, and the session as cache key."""
+def test_a_request_contains_the_agent_and_the_whole_conversation():
+    """It has the system prompt, the goal, the tools, the messages, the output reserve, and the session as cache key."""
     goal = GoalContract(objective="Find the order", deliverables=("its state",), constraints=("be polite",))
     clerk = agent(goal=goal, context_budget=ContextBudget(max_tokens=10_000, reserve_output=500))
     claim = claim_of(log=long_log(2, chars=5))
@@ -52,7 +52,7 @@ def test_a_request_is_made_of_the_agent_and_the_whole_conversation():
 
 
 def test_pinned_texts_are_part_of_the_system_prompt():
-    """There no compaction changes them, and a prompt cache can hold them."""
+    """No compaction changes them there, and a prompt cache can hold them."""
     clerk = agent(context_budget=ContextBudget(max_tokens=10_000, pin=("Prices are in EUR.", "It is 2026.")))
     system = window.assemble(clerk, claim_of()).system
     assert system.endswith("# Always true\n- Prices are in EUR.\n- It is 2026.")
@@ -80,14 +80,14 @@ def test_a_memory_comes_first_and_adds_recall():
 
 
 def test_a_long_conversation_is_sent_whole():
-    """Only a compaction makes room, once and for all later calls."""
+    """Only a compaction makes room, for this call and all later ones."""
     small = agent(context_budget=ContextBudget(max_tokens=2_000, reserve_output=500))
     claim = claim_of(log=long_log(30))
     assert window.assemble(small, claim).messages == claim.log
 
 
 def test_the_weight_counts_the_whole_request():
-    """It counts prompt, tools, messages and memory."""
+    """The weight includes prompt, tools, messages and memory."""
     clerk, bare = agent(), claim_of(log=long_log(2))
     assert window.weight_of(clerk, bare) == clerk.fixed_weight + bare.log_weight
     with_memory = claim_of(log=long_log(2), memory=MEMORY)

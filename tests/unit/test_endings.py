@@ -1,4 +1,4 @@
-"""How jobs end other than well: what is said, what is kept."""
+"""How jobs end without success: the message, and what is kept."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ FAILURE = Failure(kind=FailureKind.PROVIDER_ERROR, detail="503")
         ("worker_lost", FailureKind.WORKER_LOST, "3 times"),
     ],
 )
-def test_a_forced_ending_says_which_limit_was_met(ending, kind, says):
-    """With the number, so that nobody has to look it up."""
+def test_a_forced_ending_names_the_limit_that_was_reached(ending, kind, says):
+    """The message has the limit's number."""
     failure = endings.failure_of_ending(claim_of(ending=ending, losses=3))
     assert failure.kind is kind
     assert says in failure.detail
@@ -34,7 +34,7 @@ def test_a_forced_ending_says_which_limit_was_met(ending, kind, says):
 
 @pytest.mark.parametrize(("ending", "status"), [("cancelled", "cancelled"), ("timed_out", "timed_out")])
 def test_cancelled_and_timed_out_are_final(ending, status):
-    """No dead letter, no held session; open calls are answered with the reason."""
+    """There is no dead letter and no held session. Open calls are answered with the reason."""
     claim = claim_of(ending=ending)
     made = endings.make_ending(claim, endings.failure_of_ending(claim), dead_ms=5, worker="w1")
     assert (made.status, made.letter) == (JobStatus(status), None)
@@ -42,8 +42,8 @@ def test_cancelled_and_timed_out_are_final(ending, status):
 
 
 @pytest.mark.parametrize("ending", ["", "step_limit", "worker_lost"])
-def test_everything_else_is_a_dead_letter_with_its_evidence(ending):
-    """Where it died, why, when, and every try before."""
+def test_any_other_ending_is_a_dead_letter_with_its_evidence(ending):
+    """The letter has the failed step, the reason, the time, and every earlier attempt."""
     earlier = endings.earlier_tries(
         [
             trace("3.1", "defer", failure=FAILURE, ended_ms=3),
@@ -74,8 +74,8 @@ def trace(step, outcome, *, failure=None, ended_ms=2):
     )
 
 
-def test_a_token_ceiling_ends_the_job_where_it_is_reached():
-    """Input and output each have their own."""
+def test_a_token_ceiling_ends_the_job_when_it_is_reached():
+    """Input and output have separate ceilings."""
     agent = Agent("clerk", "scripted:m-1", "You help.", limits=RunLimits(max_input_tokens=100, max_output_tokens=50))
     assert endings.find_spent_budget(agent, claim_of(job_usage=Usage(input_tokens=99, output_tokens=49))) is None
     spent = endings.find_spent_budget(agent, claim_of(job_usage=Usage(input_tokens=100)))

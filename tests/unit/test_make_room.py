@@ -14,7 +14,7 @@ from midwatch.schemas.step import StepRef
 from midwatch.testing import ManualClock
 from tests.unit.longtalk import Talk, Talker, budget, clerk, text_of, tokens_of, wordy
 
-# --- when
+# --- when a compaction runs
 
 
 def test_up_to_80_percent_nothing_is_compacted():
@@ -40,7 +40,7 @@ def test_above_80_percent_a_compaction_runs_in_the_background():
 
 
 def test_a_turn_without_room_waits_for_a_compaction():
-    """Here each request for one was lost, so the turn compacts in its own attempt, and goes on."""
+    """Here each request for a compaction was lost. The turn compacts in its own attempt, and goes on."""
     talk = Talk(clerk(), Talker(12), beside=False)
     result = talk.run()
     assert result.output == "All done."
@@ -73,7 +73,7 @@ def test_a_turn_without_room_is_deferred_while_another_compacts():
 
 
 def test_a_providers_token_counter_decides():
-    """The estimate has a margin, so a counter can save a compaction. A counter that fails does no harm."""
+    """The estimate has a margin, so a counter can save a compaction. If the counter fails, the estimate is used."""
     asked: list[int] = []
 
     def exact(request: ModelRequest) -> int:
@@ -96,7 +96,7 @@ def test_a_providers_token_counter_decides():
     assert failing.most_tokens() <= 6_000
 
 
-# --- how it ends
+# --- how a turn without room ends
 
 
 def test_too_little_room_after_a_compaction_is_a_dead_letter():
@@ -126,7 +126,7 @@ def test_a_request_refused_as_too_long_is_compacted_and_sent_again(how):
 
 @pytest.mark.parametrize("how", [FailureKind.CONTEXT_OVERFLOW, Stop.CONTEXT_FULL])
 def test_a_second_overflow_of_a_step_is_a_dead_letter(how):
-    """There is no third call, since it would fail as well."""
+    """A third call would fail as well, so it is not made."""
     talk = Talk(clerk(context_budget=budget(30_000)), model := Talker(8))
     model.fail = lambda number, request: how if number >= 6 else None
     result = talk.run()
@@ -136,7 +136,7 @@ def test_a_second_overflow_of_a_step_is_a_dead_letter(how):
 
 
 def test_an_overflow_raises_the_estimate():
-    """If the window is smaller than the budget, this happens once and not at every turn."""
+    """If the window is smaller than the budget, only one turn overflows and not every turn."""
     talk = Talk(clerk(context_budget=budget(30_000)), model := Talker(40))
     model.fail = lambda number, request: FailureKind.CONTEXT_OVERFLOW if tokens_of(request) > 6_000 else None
     assert talk.run().output == "All done."

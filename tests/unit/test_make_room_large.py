@@ -1,4 +1,4 @@
-"""Single large messages: a prompt or a result beyond the budget is cut, its whole is stored, and the job goes on."""
+"""Single large messages: a prompt or a result beyond the budget is cut, the whole text is stored, and the job goes on."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.unit.longtalk import Talk, Talker, budget, clerk, prompts
 
 
 def called(name: str, **arguments: Any) -> ToolCall:
-    """A call of a model."""
+    """Make a model's call."""
     return ToolCall(id="c", name=name, raw_arguments=json.dumps(arguments))
 
 
 def test_a_prompt_larger_than_the_budget_is_cut():
-    """Head and tail are sent, and `read_result` pages the rest."""
+    """Head and tail are sent, and `read_result` pages through the rest."""
     prompt = "Read this. " + "".join(f"Line {n} says {n * 7}. " for n in range(3_000)) + "What does line 1500 say?"
     page: list[str] = []
 
@@ -41,7 +41,7 @@ def test_a_prompt_larger_than_the_budget_is_cut():
 
 
 def test_a_job_survives_a_tool_result_of_three_megabytes():
-    """Its head and tail are sent, and the whole is stored. The same holds for the next ones. No call exceeds the budget."""
+    """Head and tail are sent, and the whole is stored, also for the next results. No call exceeds the budget."""
 
     @tool(inline=True, idempotent=True)
     def look_up(number: int) -> str:
@@ -56,7 +56,7 @@ def test_a_job_survives_a_tool_result_of_three_megabytes():
 
 
 def test_a_result_of_three_megabytes_in_the_log_is_cut():
-    """Another release, or a tool without a limit, may have put it there."""
+    """Another release, or a tool without a limit, may have stored it."""
     talk = Talk(clerk(), model := Talker(6))
     client, keys = talk.fleet.client, talk.fleet.store.keys
     whole = "row after row; " * 200_000

@@ -1,4 +1,4 @@
-"""A model that writes the summary: what it adds, what it costs, and that a job never depends on it."""
+"""A model that writes the summary: what it adds, what it costs, and that a job does not depend on it."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from tests.unit.longtalk import Talk, Talker, budget, clerk, prompts, tokens_of
 
 
 def answer(*sentences: str, tool: bool = False) -> str:
-    """A valid answer of a summarizer."""
+    """Make a summarizer's valid answer."""
     return json.dumps({"happened": [{"text": text, "from_tool": tool} for text in sentences], "open": []})
 
 
 def summary(text: str, *, stop: Stop = Stop.END) -> ModelReply:
-    """A summarizer's reply."""
+    """Make a summarizer's reply."""
     usage = Usage(input_tokens=1_000, output_tokens=100)
     return ModelReply(parts=(Text(text=text),), stop=stop, usage=usage, model="s-1")
 
 
 def with_summaries(summarize: Any, **options: Any) -> Talk:
-    """A long conversation with a model as summarizer."""
+    """Run a long conversation with a model as summarizer."""
     talk = Talk(clerk(context_budget=budget(summary_model="scripted:s-1")), model := Talker(20), **options)
     model.summarize = summarize
     return talk
 
 
 def test_a_summary_is_in_the_memory_and_in_the_usage():
-    """Its text is in the note together with the facts, and the job's usage has all its calls."""
+    """Its text is in the note together with the facts, and the job's usage contains all its calls."""
     talk = with_summaries(lambda request: summary(answer("The clerk went through the orders one by one.")))
     result = talk.run()
     assert result.output == "All done."
@@ -50,12 +50,12 @@ def test_a_summary_is_in_the_memory_and_in_the_usage():
 
 
 def failing(request: ModelRequest) -> ModelReply:
-    """A provider's error."""
+    """Make a provider that fails."""
     raise ModelError(Failure(kind=FailureKind.OVERLOADED, detail="529"))
 
 
 def breaking(request: ModelRequest) -> ModelReply:
-    """A provider that breaks its promise."""
+    """Make a provider that raises an unexpected exception."""
     raise KeyError("choices")
 
 
@@ -130,7 +130,7 @@ def test_a_summarizers_call_goes_through_the_gate():
     ],
 )
 def test_without_admission_the_extractive_memory_is_used(refusal):
-    """A compaction does not wait for admission, since a turn waits for it."""
+    """The compaction does not wait for admission, because a turn waits for the compaction."""
     talk = with_summaries(lambda request: summary(answer("never")), gate=Watched(refusal))
     assert talk.run().output == "All done."
     assert talk.model.summaries == []
@@ -139,7 +139,7 @@ def test_without_admission_the_extractive_memory_is_used(refusal):
 
 
 def test_a_summary_never_loses_the_users_words():
-    """The next job has its own prompt whole, and the model can read the earlier prompts again."""
+    """The next job has its own prompt whole, and the model can read the earlier prompts."""
     talk = Talk(clerk(), Talker(14))
     assert talk.run("First: look at the orders of C-77.").output == "All done."
     talk.model.answered = 0

@@ -1,4 +1,7 @@
-"""One step, top to bottom, where it goes wrong: every failure has its outcome, and none escapes as an exception."""
+"""One step from its claim to its end, where something fails.
+
+Every failure has its outcome, and none leaves the step as an exception.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def step_of(fleet, job_id, step):
 
 
 def vanish(fleet, job_id, step):
-    """Another worker takes the step and is never heard of again."""
+    """Let another worker claim the step and vanish."""
     fleet.store.claim(step_of(fleet, job_id, step), "a worker that dies")
     fleet.clock.advance(fleet.store.lease_ms + 1)
 
@@ -56,11 +59,11 @@ def run_until(fleet, job_id, step):
         fleet.runner.run(ref)
 
 
-# --- what nobody foresaw
+# --- unexpected errors
 
 
-def test_a_provider_that_breaks_its_promise_is_a_dead_letter_and_not_a_lost_worker():
-    """It says what was raised; nothing else leaves the step, and the reservation is settled."""
+def test_an_unexpected_error_of_a_provider_is_a_dead_letter():
+    """The letter names the exception's class. No exception leaves the step, and the reservation is settled."""
 
     class Broken:
         name = "broken"
@@ -76,8 +79,8 @@ def test_a_provider_that_breaks_its_promise_is_a_dead_letter_and_not_a_lost_work
     assert gate.open == []
 
 
-def test_an_approval_rule_that_raises_asks_the_human():
-    """The tool does not run before somebody has looked."""
+def test_an_approval_rule_that_raises_asks_a_human():
+    """The tool does not run before a human has approved the call."""
     did = []
 
     @tool(requires_approval=lambda arguments: arguments["amount"] > 3)
@@ -92,8 +95,8 @@ def test_an_approval_rule_that_raises_asks_the_human():
     assert (result.status, result.failure, did) == (JobStatus.PARKED, None, [])
 
 
-def test_a_store_that_is_away_is_the_one_thing_that_is_raised():
-    """The step stays owed: the message is not the truth."""
+def test_only_an_unavailable_store_raises_above_the_step():
+    """The step stays owed, because the store and not the message says what must run."""
     fleet = InlineFleet(model=ScriptedModel(["hi"]))
     job_id = fleet.enqueue(Ledger().agent(), "hi")
 
@@ -106,8 +109,8 @@ def test_a_store_that_is_away_is_the_one_thing_that_is_raised():
     assert fleet.store.job(job_id).status is JobStatus.RUNNING
 
 
-def test_an_agent_that_is_not_loaded_here_is_waited_for():
-    """A deployment rolls for minutes; after that it is a dead letter that says what to do."""
+def test_a_step_of_an_unknown_agent_is_deferred():
+    """A rolling deployment may take minutes. After that the step becomes a dead letter that says what to do."""
     fleet = InlineFleet(model=ScriptedModel([]))
     job_id = fleet.enqueue(Ledger().agent(), "hi")
     fleet.runner.services.agents._agents.clear()
@@ -117,8 +120,8 @@ def test_an_agent_that_is_not_loaded_here_is_waited_for():
     assert [record.outcome for record in fleet.trace(job_id)] == ["defer"] * 5 + ["dead_letter"]
 
 
-def test_a_cancelled_job_ends_even_where_its_agent_is_not_loaded():
-    """Nothing of the agent is needed to end it."""
+def test_a_cancelled_job_ends_even_if_its_agent_is_unknown():
+    """The ending needs nothing of the agent."""
     fleet = InlineFleet(model=ScriptedModel([]))
     job_id = fleet.enqueue(Ledger().agent(), "hi")
     fleet.runner.services.agents._agents.clear()
@@ -127,7 +130,7 @@ def test_a_cancelled_job_ends_even_where_its_agent_is_not_loaded():
     assert fleet.run(job_id).status is JobStatus.CANCELLED
 
 
-# --- what a human says
+# --- a human's decision
 
 
 @pytest.mark.parametrize("order", [("1.0", "1.1"), ("1.1", "1.0")])
@@ -158,8 +161,8 @@ def test_a_rejected_call_is_recorded_by_its_own_question(order):
 
 
 @pytest.mark.parametrize("words", ["unknown_effect", "unknown_effect: it is fine", "approved", "rejected:|{}", "x | y"])
-def test_a_humans_words_are_not_read_as_protocol(words):
-    """A call that never ran stays a call that never ran, whatever the reason begins with."""
+def test_a_humans_text_is_not_read_as_protocol(words):
+    """A call that never ran is recorded as such, whatever the reason begins with."""
     ledger = Ledger()
     agent = ledger.agent(escalation=[Escalation(when="tool_approval")])
     fleet = InlineFleet(model=ScriptedModel([call("charge", order="A"), "As you say."]))
@@ -171,7 +174,7 @@ def test_a_humans_words_are_not_read_as_protocol(words):
     assert [record.effect for record in fleet.trace(job_id) if record.step == "1.0" and record.effect] == ["none"]
 
 
-def test_a_tools_words_are_not_read_as_protocol():
+def test_a_tools_text_is_not_read_as_protocol():
     """A result begins with the runtime's sentence about a stopped reply. The call ran, so its turn is not a refused one."""
 
     @tool(idempotent=True)
@@ -190,7 +193,7 @@ def test_a_tools_words_are_not_read_as_protocol():
 
 
 def test_a_tool_whose_worker_vanished_is_not_run_again():
-    """The model is told that the outcome is unknown; that is all anybody knows."""
+    """The model reads that the outcome is unknown, because no worker can know it."""
     ledger = Ledger()
     fleet = InlineFleet(model=ScriptedModel([call("charge", order="A"), "I will check."]))
     job_id = fleet.enqueue(ledger.agent(), "hi")
@@ -200,8 +203,11 @@ def test_a_tool_whose_worker_vanished_is_not_run_again():
     assert (ledger.did, results(fleet, job_id)) == ([], [UNKNOWN_EFFECT])
 
 
-def test_an_approval_is_for_one_try():
-    """Approved, begun, worker gone: an effect may have happened, so the old word is not enough to run it again."""
+def test_an_approval_is_valid_for_one_try():
+    """An approved call began and its worker vanished.
+
+    It may have had an effect, so the old approval does not allow a second run.
+    """
     ledger = Ledger()
     agent = ledger.agent(escalation=[Escalation(when="tool_approval")])
     fleet = InlineFleet(model=ScriptedModel([call("charge", order="A"), "I will check."]))
@@ -213,8 +219,8 @@ def test_an_approval_is_for_one_try():
     assert (ledger.did, results(fleet, job_id)) == ([], [UNKNOWN_EFFECT])
 
 
-def test_a_human_may_say_that_it_shall_run_again():
-    """With an escalation for unknown effects the call is parked; approved, it runs once."""
+def test_a_human_may_approve_another_run_of_an_unknown_effect():
+    """With an escalation for unknown effects the call is parked. Once approved, it runs once."""
     ledger = Ledger()
     agent = ledger.agent(escalation=[Escalation(when="unknown_effect")])
     fleet = InlineFleet(model=ScriptedModel([call("charge", order="A"), "Done."]))
@@ -227,8 +233,8 @@ def test_a_human_may_say_that_it_shall_run_again():
     assert len(ledger.did) == 1
 
 
-def test_that_it_had_begun_is_remembered_by_workers_that_do_not_know_the_agent():
-    """A rolling deployment: the worker dies in the tool, one without the agent defers it, one with it takes over."""
+def test_workers_without_the_agent_remember_that_a_step_had_begun():
+    """In a rolling deployment, a worker dies in the tool, a worker without the agent defers it, and one with it takes over."""
     ledger = Ledger()
     agent = ledger.agent()
     fleet = InlineFleet(model=ScriptedModel([call("charge", order="A"), "I will check."]))
@@ -243,8 +249,8 @@ def test_that_it_had_begun_is_remembered_by_workers_that_do_not_know_the_agent()
     assert (ledger.did, results(fleet, job_id)) == ([], [UNKNOWN_EFFECT])
 
 
-def test_inline_calls_hold_their_own_leases():
-    """The turn's row goes with its commit: what is renewed is each call, also while it waits for its turn."""
+def test_inline_calls_renew_their_own_leases():
+    """The turn's row is deleted by its commit, so each call is renewed, also while it waits for its turn."""
     held = []
 
     @tool(inline=True)
@@ -268,8 +274,8 @@ def test_inline_calls_hold_their_own_leases():
     assert results(fleet, job_id) == ["noted", "noted"]
 
 
-def test_an_inline_call_that_may_be_repeated_is_put_back_as_a_task_of_its_own():
-    """Its siblings are committed; the job goes on when it has worked."""
+def test_a_failed_repeatable_inline_call_becomes_a_separate_task():
+    """The other inline calls are committed. The job goes on when the failed call has succeeded."""
     tries = []
 
     @tool(inline=True, idempotent=True, retry=RetryConfig(retry_on=["tool_error"]))
@@ -301,7 +307,7 @@ REFUSED, FULL = (
 
 
 class Admissions(Gate):
-    """A gate that remembers what it let in and what it was told of it, and refuses as often as it is told to."""
+    """A gate that stores what it admitted and which reports it got. It refuses as often as a test says."""
 
     def __init__(self, refuse=0, denial=None, settlement=None):
         self.open: list[Call] = []
@@ -327,8 +333,8 @@ class Admissions(Gate):
         return self.settlement if report.failure else Settlement()
 
 
-def test_a_refusal_by_admission_is_no_attempt():
-    """It is waited for as often as it takes, and the job's retries are untouched."""
+def test_a_refusal_by_admission_is_not_an_attempt():
+    """The step waits as often as needed, and the job's retries stay unused."""
     fleet = InlineFleet(model=ScriptedModel(["hi"]), gate=Admissions(refuse=30))
     job_id = fleet.enqueue(Ledger().agent(retry_config=RetryConfig(max_retries=0)), "hi")
     assert fleet.run(job_id).status is JobStatus.COMPLETED
@@ -337,8 +343,8 @@ def test_a_refusal_by_admission_is_no_attempt():
 
 
 @pytest.mark.parametrize("ends", [None, ToolError("no such order"), OSError("down")])
-def test_whatever_was_admitted_is_settled(ends):
-    """By success, by an answer that is an error, by a failure: a reservation that stays would starve the fleet."""
+def test_every_admitted_call_is_settled(ends):
+    """The result may be a success, an error or a failure. A reservation that stays would leave the fleet without tokens."""
 
     @tool(downstream="shop")
     def buy(order: str) -> str:
@@ -364,8 +370,8 @@ def test_whatever_was_admitted_is_settled(ends):
         pytest.param(FULL, "dead_letter", id="asked again at once"),
     ],
 )
-def test_a_reply_that_no_commit_follows_is_settled_all_the_same(reply, outcome):
-    """Before the step is given back, and before it asks once more."""
+def test_a_reply_without_a_commit_is_settled(reply, outcome):
+    """It is settled before the step is deferred, and before the model is called again."""
     gate = Admissions()
     fleet = InlineFleet(model=ScriptedModel([reply, reply]), gate=gate)
     again = RetryConfig(retry_on=(FailureKind.REFUSED,))
@@ -376,8 +382,8 @@ def test_a_reply_that_no_commit_follows_is_settled_all_the_same(reply, outcome):
     assert gate.open == []
 
 
-def test_a_defect_after_the_reply_leaves_nothing_reserved(monkeypatch):
-    """The job ends with what was raised, and the coordinator has heard that its call went well."""
+def test_an_error_after_the_reply_leaves_nothing_reserved(monkeypatch):
+    """The job ends with the exception's class, and the coordinator gets a report of a successful call."""
     gate = Admissions()
     fleet = InlineFleet(model=ScriptedModel(["Done."]), gate=gate)
     job_id = fleet.enqueue(Ledger().agent(), "hi")
@@ -388,7 +394,7 @@ def test_a_defect_after_the_reply_leaves_nothing_reserved(monkeypatch):
 
 
 def test_a_lost_lease_leaves_nothing_reserved():
-    """Another worker took the step while the model was asked: the work is dropped, its settlement is not."""
+    """Another worker took the step during the model call. The reply is dropped, and its call is settled."""
 
     def slowly(request):
         fleet.clock.advance(fleet.store.lease_ms + 1)
@@ -405,15 +411,15 @@ def test_a_lost_lease_leaves_nothing_reserved():
 
 
 def test_a_denial_by_admission_is_a_dead_letter_with_its_reason():
-    """A budget that is used up, a spend cap: no waiting cures it, and the model is not asked."""
+    """After a used-up budget or a spend cap no wait would help, and the model is not called."""
     denial = Failure(kind=FailureKind.BUDGET_EXCEEDED, detail="lineage_retry_budget: 11 retries on 1 calls")
     fleet = InlineFleet(model=ScriptedModel([]), gate=Admissions(denial=denial))
     result = fleet.run(fleet.enqueue(Ledger().agent(), "hi"))
     assert (result.status, result.failure) == (JobStatus.DEAD_LETTERED, denial)
 
 
-def test_a_failure_that_is_the_downstreams_news_is_no_attempt_and_waits_until_it_opens():
-    """A 429, a lost probe: tried again however few retries there are, not before the coordinator says so."""
+def test_a_failure_of_the_downstream_is_no_attempt_and_waits():
+    """A 429 or a lost probe is retried, however few retries are left, but not before the time that the coordinator names."""
     gate = Admissions(settlement=Settlement(closed_ms=20_000, why="paused", free=True))
     fleet = InlineFleet(model=ScriptedModel([FailureKind.RATE_LIMITED, "hi"]), gate=gate)
     job_id = fleet.enqueue(Ledger().agent(retry_config=RetryConfig(max_retries=0)), "hi")
@@ -423,7 +429,7 @@ def test_a_failure_that_is_the_downstreams_news_is_no_attempt_and_waits_until_it
     assert fleet.clock.monotonic_ms() - before_ms >= 20_000
 
 
-def test_tokens_of_a_reply_that_was_not_acceptable_are_paid_for_all_the_same():
+def test_tokens_of_an_unusable_reply_are_counted():
     """They count against the job's ceiling."""
     fleet = InlineFleet(model=ScriptedModel(["", "", ""]))
     result = fleet.run(fleet.enqueue(Ledger().agent(), "hi"))
@@ -433,7 +439,7 @@ def test_tokens_of_a_reply_that_was_not_acceptable_are_paid_for_all_the_same():
 
 
 def test_the_step_ceiling_ends_a_job_that_never_ends():
-    """As a dead letter: a replay grants as many turns once more."""
+    """The job becomes a dead letter. A replay grants the same number of turns again."""
     limits = RunLimits(max_steps=4)
     fleet = InlineFleet(model=ScriptedModel([call("charge", order=str(n)) for n in range(6)] + ["Done."]))
     job_id = fleet.enqueue(Ledger().agent(limits=limits), "hi")
@@ -445,7 +451,7 @@ def test_the_step_ceiling_ends_a_job_that_never_ends():
 
 
 def test_a_child_job_is_a_tool_call():
-    """The parent waits without a worker and gets the child's output; a child that fails is an error it can read."""
+    """The parent waits without a worker and gets the child's output. A failed child gives an error that the model can read."""
     scout = Agent("scout", "scripted:m-1", "You scout.")
     chief = Agent("chief", "scripted:m-1", "You lead.", children=[scout])
     script = [

@@ -1,4 +1,4 @@
-"""Reading a model's reply: every odd one has one meaning, and none of them raises."""
+"""Reading a model's reply: every unusual reply has one meaning, and none raises an exception."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def read(*parts, to=AGENT, log=(), stop=None, step="1", **fields):
     return read_reply(to, claim_of(step, log=log, **fields), reply_of(*parts, stop=stop))
 
 
-def test_words_are_the_final_answer():
-    """Nothing runs, nothing is asked again."""
+def test_a_text_is_the_final_answer():
+    """No call runs, and the model is not called again."""
     found = read("On its way.")
     assert (found.output, found.calls, found.answers, found.failure) == ("On its way.", [], [], None)
 
 
-def test_a_valid_call_runs_and_words_beside_it_are_kept():
-    """The assistant message is what was said, part by part; the call gets its place as ordinal."""
+def test_a_valid_call_runs_and_the_text_with_it_is_kept():
+    """The assistant message has all parts of the reply in order. The call gets its place as ordinal."""
     found = read("Let me look.", LOOK, LOOK)
     assert [(row.ordinal, row.started) for row in found.calls] == [(0, False), (1, False)]
     assert found.assistant.text == "Let me look."
@@ -66,14 +66,14 @@ def test_a_valid_call_runs_and_words_beside_it_are_kept():
 
 
 def test_an_inline_call_is_started_at_once_unless_a_human_must_decide():
-    """Approval beats inline: nobody waits for a human in a model's task."""
+    """A call that needs an approval is not inline, because no model step waits for a human."""
     found = read(tool_call("add", '{"a": 1, "b": 2}'), tool_call("wipe"))
     assert [(row.call.name, row.started) for row in found.calls] == [("add", True), ("wipe", False)]
     assert [(tool.name, arguments) for _, tool, arguments in found.inline] == [("add", {"a": 1, "b": 2})]
 
 
-def test_who_decides_follows_the_tool_and_the_agent():
-    """True, a function of the arguments, or an escalation of the agent."""
+def test_tool_and_agent_decide_which_calls_need_approval():
+    """The tool says always, or has a function of the arguments. The agent may have an escalation."""
     assert needs_approval(AGENT, refund, {"amount": 101})
     assert not needs_approval(AGENT, refund, {"amount": 100})
     assert needs_approval(AGENT, wipe, {})
@@ -92,8 +92,8 @@ def test_who_decides_follows_the_tool_and_the_agent():
         (tool_call("look_up", ""), "bad_json"),
     ],
 )
-def test_an_invalid_call_is_answered_and_never_run(call, kind):
-    """It has its one result, and the valid call beside it runs all the same."""
+def test_an_invalid_call_is_answered_and_never_runs(call, kind):
+    """It gets one result, and a valid call in the same reply still runs."""
     found = read(call, LOOK)
     assert [row.ordinal for row in found.calls] == [1]
     (answer,) = found.answers
@@ -102,8 +102,8 @@ def test_an_invalid_call_is_answered_and_never_run(call, kind):
 
 
 @pytest.mark.parametrize("stop", [Stop.LENGTH, Stop.END, Stop.PAUSE, Stop.UNKNOWN])
-def test_calls_of_a_reply_that_did_not_stop_for_them_never_run(stop):
-    """A reply that was cut off may hold half a call that happens to be valid JSON."""
+def test_calls_of_a_reply_that_was_cut_off_never_run(stop):
+    """Such a reply may have half a call that happens to be valid JSON."""
     found = read(LOOK, LOOK, stop=stop)
     assert (found.calls, found.inline, found.output) == ([], [], None)
     assert [answer.ordinal for answer in found.answers] == [0, 1]
@@ -120,19 +120,19 @@ def test_calls_of_a_reply_that_did_not_stop_for_them_never_run(stop):
     ],
 )
 def test_a_stop_that_ends_the_turn_is_a_failure_of_its_kind(stop, kind):
-    """Also a stop for tools without a tool."""
+    """A stop for tools without any call is one of them."""
     assert read("hm", stop=stop).failure.kind is kind
 
 
-def test_a_pause_is_asked_again_with_what_was_said():
-    """Some providers pause a long turn; the next call goes on where it stopped."""
+def test_a_paused_turn_continues_with_what_was_said():
+    """Some providers pause a long turn. The next model call continues it."""
     found = read("So far so good", stop=Stop.PAUSE)
     assert (found.output, found.failure, found.answers) == (None, None, [])
 
 
 @pytest.mark.parametrize(("words", "stop"), [("", None), ("  \n", None), ("cut o", Stop.LENGTH)])
-def test_an_answer_that_is_none_is_sent_back_twice_and_then_given_up(words, stop):
-    """A loop has an end."""
+def test_an_invalid_answer_is_sent_back_twice_and_then_fails(words, stop):
+    """The limit ends an endless loop."""
     log = [UserMessage(group=1, text="hi")]
     for repairs in range(ladder.MAX_IDENTICAL - 1):
         found = read(words, stop=stop, log=tuple(log))
@@ -142,8 +142,8 @@ def test_an_answer_that_is_none_is_sent_back_twice_and_then_given_up(words, stop
     assert read(words, stop=stop, log=tuple(log)).failure.kind is FailureKind.OUTPUT_INVALID
 
 
-def test_work_in_between_begins_the_count_of_repairs_anew():
-    """Two bad answers, a tool call, a bad answer: that is one in a row."""
+def test_a_tool_call_resets_the_count_of_repairs():
+    """Two bad answers, a tool call and a bad answer count as one bad answer in a row."""
     log = (UserMessage(group=1, text="hi"), said(2, ""), note(2), said(3, ""), note(3), said(4, LOOK), result(4, 0))
     assert read("", log=log).failure is None
 
@@ -155,14 +155,14 @@ class Answer(BaseModel):
 
 @pytest.mark.parametrize("words", ["soon", '{"order": "A-17"}', '{"order": "A-17", "days": "two"}', "[]", "[" * 5_000])
 def test_a_final_answer_must_satisfy_the_output_schema(words):
-    """It is sent back with what is wrong."""
+    """It is sent back with the problems."""
     found = read(words, to=agent(output_schema=Answer))
     assert found.output is None
     assert "JSON" in found.answers[0].text
 
 
-def test_a_final_answer_that_satisfies_the_schema_is_passed_on_as_it_came():
-    """Byte for byte."""
+def test_a_final_answer_that_satisfies_the_schema_is_unchanged():
+    """It is passed on byte for byte."""
     assert (
         read('{ "order":"A-17", "days": 2 }', to=agent(output_schema=Answer)).output == '{ "order":"A-17", "days": 2 }'
     )
@@ -172,15 +172,15 @@ def test_a_final_answer_that_satisfies_the_schema_is_passed_on_as_it_came():
 
 
 def test_the_ceiling_of_tool_calls_counts_the_whole_job():
-    """Calls made before and calls of this turn; what is over it is answered."""
+    """Earlier calls of the job count, and calls of this turn. Calls above the ceiling are answered without running."""
     limited = agent(limits=RunLimits(max_tool_calls=3))
     found = read(LOOK, LOOK, to=limited, job_tool_calls=2)
     assert len(found.calls) == 1
     assert "3 tool calls" in found.answers[0].content
 
 
-def test_the_ceiling_of_one_tool_counts_this_job_alone():
-    """What an earlier job of the session called does not count."""
+def test_the_ceiling_of_one_tool_counts_this_job_only():
+    """Calls of an earlier job of the session do not count."""
     limited = agent(limits=RunLimits(max_tool_calls={"look_up": 2}))
     earlier = (
         UserMessage(group=1, text="hi"),
@@ -195,14 +195,14 @@ def test_the_ceiling_of_one_tool_counts_this_job_alone():
     assert [row.call.name for row in found.calls] == ["look_up", "add"]
 
 
-def test_a_fan_out_without_measure_is_cut():
-    """64 calls of one turn run, the others are answered."""
+def test_more_than_64_calls_of_a_turn_are_refused():
+    """64 calls of one turn run, and the others are answered without running."""
     found = read(*[LOOK] * 70)
     assert (len(found.calls), len(found.answers)) == (64, 6)
 
 
-def test_children_are_counted_and_nested_no_deeper_than_allowed():
-    """By number in the job, by depth in the lineage."""
+def test_children_are_limited_in_number_and_in_depth():
+    """The number is counted in the job, the depth in the lineage."""
     child = Agent("scout", "scripted:m-1", "You scout.")
     parent = Agent(
         "chief", "scripted:m-1", "You lead.", children=[child], limits=RunLimits(max_children=2, max_depth=1)
@@ -213,8 +213,8 @@ def test_children_are_counted_and_nested_no_deeper_than_allowed():
     assert read_reply(parent, claim_of(job_depth=1), reply_of(ask)).calls == []
 
 
-def test_a_page_of_a_kept_result_is_not_a_tool_of_the_agent():
-    """`read_result` is answered from the store, and only where there is something to read."""
+def test_read_result_is_answered_from_the_store():
+    """`read_result` is no tool of the agent, and exists only if there is a kept result."""
     page = tool_call("read_result", '{"handle": "h", "offset": 0}')
     assert read(page, flags=frozenset({"results"})).pages == [page]
     assert isinstance(read(page).answers[0], ToolMessage)

@@ -43,7 +43,7 @@ def over_defaults(name: str, limits: Limits) -> Limits:
 
 
 def configuration(name: str, limits: Limits, version: int | None) -> str:
-    """The JSON that `configure.lua` takes; `version` None is an operator's change, newer than all before."""
+    """The argument of `configure.lua`, as JSON. With `version` None it is an operator's change, newer than any version."""
     fields = {
         **CONSTANTS,
         "name": name,

@@ -62,4 +62,4 @@ class FunctionLibrary(Library):
 
 
 COORDINATOR = FunctionLibrary("midwatch.orchestration.admission", bare=("due",))
-"""`due` reads the index of all downstreams, so it does without the keys of one."""
+"""The function `due` reads the index of all downstreams, so it takes no keys of a single one."""

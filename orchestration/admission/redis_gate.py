@@ -193,9 +193,10 @@ def outcome_of(report: Report) -> Outcome:
 
 
 def _believable(call: Call, usage: Usage | None) -> Usage | None:
-    """Usage that can be true, else None: the call is charged as it was reserved.
+    """Return the usage if it can be true. Otherwise return None, and the call is charged as it was reserved.
 
-    An answer without input or output tokens, or with ten times what was sent, is a server's mistake. It must not spoil the sums.
+    An answer without input or output tokens, or with ten times the sent tokens, is a server's mistake. It must not change
+    the sums.
     """
     if usage is None or not usage.reported:
         return None

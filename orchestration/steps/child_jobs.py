@@ -62,7 +62,7 @@ def _answer_of(child: Job) -> ChildAnswer:
 
 
 def is_orphan(store: Store, job: Job) -> bool:
-    """Was the parent cancelled, or did it time out? Not if it is dead-lettered: a replay of it still needs the answer."""
+    """Was the parent cancelled, or did it time out? A dead-lettered parent may be replayed, so it still needs the answer."""
     if job.parent is None or job.parent.kind is not StepKind.TOOL:
         return False
     try:

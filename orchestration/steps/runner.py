@@ -67,7 +67,7 @@ class StepRunner:
             raise
         except UnreadableRecord as error:
             return self._set_aside(claim.ref, claim.nonce, str(error))
-        except Exception as error:  # make a dead letter now: raising would only lose three leases first
+        except Exception as error:  # end the job here: if the error were raised, three leases would be lost first
             log.exception("step.broke", job_id=claim.ref.job_id, step=claim.ref.step)
             return self._end_broken(attempt, f"{type(error).__name__}: {error}"[:500])
         finally:

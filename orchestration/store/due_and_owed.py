@@ -26,7 +26,7 @@ class DueAndOwed:
     def sweep(
         self, *, patience_ms: int, stale_ms: int, idle: tuple[bool, bool], limit: int = 200
     ) -> tuple[list[StepRef], int]:
-        """Return the steps to publish now, over all partitions, and the ms until the next step is due (-1: none waits).
+        """Return the steps of all partitions to publish now, and the ms until the next step is due (-1 if none waits).
 
         Args:
             patience_ms: how long a step may stay unclaimed when its queue is empty.

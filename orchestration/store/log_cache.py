@@ -103,9 +103,9 @@ class LogCache:
     def extend(
         self, session_id: str, mark: HeldMark, epoch: int, start: int, entries: Sequence[bytes], memory: bytes = b""
     ) -> Held:
-        """Add what a claim brought for `mark`; return the whole conversation, its weight, and the memory.
+        """Add the entries of a claim to the copy of `mark`. Returns the whole conversation, its weight, and the memory.
 
-        `start` is the number of the first entry brought: 0 when the copy did not fit the server's log.
+        `start` is the index of the first entry in the server's log. It is 0 if the copy did not match the log.
         """
         with self._lock:
             kept = self._copies.pop(session_id, None)

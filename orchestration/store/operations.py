@@ -131,9 +131,9 @@ class Operations(Sessions):
         return total
 
     def cancel(self, job_id: str) -> bool:
-        """Cancel a job and its children. False: it had ended already.
+        """Cancel a job and its children. Returns False if the job had already ended.
 
-        A job under way ends at its next claim, and none of its steps starts. A dead letter is discarded.
+        A running job ends at its next claim, and none of its steps starts. A dead letter is discarded.
         """
         ref = self._ref(job_id)
         call = operate.cancel(self._keys(ref), job=job_id, session=ref.session_id, member_base=member_base(ref))
@@ -169,7 +169,7 @@ class Operations(Sessions):
         return reply.discarded
 
     def decide(self, job_id: str, step: str | None = None, *, approve: bool, reason: str = "") -> bool:
-        """Approve or reject a parked step (by default the one the job waits for). False: it was decided before.
+        """Approve or reject a parked step, by default the one that the job waits for. Returns False if it was decided before.
 
         Raises:
             Refused: the job is not parked.

@@ -1,4 +1,4 @@
-"""Folders of Lua scripts: the text of a script, and the digest that it is called by."""
+"""Folders of Lua scripts: the text of a script, and the digest by which it is called."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Library:
     """
 
     package: str
-    """Its folder `lua` holds the scripts."""
+    """The package whose folder `lua` holds the scripts."""
     header: str = ""
     """Lua that goes before the shared files."""
 
     @cache  # noqa: B019 (libraries are few, and live as long as the process)
     def source(self, name: str) -> str:
-        """Text of a script. The shebang makes the server refuse all of it, before line 1, when it is out of memory."""
+        """Text of a script. With a shebang line, a server that is out of memory refuses the script before it begins."""
         text = self.read(name)
         if shared := _SHARED.search(text):
             for file in reversed(shared[1].split(", ")):
@@ -62,9 +62,10 @@ class Library:
 
 
 def add_called(shared: str, script: str) -> str:
-    """The script, and before it those functions of a shared file that it calls, directly or through another.
+    """Return the script, preceded by the functions of a shared file that it calls, directly or through others.
 
-    The server makes all functions of a text anew at each call. Those of the step machine took 1.5 to 2.5 us.
+    Other functions are left out, because the server creates all functions of a text at each call. For the step machine that
+    took 1.5 to 2.5 us.
     """
     first, *functions = _FUNCTION.split(shared)
     for name, text in reversed(list(zip(functions[::2], functions[1::2], strict=True))):

@@ -77,10 +77,7 @@ class Sessions(DueAndOwed):
         return read_record(Memory, raw, what) if raw else None
 
     def originals(self, session_id: str) -> Listing[Message]:
-        """All messages, archived ones first, each in its original length.
-
-        A message whose original is no longer kept stays as short as it is.
-        """
+        """All messages, archived ones first, each in its original length if its original is still stored."""
         pipe = self.client.pipeline(transaction=True)  # a compaction in between would show a group twice, or not at all
         pipe.hgetall(self.keys.archive(session_id))
         pipe.lrange(self.keys.log(session_id), 0, -1)
@@ -154,10 +151,10 @@ class Sessions(DueAndOwed):
     def forget(self, session_id: str) -> bool:
         """Delete a session's texts: log, memory, archive, results, and the input, output and failure details of its jobs.
 
-        The records of its jobs stay, without texts, until their retention is over. False: there was nothing to delete.
+        The records of its jobs stay, without texts, until they expire. Returns False if there was nothing to delete.
 
         Raises:
-            Refused: a job is under way in it, or a dead letter holds it.
+            Refused: a job runs in the session, or a dead letter holds it.
 
         """
         jobs = [job.job_id for job in self._jobs_of(session_id)]

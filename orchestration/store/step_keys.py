@@ -10,7 +10,7 @@ from midwatch.schemas.step import StepRef
 
 
 class StepKeys(NamedTuple):
-    """KEYS of one step, all in its session's slot. `lua/prelude.lua` says what each holds."""
+    """KEYS of one step, all in the slot of its session. `lua/prelude.lua` describes each key."""
 
     job: str
     steps: str
@@ -30,12 +30,12 @@ class StepKeys(NamedTuple):
     """For hand-off only: the tools queue of the job's priority."""
 
     def used(self) -> tuple[str, ...]:
-        """KEYS, in the order in which the scripts name them: without the queues where there is no hand-off."""
+        """KEYS in the order in which the scripts name them. Without hand-off, the queues are left out."""
         return self if self.model_queue else self[:-2]
 
 
 def step_keys(keys: Keyspace, ref: StepRef, queues: tuple[str, str] | None = None) -> StepKeys:
-    """The keys of a step. `queues` are the model and tools queues, when the script may hand steps off."""
+    """The keys of a step. `queues` are the model queue and the tools queue, for a script that may hand off steps."""
     return _job_keys(keys, ref.session_id, ref.job_id, queues)
 
 

@@ -34,7 +34,7 @@ class CallOfTurn(NamedTuple):
     member: str
     """The call's step in `due` and `owed`."""
     message: bytes
-    """For the tools queue; b'' when it is started, or without hand-off."""
+    """The message for the tools queue. Empty for an inline call, or without hand-off."""
 
     @classmethod
     def of(cls, ref: StepRef, row: CallRow, message: bytes) -> CallOfTurn:

@@ -41,7 +41,7 @@ class ReplayReply(NamedTuple):
     """The reply of `replay`."""
 
     replayed: bool
-    """False: there is no such job, or it is not a dead letter."""
+    """False if there is no such job, or if it is not a dead letter."""
     owed_steps: tuple[str, ...]
     """Steps that must be published."""
 
@@ -50,7 +50,7 @@ class DiscardReply(NamedTuple):
     """The reply of `discard`."""
 
     discarded: bool
-    """False: there is no such job, or it is not a dead letter."""
+    """False if there is no such job, or if it is not a dead letter."""
     next_step: StepRef | None
     """First step of the job that has the session now; it must be published."""
 
@@ -98,7 +98,7 @@ def replay(keys: StepKeys, *, job: str, member_base: str, steps_granted: int) ->
 
 
 def discard(keys: StepKeys, *, job: str, session: str, member_base: str, repair_text: str) -> ScriptCall[DiscardReply]:
-    """Discard a dead letter: its open calls are answered with `repair_text`, its session goes to the next job."""
+    """Discard a dead letter: answer its open calls with `repair_text`, and start the session's next job."""
 
     def read(reply: Any) -> DiscardReply:
         discarded = reply[0] == b"discarded"

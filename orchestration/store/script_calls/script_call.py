@@ -39,7 +39,7 @@ class ScriptCall(NamedTuple, Generic[Reply]):
 
 
 def in_order(values: Iterable[Arg], *lists: Items) -> list[Arg]:
-    """ARGV, as `lua/arguments.lua` takes it apart: single values as they are, lists as their length and their items."""
+    """Make ARGV, which `lua/arguments.lua` reads: a single value is one entry, a list is its length and its items."""
     args = list(values)
     for items in lists:
         args.append(len(items))
@@ -52,5 +52,5 @@ def in_order(values: Iterable[Arg], *lists: Items) -> list[Arg]:
 
 
 def as_json(model: BaseModel | None) -> str:
-    """JSON without empty fields; '' for None."""
+    """JSON without empty fields. Empty text for None."""
     return model.model_dump_json(exclude_none=True) if model else ""

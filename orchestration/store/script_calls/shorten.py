@@ -23,7 +23,7 @@ class CompactionBegun(NamedTuple):
 
     epoch: int
     active_job: str
-    """'' when no job has the session."""
+    """Empty if no job is active in the session."""
     memory: Memory | None
     anchor: Anchor | None
     messages: tuple[Message, ...]

@@ -107,13 +107,13 @@ def test_a_conversation_that_is_evicted_during_a_claim_is_complete(bench):
     """The cache may drop a session at any moment. The claim that began with it still gets every message."""
     claim = bench.begin()
     bench.store.commit_turn(claim, turn_of(claim))
-    call, bench.store.scripts.call = bench.store.scripts.call, None
+    run, bench.store.scripts.run = bench.store.scripts.run, None
 
-    def call_and_evict(*args, **options):
+    def run_and_evict(*args, **options):
         bench.store._cache.forget("s1")
-        return call(*args, **options)
+        return run(*args, **options)
 
-    bench.store.scripts.call = call_and_evict
+    bench.store.scripts.run = run_and_evict
     assert len(bench.claim(claim.ref.model_turn(2)).log) == 2
 
 

@@ -85,7 +85,7 @@ def groups(claim: Claim) -> list[int]:
 
 
 def test_a_compaction_gets_everything_it_needs_at_its_begin(bench):
-    """It gets the stored log, the sizes, the job that has the session, and the job that pays for it."""
+    """The work has the stored log, the sizes, the job that has the session, and the job that pays for it."""
     claim = run_turns(bench, turns=2)
     work = begin_compaction(bench, claim.ref.compaction(), job_id="job-1")
     assert work.messages == tuple(claim.log)
@@ -128,7 +128,7 @@ def test_turns_after_a_compaction_continue_the_same_conversation(bench):
 
 
 def test_a_turn_committed_during_a_compaction_survives(bench):
-    """Its messages follow what the compaction left, in order, each of them once."""
+    """The turn's messages follow what the compaction left, in order, each of them once."""
     claim = run_turns(bench)
     work = begin_compaction(bench, claim.ref.compaction())
     later = run_turn(bench, claim)
@@ -153,7 +153,7 @@ def test_results_committed_during_a_compaction_keep_their_call_order(bench):
 
 
 def test_only_one_of_two_concurrent_compactions_begins(bench):
-    """The second one gets the longest time that it must wait. When the first one is done, it may begin."""
+    """The second compaction gets the longest time that it must wait. When the first one is done, it may begin."""
     claim = run_turns(bench)
     work = begin_compaction(bench, claim.ref.compaction(), "c1", lock_ms=60_000)
     busy = bench.store.begin_compaction(claim.ref.compaction(), "c2", lock_ms=60_000)

@@ -1,4 +1,4 @@
-"""Drift counters on both servers, and a breaker that reads the counts of another worker."""
+"""Drift counters on a real Redis and on the one in this process, and a breaker that reads another worker's counts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 
 
 def counted(bench: Bench) -> dict[str, int]:
-    """The counters by name, of this hour and the one before."""
+    """Return the counters by name, of this hour and the previous one."""
     found: dict[str, int] = {}
     for (_, name), count in bench.store.drift_counters(2).items():
         found[name] = found.get(name, 0) + count
@@ -32,7 +32,7 @@ def counted(bench: Bench) -> dict[str, int]:
 
 
 def test_a_turn_that_goes_on_and_one_that_ends_the_job_are_counted(bench):
-    """Each is counted once, even if a lost reply makes the worker commit it again."""
+    """Each turn is counted once, even if a lost reply makes the worker commit it again."""
     claim = bench.begin()
     commit = replace(turn_of(claim), drift=(CALLED, CALLED, REFUSED))
     assert bench.store.commit_turn(claim, commit) is TurnCommitted.COMMITTED
@@ -47,14 +47,14 @@ def test_a_turn_that_goes_on_and_one_that_ends_the_job_are_counted(bench):
 
 
 def test_a_turn_whose_lease_is_lost_counts_nothing(bench):
-    """The next worker with the lease counts it."""
+    """The turn is counted by the next worker with the lease."""
     claim = bench.begin()
     assert bench.store.commit_turn(replace(claim, fence=claim.fence - 1), turn_of(claim)) is TurnCommitted.LOST
     assert counted(bench) == {}
 
 
 def test_a_breaker_sees_the_counts_of_other_workers(bench):
-    """Twenty refused calls of another worker open it, in whatever partitions their sessions are."""
+    """Twenty refused calls of another worker open the breaker, whatever the partitions of their sessions."""
     claim = bench.begin()
     commit = replace(turn_of(claim), drift=(CALLED,) * 20 + (REFUSED,) * 20)
     assert bench.store.commit_turn(claim, commit) is TurnCommitted.COMMITTED

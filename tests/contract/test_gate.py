@@ -284,7 +284,7 @@ def test_a_second_report_changes_nothing(bench: Make) -> None:
 
 
 def test_a_report_of_a_call_not_admitted_changes_nothing(bench: Make) -> None:
-    """Such a report comes from a worker that lost its step, or from a defect."""
+    """A report of a call that was not admitted comes from a worker that lost its step, or from a defect."""
     gate = bench(rpm=600)
     before = gate.status()
     gate.fail(gate.call("stranger"), FailureKind.RATE_LIMITED)

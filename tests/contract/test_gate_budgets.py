@@ -74,7 +74,7 @@ def test_a_spaced_retry_goes_at_its_time_and_pays_once(bench: Make) -> None:
 
 
 def test_beyond_its_budget_a_lineage_makes_no_retry(bench: Make) -> None:
-    """Its job becomes a dead letter that names the reason. Other lineages go on."""
+    """A job beyond the retry budget becomes a dead letter that names the reason. Other lineages go on."""
     gate = bench()
     call = gate.call("a")
     for _ in range(12):

@@ -316,7 +316,7 @@ def test_an_emptied_server_starts_slowly_with_the_workers_limits(bench: Make) ->
 
 
 def test_a_limit_that_is_set_counts_at_once_for_every_worker(bench: Make) -> None:
-    """It also counts for waiting calls. No worker needs to restart."""
+    """A new limit also counts for waiting calls. No worker needs to restart."""
     gate = bench(rpm=6)
     gate.admit_all(gate.call("a"))
     waiting = gate.call("b")

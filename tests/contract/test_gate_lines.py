@@ -74,7 +74,7 @@ def test_calls_of_one_flow_start_in_their_order(bench: Make) -> None:
 
 
 def test_a_woken_call_keeps_its_tokens(bench: Make) -> None:
-    """Its message is on the way to a worker. Another call that asks meanwhile does not get its tokens."""
+    """A woken call's message is on the way to a worker. Another call that asks meanwhile does not get its tokens."""
     gate = bench(rpm=60)
     gate.admit_all(gate.call("now"))
     [call] = queue(gate, "woken")

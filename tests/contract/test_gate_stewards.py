@@ -87,7 +87,7 @@ def fleet(server: EmbeddedServer, redis: redis_py.Redis, prefix: str) -> Iterato
 
 
 def test_a_step_in_line_is_published_when_it_may_start(fleet: Fleet) -> None:
-    """Then the step is claimed and its call admitted. Until then the step has no message."""
+    """A step in line has no message. When its call may start, the step is published, claimed and admitted."""
     fleet.bench.admit_all(fleet.bench.call("now"))
     ref = fleet.waits("waits")
     fleet.sweep(0.5)

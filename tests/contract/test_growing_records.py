@@ -255,7 +255,7 @@ def test_a_worker_that_can_read_a_step_completes_it(fleet: Fleet, damage: str) -
 
 
 def test_a_job_that_never_began_is_replayed_with_its_input(fleet: Fleet) -> None:
-    """Its input is not in the conversation yet. A replay must not call the model with an empty conversation."""
+    """The job's input is not in the conversation yet. A replay must not call the model with an empty conversation."""
     ref = fleet.enqueue("job-1")
     keys = fleet.keys(ref)
     spec = fleet.client.hget(keys.job, "spec")

@@ -198,7 +198,7 @@ def test_a_settlement_counts_even_if_the_lease_is_lost(
 
 
 def test_a_lost_reply_settles_and_commits_once(store: RedisStore, gate: RedisGate, claim: Claim) -> None:
-    """Both are sent a second time. Neither counts twice."""
+    """Settlement and commit are sent a second time. Neither counts twice."""
     store.commit_turn(
         make_late(claim), turn_of(claim), gate.make_piggyback(admit(gate, claim), OK)
     )  # loads the scripts

@@ -62,7 +62,7 @@ def test_a_job_begins_queued_and_its_first_step_is_published(bench):
 
 
 def test_the_same_id_twice_is_one_job(bench):
-    """This also holds when the second job names another session: one id never becomes two jobs."""
+    """One id never becomes two jobs, even if the second job names another session."""
     assert bench.store.enqueue(new_job("job-1", "s1"))
     assert bench.store.enqueue(new_job("job-1", "s1", input="other")) is False
     assert bench.store.enqueue(new_job("job-1", "s2")) is False
@@ -81,7 +81,7 @@ def test_an_unknown_job_is_not_found_and_not_run(bench):
 
 
 def test_a_claim_contains_everything_the_step_needs(bench):
-    """It contains the job's state, the conversation so far, the group of the new messages, and the server's time."""
+    """A claim contains the job's state, the conversation so far, the group of the new messages, and the server's time."""
     claim = bench.begin(input='say "grüß" \\ \n\u2028 to the user')
     assert [type(message) for message in claim.log] == [UserMessage]
     assert claim.log[0].text == 'say "grüß" \\ \n\u2028 to the user'
@@ -421,7 +421,7 @@ def test_the_deadline_is_checked_at_the_claim(bench):
 
 
 def test_a_job_enqueued_by_name_gets_its_limits_at_its_first_step(bench):
-    """It gets the agent's version, the ceiling, and a deadline that counts from its start."""
+    """The job gets the agent's version, the ceiling, and a deadline that counts from its start."""
     claim = bench.begin(agent_version="")
     bench.store.set_limits(claim, agent_version="v7", max_steps=3, timeout_ms=5_000)
     job = bench.store.job("job-1")
@@ -432,7 +432,7 @@ def test_a_job_enqueued_by_name_gets_its_limits_at_its_first_step(bench):
 
 
 def test_a_large_result_is_kept_outside_the_session(bench):
-    """It is found by its handle, and the next claim says that a kept result exists."""
+    """A large result is found by its handle, and the next claim says that a kept result exists."""
     claim = bench.begin()
     bench.store.put_result("s1", "h-1", b"\x00bytes\xff")
     assert bench.store.get_result("s1", "h-1") == b"\x00bytes\xff"

@@ -63,7 +63,7 @@ def decode(raw: bytes | str) -> dict[str, Any]:
 
 
 def test_the_message_equals_celerys_own_message(server: EmbeddedServer, prefix: str, redis: redis_py.Redis) -> None:
-    """Both writers push to the same lists, with the same body and the same headers, except for the origin."""
+    """Our writer and Celery's push to the same lists, with the same body and the same headers, except for the origin."""
     publish(server, prefix, hand_off=False, refs=REFS)
     theirs = {ref: [decode(raw) for raw in redis.lrange(queue_of(prefix, ref), 0, -1)] for ref in REFS}
     for ref in REFS:

@@ -60,7 +60,10 @@ def test_a_worker_killed_in_a_compaction_that_its_turn_waits_for(crew: Crew, mom
 
 @pytest.mark.parametrize("moment", MOMENTS[:4])
 def test_a_worker_killed_in_a_background_compaction(crew: Crew, moment: str) -> None:
-    """That worker does not return, and no other one compacts in the background. The job goes on, and its turns compact."""
+    """The killed worker does not return, and no other worker compacts in the background.
+
+    The job's turns compact, and it goes on.
+    """
     crew.worker("steps", "threads", 2, "model,tools", LONG_AWAITS=moment)
     crew.worker("deadly", "threads", 1, "maintenance", LONG_DIES=moment)
     job = crew.enqueue("Look at the orders.", "early")
@@ -69,7 +72,7 @@ def test_a_worker_killed_in_a_background_compaction(crew: Crew, moment: str) -> 
 
 
 def test_a_worker_killed_while_a_model_writes_the_summary(crew: Crew) -> None:
-    """Its lock lasts as long as that one call. The summary is requested again, and paid for once."""
+    """The dead worker's lock lasts as long as its call to the model. The summary is requested again, and paid for once."""
     crew.worker("deadly", "threads", 2, "model,tools", LONG_DIES="in the summary")
     crew.fleet.watch()
     job = crew.enqueue("Look at the orders.", "summed_up")

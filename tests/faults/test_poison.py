@@ -58,7 +58,7 @@ def send(crew: Crew, raw: bytes, queue: str = "model") -> None:
 
 @pytest.mark.parametrize("letter", LETTERS, ids=lambda letter: letter.name)
 def test_a_poisonous_message_is_kept_with_its_reason(crew: Crew, letter: Letter) -> None:
-    """Its record has the reason and its first bytes, and the worker goes on."""
+    """The message's record has the reason and its first bytes, and the worker goes on."""
     known = {record.poison_id for record in crew.client.operations.poison()}
     send(crew, letter.raw)
     if letter.reason is None:

@@ -33,7 +33,7 @@ from tests.faults.poison_letters import GOOD_START, start
 from tests.patience import PATIENCE_S, wait_for
 
 LONG_S, SHORT_S = 5.0, 2.5
-"""Both times are longer than a lease."""
+"""How long an outage lasts. Both values are longer than a lease."""
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,10 @@ def statuses_at(course: Trouble | Throttle, moments: list[float]) -> list[int]:
 
 
 def test_the_downstream_enforces_its_limit_and_its_outage() -> None:
-    """It sends a 529 during the whole outage. Otherwise its bucket holds one second, and a refusal has a Retry-After."""
+    """The downstream sends a 529 during the whole outage.
+
+    Otherwise its bucket holds one second, and a refusal has a Retry-After.
+    """
     trouble = Trouble(Limit(2.0), begins_s=10.0, ends_s=20.0)
     assert statuses_at(trouble, [0.0, 0.0, 0.0, 0.5, 9.9, 10.0, 19.9, 20.0]) == [200, 200, 429, 200, 200, 529, 529, 200]
     assert Limit(0.25).answer(0.0).status == 200
@@ -121,7 +124,10 @@ def test_the_downstream_enforces_its_limit_and_its_outage() -> None:
 
 
 def test_the_downstream_refuses_all_held_calls_at_once() -> None:
-    """It refuses them when the last one is there. Calls before the Retry-After are refused too. Later calls meet the limit."""
+    """Held calls are refused when the last one is there.
+
+    Calls before the Retry-After are refused too. Later calls meet the limit.
+    """
     throttle = Throttle(Limit(2.0), held=3)
     assert statuses_at(throttle, [0.0, 1.0, 2.0, 21.9, 22.0]) == [429, 429, 429, 429, 200]
     assert throttle.trouble() == (2.0, 22.0)

@@ -205,7 +205,7 @@ def test_the_pools_time_limit_frees_a_blocked_child(crew: Crew) -> None:
 
 
 def test_a_worker_without_the_agent_leaves_the_step_to_another(crew: Crew) -> None:
-    """This happens in a rolling deployment. The step is deferred with a reason, and runs when a worker with the agent starts."""
+    """In a rolling deployment, the step is deferred with a reason, and runs when a worker with the agent starts."""
     old = crew.worker("old", "threads", 2, MIDWATCH_AGENTS="tests.faults.fault_agents:fault")
     job = crew.enqueue(calls(("note", "new")), agent="elsewhere")
     wait_for(lambda: (waiting := job.job().waiting) and "elsewhere" in waiting.reason, "the job to be deferred")
@@ -240,7 +240,7 @@ def publish_thrice(crew: Crew, *refs: Any) -> None:
 
 
 def test_a_message_lost_with_its_worker_is_published_again_in_seconds(crew: Crew) -> None:
-    """It was taken and lost before its step was claimed. A steward finds the step owed and its queue empty."""
+    """The message was taken and lost before its step was claimed. A steward finds the step owed and its queue empty."""
     job = crew.enqueue(calls(("note", "late")))
     ref = crew.client.operations.first_step(job.job())
     assert crew.client.store.client.delete(queue_key(crew.client.operations.keys.queue("model"), ref.priority)) == 1

@@ -62,7 +62,7 @@ def test_a_rejected_call_does_not_run_and_the_model_gets_the_reason(stage):
 def test_a_rule_decides_which_calls_need_approval(stage, wait_for):
     """`requires_approval=callable` gets the arguments: a small amount is paid at once, a large one waits for a human."""
     handle, text = park_job(stage, desk, ("pay", {"amount": 5}), ("pay", {"amount": 5_000}))
-    wait_for(lambda: marks(f"pay-{handle.id}"), "the small amount to be paid, beside the call that waits")
+    wait_for(lambda: marks(f"pay-{handle.id}"), "the small amount to be paid")
     assert marks(f"pay-{handle.id}") == [5]
     assert stage.job(handle).waiting.step == "1.1"
     handle.approve()

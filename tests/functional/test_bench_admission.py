@@ -89,7 +89,7 @@ def test_a_refused_call_waits_in_line(idle, empty):
 
 
 def test_a_library_that_is_not_installed_is_left_out_with_a_message():
-    """It is not an error: the table has one row less, and a message says what to install."""
+    """A missing library is not an error: the table has one row less, and a message says what to install."""
     absent = Contender("absent", "nothing", FLOOR.connect, library="no_such_library")
     said: list[str] = []
     figures = run(processes=(1,), seconds=0.05, rounds=1, say=said.append, contenders=(FLOOR, absent))

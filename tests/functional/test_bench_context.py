@@ -119,7 +119,7 @@ def test_an_unusual_record_is_played_to_its_end(file):
 
 
 def test_a_record_without_a_model_turn_has_no_figures(file):
-    """Such a record is not an error. It contains nothing to play."""
+    """A record without a model turn is not an error. It contains nothing to play."""
     figures = run(file({"messages": [{"role": "user", "content": "Anybody?"}]}), max_tokens=20_000)
     assert (figures["calls"], figures["rows"], figures["ms_per_call_p50"]) == (0, [], None)
 
@@ -137,7 +137,7 @@ def test_each_record_of_a_file_is_a_session_and_can_be_chosen(file):
 
 
 def test_a_tool_result_keeps_its_recorded_length(file):
-    """It is not cut when it is stored: the benchmark measures how the window deals with long results."""
+    """A result is not cut when it is stored: the benchmark measures how the window deals with long results."""
     rows = [
         {"role": "user", "content": "Look."},
         *look_up_order(0, result=WORDS * 2_000),
@@ -158,13 +158,13 @@ def test_a_budget_may_be_a_percentage_of_the_conversation(file, fill: int):
 
 @pytest.mark.parametrize("given", [{}, {"max_tokens": 5_000, "fill": 80}, {"fill": 0}, {"max_tokens": 999}])
 def test_a_budget_is_given_in_one_of_two_ways(file, given):
-    """Neither way, both ways, and a budget into which nothing fits are refused."""
+    """A budget given in neither way or in both ways is refused, and so is one into which nothing fits."""
     with pytest.raises(ConfigError, match="expected"):
         run(file(session(1, 1)), **given)
 
 
 def test_an_invalid_summarizer_is_refused(file):
-    """It is refused before anything starts."""
+    """A summarizer that can't be used is refused before anything starts."""
     path = file(session(1, 1))
     with pytest.raises(ConfigError, match="'extractive' or 'model'"):
         run(path, max_tokens=20_000, summarizer="magic")

@@ -70,7 +70,7 @@ def test_the_table_has_a_line_for_each_conversation_and_peer(run: Run) -> None:
     ],
 )
 def test_invalid_options_have_exit_code_2(run: Run, arguments: tuple[str, ...]) -> None:
-    """They are refused before anything is played."""
+    """Invalid options are refused before anything is played."""
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert err

@@ -223,7 +223,7 @@ MESSAGE = st.one_of(
 
 @given(st.lists(MESSAGE, max_size=12))
 def test_any_conversation_is_written_back_as_it_was_read(messages: list[dict[str, Any]]):
-    """This holds for any order, any ids and any gaps. Each result belongs to exactly one call."""
+    """Any order, any ids and any gaps survive reading and writing. Each result belongs to exactly one call."""
     record = read_transcript(messages)
     first = messages[:1] if messages and messages[0]["role"] in ("system", "developer") else []
     empty_prompt = first and not record.system

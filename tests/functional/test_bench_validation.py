@@ -74,7 +74,7 @@ def test_times_are_those_of_a_call_and_are_compared_with_the_plain_way(cases: Pa
 
 
 def test_the_command_prints_one_document(cases: Path) -> None:
-    """It has the documented fields, is JSON, and the exit code is 0."""
+    """The document is JSON with the documented fields, and the exit code is 0."""
     ended = CliRunner().invoke(program, ["bench", "validation", "--cases", str(cases), "--json"])
     assert ended.exit_code == 0, ended.output
     fields = {"cases", "blocked", "accepted", "errors", "max_ms", "p50_us", "p99_us", "disagreements"}

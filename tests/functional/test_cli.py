@@ -197,7 +197,7 @@ def test_a_job_is_cancelled_once(run, client):
 
 
 def test_tail_prints_a_line_per_step_and_ends_with_the_job(run, client):
-    """It prints JSON Lines: the steps so far, then each new step, and it exits at the job's end."""
+    """`tail` prints JSON Lines: the steps so far, then each new step. It exits at the job's end."""
     letter = make_dead_letter(client)
     code, out, _ = run("jobs", "tail", letter)
     assert code == 0
@@ -261,7 +261,7 @@ def test_an_approver_sees_the_call_and_decides_once(run, client):
 
 
 def test_trace_shows_each_step_with_its_reason_and_the_totals(run, client):
-    """It shows the model's text, the reason of a wait, and the totals."""
+    """The trace shows the model's text, the reason of a wait, and the totals."""
     code, out, _ = run("trace", park_job(client))
     assert code == 0
     assert "“I refund it.”" in out

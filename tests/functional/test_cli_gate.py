@@ -114,7 +114,7 @@ def test_the_listing_shows_why_calls_wait(run, client, gate):
 
 
 def test_one_downstream_is_shown_in_full(run, client):
-    """It shows each bucket with the source of its limit, the reservations, the budget, the configuration and advice."""
+    """One downstream's page shows each bucket and the source of its limit, reservations, budget, configuration and advice."""
     gate = RedisGate(
         client.store.client,
         client.operations.keys,
@@ -148,7 +148,7 @@ def test_one_downstream_is_shown_in_full(run, client):
 
 
 def test_an_unknown_name_has_exit_code_3_and_lists_the_known_ones(run, client):
-    """This holds for every subcommand. Looking creates no record."""
+    """Every subcommand answers an unknown name this way. Looking creates no record."""
     client.gate.set("jira", rpm=60)
     for arguments in (("status",), *ACTIONS):
         code, out, err = run("gate", arguments[0], "jria", *arguments[1:])

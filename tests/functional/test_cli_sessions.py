@@ -174,7 +174,7 @@ def test_a_compacted_session_shows_its_numbers_memory_and_live_messages(run, wor
 
 
 def test_a_session_without_compactions_has_no_memory(run, worker, client):
-    """Its original messages are all live."""
+    """The original messages of such a session are all live."""
     worker.job([call("look_up", order="W-1"), "Done."], "One order.")
     assert client.sessions.memory("s1") is None
     assert client.sessions.originals("s1") == client.sessions.messages("s1")
@@ -292,7 +292,7 @@ def test_a_compaction_of_an_unknown_job_or_agent_does_nothing(worker, client):
 
 @pytest.mark.parametrize("policy", ["summarize_and_trim", "trim_oldest", "escalate", "fail"])
 def test_an_operators_compaction_ignores_the_policy(client, policy):
-    """It also works where the policy forbids compactions by turns, because a human asked for it."""
+    """A human's request also works where the policy forbids compactions by turns."""
     agent = Agent(
         "clerk", "scripted:m-1", "You help.", tools=[look_up],
         context_budget=ContextBudget(max_tokens=9_000, reserve_output=500, on_overflow=policy),
@@ -398,7 +398,7 @@ def test_a_session_in_use_is_not_forgotten(run, worker, client):
 
 
 def test_a_compaction_in_progress_restores_nothing(worker, client):
-    """It began before the session was forgotten and commits later. Its commit changes nothing."""
+    """The compaction began before the session was forgotten and commits later. Its commit changes nothing."""
     job_id = worker.long_job()
     work = client.store.begin_compaction(StepRef(job_id=job_id, session_id="s1", step="0c"), "n")
     assert client.sessions.forget("s1")

@@ -18,7 +18,7 @@ def test_an_operators_compaction_is_done_by_a_worker(server: EmbeddedServer, pre
         job = crew.enqueue("Look at the orders.", "plain")
         assert job.result(PATIENCE_S).output == "All done."
         sessions = crew.client.sessions
-        wait_for(lambda: "compacting" not in fields(crew, job.session_id), "the compactions beside the job to end")
+        wait_for(lambda: "compacting" not in fields(crew, job.session_id), "the background compactions to end")
         before = sessions.show(job.session_id)
         assert sessions.compact(job.session_id)
         wait_for(lambda: sessions.show(job.session_id).compactions > before.compactions, "a worker to compact it")

@@ -124,7 +124,7 @@ def test_a_worker_runs_jobs_and_drains(start, prefix, server, wait_for, tmp_path
 
 
 def test_a_worker_with_only_tools_runs_them_in_children_with_a_hard_limit(start, server, prefix, wait_for):
-    """It uses prefork without a warning. The hard limit is the longest tool's timeout plus 30 s."""
+    """The worker uses prefork without a warning. The hard limit is the longest tool's timeout plus 30 s."""
     worker = start("--queues", "tools", "--concurrency", "1")
     wait_for(lambda: worker.said("ready."), "the worker")
     first = json.loads(worker.log.read_text().splitlines()[0])
@@ -161,7 +161,7 @@ def test_a_mistake_in_the_agents_module_ends_the_boot(prefix, tmp_path, source, 
 
 
 def test_a_worker_without_agents_is_refused(prefix, tmp_path):
-    """Such a worker could run no step, and would turn other workers' jobs into dead letters."""
+    """A worker without agents could run no step, and would turn other workers' jobs into dead letters."""
     done = subprocess.run(
         [sys.executable, "-m", "midwatch.workers.cli", "worker"],
         cwd=tmp_path,
@@ -174,7 +174,7 @@ def test_a_worker_without_agents_is_refused(prefix, tmp_path):
 
 
 def test_an_embedded_server_listens_where_producers_look_for_it(start, tmp_path, wait_for):
-    """It listens at MIDWATCH_REDIS_URL. Its data outlives the process, and a second one on the same data is refused."""
+    """The server listens at MIDWATCH_REDIS_URL. Its data outlives the process, and a second one on the same data is refused."""
     url = f"redis://127.0.0.1:{free_port()}/0"
     env = {"MIDWATCH_REDIS_URL": url, "MIDWATCH_PREFIX": "mw", "XDG_STATE_HOME": str(tmp_path / "state")}
     worker = start("--embedded", **env)

@@ -29,7 +29,7 @@ def has_ended(pid: int) -> bool:
 
 
 def test_it_runs_when_the_constructor_returns_with_a_fleets_settings(connect_redis):
-    """It is reachable at `.url`: no eviction, no snapshots, append-only as requested, loopback only, protected."""
+    """The server is reachable at `.url`: no eviction, no snapshots, append-only as requested, loopback only, protected."""
     with EmbeddedServer() as server:
         client = connect_redis(server.url)
         assert client.info("server")["process_id"] == server.pid
@@ -73,7 +73,7 @@ def test_after_a_crash_the_data_is_back_on_the_same_port(append_only, tmp_path, 
 
 
 def test_without_an_append_only_file_a_crash_loses_the_data(connect_redis):
-    """This is the cost of `append_only=None`."""
+    """Lost data after a crash is the cost of `append_only=None`."""
     with EmbeddedServer(append_only=None) as server:
         connect_redis(server.url).set("step", "1")
         server.kill()

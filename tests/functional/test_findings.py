@@ -48,6 +48,6 @@ def test_drift_is_counted_and_found(stage, capsys, monkeypatch, server, tmp_path
 
 
 def test_a_period_longer_than_counters_are_kept_is_refused(stage):
-    """It raises a clear error instead of an answer with missing counters."""
+    """A clear error is raised instead of an answer with missing counters."""
     with pytest.raises(ConfigError, match="expected 1 to 192"):
         stage.client.findings.drift(hours=1_000)

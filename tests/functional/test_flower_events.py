@@ -74,7 +74,7 @@ def listener(server: EmbeddedServer, redis, wait_for) -> Iterator[EventListener]
     """A listener that is already connected."""
     before = redis.pubsub_numpat() + len(redis.pubsub_channels())
     with EventListener(server.url) as listening:
-        wait_for(lambda: redis.pubsub_numpat() + len(redis.pubsub_channels()) > before, "the ear to listen")
+        wait_for(lambda: redis.pubsub_numpat() + len(redis.pubsub_channels()) > before, "the listener to connect")
         yield listening
 
 

@@ -62,7 +62,7 @@ def test_a_job_shows_what_it_waits_for(stage: Stage, site: Site):
 
 
 def test_jobs_are_filtered_by_status_and_agent(stage: Stage, site: Site):
-    """Both filters work together. An unknown status is answered with the known ones."""
+    """The two filters work together. An unknown status is answered with the known ones."""
     done = stage.complete(stage.begin("singer"), "la")
     other = stage.complete(stage.begin("dancer"), "hop")
     page = site.get("/jobs?status=completed&agent=singer").text
@@ -133,7 +133,7 @@ def test_discard_gives_a_job_up(stage: Stage, site: Site):
 
 
 def test_a_button_needs_its_token_and_a_request_of_its_own_site(stage: Stage, site: Site):
-    """This also holds without a login: a page of another site can't press buttons of a Flower on this machine."""
+    """Even without a login, a page of another site can't press buttons of a Flower on this machine."""
     job_id = make_dead_letter(stage)
     site.get("/dead-letters")
     for headers, token in (

@@ -31,7 +31,9 @@ def plant(lend_prefix, connect_redis, server):
 
 
 def test_keys_of_the_catalogue_with_a_time_to_live_pass(plant):
-    """These are jobs and sessions that expire, indexes whose row says why they don't, queues and priorities, kombu's own keys."""
+    """Keys pass if they expire (jobs, sessions), if their row says why they don't (indexes, queues), or if they are kombu's
+    own.
+    """
 
     def make(client, keys):
         client.set(keys.job_pointer("j:1"), "s", ex=60)

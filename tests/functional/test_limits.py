@@ -331,7 +331,7 @@ def test_a_refusal_is_a_dead_letter_at_once(stage):
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_a_call_in_a_cut_off_reply_never_runs(stage, wire):
-    """Such a call may lack half its arguments, so the model is asked to make it again."""
+    """A call in a cut-off reply may lack half its arguments, so the model is asked to make it again."""
     cut = use(("add", {"a": 1, "b": 1}))
     cut = type(cut)(cut.calls, stop=Stop.LENGTH)
     text = stage.cast([cut, added(2, 2), "Four."])

@@ -68,13 +68,13 @@ def test_the_judge_detects_a_storm():
 
 
 def test_an_unknown_contestant_is_refused_with_the_known_names():
-    """It is refused before anything starts."""
+    """A contestant with an unknown name is refused before anything starts."""
     with pytest.raises(ConfigError, match=r"no contestant 'nobody'; there are: limits set, .*naive: Celery autoretry"):
         run(only=["nobody"])
 
 
 def test_without_llmock_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """It is a dependency for developers only."""
+    """LLMock is a dependency for developers only."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with Fleet({}, tmp_path) as fleet, pytest.raises(ConfigError, match=r"not installed here: pip install .*\[dev\]"):
         Judge(fleet, 120, 0)

@@ -56,7 +56,10 @@ def start_parent(fleet: Fleet) -> tuple[Member, int]:
 
 
 def test_a_member_has_a_group_a_log_and_the_fleets_environment(fleet, tmp_path):
-    """It has its own process group and a file `NAME.log`. Its variables override the fleet's, which override this process's."""
+    """A member has its own process group and a file `NAME.log`.
+
+    Its variables override the fleet's, which override this process's.
+    """
     show = "import os; print(os.environ['GREETING'], os.environ['WHO'], 'PATH' in os.environ)"
     member = fleet.start("greeter", [sys.executable, "-c", show], env={"WHO": "mate"})
     wait_ready(member, "ahoy mate True", PATIENCE_S)

@@ -127,7 +127,7 @@ def started(stage, job_id, wait_for):
 
 
 def test_a_foreign_celery_producer_starts_a_job(stage, foreign, wait_for):
-    """It sends a plain Celery message with our envelope. Every field arrives, and a second delivery changes nothing."""
+    """The producer sends a plain Celery message with our envelope. Every field arrives, and a second delivery changes nothing."""
     text = stage.cast(["Received."])
     one = envelope(text, job_id="job-foreign-1", tenant="acme", priority="low", traceparent="00-ab-cd-01")
     send(foreign, stage, one)
@@ -142,7 +142,7 @@ def test_a_foreign_celery_producer_starts_a_job(stage, foreign, wait_for):
 
 
 def test_a_producer_without_celery_starts_a_job(stage, server, wait_for):
-    """It sends a bare kombu message, as a library in another language does."""
+    """The producer sends a bare kombu message, as a library in another language does."""
     text = stage.cast(["Received, too."])
     name = f"{stage.client.operations.keys.prefix}.model"
     body = [[envelope(text, job_id="job-foreign-2")], {}, {}]
@@ -230,7 +230,7 @@ def test_status_and_timeout_while_a_job_waits(stage, occupied):
 
 
 def test_a_queued_job_that_is_cancelled_never_calls_the_model(stage, occupied):
-    """It ends at once, before its first step."""
+    """A queued job ends at once, before its first step."""
     text = stage.cast(["never"])
     handle = plain.enqueue(text)
     assert handle.cancel()
@@ -331,7 +331,7 @@ def test_a_server_that_is_down_raises_within_seconds(stage):
 
 
 def test_long_and_unusual_texts_arrive_unchanged(stage):
-    """These are long texts, and every character that JSON, Lua or a shell might handle wrongly."""
+    """The input is a long text, or has every character that JSON, Lua or a shell might handle wrongly."""
     odd = 'quote " backslash \\ null \x00 line \u2028 emoji 🙂 {"json": [1]} %s ${x} é'
     text = stage.cast(["Read."], odd)
     assert plain.run(text, timeout_s=PATIENCE_S).output == "Read."

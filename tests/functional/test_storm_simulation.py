@@ -104,7 +104,7 @@ def test_jitter_alone_never_recovers_if_refusals_cost_quota(run: Run):
 
 
 def test_a_provider_serves_its_limit_and_sends_a_retry_after():
-    """Its bucket holds one second. After the Retry-After of a refused call there is room."""
+    """The provider's bucket holds one second. After the Retry-After of a refused call there is room."""
     simulation = Simulation()
     provider = Provider(ProviderModel(10, outage_from_s=1e9), simulation, random.Random(0))
     answers = [provider.call() for _ in range(12)]
@@ -151,6 +151,6 @@ def test_the_result_is_a_document():
 
 @pytest.mark.parametrize("wrong", [{"scenarios": ["tigth"]}, {"strategies": ["hope"]}])
 def test_an_unknown_name_is_refused_with_the_known_ones(wrong: dict[str, list[str]]):
-    """It is refused before anything starts."""
+    """A run with an unknown name is refused before anything starts."""
     with pytest.raises(ConfigError, match=r"there are: (ample|midwatch), "):
         run_simulation(**wrong)

@@ -88,7 +88,7 @@ def test_an_install_brings_one_import_name(wheel: Path) -> None:
 
 
 def test_files_that_are_not_python_are_in_the_wheel(wheel: Path) -> None:
-    """These are scripts, templates, wire schemas, the demo's data and the type marker."""
+    """The wheel has scripts, templates, wire schemas, the demo's data and the type marker."""
     names = names_in(wheel)
     for name in (
         "midwatch/py.typed",

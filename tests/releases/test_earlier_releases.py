@@ -140,7 +140,7 @@ def release(request: pytest.FixtureRequest, redis: redis_py.Redis, prefix: str) 
     ],
 )
 def test_a_job_of_an_earlier_release_runs_to_its_end(release: Release, name: str, results: list[str | None]) -> None:
-    """Its steps, leases, backoff and decisions are read as they were written, and no model call is repeated."""
+    """The job's steps, leases, backoff and decisions are read as they were written, and no model call is repeated."""
     job = release.operations.job(release.run(name))
     assert (job.status, job.output) == (JobStatus.COMPLETED, REPLIES[name][-1])
     found = release.results(name)

@@ -114,18 +114,18 @@ def text_of(message: Any) -> str:
 class Talk:
     """One fleet with one agent and one job, to run and to inspect."""
 
-    def __init__(self, agent: Agent, model: Talker, *, beside: bool = True, **fleet: Any) -> None:
+    def __init__(self, agent: Agent, model: Talker, *, in_background: bool = True, **fleet: Any) -> None:
         self.agent, self.model = agent, model
         self.fleet = InlineFleet(agent, model=model, **fleet)
         self.asked: list[str] = []
         """Steps of the compactions that ran in the background."""
-        self._beside = beside
-        self.fleet.runner.services.request_compaction = self._compact_beside
+        self._in_background = in_background
+        self.fleet.runner.services.request_compaction = self._compact_in_background
 
-    def _compact_beside(self, ref: Any) -> None:
+    def _compact_in_background(self, ref: Any) -> None:
         assert ref.kind is StepKind.COMPACT
         self.asked.append(ref.step)
-        if self._beside:
+        if self._in_background:
             self.fleet.published.append(ref)
 
     def run(self, text: str = "Look at the orders.", session_id: str = "s1") -> Any:

@@ -38,7 +38,7 @@ def long_log(turns, chars=2_000):
 
 
 def test_a_request_contains_the_agent_and_the_whole_conversation():
-    """It has the system prompt, the goal, the tools, the messages, the output reserve, and the session as cache key."""
+    """A request has the system prompt, the goal, the tools, the messages, the output reserve, and the session as cache key."""
     goal = GoalContract(objective="Find the order", deliverables=("its state",), constraints=("be polite",))
     clerk = agent(goal=goal, context_budget=ContextBudget(max_tokens=10_000, reserve_output=500))
     claim = claim_of(log=long_log(2, chars=5))
@@ -71,7 +71,7 @@ def test_a_session_with_stored_results_offers_read_result():
 
 
 def test_a_memory_comes_first_and_adds_recall():
-    """It is a note of the runtime, which no provider treats as the user's text. `recall` is the last tool."""
+    """The memory is a note of the runtime, which no provider treats as the user's text. `recall` is the last tool."""
     claim = claim_of(log=long_log(2), memory=MEMORY, flags=frozenset({"results"}))
     request = window.assemble(agent(), claim)
     assert request.messages[0] == NoteMessage(group=4, text=render(MEMORY))

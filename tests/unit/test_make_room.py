@@ -40,8 +40,8 @@ def test_above_80_percent_a_compaction_runs_in_the_background():
 
 
 def test_a_turn_without_room_waits_for_a_compaction():
-    """Here each request for a compaction was lost. The turn compacts in its own attempt, and goes on."""
-    talk = Talk(clerk(), Talker(12), beside=False)
+    """Each request for a compaction was lost. The turn compacts in its own attempt, and goes on."""
+    talk = Talk(clerk(), Talker(12), in_background=False)
     result = talk.run()
     assert result.output == "All done."
     assert talk.compactions >= 1
@@ -52,7 +52,7 @@ def test_a_turn_without_room_waits_for_a_compaction():
 def test_a_turn_without_room_is_deferred_while_another_compacts():
     """The deferral does not count as an attempt. The lock of a dead worker expires."""
     clock = ManualClock()
-    talk = Talk(clerk(), Talker(12), beside=False, clock=clock)
+    talk = Talk(clerk(), Talker(12), in_background=False, clock=clock)
     held: list[int] = []
 
     def hold(number: int, request: ModelRequest) -> None:
@@ -81,7 +81,7 @@ def test_a_providers_token_counter_decides():
         return asked[-1]
 
     generous = clerk(tools=[wordy(3_200)], context_budget=budget(act_at=1.0, wait_at=1.0))
-    spared = Talk(generous, model := Talker(5), beside=False)
+    spared = Talk(generous, model := Talker(5), in_background=False)
     model.counts = exact
     assert spared.run().output == "All done."
     assert asked
@@ -90,7 +90,7 @@ def test_a_providers_token_counter_decides():
     def broken(request: ModelRequest) -> int:
         raise ConnectionError("no counter today")
 
-    failing = Talk(clerk(), model := Talker(12), beside=False)
+    failing = Talk(clerk(), model := Talker(12), in_background=False)
     model.counts = broken
     assert failing.run().output == "All done."
     assert failing.most_tokens() <= 6_000
@@ -111,7 +111,7 @@ def test_too_little_room_after_a_compaction_is_a_dead_letter():
 
 @pytest.mark.parametrize("how", [FailureKind.CONTEXT_OVERFLOW, Stop.CONTEXT_FULL])
 def test_a_request_refused_as_too_long_is_compacted_and_sent_again(how):
-    """This happens within the same step, even if the estimate said that it fits."""
+    """The step compacts and sends the request again, even if the estimate said that it fits."""
     talk = Talk(clerk(context_budget=budget(30_000)), model := Talker(8))
     model.fail = lambda number, request: how if number == 6 else None
     assert talk.run().output == "All done."

@@ -37,7 +37,7 @@ def with_summaries(summarize: Any, **options: Any) -> Talk:
 
 
 def test_a_summary_is_in_the_memory_and_in_the_usage():
-    """Its text is in the note together with the facts, and the job's usage contains all its calls."""
+    """The summary's text is in the note together with the facts, and the job's usage contains all its calls."""
     talk = with_summaries(lambda request: summary(answer("The clerk went through the orders one by one.")))
     result = talk.run()
     assert result.output == "All done."
@@ -109,7 +109,7 @@ class Watched(OpenGate):
 
 
 def test_a_summarizers_call_goes_through_the_gate():
-    """It has its own downstream, an estimate, and the job's lineage. It is settled with its real usage."""
+    """A summarizer's call has its own downstream, an estimate, and the job's lineage. It is settled with its real usage."""
     gate = Watched()
     talk = with_summaries(lambda request: summary(answer("All went well.")), gate=gate)
     assert talk.run().output == "All done."

@@ -93,7 +93,7 @@ def test_tool_and_agent_decide_which_calls_need_approval():
     ],
 )
 def test_an_invalid_call_is_answered_and_never_runs(call, kind):
-    """It gets one result, and a valid call in the same reply still runs."""
+    """An invalid call gets one result, and a valid call in the same reply still runs."""
     found = read(call, LOOK)
     assert [row.ordinal for row in found.calls] == [1]
     (answer,) = found.answers
@@ -103,7 +103,7 @@ def test_an_invalid_call_is_answered_and_never_runs(call, kind):
 
 @pytest.mark.parametrize("stop", [Stop.LENGTH, Stop.END, Stop.PAUSE, Stop.UNKNOWN])
 def test_calls_of_a_reply_that_was_cut_off_never_run(stop):
-    """Such a reply may have half a call that happens to be valid JSON."""
+    """A reply that was cut off may have half a call that happens to be valid JSON."""
     found = read(LOOK, LOOK, stop=stop)
     assert (found.calls, found.inline, found.output) == ([], [], None)
     assert [answer.ordinal for answer in found.answers] == [0, 1]
@@ -155,14 +155,14 @@ class Answer(BaseModel):
 
 @pytest.mark.parametrize("words", ["soon", '{"order": "A-17"}', '{"order": "A-17", "days": "two"}', "[]", "[" * 5_000])
 def test_a_final_answer_must_satisfy_the_output_schema(words):
-    """It is sent back with the problems."""
+    """An answer that violates the schema is sent back with the problems."""
     found = read(words, to=agent(output_schema=Answer))
     assert found.output is None
     assert "JSON" in found.answers[0].text
 
 
 def test_a_final_answer_that_satisfies_the_schema_is_unchanged():
-    """It is passed on byte for byte."""
+    """A valid answer is passed on byte for byte."""
     assert (
         read('{ "order":"A-17", "days": 2 }', to=agent(output_schema=Answer)).output == '{ "order":"A-17", "days": 2 }'
     )

@@ -66,7 +66,7 @@ def test_any_other_failure_is_a_dead_letter_at_once(kind):
 
 @pytest.mark.parametrize("kind", NEVER_RETRIED)
 def test_a_harmful_retry_is_never_made(kind):
-    """Not even a config that was built without its validation allows it."""
+    """A config that was built without its validation does not allow it either."""
     config = RetryConfig().model_copy(update={"retry_on": (kind,)})
     assert isinstance(decide(config, failure(kind), 0, RNG), DeadLetter)
 

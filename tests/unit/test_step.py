@@ -371,7 +371,7 @@ def test_every_admitted_call_is_settled(ends):
     ],
 )
 def test_a_reply_without_a_commit_is_settled(reply, outcome):
-    """It is settled before the step is deferred, and before the model is called again."""
+    """The call is settled before the step is deferred, and before the model is called again."""
     gate = Admissions()
     fleet = InlineFleet(model=ScriptedModel([reply, reply]), gate=gate)
     again = RetryConfig(retry_on=(FailureKind.REFUSED,))
@@ -430,7 +430,7 @@ def test_a_failure_of_the_downstream_is_no_attempt_and_waits():
 
 
 def test_tokens_of_an_unusable_reply_are_counted():
-    """They count against the job's ceiling."""
+    """Tokens of an unusable reply count against the job's ceiling."""
     fleet = InlineFleet(model=ScriptedModel(["", "", ""]))
     result = fleet.run(fleet.enqueue(Ledger().agent(), "hi"))
     assert result.failure.kind is FailureKind.OUTPUT_INVALID

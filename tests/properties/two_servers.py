@@ -52,6 +52,10 @@ class Recorder:
         raise AssertionError("a message is made for hand-off only")
 
 
+LOCAL = connect(Stopped())
+"""The server in this process, emptied for each comparison: a new one would compile every script anew."""
+
+
 class Claims(NamedTuple):
     """The claims that both servers gave for one step. Given to `TwoServers.both`, each goes to its own server."""
 
@@ -96,7 +100,8 @@ class TwoServers:
     """The store on the Redis of this process and on a real server, held to the same answers and the same contents."""
 
     def __init__(self, client: redis_py.Redis, prefix: str) -> None:
-        self.local, self.real = Side(connect(Stopped()), prefix), Side(client, prefix)
+        LOCAL.flushall()
+        self.local, self.real = Side(LOCAL, prefix), Side(client, prefix)
         self.sides = (self.local, self.real)
         self.state = State.of(Contents.read(self.local.client, prefix, self.local.fences))
 

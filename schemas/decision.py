@@ -21,7 +21,7 @@ class ParkReason(StrEnum):
 
 
 class Verdict(StrEnum):
-    """The answer."""
+    """A human's answer."""
 
     APPROVE = "approve"
     REJECT = "reject"

@@ -7,7 +7,7 @@ if not config then return false end
 state = state or new_state(config, now)
 local rate = refill(config, state, now)
 local braked_to = state.braked_to
-if braked_to then -- shown as part of the rate: the share of the limit or, where none is known, of the rate from before
+if braked_to then -- show the brake in the rate, as a share of the limit, or of the earlier rate if there is no limit
   state.braked_to = nil
   local per_minute = limit(config, state, REQUESTS)
   rate = rate * math.min(1, braked_to / (per_minute > 0 and per_minute or state.rate_before_sick))

@@ -13,7 +13,7 @@ end
 -- Add one to each of these drift counters.
 local function count_drift(now, names)
   if length(names) == 0 then return end
-  local hour = string.gsub(COUNTERS, 'counters$', 'drift:' .. math.floor(now / 3600000)) -- not declared, but in the same slot
+  local hour = string.gsub(COUNTERS, 'counters$', 'drift:' .. math.floor(now / 3600000)) -- this key is not declared, but in the same slot
   for name in rows_of(names, 1) do redis.call('HINCRBY', hour, name, 1) end
   redis.call('EXPIRE', hour, 8 * 86400)
 end

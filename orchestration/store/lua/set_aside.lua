@@ -15,7 +15,7 @@
 -- Output: {'left' | 'buried' | 'cancelled' | 'gone', next `job|priority` or ''}
 -- Any key may be damaged, or forbidden to this Redis user. So each command may fail, and the others must still run.
 local step, member, member_base, job, session, nonce, max_tries, wait_ms, letter, failure, repair_text = unpack(ARGV)
-local UNREADABLE = string.gsub(DUE, 'due$', 'unreadable') -- not declared, but in the same slot
+local UNREADABLE = string.gsub(DUE, 'due$', 'unreadable') -- this key is not declared, but in the same slot
 
 local function try(...)
   local reply = redis.pcall(...)

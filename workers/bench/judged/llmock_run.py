@@ -44,7 +44,7 @@ class Judgement:
     of_rate: float
     """Answers of the worse vendor, divided by its rate times the duration. The minute that is saved up at first is extra."""
     of_limit: float
-    """Answers of the worse vendor, divided by all that the limit allowed, with the saved-up minute if it was not spent."""
+    """Answers of the vendor with fewer answers, as a share of what the limit allowed. A full bucket at the start counts too."""
     most_attempts: int
     """Most attempts at one call: requests with the same body."""
     verdict: str

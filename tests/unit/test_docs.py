@@ -206,7 +206,7 @@ def _version(numbers: tuple[int, ...]) -> str:
         ("docs/architecture.md", f"| {MAX_LOSSES} leases |"),
         ("docs/architecture.md", f"live for {keyspace.KEPT_S // 86_400} days"),
         ("docs/production.md", f"than its lease of {LEASE_MS / 1000:g} s"),
-        ("docs/production.md", f"go {keyspace.KEPT_S // 86_400} days after their last step"),
+        ("docs/production.md", f"are deleted {keyspace.KEPT_S // 86_400} days after their last step"),
         ("docs/production.md", f"within {keyspace.HELD_S // 86_400} days"),
         ("docs/production.md", f"Valkey {_version(doctor_checks.VALKEY_FROM)} or newer"),
         ("docs/production.md", f"Redis {_version(doctor_checks.REDIS_FROM)} or newer"),

@@ -96,7 +96,7 @@ local function time_to_fit(config, state, rate, need, headroom)
   return longest < 1 and 0 or longest -- less than 1 us is a rounding error, and no wait would remove it
 end
 
--- How many us of the downstream's limits, reduced by the factor `rate`, one call with this `need` uses up.
+-- The time, in us, in which the limits (times the share `rate`) grant what one call with this `need` takes.
 local function service_time(config, state, need, rate)
   local longest = 0
   for _, resource in ipairs(RESOURCES) do

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 import os
 from collections.abc import Iterator
 
@@ -234,6 +235,38 @@ def test_queues_without_a_worker_are_on_the_broker_page(stage: Stage, site: Site
         assert f'id="{keys.queue(name)}"' in page
     row = page.partition(f'id="{keys.queue("model")}"')[2].partition("</tr>")[0]
     assert f">{before + 3}<" in row
+
+
+def test_a_record_that_can_not_be_read_hides_no_other(stage: Stage, site: Site):
+    """A job of a later version: the listing names it and shows the others, and its own page says why, with 422."""
+    newer, other = stage.begin("desk").ref, stage.begin("desk").ref
+    key = stage.client.operations.keys.job(newer.session_id, newer.job_id)
+    spec = json.loads(stage.store.client.hget(key, "spec"))
+    stage.store.client.hset(key, "spec", json.dumps({**spec, "v": 2}))
+    page = html.unescape(site.get("/jobs").text)
+    assert f"/jobs/{other.job_id}" in page
+    assert f"job {newer.job_id}: of a newer version" in page
+    answer = site.get(f"/jobs/{newer.job_id}")
+    assert answer.code == 422
+    assert "can't be read: of a newer version" in html.unescape(answer.text)
+
+
+def test_a_damaged_trace_and_log_leave_the_page_of_their_job(stage: Stage, site: Site):
+    """The page shows the job's state, and names what is missing."""
+    ref = stage.begin("desk").ref
+    keys = stage.client.operations.keys
+    trace, log = keys.trace(ref.session_id, ref.job_id), keys.log(ref.session_id)
+    entries = stage.store.client.lrange(log, 0, -1)
+    stage.store.client.rpush(trace, '{"v": 2}')
+    stage.store.client.set(log, "no list", ex=3_600)
+    answer = site.get(f"/jobs/{ref.job_id}")
+    assert answer.code == 200
+    page = html.unescape(answer.text)
+    assert "a trace record of job" in page
+    assert "the log of session" in page
+    stage.store.client.delete(trace, log)  # the leak check expects their usual types
+    stage.store.client.rpush(log, *entries)
+    stage.store.client.expire(log, 3_600)
 
 
 def test_a_server_that_is_down_gives_a_503(fleet):

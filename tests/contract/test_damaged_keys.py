@@ -21,7 +21,7 @@ from tests.properties.two_servers import expire_step
 COMMANDS = (
     "hmget", "hget", "hset", "hdel", "hgetall", "rpush", "zadd", "zrem", "expire", "lrange", "time", "evalsha", "script|load",
 )  # fmt: skip
-"""Each command that the claim of a new job needs."""
+"""Every command that the claim of a new job needs."""
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def fleet(redis: redis_py.Redis, prefix: str) -> Fleet:
 
 
 def begin(fleet: Fleet) -> StepRef:
-    """A job under way, with another one behind it."""
+    """Begin a job with another job waiting for its session."""
     ref = fleet.enqueue("job-1")
     fleet.run(ref, FailureKind.OVERLOADED)
     fleet.enqueue("job-2")
@@ -53,12 +53,12 @@ DAMAGES = {
 
 
 def clean(fleet: Fleet, ref: StepRef) -> None:
-    fleet.client.delete(*fleet.keys(ref)[:5])  # the leak check knows their types
+    fleet.client.delete(*fleet.keys(ref)[:5])  # the leak check knows these keys with their normal types
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_letter_of_a_damaged_job_is_discarded(fleet: Fleet, damage: str) -> None:
-    """Its letter is gone, and the session goes to the next job."""
+    """The letter is removed, and the session goes to the next job."""
     ref = begin(fleet)
     DAMAGES[damage](fleet, ref)
     assert isinstance(fleet.exhaust(ref)[-1], DeadLetter)
@@ -71,7 +71,7 @@ def test_a_letter_of_a_damaged_job_is_discarded(fleet: Fleet, damage: str) -> No
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_job_is_cancelled_before_it_is_a_letter(fleet: Fleet, damage: str) -> None:
-    """At the latest with its next claim, the session goes to the next job."""
+    """The session goes to the next job, at the latest with the cancelled job's next claim."""
     ref = begin(fleet)
     DAMAGES[damage](fleet, ref)
     assert fleet.operations.cancel("job-1")
@@ -81,8 +81,8 @@ def test_a_damaged_job_is_cancelled_before_it_is_a_letter(fleet: Fleet, damage: 
     clean(fleet, ref)
 
 
-def test_a_damaged_session_holds_no_job_behind(fleet: Fleet) -> None:
-    """After the discard the next job is owed: its claim finds the damage, too."""
+def test_a_damaged_session_does_not_block_the_next_job(fleet: Fleet) -> None:
+    """After the discard the next job's step is owed. Its claim finds the damage, too."""
     ref = begin(fleet)
     make_wrong_type("session")(fleet, ref)
     fleet.exhaust(ref)
@@ -94,7 +94,7 @@ def test_a_damaged_session_holds_no_job_behind(fleet: Fleet) -> None:
 
 
 def test_damaged_keys_hide_no_other_record(fleet: Fleet) -> None:
-    """A job's pointer, log, trace and memory, and one partition's letters: what can't be read is named, the rest is shown."""
+    """A job's pointer, log, trace or memory is damaged, or one partition's letters. This is reported, the rest is listed."""
     fleet.run(fleet.enqueue("job-good", "s2"), "Hello.")
     ref = begin(fleet)
     for key in (fleet.keys(ref).log, fleet.keys(ref).trace, fleet.names.memory("s1"), fleet.keys(ref).letters):
@@ -121,7 +121,7 @@ def test_damaged_keys_hide_no_other_record(fleet: Fleet) -> None:
 
 
 def check_jobs(fleet: Fleet) -> None:
-    """A job whose pointer is damaged is named in the listing, which shows the others."""
+    """A job with a damaged pointer is reported in the listing, which shows the other jobs."""
     operations = fleet.operations
     pointer = fleet.names.job_pointer("job-1")
     fleet.client.delete(pointer)
@@ -136,7 +136,7 @@ def check_jobs(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_forbidden_command_loses_no_step(redis: redis_py.Redis, prefix: str, server: Any, command: str) -> None:
-    """This worker's user may not run it. Another worker completes the job, and the input is in the conversation once."""
+    """The worker's user may not run the command. Another worker completes the job, and the conversation has the input once."""
     name = f"half-{prefix}"
     redis.execute_command("ACL", "SETUSER", name, "reset", "on", ">pw", "~*", "+@all", f"-{command}")
     host, port = server.url.removeprefix("redis://").split("/")[0].split(":")
@@ -154,15 +154,15 @@ def test_a_forbidden_command_loses_no_step(redis: redis_py.Redis, prefix: str, s
         whole.run(ref, "Hello.")
         assert whole.operations.job("job-1").status is JobStatus.COMPLETED
         assert [message.role for message in whole.operations.messages("s1")] == ["user", "assistant"]
-        if command == "expire":  # what this worker wrote has no time to live
+        if command == "expire":  # the keys that this worker wrote have no time to live
             redis.delete(*fleet.keys(ref)[:5], fleet.names.index(partition("s1"), "unreadable"))
     finally:
         half.close()
         redis.execute_command("ACL", "DELUSER", name)
 
 
-def test_a_quoted_note_about_a_cut_restores_nothing() -> None:
-    """A user may begin with the note that a cut leaves. The message stays, though the note names a stored result."""
+def test_a_users_copy_of_a_cut_note_restores_no_result() -> None:
+    """A user's text may begin like the note about a cut. The text stays, even if it names a stored result."""
     whole = "x" * 90
     left_out = "[50 of 90 characters are left out here. The whole is kept"
     note = f'{left_out}: read on with read_result(handle="r-1", offset=28, length=9)]\n'

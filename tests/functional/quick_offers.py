@@ -1,4 +1,4 @@
-"""An agent module that makes its worker offer an unreadable step again at once: a test can't wait a minute for the last try."""
+"""An agent module whose worker offers an unreadable step again at once, because a test can't wait a minute for the last try."""
 
 from __future__ import annotations
 

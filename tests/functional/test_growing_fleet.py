@@ -1,4 +1,4 @@
-"""A running fleet meets records of a later release, and damaged ones: it keeps unknown fields, and ends what it can't read."""
+"""A running fleet and records of a later release, or damaged ones: unknown fields are kept, unreadable jobs end as letters."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def grow_list(stage: Stage, key: str) -> None:
 
 
 def park(stage: Stage, session_id: str | None = None) -> Any:
-    """A job that is parked at a call."""
+    """Make a job that is parked at a call."""
     handle = desk.enqueue(stage.cast([use(("wipe", {"target": "disk"})), "Done."]), session_id=session_id)
     assert handle.result(PATIENCE_S).status is JobStatus.PARKED
     return handle
@@ -72,7 +72,7 @@ def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_parked_job_with_later_fields_goes_on(stage: Stage) -> None:
-    """In its hash, its spec, its question, its call, its log and its trace. All fields are still there at its end."""
+    """The fields are in its hash, spec, question, call, log and trace. All of them are still there at the job's end."""
     handle = park(stage)
     keys = keys_of(stage, handle)
     client = stage.client.store.client
@@ -89,7 +89,7 @@ def test_a_parked_job_with_later_fields_goes_on(stage: Stage) -> None:
 
 
 def test_a_letter_with_later_fields_is_replayed(stage: Stage) -> None:
-    """The job goes on where it stopped."""
+    """The replayed job goes on where it stopped."""
     again = use(("add", {"a": 1, "b": 2}))
     handle = three_steps.enqueue(stage.cast([again, again, again, "Done."]))
     assert handle.result(PATIENCE_S).status is JobStatus.DEAD_LETTERED
@@ -102,7 +102,7 @@ def test_a_letter_with_later_fields_is_replayed(stage: Stage) -> None:
 
 
 def test_a_compaction_keeps_later_fields(stage: Stage, wait_for: Callable[..., Any]) -> None:
-    """In the memory, in archived messages, and in results that are elided or cut."""
+    """The fields are in the memory, in archived messages, and in results that are elided or cut."""
     agent = trimming["anthropic"]
     lines = [use(("report", {"size_bytes": 3_000})), use(("report", {"size_bytes": 3_001})), "Done."]
     handle = agent.enqueue(stage.cast(lines))
@@ -130,7 +130,7 @@ def test_a_compaction_keeps_later_fields(stage: Stage, wait_for: Callable[..., A
 
 
 def test_a_message_with_later_fields_starts_and_runs_a_job(stage: Stage, wait_for: Callable[..., Any]) -> None:
-    """In the argument of `midwatch.start`, and in the arguments of a step."""
+    """The fields are in the argument of `midwatch.start`, and in the arguments of a step."""
     job_id, session_id = "job-of-a-later-release", "session-of-a-later-release"
     queue = f"{stage.client.operations.keys.prefix}.model"
     started = {"job_id": job_id, "session_id": session_id, "agent": "plain", "input": stage.cast(["Hello."])}
@@ -161,7 +161,11 @@ def make_nonsense(stage: Stage, keys: StepKeys) -> None:
 
 @pytest.mark.parametrize("damage", [make_newer, make_wrong_type, make_nonsense])
 def test_one_unreadable_job_delays_no_other(stage: Stage, wait_for: Callable[..., Any], damage: Any) -> None:
-    """The others complete. It is offered 30 times, then is a letter; no log line and no letter quotes it; it can be ended."""
+    """Other jobs complete.
+
+    The unreadable job is offered 30 times, then it is a letter. No log line or letter quotes its content, and an
+    operator can end the job.
+    """
     first = park(stage)
     bad = plain.enqueue(stage.cast(["Never said."]), session_id=first.session_id)
     behind = plain.enqueue(stage.cast(["At last."]), session_id=first.session_id)
@@ -191,7 +195,7 @@ def test_one_unreadable_job_delays_no_other(stage: Stage, wait_for: Callable[...
 
 
 def test_two_questions_of_one_turn_are_answered_in_any_order(stage: Stage, wait_for: Callable[..., Any]) -> None:
-    """A human's words may be the runtime's own: each call gets its own decision, and the words are passed on unread."""
+    """A human's text may equal the runtime's own. Each call gets its own decision, and the text is passed on unchanged."""
     calls = (("wipe", {"target": "a"}), ("wipe", {"target": "b"}))
     for order in (("1.0", "1.1"), ("1.1", "1.0")):
         text = stage.cast([use(*calls), "Done."])

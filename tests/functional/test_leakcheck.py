@@ -31,9 +31,7 @@ def plant(lend_prefix, connect_redis, server):
 
 
 def test_keys_of_the_catalogue_with_a_time_to_live_pass(plant):
-    """Keys pass if they expire (jobs, sessions), if their row says why they don't (indexes, queues), or if they are kombu's
-    own.
-    """
+    """Jobs and sessions expire. For indexes and queues a row says why they don't. Kombu's own keys pass too."""
 
     def make(client, keys):
         client.set(keys.job_pointer("j:1"), "s", ex=60)

@@ -44,7 +44,7 @@ class RootForm:
 
 
 def to_one_object(schema: JsonObject) -> RootForm:
-    """Rewrite a schema without `anyOf`, `oneOf`, `allOf`, `$ref`, `not`, `if`, `enum` and `const` at its top level.
+    """Rewrite a schema so that its top level has no `anyOf`, `oneOf`, `allOf`, `$ref`, `not`, `if`, `enum` and `const`.
 
     Raises:
         NotOneObject: no object satisfies the schema, or a reference is not a path.

@@ -90,11 +90,11 @@ class Crowd:
         return (self.bench.time.us - self._start_us) / 1e6
 
     def at(self, second: float, act: Callable[[], None]) -> None:
-        """Run an action at a second."""
+        """Run an action at a given second of the simulated time."""
         heapq.heappush(self._events, (second, next(self._order), act))
 
     def submit(self, *calls: Call, at_s: float = 0.0) -> None:
-        """Send steps to the workers at a second."""
+        """Send steps to the workers at a given second."""
         for call in calls:
             self.at(at_s, lambda call=call: self._arrive(call))  # type: ignore[misc]
 
@@ -166,7 +166,7 @@ class Crowd:
         return self._work()
 
     def _look(self, second: float) -> None:
-        """Let a steward look at a second, unless it already looks earlier."""
+        """Let a steward check the lines at a given second, unless it already checks them earlier."""
         if self._look_s is None or second < self._look_s:
             self._look_s = second
             self.at(second, lambda: self._release(second))

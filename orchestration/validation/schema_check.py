@@ -70,7 +70,7 @@ def check_and_copy(schema: object) -> tuple[JsonObject, type[Validator]]:
         raise ConfigError("schema: nested too deeply to be checked; flatten it") from None
     except (
         FutureWarning
-    ) as warning:  # raised where warnings are errors: a later Python may read the pattern differently
+    ) as warning:  # with warnings as errors, Python raises this for a pattern whose meaning may change
         raise ConfigError(f"schema: a pattern with an unclear meaning: {warning}; escape the bracket") from None
     if "type" not in copy and copy.keys() <= _OF_OBJECTS:
         copy = {"type": "object", **copy}  # real servers omit it, and arguments are always named

@@ -97,7 +97,7 @@ def test_a_worker_killed_during_an_inline_tool(crew: Crew) -> None:
 
 
 def assistant_turns(crew: Crew, session_id: str) -> int:
-    """Count the model's message in the log."""
+    """Count the model's messages in the log."""
     return sum(isinstance(message, AssistantMessage) for message in crew.client.sessions.messages(session_id))
 
 

@@ -40,7 +40,7 @@ class ProviderModel:
     """Share of the limit directly after the outage."""
 
     def capacity_per_s(self, now_s: float) -> float:
-        """Return the limit at a time, without regard to the outage."""
+        """Return the limit at this time, as if there were no outage."""
         since_s = now_s - self.outage_until_s
         if not 0 <= since_s < self.warm_s:
             return self.limit_per_s

@@ -50,6 +50,10 @@ class UnreadableMessage(ValueError):
     """Raised when a queue item is not a valid message."""
 
 
+REPLIES = ".reply.celery.pidbox"
+"""End of the name of a queue with workers' replies to `celery inspect`. A reply is no task message: it has no task id."""
+
+
 def read_message(raw: bytes, queue: str) -> Json:
     """Parse a raw queue item into kombu's message. The nesting depth is checked before any recursive parsing.
 
@@ -65,6 +69,10 @@ def read_message(raw: bytes, queue: str) -> Json:
     except (ValueError, RecursionError) as error:
         raise UnreadableMessage(f"not a task message: {type(error).__name__}: {str(error)[:200]}") from error
     properties, headers = _object(frame, "properties"), _object(frame, "headers")
+    if queue.endswith(REPLIES):
+        _word(properties, "delivery_tag")
+        reply: Json = frame
+        return reply
     _refuse_unsupported(frame, headers)
     task_id = _word(headers, "id")
     return {

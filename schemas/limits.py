@@ -46,8 +46,9 @@ class Limits(Contract):
     tenant_weights: dict[str, Weight] = Field(default_factory=dict)
     """The weight of a tenant that is not listed is 1."""
     fail_ratio: Share = 0.5
-    """The breaker opens if more than this share of the calls begun in one second fails. The excess over the share must be at
-    least that of `min_calls` calls that all fail. By default it opens at 10 of 10, 15 of 20 or 55 of 100 calls."""
+    """The breaker opens if, of n calls begun in one second, `fail_ratio * n + (1 - fail_ratio) * min_calls` or more fail. With the
+    defaults these are 10 of 10, 15 of 20 or 55 of 100 calls. Few calls need a larger share, because chance can exceed a share.
+    """
     min_calls: int = Field(default=10, ge=1)
     failures_in_a_row: int = Field(default=8, ge=1)
     """The breaker also opens at this many failures in a row. It needs this rule if calls are few or fail late."""

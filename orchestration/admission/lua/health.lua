@@ -31,8 +31,8 @@ local function count_by_second(state, now)
   state.second, state.second_begun, state.second_failed = second, 0, 0
 end
 
--- Do more calls fail than fail_ratio allows? The excess must be that of min_calls calls that all fail: among a few calls,
--- the share alone is often exceeded by chance.
+-- Do more calls fail than fail_ratio allows? The second term is a margin, because among a few calls the share alone is often
+-- exceeded by chance.
 local function too_many(config, failed, total)
   return total >= config.min_calls and failed >= config.fail_ratio * total + (1 - config.fail_ratio) * config.min_calls
 end

@@ -46,8 +46,10 @@ class Limits(Contract):
     tenant_weights: dict[str, Weight] = Field(default_factory=dict)
     """The weight of a tenant that is not listed is 1."""
     fail_ratio: Share = 0.5
-    """The breaker opens if, of n calls begun in one second, `fail_ratio * n + (1 - fail_ratio) * min_calls` or more fail. With the
-    defaults these are 10 of 10, 15 of 20 or 55 of 100 calls. Few calls need a larger share, because chance can exceed a share.
+    """The breaker opens if, of n calls begun in one second, `fail_ratio * n + (1 - fail_ratio) * min_calls` or more fail.
+
+    With the defaults these are 10 of 10, 15 of 20 or 55 of 100 calls. Few calls need a larger share, because chance alone can
+    exceed a share.
     """
     min_calls: int = Field(default=10, ge=1)
     failures_in_a_row: int = Field(default=8, ge=1)

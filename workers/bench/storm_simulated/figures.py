@@ -98,7 +98,7 @@ def compute_figures(scenario: Scenario, provider: Provider, progress: Progress) 
 
 
 def shortest_drain_s(scenario: Scenario, work_left: int) -> float:
-    """Return the time for the work after the outage, if provider or fleet, whichever is slower, is never idle."""
+    """Return the shortest time for the work left after the outage, at the rate of provider or fleet, whichever is slower."""
     model, fleet_per_s = scenario.provider, scenario.load.capacity_per_s
     steps, left = 0, float(work_left)
     while left > 0:

@@ -37,7 +37,7 @@ def default(field: str) -> str:
 
 
 def test_every_limit_is_listed_with_its_default():
-    """And every name that it may be written by."""
+    """The page also lists every short name of a limit."""
     listed = {cell: value for cell, value, _ in rows("limit", "default", "is")}
     known = field_names()
     assert {name for cell in listed for name in re.findall(r"`(\w+)`", cell)} == set(known)

@@ -379,7 +379,7 @@ def test_nothing_starts_after_a_cancel_during_the_model_call(stage):
     assert result.status is JobStatus.CANCELLED
     assert marks(f"peek-{handle.id}") == marks(f"search-{handle.id}") == []
     assert [message.is_error for message in stage.results(handle)] == [True, True]
-    assert all("ended around it (cancelled)" in message.content for message in stage.results(handle))
+    assert all("the job ended first (cancelled)" in message.content for message in stage.results(handle))
     assert len(stage.heard(text)) == 1
     assert plain.run("go on", session_id="cancelled-early", timeout_s=PATIENCE_S).output == "You said: go on"
 

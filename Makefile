@@ -27,11 +27,12 @@ dev: $(STAMP) ## The same, left running with your MIDWATCH_AGENTS
 test: $(STAMP) check ## Everything that CI runs: lint, types, layers, all tests but the slow ones
 	@$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
-check: $(STAMP) ## Lint, formatting, types, layers, schemas of deployment files
+check: $(STAMP) ## Lint, formatting, types, layers, import cycles
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python tests/unit/house.py --check
 
 house: $(STAMP) ## Doors, arrows and circles of the packages
 	@$(BIN)/python tests/unit/house.py $(ARGS)

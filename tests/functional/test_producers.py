@@ -259,7 +259,7 @@ def test_events_follow_a_job_to_its_end(stage, occupied):
     assert all(record.ended_ms >= record.started_ms for record in seen)
 
 
-def test_listing_jobs(stage):
+def test_jobs_are_listed_newest_first_and_filtered(stage):
     """The newest job is first. Jobs can be filtered by status and by agent."""
     first = plain.enqueue("first")
     assert first.result(PATIENCE_S).status is JobStatus.COMPLETED

@@ -103,7 +103,7 @@ def test_wrong_options_are_reported_on_stderr() -> None:
         serve(Options(latency_ms="fast"))
 
 
-def test_control_endpoints() -> None:
+def test_control_endpoints_show_and_change_a_running_server() -> None:
     """A client can read health, stats, journal and faults, and can replace the faults of a running server."""
     with ModelServer(lambda _: Say("hello")) as server:
         assert ask(server, "GET", "/__midwatch__/health") == (200, {"ok": True, "brain": "<lambda>"})

@@ -14,6 +14,12 @@ from pathlib import Path
 
 PACKAGES = ("schemas", "orchestration", "workers")
 
+MAX_DOORS = 18
+"""Most modules and subpackages that a package shows."""
+
+RUN = {"orchestration.agents.agent", "orchestration.client.client", "orchestration.client.new_job"}
+"""The only import cycle: `agent.run()` enqueues a job, so the agent imports the client."""
+
 
 class House:
     """The modules of a checkout, and what each imports."""
@@ -94,6 +100,17 @@ class House:
                 order.append(name)
 
 
+def find_faults(house: House) -> list[str]:
+    """Return what breaks the rules: a package with too many doors, a circle other than the one of `agent.run()`."""
+    faults = [
+        f"{package} has {len(house.doors(package))} doors, at most {MAX_DOORS}: move a family of files into a subpackage"
+        for package in PACKAGES
+        if len(house.doors(package)) > MAX_DOORS
+    ]
+    faults += [f"import cycle: {', '.join(sorted(circle))}" for circle in house.circles() if circle != RUN]
+    return faults
+
+
 def main(root: Path) -> None:
     """Print the shape."""
     house = House(root)
@@ -108,4 +125,9 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).resolve().parents[2])
+    arguments = [one for one in sys.argv[1:] if one != "--check"]
+    checkout = Path(arguments[0]) if arguments else Path(__file__).resolve().parents[2]
+    if "--check" not in sys.argv:
+        main(checkout)
+    elif found := find_faults(House(checkout)):
+        sys.exit("\n".join(found))

@@ -62,8 +62,8 @@ def test_the_constants_are_those_of_the_code(cell):
         assert said.strip(" ,").split(", ") == [str(each) for each in values], name
 
 
-def test_no_constant_is_kept_back():
-    """Each that the scripts are given, and each of the gate's own."""
+def test_the_page_lists_every_constant():
+    """The table has each constant that the scripts get, and each constant of the gate."""
     listed = " ".join(cell for cell, *_ in rows("constant", "is", "because"))
     assert set(re.findall(r"`(\w+)`", listed)) == set(constants())
 

@@ -173,7 +173,7 @@ def test_rate_headers_have_the_vendors_names(vendor_format: SimulatedFormat) -> 
     assert resets == (["2026-11-30T00:01:30Z"] if vendor_format is MESSAGES else ["1m30s"])
 
 
-def test_openai_durations() -> None:
+def test_openai_durations_are_written_with_their_unit() -> None:
     """A duration is written in milliseconds below one second, then in seconds, then in minutes and seconds."""
     assert [format_duration(seconds) for seconds in (0.019, 1, 1.5, 360)] == ["19ms", "1s", "1.5s", "6m0s"]
 

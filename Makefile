@@ -18,10 +18,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## The whole system on this machine, faults switched on: runs jobs to their end and shows what happened
+demo: $(STAMP) ## Run the whole system on this machine with faults switched on, and print the result
 	@$(BIN)/midwatch demo $(ARGS)
 
-dev: $(STAMP) ## The same, left running with your MIDWATCH_AGENTS
+dev: $(STAMP) ## Run the whole system on this machine with your MIDWATCH_AGENTS, until Ctrl-C
 	@$(BIN)/midwatch dev $(ARGS)
 
 test: $(STAMP) check ## Everything that CI runs: lint, types, layers, all tests but the slow ones
@@ -31,10 +31,10 @@ check: $(STAMP) ## Lint, formatting, types, layers, import cycles
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/python tests/unit/house.py --check
 
-house: $(STAMP) ## Doors, arrows and circles of the packages
+house: $(STAMP) ## Print the number of entries and of imports in each package, and the import cycles
 	@$(BIN)/python tests/unit/house.py $(ARGS)
 
 format: $(STAMP) ## Format and sort imports
@@ -47,7 +47,7 @@ fast: $(STAMP) ## The quick tests, without processes: a minute
 slow: $(STAMP) ## The long tests that `make test` leaves out, one at a time on a quiet machine (an hour)
 	@$(BIN)/pytest -q -m "slow" $(ARGS)
 
-docs: $(STAMP) ## Write what is generated: wire schemas, keyspace, command line
+docs: $(STAMP) ## Write the generated files: wire schemas, keyspace, command line
 	@$(BIN)/python -m midwatch.workers.generate
 
 wheel: $(STAMP) ## Build the wheel

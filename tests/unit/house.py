@@ -114,14 +114,14 @@ def find_faults(house: House) -> list[str]:
 def main(root: Path) -> None:
     """Print the shape."""
     house = House(root)
-    print(f"{'package':<16}{'doors':>7}{'modules':>9}{'arrows':>8}")
+    print(f"{'package':<16}{'entries':>9}{'modules':>9}{'imports':>9}")
     for package in PACKAGES:
         modules = sum(name.startswith(f"{package}.") for name in house.files)
-        print(f"{package:<16}{len(house.doors(package)):>7}{modules:>9}{len(house.arrows(package)):>8}")
+        print(f"{package:<16}{len(house.doors(package)):>9}{modules:>9}{len(house.arrows(package)):>9}")
     circles = house.circles()
-    print(f"circles of files: {', '.join(str(len(circle)) for circle in circles) or 'none'}")
+    print("" if circles else "no import cycles")
     for circle in circles:
-        print("  " + ", ".join(sorted(circle)))
+        print(f"import cycle of {len(circle)} files: {', '.join(sorted(circle))}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The demo on a terminal: a progress bar with counts, and at the end a summary with the next steps."""
+"""The demo on a terminal: a progress bar above a line of counts, and at the end a summary with the next steps."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from midwatch.schemas.job import Job, JobStatus
 
@@ -26,6 +28,7 @@ class Screen:
     def __init__(self, *, quiet: bool) -> None:
         self._console = Console(stderr=True, quiet=quiet)
         self._progress: Progress | None = None
+        self._counts = Text()
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -33,16 +36,14 @@ class Screen:
 
     @contextmanager
     def progress(self, jobs: int) -> Iterator[None]:
-        """Show the progress bar while the block runs."""
-        columns = (
-            TextColumn("[bold]jobs"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[counts]}"),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=self._console) as self._progress:
-            self._progress.add_task("jobs", total=jobs, counts="")
+        """Show the progress bar and the counts while the block runs.
+
+        The counts have their own line. In one line with the bar, a terminal of 80 columns had no room for the completed jobs.
+        """
+        columns = (TextColumn("[bold]jobs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=self._console)
+        self._progress.add_task("jobs", total=jobs)
+        with Live(Group(self._progress, self._counts), console=self._console):
             yield
 
     def update(self, account: Account, jobs: Sequence[Job], seconds: float) -> None:
@@ -51,12 +52,14 @@ class Screen:
             return
         states = Counter(job.status for job in jobs)
         waiting = sum(job.waiting is not None and job.status is JobStatus.RUNNING for job in jobs)
-        counts = (
-            f"[cyan]{states[JobStatus.RUNNING]} running[/]  [yellow]{waiting} backing off  {account.retries} retries[/]  "
+        counts = Text.from_markup(
+            f"[cyan]{states[JobStatus.RUNNING]} running[/]  [yellow]{waiting} waiting  {account.retries} retries[/]  "
             f"[magenta]{account.invalid_calls_caught} bad calls caught[/]  [red]{account.worker_kills} workers killed[/]"
         )
+        self._counts.plain = ""
+        self._counts.append_text(counts)
         ended = sum(count for status, count in states.items() if status.ended)
-        self._progress.update(self._progress.task_ids[0], completed=ended, counts=counts)
+        self._progress.update(self._progress.task_ids[0], completed=ended)
 
     def print_summary(self, account: Account, report: CheckReport, flower_url: str) -> None:
         """Print the account and the next steps."""
@@ -68,7 +71,7 @@ class Screen:
         missing = account.submitted - account.completed - account.dead_lettered
         table.add_row("jobs submitted", str(account.submitted), "")
         table.add_row("completed", str(account.completed), good if account.completed == account.submitted else "")
-        table.add_row("in the dead letters, to replay", str(account.dead_lettered), "")
+        table.add_row("dead letters, to replay", str(account.dead_lettered), "")
         table.add_row("lost", str(max(account.lost, missing)), good if missing == 0 and not account.lost else bad)
         table.add_section()
         table.add_row("invalid tool calls caught before they ran", str(account.invalid_calls_caught), good)

@@ -41,7 +41,11 @@ def split_queues(_context: click.Context, _parameter: click.Parameter, text: str
 @click.option("--pool", type=click.Choice(("threads", "prefork", "solo")), help="How steps run concurrently.")
 @click.option("--concurrency", type=click.IntRange(1, 1_000), metavar="N", help="How many steps run at once.")
 @click.option("--name", metavar="NAME", help="Name in logs and in Flower. The host's name is added.")
-@click.option("--embedded", is_flag=True, help="Also run a Valkey server, for a laptop. Its data is kept.")
+@click.option(
+    "--embedded",
+    is_flag=True,
+    help="Also run a Valkey server, for a laptop. Its data stays in ~/.local/state/midwatch.",
+)
 def worker(
     queues: tuple[str, ...], pool: str | None, concurrency: int | None, name: str | None, embedded: bool
 ) -> None:

@@ -101,9 +101,9 @@ class House:
 
 
 def find_faults(house: House) -> list[str]:
-    """Return what breaks the rules: a package with too many doors, a circle other than the one of `agent.run()`."""
+    """Return what breaks the rules: a package with too many entries, an import cycle other than the one of `agent.run()`."""
     faults = [
-        f"{package} has {len(house.doors(package))} doors, at most {MAX_DOORS}: move a family of files into a subpackage"
+        f"{package} has {len(house.doors(package))} entries, at most {MAX_DOORS}: move a family of files into a subpackage"
         for package in PACKAGES
         if len(house.doors(package)) > MAX_DOORS
     ]

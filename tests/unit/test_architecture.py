@@ -58,7 +58,7 @@ def test_a_package_with_too_many_entries_is_found(tmp_path):
         (tmp_path / package).mkdir()
     for number in range(MAX_DOORS + 1):
         (tmp_path / "workers" / f"file_{number}.py").write_text("")
-    assert [fault.split(",")[0] for fault in find_faults(House(tmp_path))] == [f"workers has {MAX_DOORS + 1} doors"]
+    assert [fault.split(",")[0] for fault in find_faults(House(tmp_path))] == [f"workers has {MAX_DOORS + 1} entries"]
 
 
 def test_a_cycle_through_hidden_imports_is_found(tmp_path):

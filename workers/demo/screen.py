@@ -45,6 +45,8 @@ class Screen:
         self._progress.add_task("jobs", total=jobs)
         with Live(Group(self._progress, self._counts), console=self._console):
             yield
+        if not self._console.is_interactive:
+            self._console.print()  # Live ends its last line on a terminal only
 
     def update(self, account: Account, jobs: Sequence[Job], seconds: float) -> None:
         """Show new counts."""
@@ -110,11 +112,11 @@ def _next_steps(flower_url: str) -> str:
     lines = (
         [f"Flower: {flower_url} (Ctrl-C ends the demo)"]
         if flower_url
-        else ["midwatch demo --keep   keeps running afterwards: see jobs, traces and dead letters in Flower"]
+        else ["midwatch demo --keep     keeps running: see jobs and dead letters in Flower"]
     )
     lines += [
-        "midwatch dev           runs your agents on this machine: MIDWATCH_AGENTS=module midwatch dev",
-        "examples/quickstart.py an agent in twelve lines",
-        "docs/architecture.md   how a job survives a kill -9",
+        "midwatch dev             runs your agents: set MIDWATCH_AGENTS=your_module",
+        "examples/quickstart.py   an agent in twelve lines",
+        "docs/architecture.md     how a job survives a kill -9",
     ]
     return "\n".join(lines)

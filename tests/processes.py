@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import util
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,10 @@ WITHOUT = frozenset({"unit", "fundamentals", "properties"})
 """Folders below `tests/` whose tests start no process unless they say so."""
 
 STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"})
-"""Audit events of the interpreter. Every way to start a child process raises one of them."""
+"""Audit events of the interpreter. Every way to start a child process raises one of them, except `multiprocessing`."""
+
+SPAWN = "multiprocessing.util.spawnv_passfds"
+"""The function with which `multiprocessing` starts a child, unless it forks. It raises no audit event."""
 
 
 def may_start(item: pytest.Item) -> bool:
@@ -34,6 +39,7 @@ class Guard:
         self._up = False
         self._refused: list[str] = []
         sys.addaudithook(self._look)
+        self._watch_multiprocessing()
 
     @contextmanager
     def up(self) -> Iterator[list[str]]:
@@ -48,8 +54,21 @@ class Guard:
         """Forget what was refused so far. Only the guard's own test uses this."""
         self._refused.clear()
 
+    def _watch_multiprocessing(self) -> None:
+        spawn = util.spawnv_passfds
+
+        def look_and_spawn(*arguments: Any) -> int:
+            self._refuse(SPAWN, arguments)
+            return spawn(*arguments)
+
+        util.spawnv_passfds = look_and_spawn
+
     def _look(self, event: str, arguments: tuple[object, ...]) -> None:
-        if self._up and event in STARTS:
+        if event in STARTS:
+            self._refuse(event, arguments)
+
+    def _refuse(self, event: str, arguments: tuple[object, ...]) -> None:
+        if self._up:
             self._refused.append(f"{event} {arguments[:2]}"[:200])
             raise RuntimeError(f"{event}: this test may not start processes; mark it `process` if it must")
 

@@ -157,6 +157,7 @@ def test_eight_threads_apply_a_key_once(desk: Desk, tickets: list[Ticket]) -> No
         refund_concurrently(desk, tickets, pool)
 
 
+@pytest.mark.process
 def test_eight_processes_apply_a_key_once(desk: Desk, tickets: list[Ticket]) -> None:
     """One key, used by eight processes at once, has one effect."""
     with ProcessPoolExecutor(8, mp_context=get_context("spawn")) as pool:

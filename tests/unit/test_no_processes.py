@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing import get_context
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.processes import GUARD
 STARTS: dict[str, Callable[[], object]] = {
     "subprocess": lambda: subprocess.run([sys.executable, "-c", ""], check=True),
     "system": lambda: os.system("true"),
+    "multiprocessing": lambda: get_context("spawn").Process(target=print).start(),
     "posix_spawn": lambda: os.posix_spawn(sys.executable, [sys.executable, "-c", ""], {}),
 }
 

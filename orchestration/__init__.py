@@ -2,5 +2,6 @@
 
 if __name__ != "midwatch.orchestration":
     raise ImportError(
-        f"this is Midwatch's own folder, imported as {__name__!r}: import `midwatch.orchestration` instead"
+        f"this is Midwatch's own folder, imported as {__name__!r}: import `midwatch.orchestration` instead, "
+        "and public names such as Agent from `midwatch`"
     )

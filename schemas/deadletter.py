@@ -29,6 +29,15 @@ class DeadLetterRecord(Record):
     failure: Failure
     dead_ms: int
     tries: tuple[Try, ...] = ()
+    model: str | None = None
+    """The model of the agent, as `provider:model`."""
+    downstream: str | None = None
+    """The downstream whose call failed, if the failure is one of a call."""
+    agent_version: str = ""
+    redrive: bool = False
+    """May it be replayed without a human?"""
+    generation: int = 0
+    """How often the job was replayed without a human before this letter."""
 
 
 class PoisonRecord(Record):

@@ -27,6 +27,7 @@ class FailureKind(StrEnum):
     CANCELLED = "cancelled"
     UNKNOWN_EFFECT = "unknown_effect"
     WORKER_LOST = "worker_lost"
+    WAITED_TOO_LONG = "waited_too_long"
     INTERNAL = "internal"
 
 
@@ -37,5 +38,7 @@ class Failure(Record):
     detail: str
     retry_after_ms: int | None = None
     """The wait that the downstream asked for, if any."""
+    limit: str | None = None
+    """The field of `RunLimits` that ended the job, if one did: raise it, then replay."""
     request_id: str | None = None
     """The provider's id of the failed call. Its support asks for it."""

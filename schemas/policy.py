@@ -25,6 +25,7 @@ NEVER_RETRIED = (
     FailureKind.POLICY_DENIED,
     FailureKind.UNKNOWN_EFFECT,
     FailureKind.QUOTA_EXHAUSTED,
+    FailureKind.WAITED_TOO_LONG,
 )
 """Kinds that no configuration may retry: waiting does not help, and a repetition does harm."""
 
@@ -67,6 +68,10 @@ class RetryConfig(Policy):
     jitter: Literal["full", "none"] = "full"
     retry_on: tuple[FailureKind, ...] = TRANSIENT
     fail_hard_on: tuple[FailureKind, ...] = ()
+    redrive: Literal["manual", "auto"] = "manual"
+    """`auto`: a dead letter whose cause has passed is replayed without a human, below live work."""
+    max_redrives: int = Field(default=3, ge=1, le=100)
+    """How often one job's dead letters are replayed without a human."""
 
     @field_validator("retry_on", "fail_hard_on", mode="before")
     @classmethod
@@ -133,6 +138,10 @@ class RunLimits(Policy):
     """Time limit of one model call."""
     on_busy: SessionPolicy = SessionPolicy.ENQUEUE
     """What a new job does if its session is busy: wait, be rejected, or interrupt the running job."""
+    max_wait_s: float | None = Field(default=86_400.0, gt=0)
+    """How long others may hold the job in all: downstreams, humans, waiting children, a lack of workers. None: no bound."""
+    deadline_s: float | None = Field(default=None, gt=0)
+    """Work and waits together, from `enqueue` on. None: no bound."""
 
 
 class ModelPolicy(Policy):

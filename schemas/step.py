@@ -27,6 +27,24 @@ class Priority(StrEnum):
     HIGH = "high"
     NORMAL = "normal"
     LOW = "low"
+    REPLAY = "replay"
+    """Below all live work: jobs of a bulk replay. No producer may ask for it."""
+
+
+class WaitOwner(StrEnum):
+    """What a job waits for. Only its own waits count for `session_timeout_s`; all others count for `max_wait_s`."""
+
+    JOB = "job"
+    """Its own backoff, after a failure that counts."""
+    DOWNSTREAM = "downstream"
+    """A provider or service: its rate, a pause, its breaker, its place in line, an outage."""
+    HUMAN = "human"
+    CHILD = "child"
+    """A child job that itself waits."""
+    SESSION = "session"
+    """Other work on its session: a compaction."""
+    WORKERS = "workers"
+    """A free worker."""
 
 
 StepId = Annotated[str, StringConstraints(pattern=r"^\d{1,6}(\.\d{1,4}|c)?$")]
@@ -96,6 +114,10 @@ class Defer(Contract):
     failure: Failure | None = None
     wakes: bool = False
     """The step waits in a downstream's line. The coordinator wakes it. `after_ms` is used only if the wake-up is lost."""
+    owner: WaitOwner = WaitOwner.JOB
+    """What the step waits for."""
+    downstream: str | None = None
+    """The downstream that holds the step, if one does."""
 
 
 class Park(Contract):

@@ -18,7 +18,7 @@ from midwatch.schemas.step import Priority, StepKind, StepRef
 TASKS = {StepKind.MODEL: "midwatch.model", StepKind.TOOL: "midwatch.tool", StepKind.COMPACT: "midwatch.compact"}
 QUEUES = {StepKind.MODEL: "model", StepKind.TOOL: "tools", StepKind.COMPACT: "maintenance"}
 
-PRIORITIES = {Priority.HIGH: 0, Priority.NORMAL: 3, Priority.LOW: 6}
+PRIORITIES = {Priority.HIGH: 0, Priority.NORMAL: 3, Priority.LOW: 6, Priority.REPLAY: 8}
 """Priority -> Celery's number. On Redis, 0 is served first."""
 SEPARATOR = "\x06\x16"
 """kombu's separator between a queue's name and a priority."""

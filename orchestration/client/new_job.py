@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.errors import ConfigError
+from midwatch.orchestration.protocol.addresses import own_session_id
 from midwatch.schemas.contract import MAX_INPUT_BYTES, Id, Name
 from midwatch.schemas.job import NewJob, Parent, SessionPolicy
 from midwatch.schemas.policy import RunLimits
@@ -96,7 +97,7 @@ def new_job(
     if job_id is None and idempotency_key is not None:
         job_id = keyed_job_id(name, tenant, check_id(idempotency_key, "idempotency_key"))
     job_id = check_id(job_id, "job_id") if job_id else new_id("job")
-    session_id = check_id(session_id, "session_id") if session_id is not None else job_id.replace("job-", "session-", 1)
+    session_id = check_id(session_id, "session_id") if session_id is not None else own_session_id(job_id)
     return NewJob(
         job_id=job_id,
         agent=name,

@@ -1,4 +1,4 @@
-"""The id of a child job, computed from the address of the call that starts it."""
+"""Ids that are computed: of a child job, and of a session that is made for one job."""
 
 from __future__ import annotations
 
@@ -10,3 +10,8 @@ from midwatch.schemas.step import StepRef
 def child_id(ref: StepRef) -> str:
     """The id of the child job of this tool call. It is computed, so a repeated step finds the same child."""
     return "job-" + sha256(f"{ref.job_id}/{ref.step}".encode()).hexdigest()[:24]
+
+
+def own_session_id(job_id: str) -> str:
+    """The id of the session that is made for a job if its producer names none."""
+    return job_id.replace("job-", "session-", 1)

@@ -40,10 +40,15 @@ class CompactionStep:
         return Continue()
 
     def compact(self) -> Compacted:
-        """Compact the session if it is too full. Turn 0 means that an operator requested it: then the fill does not matter."""
+        """Compact the session if it is too full. Turn 0 means that an operator requested it: then the fill does not matter.
+
+        The last answer of a job requests a compaction too. The session may run its next job by then, so the compaction does
+        not require that the requesting job is the active one.
+        """
         ref, services = self.ref, self.services
         try:
-            agent = services.agents.find(services.store.job(ref.job_id).agent)
+            job = services.store.job(ref.job_id)
+            agent = services.agents.find(job.agent)
         except (NotFound, UnknownAgent) as error:  # the job's record has expired, or only other workers have its agent
             log.warning("compaction.skipped", session_id=ref.session_id, job_id=ref.job_id, error=str(error)[:300])
             return Compacted.NOTHING
@@ -52,6 +57,6 @@ class CompactionStep:
             ref,
             agent,
             services.next_nonce(),
-            job_id="" if is_operators else ref.job_id,
+            job_id="" if is_operators or job.status.ended else ref.job_id,
             above=0.0 if is_operators else agent.context_budget.shrink_to,
         )

@@ -7,11 +7,13 @@ import structlog
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.context import window
 from midwatch.orchestration.errors import LeaseLost
+from midwatch.orchestration.protocol.addresses import own_session_id
 from midwatch.orchestration.protocol.claims import ClaimRefusal
 from midwatch.orchestration.steps.attempt import Attempt
 from midwatch.orchestration.steps.compactor import Compacted, Compactor
 from midwatch.schemas.decision import HumanDecision, ParkReason, Verdict
 from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.job import Job
 from midwatch.schemas.model import ModelRequest
 from midwatch.schemas.step import Defer, Outcome, Park
 
@@ -114,7 +116,12 @@ def count_tokens(attempt: Attempt, agent: Agent, request: ModelRequest) -> int |
 
 
 def has_little_room(agent: Agent, tokens: int) -> bool:
-    """Should a compaction run while the job goes on? `tokens` is the size of the last call with its answer."""
+    """Should a compaction run in a task of its own? `tokens` is the size of the last call with its answer."""
     budget = agent.context_budget
     room = budget.max_tokens - budget.reserve_output
     return budget.on_overflow in ("summarize_and_trim", "trim_oldest") and tokens > budget.act_at * room
+
+
+def has_successors(job: Job) -> bool:
+    """May more jobs run in the session of a job that has ended? A session that was made for one job is seldom used again."""
+    return job.session_id != own_session_id(job.job_id)

@@ -19,7 +19,7 @@ from midwatch.orchestration.steps.child_jobs import is_orphan
 from midwatch.orchestration.steps.endings import find_spent_budget
 from midwatch.orchestration.steps.gated_calls import call_model, model_call
 from midwatch.orchestration.steps.inline_calls import run_inline_calls
-from midwatch.orchestration.steps.make_room import estimate_tokens, has_little_room, make_room
+from midwatch.orchestration.steps.make_room import estimate_tokens, has_little_room, has_successors, make_room
 from midwatch.orchestration.steps.read_reply import ReadReply, read_reply
 from midwatch.orchestration.tools.result_pages import answer_read_result
 from midwatch.schemas.decision import ParkReason
@@ -133,14 +133,19 @@ class ModelStep:
         attempt, agent = self.attempt, self.agent
         read = read_reply(agent, attempt.claim, reply, self.offer.model.provider)
         attempt.drift = self.drift_fields(read, reply)
-        if read.failure and read.refusals and agent.asks_human("repeated_failure"):
-            return attempt.park(Park(question=read.failure.detail, reason=ParkReason.REPEATED_FAILURE))
+        if read.failure and read.refusals:  # the end of the ladder: a retry would ask the same question again
+            if any(agent.asks_human("repeated_failure", one.tool) for one in read.refusals):
+                return attempt.park(Park(question=read.failure.detail, reason=ParkReason.REPEATED_FAILURE))
+            return attempt.end_as_dead_letter(read.failure, reply)
         if read.failure:
             return attempt.retry_or_end(agent.retry_config, read.failure, reply)
         if read.output is not None:
             messages = (read.assistant,)
             ending = Ending(JobStatus.COMPLETED, read.output, messages=messages, usage=reply.usage, anchor=self.anchor)
-            return attempt.finish(ending, Complete(output=read.output), reply)
+            outcome = attempt.finish(ending, Complete(output=read.output), reply)
+            if has_successors(attempt.claim.job):
+                self.request_compaction_if_full(reply)
+            return outcome
         return self.commit_turn(read, reply)
 
     def commit_turn(self, read: ReadReply, reply: ModelReply) -> Outcome:
@@ -166,12 +171,16 @@ class ModelStep:
             committed = services.store.commit_turn(claim, commit, settlement)
         if committed is TurnCommitted.LOST:
             raise LeaseLost
-        if has_little_room(self.agent, reply.usage.input_tokens + reply.usage.output_tokens):
-            services.request_compaction(claim.ref.compaction())
+        self.request_compaction_if_full(reply)
         services.observe(claim, trace, outcome)
         if read.inline and committed is TurnCommitted.COMMITTED:
             run_inline_calls(attempt, self.agent, read.inline)
         return outcome
+
+    def request_compaction_if_full(self, reply: ModelReply) -> None:
+        """Let another task compact the session, if the call and its answer exceed `act_at`."""
+        if has_little_room(self.agent, reply.usage.input_tokens + reply.usage.output_tokens):
+            self.services.request_compaction(self.attempt.claim.ref.compaction())
 
     def drift_fields(self, read: ReadReply, reply: ModelReply) -> tuple[str, ...]:
         """Names of the drift counters to increment: for calls, and for answers that a schema checked or that were refused.

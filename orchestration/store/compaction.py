@@ -38,7 +38,7 @@ class Compactions(Originals):
     def commit_compaction(self, work: CompactionWork, compaction: Compaction) -> bool:
         """See `ports.Store.commit_compaction`."""
         call = shorten.compact(
-            self.keys, work.ref.session_id, work.active_job, nonce=work.nonce, epoch=work.epoch,
+            self.keys, work.ref.session_id, work.ref.job_id, nonce=work.nonce, epoch=work.epoch,
             known_length=len(work.messages), known_digest=work.last_digest, kept_s=KEPT_S, new_memory=compaction.memory,
             most_bytes=self.originals_bytes, archived=compaction.archived, replaced=compaction.replaced,
             kept_results=compaction.results, removed=compaction.removed, usage=compaction.usage,

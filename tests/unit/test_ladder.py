@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from midwatch import Agent, Escalation, tool
+from midwatch import Agent, Escalation, RetryConfig, tool
 from midwatch.orchestration.drift.counts import band, call_field, drift_rows, invalid_field
 from midwatch.orchestration.drift.examples import make_example
 from midwatch.schemas.message import Text, ToolCall
@@ -84,6 +84,20 @@ def test_the_fifth_refused_call_of_one_kind_ends_the_job() -> None:
     model = Caller(*[[("execute_sql", json.dumps({"sql": n}))] for n in range(9)])
     fleet, job = played(model)
     assert (fleet.run(job).status, len(model.requests)) == ("dead_lettered", 5)
+
+
+def test_retry_on_does_not_repeat_what_the_ladder_has_given_up() -> None:
+    """With `format_error` in `retry_on`, the third identical call still ends the job: a retry would ask the same again."""
+    model = Caller(EMPTY)
+    fleet, job = played(model, retry_config=RetryConfig(retry_on=["format_error"]))
+    assert (fleet.run(job).status, len(model.requests)) == ("dead_lettered", 3)
+
+
+def test_a_rule_for_one_tool_leaves_the_repeated_failures_of_others() -> None:
+    """`Escalation("repeated_failure", tools=[...])` asks a human only if one of these tools was called in vain."""
+    for tools, status in ((["execute_sql"], "parked"), (["now"], "dead_lettered")):
+        fleet, job = played(Caller(EMPTY), escalation=[Escalation(when="repeated_failure", tools=tools)])
+        assert fleet.run(job).status == status
 
 
 def test_a_valid_call_ends_the_streak() -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 from pydantic import BaseModel
 
-from midwatch import Agent, Escalation, tool
+from midwatch import Agent, Escalation, RetryConfig, tool
 from midwatch.orchestration.drift.counts import drift_rows
 from midwatch.orchestration.errors import ModelError
 from midwatch.schemas.failure import Failure, FailureKind
@@ -103,6 +103,13 @@ def test_repeated_bad_answers_end_the_job(answers, turns, detail):
     assert result.failure.detail == detail
     (row,) = drift_rows((name, count) for (_, name), count in fleet.store.drift_counters(2).items())
     assert (row.tool, row.calls, row.invalid) == ("(answer)", turns, turns)
+
+
+def test_retry_on_does_not_repeat_what_the_ladder_has_given_up():
+    """With `output_invalid` in `retry_on`, the third identical answer still ends the job."""
+    model = Sayer("soon")
+    fleet, job = played(model, retry_config=RetryConfig(retry_on=["output_invalid"]))
+    assert (fleet.run(job).status, len(model.requests)) == ("dead_lettered", 3)
 
 
 def test_a_strict_form_that_is_refused_is_left_out():

@@ -9,7 +9,7 @@
 --   results
 --   originals
 --   counters
---   job            whose usage pays for the summary; the session again when no job is active
+--   job            whose usage pays for the summary; the session again if there is none
 -- ARGV:
 --   nonce
 --   epoch             it began with

@@ -80,7 +80,7 @@ def compact_begin(
 
 
 def compact(
-    keys: Keyspace, session_id: str, active_job: str, *, nonce: str, epoch: int, known_length: int, known_digest: str,
+    keys: Keyspace, session_id: str, paying_job: str, *, nonce: str, epoch: int, known_length: int, known_digest: str,
     kept_s: int, new_memory: Memory | None, most_bytes: int, archived: Sequence[tuple[int, bytes]],
     replaced: Sequence[tuple[int, Message]], kept_results: Sequence[tuple[str, bytes]], removed: Sequence[int], usage: Usage,
 ) -> ScriptCall[bool]:  # fmt: skip
@@ -89,7 +89,7 @@ def compact(
     Args:
         keys: of the fleet.
         session_id: the session that is compacted.
-        active_job: whose usage pays for the summary; '' when there is none.
+        paying_job: whose usage pays for the summary: the job that requested the compaction.
         nonce: of the compaction.
         epoch: it began with.
         known_length: of the log it began with, in entries.
@@ -108,7 +108,7 @@ def compact(
     names = [
         session, keys.log(session_id), keys.memory(session_id), keys.archive(session_id), keys.results(session_id),
         keys.originals(session_id), keys.index(partition(session_id), "counters"),
-        keys.job(session_id, active_job) if active_job else session,
+        keys.job(session_id, paying_job) if paying_job else session,
     ]  # fmt: skip
     args = in_order(
         (

@@ -109,7 +109,7 @@ class Store(Protocol):
     """
 
     def enqueue(self, job: NewJob) -> bool:
-        """Record the job and owe its first step. Returns False if a job with this id exists; then nothing changes.
+        """Record the job and mark its first step as owed. Returns False if a job with this id exists; then nothing changes.
 
         Raises:
             SessionBusy: the session runs another job and the policy is `reject`.
@@ -126,11 +126,11 @@ class Store(Protocol):
         ...
 
     def commit_turn(self, claim: Claim, commit: TurnCommit, piggyback: Piggyback | None = None) -> TurnCommitted:
-        """Append the turn to the log. Owe its calls, or the next model turn if no call runs."""
+        """Append the turn to the log. Mark its calls as owed, or the next model turn if no call runs."""
         ...
 
     def commit_results(self, claim: Claim, commit: ResultCommit, piggyback: Piggyback | None = None) -> bool:
-        """Append results to the log. After the last result of a turn, owe the next turn. Results of ended steps are refused."""
+        """Append results to the log. The last result of a turn makes the next turn owed. Results of ended steps are refused."""
         ...
 
     def set_limits(self, claim: Claim, *, agent_version: str, max_steps: int, timeout_ms: int) -> None:

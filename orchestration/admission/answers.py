@@ -51,7 +51,7 @@ def _explanation(reason: str, figures: Mapping[str, Any]) -> str:
                 f"one call needs {need} {tokens}, and the limit is {limit} a minute: raise the limit or shrink the call"
             )
         case "lineage_retry_budget", {"retries": retries, "calls": calls}:
-            return f"lineage_retry_budget: this root job and all it caused made {retries} retries on {calls} calls"
+            return f"lineage_retry_budget: this root job and the jobs it caused made {retries} retries on {calls} calls"
         case "lineage_input_tokens" | "lineage_output_tokens", {"used": used, "need": need, "limit": limit}:
             return f"{reason}: {used} tokens used, this call may use {need}, and the root job's limit is {limit}"
         case _:

@@ -116,7 +116,7 @@ class Board:
     def release(self, wake: Callable[[Sequence[StepRef]], Sequence[StepRef]] = tuple) -> tuple[list[StepRef], int]:
         """Wake the steps that may start now. Returns them, and the time until more may start, in ms (-1 if none waits).
 
-        `wake` owes these steps, and returns those of them that still wait. A step that no longer waits leaves its line.
+        `wake` marks these steps as owed, and returns those that still wait. A step that no longer waits leaves its line.
 
         Raises StoreUnavailable.
         """

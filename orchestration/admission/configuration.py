@@ -13,7 +13,7 @@ RESERVES = {
     "gemini": Limits(reserve_output="none"),
 }
 """How each provider counts, from their rate-limit guides (November 2026). Anthropic counts the tokens that were really written,
-and no cached input. OpenAI counts `max_tokens`, on one axis with the input. Gemini counts input alone."""
+and no cached input. OpenAI counts `max_tokens`, in one limit with the input. Gemini counts input only."""
 
 CONSTANTS = {
     "cold_rate": 0.2,

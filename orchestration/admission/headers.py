@@ -30,7 +30,7 @@ class Figures:
 
 
 def read(headers: Mapping[str, str]) -> Figures:
-    """Read the figures in headers, whose names are in lower case. If two headers limit the same, the tighter one counts."""
+    """Read the figures in headers, whose names are in lower case. If two limit the same resource, the lower limit counts."""
     return Figures(remaining=_figures(headers, "remaining"), limits=_figures(headers, "limit"))
 
 

@@ -73,7 +73,7 @@ def settle(
     block_reason: str,
     block_ms: int,
 ) -> ScriptCall[replies.Settled]:
-    """Report what an admitted call came to. `headers` are what remains, and the limits; `keys` as for `admit`."""
+    """Report the result of an admitted call. `headers` has the remaining amounts and the limits. `keys` are as for `admit`."""
     args = _encoded(
         call_id, fence, outcome, input_tokens, cached_tokens, output_tokens, retry_after_ms, latency_ms,
         _encoded_headers(*headers) if headers else None, block_reason, block_ms,
@@ -112,7 +112,7 @@ def status(keys: Sequence[str]) -> ScriptCall[DownstreamStatus | None]:
 
 
 def _encoded(*values: str | float | None) -> tuple[Arg, ...]:
-    # Most are sent as they are. To see it here saves a function call for each.
+    # Most values are sent unchanged. This test saves a function call for each of them.
     return tuple([value if type(value) is int or type(value) is str else _encode(value) for value in values])
 
 

@@ -14,7 +14,7 @@ SAID = ("said", "decided")
 """Labels of statements in the facts ledger."""
 
 STATEMENT_SHARE = 0.2
-"""Largest share of the room for statements. Sentences are long, and the rest is for identifiers, which can't be guessed."""
+"""Largest share of a memory that statements may take. The rest is for identifiers: a model can't guess them."""
 
 MAX_SENTENCE_CHARS = 240
 

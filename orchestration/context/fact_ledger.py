@@ -101,7 +101,7 @@ EntryKey = tuple[int, str, bool, str, bool]
 
 
 def _entry_key(one: Fact | Facts) -> EntryKey:
-    """Facts that are equal in these stand in one entry."""
+    """The key of a fact's entry in the ledger. Facts with the same key share one entry."""
     return one.group, one.source, one.untrusted, one.label, one.used
 
 

@@ -40,7 +40,7 @@ def _without_result(messages: Sequence[Message]) -> list[str]:
     """Calls without a result: they were made, but a crash lost the result."""
     answered = {(message.group, message.ordinal) for message in messages if isinstance(message, ToolMessage)}
     return [
-        f"Group {message.group} called {call.name}; what came of it is not known"
+        f"Group {message.group} called {call.name}; the result is not known"
         for message in messages
         if isinstance(message, AssistantMessage)
         for ordinal, call in enumerate(message.tool_calls)

@@ -9,7 +9,7 @@ from midwatch.orchestration.context.render import UNTRUSTED
 from midwatch.schemas.message import Message, ToolMessage, UserMessage
 
 WINDOW_WORDS = 4
-"""Number of words in a row that make a sentence untrusted, if they are from a tool's result and not from the user."""
+"""A sentence is untrusted if it has this many words in a row in common with a tool's result, but not with the user's text."""
 
 _WORD = re.compile(r"\w{1,64}")
 

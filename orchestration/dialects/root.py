@@ -68,7 +68,7 @@ def to_one_object(schema: JsonObject) -> RootForm:
 
 
 class _Reader:
-    """Reads the shapes of those parts that describe the arguments as a whole."""
+    """Reads the shape of the top level, with the alternatives, references and `allOf` parts that apply to it."""
 
     def __init__(self, root: JsonObject) -> None:
         self.root = root

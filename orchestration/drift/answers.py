@@ -25,7 +25,7 @@ EMPTY = BadAnswer("empty", "Your answer was empty. Answer the user now, in words
 
 
 def find_problem(agent: Agent, text: str) -> BadAnswer | None:
-    """Find what is wrong with a complete answer. With an `output_schema`, it is decoded as strictly as a call's arguments."""
+    """Find what is wrong with a complete answer. With an `output_schema`, the answer is decoded as strictly as arguments."""
     if not text.strip():
         return EMPTY
     if agent.output_validator is None:

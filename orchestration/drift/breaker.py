@@ -1,4 +1,4 @@
-"""The drift breaker: which tools a model drifts at, by what the whole fleet counted lately."""
+"""The drift breaker: finds the tools that a model often calls wrongly, from the fleet's recent counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECENT_MS = 600_000
 
 
 class DriftBreaker:
-    """Says which tools a model drifts at. It gets them in their strict form, and climbs the ladder one rung faster.
+    """Finds the tools that a model often calls wrongly. The model then gets them in strict form, and climbs the ladder faster.
 
     The breaker reads the counters of the whole fleet. It uses the last ten minutes or, if those hold too few calls, this
     hour and the one before. It closes by itself when fewer calls are refused. Thread-safe; one per process.
@@ -38,7 +38,7 @@ class DriftBreaker:
         self._lock = threading.Lock()
 
     def open_tools(self, model: str) -> frozenset[str]:
-        """The tools that this model drifts at: those whose breaker is open.
+        """The tools whose breaker is open for this model.
 
         Raises:
             StoreUnavailable: Redis can't be reached.

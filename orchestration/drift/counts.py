@@ -10,7 +10,7 @@ THRESHOLD = 0.03
 of 11,877 calls)."""
 
 MIN_CALLS = 20
-"""A share of fewer calls says nothing."""
+"""With fewer calls, a share means nothing."""
 
 BANDS = ((10_000, "under 10k"), (50_000, "10k-50k"), (100_000, "50k-100k"))
 """Context bands, by the input tokens of the turn. Above the last: `over 100k`."""

@@ -118,7 +118,7 @@ def read_field(reply: object, what: str) -> bytes | None:
 
 
 def split_errors(replies: Iterable[tuple[str, S | Exception]]) -> tuple[list[S], list[UnreadableRecord]]:
-    """The replies of commands, and the errors of those that failed. One damaged key hides no other."""
+    """Separate the replies of commands from the errors of those that failed. A damaged key does not hide the others."""
     found: list[S] = []
     errors: list[UnreadableRecord] = []
     for what, reply in replies:

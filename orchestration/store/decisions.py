@@ -1,8 +1,8 @@
 """A human's decision as the row of a step holds it.
 
-`approved`, or `rejected:|` and JSON with what was asked and the human's words. Releases before 0.2 wrote the bare words
-after `rejected:`, and replaced every `|` in them: so no human's text can be read as the JSON. A worker of such a release
-shows the JSON to the model as the reason.
+The row holds `approved`, or `rejected:|` and a JSON document with the question and the human's words. Releases before 0.2
+wrote only the words after `rejected:`. They replaced every `|`, so those words never look like the JSON document. A worker
+of such a release shows the JSON document to the model as the reason.
 """
 
 from __future__ import annotations

@@ -29,10 +29,10 @@ class DueAndOwed:
         """Return the steps of all partitions to publish now, and the ms until the next step is due (-1 if none waits).
 
         Args:
-            patience_ms: how long a step may stay unclaimed when its queue is empty.
-            stale_ms: how long it may when its queue is not empty.
+            patience_ms: how long a step may stay unclaimed while its queue is empty.
+            stale_ms: how long a step may stay unclaimed while its queue is not empty.
             idle: whether the model queue is empty, and whether the tools queue is.
-            limit: steps at most, of each kind and partition.
+            limit: the most steps of each kind from each partition.
 
         """
         model_queue_idle, tools_queue_idle = idle
@@ -49,7 +49,7 @@ class DueAndOwed:
         return [ref for reply in replies for ref in reply.refs], min(next_due, default=-1)
 
     def wake(self, refs: Sequence[StepRef]) -> list[StepRef]:
-        """Owe steps that the coordinator woke, and return those to publish. A step that no longer waits is not changed."""
+        """Mark steps that the coordinator woke as owed, and return them. A step that no longer waits is not changed."""
         by_partition: dict[int, list[str]] = {}
         for ref in refs:
             by_partition.setdefault(partition(ref.session_id), []).append(member(ref))

@@ -39,7 +39,7 @@ def step_keys(keys: Keyspace, ref: StepRef, queues: tuple[str, str] | None = Non
     return _job_keys(keys, ref.session_id, ref.job_id, queues)
 
 
-@lru_cache(maxsize=256)  # a step takes its keys three times, and its job's next step takes the same
+@lru_cache(maxsize=256)  # a step needs these keys three times, and the job's next step needs the same keys
 def _job_keys(keys: Keyspace, session_id: str, job_id: str, queues: tuple[str, str] | None) -> StepKeys:
     job = keys.job(session_id, job_id)
     session = keys.session(session_id)

@@ -77,8 +77,8 @@ class _Socket(FakeSocket):
     def _lua_redis_call(self, runtime: Any, expected_globals: set[Any], op: bytes, *args: Any) -> Any:
         """Run a command of a script, and return its reply for Lua.
 
-        This is the part of fakeredis's way that the step machine needs: its subkey events have no subscribers. A global
-        variable that a script sets is found when the script ends, not at its next command.
+        Fakeredis does more for each command. It publishes subkey events, which have no subscribers here. It also looks for
+        global variables that the script has set; here they are found when the script ends.
         """
         run, signature = self._name_to_func(op.decode().lower())
         try:

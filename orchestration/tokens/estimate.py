@@ -16,13 +16,13 @@ PRIOR = 1.6
 """Tokens per unit of weight before a report: 1.03 for o200k, 1.55 for the newest tokenizer of Claude (measured)."""
 
 MARGIN = 1.3
-"""Factor on the part that no report covers, in `at_most`."""
+"""Factor in `at_most` for the part that no report covers."""
 
 LEARNING = 0.3
 """Weight of the newest report in the running mean."""
 
 LEAST_DELTA = 100
-"""Least addition of weight from which a rate is learned. In a smaller one the message format outweighs the text."""
+"""A rate is learned only if at least this weight was added. In smaller additions the message format outweighs the text."""
 
 BOUNDS = (0.25, 4.0)
 """Possible tokens per unit of weight. A report outside these bounds is a server's mistake, and is ignored."""

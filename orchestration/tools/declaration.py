@@ -145,7 +145,7 @@ def _check_numbers(given: Any) -> None:
     if not isinstance(most, int) or isinstance(most, bool) or most < MIN_RESULT_TOKENS:
         raise ConfigError(
             f"tool {given.name}: max_result_tokens: expected a whole number from {MIN_RESULT_TOKENS} on, got {most!r}; "
-            "with less, there is no room for useful text beside the note that something was left out"
+            "with less, the note that something was left out leaves no room for useful text"
         )
 
 

@@ -1,7 +1,7 @@
 """Turn an exception that a tool raised into a failure: one of its downstream, or the tool's own error.
 
 No HTTP library is imported. An exception is recognized by its attributes (a response's status and headers) and by the names
-of its class and base classes. Tested with requests, httpx, httpx2, urllib3 and urllib; with aiohttp by the shape alone.
+of its class and base classes. Tested with requests, httpx, httpx2, urllib3 and urllib. For aiohttp the test simulates the error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The drift breaker: which tools a model drifts at, by what the whole fleet counted lately."""
+"""The drift breaker: finds the tools that a model often calls wrongly, from the fleet's recent counts."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def enqueue(
     keys: StepKeys, *, job: str, session: str, priority: Priority, spec: str, input: JobInput, max_steps: int,
     timeout_ms: int, on_busy: SessionPolicy, message: bytes,
 ) -> ScriptCall[EnqueueReply]:  # fmt: skip
-    """Record a job. Owe its first step, or let the job wait if the session has an active one.
+    """Record a job. Mark its first step as owed, or let the job wait if the session has an active one.
 
     Args:
         keys: of the job's first step.
@@ -101,7 +101,7 @@ def enqueue(
         priority: of all its steps.
         spec: see `records.spec`.
         input: the text of its input.
-        max_steps: model turns at most.
+        max_steps: the most model turns.
         timeout_ms: from the first claim on.
         on_busy: what happens while the session runs another job.
         message: of the first step, for the model queue; b'' without hand-off.

@@ -1,4 +1,4 @@
-"""Script calls of stewards: find the steps to publish, and owe the steps that the coordinator woke."""
+"""Script calls of stewards: find the steps to publish, and mark the steps that the coordinator woke as owed."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def sweep(
     Args:
         keys: of the fleet.
         partition: its number.
-        limit: entries at most, of `due` and of `owed`.
-        patience_ms: how long a step may stay unclaimed when its queue is empty.
-        stale_ms: how long it may when its queue is not empty.
+        limit: the most entries to take from `due`, and from `owed`.
+        patience_ms: how long a step may stay unclaimed while its queue is empty.
+        stale_ms: how long a step may stay unclaimed while its queue is not empty.
         model_queue_idle: the model queue is empty.
         tools_queue_idle: the tools queue is empty.
 
@@ -46,7 +46,7 @@ def sweep(
 
 
 def wake(keys: Keyspace, partition: int, *, members: Sequence[str]) -> ScriptCall[list[StepRef]]:
-    """Owe steps of one partition that the coordinator woke. Returns those that wait, which must be published."""
+    """Mark steps of one partition that the coordinator woke as owed. Returns those that must be published."""
 
     def read(reply: Any) -> list[StepRef]:
         return refs_of(reply)

@@ -64,7 +64,7 @@ class CommitTurnReply(NamedTuple):
 
     committed: TurnCommitted
     now: bool
-    """True if this call wrote the turn, so that its owed steps must be published. False if an earlier sending did."""
+    """True if this call wrote the turn, so that its owed steps must be published. False if an earlier call wrote it."""
 
 
 class CommitResultsReply(NamedTuple):
@@ -90,7 +90,7 @@ def commit_turn(
     children: int, trace: TraceRecord, anchor: Anchor | None, next_step: str, next_member: str, next_message: bytes,
     usage: Usage, messages: Sequence[Message], calls: Sequence[CallOfTurn], drift: Sequence[str],
 ) -> ScriptCall[CommitTurnReply]:  # fmt: skip
-    """Append a model turn. Owe its tool calls, or the next turn if no call runs.
+    """Append a model turn. Mark its tool calls as owed, or the next turn if no call runs.
 
     Args:
         keys: of the step, with the queues when it hands off.
@@ -99,7 +99,7 @@ def commit_turn(
         member: the step in `due` and `owed`.
         group: of the messages.
         lease_ms: of calls that are started.
-        tool_calls: added to the job's count, as are `invalid_calls` and `children`.
+        tool_calls: number of calls to add to the job's count. `invalid_calls` and `children` are added too.
         invalid_calls: calls that were refused.
         children: calls that are child jobs.
         trace: of this attempt.
@@ -110,7 +110,7 @@ def commit_turn(
         usage: added to the job's.
         messages: appended to the log.
         calls: those that will run.
-        drift: counters that each count one more.
+        drift: the counters to increment by one.
 
     """
     args = in_order(
@@ -137,7 +137,7 @@ def commit_results(
     next_message: bytes,
     results: Sequence[ResultOfCall],
 ) -> ScriptCall[CommitResultsReply]:
-    """Append results of tool calls. After the last result of a turn, owe the next model turn.
+    """Append results of tool calls. The last result of a turn makes the next model turn owed.
 
     Args:
         keys: of the step, with the queues when it hands off.
@@ -176,7 +176,7 @@ def finish(
         anchor: None leaves the session's anchor as it is.
         usage: added to the job's.
         messages: appended to the log.
-        drift: counters that each count one more.
+        drift: the counters to increment by one.
 
     """
     args = in_order(

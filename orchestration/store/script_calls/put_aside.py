@@ -72,7 +72,7 @@ def park(
 
 
 def resolve(keys: StepKeys, *, step: str, member: str, verdict: Verdict, reason: str) -> ScriptCall[bool]:
-    """Record a human's decision on a parked step, and owe the step again. Returns False if it is not parked.
+    """Record a human's decision on a parked step, and mark the step as owed. Returns False if it is not parked.
 
     Args:
         keys: of the step.
@@ -109,7 +109,7 @@ def set_aside(
         nonce: of the worker's claim.
         max_tries: how often the step is put back.
         wait_ms: until it is due again.
-        letter: its times are 0, and are filled in.
+        letter: its times are 0; the script fills them in.
         failure: why it can't be read.
         repair_text: the answer to open calls, when the job was cancelled.
 

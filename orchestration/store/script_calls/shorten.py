@@ -89,10 +89,10 @@ def compact(
     Args:
         keys: of the fleet.
         session_id: the session that is compacted.
-        paying_job: whose usage pays for the summary: the job that requested the compaction.
+        paying_job: the job that requested the compaction. It is charged for the summary.
         nonce: of the compaction.
-        epoch: it began with.
-        known_length: of the log it began with, in entries.
+        epoch: of the log that the compaction began with.
+        known_length: of that log, in entries.
         known_digest: SHA-1 of the last entry of that log, in hex.
         kept_s: how long originals are kept, at least.
         new_memory: None leaves the memory as it is.

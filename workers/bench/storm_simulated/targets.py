@@ -6,14 +6,14 @@ from midwatch.workers.bench.storm_simulated.figures import Figures
 from midwatch.workers.bench.storm_simulated.scenarios import Scenario
 
 MOST_CALLS = 1.05
-"""Most calls that reach the provider, divided by logical calls, in an outage where every call fails."""
+"""Upper bound in an outage where every call fails: calls that reach the provider, divided by logical calls."""
 MOST_CALLS_PARTIAL = 1.15
 """The bound for an outage where 30 % of the calls fail."""
 MOST_CALLS_2X = 1.10
 """The bound for a fleet whose limit is set twice as high as the provider's."""
 
 HIGHEST_PEAK = 1.15
-"""Most calls in any second after the outage, divided by the provider's limit, for a fleet with the right limit."""
+"""Upper bound of the peak for a fleet with the right limit: calls in any second after the outage, divided by the limit."""
 
 DRAIN_SHARE, DRAIN_S = 1.15, 25.0
 """The drain may take this share of the shortest possible time, and this many seconds more."""

@@ -177,8 +177,14 @@ def test_one_unreadable_job_delays_no_other(stage: Stage, wait_for: Callable[...
     assert first.result(PATIENCE_S).output == "Done."
     wait_for(lambda: stage.client.store.client.hexists(keys.letters, bad.id), "the last try of the unreadable job")
     letter = stage.client.dead_letters.show(bad.id)
-    log = stage.fleet.members[0].log_path.read_text()
-    lines = [line for line in log.splitlines() if bad.id in line]
+
+    def log_of_bad() -> list[str]:
+        log = stage.fleet.members[0].log_path.read_text()
+        return [line for line in log.splitlines() if bad.id in line]
+
+    # A worker writes the last of these lines after the letter.
+    wait_for(lambda: sum("step.set_aside" in line for line in log_of_bad()) >= TRIES, "the log of the last try")
+    lines, log = log_of_bad(), stage.fleet.members[0].log_path.read_text()
     assert sum("step.set_aside" in line for line in lines) == TRIES
     assert SECRET not in log + letter.model_dump_json()
     assert not any("Traceback" in line for line in lines)

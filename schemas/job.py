@@ -112,6 +112,7 @@ class Job(Record):
     depth: int = 0
     tenant: str | None = None
     priority: Priority = Priority.NORMAL
+    """Of its steps. A bulk replay and a redrive change it to `replay`."""
     status: JobStatus
     turn: int = 0
     """Number of model turns begun. `max_steps` limits it."""
@@ -127,6 +128,8 @@ class Job(Record):
     invalid_calls: int = 0
     children: int = 0
     retries: int = 0
+    redrives: int = 0
+    """How often its dead letters were replayed without a human, since a human last replayed one."""
     waiting: Waiting | None = None
     output: str | None = None
     failure: Failure | None = None

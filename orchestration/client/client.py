@@ -11,6 +11,7 @@ from typing import Protocol
 
 from midwatch.orchestration.admission.board import Board
 from midwatch.orchestration.agents.agent import Agent
+from midwatch.orchestration.client.dead_letters import DeadLetters
 from midwatch.orchestration.client.findings import Findings
 from midwatch.orchestration.client.handle import JobHandle
 from midwatch.orchestration.client.new_job import new_job
@@ -19,7 +20,6 @@ from midwatch.orchestration.protocol.reading import Listing
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.orchestration.store.sessions import SessionNumbers
-from midwatch.schemas.deadletter import DeadLetterRecord
 from midwatch.schemas.job import Job, JobStatus, Parent
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message
@@ -52,29 +52,6 @@ class Jobs:
     def cancel(self, job_id: str) -> bool:
         """Cancel the job. Returns False if it had already ended."""
         return self._operations.cancel(job_id)
-
-
-class DeadLetters:
-    """`client.dead_letters`: dead letters, shown, replayed and discarded."""
-
-    def __init__(self, operations: Operations) -> None:
-        self._operations = operations
-
-    def list(self, *, limit: int = 1_000) -> Listing[DeadLetterRecord]:
-        """The newest dead letters first."""
-        return self._operations.dead_letters(limit=limit)
-
-    def show(self, job_id: str) -> DeadLetterRecord:
-        """The dead letter of this job. Raises NotFound."""
-        return self._operations.dead_letter(job_id)
-
-    def replay(self, job_id: str) -> bool:
-        """Resume the job at the step where it stopped. Returns False if the job is not dead, or no longer."""
-        return self._operations.replay(job_id)
-
-    def discard(self, job_id: str) -> bool:
-        """Give the job up, so that its session can go on. Returns False if the job is not dead."""
-        return self._operations.discard(job_id)
 
 
 class Approvals:

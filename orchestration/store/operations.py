@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import structlog
 
 from midwatch.orchestration.errors import NotFound, Refused, StoreUnavailable
 from midwatch.orchestration.keyspace import PARTITIONS
 from midwatch.orchestration.protocol.addresses import child_id
-from midwatch.orchestration.protocol.reading import (
-    Listing,
-    guard,
-    read_field,
-    read_list,
-    read_listing,
-    read_record,
-    split_errors,
-)
+from midwatch.orchestration.protocol.letter_filter import EVERY_LETTER, LetterFilter
+from midwatch.orchestration.protocol.reading import Listing, guard, read_field, read_listing, read_record
+from midwatch.orchestration.store.letters import Letters
 from midwatch.orchestration.store.reads import read_trace
 from midwatch.orchestration.store.records import (
     job_and_session,
@@ -34,7 +29,7 @@ from midwatch.orchestration.store.step_keys import StepKeys, step_keys
 from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
 from midwatch.schemas.decision import Verdict
 from midwatch.schemas.job import Job, JobStatus
-from midwatch.schemas.step import StepKind, StepRef
+from midwatch.schemas.step import Priority, StepKind, StepRef
 from midwatch.schemas.trace import TraceRecord
 
 log = structlog.get_logger("midwatch.operations")
@@ -80,19 +75,14 @@ class Operations(Sessions):
                 break
         return Listing(found[:limit], found.unreadable)
 
-    def dead_letters(self, *, limit: int = 1_000) -> Listing[DeadLetterRecord]:
+    @cached_property
+    def letters(self) -> Letters:
+        """The dead letters, to be read page by page."""
+        return Letters(self.client, self.keys)
+
+    def dead_letters(self, *, limit: int = 1_000, wanted: LetterFilter = EVERY_LETTER) -> Listing[DeadLetterRecord]:
         """The newest dead letters first."""
-        pipe = self.client.pipeline(transaction=False)
-        for p in range(PARTITIONS):
-            pipe.hgetall(self.keys.index(p, "letters"))
-        found, damaged = split_errors(
-            (f"the dead letters of partition {p}", reply) for p, reply in enumerate(self._run(pipe, with_errors=True))
-        )
-        raws = (item for letters in found for item in letters.items())
-        stored = [(f"the dead letter of job {job_id.decode(errors='replace')}", raw) for job_id, raw in raws]
-        letters = read_listing(stored, DeadLetterRecord.model_validate_json)
-        newest = sorted(letters, key=lambda letter: letter.dead_ms, reverse=True)
-        return Listing(newest[:limit], [*damaged, *letters.unreadable])
+        return self.letters.newest(limit, wanted)
 
     def dead_letter(self, job_id: str) -> DeadLetterRecord:
         """One dead letter. Raises NotFound."""
@@ -107,11 +97,7 @@ class Operations(Sessions):
 
     def poison(self, limit: int = 100) -> Listing[PoisonRecord]:
         """Messages that are not valid steps, the newest first."""
-        pipe = self.client.pipeline(transaction=False)
-        pipe.lrange(self.keys.poison(), 0, limit - 1)
-        return read_list(
-            self._run(pipe, with_errors=True)[0], "the poison list", "a poison record", PoisonRecord.model_validate_json
-        )
+        return self.letters.poison(limit)
 
     def trace(self, job_id: str) -> Listing[TraceRecord]:
         """The trace records of the job, in the order of their commits."""
@@ -148,12 +134,23 @@ class Operations(Sessions):
             self._publish_owed((reply.next_step,))
         return reply.result in (CancelResult.CANCELLED, CancelResult.MARKED)
 
-    def replay(self, job_id: str, *, max_steps: int = 50) -> bool:
-        """Resume a dead-lettered job at the step where it stopped. Returns False, and does nothing, if it is no dead letter."""
+    def replay(self, job_id: str, *, max_steps: int = 50, lane: Priority | None = None, redriven: bool = False) -> bool:
+        """Resume a dead-lettered job at the step where it stopped. Returns False, and does nothing, if it is no dead letter.
+
+        Args:
+            job_id: of the job.
+            max_steps: model turns that it may take from the last one on.
+            lane: the priority of its steps from now on. None: the one that it was enqueued with.
+            redriven: no human asked for it.
+
+        """
         ref = self._ref(job_id)
-        call = operate.replay(self._keys(ref), job=job_id, member_base=member_base(ref), steps_granted=max_steps)
+        call = operate.replay(
+            self._keys(ref), job=job_id, session=ref.session_id, lane=lane, redriven=redriven, steps_granted=max_steps
+        )
         reply = self._scripts.run(call, patience_ms=PATIENCE_MS)
         if reply.replayed:
+            ref = ref.model_copy(update={"priority": reply.priority})
             self._publish_owed([ref.model_copy(update={"step": step}) for step in reply.owed_steps])
         return reply.replayed
 
@@ -202,7 +199,7 @@ class Operations(Sessions):
             raise NotFound(f"no job {job_id!r}: never enqueued here, or its retention is over")
         session_id = guard(what, lambda: session_of(pointer))
         pipe = self.client.pipeline(transaction=False)
-        pipe.hget(self.keys.job(session_id, job_id), "spec")
+        pipe.hmget(self.keys.job(session_id, job_id), "spec", "lane")
         stored = self._run(pipe, with_errors=True)[0]
         return StepRef(job_id=job_id, session_id=session_id, step="1", priority=priority_of(stored))
 

@@ -112,10 +112,11 @@ def job_of_reply(reply: tuple[str, Any]) -> Job:
     return job_of(job_id, {key.decode(): value.decode() for key, value in flat.items()})
 
 
-def priority_of(spec: object) -> Priority:
-    """The priority in a job's `spec`. It is `normal` if the `spec` can't be read."""
+def priority_of(stored: Any) -> Priority:
+    """The priority of a job's steps, from its fields `spec` and `lane`. It is `normal` if they can't be read."""
     try:
-        return Priority(json.loads(spec)["priority"])  # type: ignore[arg-type]
+        spec, lane = stored
+        return Priority(lane.decode() if lane else json.loads(spec)["priority"])
     except MISREAD:
         return Priority.NORMAL
 
@@ -133,7 +134,7 @@ def _job_of(job_id: str, f: Mapping[str, str]) -> Job:
         parent=StepRef(**parent["ref"]) if parent else None,
         depth=parent["depth"] if parent else 0,
         tenant=fixed.get("tenant"),
-        priority=Priority(fixed["priority"]),
+        priority=Priority(f.get("lane") or fixed["priority"]),
         traceparent=fixed.get("traceparent"),
         status=JobStatus(f["status"]),
         turn=int(f.get("turn", 0)),
@@ -155,6 +156,7 @@ def _job_of(job_id: str, f: Mapping[str, str]) -> Job:
         invalid_calls=int(f.get("invalid_calls", 0)),
         children=int(f.get("children", 0)),
         retries=int(f.get("retries", 0)),
+        redrives=int(f.get("redrives", 0)),
         waiting=Waiting.model_validate_json(f["waiting"]) if "waiting" in f else None,
         output=json.loads(f["output"]) if "output" in f else None,
         failure=Failure.model_validate_json(f["failure"]) if "failure" in f else None,

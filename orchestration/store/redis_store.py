@@ -104,6 +104,8 @@ class RedisStore(Reads, Compactions, SettingAside):
         reply = self.scripts.run(call)
         if isinstance(reply, ClaimRefusal):
             return reply
+        if reply.job.priority is not ref.priority:  # the message is older than the job's last replay
+            ref = ref.model_copy(update={"priority": reply.job.priority})
         held = Held()
         if mark:
             held = self._cache.extend(ref.session_id, mark, reply.epoch, reply.first_entry, reply.entries, reply.memory)

@@ -22,9 +22,9 @@ from midwatch.orchestration.protocol.reading import (
 )
 from midwatch.orchestration.store.due_and_owed import DueAndOwed
 from midwatch.orchestration.store.log_cache import LogCache, decode
+from midwatch.orchestration.store.pipelines import run_pipeline
 from midwatch.orchestration.store.records import job_of_reply
 from midwatch.orchestration.store.script_calls import shorten
-from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
 from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message
@@ -212,14 +212,7 @@ class Sessions(DueAndOwed):
 
     def _run(self, pipe: Any, *, with_errors: bool = False) -> list[Any]:
         """Run a pipeline and return its replies. With `with_errors`, the error of a command is returned as its reply."""
-        try:
-            replies: list[Any] = pipe.execute(raise_on_error=not with_errors) if len(pipe) else []
-        except UNAVAILABLE as error:
-            raise unavailable(error) from error
-        for reply in replies:
-            if isinstance(reply, UNAVAILABLE):
-                raise unavailable(reply) from reply
-        return replies
+        return run_pipeline(pipe, with_errors=with_errors)
 
 
 def _in_order(session_id: str, entries: list[bytes] | Exception) -> Listing[Message]:

@@ -15,8 +15,12 @@
 --   log entries, job fields, anchor|'', memory|'' (also when the epoch is the known one)}
 local job, step, nonce, lease_ms, max_losses, member, known_epoch, known_length, known_digest = unpack(ARGV)
 local is_model = not string.find(step, '.', 1, true)
-local status, max_steps, deadline_ms, cancel, last_fence, waiting =
-  unpack(redis.call('HMGET', JOB, 'status', 'max_steps', 'deadline_ms', 'cancel', 'fence', 'waiting'))
+local status, max_steps, deadline_ms, cancel, last_fence, waiting, lane =
+  unpack(redis.call('HMGET', JOB, 'status', 'max_steps', 'deadline_ms', 'cancel', 'fence', 'waiting', 'lane'))
+if lane and string.sub(member, 1, #lane + 1) ~= lane .. '|' then -- the message is older than the job's last replay
+  settle_member(member)
+  member = string.gsub(member, '^%a+', lane)
+end
 if not status or has_ended(status) then
   settle_member(member)
   return { 'gone' }

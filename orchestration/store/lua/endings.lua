@@ -20,6 +20,24 @@ local function rows()
   return found
 end
 
+-- The priority that the job was enqueued with. It is `normal` if the record of it can't be read.
+local function own_priority()
+  local is_readable, spec = pcall(cjson.decode, redis.call('HGET', JOB, 'spec') or '')
+  return is_readable and spec.priority or 'normal'
+end
+
+-- Give a step another member in due and owed. Its time does not change.
+local function move_member(from, to)
+  if from == to then return end
+  for _, index in ipairs({ DUE, OWED }) do
+    local score = redis.call('ZSCORE', index, from)
+    if score then
+      redis.call('ZREM', index, from)
+      redis.call('ZADD', index, score, to)
+    end
+  end
+end
+
 -- Write to the job what it waits for: the first of its parked steps.
 local function show_parked()
   for _, step in ipairs(rows()) do

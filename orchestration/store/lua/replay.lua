@@ -2,19 +2,25 @@
 -- Shared: prelude, endings
 -- ARGV:
 --   job
---   member_base      `priority|session|job|`
+--   session
+--   lane             priority of its steps from now on; '': the job's own
+--   redriven         1: no human asked for it, so it counts as a redrive; 0: a human did, so redrives are counted from zero
 --   steps_granted    model turns, from the last one on
--- Output: {'gone'} | {'not_dead', status} | {'replayed', step...} (steps to publish now)
-local job, member_base, steps_granted = unpack(ARGV)
+-- Output: {'gone'} | {'not_dead', status} | {'replayed', priority, step...} (steps to publish now)
+local job, session, lane, redriven, steps_granted = unpack(ARGV)
 local status, turn, max_steps, timeout_ms, parked_steps, discarded, started_ms =
   unpack(redis.call('HMGET', JOB, 'status', 'turn', 'max_steps', 'timeout_ms', 'parked', 'discarded', 'started_ms'))
 if not status then return { 'gone' } end
 if status ~= 'dead_lettered' or discarded then return { 'not_dead', status } end
 local now = clock()
 local ceiling = math.max(tonumber(max_steps), tonumber(turn or '0') + steps_granted)
-local out = { 'replayed' }
+local own, earlier = own_priority(), redis.call('HGET', JOB, 'lane')
+if lane == '' then lane = own end
+local owner = '|' .. session .. '|' .. job .. '|'
+local out = { 'replayed', lane }
 for _, step in ipairs(rows()) do
-  local row, member = read_row(step), member_base .. step
+  local row, member = read_row(step), lane .. owner .. step
+  move_member((earlier or own) .. owner .. step, member)
   if row.state == 'started' and row.till > now then
     redis.call('ZADD', DUE, row.till, member) -- a claim of the dead job may have removed the entry
   elseif row.state ~= 'parked' then
@@ -30,6 +36,13 @@ redis.call('HSET', JOB, 'status', parked and 'parked' or is_new and 'queued' or 
   'deadline_ms', string.format('%d', now + timeout_ms))
 if parked then show_parked() end
 redis.call('HDEL', JOB, 'failure', 'finished_ms', 'cancel')
+redis.call('HSET', JOB, 'lane', lane)
+if redriven == '1' then
+  redis.call('HINCRBY', JOB, 'redrives', 1)
+  redis.call('HINCRBY', COUNTERS, 'letters.redriven', 1)
+else
+  redis.call('HDEL', JOB, 'redrives')
+end
 redis.call('ZREM', DEAD, job)
 redis.call('HDEL', LETTERS, job)
 redis.call('HINCRBY', COUNTERS, 'letters.replayed', 1)

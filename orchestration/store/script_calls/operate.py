@@ -9,7 +9,7 @@ from midwatch.orchestration.store.records import first_step
 from midwatch.orchestration.store.script_calls.script_call import ScriptCall, in_order
 from midwatch.orchestration.store.step_keys import StepKeys
 from midwatch.schemas.job import JobStatus
-from midwatch.schemas.step import StepRef
+from midwatch.schemas.step import Priority, StepRef
 
 
 class CancelResult(StrEnum):
@@ -42,7 +42,9 @@ class ReplayReply(NamedTuple):
 
     replayed: bool
     """False if there is no such job, or if it is not a dead letter."""
-    owed_steps: tuple[str, ...]
+    priority: Priority = Priority.NORMAL
+    """Of the job's steps from now on."""
+    owed_steps: tuple[str, ...] = ()
     """Steps that must be published."""
 
 
@@ -79,22 +81,29 @@ def cancel(keys: StepKeys, *, job: str, session: str, member_base: str) -> Scrip
     return ScriptCall("cancel", keys.used(), in_order((job, session, member_base)), read)
 
 
-def replay(keys: StepKeys, *, job: str, member_base: str, steps_granted: int) -> ScriptCall[ReplayReply]:
+def replay(
+    keys: StepKeys, *, job: str, session: str, lane: Priority | None, redriven: bool, steps_granted: int
+) -> ScriptCall[ReplayReply]:
     """Resume a dead letter at the step where it stopped.
 
     Args:
         keys: of any step of the job.
         job: its id.
-        member_base: see `records.member_base`.
+        session: the session's id.
+        lane: the priority of its steps from now on. None: the job's own.
+        redriven: no human asked for it.
         steps_granted: model turns it may take from the last one on.
 
     """
 
     def read(reply: Any) -> ReplayReply:
-        replayed = reply[0] == b"replayed"
-        return ReplayReply(replayed, tuple(step.decode() for step in reply[1:]) if replayed else ())
+        result, *rest = (word.decode() for word in reply)
+        if result != "replayed":
+            return ReplayReply(replayed=False)
+        return ReplayReply(True, Priority(rest[0]), tuple(rest[1:]))
 
-    return ScriptCall("replay", keys.used(), in_order((job, member_base, steps_granted)), read)
+    args = in_order((job, session, lane or "", int(redriven), steps_granted))
+    return ScriptCall("replay", keys.used(), args, read)
 
 
 def discard(keys: StepKeys, *, job: str, session: str, member_base: str, repair_text: str) -> ScriptCall[DiscardReply]:

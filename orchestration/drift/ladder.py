@@ -90,7 +90,7 @@ class Offer:
 
 
 def usual_offer(agent: Agent) -> Offer:
-    """The agent's own request, when nothing was refused and nothing drifts."""
+    """The agent's own request, for when no call was refused and no tool drifts."""
     return Offer(agent.model, agent.toolbox.specs, agent.output_schema)
 
 

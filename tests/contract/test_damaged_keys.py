@@ -94,7 +94,7 @@ def test_a_damaged_session_does_not_block_the_next_job(fleet: Fleet) -> None:
 
 
 def test_damaged_keys_hide_no_other_record(fleet: Fleet) -> None:
-    """A job's pointer, log, trace or memory is damaged, or one partition's letters. This is reported, the rest is listed."""
+    """A job's pointer, log, trace or memory is damaged, or one partition's letters. It is reported, the rest is listed."""
     fleet.run(fleet.enqueue("job-good", "s2"), "Hello.")
     ref = begin(fleet)
     for key in (fleet.keys(ref).log, fleet.keys(ref).trace, fleet.names.memory("s1"), fleet.keys(ref).letters):

@@ -54,7 +54,7 @@ def test_a_turn_whose_lease_is_lost_counts_nothing(bench):
 
 
 def test_a_breaker_sees_the_counts_of_other_workers(bench):
-    """Twenty refused calls of another worker open the breaker, whatever the partitions of their sessions."""
+    """Twenty refused calls of another worker open the breaker. Their sessions are in several partitions."""
     claim = bench.begin()
     commit = replace(turn_of(claim), drift=(CALLED,) * 20 + (REFUSED,) * 20)
     assert bench.store.commit_turn(claim, commit) is TurnCommitted.COMMITTED

@@ -233,7 +233,7 @@ def test_output_charged_by_max_tokens_is_not_refunded(bench: Make) -> None:
 
 @pytest.mark.parametrize(("counted", "reserved", "charged"), [(True, 400, 420), (False, 100, 70)])
 def test_cached_input_counts_or_not(bench: Make, counted: bool, reserved: int, charged: int) -> None:
-    """Anthropic does not count input from its prompt cache, neither before the call nor after it."""
+    """For Anthropic, input from the prompt cache does not count: not in the reservation, and not in the settlement."""
     gate = bench(itpm=60_000, count_cached=counted)
     call = gate.call("a", 400, cached_tokens=300)
     gate.admit_all(call)
@@ -259,7 +259,7 @@ def test_asking_again_after_a_lost_reply_charges_once(bench: Make) -> None:
 
 
 def test_a_repeated_question_keeps_what_it_cleared_away(bench: Make) -> None:
-    """Every request clears expired records. That is saved even when the answer changes nothing else."""
+    """Every request removes expired records. They stay removed even if the request changes nothing else."""
     gate = bench(rpm=600)
     call = gate.call("long", lasts_s=600)
     gate.admit_all(gate.call("dead", lasts_s=1), call)

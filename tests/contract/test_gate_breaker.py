@@ -77,7 +77,7 @@ def test_failures_in_a_row_open_it(bench: Make, kind: FailureKind) -> None:
 )
 @pytest.mark.parametrize("apart_s", [0, 0.25])
 def test_a_share_of_failures_opens_it(bench: Make, good: int, bad: int, state: str, apart_s: float) -> None:
-    """The breaker opens when more than half fail, with as much weight as ten failures alone, in one second or in several."""
+    """The breaker opens when half of the calls and five more fail, within one second or over several."""
     gate = bench(failures_in_a_row=100)
     for n in range(good):
         call = gate.call(f"good-{n}")
@@ -91,9 +91,9 @@ def test_a_share_of_failures_opens_it(bench: Make, good: int, bad: int, state: s
 
 
 def test_quick_failures_alone_are_not_an_outage(bench: Make) -> None:
-    """Thirty of a hundred calls fail at once and the others take longer.
+    """Thirty of a hundred calls fail at once, and the others still run. The breaker stays closed.
 
-    Most ended calls failed, but most begun calls did not.
+    All ended calls failed, but most begun calls did not.
     """
     gate = bench()
     gate.admit_all(*(gate.call(f"slow-{n}") for n in range(70)))

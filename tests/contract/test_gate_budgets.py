@@ -44,7 +44,7 @@ def fail_all(gate: GateBench, *calls: Call) -> list[Call]:
 
 
 def test_retries_beyond_the_free_ones_are_spaced(bench: Make) -> None:
-    """Ten children fail together. Seven retries go at once (5 and a fifth of the calls), the others one second apart."""
+    """Ten children fail together. Seven retries start at once (5, and a fifth of the calls), the others one second apart."""
     gate = bench()
     retries = fail_all(gate, *(gate.call(f"child-{n}", root="root") for n in range(10)))
     gate.admit_all(*retries[:7])
@@ -59,7 +59,7 @@ def test_retries_beyond_the_free_ones_are_spaced(bench: Make) -> None:
 
 
 def test_a_spaced_retry_goes_at_its_time_and_pays_once(bench: Make) -> None:
-    """A retry that asks earlier waits for the rest of the same time."""
+    """A retry that asks before its start time gets the same start time again."""
     gate = bench()
     retries = fail_all(gate, *(gate.call(f"child-{n}", root="root") for n in range(10)))
     gate.admit_all(*retries[:7])
@@ -148,7 +148,7 @@ def lose_every(gate: GateBench, nth: int, count: int) -> list[Call]:
 
 
 def test_a_downstream_that_loses_calls_gets_few_retries(bench: Make) -> None:
-    """A tenth of its calls fail. It gets the saved retries, one for ten successes, and one each two seconds. Others wait."""
+    """A tenth of its calls fail. It gets the saved retries, one more for ten successes, and one every two seconds."""
     gate = bench(min_calls=10, retry_ratio=0.1)
     retries = lose_every(gate, 4, 200)
     assert gate.status().sick
@@ -178,7 +178,7 @@ def bound(gate: GateBench, job: str, tokens: int, output: int, *, root: str = "r
 
 
 def test_parallel_calls_of_a_lineage_can_not_overshoot_its_tokens(bench: Make) -> None:
-    """Tokens of live calls count as used. A call that does not fit waits for tokens that they do not use."""
+    """Tokens reserved by live calls count as used. A call that does not fit waits until such a call returns unused tokens."""
     gate = bench()
     root = bound(gate, "root", 100, 50, lineage_input_tokens=1_000, lineage_output_tokens=200)
     gate.admit_all(root)

@@ -203,7 +203,7 @@ def test_interactive_calls_keep_head_room(bench: Make) -> None:
 
 
 def test_interactive_calls_wait_only_behind_each_other(bench: Make) -> None:
-    """When the head-room is used up too, they wait in a separate line, which has a greater weight."""
+    """When the head-room is used up too, calls of priority high wait in a separate line, which has a greater weight."""
     gate = bench(rpm=60)
     gate.admit_all(gate.call("now"))
     queue(gate, *(f"batch-{n}" for n in range(20)))

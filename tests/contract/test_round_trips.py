@@ -107,7 +107,7 @@ def admit(gate: RedisGate, claim: Claim, to: str = MODEL) -> Call:
 
 
 def make_late(claim: Claim) -> Claim:
-    """Return the claim as a worker holds it whose lease has expired."""
+    """Return the claim of a worker whose lease has expired."""
     return replace(claim, fence=claim.fence - 1)
 
 
@@ -177,7 +177,7 @@ def test_a_step_makes_no_more_round_trips_than_expected(
 
 
 def commits(store: RedisStore, claim: Claim, verb: str, piggyback: Any) -> bool:
-    """Return one of the three commits that can take a settlement along."""
+    """Return one of the three commits that can carry a settlement."""
     match verb:
         case "commit_turn":
             return store.commit_turn(claim, turn_of(claim), piggyback) is not TurnCommitted.LOST

@@ -134,7 +134,7 @@ def test_a_job_can_interrupt_the_current_job(bench):
 
 
 def test_a_queued_job_is_cancelled_at_once(bench):
-    """An active or waiting job never begins, and the session goes on with the next job."""
+    """A cancelled job that has not begun never begins, even if it was the session's active one. The next job begins."""
     bench.store.enqueue(new_job("job-1", "s1"))
     bench.store.enqueue(new_job("job-2", "s1"))
     bench.store.enqueue(new_job("job-3", "s1"))

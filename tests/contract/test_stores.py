@@ -406,7 +406,7 @@ def test_a_call_that_waits_for_a_child_may_be_checked_any_time(bench):
 
 
 def test_the_step_ceiling_is_checked_at_the_claim(bench):
-    """The turn above the ceiling is claimed only to end the job, and is not counted."""
+    """The turn above `max_steps` is claimed only to end the job, and is not counted."""
     claim = bench.begin(max_steps=1)
     bench.store.commit_turn(claim, turn_of(claim))
     beyond = bench.claim(claim.ref.model_turn(2))
@@ -421,7 +421,7 @@ def test_the_deadline_is_checked_at_the_claim(bench):
 
 
 def test_a_job_enqueued_by_name_gets_its_limits_at_its_first_step(bench):
-    """The job gets the agent's version, the ceiling, and a deadline that counts from its start."""
+    """The job gets the agent's version, its limit of steps, and a deadline that counts from its start."""
     claim = bench.begin(agent_version="")
     bench.store.set_limits(claim, agent_version="v7", max_steps=3, timeout_ms=5_000)
     job = bench.store.job("job-1")

@@ -50,7 +50,7 @@ class Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.fleet.stop(timeout_s=0)  # they are killed, because another test covers how workers end in order
+        self.fleet.stop(timeout_s=0)  # they are killed, because another test covers a clean end
         self.client.store.client.close()
 
     def start(self, name: str, pool: str, slots: int, queues: str = "model,tools", **env: str) -> Member:

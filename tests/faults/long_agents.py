@@ -66,7 +66,7 @@ def _mark(moment: str) -> str:
 
 
 def _deadly(name: str) -> None:
-    """Wrap a method with a moment before it and a moment after it."""
+    """Wrap a method, so that a worker can die just before it or just after it."""
     method = getattr(RedisStore, name)
     verb = name.partition("_")[0]
 

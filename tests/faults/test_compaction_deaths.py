@@ -62,7 +62,7 @@ def test_a_worker_killed_in_a_compaction_that_its_turn_waits_for(crew: Crew, mom
 def test_a_worker_killed_in_a_background_compaction(crew: Crew, moment: str) -> None:
     """The killed worker does not return, and no other worker compacts in the background.
 
-    The job's turns compact, and it goes on.
+    The job's turns compact the session, and the job goes on.
     """
     crew.worker("steps", "threads", 2, "model,tools", LONG_AWAITS=moment)
     crew.worker("deadly", "threads", 1, "maintenance", LONG_DIES=moment)

@@ -66,7 +66,7 @@ def kill_a_crew(worker: Member, calls_under_way: Callable[[], int]) -> None:
     """Kill all children of one of the two workers, at least one of them certainly during a call.
 
     They are frozen first, so that none can settle between the check and the kill. If more calls are in progress than the other
-    worker has children, a frozen child makes one of them. If not, they are thawed and checked again.
+    worker has children, a frozen child must have made one of them. If not, they are thawed, and it is tried again.
     """
 
     def struck() -> bool:

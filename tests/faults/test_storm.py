@@ -25,7 +25,7 @@ def assert_nothing_lost_or_repeated(found: dict[str, Any]) -> None:
 
 
 def assert_drained_in_time(found: dict[str, Any]) -> None:
-    """The drain takes the limit's time, plus 15 % and 25 s for the breaker, the slow start and the last lineage's depth."""
+    """The drain takes the time at the limit plus at most 15 % and 25 s, for breaker, slow start and the last lineage."""
     assert found["drain_s"] <= 1.15 * found["ideal_drain_s"] + 25, found
 
 
@@ -112,9 +112,9 @@ def statuses_at(course: Trouble | Throttle, moments: list[float]) -> list[int]:
 
 
 def test_the_downstream_enforces_its_limit_and_its_outage() -> None:
-    """The downstream sends a 529 during the whole outage.
+    """The simulated downstream sends a 529 during the whole outage.
 
-    Otherwise its bucket holds one second, and a refusal has a Retry-After.
+    At other times its bucket holds one second of calls, and a refusal has a Retry-After.
     """
     trouble = Trouble(Limit(2.0), begins_s=10.0, ends_s=20.0)
     assert statuses_at(trouble, [0.0, 0.0, 0.0, 0.5, 9.9, 10.0, 19.9, 20.0]) == [200, 200, 429, 200, 200, 529, 529, 200]
@@ -124,9 +124,9 @@ def test_the_downstream_enforces_its_limit_and_its_outage() -> None:
 
 
 def test_the_downstream_refuses_all_held_calls_at_once() -> None:
-    """Held calls are refused when the last one is there.
+    """The simulated downstream holds calls, and refuses all of them when the last one has arrived.
 
-    Calls before the Retry-After are refused too. Later calls meet the limit.
+    It also refuses calls before the Retry-After ends. Later calls only have its limit.
     """
     throttle = Throttle(Limit(2.0), held=3)
     assert statuses_at(throttle, [0.0, 1.0, 2.0, 21.9, 22.0]) == [429, 429, 429, 429, 200]

@@ -104,7 +104,7 @@ def test_identifiers_are_words_that_can_not_be_guessed(arguments: str, names: se
 
 
 def test_needed_and_kept_follow_from_the_compacted_part_and_the_window():
-    """Still in the window: not needed. Never sent before: the model's own. Removed: needed. In the memory or a stub: kept."""
+    """An id counts as needed if the conversation has it, but the window no longer does. It is kept if the memory has it."""
     history = ["User u_1001 and u_1002", "order #W111222", "order #W333444 and 90210"]
     asked = [call('{"a": "u_1001", "b": "#W111222", "c": "#W333444", "d": "#W999999", "e": 90210}')]
     assert tally(asked, history, history, "") == Tally(named=4)
@@ -121,7 +121,7 @@ def test_identifiers_in_escaped_json_are_found():
 
 
 def test_the_estimate_counts_the_whole_request():
-    """System, tools, ids, arguments and JSON syntax: within a tenth of the tokens of the request's whole JSON body."""
+    """System prompt, tools, ids, arguments and JSON syntax count. The result is within a tenth of that for the JSON body."""
     counter = counting.token_counter()
     schema = {"type": "object", "properties": {"order": {"type": "string"}}}
     tool = ToolSpec(name="find", description="Find an order by its id.", input_schema=schema)

@@ -69,7 +69,7 @@ class Drifting:
 
 
 def test_a_thousand_jobs_of_a_drifting_model() -> None:
-    """0 silent failures, at least 99 % completed, the rest dead letters with their reason; the rate stands in the findings."""
+    """No job fails silently. At least 99 % complete, the others are dead letters with a reason. The findings have the rate."""
     ran.clear()
     model = Drifting(7)
     agent = Agent(

@@ -60,7 +60,7 @@ def test_a_member_that_is_killed_often_is_not_given_up(fleet, monkeypatch, wait_
 
 
 def test_a_member_that_always_dies_is_given_up(fleet, monkeypatch, wait_for):
-    """After quick deaths in a row, some restarts are immediate, then waits grow, then it ends. The error has the log's end."""
+    """After quick deaths the first restarts are immediate, then waits grow, then no restart follows. The error has the log."""
     monkeypatch.setattr(fleet_module, "FREE_DEATHS", 1)
     monkeypatch.setattr(fleet_module, "MOST_DEATHS", 3)
     fleet.watch()

@@ -1,4 +1,4 @@
-"""A running fleet and records of a later release, or damaged ones: unknown fields are kept, unreadable jobs end as letters."""
+"""A running fleet meets records of a later release and damaged ones. Unknown fields are kept, unreadable jobs end as letters."""
 
 from __future__ import annotations
 

@@ -26,8 +26,9 @@ def judged(contestant: Contestant):
 
 
 def test_with_known_limits_only_the_first_burst_is_refused():
-    """Sixteen slots, one key, both vendors, and a key whose current minute was used by others: at most one second's worth of
-    429s. Five seconds are mostly slow start, so the benchmark measures the share of 429s and the goodput over two minutes.
+    """Other clients have used up the key's current minute. The fleet gets at most as many 429s as the limit has calls a second.
+
+    The run of five seconds is mostly slow start. The benchmark measures the share of 429s and the goodput over two minutes.
     """
     said = judged(Contestant("limits set", {}, spent=True))
     assert said.requests - said.answered <= 2 * RPM // 60
@@ -62,7 +63,7 @@ def test_a_missed_target_is_reported_with_its_figure():
 
 @pytest.mark.slow
 def test_the_judge_detects_a_storm():
-    """With the same judge, slots and work, Celery's autoretry over the SDK's retries is refused more often than answered."""
+    """With the same work, Celery's autoretry on top of the SDK's retries gets more refusals than answers."""
     said, _ = Trial(Contestant("naive", task="naive.autoretry", spent=True), RPM, 20, LATENCY_MS).run()
     assert said.throttled_share > 0.5
 

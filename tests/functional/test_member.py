@@ -1,4 +1,4 @@
-"""One process of a fleet: its group and log, how it is killed, frozen and ended, and what it dies with."""
+"""One process of a fleet: its group and log, how it is killed, frozen and ended, and that it dies with its parent."""
 
 from __future__ import annotations
 

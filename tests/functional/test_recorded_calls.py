@@ -205,7 +205,7 @@ def test_every_provider_accepts_a_recorded_tool_or_says_why_not() -> None:
 
 
 def test_function_docs_in_an_unknown_dialect_are_refused() -> None:
-    """All 1,248 function docs are refused for their types (`dict`, `float`), 438 also for their names, in one line each."""
+    """All 1,248 function docs are refused for their types (`dict`, `float`), 438 also for their names. Each error is one line."""
     with gzip.open(DATA / "bfcl_function_docs.jsonl.gz", "rt") as lines:
         docs = [json.loads(line)["function"] for line in lines]
     assert len(docs) == 1_248
@@ -229,7 +229,7 @@ def test_function_docs_in_an_unknown_dialect_are_refused() -> None:
 def test_the_standards_suite_passes_as_the_library_passes_it(
     dialect: str, suite: str, specification: Any, passed: int, all_of: int
 ) -> None:
-    """With its remote schemas, formats as annotations and every keyword on, 6 cases fail, 5 of them because of a pattern."""
+    """The suite runs with its remote schemas, and with formats as annotations. 6 cases fail, 5 of them because of a pattern."""
     registry: Registry[Any] = Registry()
     for name, schema in load("json_schema_test_suite/remotes.json.gz").items():
         resource = Resource.from_contents(schema, default_specification=specification)

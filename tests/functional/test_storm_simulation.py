@@ -44,7 +44,7 @@ def run(server) -> Run:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_coordinated_fleet_keeps_its_targets(run: Run, name: str):
-    """There are few calls, no peak above the limit, a drain in time, no lost and no repeated call, in every kind of outage."""
+    """In every kind of outage there are few calls, no peak above the limit, a drain in time, and no lost or repeated call."""
     assert find_missed(SMALL[name], run(name, "midwatch")) == []
 
 

@@ -1,4 +1,4 @@
-"""What a server holds of one fleet: every key, in a form that is equal on two servers, and as the step machine reads it."""
+"""The keys of one fleet on a server: in a form that can be compared with another server, and as the step machine reads them."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ return { redis.call('TIME'), found }
 
 
 class Fences:
-    """Fences grow with the clock of their server, so two servers give different ones; the rank within a job is the same."""
+    """Converts fences to ranks. A fence depends on its server's clock, but its rank within a job is the same on both servers."""
 
     def __init__(self) -> None:
         self._given: dict[str, list[int]] = {}
 
     def give(self, job_id: str, fence: int) -> None:
-        """A claim was given this fence."""
+        """Record the fence of a claim."""
         given = self._given.setdefault(job_id, [])
         if fence not in given:
             assert not given or fence > given[-1], "a fence is not larger than those before it"
             given.append(fence)
 
     def rank(self, job_id: str, fence: int) -> int:
-        """0: no claim was given yet."""
+        """Return the rank of a fence. 0 if there was no claim yet."""
         return self._given[job_id].index(fence) + 1 if fence else 0
 
 
@@ -59,9 +59,9 @@ class Contents:
     """The keys of one fleet."""
 
     keys: dict[str, Any] = field(default_factory=dict)
-    """By name without the prefix: type, time to live and value. Moments are in hours from now, fences are ranks."""
+    """Name without the prefix -> type, time to live and value. Times are hours from now, and fences are ranks."""
     raw: dict[str, Any] = field(default_factory=dict)
-    """The same as the server gave it."""
+    """Name without the prefix -> the value as the server returned it."""
 
     @classmethod
     def read(cls, client: redis_py.Redis, prefix: str, fences: Fences) -> Contents:
@@ -78,7 +78,7 @@ class Contents:
 
 
 def _look(server: Any) -> Any:
-    """What DUMP answers, read from the objects of the server in this process, which is ten times as fast as its commands."""
+    """Read what DUMP returns from the objects of the server in this process. This is ten times as fast as its commands."""
     database, found = server.dbs[0], []
     for key in database:
         item = database[key]
@@ -107,13 +107,13 @@ def _without_hour(name: str) -> str:
 
 
 class _Reader:
-    """Values in a form that is equal on two servers."""
+    """Converts values to a form that is equal on two servers."""
 
     def __init__(self, now_ms: int, fences: Fences) -> None:
         self._now_ms, self._fences = now_ms, fences
 
     def comparable(self, name: str, value: Any) -> Any:
-        """By the kind of key."""
+        """Convert the value of a key."""
         parts = name.split(":")
         if parts[-1] in ("due", "owed", "jobs", "dead"):
             return {entry: self._when(at_ms) for entry, at_ms in value.items()}
@@ -149,7 +149,7 @@ class _Reader:
 
 @lru_cache(10_000)
 def _canonical(entry: bytes) -> Any:
-    """Scripts write JSON too, and two servers' cjson differ in the order of names and in escapes."""
+    """Rewrite JSON with sorted names. Scripts write JSON too, and the servers' cjson libraries order and escape differently."""
     return json.dumps(json.loads(entry), sort_keys=True) if entry.startswith(b"{") else entry
 
 
@@ -169,7 +169,7 @@ class Row:
 
 @dataclass
 class JobState:
-    """A job: its record, and what the record does not show."""
+    """A job: its record, and facts that the record does not show."""
 
     record: Job
     cancelled: bool
@@ -178,18 +178,18 @@ class JobState:
     rows: dict[str, Row] = field(default_factory=dict)
 
     def ref(self, step: str) -> StepRef:
-        """The address of one of its steps."""
+        """Return the address of one of the job's steps."""
         record = self.record
         return StepRef(job_id=record.job_id, session_id=record.session_id, step=step, priority=record.priority)
 
     def parked(self) -> list[str]:
-        """Steps that wait for a human."""
+        """Return the steps that wait for a human."""
         return [step for step, row in self.rows.items() if row.state == "parked"]
 
 
 @dataclass
 class SessionState:
-    """A conversation, and the jobs that want it."""
+    """A session's conversation, its active job, and the jobs that wait for it."""
 
     active: str | None
     groups: int
@@ -199,7 +199,7 @@ class SessionState:
 
 @dataclass
 class State:
-    """All that the step machine knows."""
+    """The state of the step machine."""
 
     jobs: dict[str, JobState] = field(default_factory=dict)
     sessions: dict[str, SessionState] = field(default_factory=dict)
@@ -209,7 +209,7 @@ class State:
 
     @classmethod
     def of(cls, contents: Contents) -> State:
-        """Read the raw contents."""
+        """Read the state from a server's contents."""
         state, raw = cls(), contents.raw
         for name in sorted(raw):
             parts, value = name.split(":"), raw[name]
@@ -223,18 +223,18 @@ class State:
                 state.jobs[parts[-1]] = _job(parts[-1], value, raw.get(f"{name}:steps", {}))
             elif parts[-2] == "session":
                 state.sessions[parts[-1]] = _session(value, raw.get(f"{name}:waiting", []), raw.get(f"{name}:log", []))
-        for job in state.jobs.values():  # the record of a session whose only job was cancelled before it began is empty
+        for job in state.jobs.values():  # a session has no record if its only job was cancelled before it began
             state.sessions.setdefault(job.record.session_id, SessionState(None, 0))
         return state
 
     def held(self, claim: Claim, ref: StepRef | None = None) -> bool:
-        """Does the claim hold its step, or one that it runs inline?"""
+        """Does the claim still hold its step, or the given inline call of its turn?"""
         ref = ref or claim.ref
         row = self.jobs[ref.job_id].rows.get(ref.step)
         return row is not None and row.fence == claim.fence and row.state in ("started", "waiting")
 
     def open_steps(self) -> Iterator[tuple[StepRef, Row]]:
-        """All steps that have a row."""
+        """Yield all steps that have a row."""
         for job in self.jobs.values():
             for step, row in job.rows.items():
                 yield job.ref(step), row

@@ -1,6 +1,6 @@
-"""A fleet that misbehaves: messages come several times and in any order, workers die at their writes.
+"""A fleet with faults: messages arrive several times and in any order, and workers die at their writes.
 
-The step machine, the tools and the stores are the real ones; only time does not pass by itself.
+The step machine, the tools and the stores are the real ones. Time passes only when the test says so.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ SCRIPT = [
 
 
 class WorkerDied(BaseException):
-    """kill -9, as far as the code on the stack can tell."""
+    """Simulates `kill -9`. It is a BaseException, so the code of a step does not catch it."""
 
 
 class Mortal:
-    """A store that kills its worker at some of its writes: just before the write, or just after it."""
+    """A store that kills its worker at given writes, just before the write or just after it."""
 
     def __init__(self, store: Any, deaths: set[tuple[int, bool]]) -> None:
         self._store = store
@@ -75,10 +75,10 @@ class Mortal:
 
 
 class World:
-    """What is outside: a model that answers by what it reads, and side effects that are counted."""
+    """Everything outside the fleet: a model that answers by the conversation, and a count of side effects."""
 
     current: World
-    """The world of the latest fleet, which the tools change. Fleets run one after the other."""
+    """The world of the fleet that runs now. The tools change it. Fleets run one after the other."""
 
     def __init__(self) -> None:
         World.current = self
@@ -89,14 +89,14 @@ class World:
     name = "scripted"
 
     def complete(self, request: ModelRequest) -> ModelReply:
-        """Say the line of the turn."""
+        """Return the scripted reply of the turn."""
         turn = sum(isinstance(message, AssistantMessage) for message in request.messages)
         self.asked[turn] += 1
         self.meanwhile()
         return ScriptedModel([SCRIPT[turn]]).complete(request)
 
     def count(self, request: ModelRequest) -> int | None:
-        """None: it has no counter."""
+        """Return None: this model has no counter."""
         return None
 
     def take_effect(self, tool: str, context: ToolContext) -> None:
@@ -127,11 +127,11 @@ def note(text: str, context: ToolContext) -> str:
 
 
 AGENT = Agent("clerk", "scripted:m-1", "You charge orders.", tools=[look_up, charge, note])
-"""One for all runs: to declare its tools took a third of the time of a run."""
+"""Declared once for all runs, because declaring its tools takes a third of the time of a run."""
 
 
 class Messages(Recorder):
-    """The network: everything that is published arrives `copies` times."""
+    """The network. Each published message arrives `copies` times."""
 
     def __init__(self, copies: int) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class Messages(Recorder):
 
 
 class BadFleet:
-    """Workers over one store, whose messages repeat and whose workers die."""
+    """A fleet with one store. Its messages are repeated, and its workers die."""
 
     def __init__(
         self, lent: tuple[redis_py.Redis, str], *, copies: int = 1, deaths: set[tuple[int, bool]], seed: int = 0
@@ -163,7 +163,7 @@ class BadFleet:
         self.runner = self.hire()
 
     def hire(self) -> StepRunner:
-        """A worker, in place of one that died. The name is the same, as after a restart of a container."""
+        """Start a worker in place of one that died. It has the same name, as after a restart of a container."""
         return StepRunner(
             Services(
                 store=self.mortal,  # type: ignore[arg-type]
@@ -178,7 +178,7 @@ class BadFleet:
         )
 
     def run(self) -> Job:
-        """One job to its end, whatever happens on the way. Bounded: what takes longer hangs."""
+        """Run one job to its end. After 500 deliveries the job counts as hanging."""
         job = new_job(AGENT, "Charge A-17 and B-2.", job_id="job-1", session_id="s1")
         self.store.enqueue(job)
         for _ in range(500):
@@ -192,7 +192,7 @@ class BadFleet:
         raise AssertionError(f"job-1 hangs: {self.store.job('job-1')}")
 
     def deliver(self) -> bool:
-        """One message, from anywhere in the queue, to a worker. False: there was none."""
+        """Deliver one message from a random place in the queue. Returns False if the queue is empty."""
         if not self.network.queue:
             return False
         self.network.queue.rotate(self.random.randrange(len(self.network.queue)))
@@ -201,13 +201,13 @@ class BadFleet:
             self.runner.run(ref)
         except WorkerDied:
             if self._depth:
-                raise  # who works inside another's step dies with it
+                raise  # this delivery runs inside another worker's step, and that worker dies too
             self.losses += 1
             self.runner = self.hire()
         return True
 
     def deliver_meanwhile(self) -> None:
-        """Others work while a model or a tool does: up to two messages arrive in the middle of it."""
+        """Deliver up to two messages to other workers while a model call or a tool runs."""
         if self._depth == 0:
             self._depth += 1
             try:
@@ -217,7 +217,7 @@ class BadFleet:
                 self._depth -= 1
 
     def pass_time(self) -> None:
-        """Every lease ends, every due time comes; the steward looks."""
+        """End every lease, let every due time come, and publish what a steward finds."""
         pipe = self.client.pipeline(transaction=False)
         for p in range(PARTITIONS):
             pipe.zrange(self.keys.index(p, "due"), 0, -1)

@@ -1,4 +1,4 @@
-"""Messages come three times and in any order, workers die at any write: neither the model nor the tools notice."""
+"""Messages arrive three times and in any order, and workers die at any write. Neither the model nor the tools notice."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ CALLS = {
     "1.0": "look_up", "1.1": "charge", "1.2": "note", "1.3": "note", "2.0": "charge", "2.1": "look_up",
 }  # fmt: skip
 WRITES = 18
-"""Writes of a run without faults are fewer; the tests below say so."""
+"""Upper bound of the writes in a run without faults. The tests check it."""
 
 
 @pytest.fixture(scope="module")
 def lenders(server, connect_redis, lend_prefix):
-    """Give what a BadFleet is built on: a client, and a fresh prefix, which on the server is checked for leaks afterwards."""
-    shared = connect(Stopped())  # one for all: a new one compiles every script anew
+    """Return two functions that lend a client and a new prefix for a BadFleet: in this process, and on a server.
+
+    On the server the keys of the prefix are checked for leaks afterwards.
+    """
+    shared = connect(Stopped())  # one client for all runs, because a new one compiles every script again
 
     @contextmanager
     def in_process() -> Iterator[tuple[redis_py.Redis, str]]:
@@ -45,7 +48,7 @@ def lenders(server, connect_redis, lend_prefix):
 
 
 def check_effects(fleet: BadFleet) -> dict[str, str]:
-    """Nothing was done twice that may not be, nothing was left out, nothing is left open. The results by step."""
+    """Assert that every call has one result, and that no effect happened more often than allowed. Returns the results."""
     log = fleet.operations.messages("s1")
     answered = Counter((message.group, message.ordinal) for message in log if isinstance(message, ToolMessage))
     asked = [
@@ -67,14 +70,16 @@ def check_effects(fleet: BadFleet) -> dict[str, str]:
             assert done[step] >= 1
         else:
             assert done.get(step, 0) <= 1, f"{name} ran twice"
-            assert done.get(step, 0) == 1 or results[step] == UNKNOWN_EFFECT, f"{name} did not run, and nobody was told"
+            assert done.get(step, 0) == 1 or results[step] == UNKNOWN_EFFECT, (
+                f"{name} did not run, and its result does not say so"
+            )
     return results
 
 
 @settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), nested=st.booleans())
 def test_every_message_three_times_in_any_order_is_as_good_as_once(lenders, seed, nested):
-    """Also when the copies arrive while the step is at work: one model call a turn, one effect a call."""
+    """Each turn makes one model call and each call has one effect, even if copies arrive while the step runs."""
     for lend in lenders:
         with lend() as lent:
             fleet = BadFleet(lent, copies=3, deaths=set(), seed=seed)
@@ -88,7 +93,10 @@ def test_every_message_three_times_in_any_order_is_as_good_as_once(lenders, seed
 
 
 def test_a_worker_may_die_at_any_write(lenders):
-    """Just before it or just after it: the job completes, and no effect is doubled or lost without a word."""
+    """The worker dies just before or just after a write. The job completes.
+
+    No effect happens twice. If an effect is missing, the result says that the outcome is unknown.
+    """
     for lend in lenders:
         with lend() as lent:
             calm = BadFleet(lent, deaths=set())
@@ -111,7 +119,7 @@ def test_a_worker_may_die_at_any_write(lenders):
     nested=st.booleans(),
 )
 def test_any_deaths_and_any_deliveries_together(lenders, seed, copies, deaths, nested):
-    """Six workers lost, each message three times: a step lost thrice is a dead letter, and its replay completes."""
+    """Up to six workers die and each message arrives up to three times. The job completes, after a replay if necessary."""
     for lend in lenders:
         with lend() as lent:
             fleet = BadFleet(lent, copies=copies, deaths=deaths, seed=seed)

@@ -247,7 +247,7 @@ class GateMachine(RuleBasedStateMachine):
         self.bench.wipe(self.name)
 
     def check_windows(self) -> None:
-        """In any window at most the depth is used, plus the rate for its length, plus one call larger than the depth."""
+        """Assert a bound for every window of time: the bucket's size, plus what the rate adds in it, plus one oversized call."""
         for name, minute in FIGURES.items():
             depth, slack = minute / 60, minute / 60_000 * HOLD_MS + 1e-3
             most = depth + max(0, LARGEST[name] - depth) + slack

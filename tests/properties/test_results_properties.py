@@ -51,7 +51,7 @@ def test_rendered_json_decodes_to_the_value(value: Any) -> None:
 
 @given(text=ANY_TEXT, times=st.integers(1, 50), most=st.integers(1, 2_000))
 def test_a_bounded_result_is_within_its_limit(text: str, times: int, most: int) -> None:
-    """A cut result has the limit in bytes plus one line of known size. A short one is unchanged, and nothing is stored."""
+    """A cut result has at most the limit in bytes, plus one line of known size. A short one is unchanged and not stored."""
     whole = render(text * times)
     result = bound(text * times, most, "res-0123456789ab")
     limit_bytes = most * BYTES_PER_TOKEN
@@ -79,5 +79,5 @@ def test_all_pages_together_are_the_text(text: str, times: int, length: int, dat
 
 @given(text=ANY_TEXT, offset=st.integers(-10, 5_000), length=st.integers(-10, 20_000))
 def test_any_offset_and_length_give_a_limited_page(text: str, offset: int, length: int) -> None:
-    """No offset and no length raises."""
+    """No offset or length raises an error."""
     assert len(read_page(pack(text), offset, length)) < 8_200

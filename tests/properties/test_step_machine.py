@@ -1,4 +1,4 @@
-"""The step machine under any order of events: both servers do the same, and nothing is lost or doubled."""
+"""The step machine under any order of events. Both servers behave the same, and no step is lost or done twice."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ picks = st.integers(0, 10_000)
 
 
 class NotNow(Exception):
-    """There is nothing here that the event could happen to. (`assume` would throw the whole history away.)"""
+    """Raised when an event is not possible now. (`assume` would discard the whole run.)"""
 
 
 def need(condition: object) -> None:
-    """Skip the event unless."""
+    """Skip the event unless the condition holds."""
     if not condition:
         raise NotNow
 
 
 def event(**strategies: Any) -> Callable[[Callable[..., None]], Any]:
-    """A rule that may find nothing to happen to."""
+    """Make a rule that is skipped when its event is not possible."""
 
     def decorate(happen: Callable[..., None]) -> Any:
         @wraps(happen)
@@ -63,7 +63,7 @@ def event(**strategies: Any) -> Callable[[Callable[..., None]], Any]:
 
 
 def trace_of(claim: Claim, outcome: str) -> TraceRecord:
-    """A record without moments, so that both servers get the same."""
+    """Make a trace record without real times, so that both servers get the same record."""
     kind, attempt = claim.ref.kind, claim.attempt
     return TraceRecord(
         step=claim.ref.step, kind=kind, attempt=attempt, outcome=outcome, started_ms=0, ended_ms=1, worker="w"
@@ -71,7 +71,7 @@ def trace_of(claim: Claim, outcome: str) -> TraceRecord:
 
 
 def turn_commit(claim: Claim, inline: list[bool], refused: int) -> TurnCommit:
-    """A turn that asks for tools: some refused before they run, some run inline, some as tasks of their own."""
+    """Make a turn with tool calls: some are refused, some run inline, some run as separate tasks."""
     total = refused + len(inline)
     calls = [ToolCall(id="same", name=f"tool_{n}", raw_arguments=f'{{"n":{n}}}') for n in range(total)]
     said = AssistantMessage(group=claim.group, parts=(Text(text="é" * 3), *calls), provider="scripted", model="m-1")
@@ -87,19 +87,19 @@ def turn_commit(claim: Claim, inline: list[bool], refused: int) -> TurnCommit:
 
 
 def answer(claim: Claim, ordinal: int, tool: str, content: str) -> ToolMessage:
-    """One result."""
+    """Make the result of a call."""
     return ToolMessage(group=claim.group, ordinal=ordinal, call_id="same", tool=tool, content=content)
 
 
 def results_commit(claim: Claim, refs: list[StepRef]) -> ResultCommit:
-    """Results of some calls."""
+    """Make the results of some calls."""
     messages = tuple(answer(claim, ref.ordinal or 0, f"tool_{ref.ordinal}", f"result of {ref.step}") for ref in refs)
     traces = tuple(trace_of(claim, "continue").model_copy(update={"step": ref.step}) for ref in refs)
     return ResultCommit(refs=tuple(refs), messages=messages, traces=traces)
 
 
 def ending_of(claim: Claim, status: JobStatus) -> Ending:
-    """An ending as `endings.ending` and `step.Attempt` make them."""
+    """Make a job's ending as the steps do."""
     if status is JobStatus.COMPLETED:
         said = AssistantMessage(group=claim.group, parts=(Text(text="done"),), provider="scripted", model="m-1")
         return Ending(status=status, output='say "done"', messages=(said,), usage=USAGE, repair="the job ended")
@@ -121,7 +121,7 @@ def ending_of(claim: Claim, status: JobStatus) -> Ending:
 
 
 class StepMachine(RuleBasedStateMachine):
-    """Two sessions, up to six jobs, any number of claims that are kept and used again after they are stale."""
+    """Two sessions, up to six jobs, and any number of claims. Claims are kept, and used again after they are stale."""
 
     client: object
     lend_prefix: object
@@ -142,13 +142,13 @@ class StepMachine(RuleBasedStateMachine):
         try:
             self.drain()
         except BaseException:
-            self._loan.gen.close()  # the leak check would hide what went wrong
+            self._loan.gen.close()  # a leak report would hide the error
             raise
         self._loan.__exit__(None, None, None)
 
     @property
     def state(self) -> State:
-        """What both servers hold, by the fences of the one in this process."""
+        """The state of both servers, with the fences of the server in this process."""
         return self.servers.state
 
     # --- choosing
@@ -158,14 +158,14 @@ class StepMachine(RuleBasedStateMachine):
         return list(self.state.jobs)[pick % len(self.state.jobs)]
 
     def step(self, pick: int) -> StepRef:
-        """Mostly a step that is published; now and then one that is long over."""
+        """Choose a step: mostly a published one, sometimes one that ended long ago."""
         published = sorted({*self.state.owed, *self.state.due}, key=str)
         steps = [*published * 3, *(ref for ref, _ in self.state.open_steps()), *self.seen[-5:]]
         need(steps)
         return steps[pick % len(steps)]
 
     def claimed(self, pick: int, kind: StepKind | None = None) -> tuple[int, Claims]:
-        """Mostly one that still holds its step; now and then one whose step went on without it."""
+        """Choose a claim: mostly one that still holds its step, sometimes a stale one."""
         fitting = [place for place, pair in enumerate(self.claims) if kind is None or pair.local.ref.kind is kind]
         current = [place for place in fitting if self.holds(self.claims[place]) or self.inline_held(place)]
         pool = current * 4 + fitting[-4:]
@@ -216,7 +216,7 @@ class StepMachine(RuleBasedStateMachine):
         claims = self.servers.take(ref, row.nonce if same else f"n{self.nonces}", worker)
         if isinstance(claims, ClaimRefusal):
             return None
-        assert same or not leased, f"{ref.step} was claimed while somebody holds it"
+        assert same or not leased, f"{ref.step} was claimed while another claim holds it"
         assert claims.local.ending == "cancelled" or ref.job_id not in self.cancelled, (
             "a cancelled job started something"
         )
@@ -274,7 +274,7 @@ class StepMachine(RuleBasedStateMachine):
 
     @event(pick=picks)
     def every_call_of_a_turn_is_parked(self, pick):
-        """A turn whose calls all need an approval: several questions are open at once."""
+        """Park all calls of a turn, so that several questions are open at once."""
         job = self.state.jobs[self.job(pick)]
         calls = [
             step for step, row in job.rows.items() if row.has_call and row.state == "pending" and row.until_ms <= 1
@@ -287,7 +287,7 @@ class StepMachine(RuleBasedStateMachine):
 
     @event(pick=picks, asks=st.booleans())
     def a_worker_vanishes_in_a_tool(self, pick, asks):
-        """The next worker knows that an effect may have happened; it asks a human, or goes on."""
+        """Let the worker of a call die. The next worker knows that an effect may have happened. It asks a human, or goes on."""
         steps = [ref for ref, row in self.state.open_steps() if row.has_call and row.state == "started"]
         need(steps)
         ref = steps[pick % len(steps)]
@@ -336,7 +336,7 @@ class StepMachine(RuleBasedStateMachine):
     def replay(self, pick):
         job_id = [*sorted(self.state.letters), self.job(pick)][pick % 2 and -1]
         if self.both("replay", job_id, max_steps=3):
-            assert self.both("replay", job_id, max_steps=3) is False, "a second replay did it"
+            assert self.both("replay", job_id, max_steps=3) is False, "a second replay had an effect"
 
     @event(pick=picks)
     def discard(self, pick):
@@ -371,7 +371,7 @@ class StepMachine(RuleBasedStateMachine):
 
     @event(pick=picks)
     def a_later_release_writes(self, pick):
-        """Fields that this release does not know are kept and hurt nothing."""
+        """Add fields that this release does not know. They are kept and change nothing."""
         job_id = self.job(pick)
         need(job_id not in self.rewritten)
         self.rewritten.add(job_id)
@@ -425,7 +425,7 @@ class StepMachine(RuleBasedStateMachine):
                     assert (place in results) != (place in unfinished), f"call {place} has no result, or one too many"
 
     def unfinished(self, session_id: str, session: SessionState) -> set[tuple[int, int | None]]:
-        """Calls without a result, by group and ordinal."""
+        """Return the calls without a result, by group and ordinal."""
         return {(session.groups, job.ref(step).ordinal) for job in self.jobs_of(session_id) for step in job.rows}
 
     def jobs_of(self, session_id: str) -> list[JobState]:
@@ -448,10 +448,10 @@ class StepMachine(RuleBasedStateMachine):
         for job in self.state.jobs.values():
             assert job.record.turn <= job.record.max_steps
 
-    # --- and in the end
+    # --- at the end
 
     def drain(self):
-        """Every job can be brought to an end, whatever was done before: nothing hangs, nothing is stuck."""
+        """Assert that every job can be brought to an end after any events."""
         for _ in range(200):
             unfinished = [
                 job_id for job_id, job in self.state.jobs.items() if job.rows or job.record.status is JobStatus.QUEUED
@@ -467,7 +467,7 @@ class StepMachine(RuleBasedStateMachine):
         assert not left, f"never ended: {left}"
 
     def let_go_on(self, job_id: str) -> None:
-        """Humans decide, leases end, dead letters are given up."""
+        """Remove what holds a job: approve parked steps, end leases, discard its dead letter."""
         job = self.state.jobs[job_id]
         for step, row in job.rows.items():
             if row.state == "parked":
@@ -491,9 +491,9 @@ class StepMachine(RuleBasedStateMachine):
 
 
 def test_any_order_of_events_keeps_every_promise(redis, lend_prefix):
-    """Claims, commits, retries, parking, decisions, cancelling, replays, dead workers and stale ones, in any order.
+    """Claims, commits, retries, parking, decisions, cancelling, replays, dead workers and stale ones come in any order.
 
-    The Redis in this process and the server agree after every event, in answers and in every key; no step is lost or
+    After every event the Redis in this process and the server agree in their answers and in every key. No step is lost or
     done twice, every call gets one result, and every job can still be brought to an end.
     """
 

@@ -1,8 +1,8 @@
-"""One store on two servers: every verb goes to both, answers are compared, and so is every key that the servers hold.
+"""One store on two servers. Every operation runs on both. Answers are compared, and so is every key.
 
-One server is the Redis in this process that `run_inline` uses, the other is a real one. So what a test sees of the step machine
-without a server is what the fleet does. Nothing waits here: leases and deferrals last an hour, and time passes by rewriting a
-moment into the past on both.
+One server is the Redis in this process that `run_inline` uses. The other is a real one. So a test without a server sees the same
+step machine as a fleet. No code waits here: leases and deferrals last an hour, and time passes when the test rewrites a stored
+time to one in the past, on both servers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TIMES = ("created_ms", "started_ms", "deadline_ms", "finished_ms")
 
 
 class Stopped:
-    """A clock that stands still, at a moment as large as the server's."""
+    """A clock that never moves. Its time has as many digits as a server's."""
 
     def monotonic_ms(self) -> int:
         return 1_800_000_000_000
@@ -37,7 +37,7 @@ class Stopped:
 
 
 class Recorder:
-    """A dispatcher without a broker: it remembers what it was given."""
+    """A dispatcher without a broker. It keeps the published steps."""
 
     def __init__(self) -> None:
         self.refs: list[StepRef] = []
@@ -53,18 +53,18 @@ class Recorder:
 
 
 LOCAL = connect(Stopped())
-"""The server in this process, emptied for each comparison: a new one would compile every script anew."""
+"""The server in this process. It is emptied for each comparison, because a new one would compile every script again."""
 
 
 class Claims(NamedTuple):
-    """The claims that both servers gave for one step. Given to `TwoServers.both`, each goes to its own server."""
+    """The claims of one step on both servers. `TwoServers.both` passes each claim to its own server."""
 
     local: Claim
     real: Claim
 
 
 class Side:
-    """One server, and two workers' stores on it, each with its own copies of the logs."""
+    """One server with the stores of two workers. Each store has its own copies of the logs."""
 
     def __init__(self, client: redis_py.Redis, prefix: str) -> None:
         self.client, self.keys, self.sent = client, Keyspace(prefix), Recorder()
@@ -73,7 +73,7 @@ class Side:
         self.fences = Fences()
 
     def do(self, verb: str, args: Sequence[Any], options: dict[str, Any], worker: int) -> Any:
-        """The answer of a verb, or the type of what it raised."""
+        """Run an operation. Returns its answer, or the type of the exception that it raised."""
         store = self.workers[worker]
         call: Callable[..., Any] = getattr(store if hasattr(store, verb) else self.operations, verb)
         try:
@@ -85,7 +85,7 @@ class Side:
         return answer
 
     def plain(self, answer: Any) -> Any:
-        """The same value for equal answers: claims and jobs without moments."""
+        """Convert an answer so that equal answers compare equal: claims and jobs without times."""
         if isinstance(answer, Claim):
             names = ("ref", "nonce", "attempt", "losses", "interrupted", "ending", "call", "group", "decision", "log")
             fence = self.fences.rank(answer.ref.job_id, answer.fence)
@@ -97,7 +97,7 @@ class Side:
 
 
 class TwoServers:
-    """The store on the Redis of this process and on a real server, held to the same answers and the same contents."""
+    """The store on the Redis of this process and on a real server. Answers and contents must be equal."""
 
     def __init__(self, client: redis_py.Redis, prefix: str) -> None:
         LOCAL.flushall()
@@ -106,7 +106,10 @@ class TwoServers:
         self.state = State.of(Contents.read(self.local.client, prefix, self.local.fences))
 
     def both(self, verb: str, *args: Any, worker: int = 0, **options: Any) -> Any:
-        """Do it on both; the answer, or a pair of claims, once they agree in answer, in steps published and in contents."""
+        """Run an operation on both servers. Returns the answer, or a pair of claims.
+
+        Both servers must give the same answer, publish the same steps and then have the same contents.
+        """
         answers = []
         for place, side in enumerate(self.sides):
             own = [arg[place] if isinstance(arg, Claims) else arg for arg in args]
@@ -123,37 +126,37 @@ class TwoServers:
         return Claims(*answers) if isinstance(answers[0], Claim) else answers[0]
 
     def take(self, ref: StepRef, nonce: str, worker: int = 0) -> Claims | ClaimRefusal:
-        """Claim a step on both."""
+        """Claim a step on both servers."""
         answer: Claims | ClaimRefusal = self.both("claim", ref, nonce, worker=worker)
         return answer
 
     def compare(self, after: str) -> None:
-        """Both servers hold the same keys with the same contents and times to live; `state` is what they hold."""
+        """Assert that both servers have the same keys, contents and times to live. Then read `state`."""
         local, real = (Contents.read(side.client, side.keys.prefix, side.fences) for side in self.sides)
         for name in sorted({*local.keys, *real.keys}):
             one, other = local.keys.get(name), real.keys.get(name)
             assert one == other, f"after {after}, {name}: in process {one}, on the server {other}"
         self.state = State.of(local)
 
-    # --- time passes, other releases write
+    # --- time passes, another release writes
 
     def expire(self, ref: StepRef) -> None:
-        """The lease of a started step ends; a deferred or waiting one becomes due."""
+        """End the lease of a started step, or let a deferred or waiting step become due."""
         for side in self.sides:
             expire_step(side.client, side.keys, ref)
         self.compare("expire")
 
     def outlive(self, job_id: str) -> None:
-        """The job's deadline passes."""
+        """Let the job's deadline pass."""
         for side in self.sides:
             side.client.hset(side.keys.job(self._home(job_id), job_id), "deadline_ms", 1)
         self.compare("outlive")
 
     def add_fields(self, job_id: str) -> None:
-        """A later release writes a field that this one does not know into the records of a job and of its session."""
+        """Write a field that this release does not know into the records of a job and its session, as a later one may."""
         for side in self.sides:
             for key in (side.keys.job(self._home(job_id), job_id), side.keys.session(self._home(job_id))):
-                if side.client.exists(key):  # the record of a session that no job ever began in is empty
+                if side.client.exists(key):  # a session has no record before its first job begins
                     side.client.hset(key, "of_a_later_release", "yes")
         self.compare("add_fields")
 
@@ -162,7 +165,7 @@ class TwoServers:
 
 
 def expire_step(client: Any, keys: Keyspace, ref: StepRef) -> None:
-    """Write the end of a step's lease, or its due time, into the past."""
+    """Set the end of a step's lease, or its due time, to a time in the past."""
     of_step = step_keys(keys, ref)
     fields = client.hget(of_step.steps, ref.step).split(b"|")
     fields[2] = b"1"
@@ -173,7 +176,7 @@ def expire_step(client: Any, keys: Keyspace, ref: StepRef) -> None:
 
 
 def new_job(job_id: str, session_id: str, **fields: Any) -> NewJob:
-    """A job as `jobs.new_job` makes it."""
+    """Make a job as the client does."""
     fixed = {"agent": "clerk", "agent_version": "v1", "input": f'the "input" of {job_id}', "timeout_ms": HOUR_MS}
     return NewJob(job_id=job_id, session_id=session_id, **(fixed | {"max_steps": 50} | fields))
 

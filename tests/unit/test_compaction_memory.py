@@ -75,7 +75,7 @@ def test_facts_in_the_window_are_not_kept_twice() -> None:
 
 
 def test_values_like_those_used_before_are_kept_longer() -> None:
-    """If the room is too small, values that resemble arguments of earlier calls stay."""
+    """If there is too little space for all facts, values that resemble arguments of earlier calls stay."""
     rows = [{"sku": f"{n:07d}", "item_id": f"IT-{n:05d}"} for n in range(100, 130)]
     messages: list[Message] = [turn(2, item_id="IT-00007"), result(2, json.dumps(rows))]
     memory = absorb_facts(Memory(), messages, 800)

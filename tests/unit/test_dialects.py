@@ -38,7 +38,7 @@ ELSEWHERE = {"$anchor": "there", "type": "string"}
     ],
 )  # fmt: skip
 def test_a_schema_that_the_vendor_refuses_is_refused_first(provider: str, schema: dict[str, Any], refusal: str) -> None:
-    """One such tool makes every request fail. So the error comes before the first, with place and advice."""
+    """One such tool would make every request fail. So the agent is refused before its first request, with place and advice."""
     with pytest.raises(ConfigError) as refused:
         check(provider, [spec(schema)])
     assert refusal in str(refused.value)

@@ -19,7 +19,7 @@ SCRIPTS = {path.stem: path.read_text() for path in (ROOT / "orchestration" / "ad
 
 
 def rows(*cells: str) -> list[tuple[str, ...]]:
-    """Cells of the rows of the table that begins with these titles."""
+    """Return the rows of the table with these column titles."""
     title = re.escape(f"| {' | '.join(cells)} |")
     table = re.search(rf"^{title}\n\|[-|]+\|\n((?:\|.*\|\n)+)", PAGE, re.MULTILINE)
     assert table, f"no table {cells}"
@@ -27,7 +27,7 @@ def rows(*cells: str) -> list[tuple[str, ...]]:
 
 
 def default(field: str) -> str:
-    """As the page writes it."""
+    """Format the default of a limit as the page does."""
     value = Limits.model_fields[field].get_default(call_default_factory=True)
     if isinstance(value, Mapping):
         return ", ".join(f"{part} {weight:g}" for part, weight in value.items()) or "none"
@@ -46,16 +46,16 @@ def test_every_limit_is_listed_with_its_default():
 
 
 def constants() -> dict[str, Any]:
-    """By name: those that the scripts are given, and those of the gate."""
+    """Return name -> value of the scripts' constants and the gate's constants."""
     modules = {**vars(redis_gate), **vars(answers)}
     gate = {name: value for name, value in modules.items() if name.isupper() and isinstance(value, (int, tuple))}
-    del gate["KEPT_S"]  # of the keyspace
+    del gate["KEPT_S"]  # it is a constant of the keyspace
     return configuration.CONSTANTS | gate
 
 
 @pytest.mark.parametrize("cell", [cell for cell, *_ in rows("constant", "is", "because")])
 def test_the_constants_are_those_of_the_code(cell):
-    """With their values."""
+    """Each constant on the page has the value that the code has."""
     for name, said in re.findall(r"`(\w+)`([^`]*)", cell):
         value = constants()[name]
         values = value if isinstance(value, tuple) else (value,)
@@ -69,7 +69,7 @@ def test_the_page_lists_every_constant():
 
 
 def test_every_reason_to_wait_is_explained():
-    """Every one that the script may answer with `wait`."""
+    """The page lists every reason that the script may give with `wait`."""
     script = SCRIPTS["admit"]
     in_line = re.findall(r"return wait\([^\n]*'(\w+)'", script)
     outside = re.findall(r"return wait_outside_lines\([^\n]*'(\w+)'", script)
@@ -77,7 +77,7 @@ def test_every_reason_to_wait_is_explained():
 
 
 def test_every_denial_is_named():
-    """Every one that the script may answer with `deny`."""
+    """The page names every reason that the script may give with `deny`."""
     reasons = re.findall(r"return deny\('(\w+)'", SCRIPTS["admit"])
     assert set(reasons) == {"blocked", *answers.DENIED}
     for reason in reasons:

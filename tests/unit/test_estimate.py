@@ -62,7 +62,7 @@ def test_the_rate_is_learned_from_additions():
 
 @pytest.mark.parametrize(("weight", "tokens"), [(0, 10), (1_000, 0), (1_000, 5_000), (1_000_000, 3)])
 def test_an_impossible_report_is_ignored(weight: int, tokens: int):
-    """A proxy that counts wrong must not change every later window."""
+    """A proxy that miscounts must not change the size of every later window."""
     estimator = Estimator()
     estimator.learn("m", weight, tokens, None)
     assert estimator.estimate("m", 1_000, None) == 1_000 * PRIOR

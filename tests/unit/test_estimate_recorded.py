@@ -99,7 +99,7 @@ def logged(chance: random.Random) -> str:
 
 @pytest.mark.parametrize("made", [numbers, ids, encoded, chinese, logged])
 def test_a_dense_text_has_the_right_weight(counter: TokenCounter, made: Callable[[random.Random], str]):
-    """Its rate is that of prose within 25 %. The number of bytes is wrong by a factor of three."""
+    """Its tokens per unit of weight are within 25 % of those of prose. By bytes, the estimate would be wrong threefold."""
     prose = "The customer asked on Monday whether her order could be sent to the new address, and we said that it can. "
     text = made(random.Random(5))
     rate = counter.text(text) / weigh(text)

@@ -25,7 +25,7 @@ from midwatch.orchestration.errors import ConfigError
     ],
 )
 def test_the_provider_is_implied_or_a_prefix(name: str, provider: str, model: str) -> None:
-    """A vendor's own name implies the provider. Another provider is a prefix, and need not be known."""
+    """A vendor's own model name implies its provider. Any other provider is written before a colon, even an unknown one."""
     parsed = ModelName.parse(name)
     assert (parsed.provider, parsed.model) == (provider, model)
     assert ModelName.parse(str(parsed)) == parsed

@@ -20,17 +20,17 @@ STARTS: dict[str, Callable[[], object]] = {
 }
 
 
-@pytest.mark.process  # so that the run's own guard is not up: this test raises its own
+@pytest.mark.process  # switches the run's own guard off, because this test uses another one
 @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
 def test_a_process_without_the_marker_is_refused_and_seen(start: Callable[[], object]) -> None:
-    """The start raises, and is remembered for the case that the code under test hides the error."""
+    """The start raises an error. The guard also records it, in case the code under test hides the error."""
     with GUARD.up() as refused, pytest.raises(RuntimeError, match="may not start processes"):
         start()
     assert len(refused) == 1
 
 
 def test_the_guard_is_up_in_a_test_without_the_marker() -> None:
-    """This test bears no marker, so it can't start a process."""
+    """This test has no marker, so it can't start a process."""
     with pytest.raises(RuntimeError, match="may not start processes"):
         subprocess.run([sys.executable, "-c", ""], check=True)
     GUARD.forget()

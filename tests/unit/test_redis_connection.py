@@ -1,4 +1,4 @@
-"""The bounds of our Redis client, by its settings: how long they last on a real outage is in tests/faults."""
+"""The timeouts of our Redis client, computed from its settings. `tests/faults` measures them in a real outage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PROMISED_S = 5.0
 
 
 def test_a_call_ends_within_five_seconds_by_its_timeouts() -> None:
-    """Connecting twice, or reading once, with the longest backoff between: no timeout is tried again."""
+    """The longest command connects twice, or reads once, with the longest backoff. A timeout is not tried again."""
     with connect_redis("redis://127.0.0.1:1") as client:
         given = client.connection_pool.connection_kwargs
     retry = given["retry"]

@@ -140,7 +140,7 @@ def test_shared_loops_have_as_many_variables_as_fields():
 
 
 def test_script_is_sent_with_only_the_functions_that_it_calls():
-    """Directly or through another function, but not for a word in a comment."""
+    """Functions that it calls directly or through another function are sent. A name in a comment is not a call."""
     shared = "local FIRST = 1\nlocal function a() end\n\n-- b\nlocal function b() a() end\nlocal function c() end\n"
     without_c, only_first = add_called(shared, "b() -- c\n"), add_called(shared, "-- a, c\n")
     assert re.findall(r"function (\w+)", without_c) == ["a", "b"]
@@ -219,7 +219,7 @@ def test_the_keys_of_a_step_are_those_of_the_prelude_in_order():
     ],
 )  # fmt: skip
 def test_a_script_with_other_keys_is_given_those_it_names(script, call):
-    """In the order of its contract: each key ends with the name that it has there."""
+    """The keys are in the order of the contract. Each key ends with its name in the contract."""
     declared = [line.split()[0] for line in section(SCRIPTS[script], "KEYS") if not line.startswith("then ")]
     keys = call(Keyspace("mw")).keys
     assert [key.rpartition(":")[2] for key in keys] == [name.replace("session", "s1") for name in declared]
@@ -232,7 +232,7 @@ def test_list_is_sent_as_its_length_and_its_items():
 
 
 def test_contract_of_another_order_is_found():
-    """The control: a script whose contract and names differ, and a list of another width."""
+    """This shows that the check works: the script has another order of names than its contract, and a list of other width."""
     text = "-- ARGV:\n--   step\n--   fence   of the claim\n--   calls[](step, member)\n-- Output: 1\n"
     script = text + "local fence, step = take(2)\nlocal calls = take_list(3)\n"
     assert contract(script) == [

@@ -83,7 +83,7 @@ def total(messages: Sequence[Message], memory: Memory | None) -> int:
 
 @pytest.mark.parametrize("name", Budget.model_fields["on_overflow"].annotation.__args__)  # type: ignore[union-attr]
 def test_every_on_overflow_has_a_strategy(name):
-    """This includes those with which no turn compacts, since an operator may compact."""
+    """`fail` has one too. A turn never compacts with it, but an operator may."""
     assert name in STRATEGIES
 
 

@@ -1,4 +1,4 @@
-"""The tools for authors of agents: a script fails when it should, time moves by hand, real models stay out of reach."""
+"""`midwatch.testing`: scripted models, a clock that only the test moves, and a ban on real models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REQUEST = ModelRequest(model="m-1", system="s", messages=(UserMessage(group=1, t
 
 
 def test_a_script_is_played_line_by_line():
-    """Words, calls, both, a function of the request, a failure."""
+    """A reply may be text, a call, both, a function of the request, or a failure."""
     model = ScriptedModel(
         ["one", call("f", a=1), ["two", call("g")], lambda request: request.messages[0].text, FailureKind.OVERLOADED]
     )
@@ -34,19 +34,19 @@ def test_a_script_is_played_line_by_line():
 
 
 def test_a_call_that_was_written_by_hand_goes_out_as_it_is():
-    """Broken arguments, an id that repeats."""
+    """Broken arguments and a repeated id are returned unchanged."""
     odd = ToolCall(id="x", name="f", raw_arguments='{"a": ')
     assert ScriptedModel([odd]).complete(REQUEST).tool_calls == (odd,)
 
 
 def test_an_unexpected_call_fails_the_test():
-    """Even though the step machine would make a dead letter of it."""
+    """In a fleet the same error would only become a dead letter."""
     with pytest.raises(AssertionError, match="model call 1 was not expected"):
         run_inline(AGENT, "hi", model=ScriptedModel([]))
 
 
 def test_a_reply_that_was_never_asked_for_fails_the_test():
-    """The job ended before the script did."""
+    """The job ended, and replies of the script are left."""
     with pytest.raises(AssertionError, match="1 of 2 replies were not used; next: 'two'"):
         run_inline(AGENT, "hi", model=ScriptedModel(["one", "two"]))
     with pytest.raises(AssertionError, match="not used"), ScriptedModel(["one"]):
@@ -54,7 +54,7 @@ def test_a_reply_that_was_never_asked_for_fails_the_test():
 
 
 def test_an_assertion_in_a_reply_reaches_the_test():
-    """A script may look at what the model would have seen."""
+    """A function in a script may check the request. Its AssertionError fails the test."""
 
     def expects_more(request):
         raise AssertionError("no order in the window")
@@ -66,20 +66,20 @@ def test_an_assertion_in_a_reply_reaches_the_test():
 
 
 def test_an_error_in_the_block_is_not_hidden_by_the_unplayed_script():
-    """The first thing that went wrong is what is shown."""
+    """The test fails with the first error, not with a report of unused replies."""
     with pytest.raises(ZeroDivisionError), ScriptedModel(["one"]):
         1 / 0  # noqa: B018 - the point is that it raises
 
 
 def test_one_script_may_serve_several_jobs_in_its_block():
-    """It is checked at the end of the block, and not after each job."""
+    """The script is checked at the end of the block, and not after each job."""
     with ScriptedModel(["one", "two"]) as model:
         assert run_inline(AGENT, "hi", model=model).output == "one"
         assert run_inline(AGENT, "hi", model=model).output == "two"
 
 
 def test_waiting_takes_no_time():
-    """Three retries of up to an hour, in a moment; the clock says how long it would have been."""
+    """Retries with long waits take no real time. The clock shows how long they would have taken."""
     clock = ManualClock()
     began_ms = clock.monotonic_ms()
     agent = Agent(
@@ -91,7 +91,7 @@ def test_waiting_takes_no_time():
 
 
 def test_time_does_not_go_back():
-    """A clock that does is a mistake of the test."""
+    """A negative step is an error in the test, so it raises."""
     clock = ManualClock(5)
     clock.sleep_ms(3)
     assert clock.monotonic_ms() == 8
@@ -100,7 +100,7 @@ def test_time_does_not_go_back():
 
 
 def test_real_models_can_be_forbidden():
-    """For a block; blocks nest, and each of them holds."""
+    """The ban lasts for a block. In nested blocks, each ban applies."""
     real_models.check("anthropic")
     with forbid_real_models(allow=("openai-compatible",)):
         real_models.check("openai-compatible")

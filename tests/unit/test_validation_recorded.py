@@ -89,7 +89,7 @@ def test_real_servers_tools_are_accepted() -> None:
 
 
 def test_foreign_types_are_refused_with_the_right_name() -> None:
-    """1,248 function docs with `dict`, `float` and Java's types are refused at declaration, in one line each."""
+    """1,248 function docs with `dict`, `float` and Java's types are refused at declaration. Each error is one line."""
     for row in rows("bfcl_function_docs.jsonl.gz"):
         found = finding(row["function"]["parameters"])
         assert found.startswith("schema ")

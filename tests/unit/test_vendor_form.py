@@ -1,4 +1,4 @@
-"""The form of a schema in each vendor's requests, if the vendor does not accept the author's form."""
+"""A schema that a vendor does not accept as written is sent in another form."""
 
 from __future__ import annotations
 

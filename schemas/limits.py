@@ -68,7 +68,7 @@ class Limits(Contract):
     cut: float = Field(default=0.7, gt=0, lt=1)
     """The factor by which a 429 cuts the rate (CUBIC's beta: Ha, Rhee, Xu 2008; the AWS SDKs use it too)."""
     retry_ratio: Share = 0.1
-    """How many retries a success adds to the retry budget (10 %: SRE book, chapter 21). It binds while the downstream fails."""
+    """How many retries a success adds to the retry budget (10 %: SRE book, chapter 21). It applies while the downstream fails."""
     retry_floor_per_s: float = Field(default=0.5, ge=0, le=1_000)
     pause_max_s: float = Field(default=900.0, gt=0, le=86_400)
     """A longer `Retry-After` is cut to this."""

@@ -43,7 +43,7 @@ class LogEntry(Record):
     """One entry of a session's log."""
 
     v: Version | None = None
-    """None: version 1."""
+    """The version of the entry. None means 1."""
     handle: str | None = None
     """The handle of the full content, if the entry holds only a part of it."""
 

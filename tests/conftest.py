@@ -136,7 +136,7 @@ def redis(server: EmbeddedServer, prefix: str, connect_redis: Callable[[str], re
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Recorded schemas and transcripts. They lie beside the repository and are not part of it."""
+    """Recorded schemas and transcripts. They are in a folder next to the repository, not in it."""
     folder = record.data_dir()
     if not folder.is_dir():
         _missing(f"the recorded data is not here: expected the folder {folder}, or MIDWATCH_TEST_DATA to name another")

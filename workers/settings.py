@@ -100,7 +100,7 @@ class Settings(BaseSettings):
 
     @property
     def limits_version(self) -> int:
-        """When the file with the limits was written, in ms since the epoch.
+        """The time at which the file with the limits was written, in ms since the epoch.
 
         The newest limits win, from a file or from `midwatch gate set`.
         """

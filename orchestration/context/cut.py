@@ -13,7 +13,7 @@ HEAD_SHARE = 0.7
 """Share of the kept text that is its beginning. The rest is its end, which often shows the outcome."""
 
 TRIES = 24
-"""Most attempts to fit the room. JSON is up to six times longer than its text, so the length is found by trying."""
+"""Most attempts to reach the size. JSON is up to six times longer than its text, so the length is found by trying."""
 
 MIN_CHARS = 40
 

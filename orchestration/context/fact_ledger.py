@@ -1,4 +1,4 @@
-"""The facts ledger of a memory: merge new facts into it, sort them by worth, keep those that fit the room."""
+"""The facts ledger of a memory: merge new facts into it, sort them by worth, keep those that fit its size."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class UsedArguments:
 def absorb_facts(
     memory: Memory, messages: Sequence[Message], room_bytes: int, *, live: Sequence[Message] = (), pinned: str = ""
 ) -> Memory:
-    """Add the facts of messages that leave the window to a memory, within its room.
+    """Add the facts of messages that leave the window to a memory of limited size.
 
     Args:
-        memory: The memory so far. Its summary and open items stay, and take up room.
+        memory: The memory so far. Its summary and open items stay, and count for its size.
         messages: The messages that leave: whole groups, or the originals of elided or cut messages.
         room_bytes: Largest size of the rendered memory. Facts of the least worth are dropped until it is met.
         live: The messages that stay. Their facts are not kept twice: they are absorbed when these messages leave.

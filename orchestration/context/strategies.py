@@ -34,7 +34,7 @@ CUT_TRIES = 4
 """Most attempts to cut a message. More than one is needed if the kept part has more tokens per byte than the whole."""
 
 LARGE_SHARE = 0.8
-"""A message that takes more than this share of the room is cut, so that other messages fit, too."""
+"""A message that takes more than this share of the target is cut, so that other messages fit, too."""
 
 
 @dataclass(frozen=True)

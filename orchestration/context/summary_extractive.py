@@ -11,7 +11,7 @@ from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message
 
 PROSE_SHARE = 0.3
-"""Largest share of the room for summary and open items together. The facts ledger gets the rest."""
+"""Largest share of a memory that summary and open items may take together. The facts ledger gets the rest."""
 
 
 class ExtractiveSummarizer:
@@ -53,7 +53,7 @@ def advance_memory(memory: Memory, groups: Sequence[Message], *, summary: str, i
 
 
 def limit_prose(memory: Memory, room_bytes: int) -> Memory:
-    """Drop the oldest open items, and then the end of the summary, until both fit their share of the room."""
+    """Drop the oldest open items, and then the end of the summary, until both fit their share of the memory."""
     bare = memory.model_copy(update={"facts": (), "summary": "", "open_items": ()})
     share_bytes = min(room_bytes, rendered_bytes(bare) + int(room_bytes * PROSE_SHARE))
     prose = bare.model_copy(update={"summary": memory.summary, "open_items": memory.open_items})

@@ -56,7 +56,7 @@ class Claim:
     ending: str
     """'' or why the job must end now: cancelled, timed_out, step_limit, worker_lost."""
     call: ToolCall | None = None
-    """For a tool step."""
+    """The tool call, for a tool step."""
     group: int = 0
     """The open group of the session, to which this step's messages belong."""
     decision: HumanDecision | None = None

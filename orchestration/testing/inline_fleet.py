@@ -55,7 +55,7 @@ class FunctionModel:
             raise
 
     def count(self, request: ModelRequest) -> int | None:
-        """None: it has no counter."""
+        """Return None: this model has no counter."""
         return None
 
 
@@ -82,7 +82,7 @@ class LocalDispatcher:
         self._published.extend(refs)
 
     def hand_off(self, priority: Priority) -> None:
-        """None: scripts push no messages."""
+        """Return None: scripts push no messages here."""
 
     def message(self, ref: StepRef) -> bytes:
         """Empty. It is never used, because there is no hand-off."""

@@ -69,7 +69,7 @@ class ScriptedModel:
         return line if isinstance(line, ModelReply) else self._make_reply(len(self.requests), request, line)
 
     def count(self, request: ModelRequest) -> int | None:
-        """None: it has no counter."""
+        """Return None: this model has no counter."""
         return None
 
     def assert_done(self) -> None:

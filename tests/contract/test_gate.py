@@ -38,7 +38,7 @@ def bench(redis: redis_py.Redis, prefix: str) -> Make:
 
 
 def test_a_call_takes_of_every_resource_or_of_none(bench: Make) -> None:
-    """Every limited resource must have room. If one has not, nothing is taken from the others."""
+    """Every limited resource must have enough left. If one has not, nothing is taken from the others."""
     gate = bench(rpm=600, itpm=60_000, otpm=6_000, tpm=120_000, reserve_output="max_tokens")
     assert gate.status().levels == {"requests": 10, "input_tokens": 1_000, "output_tokens": 100, "tokens": 2_000}
     gate.admit_all(gate.call("a", 400, 80))

@@ -154,7 +154,7 @@ def test_the_failures_of_one_outage_open_it_once(bench: Make) -> None:
 
 
 def test_few_probe_however_many_ask_at_once(bench: Make, redis: redis_py.Redis) -> None:
-    """Forty threads with their own clients ask. One call goes. After its success five go at a time, over the whole fleet."""
+    """Forty threads with their own clients ask. One call is admitted. After its success, five at a time in the whole fleet."""
     gate = bench()
     lose(gate, 8)
     until_half_open(gate)
@@ -221,7 +221,7 @@ def test_failed_probes_open_it_again_for_longer(bench: Make) -> None:
 
 
 def test_probes_that_hang_do_not_delay_recovery(bench: Make) -> None:
-    """Once one probe is answered, others may go. Late failures of the hanging ones don't count, not even as attempts."""
+    """Once one probe is answered, others may start. Late failures of hanging probes don't count, not even as attempts."""
     gate = bench()
     lose(gate, 8)
     until_half_open(gate)
@@ -243,7 +243,7 @@ def test_probes_that_hang_do_not_delay_recovery(bench: Make) -> None:
 
 
 def test_a_probe_without_an_answer_makes_room_for_another(bench: Make) -> None:
-    """The probe's worker died, or the downstream hangs. The next probe goes seconds later, not after the whole timeout."""
+    """The probe's worker died, or the downstream hangs. The next probe starts seconds later, not after the whole timeout."""
     gate = bench()
     lose(gate, 8)
     until_half_open(gate)
@@ -276,7 +276,7 @@ def test_an_outage_costs_few_calls_and_loses_none(bench: Make) -> None:
 
 
 def test_an_operator_opens_and_closes_it(bench: Make) -> None:
-    """The breaker stays open for as long as the operator says, then probes go. Closed by hand, it starts at a low rate."""
+    """The breaker stays open for as long as the operator says. Then probes start. Closed by hand, it starts at a low rate."""
     gate = bench()
     gate.board.open(SHOP, 30)
     assert gate.ask(gate.call("a")) == "open"

@@ -86,7 +86,7 @@ def test_without_a_retry_after_a_429_pauses_for_a_second(bench: Make) -> None:
 
 
 def test_an_absurd_retry_after_is_cut(bench: Make) -> None:
-    """A Retry-After of a year is a mistake. It is cut to a quarter of an hour."""
+    """A Retry-After of a year is a mistake. It is shortened to a quarter of an hour."""
     gate = bench(rpm=600)
     call = gate.call("a")
     gate.admit_all(call)
@@ -299,7 +299,7 @@ def test_a_clock_that_jumps_ahead_refills_one_bucket_at_most(bench: Make) -> Non
 
 
 def test_an_emptied_server_starts_slowly_with_the_workers_limits(bench: Make) -> None:
-    """After a failover without data, sixty calls must not go at once: one burst goes, then a fifth of the rate, rising."""
+    """After a failover without data, sixty calls must not start at once. One burst starts, then a fifth of the rate, rising."""
     gate = bench(rpm=600)
     gate.admit_all(gate.call("before"))
     gate.wipe()

@@ -191,7 +191,7 @@ def test_a_flood_of_one_tenant_hardly_delays_the_others(bench: Make) -> None:
 
 
 def test_interactive_calls_keep_head_room(bench: Make) -> None:
-    """Other calls leave a fifth of the bucket, so a call with priority high goes at once although the line is long."""
+    """Other calls leave a fifth of the bucket. So a call with priority high starts at once, although the line is long."""
     gate = bench(rpm=600, headroom=0.2)
     gate.admit_all(*(gate.call(f"j{n}") for n in range(10)))
     queue(gate, *(f"batch-{n}" for n in range(60)))
@@ -219,7 +219,7 @@ def test_interactive_calls_wait_only_behind_each_other(bench: Make) -> None:
 
 
 def test_a_woken_call_that_is_not_claimed_is_overtaken(bench: Make) -> None:
-    """After half a minute the next call goes. If the first one comes late, it has kept its place and its payment."""
+    """After half a minute the next call may start. If the first one comes late, it has kept its place and its payment."""
     gate = bench(rpm=60)
     gate.admit_all(gate.call("now"))
     [late, *_] = queue(gate, "late", *(f"j{n}" for n in range(5)))
@@ -236,7 +236,7 @@ def test_a_woken_call_that_is_not_claimed_is_overtaken(bench: Make) -> None:
 
 
 def test_late_woken_calls_do_not_exceed_the_rate(bench: Make) -> None:
-    """Workers stall for half an hour. The calls woken meanwhile go at the limit's rate, not all at once."""
+    """Workers stall for half an hour. The calls woken meanwhile start at the limit's rate, not all at once."""
     gate = bench(rpm=60)
     gate.admit_all(gate.call("now"))
     calls = {call.claim.ref.job_id: call for call in queue(gate, *(f"j{n}" for n in range(30)))}

@@ -98,7 +98,7 @@ def test_a_step_in_line_is_published_when_it_may_start(fleet: Fleet) -> None:
 
 
 def test_cancelled_jobs_make_room_at_once(fleet: Fleet) -> None:
-    """Twenty jobs in line are cancelled. The job behind them does not wait until each of them has been woken in vain."""
+    """Twenty jobs in line are cancelled. The job behind them does not wait until a steward has woken each of them."""
     fleet.bench.admit_all(fleet.bench.call("now"))
     gone = [fleet.waits(f"gone-{n}") for n in range(20)]
     last = fleet.waits("last")

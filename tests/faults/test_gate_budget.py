@@ -28,7 +28,7 @@ KILLS = 8
 
 
 class Truth:
-    """The model server's brain. It records the tokens that each request really used, whatever usage it reports."""
+    """The model server's brain. It records the tokens that each request really used, even if it reports other usage."""
 
     def __init__(self) -> None:
         self.read = self.written = self.calls = 0

@@ -131,7 +131,7 @@ def test_one_downstream_is_shown_in_full(run, client):
     card = dict(line.split("\t") for line in out.splitlines())
     assert code == 0
     assert (card["state"], card["live"]) == ("paused", "0 calls")
-    assert card["retries left"].endswith("this budget binds only while it fails")
+    assert card["retries left"].endswith("this budget applies only while it fails")
     assert card["requests"].startswith("1,000 a minute (set), 0.0 of 2.5 in the bucket")
     assert card["input tokens"].startswith("450,000 a minute (named by its provider)")
     assert card["came back"] == "1 ok, 0 failed, 0 throttled, 0 lost"

@@ -181,7 +181,7 @@ def test_a_ceiling_for_an_unknown_tool_is_refused():
 
 
 def test_no_model_call_after_max_input_tokens_are_used(stage):
-    """A call that might exceed the ceiling is not made. The failure has the used tokens and the possible ones."""
+    """A call that might exceed the limit is not made. The failure has the used tokens and those that the call might use."""
     text = stage.cast([use(("add", {"a": n, "b": 0}), ("add", {"a": n, "b": 1})) for n in range(40)])
     handle = frugal.enqueue(text)
     result = handle.result(PATIENCE_S)

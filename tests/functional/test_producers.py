@@ -204,7 +204,7 @@ def test_a_field_of_a_later_release_is_ignored(stage, foreign, wait_for):
 
 
 def test_the_more_urgent_job_is_served_first(stage, occupied):
-    """With one slot and waiting jobs, high runs first, then normal, then low, in whatever order they came."""
+    """With one slot, high runs first, then normal, then low. The order in which the jobs came does not matter."""
     jobs = {(priority, n): plain.enqueue(f"{priority} {n}", priority=priority) for n in (1, 2) for priority in
             ("low", "normal", "high")}  # fmt: skip
     occupied.cancel()

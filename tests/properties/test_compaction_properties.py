@@ -66,7 +66,7 @@ def conversations(draw: st.DrawFn) -> list[Message]:
 @settings(deadline=None, max_examples=60)
 @given(conversations(), conversations(), st.integers(0, 5_000))
 def test_the_note_fits_its_room(first: list[Message], second: list[Message], room_bytes: int) -> None:
-    """For any conversation and any number of compactions, the note fits its room and can be stored."""
+    """For any conversation and any number of compactions, the note is within its size limit and can be stored."""
     memory = ExtractiveSummarizer().summarize(Memory(), first, room_bytes)
     memory = ExtractiveSummarizer().summarize(memory, second, room_bytes, live=first)
     assert rendered_bytes(memory) <= max(room_bytes, BARE_BYTES)
@@ -111,7 +111,7 @@ def test_elision_splits_no_group(messages: list[Message], excess: int, newest_gr
 @settings(deadline=None, max_examples=60)
 @given(conversations(), st.integers(2_500, 9_000))
 def test_a_cut_message_fits_its_room(messages: list[Message], room_bytes: int) -> None:
-    """Any single message can be cut to its room, and keeps its role and its other fields."""
+    """Any single message can be cut to a given size. It keeps its role and its other fields."""
     for message in messages:
         done = cut(message, room_bytes, "res-cut").message
         assert (done.role, done.group) == (message.role, message.group)

@@ -18,7 +18,7 @@ END_OF_RECORD = "(The record ends here.)"
 
 
 def data_dir() -> Path:
-    """Return `../shared/data` beside the checkout, or the folder in MIDWATCH_TEST_DATA."""
+    """Return `../shared/data`, relative to the checkout, or the folder in MIDWATCH_TEST_DATA."""
     return Path(os.environ.get("MIDWATCH_TEST_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
 

@@ -73,7 +73,7 @@ def test_a_cycle_through_hidden_imports_is_found(tmp_path):
 
 
 def test_no_folder_of_tests_shadows_a_layer():
-    """Nor is a folder of tests a package: test files are imported by their path."""
+    """A folder of tests is also no package, because test files are imported by their path."""
     tests = ROOT / "tests"
     assert not list(tests.rglob("__init__.py"))
     assert not {folder.name for folder in tests.iterdir() if folder.is_dir()} & set(PACKAGES)

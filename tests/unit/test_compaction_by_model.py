@@ -154,7 +154,7 @@ def test_a_lost_store_is_raised() -> None:
 
 
 def test_prose_is_limited_to_its_share() -> None:
-    """A long summary can't take the room of the facts."""
+    """A long summary can't take the space of the facts."""
     groups = [*GROUPS, UserMessage(group=3, text="lorem ipsum " * 4_000)]
     done = ModelSummarizer(says(answer(*[(f"It went on {'and on ' * n}.", False) for n in range(30)])), "small")
     memory = done.summarize(Memory(), groups, 4_000).memory

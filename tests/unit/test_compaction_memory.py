@@ -66,7 +66,7 @@ def test_a_decision_is_kept_as_a_sentence() -> None:
 
 
 def test_facts_in_the_window_are_not_kept_twice() -> None:
-    """The ledger needs no room for facts that the model sees anyway."""
+    """The ledger does not hold facts that the model sees in the window."""
     memory = ExtractiveSummarizer().summarize(
         Memory(), ORDER, 8_000, live=[user(9, "Again: #W2378156")], pinned="ann@example.org"
     )
@@ -195,7 +195,7 @@ def test_hostile_text_takes_linear_time(unit: str) -> None:
 
 
 def test_facts_of_three_megabytes_fit_the_room() -> None:
-    """A whole database in one result fills the room, but does not exceed it."""
+    """A whole database in one result fills the memory, but does not exceed its size limit."""
     rows = [{"id": f"u{n:06d}", "name": f"Ann Smith {n % 50}", "amount": n / 7} for n in range(45_000)]
     text = json.dumps(rows)
     assert len(text) > 3_000_000

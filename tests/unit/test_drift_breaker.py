@@ -31,7 +31,7 @@ class Fleet:
         self.counters[hour, invalid_field(MODEL, tool, 60_000, kind)] += refused
 
     def later(self, ms: int = LOOK_MS) -> frozenset[str]:
-        """The open tools after this time."""
+        """Let time pass, then return the tools with an open breaker."""
         self.now_ms += ms
         return self.breaker.open_tools(MODEL)
 

@@ -26,7 +26,7 @@ def test_up_to_80_percent_nothing_is_compacted():
 
 
 def test_above_80_percent_a_compaction_runs_in_the_background():
-    """The turn that needs it requests it. The next turn does not wait, and uses the new room."""
+    """The turn that fills the window requests it. The next turn does not wait, and has the shorter window."""
     talk = Talk(clerk(), Talker(12))
     assert talk.run().output == "All done."
     assert talk.asked

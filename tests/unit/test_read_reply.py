@@ -73,7 +73,7 @@ def test_an_inline_call_is_started_at_once_unless_a_human_must_decide():
 
 
 def test_tool_and_agent_decide_which_calls_need_approval():
-    """The tool says always, or has a function of the arguments. The agent may have an escalation."""
+    """A tool can require approval always, or by a function of the arguments. The agent can require it by an escalation."""
     assert needs_approval(AGENT, refund, {"amount": 101})
     assert not needs_approval(AGENT, refund, {"amount": 100})
     assert needs_approval(AGENT, wipe, {})
@@ -120,7 +120,7 @@ def test_calls_of_a_reply_that_was_cut_off_never_run(stop):
     ],
 )
 def test_a_stop_that_ends_the_turn_is_a_failure_of_its_kind(stop, kind):
-    """A stop for tools without any call is one of them."""
+    """This includes a reply that stops for tools but has no call."""
     assert read("hm", stop=stop).failure.kind is kind
 
 

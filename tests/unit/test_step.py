@@ -162,7 +162,7 @@ def test_a_rejected_call_is_recorded_by_its_own_question(order):
 
 @pytest.mark.parametrize("words", ["unknown_effect", "unknown_effect: it is fine", "approved", "rejected:|{}", "x | y"])
 def test_a_humans_text_is_not_read_as_protocol(words):
-    """A call that never ran is recorded as such, whatever the reason begins with."""
+    """A call that never ran is recorded as such, even if the human's reason begins like the runtime's own text."""
     ledger = Ledger()
     agent = ledger.agent(escalation=[Escalation(when="tool_approval")])
     fleet = InlineFleet(model=ScriptedModel([call("charge", order="A"), "As you say."]))

@@ -176,7 +176,7 @@ def test_function_and_schema_must_agree(function: Any, says: str) -> None:
 
 
 def test_a_parameter_with_a_default_may_be_missing_from_the_schema() -> None:
-    """Then the model never sets the parameter."""
+    """Such a parameter is never set by the model."""
     tool("find", "Find.", ORDER)(lambda order, note="", cache=None: order)
 
 

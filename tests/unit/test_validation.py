@@ -215,7 +215,7 @@ def test_the_schema_is_a_copy() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_nan_and_infinity_never_pass(value: float) -> None:
-    """In the library NaN passes `minimum` and `maximum`, since every comparison with it is false."""
+    """The library would accept NaN for `minimum` and `maximum`, since every comparison with NaN is false."""
     for schema in (True, {"type": "number"}, {"type": "number", "minimum": 0, "maximum": 1}):
         (problem,) = problems_of(schema, value)
         assert problem.expected == "a finite number"

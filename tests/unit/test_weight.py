@@ -10,7 +10,7 @@ from tests.unit.claims import result, said, tool_call
 
 
 def test_the_weight_of_a_conversation_is_a_sum():
-    """So a worker weighs each message only once, when it reads it."""
+    """A worker can therefore weigh each message only once, when it reads the message."""
     log = [UserMessage(group=1, text="Where is A-17?"), said(2, "I look.", tool_call("look_up")), result(2, 0)]
     assert weigh_all(log) == sum(map(weigh_message, log)) > 0
 

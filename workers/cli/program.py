@@ -40,7 +40,10 @@ COMMANDS = {
         "approvals": LazyCommand(
             "midwatch.workers.cli.commands.approvals:approvals", "Approve or reject steps that are parked for a human."
         ),
-        "gate": LazyCommand("midwatch.workers.cli.commands.gate:gate", "Show and change what goes to each downstream."),
+        "gate": LazyCommand(
+            "midwatch.workers.cli.commands.gate:gate",
+            "Show, limit, pause or block the calls to a downstream.",
+        ),
     },
     "Look after": {
         "findings": LazyCommand(

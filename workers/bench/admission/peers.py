@@ -24,7 +24,10 @@ from midwatch.schemas.step import Defer, StepRef
 from midwatch.workers.redis_connection import connect_redis
 
 Decisions = Iterator[Callable[[], bool]]
-"""An endless iterator of decisions. Each is prepared before its timing starts. Calling it returns whether it admitted."""
+"""An endless iterator of decisions. Each is prepared before its timing starts. To call it makes the decision.
+
+It returns whether the call was admitted.
+"""
 
 RATE_PER_S = 10_000_000
 """More than any server can decide, so nothing is refused."""

@@ -15,7 +15,7 @@ Wait = Callable[[Resume], None]
 """A condition to wait for. It gets a function, and calls it once when the wait is over."""
 
 Process = Generator[float | Wait, None, T]
-"""A generator that yields a number of seconds, or a condition to wait for. It returns its result."""
+"""A generator that yields what it waits for: a number of seconds, or a condition. Its return value is its result."""
 
 
 class Simulation:

@@ -46,7 +46,7 @@ downstream = click.argument("name", metavar="DOWNSTREAM")
 
 @click.group(cls=OrderedGroup)
 def gate() -> None:
-    """Show and change what goes to each downstream.
+    """Show, limit, pause or block the calls to a downstream.
 
     A downstream is what calls go to, and whose limits they share: `anthropic:claude-sonnet-4-6`, or the name that a tool
     declares, such as `jira`. All workers obey a change with their next call.
@@ -104,7 +104,7 @@ def _frame(client: Client, name: str | None) -> RenderableType:
 
 
 def standing(board: Board, name: str) -> DownstreamStatus:
-    """The state of a downstream. Raises NotFound, which names the pattern if calls to it count against one."""
+    """Return the state of a downstream. Raises NotFound. If a pattern counts for the name, the error names the pattern."""
     from midwatch.orchestration.errors import NotFound
 
     try:
@@ -117,7 +117,7 @@ def standing(board: Board, name: str) -> DownstreamStatus:
 
 
 def _pattern(board: Board, name: str) -> str | None:
-    """The configured pattern that calls to this name count against."""
+    """Return the configured pattern under which calls to this name are counted."""
     from midwatch.orchestration.admission.names import resolve
 
     found = resolve(name, board.names())
@@ -139,7 +139,7 @@ def set_limits(name: str, assignments: tuple[str, ...]) -> None:
     """Change limits of a downstream, which all workers obey at once.
 
     For example rpm=50 itpm=40k tenant_weights.acme=3. A number may end in k or M; `none` goes back to the default, which
-    for a rate is no limit. The newest version wins: one of `midwatch.toml` that is written later takes it back.
+    for a rate is no limit. The newest version wins, so a `midwatch.toml` that is written later replaces the change.
     """
     from midwatch.orchestration.admission.configuration import defaults
     from midwatch.orchestration.errors import NotFound
@@ -163,7 +163,7 @@ def set_limits(name: str, assignments: tuple[str, ...]) -> None:
 @downstream
 @for_option("10m")
 def pause(name: str, length_s: float) -> None:
-    """Admit no call for a while. Calls wait in line; afterwards they go, slowly at first."""
+    """Admit no call for a while. Calls wait in line; afterwards they start again, slowly at first."""
     from midwatch.workers.cli.commands.gate_status import undoing
 
     board = connect().gate
@@ -178,7 +178,7 @@ def pause(name: str, length_s: float) -> None:
 @gate.command("resume")
 @downstream
 def resume(name: str) -> None:
-    """End a pause: an operator's or a provider's."""
+    """End a pause that an operator or a provider caused."""
     board = connect().gate
     paused = standing(board, name).paused_ms > 0
     board.resume(name)
@@ -189,7 +189,7 @@ def resume(name: str) -> None:
 @downstream
 @for_option("10m")
 def open_breaker(name: str, length_s: float) -> None:
-    """Open the breaker: calls wait, then a few probe."""
+    """Open the breaker: calls wait, then a few calls test the downstream."""
     from midwatch.workers.cli.commands.gate_status import undoing
 
     board = connect().gate
@@ -202,14 +202,14 @@ def open_breaker(name: str, length_s: float) -> None:
 @gate.command("close")
 @downstream
 def close_breaker(name: str) -> None:
-    """Close the breaker: calls go without a probe, slowly at first."""
+    """Close the breaker: calls start without a probe, slowly at first."""
     board = connect().gate
     closed = standing(board, name).breaker == "closed"
     board.close(name)
     say(
         f"{name}: its breaker was closed: nothing to do"
         if closed
-        else f"{name}: its breaker is closed; calls go, slowly at first"
+        else f"{name}: its breaker is closed; calls start again, slowly at first"
     )
 
 
@@ -218,7 +218,7 @@ def close_breaker(name: str) -> None:
 @click.argument("reason")
 @for_option("1d")
 def block(name: str, reason: str, length_s: float) -> None:
-    """Deny every call, with a reason that the dead letter shows. Jobs become dead letters, to be replayed afterwards."""
+    """Deny every call, with a reason that the dead letter shows. Jobs become dead letters; replay them afterwards."""
     from midwatch.workers.cli.commands.gate_status import undoing
 
     if not reason.strip():
@@ -233,9 +233,9 @@ def block(name: str, reason: str, length_s: float) -> None:
 @gate.command("unblock")
 @downstream
 def unblock(name: str) -> None:
-    """Lift a block: an operator's, or that of a spend cap."""
+    """Lift a block that an operator or a spend cap caused."""
     board = connect().gate
     blocked = standing(board, name).blocked_ms > 0
     board.unblock(name)
-    again = "; `midwatch dlq list` has what was denied meanwhile, to be replayed"
+    again = "; `midwatch dlq list` shows the denied calls: replay them"
     say(f"{name}: takes calls again{again}" if blocked else f"{name} was not blocked: nothing to do")

@@ -59,7 +59,7 @@ def row(status: DownstreamStatus, now_ms: int) -> tuple[str, ...]:
 
 
 def why(status: DownstreamStatus, now_ms: int) -> str:
-    """Why calls do not go, and until when."""
+    """Why calls wait, and until when."""
     reasons = list(_reasons(status, now_ms))
     if not reasons and not status.limits:
         return "no limit is set, and its provider has named none"
@@ -77,7 +77,7 @@ def _reasons(status: DownstreamStatus, now_ms: int) -> Iterator[str]:
         yield f"breaker half open, {pluralize(status.probes, 'probe')} out"
     if status.sick:
         total = status.window_ok + status.window_failed
-        yield f"{status.window_failed} of its last {total} calls failed: retries go by its budget"
+        yield f"{status.window_failed} of its last {total} calls failed: its retry budget applies"
     if status.braked:
         yield "fewer calls are admitted for a while"
     if status.guessed:
@@ -86,7 +86,7 @@ def _reasons(status: DownstreamStatus, now_ms: int) -> Iterator[str]:
 
 def card(status: DownstreamStatus, limits: Limits, now_ms: int) -> list[tuple[str, str]]:
     """Everything about a downstream, as names and values."""
-    binds = "now" if status.sick else "only while it fails"
+    applies = "now" if status.sick else "only while it fails"
     return [
         ("downstream", status.name),
         ("state", state(status)),
@@ -95,10 +95,10 @@ def card(status: DownstreamStatus, limits: Limits, now_ms: int) -> list[tuple[st
         *((_words(each), _bucket(each, status, limits)) for each in RATES if each in status.limits),
         ("waiting", _lines(status)),
         ("live", pluralize(status.live, "call") + (f", of them {pluralize(status.probes, 'probe')}" if status.probes else "")),
-        ("breaker", f"{_words(status.breaker)}; lately {status.window_ok:,} calls went well, {status.window_failed:,} failed"),
-        ("retries left", f"{status.retries_left:.1f}; this budget binds {binds}"),
+        ("breaker", f"{_words(status.breaker)}; recently {status.window_ok:,} calls succeeded, {status.window_failed:,} failed"),
+        ("retries left", f"{status.retries_left:.1f}; this budget applies {applies}"),
         ("admitted", f"{status.admitted:,}, of them {pluralize(status.retried, 'retry', 'retries')}"),
-        ("not admitted", f"{status.waited:,} times told to wait, {status.denied:,} denied"),
+        ("not admitted", f"{status.waited:,} had to wait, {status.denied:,} were denied"),
         ("came back", f"{status.ok:,} ok, {status.failed:,} failed, {status.throttled:,} throttled, {status.lost:,} lost"),
         ("a call", _usual(status)),
         ("limits", _configured(limits)),
@@ -159,7 +159,7 @@ def _words(name: str) -> str:
 
 
 def _moment(ms: int, now_ms: int) -> str:
-    """The moment; without its date when that is today's."""
+    """Format a time. The date is left out if it is today's."""
     there, here = iso(ms), iso(now_ms)
     return f"{there[11:19]}Z" if there[:10] == here[:10] else f"{there[:19]}Z"
 

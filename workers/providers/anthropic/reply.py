@@ -83,7 +83,7 @@ def _parse_stop(raw_stop: str, parts: list[Part], usage: Usage, request: ModelRe
 
 
 def _parse_usage(usage: object) -> Usage:
-    """Read the usage. Anthropic's `input_tokens` leaves out tokens read from or written to its cache; ours has all."""
+    """Read the usage. Anthropic's `input_tokens` leaves out tokens read from or written to its cache. Ours includes them."""
     if not isinstance(usage, dict):
         return UNREPORTED
     details = usage.get("output_tokens_details")

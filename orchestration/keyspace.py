@@ -1,4 +1,4 @@
-"""All Redis keys: the type of each, its content, and its time to live. `docs/keyspace.md` is generated from this module.
+"""All Redis keys are built here. `key_catalogue.py` describes each of them.
 
 All keys of a session and its jobs have the hash tag of the session's partition. So a script may use them together on Redis
 Cluster, and the indexes that a steward reads (`due`, `owed`) change in the same script as their step.
@@ -7,7 +7,9 @@ Cluster, and the indexes that a steward reads (`due`, `owed`) change in the same
 from __future__ import annotations
 
 from binascii import crc32
-from dataclasses import dataclass
+
+from midwatch.orchestration.key_catalogue import CATALOGUE
+from midwatch.orchestration.key_catalogue import Key as Key
 
 PARTITIONS = 16
 """Fixed. The partition of a session is `crc32(session id) % 16`, so with another number every session would be lost."""
@@ -24,16 +26,6 @@ HELD_S = 90 * 24 * 3600
 time too."""
 
 
-@dataclass(frozen=True)
-class Key:
-    """One row of `docs/keyspace.md`."""
-
-    pattern: str
-    type: str
-    holds: str
-    ttl: str
-
-
 def partition(session_id: str) -> int:
     """The partition of a session. It uses crc32, since `hash` differs between processes."""
     return crc32(session_id.encode()) % PARTITIONS
@@ -42,126 +34,7 @@ def partition(session_id: str) -> int:
 class Keyspace:
     """The keys of one fleet, which all begin with its `MIDWATCH_PREFIX`."""
 
-    CATALOGUE = (
-        Key("{prefix}:job:{job}", "STRING", "session id of the job, from which its partition follows", "kept"),
-        Key("{prefix}:{p}:session:{sid}", "HASH", "active job, groups, log epoch, flags, bytes of originals", "kept"),
-        Key(
-            "{prefix}:{p}:session:{sid}:log",
-            "LIST",
-            "messages in order, one entry each; a group's entries are contiguous",
-            "kept",
-        ),
-        Key("{prefix}:{p}:session:{sid}:waiting", "LIST", "`job|priority` of jobs that wait for the session", "kept"),
-        Key("{prefix}:{p}:session:{sid}:results", "HASH", "handle -> whole tool result, compressed", "kept"),
-        Key(
-            "{prefix}:{p}:session:{sid}:memory", "STRING", "the memory of the session's compacted groups, JSON", "kept"
-        ),
-        Key("{prefix}:{p}:session:{sid}:archive", "HASH", "group -> its original messages, compressed", "kept"),
-        Key(
-            "{prefix}:{p}:session:{sid}:originals",
-            "LIST",
-            "`archive|group` or `results|handle`, the oldest first: the order of deletion when there are too many bytes",
-            "kept",
-        ),
-        Key("{prefix}:{p}:job:{job}", "HASH", "the job: status, turn, limits, counters, output, failure", "kept"),
-        Key(
-            "{prefix}:{p}:job:{job}:steps",
-            "HASH",
-            "step -> row of the current turn (state, fence, lease, attempt), and its calls",
-            "kept",
-        ),
-        Key("{prefix}:{p}:job:{job}:trace", "LIST", "one TraceRecord per attempt", "kept"),
-        Key(
-            "{prefix}:{p}:due",
-            "ZSET",
-            "step -> ms when the steward publishes it: it was deferred, or its lease ran out",
-            "none: entries leave with their step",
-        ),
-        Key(
-            "{prefix}:{p}:owed",
-            "ZSET",
-            "step -> ms when it was published; it is not claimed yet",
-            "none: entries leave with their step",
-        ),
-        Key(
-            "{prefix}:{p}:jobs",
-            "ZSET",
-            "job -> ms of its creation: the listing",
-            "held: older entries are trimmed on enqueue",
-        ),
-        Key("{prefix}:{p}:unreadable", "HASH", "step -> how often a worker could not read its records", "kept"),
-        Key("{prefix}:{p}:dead", "ZSET", "job -> ms of its dead letter", "none: entries leave by replay or discard"),
-        Key("{prefix}:{p}:letters", "HASH", "job -> DeadLetterRecord", "none: entries leave by replay or discard"),
-        Key(
-            "{prefix}:{p}:drift:{hour}",
-            "HASH",
-            "`calls` or `invalid`, model, tool, context band and kind, joined by bars -> number of calls in this hour",
-            "8 days",
-        ),
-        Key("{prefix}:{p}:counters", "HASH", "counters of the fleet, by name", "none: bounded by the set of names"),
-        Key(
-            "{prefix}:{gate}:at:{downstream}",
-            "HASH",
-            "limits and state of a downstream: buckets, pause, breaker, budgets",
-            "none: one for each downstream",
-        ),
-        Key(
-            "{prefix}:{gate}:at:{downstream}:calls",
-            "HASH",
-            "call -> its record: waiting, woken, live",
-            "none: entries leave with their call",
-        ),
-        Key(
-            "{prefix}:{gate}:at:{downstream}:high",
-            "ZSET",
-            "call -> virtual start: the waiting line of priority high",
-            "none: entries leave when they are woken",
-        ),
-        Key(
-            "{prefix}:{gate}:at:{downstream}:rest",
-            "ZSET",
-            "call -> virtual start: the waiting line of the other priorities",
-            "none: entries leave when they are woken",
-        ),
-        Key(
-            "{prefix}:{gate}:at:{downstream}:retry",
-            "ZSET",
-            "call -> virtual start: the waiting line of retries",
-            "none: entries leave when they are woken",
-        ),
-        Key(
-            "{prefix}:{gate}:at:{downstream}:flows",
-            "HASH",
-            "tenant|priority -> virtual finish",
-            "none: deleted when the lines are empty",
-        ),
-        Key(
-            "{prefix}:{gate}:at:{downstream}:expiry",
-            "ZSET",
-            "call -> us when its record expires",
-            "none: entries leave with their call",
-        ),
-        Key(
-            "{prefix}:{gate}:index",
-            "ZSET",
-            "downstream -> ms when a steward checks its waiting lines",
-            "none: one entry for each downstream",
-        ),
-        Key(
-            "{prefix}:{gate}:lineage:{root}",
-            "HASH",
-            "calls, retries and tokens of a root job and all its descendants",
-            "kept",
-        ),
-        Key("{prefix}:poison", "LIST", "PoisonRecords, newest first, at most 1,000", "kept"),
-        Key(
-            "{prefix}.model, .tools, .maintenance (+ priority)",
-            "LIST",
-            "Celery messages (kombu's wire format)",
-            "none: a queue",
-        ),
-        Key("_kombu.binding.{queue}", "SET", "kombu's bindings of a queue", "none: kombu's own"),
-    )
+    CATALOGUE = CATALOGUE
 
     def __init__(self, prefix: str = "mw") -> None:
         self.prefix = prefix
@@ -214,7 +87,7 @@ class Keyspace:
         return self.job(session_id, job_id) + ":trace"
 
     def index(self, p: int, name: str) -> str:
-        """A partition's `due`, `owed`, `jobs`, `dead`, `letters`, `unreadable` or `counters`."""
+        """A partition's `due`, `owed`, `jobs`, `dead`, `letters`, `redrive`, `unreadable` or `counters`."""
         return f"{self._tag(p)}:{name}"
 
     def _gate(self, name: str) -> str:
@@ -237,6 +110,14 @@ class Keyspace:
     def lineage(self, root_id: str) -> str:
         """HASH of a lineage."""
         return self._gate(f"lineage:{root_id}")
+
+    def redrive(self) -> str:
+        """HASH of the causes of letters that are redriven."""
+        return f"{self.prefix}:redrive"
+
+    def redrive_lease(self) -> str:
+        """STRING that names the worker that redrives letters."""
+        return self.redrive() + ":lease"
 
     def poison(self) -> str:
         """LIST of PoisonRecords."""

@@ -89,7 +89,7 @@ def keyspace_page() -> str:
     lines = [
         "# Every Redis key",
         "",
-        "<!-- Written by `make docs` from orchestration/keyspace.py; do not edit. -->",
+        "<!-- Written by `make docs` from orchestration/key_catalogue.py; do not edit. -->",
         "",
         "`{prefix}` is `MIDWATCH_PREFIX`. `{p}` is the session's partition with its hash tag, such as `{mw07}`: one of "
         f"{PARTITIONS}, by `crc32(session id) % {PARTITIONS}`. All keys of a session and of its jobs are in one "

@@ -67,3 +67,5 @@ class Ending:
     """The result that is stored for tool calls that have none when the job ends."""
     drift: tuple[str, ...] = ()
     """Names of the drift counters that the last turn increments."""
+    redrive: str = ""
+    """The entry of the dead letter in the index of letters to redrive. Empty if only a human may replay it."""

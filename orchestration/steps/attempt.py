@@ -9,6 +9,7 @@ from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.commits import Ending
 from midwatch.orchestration.steps import endings, retry
 from midwatch.orchestration.steps.gated_calls import GatedCalls
+from midwatch.orchestration.steps.letter_cause import add_cause
 from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.steps.trace import make_record
 from midwatch.schemas.failure import Failure
@@ -73,9 +74,14 @@ class Attempt:
         ending = endings.make_ending(
             self.claim, failure, dead_ms=self.now_ms(), worker=self.services.worker, tries=tries
         )
+        ending = add_cause(ending, self.services.agents, self.claim.job, self.find_downstream(failure))
         if reply:
             ending = replace(ending, usage=reply.usage)
         return self.finish(ending, DeadLetter(failure=failure), reply)
+
+    def find_downstream(self, failure: Failure) -> str | None:
+        """The downstream whose call failed. None if the failure is not one of a call."""
+        return self.gated_calls.failed_downstream
 
     def finish(self, ending: Ending, outcome: Outcome, reply: ModelReply | None = None) -> Outcome:
         """End the job as `ending` says."""

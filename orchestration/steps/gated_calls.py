@@ -33,15 +33,20 @@ class GatedCalls:
         self._unsettled: tuple[Call, Report] | None = None
         self.settlement = Settlement()
         """The coordinator's answer to the last report of a failure."""
+        self.failed_downstream: str | None = None
+        """The downstream of the last call, if the gate refused the call or the call failed."""
 
     def admit(self, call: Call) -> Defer | Failure | None:
         """Ask the coordinator. None means that the call may start."""
         self.settle()
-        return self._gate.admit(call)
+        refusal = self._gate.admit(call)
+        self.failed_downstream = call.downstream if refusal else None
+        return refusal
 
     def report(self, call: Call, report: Report) -> None:
         """Record the result of an admitted call. A failure is settled at once: the coordinator's answer decides what is next."""
         self._unsettled = (call, report)
+        self.failed_downstream = call.downstream if report.failure else None
         if report.failure:
             self.settle()
 

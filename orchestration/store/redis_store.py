@@ -195,8 +195,8 @@ class RedisStore(Reads, Compactions, SettingAside):
         call = commit_work.finish(
             self._keys(ref), step=ref.step, fence=claim.fence, member_base=member_base(ref), job=ref.job_id,
             session=ref.session_id, status=ending.status, output=ending.output, failure=ending.failure, trace=trace,
-            letter=ending.letter, repair_text=ending.repair, group=claim.group, anchor=ending.anchor, usage=ending.usage,
-            messages=ending.messages, drift=ending.drift,
+            letter=ending.letter, redrive=ending.redrive, repair_text=ending.repair, group=claim.group, anchor=ending.anchor,
+            usage=ending.usage, messages=ending.messages, drift=ending.drift,
         )  # fmt: skip
         reply = self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS, piggyback=piggyback)
         if reply.finished:

@@ -14,6 +14,7 @@ if has_record then
   if status ~= 'dead_lettered' or redis.call('HEXISTS', JOB, 'discarded') == 1 then return { 'not_dead', status } end
   if not pcall(repair, repair_text, member_base) then redis.call('DEL', STEPS) end -- the log, or the rows, are damaged
   redis.call('HSET', JOB, 'discarded', '1')
+  set_redrive('')
 else
   if redis.call('HEXISTS', LETTERS, job) == 0 then return { 'gone' } end
   redis.call('DEL', JOB, STEPS)

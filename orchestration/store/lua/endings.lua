@@ -20,6 +20,19 @@ local function rows()
   return found
 end
 
+-- Set the entry of the job in the index of letters to redrive. '': it has none. (The index is not declared, but in the same
+-- slot. If it is damaged, the letter must still be written.)
+local function set_redrive(entry)
+  local index, earlier = string.gsub(DUE, 'due$', 'redrive'), redis.call('HGET', JOB, 'redrive')
+  if earlier then redis.pcall('ZREM', index, earlier) end
+  if entry ~= '' then
+    redis.pcall('ZADD', index, 0, entry)
+    redis.call('HSET', JOB, 'redrive', entry)
+  elseif earlier then
+    redis.call('HDEL', JOB, 'redrive')
+  end
+end
+
 -- The priority that the job was enqueued with. It is `normal` if the record of it can't be read.
 local function own_priority()
   local is_readable, spec = pcall(cjson.decode, redis.call('HGET', JOB, 'spec') or '')

@@ -11,6 +11,7 @@
 --   failure          JSON, or ''
 --   trace            JSON
 --   letter           JSON of the dead letter, or ''
+--   redrive          the letter's entry in the index of letters to redrive, or ''
 --   repair_text      the answer to open calls
 --   group            of the messages
 --   anchor           of the token estimate, or ''
@@ -18,7 +19,8 @@
 --   messages[]       entries of the log
 --   drift[]          counters that each count one more
 -- Output: {0} lost | {1, next `job|priority` or ''}
-local step, fence, member_base, job, session, status, output, failure, trace, letter, repair_text, group, anchor = take(13)
+local step, fence, member_base, job, session, status, output, failure, trace, letter, redrive, repair_text, group,
+  anchor = take(14)
 local usage, messages, drift = take_list(2), take_list(), take_list()
 local row = held(step, fence)
 if not row then return { 0 } end
@@ -45,6 +47,7 @@ if status == 'dead_lettered' then
   settle_member(member_base .. step)
   redis.call('ZADD', DEAD, now, job)
   redis.call('HSET', LETTERS, job, letter)
+  set_redrive(redrive)
   for _, gone in ipairs(redis.call('ZRANGEBYSCORE', DEAD, '-inf', now - HELD_S * 1000)) do
     redis.call('ZREM', DEAD, gone)
     redis.call('HDEL', LETTERS, gone)
@@ -56,6 +59,7 @@ end
 if before == 'dead_lettered' then
   redis.call('ZREM', DEAD, job)
   redis.call('HDEL', LETTERS, job)
+  set_redrive('')
 end
 repair(repair_text, member_base)
 local next_job = hand_over(now, session)

@@ -45,6 +45,7 @@ else
 end
 redis.call('ZREM', DEAD, job)
 redis.call('HDEL', LETTERS, job)
+set_redrive('')
 redis.call('HINCRBY', COUNTERS, 'letters.replayed', 1)
 keep_new()
 return out

@@ -154,7 +154,8 @@ def commit_results(
 
 def finish(
     keys: StepKeys, *, step: str, fence: int, member_base: str, job: str, session: str, status: JobStatus,
-    output: str | None, failure: Failure | None, trace: TraceRecord, letter: DeadLetterRecord | None, repair_text: str,
+    output: str | None, failure: Failure | None, trace: TraceRecord, letter: DeadLetterRecord | None,
+    redrive: str, repair_text: str,
     group: int, anchor: Anchor | None, usage: Usage, messages: Sequence[Message], drift: Sequence[str],
 ) -> ScriptCall[FinishReply]:  # fmt: skip
     """End a job. A dead letter holds its session. After any other ending, the session's next job starts.
@@ -171,6 +172,7 @@ def finish(
         failure: of a job that failed.
         trace: of this attempt.
         letter: present exactly when the status is dead_lettered.
+        redrive: the letter's entry in the index of letters to redrive; '' if it has none.
         repair_text: the answer to open calls.
         group: of the messages.
         anchor: None leaves the session's anchor as it is.
@@ -183,7 +185,7 @@ def finish(
         (
             step, fence, member_base, job, session, status,
             "" if output is None else json.dumps(output, ensure_ascii=False), as_json(failure), as_json(trace),
-            as_json(letter), repair_text, group, str(anchor or ""),
+            as_json(letter), redrive, repair_text, group, str(anchor or ""),
         ),
         usage_fields(usage), [encode(message) for message in messages], drift,
     )  # fmt: skip

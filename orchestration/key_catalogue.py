@@ -41,7 +41,7 @@ CATALOGUE = (
     Key(
         "{prefix}:{p}:job:{job}:steps",
         "HASH",
-        "step -> row of the current turn (state, fence, lease, attempt), and its calls",
+        "step -> row of the current turn (state, fence, lease, attempt), its calls, and its losses",
         "kept",
     ),
     Key("{prefix}:{p}:job:{job}:trace", "LIST", "one TraceRecord per attempt", "kept"),

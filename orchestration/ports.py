@@ -19,6 +19,7 @@ from midwatch.orchestration.protocol.store_replies import (
 )
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.job import Job, NewJob
+from midwatch.schemas.loss import Loss
 from midwatch.schemas.model import ModelReply, ModelRequest
 from midwatch.schemas.step import Defer, Park, Priority, StepRef
 from midwatch.schemas.trace import TraceRecord
@@ -139,6 +140,10 @@ class Store(Protocol):
 
     def defer(self, claim: Claim, defer: Defer, trace: TraceRecord) -> bool:
         """Put the step back until it is due. Then a steward publishes it."""
+        ...
+
+    def record_loss(self, claim: Claim, loss: Loss, after_ms: int) -> bool:
+        """Record how the step's separate process ended, and put the step back until it is due."""
         ...
 
     def park(self, claim: Claim, park: Park, trace: TraceRecord) -> bool:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.schemas.decision import HumanDecision
 from midwatch.schemas.job import Job
+from midwatch.schemas.loss import Loss
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message, ToolCall
 from midwatch.schemas.step import StepRef
@@ -50,7 +51,7 @@ class Claim:
     attempt: int
     """Failed attempts before this one."""
     losses: int
-    """Earlier claims whose worker vanished."""
+    """Earlier claims whose worker vanished, since the last attempt that ended in order."""
     interrupted: bool
     """The step's state was `started` before the claim: an earlier attempt may have had a side effect."""
     ending: str
@@ -71,3 +72,10 @@ class Claim:
     """The memory that replaces the archived groups."""
     anchor: Anchor | None = None
     """The session's last call, as the provider counted it."""
+    loss_records: Sequence[Loss] = ()
+    """What is known of the step's losses, the oldest first. Older ones than `losses` may be among them."""
+
+    @property
+    def counted_losses(self) -> Sequence[Loss]:
+        """The records of `losses`. A worker of an earlier release leaves no record."""
+        return self.loss_records[-self.losses :] if self.losses else ()

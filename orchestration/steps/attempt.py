@@ -10,6 +10,7 @@ from midwatch.orchestration.protocol.commits import Ending
 from midwatch.orchestration.steps import endings, retry
 from midwatch.orchestration.steps.gated_calls import GatedCalls
 from midwatch.orchestration.steps.letter_cause import add_cause
+from midwatch.orchestration.steps.losses.report import tries_of_losses
 from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.steps.trace import make_record
 from midwatch.schemas.failure import Failure
@@ -70,7 +71,8 @@ class Attempt:
 
     def end_as_dead_letter(self, failure: Failure, reply: ModelReply | None = None) -> Outcome:
         """End the job at this step. A `reply` that can't be used was paid for, so its usage counts."""
-        tries = endings.earlier_tries(self.services.store.trace(self.claim.ref), self.claim.ref.step)
+        failed = endings.earlier_tries(self.services.store.trace(self.claim.ref), self.claim.ref.step)
+        tries = tuple(sorted((*failed, *tries_of_losses(self.claim)), key=lambda each: each.at_ms))
         ending = endings.make_ending(
             self.claim, failure, dead_ms=self.now_ms(), worker=self.services.worker, tries=tries
         )

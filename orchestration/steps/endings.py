@@ -5,6 +5,7 @@ from __future__ import annotations
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.commits import Ending
+from midwatch.orchestration.steps.losses.report import describe_losses
 from midwatch.schemas.deadletter import DeadLetterRecord, Try
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import Job, JobStatus
@@ -25,10 +26,7 @@ def failure_of_ending(claim: Claim) -> Failure:
             detail = f"step_limit: {claim.job.max_steps} model turns taken (max_steps) and no final answer"
             return Failure(kind=FailureKind.BUDGET_EXCEEDED, detail=detail)
         case _:
-            detail = (
-                f"the worker died or hung during this step {claim.losses} times (killed, out of memory, or too slow)"
-            )
-            return Failure(kind=FailureKind.WORKER_LOST, detail=detail)
+            return Failure(kind=FailureKind.WORKER_LOST, detail=describe_losses(claim))
 
 
 def _allowed_s(job: Job) -> int:
@@ -50,12 +48,16 @@ def find_spent_budget(agent: Agent, claim: Claim) -> Failure | None:
 
 
 def make_ending(claim: Claim, failure: Failure, *, dead_ms: int, worker: str, tries: tuple[Try, ...] = ()) -> Ending:
-    """The ending for a failure: `cancelled` and `timed_out` are final, everything else is a dead letter."""
+    """The ending for a failure: `cancelled` and `timed_out` are final, everything else is a dead letter.
+
+    The tries of a `worker_lost` letter are the losses. The worker that writes this letter did not try.
+    """
     repair = NO_RESULT.format(why=failure.kind.value)
     if claim.ending == "cancelled":
         return Ending(status=JobStatus.CANCELLED, failure=failure, repair=repair)
     if claim.ending == "timed_out":
         return Ending(status=JobStatus.TIMED_OUT, failure=failure, repair=repair)
+    last = Try(at_ms=dead_ms, worker=worker, attempt=claim.attempt, failure=failure)
     letter = DeadLetterRecord(
         job_id=claim.ref.job_id,
         session_id=claim.ref.session_id,
@@ -65,7 +67,7 @@ def make_ending(claim: Claim, failure: Failure, *, dead_ms: int, worker: str, tr
         tool=claim.call.name if claim.call else None,
         failure=failure,
         dead_ms=dead_ms,
-        tries=(*tries, Try(at_ms=dead_ms, worker=worker, attempt=claim.attempt, failure=failure)),
+        tries=tries if failure.kind is FailureKind.WORKER_LOST else (*tries, last),
     )
     return Ending(status=JobStatus.DEAD_LETTERED, failure=failure, letter=letter)
 

@@ -10,7 +10,7 @@ from midwatch.orchestration.errors import LeaseLost
 from midwatch.orchestration.protocol.addresses import own_session_id
 from midwatch.orchestration.protocol.claims import ClaimRefusal
 from midwatch.orchestration.steps.attempt import Attempt
-from midwatch.orchestration.steps.compactor import Compacted, Compactor
+from midwatch.orchestration.steps.compaction.compactor import Compacted, Compactor
 from midwatch.schemas.decision import HumanDecision, ParkReason, Verdict
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import Job

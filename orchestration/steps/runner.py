@@ -10,7 +10,9 @@ from midwatch.orchestration.protocol.reading import explain
 from midwatch.orchestration.protocol.store_replies import SetAside
 from midwatch.orchestration.steps import endings
 from midwatch.orchestration.steps.attempt import Attempt
-from midwatch.orchestration.steps.compaction_step import CompactionStep
+from midwatch.orchestration.steps.compaction.compaction_step import CompactionStep
+from midwatch.orchestration.steps.losses.report import log_new_loss
+from midwatch.orchestration.steps.losses.suspects import face_losses
 from midwatch.orchestration.steps.model_step import ModelStep
 from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.steps.tool_step import ToolStep
@@ -35,8 +37,12 @@ class StepRunner:
     def __init__(self, services: Services) -> None:
         self.services = services
 
-    def run(self, ref: StepRef) -> Outcome | ClaimRefusal:
+    def run(self, ref: StepRef, nonce: str = "") -> Outcome | ClaimRefusal:
         """Run the step to an outcome, or return why its claim was refused.
+
+        Args:
+            ref: The step.
+            nonce: Of a claim that another process has made for this one. By default the step is claimed anew.
 
         Raises:
             StoreUnavailable: Redis can't be reached. The step stays owed.
@@ -44,7 +50,7 @@ class StepRunner:
         """
         if ref.kind is StepKind.COMPACT:
             return CompactionStep(self.services, ref).run()
-        nonce = self.services.next_nonce()
+        nonce = nonce or self.services.next_nonce()
         try:
             claim = self.services.store.claim(ref, nonce)
         except StoreUnavailable:
@@ -74,6 +80,8 @@ class StepRunner:
             attempt.gated_calls.settle()
 
     def _run_step(self, attempt: Attempt) -> Outcome:
+        if attempt.claim.losses:
+            log_new_loss(attempt.claim)
         if attempt.claim.ending:
             return attempt.end_as_dead_letter(endings.failure_of_ending(attempt.claim))
         try:
@@ -81,6 +89,8 @@ class StepRunner:
         except UnknownAgent as error:
             failure = Failure(kind=FailureKind.INTERNAL, detail=str(error))
             return attempt.retry_or_end(AGENT_NOT_LOADED, failure)
+        if attempt.claim.losses and (outcome := face_losses(attempt, agent)):
+            return outcome
         step = ToolStep if attempt.claim.ref.kind is StepKind.TOOL else ModelStep
         return step(attempt, agent).run()
 

@@ -12,10 +12,15 @@ from midwatch.orchestration.agents.registry import Registry
 from midwatch.orchestration.drift.breaker import DriftBreaker
 from midwatch.orchestration.ports import Clock, Gate, Model, Store
 from midwatch.orchestration.protocol.claims import Claim
+from midwatch.orchestration.protocol.isolation import AloneRun
 from midwatch.orchestration.steps.leases import LeaseKeeper
 from midwatch.orchestration.tokens.estimate import Estimator
 from midwatch.schemas.step import Outcome, StepRef
 from midwatch.schemas.trace import TraceRecord
+
+Isolate = Callable[[Claim, int], AloneRun]
+"""Runs a claimed step alone in a separate process, which continues the claim. The number is the longest time in ms that the
+step may take. It returns when the process has ended."""
 
 
 def ignore(*_: object) -> None:
@@ -40,6 +45,8 @@ class Services:
     """A hook, called after each outcome."""
     request_compaction: Callable[[StepRef], object] = ignore
     """Publishes a compaction task. If it is lost, the next turn requests it again."""
+    isolate: Isolate | None = None
+    """Runs a step that may have killed its worker. None: such a step runs here, and no loss is ever proven."""
     estimator: Estimator = field(default_factory=Estimator)
     not_strict: set[tuple[str, str]] = field(default_factory=set)
     """Pairs of agent version and model whose provider refused a strict schema. It is not sent to them again."""

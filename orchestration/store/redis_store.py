@@ -25,14 +25,16 @@ from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unavailab
 from midwatch.orchestration.store.step_keys import StepKeys, step_keys
 from midwatch.orchestration.store.unreadable import SettingAside
 from midwatch.schemas.job import NewJob, SessionPolicy, Waiting
+from midwatch.schemas.loss import Loss
 from midwatch.schemas.step import Defer, Park, StepKind, StepRef
 from midwatch.schemas.trace import TraceRecord
 
 LEASE_MS = 3_000
 """How long a claim is valid without renewal. If a worker dies, its step is delayed by this time at most."""
 
-MAX_LOSSES = 3
-"""How many claims of a step may lose their worker before the step becomes a dead letter."""
+MAX_LOSSES = 12
+"""How many claims of a step may lose their worker without proof before the step becomes a dead letter. Losses of which a cause
+is proven count apart: see `steps.losses.suspects`."""
 
 COMMIT_PATIENCE_MS = 60_000
 """How long a commit waits for a server that restarts. Then the work is dropped, and repeated when its lease has ended."""
@@ -169,6 +171,14 @@ class RedisStore(Reads, Compactions, SettingAside):
             self._keys(ref), step=ref.step, fence=claim.fence, member=member(ref), after_ms=defer.after_ms,
             counts=defer.counts_as_attempt, wakes=defer.wakes, trace=trace, reason=defer.reason,
         )  # fmt: skip
+        return self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS)
+
+    def record_loss(self, claim: Claim, loss: Loss, after_ms: int) -> bool:
+        """See `ports.Store.record_loss`."""
+        ref = claim.ref
+        call = put_aside.record_loss(
+            self._keys(ref), step=ref.step, fence=claim.fence, member=member(ref), after_ms=after_ms, loss=loss
+        )
         return self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS)
 
     def park(self, claim: Claim, park: Park, trace: TraceRecord) -> bool:

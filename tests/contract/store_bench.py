@@ -43,6 +43,15 @@ class Bench:
         """End the lease of a step, or let its due time come."""
         expire_step(self.client, self.keys, ref)
 
+    def lose(self, claim: Claim, kept_ms: int = 0) -> Claim:
+        """Let the claim's worker vanish after it renewed the lease for `kept_ms`. Claim the step as another worker."""
+        steps, step = self.keys.steps(claim.ref.session_id, claim.ref.job_id), claim.ref.step
+        row = self.client.hget(steps, step).split(b"|")
+        until_ms = claim.now_ms - 1
+        row[1], row[2] = b"%d" % (until_ms - HOUR_MS - kept_ms), b"%d" % until_ms
+        self.client.hset(steps, step, b"|".join(row))
+        return self.claim(claim.ref)
+
     def outlive(self, job_id: str) -> None:
         """Let the deadline of a job pass."""
         self.client.hset(self.keys.job(self.operations.job(job_id).session_id, job_id), "deadline_ms", 1)

@@ -115,15 +115,6 @@ def test_a_step_is_taken_over_after_its_worker_vanished(bench):
     assert (taken.interrupted, taken.losses) == (True, 1)
 
 
-def test_three_lost_workers_end_the_job(bench):
-    """A step that kills its workers becomes a dead letter after the third, before it kills a fourth."""
-    claim = bench.begin()
-    for losses in (1, 2, 3):
-        bench.expire(claim.ref)
-        claim = bench.claim(claim.ref)
-        assert (claim.losses, claim.ending) == (losses, "worker_lost" if losses == 3 else "")
-
-
 def test_a_message_for_a_finished_step_finds_nothing_to_do(bench):
     """A late or repeated message costs one round trip and publishes nothing."""
     claim, calls = bench.to_calls(1)

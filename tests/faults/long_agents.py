@@ -15,7 +15,7 @@ from typing import Any
 
 from midwatch import Agent, ContextBudget, RunLimits, tool
 from midwatch.orchestration.ports import Model
-from midwatch.orchestration.steps import compaction_step
+from midwatch.orchestration.steps.compaction import compaction_step
 from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.schemas.message import NoteMessage, Text, ToolCall, ToolMessage
 from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage

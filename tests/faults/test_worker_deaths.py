@@ -34,11 +34,10 @@ def crew(server: EmbeddedServer, prefix: str, tmp_path: Path) -> Iterator[Crew]:
 def test_a_tool_that_kills_its_worker_three_times_is_a_dead_letter(crew: Crew, pool: str) -> None:
     """The tool runs three times and no more.
 
-    The letter has the reason, and other jobs complete. The worker has one thread, because steps in the same process die with
-    the killer, and three deaths make a dead letter.
+    The letter has the reason, and other jobs complete. The first run kills its worker. The others run alone, and their worker
+    lives.
     """
-    slots = 2 if pool == "prefork" else 1
-    ready(crew.start("model", "threads", 4, "model"), crew.start("tools", pool, slots, "tools"))
+    ready(crew.start("model", "threads", 4, "model"), crew.start("tools", pool, 4, "tools"))
     crew.fleet.watch()
     deadly = crew.enqueue(calls(("note", "before"), ("die", "deadly")))
     others = [crew.enqueue(calls(("note", f"a{n}"), ("note", f"b{n}"))) for n in range(10)]
@@ -48,7 +47,9 @@ def test_a_tool_that_kills_its_worker_three_times_is_a_dead_letter(crew: Crew, p
     letter = crew.client.dead_letters.show(deadly.id)
     assert (letter.step, letter.tool, letter.failure.kind) == ("2.0", "die", FailureKind.WORKER_LOST)
     assert "3 times" in letter.failure.detail
-    assert letter.tries[-1].failure == letter.failure
+    ran_in = [line.pid for line in crew.journal.of("deadly")]
+    assert [int(one.worker.rpartition(".")[2]) for one in letter.tries] == ran_in, "it names the processes that died"
+    assert [one.failure.kind for one in letter.tries if one.failure] == [FailureKind.WORKER_LOST] * 3
     assert {other.result(PATIENCE_S).output for other in others} == {"done after 2 turns"}
     assert [message.content for message in crew.results(deadly)] == ["noted before"], (
         "its conversation waits for a replay"

@@ -17,8 +17,8 @@ from midwatch.orchestration.agents.registry import Registry
 from midwatch.orchestration.errors import NotFound, Refused
 from midwatch.orchestration.keyspace import partition
 from midwatch.orchestration.protocol.compactions import Compaction, CompactionWork
-from midwatch.orchestration.steps.compaction_step import CompactionStep
-from midwatch.orchestration.steps.compactor import Compacted
+from midwatch.orchestration.steps.compaction.compaction_step import CompactionStep
+from midwatch.orchestration.steps.compaction.compactor import Compacted
 from midwatch.orchestration.steps.runner import StepRunner
 from midwatch.orchestration.steps.services import Services
 from midwatch.schemas.failure import FailureKind

@@ -23,8 +23,8 @@ from midwatch.orchestration.keyspace import PARTITIONS, Keyspace
 from midwatch.orchestration.store.script_calls.script_call import ScriptCall
 from midwatch.orchestration.store.scripts import Scripts
 from midwatch.schemas.step import StepRef
-from midwatch.workers.local.die_with_parent import Process, read_last_lines, signal_group, start_process
 from midwatch.workers.local.embedded_server import HOST, server_binary
+from midwatch.workers.process.die_with_parent import Process, read_last_lines, signal_group, start_process
 from tests.contract import test_gate, test_gate_lines, test_store_endings, test_stores
 from tests.contract.gate_bench import SHOP, GateBench, limits
 from tests.contract.store_bench import Bench, redis_bench

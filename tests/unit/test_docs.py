@@ -12,6 +12,7 @@ import click
 import pytest
 
 from midwatch.orchestration import keyspace
+from midwatch.orchestration.steps.losses.suspects import MODEL_LOSSES
 from midwatch.orchestration.store.redis_store import LEASE_MS, MAX_LOSSES
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.job import JobStatus
@@ -21,6 +22,7 @@ from midwatch.workers.cli.commands import doctor_checks
 from midwatch.workers.cli.environment import source_of
 from midwatch.workers.cli.program import program
 from midwatch.workers.process import steward
+from midwatch.workers.process.isolation import MOST_AT_ONCE
 from midwatch.workers.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -203,7 +205,9 @@ def _version(numbers: tuple[int, ...]) -> str:
         ("docs/architecture.md", f"a lease of {LEASE_MS / 1000:g} s"),
         ("docs/architecture.md", f"after {steward.PATIENCE_MS / 1000:g} s when their queue is empty"),
         ("docs/architecture.md", f"after {steward.STALE_MS / 1000:g} s when it is not"),
-        ("docs/architecture.md", f"| {MAX_LOSSES} leases |"),
+        ("docs/lifecycle.md", f"After {MAX_LOSSES} losses without proof"),
+        ("docs/lifecycle.md", f"after {MODEL_LOSSES} losses"),
+        ("docs/production.md", f"starts at most {MOST_AT_ONCE} such processes"),
         ("docs/architecture.md", f"live for {keyspace.KEPT_S // 86_400} days"),
         ("docs/production.md", f"than its lease of {LEASE_MS / 1000:g} s"),
         ("docs/production.md", f"are deleted {keyspace.KEPT_S // 86_400} days after their last step"),

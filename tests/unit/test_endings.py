@@ -61,6 +61,13 @@ def test_any_other_ending_is_a_dead_letter_with_its_evidence(ending):
     assert letter.dead_ms == 9
 
 
+def test_the_tries_of_a_lost_step_are_its_losses():
+    """The worker that writes the letter did not try, so the letter does not name it."""
+    claim = claim_of("3.1", ending="worker_lost", losses=12, call=tool_call("refund"))
+    made = endings.make_ending(claim, endings.failure_of_ending(claim), dead_ms=9, worker="innocent")
+    assert made.letter.tries == ()
+
+
 def trace(step, outcome, *, failure=None, ended_ms=2):
     return TraceRecord(
         step=step,

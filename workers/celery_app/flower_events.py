@@ -68,8 +68,10 @@ class JobEvents:
     There is one instance per process. It is thread-safe, and it neither raises nor blocks.
     """
 
-    def __init__(self, app: Celery | None = None) -> None:
+    def __init__(self, app: Celery | None = None, *, node: str = "") -> None:
+        """`node` is the name of the worker in Flower. By default it is that of this process."""
         self._app = app
+        self._node = node
         self._sender: Sender | None = None
         self._lock = threading.Lock()
         self._not_running: dict[str, str] = {}
@@ -122,7 +124,7 @@ class JobEvents:
         if sender is None or sender.pid != os.getpid():  # a forked child inherits neither thread nor connection
             with self._lock:
                 if self._sender is None or self._sender.pid != os.getpid():
-                    self._sender = Sender(self._celery(), node_name())
+                    self._sender = Sender(self._celery(), self._node or node_name())
                 sender = self._sender
         sender.put(f"task-{state}", event)
 

@@ -25,7 +25,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from midwatch.orchestration.errors import ConfigError, StoreUnavailable
-from midwatch.workers.local.die_with_parent import Process, read_last_lines, signal_group, start_process
+from midwatch.workers.process.die_with_parent import Process, read_last_lines, signal_group, start_process
 
 HOST = "127.0.0.1"
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from midwatch.workers.local.die_with_parent import read_last_lines, signal_group, start_process
+from midwatch.workers.process.die_with_parent import read_last_lines, signal_group, start_process
 
 
 class Member:

@@ -18,6 +18,7 @@ from midwatch.orchestration.steps.runner import StepRunner
 from midwatch.orchestration.steps.services import Services
 from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.celery_app.flower_events import JobEvents
+from midwatch.workers.process.isolation import Isolation
 from midwatch.workers.providers import Credentials
 from midwatch.workers.providers import load as load_provider
 from midwatch.workers.settings import Settings, settings
@@ -61,6 +62,7 @@ class Runtime:
                 leases=self.leases,
                 clock=clock,
                 worker=self.worker,
+                isolate=Isolation(),
             )
         )
         self.runner.services.request_compaction = lambda ref: self.client.operations.publish((ref,))

@@ -1,18 +1,18 @@
 -- Claim a step under a new fence and a lease. Returns everything that the work needs, in one round trip.
--- Shared: prelude
+-- Shared: prelude, losses
 -- ARGV:
 --   job
 --   step
 --   nonce             of this claim; the same nonce again means that the first reply was lost
 --   lease_ms
---   max_losses        claims that may lose their worker before the job ends
+--   max_losses        losses without proof, after which the job ends
 --   member            of the step, in due and owed
 --   known_epoch       of the caller's copy of the log; -1: it has none
 --   known_length      of the copy, in entries
 --   known_digest      SHA-1 of the copy's last entry; a server that crashed may have lost that entry
 -- Output: {refusal} or
 --   {'claimed', now, fence, attempt, losses, interrupted, ending, decision, groups, call|'', flags|'', epoch, entries left out,
---   log entries, job fields, anchor|'', memory|'' (also when the epoch is the known one)}
+--   log entries, job fields, anchor|'', memory|'' (also when the epoch is the known one), lost claims|''}
 local job, step, nonce, lease_ms, max_losses, member, known_epoch, known_length, known_digest = unpack(ARGV)
 local is_model = not string.find(step, '.', 1, true)
 local status, max_steps, deadline_ms, cancel, last_fence, waiting, lane =
@@ -55,8 +55,10 @@ if row.state ~= 'pending' and row.state ~= 'started' and row.state ~= 'waiting' 
   return redis.error_reply('UNREADABLE the state of a step')
 end
 
-local fence, losses = row.fence, row.losses
+local fence, losses, lost_claims = row.fence, row.losses, ''
 if lost then losses = losses + 1 end
+if losses > 0 then lost_claims = read_losses(step) end
+if lost then lost_claims = lost_claims .. describe_loss(row, now, lease_ms) end
 if not again then
   -- The fence comes from the clock. So it is larger than any earlier fence, even one that the server forgot in a crash.
   fence = string.format('%d', math.max(tonumber(last_fence or '0') + 1, now))
@@ -68,6 +70,7 @@ groups = tonumber(groups or '0')
 write_row(step, 'started', fence, now + lease_ms, row.attempt, losses, (interrupted and '!' or '') .. nonce, row.decision)
 redis.call('ZADD', DUE, now + lease_ms, member)
 redis.call('ZREM', OWED, member)
+if lost then redis.call('HSET', STEPS, step .. ':losses', lost_claims) end
 
 local activated = status == 'queued'
 if activated then
@@ -86,7 +89,7 @@ local ending = ''
 if cancel then ending = 'cancelled'
 elseif deadline_ms and now > tonumber(deadline_ms) then ending = 'timed_out'
 elseif is_model and tonumber(step) > tonumber(max_steps) then ending = 'step_limit'
-elseif losses >= tonumber(max_losses) then ending = 'worker_lost' end
+elseif losses > 0 and count_unproven(lost_claims, losses) >= tonumber(max_losses) then ending = 'worker_lost' end
 
 if is_model and ending == '' then
   redis.call('HSET', JOB, 'fence', fence, 'turn', step) -- no other step runs during a model turn, so its fence is the last one
@@ -115,4 +118,4 @@ else
   call = redis.call('HGET', STEPS, step .. ':call') or ''
 end
 return { 'claimed', now, fence, row.attempt, losses, interrupted and 1 or 0, ending, row.decision, groups, call, flags or '',
-         epoch or '0', from, entries, redis.call('HGETALL', JOB), anchor or '', memory }
+         epoch or '0', from, entries, redis.call('HGETALL', JOB), anchor or '', memory, lost_claims }

@@ -18,9 +18,10 @@ for step, member, message, trace in rows_of(results, 4) do
     settle_member(member)
     done[#done + 1] = step
     done[#done + 1] = step .. ':call'
+    done[#done + 1] = step .. ':losses'
   end
 end
-local applied = #done / 2
+local applied = #done / 3
 if applied == 0 then return { 0, 0 } end
 redis.call('HINCRBY', COUNTERS, 'steps.tool', applied)
 if redis.call('HINCRBY', JOB, 'open', -applied) > 0 then

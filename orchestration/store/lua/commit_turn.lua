@@ -28,7 +28,8 @@ local function committed(applied)
   return { redis.call('HEXISTS', JOB, 'cancel') == 1 and 'cancelled' or 'committed', applied }
 end
 
-if not is_held(step, fence) then
+local row = held(step, fence)
+if not row then
   -- Was this commit sent before, and its reply lost? Then it is committed, and the sender must run its inline calls.
   if redis.call('HGET', JOB, 'committed') ~= step .. '|' .. fence then return { 'lost' } end
   return committed(0)
@@ -52,10 +53,11 @@ settle_member(member)
 redis.call('HINCRBY', COUNTERS, 'steps.model', 1)
 count_drift(now, drift)
 redis.call('HSET', JOB, 'open', length(calls), 'committed', step .. '|' .. fence)
+local nonce = string.gsub(row.nonce, '^!', '') -- it names the worker
 
 for call_step, started, call, call_member, message in rows_of(calls, 5) do
   if started == '1' then
-    local row = row_text('started', fence, now + lease_ms, 0, 0, '', '')
+    local row = row_text('started', fence, now + lease_ms, 0, 0, nonce, '')
     redis.call('HSET', STEPS, call_step, row, call_step .. ':call', call)
     redis.call('ZADD', DUE, now + lease_ms, call_member)
   else
@@ -68,5 +70,5 @@ if length(calls) == 0 then
   write_row(next_step, 'pending', '0', 0, 0, 0, '', '')
   owe_new(now, next_member, MODEL_QUEUE, next_message)
 end
-redis.call('HDEL', STEPS, step) -- last: a hash without fields is deleted, with its time to live
+redis.call('HDEL', STEPS, step, step .. ':losses') -- last: a hash without fields is deleted, with its time to live
 return committed(1)

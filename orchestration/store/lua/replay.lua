@@ -26,6 +26,7 @@ for _, step in ipairs(rows()) do
   elseif row.state ~= 'parked' then
     local state = row.state == 'started' and 'started' or 'pending'
     write_row(step, state, row.fence, 0, 0, 0, mark(row), row.decision)
+    redis.call('HDEL', STEPS, step .. ':losses')
     owe(now, member)
     out[#out + 1] = step
   end

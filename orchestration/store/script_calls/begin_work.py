@@ -16,6 +16,7 @@ from midwatch.orchestration.store.script_calls.script_call import ScriptCall, in
 from midwatch.orchestration.store.step_keys import StepKeys
 from midwatch.schemas.decision import HumanDecision
 from midwatch.schemas.job import Job, JobInput, SessionPolicy
+from midwatch.schemas.loss import Loss
 from midwatch.schemas.message import ToolCall
 from midwatch.schemas.step import Priority, StepKind, StepRef
 
@@ -64,6 +65,7 @@ class ClaimReply(NamedTuple):
     anchor: Anchor | None
     memory: bytes
     """The memory as JSON. Empty if there is none, or if the caller's copy is of the same epoch."""
+    loss_records: tuple[Loss, ...]
 
     def as_claim(self, ref: StepRef, nonce: str, held: Held) -> Claim:
         """Make the claim, with the conversation from the caller's cache."""
@@ -85,6 +87,7 @@ class ClaimReply(NamedTuple):
             memory=held.memory,
             anchor=self.anchor,
             flags=self.flags,
+            loss_records=self.loss_records,
         )
 
 
@@ -130,7 +133,7 @@ def claim(
         step: of the job.
         nonce: of this claim; the same nonce again gets the same claim.
         lease_ms: how long the claim holds without renewal.
-        max_losses: claims that may lose their worker before the job ends.
+        max_losses: losses without proof, after which the job ends.
         member: the step in `due` and `owed`.
         known_epoch: of the caller's copy of the log; -1 when it has none.
         known_length: of the copy, in entries.
@@ -144,7 +147,7 @@ def claim(
             return ClaimRefusal(reply[0].decode())
         (
             now_ms, fence, attempt, losses, interrupted, ending, decision, groups, call, flags, epoch, first_entry, entries,
-            hashed, anchor, memory,
+            hashed, anchor, memory, lost_claims,
         ) = reply[1:]  # fmt: skip
         return ClaimReply(
             now_ms=now_ms,
@@ -163,6 +166,7 @@ def claim(
             job=job_of(job, fields(hashed)),
             anchor=Anchor.read(anchor.decode()),
             memory=memory,
+            loss_records=tuple(Loss.model_validate_json(line) for line in lost_claims.splitlines()),
         )
 
     return ScriptCall("claim", keys.used(), args, read)

@@ -1,4 +1,4 @@
-"""Script calls that put a step aside: defer it, park it, resolve a parked one, set an unreadable one aside."""
+"""Script calls that put a step aside: defer it, record its loss, park it, resolve a parked one, set an unreadable one aside."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from midwatch.schemas.deadletter import DeadLetterRecord
 from midwatch.schemas.decision import Verdict
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.job import Waiting
+from midwatch.schemas.loss import Loss
 from midwatch.schemas.step import StepRef
 from midwatch.schemas.trace import TraceRecord
 
@@ -47,6 +48,24 @@ def defer(
     """
     args = in_order((step, fence, member, after_ms, int(counts), int(wakes), as_json(trace), json.dumps(reason)))
     return ScriptCall("defer", keys.used(), args, bool)
+
+
+def record_loss(keys: StepKeys, *, step: str, fence: int, member: str, after_ms: int, loss: Loss) -> ScriptCall[bool]:
+    """Record the end of a step's separate process, and put the step back until it is due.
+
+    Returns False if the claim is no longer valid.
+
+    Args:
+        keys: of the step.
+        step: of the job.
+        fence: of the claim.
+        member: the step in `due` and `owed`.
+        after_ms: from now.
+        loss: what is known of it.
+
+    """
+    args = in_order((step, fence, member, after_ms, as_json(loss)))
+    return ScriptCall("record_loss", keys.used(), args, bool)
 
 
 def park(

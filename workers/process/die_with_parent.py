@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -79,12 +80,12 @@ def _run_on_starter(start: Callable[[], Process]) -> Process:
 def start_process(
     argv: Sequence[str],
     *,
-    log_path: Path,
+    log_path: Path | None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
 ) -> Process:
-    """Start a program in a new session and process group. Its output is appended to a file.
+    """Start a program in a new session and process group. Its output is appended to a file, or goes to this process's stderr.
 
     The group can be killed or frozen as a whole. Because of the new session the program does not get the terminal's Ctrl-C,
     so this process decides the order in which processes stop. File descriptors in `pass_fds` stay open in the program.
@@ -95,7 +96,7 @@ def start_process(
     """
 
     def start(command: Sequence[str], handles: Sequence[int]) -> Process:
-        with log_path.open("ab") as log:
+        with log_path.open("ab") if log_path else nullcontext(sys.__stderr__) as log:
             return subprocess.Popen(  # noqa: S603 - the command lines are this package's own
                 command,
                 stdin=subprocess.DEVNULL,

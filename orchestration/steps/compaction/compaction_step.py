@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from midwatch.orchestration.errors import NotFound, StoreUnavailable, UnknownAgent, UnreadableRecord
-from midwatch.orchestration.steps.compactor import Compacted, Compactor
+from midwatch.orchestration.steps.compaction.compactor import Compacted, Compactor
 from midwatch.orchestration.steps.services import Services
 from midwatch.schemas.step import Continue, Outcome, StepRef
 

@@ -1,0 +1,1 @@
+"""Steps whose workers were lost: reports of the losses, and the search for the step that caused them."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from midwatch.schemas.contract import Contract
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.job import SessionPolicy
+from midwatch.schemas.policy_form import Policy
 
 TRANSIENT = (
     FailureKind.RATE_LIMITED,
@@ -25,33 +24,14 @@ NEVER_RETRIED = (
     FailureKind.POLICY_DENIED,
     FailureKind.UNKNOWN_EFFECT,
     FailureKind.QUOTA_EXHAUSTED,
+    FailureKind.BUDGET_EXCEEDED,
     FailureKind.WAITED_TOO_LONG,
 )
 """Kinds that no configuration may retry: waiting does not help, and a repetition does harm."""
 
 
 Count = Annotated[int, Field(ge=0)]
-
-
-class Policy(Contract):
-    """Base of the policies that users write. Fields may be passed by position. An error suggests the name for a misspelt one."""
-
-    if not TYPE_CHECKING:  # type checkers see the fields as keywords
-
-        def __init__(self, *values: object, **fields: object) -> None:
-            known = list(type(self).model_fields)
-            if len(values) > len(known):
-                raise ValueError(f"{type(self).__name__} takes at most {len(known)} values, got {len(values)}")
-            for name, value in zip(known, values, strict=False):
-                if name in fields:
-                    raise ValueError(f"{type(self).__name__} got {name} twice: by place and by name")
-                fields[name] = value
-            for name in fields:
-                if name not in known:
-                    close = get_close_matches(name, known, 1)
-                    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-                    raise ValueError(f"{type(self).__name__} got an unknown keyword {name!r}; {hint}")
-            super().__init__(**fields)
+Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class RetryConfig(Policy):
@@ -59,6 +39,9 @@ class RetryConfig(Policy):
 
     The wait before try *n* (from 1) is drawn from `U(0, min(cap_s, base_s * backoff_factor ** (n - 1)))` ("full jitter",
     AWS Architecture Blog, 2015). With `jitter="none"` it is exactly that maximum. A `Retry-After` is added to it.
+
+    `format_error` in `retry_on` means a reply of the provider that can't be read, or a request that it can't read. Invalid
+    calls and answers of the model are not retried: the ladder answers them, and when it gives up, the job ends.
     """
 
     max_retries: int = Field(default=3, ge=0, le=100)
@@ -89,6 +72,16 @@ class RetryConfig(Policy):
         never = [kind.value for kind in self.retry_on if kind in NEVER_RETRIED]
         if never:
             raise ValueError(f"{', '.join(never)}: can't be retried, a repetition does harm; take it out of retry_on")
+        chosen = [kind.value for kind in self.retry_on if kind not in TRANSIENT]
+        if chosen and self.max_retries == 0:
+            raise ValueError(
+                f"retry_on names {', '.join(chosen)}, but max_retries=0 allows no retry; raise max_retries, or name the kind "
+                "in fail_hard_on to end the job at once"
+            )
+        if self._set("max_redrives") and self.redrive == "manual":
+            raise ValueError(
+                f"max_redrives={self.max_redrives} has no effect with redrive='manual'; set redrive='auto', or leave it out"
+            )
         if self.cap_s < self.base_s:
             raise ValueError(f"cap_s={self.cap_s} is below base_s={self.base_s}; the first wait would exceed the cap")
         return self
@@ -105,7 +98,7 @@ class ContextBudget(Policy):
     reserve_output: int = Field(default=8_000, ge=1)
     summary_model: str | None = None
     """The model that writes the summary in the memory. None: the memory is made without a model, from verbatim text."""
-    pin: tuple[str, ...] = ()
+    pin: tuple[Line, ...] = ()
     """Texts that every call contains. A compaction never removes them."""
 
     @model_validator(mode="after")
@@ -118,11 +111,25 @@ class ContextBudget(Policy):
             raise ValueError(
                 f"reserve_output={self.reserve_output} leaves nothing of max_tokens={self.max_tokens}; lower the reserve"
             )
+        if useless := self._set(*_UNUSED_BY_OVERFLOW.get(self.on_overflow, ())):
+            raise ValueError(
+                f"on_overflow={self.on_overflow!r} does not use {', '.join(useless)}; leave it out, or use 'summarize_and_trim'"
+            )
         return self
+
+
+_UNUSED_BY_OVERFLOW: dict[str, tuple[str, ...]] = {
+    "trim_oldest": ("summary_model",),
+    "escalate": ("act_at", "wait_at"),
+    "fail": ("act_at", "wait_at", "shrink_to", "summary_model"),
+}
+"""Fields of `ContextBudget` that have no effect with a value of `on_overflow`. `escalate` and `fail` act at 100 % only."""
 
 
 class RunLimits(Policy):
     """Hard limits of one job. A message that is delivered twice can't exceed them, because Redis counts, not the worker."""
+
+    NOT_BUILT: ClassVar[dict[str, str]] = {"max_cost_usd": "limit tokens instead: max_input_tokens, max_output_tokens"}
 
     max_steps: int = Field(default=50, ge=1, le=100_000)
     """Model turns."""
@@ -143,31 +150,82 @@ class RunLimits(Policy):
     deadline_s: float | None = Field(default=None, gt=0)
     """Work and waits together, from `enqueue` on. None: no bound."""
 
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        """Refuse a limit that can't be reached, because another one comes first. Defaults are not compared."""
+        for name in self._set("session_timeout_s", "max_wait_s"):
+            limit = getattr(self, name)
+            if limit is not None and self.deadline_s is not None and limit > self.deadline_s:
+                raise ValueError(
+                    f"{name}={limit:g} is never reached: deadline_s={self.deadline_s:g} ends the job before; "
+                    f"lower {name}, raise deadline_s, or leave one out"
+                )
+        ends_s = min(self.session_timeout_s, self.deadline_s or self.session_timeout_s)
+        if self._set("call_timeout_s") and self.call_timeout_s > ends_s:
+            raise ValueError(
+                f"call_timeout_s={self.call_timeout_s:g} is above the time of the whole job, {ends_s:g} s "
+                "(session_timeout_s, deadline_s); lower it, or raise the job's time"
+            )
+        return self
+
 
 class ModelPolicy(Policy):
-    """What happens when the model behind a name changes."""
+    """Which model names are accepted. `on_change` and `on_version_change` are planned: so far no change is noticed."""
+
+    NOT_BUILT: ClassVar[dict[str, str]] = {
+        "on_change": "so far no change of a model is noticed: pin the model's name",
+        "on_version_change": "a job goes on with the code that its workers have loaded: to change that, rename the agent",
+    }
 
     allow_alias: bool = False
+    """True accepts a name that the vendor can point to another model."""
     on_change: Literal["hold", "warn", "allow"] = "hold"
     on_version_change: Literal["finish", "adopt", "park"] = "finish"
+    allow_retired: bool = False
+    """True accepts a model that its vendor has retired, for a server that still has it (a gateway, another cloud)."""
 
 
 class Escalation(Policy):
     """When a human is asked, and what happens without an answer."""
 
+    NOT_BUILT: ClassVar[dict[str, str]] = {
+        "share": "limit the job with RunLimits, for example max_steps or max_input_tokens",
+        "risk": "name the tools instead: Escalation(when='tool_approval', tools=[...])",
+    }
+
     when: Literal[
         "tool_approval", "repeated_failure", "budget_share", "drift", "tainted_argument", "unknown_effect", "model_asks"
     ]
     tools: tuple[str, ...] = ()
+    """The rule is for calls of these tools. Empty: of all tools."""
     share: float | None = Field(default=None, gt=0, le=1)
     risk: Literal["low", "medium", "high"] = "medium"
     expires_s: float | None = Field(default=None, gt=0)
     on_expiry: Literal["reject", "dead_letter", "approve"] = "reject"
 
+    @model_validator(mode="after")
+    def _has_effect(self) -> Self:
+        if instead := _TRIGGERS_NOT_BUILT.get(self.when):
+            raise ValueError(f"when={self.when!r}: not built yet, so no human would be asked; {instead}")
+        if self._set("on_expiry") and self.expires_s is None:
+            raise ValueError(
+                f"on_expiry={self.on_expiry!r} has no effect without expires_s: the question never expires; set expires_s"
+            )
+        return self
+
+
+_TRIGGERS_NOT_BUILT = {
+    "budget_share": "limit the job with RunLimits: over a limit it becomes a dead letter, which a human can replay",
+    "drift": "run `midwatch findings`, which shows models and tools that drift",
+    "tainted_argument": "use when='tool_approval' for the tools that must not run on text from outside",
+    "model_asks": "give the agent a tool with requires_approval=True that takes the model's question",
+}
+"""Values of `Escalation.when` without an effect so far, and what to do instead."""
+
 
 class GoalContract(Policy):
-    """The goal of a job. Every compaction keeps it word for word."""
+    """The goal of a job. It is part of the system prompt of every call, word for word. No compaction changes it."""
 
-    objective: str = Field(min_length=1)
-    deliverables: tuple[str, ...] = ()
-    constraints: tuple[str, ...] = ()
+    objective: Line
+    deliverables: tuple[Line, ...] = ()
+    constraints: tuple[Line, ...] = ()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from midwatch.orchestration.agents import contradictions
 from midwatch.orchestration.agents.model_names import ModelName, pinning_of
 from midwatch.orchestration.dialects import rules
 from midwatch.orchestration.errors import ConfigError, RunInsideTool
@@ -101,8 +102,9 @@ class Agent:
         self.output_validator = _output_validator(self.name, self.output_schema)
         self.goal = _policy(goal, GoalContract, "goal") if goal is not None else None
         self.escalation = tuple(_policy(rule, Escalation, "escalation") for rule in escalation)
-        _check_tool_names(self)
         self.fallback_models = tuple(_model(self.name, fallback, self.model_policy) for fallback in fallback_models)
+        self.all_models = (self.model, *self.fallback_models, *((self.summary_model,) if self.summary_model else ()))
+        self._refuse_contradictions()
         providers = [model.provider for model in (self.model, *self.fallback_models)]
         self.schema_differences = rules.check_all(providers, self.toolbox.specs, self.output_schema)
         """Where a provider treats a schema of this agent differently from how it is written: see `dialects`."""
@@ -172,6 +174,16 @@ class Agent:
         """Is there an escalation rule for `when` (and for this tool)?"""
         return any(rule.when == when and (not rule.tools or tool in rule.tools) for rule in self.escalation)
 
+    def _refuse_contradictions(self) -> None:
+        models = (self.model, *self.fallback_models)
+        for problem in (
+            *contradictions.find_in_names(self.limits, self.escalation, self.tools),
+            *contradictions.find_in_models(models, self.summary_model, self.model_policy, self.context_budget),
+            *contradictions.find_in_retries(self.retry_config, self.tools),
+            *contradictions.find_in_escalation(self.escalation, self.tools),
+        ):
+            raise ConfigError(f"agent {self.name!r}: {problem}")
+
     def _digest(self) -> str:
         policies = (self.retry_config, self.context_budget, self.limits, self.model_policy, self.goal, *self.escalation)
         everything = [
@@ -207,19 +219,6 @@ def _agent(name: str, child: object) -> Agent:
     if not isinstance(child, Agent):
         raise ConfigError(f"agent {name!r}: children: expected agents, got {child!r:.200}")
     return child
-
-
-def _check_tool_names(agent: Agent) -> None:
-    """Refuse a rule about a tool that the agent does not have. Otherwise a typo could disable an approval."""
-    ceilings = agent.limits.max_tool_calls
-    named = [("limits.max_tool_calls", name) for name in (ceilings if isinstance(ceilings, dict) else ())]
-    named += [(f"escalation {rule.when}", name) for rule in agent.escalation for name in rule.tools]
-    there = [tool.name for tool in agent.tools]
-    for where, name in named:
-        if name not in there:
-            close = difflib.get_close_matches(name, there, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"its tools: {', '.join(there) or 'none'}"
-            raise ConfigError(f"agent {agent.name!r}: {where} names {name!r}, which is not one of its tools; {hint}")
 
 
 def _model(agent: str, name: str, policy: ModelPolicy) -> ModelName:

@@ -163,6 +163,17 @@ def _check_policy(given: Any) -> None:
             f"tool {given.name}: retry with idempotent=False: a failed attempt may have taken effect, and another would "
             "repeat it. Set idempotent=True if the tool can be repeated (see ToolContext.idempotency_key), or leave retry out"
         )
+    if retry is not None and not given.idempotent and not retry.fail_hard_on:
+        raise ConfigError(
+            f"tool {given.name}: retry has no effect: a tool with idempotent=False is never tried again; leave retry out, or "
+            "name in fail_hard_on the failures that end the job"
+        )
+    if given.inline and (approval is True or given.downstream):
+        other = "requires_approval=True" if approval is True else f"downstream={given.downstream!r}"
+        raise ConfigError(
+            f"tool {given.name}: inline=True has no effect with {other}: such a call may wait, so it always runs in a task of "
+            "its own; leave inline out"
+        )
 
 
 def _check_parameters(tool: Tool) -> None:

@@ -24,6 +24,8 @@ PATIENT = RetryConfig(
     cap_s=0.1,
     retry_on=("rate_limited", "overloaded", "provider_error", "timeout", "connection", "tool_error"),
 )
+PATIENT_WITH_MODELS = RetryConfig(max_retries=3, base_s=0.02, cap_s=0.1)
+"""The same for agents without an idempotent tool: for them `tool_error` in `retry_on` is refused."""
 IMPATIENT = RetryConfig(max_retries=0, retry_on=())
 
 
@@ -36,7 +38,8 @@ CALL_S = 3.0
 
 def agent(name: str, model: str = CLAUDE, *offered: Any, **policies: Any) -> Agent:
     """Make an agent with short retry waits."""
-    policies.setdefault("retry_config", PATIENT)
+    can_repeat = any(one.idempotent and one.child is None and one.retry is None for one in offered)
+    policies.setdefault("retry_config", PATIENT if can_repeat else PATIENT_WITH_MODELS)
     return Agent(name, model, "You work in a library. Be brief.", offered, **policies)
 
 

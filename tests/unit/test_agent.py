@@ -15,6 +15,12 @@ def look_up(order: str) -> str:
     return order
 
 
+@tool
+def pay(order: str) -> str:
+    """Pay for an order."""
+    return order
+
+
 class Answer(BaseModel):
     days: int
 
@@ -74,7 +80,7 @@ def test_a_moving_model_name_needs_allow_alias():
         {"retry_config": RetryConfig(max_retries=4)},
         {"context_budget": ContextBudget(max_tokens=100_000)},
         {"goal": GoalContract(objective="win")},
-        {"escalation": [Escalation(when="drift")]},
+        {"escalation": [Escalation(when="repeated_failure")]},
         {"output_schema": Answer},
         {"fallback_models": ["gpt-5-2025-08-07"]},
     ],
@@ -96,7 +102,7 @@ def test_children_are_offered_as_tools():
 def test_an_escalation_applies_to_all_tools_or_the_named_ones():
     """Other calls need no human."""
     rules = [Escalation(when="tool_approval", tools=("look_up",)), Escalation(when="unknown_effect")]
-    careful = agent(tools=[look_up], escalation=rules)
+    careful = agent(tools=[look_up, pay], escalation=rules)
     assert careful.asks_human("tool_approval", "look_up")
     assert not careful.asks_human("tool_approval", "refund")
     assert careful.asks_human("unknown_effect", "anything")

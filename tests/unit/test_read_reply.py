@@ -32,7 +32,7 @@ def refund(amount: int) -> str:
     return "paid"
 
 
-@tool(inline=True, requires_approval=True)
+@tool(inline=True, requires_approval=lambda arguments: True)
 def wipe() -> str:
     """Delete everything."""
     return "gone"

@@ -74,11 +74,10 @@ def test_a_tool_keeps_all_its_policies() -> None:
         requires_approval=dear,
         max_result_tokens=500,
         retry=retry,
-        inline=True,
     )(refund)
     assert (made.timeout_s, made.downstream, made.max_result_tokens, made.retry) == (5, "shop:eu", 500, retry)
     assert made.idempotent
-    assert made.inline
+    assert not made.inline
     assert not made.needs_approval({"order": "A1"})
     assert made.needs_approval({"order": "A123456"})
     assert made.needs_approval({}), "if the rule raises, a human decides"
@@ -139,8 +138,9 @@ def test_a_contradictory_declaration_is_refused(declared: dict[str, Any], says: 
 
 
 def test_zero_retries_do_not_need_an_idempotent_tool() -> None:
-    """With `max_retries=0` no call is repeated, so no effect can happen twice."""
-    assert tool("refund", "Refund.", ORDER, retry=RetryConfig(max_retries=0))(refund).retry
+    """With `max_retries=0` no call is repeated, so no effect can happen twice. `fail_hard_on` still has its effect."""
+    config = RetryConfig(max_retries=0, fail_hard_on=["tool_error"])
+    assert tool("refund", "Refund.", ORDER, retry=config)(refund).retry
 
 
 def _no_note(order: str) -> str:

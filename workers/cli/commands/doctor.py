@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from datetime import date
 from typing import TYPE_CHECKING, cast
 
 import click
@@ -81,6 +82,7 @@ def check_environment(current: Settings) -> list[Check]:
 
 
 def _check_agents(current: Settings) -> list[Check]:
+    from midwatch.orchestration.agents.known_models import find_ends
     from midwatch.workers.cli.commands.load_agents import load_agents
 
     if not current.agents:
@@ -94,4 +96,5 @@ def _check_agents(current: Settings) -> list[Check]:
     checks = [doctor_checks.Check("agents", "ok", names)]
     for agent in loaded:
         checks += doctor_checks.check_schemas(agent.name, agent.schema_differences)
+        checks += doctor_checks.check_model_ends(agent.name, find_ends(agent.all_models), date.today())
     return checks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
@@ -43,6 +44,17 @@ def check_schemas(agent: str, differences: Iterable[SchemaDifference]) -> list[C
         advice = "" if rewritten else "agent.schema_differences lists every place"
         checks.append(Check(f"schema {rule}", "ok" if rewritten else "warn", text, advice))
     return checks
+
+
+def check_model_ends(agent: str, ends: Iterable[tuple[str, date]], today: date) -> list[Check]:
+    """Check whether the vendors have announced when they will refuse an agent's models."""
+    advice = "move to a newer model, and compare the results before"
+    return [
+        Check("model ends", "fail", f"{agent}: {model} was retired on {day}", advice)
+        if day <= today
+        else Check("model ends", "warn", f"{agent}: {model} will be retired on {day}", advice)
+        for model, day in ends
+    ]
 
 
 Info = Mapping[str, object]

@@ -10,6 +10,7 @@ from midwatch.orchestration.protocol.calls import Call, Report, Settlement
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.commits import Ending, ResultCommit, TurnCommit
 from midwatch.orchestration.protocol.compactions import Compaction, CompactionWork
+from midwatch.orchestration.protocol.lineage import CallReservation, LimitReached
 from midwatch.orchestration.protocol.store_replies import (
     CompactionBusy,
     LeaseState,
@@ -74,6 +75,18 @@ class Gate(Protocol):
     def make_piggyback(self, call: Call, report: Report) -> Piggyback:
         """Make the settlement of a successful call into a message that the commit of its result can carry."""
         return partial(self.settle, call, report)
+
+    def reserve_calls(self, reservation: CallReservation) -> Sequence[LimitReached | None]:
+        """Reserve the tool calls of a turn in its lineage. Returns for each call the limit that it would exceed, or None.
+
+        A gate that does not implement this lets all calls run. Then a job's limit does not bind its children.
+
+        Raises:
+            LeaseLost: a later claim of the job has reserved calls.
+            StoreUnavailable: the gate can't decide. No call may run.
+
+        """
+        return [None] * len(reservation.calls)
 
 
 class Dispatcher(Protocol):

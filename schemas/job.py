@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints
 from midwatch.schemas.contract import Envelope, Id, Name, Record, Version
 from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure
+from midwatch.schemas.lineage import Bounds, Member
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import Priority, StepRef
 
@@ -61,6 +62,10 @@ class Parent(Record):
     ref: StepRef
     root_id: Id
     depth: int = Field(ge=0)
+    ancestors: tuple[Member, ...] = ()
+    """The parent, then its parent, and so on up to the root. Empty in a job of an earlier release."""
+    time_left_ms: int | None = None
+    """What was left of the parent's working time when the child was enqueued."""
 
 
 class NewJob(Record):
@@ -79,6 +84,8 @@ class NewJob(Record):
     max_steps: int = Field(gt=0)
     timeout_ms: int = Field(gt=0)
     max_tool_calls: int | None = None
+    bounds: Bounds | None = None
+    """None if only the agent's name is known. A worker fills them in at the first step."""
     on_busy: SessionPolicy = SessionPolicy.ENQUEUE
 
     @property
@@ -109,6 +116,12 @@ class Job(Record):
     session_id: Id
     root_id: Id
     parent: StepRef | None = None
+    ancestors: tuple[Member, ...] = ()
+    """The parent, then its parent, and so on up to the root."""
+    time_left_ms: int | None = None
+    """What was left of the parent's working time when this job was enqueued."""
+    bounds: Bounds | None = None
+    """Its limits that bind its descendants too. None before the first step of a job that was enqueued by name."""
     depth: int = 0
     tenant: str | None = None
     priority: Priority = Priority.NORMAL
@@ -127,6 +140,11 @@ class Job(Record):
     tool_calls: int = 0
     invalid_calls: int = 0
     children: int = 0
+    """Children that its tool calls started."""
+    adopted: tuple[str, ...] = ()
+    """Children that producers enqueued with `parent=`."""
+    granted_steps: int = 0
+    """Model turns that replays granted."""
     retries: int = 0
     redrives: int = 0
     """How often its dead letters were replayed without a human, since a human last replayed one."""
@@ -134,6 +152,11 @@ class Job(Record):
     output: str | None = None
     failure: Failure | None = None
     traceparent: str | None = None
+
+    @property
+    def has_family(self) -> bool:
+        """Is it in a lineage with other jobs?"""
+        return self.parent is not None or self.children > 0 or bool(self.adopted)
 
 
 class JobResult(Record):

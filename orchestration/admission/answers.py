@@ -19,7 +19,15 @@ DENIED = {
     "lineage_retry_budget": FailureKind.BUDGET_EXCEEDED,
     "lineage_input_tokens": FailureKind.BUDGET_EXCEEDED,
     "lineage_output_tokens": FailureKind.BUDGET_EXCEEDED,
+    "lineage_steps": FailureKind.BUDGET_EXCEEDED,
 }
+
+LIMITS = {
+    "lineage_input_tokens": "max_input_tokens",
+    "lineage_output_tokens": "max_output_tokens",
+    "lineage_steps": "max_steps",
+}
+"""The field of `RunLimits` that a reason stands for."""
 
 
 def deferral(call: Call, name: str, reply: Waits) -> Defer:
@@ -40,7 +48,19 @@ def denial(name: str, reply: Denied) -> Failure:
         detail = f"{name} is blocked: {reply.figures['why']}; `midwatch gate unblock {name}` lifts it"
         return Failure(kind=FailureKind.QUOTA_EXHAUSTED, detail=detail, retry_after_ms=reply.ms)
     kind = DENIED.get(reply.reason, FailureKind.INTERNAL)
-    return Failure(kind=kind, detail=f"{name}: {_explanation(reply.reason, reply.figures)}")
+    limit = LIMITS.get(reply.reason)
+    if limit and "job" in reply.figures:
+        return Failure(kind=kind, detail=f"{limit}: {_family_explanation(reply.figures)}", limit=limit)
+    return Failure(kind=kind, detail=f"{name}: {_explanation(reply.reason, reply.figures)}", limit=limit)
+
+
+def _family_explanation(figures: Mapping[str, Any]) -> str:
+    """Whose limit a job of a lineage has reached."""
+    job_id, used, limit = figures["job"], figures["used"], figures["limit"]
+    if "need" not in figures:
+        return f"job {job_id} and its descendants took {used} model turns, and its limit is {limit}"
+    need = figures["need"]
+    return f"job {job_id} and its descendants used {used} tokens, this call may use {need}, and its limit is {limit}"
 
 
 def _explanation(reason: str, figures: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from redis import exceptions as redis_errors
 from midwatch.orchestration.admission.legend import with_stored_names
 from midwatch.orchestration.store.script_library import Library
 
-SHARED = ("prelude", "health", "buckets", "lineage", "lines", "feedback")
+SHARED = ("prelude", "health", "buckets", "lineage", "members", "lines", "feedback")
 """Files that all functions share, one concept each. A file uses only files before it."""
 
 FUNCTIONS = ("admit", "settle", "release", "configure", "control", "status", "gone")
@@ -62,5 +62,5 @@ class FunctionLibrary(Library):
         return "midwatch_" + sha1(self.source(name).encode(), usedforsecurity=False).hexdigest()[:12]
 
 
-COORDINATOR = FunctionLibrary("midwatch.orchestration.admission", bare=("due",))
-"""The function `due` reads the index of all downstreams, so its keys are not those of one downstream."""
+COORDINATOR = FunctionLibrary("midwatch.orchestration.admission", bare=("due", "reserve_calls", "adopt"))
+"""`due` reads the index of all downstreams, and the other two a lineage. They take no keys of a single downstream."""

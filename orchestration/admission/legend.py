@@ -105,6 +105,9 @@ CALL = {
     "lineage": Field("root", "key", "the key of the call's lineage; absent: no tokens are reserved there"),
     "reserved_input": Field("li", "tokens", "input reserved in the call's lineage"),
     "reserved_output": Field("lo", "tokens", "output reserved in the call's lineage"),
+    "suffixes": Field(
+        "lx", "list of text", "suffixes of the fields of its lineage that count its tokens; absent: only the root's"
+    ),
 }
 """Names of a call's record: its entry in the HASH `calls`."""
 
@@ -120,6 +123,36 @@ LINEAGE = {
     "most_output": Field("bo", "tokens", "output that the lineage may use; 0: any number"),
 }
 """Names of a lineage's record: the fields of its HASH."""
+
+OWN = {
+    "steps": Field("n", "turns", "that the job has begun"),
+    "calls": Field("c", "calls", "of tools that the job has made or reserved; calls that start a child are left out"),
+    "tools": Field("t", "calls by tool", "that the job has made or reserved"),
+    "children": Field("w", "jobs", "that its calls have started or reserved"),
+    "adopted": Field("a", "set of ids", "children that producers enqueued"),
+    "turn": Field("k", "number", "the turn of the last reservation; absent: it has reserved no calls yet"),
+    "before": Field("b", "calls by tool", "before that turn"),
+    "fence": Field("f", "number", "of the claim that asked last; an older claim reserves nothing"),
+    "limits": Field("l", "limits", "of the job, by the names of BOUNDS; absent: not known"),
+}
+"""Names of what a job of a lineage has used: the field `j:<job>` of the lineage's HASH."""
+
+SUM = {
+    "steps": Field("n", "turns", "begun by the job and its descendants"),
+    "calls": Field("c", "calls", "of tools, made or reserved by them"),
+    "tools": Field("t", "calls by tool", "made or reserved by them"),
+}
+"""Names of what a job and its descendants have used: the field `s:<job>` of the lineage's HASH."""
+
+BOUNDS = {
+    "steps": Field("s", "turns", "max_steps"),
+    "calls": Field("c", "calls", "max_tool_calls, if it is a number"),
+    "tools": Field("t", "calls by tool", "max_tool_calls, if it names tools"),
+    "input": Field("i", "tokens", "max_input_tokens"),
+    "output": Field("o", "tokens", "max_output_tokens"),
+    "children": Field("w", "jobs", "max_children"),
+}
+"""Names of the limits of a job that bind its descendants too."""
 
 CONFIG = {
     "name": Field("name", "text", "the downstream"),
@@ -177,6 +210,9 @@ TABLES: Mapping[str, Mapping[str, Field]] = {
     "known": CALL,
     "config": CONFIG,
     "before": CONFIG,
+    "own": OWN,
+    "sum": SUM,
+    "bounds": BOUNDS,
 }
 """The names that the Lua files give to these tables."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement
+from midwatch.orchestration.protocol.lineage import CallReservation, LimitReached
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.step import Defer
 
@@ -24,3 +25,7 @@ class OpenGate:
     def make_piggyback(self, call: Call, report: Report) -> Callable[[], object]:
         """See `ports.Gate.make_piggyback`."""
         return partial(self.settle, call, report)
+
+    def reserve_calls(self, reservation: CallReservation) -> Sequence[LimitReached | None]:
+        """Let all calls run."""
+        return [None] * len(reservation.calls)

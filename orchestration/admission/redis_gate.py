@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,6 +12,7 @@ import structlog
 from midwatch.orchestration.admission import script_calls
 from midwatch.orchestration.admission.answers import deferral, denial
 from midwatch.orchestration.admission.configuration import configuration, defaults, over_defaults
+from midwatch.orchestration.admission.families import family_of, reserve_calls
 from midwatch.orchestration.admission.functions import COORDINATOR
 from midwatch.orchestration.admission.headers import read
 from midwatch.orchestration.admission.names import resolve
@@ -20,6 +21,7 @@ from midwatch.orchestration.admission.script_calls import Outcome
 from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.keyspace import KEPT_S, Keyspace
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement
+from midwatch.orchestration.protocol.lineage import CallReservation, LimitReached
 from midwatch.orchestration.store.records import member
 from midwatch.orchestration.store.script_calls.script_call import ScriptCall
 from midwatch.orchestration.store.script_library import Library
@@ -117,6 +119,10 @@ class RedisGate:
             settlement, alone=partial(self.settle, call, report), lost=partial(_log_lost, name)
         )
 
+    def reserve_calls(self, reservation: CallReservation) -> Sequence[LimitReached | None]:
+        """See `ports.Gate.reserve_calls`."""
+        return reserve_calls(self._scripts, self.keys, reservation)
+
     def configure(self, name: str) -> None:
         """Configure the downstream with the limits of this process, unless it has newer ones."""
         is_set = name in self.limits
@@ -162,6 +168,7 @@ def admission_of(call: Call, keys: list[str]) -> ScriptCall[Admitted | Waits | D
         lineage_kept_ms=KEPT_S * 1_000,
         lineage_input_tokens=call.lineage_input_tokens,
         lineage_output_tokens=call.lineage_output_tokens,
+        family=family_of(claim, call.chain),
     )
 
 

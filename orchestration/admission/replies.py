@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from midwatch.orchestration.admission.legend import RESOURCES
+from midwatch.orchestration.protocol.lineage import LimitReached
 from midwatch.schemas.limits import DownstreamStatus
 
 RESOURCE_NAMES = {letter: name for name, letter in RESOURCES.items()}
@@ -109,6 +110,13 @@ def decode_due(reply: list[Any]) -> Due:
     """The reply of `due.lua`."""
     next_ms, *downstreams = reply
     return Due(_none_below_0(next_ms), [name.decode() for name in downstreams])
+
+
+def decode_reserve_calls(reply: bytes) -> Sequence[LimitReached | None] | None:
+    """The reply of `reserve_calls.lua`. None if a later claim of the job has reserved calls."""
+    if reply == b"lost":
+        return None
+    return [LimitReached(*answer) if answer else None for answer in json.loads(reply)]
 
 
 def decode_status(reply: bytes | None) -> DownstreamStatus | None:

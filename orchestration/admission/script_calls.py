@@ -12,6 +12,7 @@ from typing import Literal
 
 from midwatch.orchestration.admission import replies
 from midwatch.orchestration.admission.legend import RESOURCES
+from midwatch.orchestration.protocol.lineage import LimitReached
 from midwatch.orchestration.store.script_calls.script_call import Arg, ScriptCall
 from midwatch.schemas.limits import DownstreamStatus
 from midwatch.schemas.step import Priority
@@ -48,12 +49,13 @@ def admit(
     lineage_kept_ms: int,
     lineage_input_tokens: int | None,
     lineage_output_tokens: int | None,
+    family: str,
 ) -> ScriptCall[replies.Admitted | replies.Waits | replies.Denied | replies.Unconfigured]:
     """May this call start now? `keys` are a downstream's and its lineage's."""
     args = (
         call_id, member, attempt_id, is_retry, fence, input_tokens, cached_tokens, output_tokens, hold_ms, lasts_ms, priority,
         tenant, free_retries, free_retries_per_call, free_retry_every_ms, most_retries, most_retries_per_call,
-        lineage_kept_ms, lineage_input_tokens, lineage_output_tokens,
+        lineage_kept_ms, lineage_input_tokens, lineage_output_tokens, family,
     )  # fmt: skip
     return ScriptCall("admit", keys, _encoded(*args), replies.decode_admit)
 
@@ -104,6 +106,18 @@ def due(index: str, *, at_most: int) -> ScriptCall[replies.Due]:
 def gone(keys: Sequence[str], *, call_ids: Sequence[str]) -> ScriptCall[int]:
     """Forget woken calls whose step does not wait any more. Returns how many were forgotten."""
     return ScriptCall("gone", keys, _encoded(json.dumps(call_ids)), int)
+
+
+def reserve_calls(
+    keys: Sequence[str], *, family: str, calls: str, counted: str, kept_ms: int
+) -> ScriptCall[Sequence[LimitReached | None] | None]:
+    """Reserve the calls of a turn. Returns the limit that each would exceed; None if a later claim has reserved."""
+    return ScriptCall("reserve_calls", keys, _encoded(family, calls, counted, kept_ms), replies.decode_reserve_calls)
+
+
+def adopt(keys: Sequence[str], *, family: str, child: str, is_added: bool, kept_ms: int) -> ScriptCall[int]:
+    """Count a child that a producer enqueues. Returns -1, or the limit of children that it would exceed."""
+    return ScriptCall("adopt", keys, _encoded(family, child, is_added, kept_ms), int)
 
 
 def status(keys: Sequence[str]) -> ScriptCall[DownstreamStatus | None]:

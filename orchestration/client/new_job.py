@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.errors import ConfigError
 from midwatch.orchestration.protocol.addresses import own_session_id
+from midwatch.orchestration.protocol.lineage import bounded_timeout_ms, bounds_of
 from midwatch.schemas.contract import MAX_INPUT_BYTES, Id, Name
 from midwatch.schemas.job import NewJob, Parent, SessionPolicy
 from midwatch.schemas.policy import RunLimits
@@ -108,7 +109,8 @@ def new_job(
         priority=Priority(priority),
         parent=parent,
         traceparent=traceparent,
+        bounds=bounds_of(limits) if isinstance(agent, Agent) else None,
         max_steps=limits.max_steps,
-        timeout_ms=int(limits.session_timeout_s * 1000),
+        timeout_ms=bounded_timeout_ms(limits, parent.time_left_ms if parent else None),
         on_busy=SessionPolicy(limits.on_busy),
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from midwatch.orchestration.protocol.claims import Claim
+from midwatch.orchestration.protocol.lineage import Chain
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.model import Usage
 
@@ -25,8 +26,10 @@ class Call:
     output_tokens: int = 0
     """The most output that the call may have."""
     lineage_input_tokens: int | None = None
-    """The limit of the whole lineage, which its root job sets. None in all other jobs. 0 means no limit."""
+    """The limit of a root job without family. None: the limit that the root has set. 0: no limit, or `chain` has it."""
     lineage_output_tokens: int | None = None
+    chain: Chain = ()
+    """The job and its ancestors, whose limits bind this call. Empty for a job without family."""
 
 
 @dataclass(frozen=True)

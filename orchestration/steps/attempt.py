@@ -8,6 +8,7 @@ from midwatch.orchestration.errors import LeaseLost
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.commits import Ending
 from midwatch.orchestration.steps import endings, retry
+from midwatch.orchestration.steps.call_limits import release_calls
 from midwatch.orchestration.steps.gated_calls import GatedCalls
 from midwatch.orchestration.steps.letter_cause import add_cause
 from midwatch.orchestration.steps.losses.report import tries_of_losses
@@ -71,6 +72,7 @@ class Attempt:
 
     def end_as_dead_letter(self, failure: Failure, reply: ModelReply | None = None) -> Outcome:
         """End the job at this step. A `reply` that can't be used was paid for, so its usage counts."""
+        release_calls(self.services.gate, self.claim)
         failed = endings.earlier_tries(self.services.store.trace(self.claim.ref), self.claim.ref.step)
         tries = tuple(sorted((*failed, *tries_of_losses(self.claim)), key=lambda each: each.at_ms))
         ending = endings.make_ending(

@@ -9,6 +9,7 @@ from midwatch.orchestration.errors import NotFound
 from midwatch.orchestration.ports import Store
 from midwatch.orchestration.protocol.addresses import child_id
 from midwatch.orchestration.protocol.claims import Claim
+from midwatch.orchestration.protocol.lineage import chain_of, time_left_ms
 from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.tools.declaration import Tool
 from midwatch.schemas.contract import JsonObject
@@ -38,13 +39,21 @@ def ask_child(services: Services, claim: Claim, tool: Tool, arguments: JsonObjec
 
 
 def _start_child(services: Services, claim: Claim, tool: Tool, arguments: JsonObject) -> None:
-    parent = Parent(ref=claim.ref, root_id=claim.job.root_id, depth=claim.job.depth + 1)
+    job = claim.job
+    limits = services.agents.find(job.agent).limits
+    parent = Parent(
+        ref=claim.ref,
+        root_id=job.root_id,
+        depth=job.depth + 1,
+        ancestors=chain_of(job, limits),
+        time_left_ms=time_left_ms(job, claim.now_ms),
+    )
     services.store.enqueue(
         new_job(
             services.agents.find(tool.child or ""),
             str(arguments["input"]),
             job_id=child_id(claim.ref),
-            tenant=claim.job.tenant,
+            tenant=job.tenant,
             priority=claim.ref.priority,
             parent=parent,
         )

@@ -13,11 +13,13 @@ from midwatch.orchestration.ports import Gate, Model, Piggyback
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.compactions import CompactionWork
+from midwatch.orchestration.protocol.lineage import family_chain
 from midwatch.orchestration.tokens.estimate import PRIOR
 from midwatch.orchestration.tokens.weight import weigh, weigh_all
 from midwatch.orchestration.tools.declaration import Tool
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import Job
+from midwatch.schemas.lineage import Member
 from midwatch.schemas.model import ModelReply, ModelRequest
 from midwatch.schemas.step import Defer
 
@@ -64,9 +66,8 @@ class GatedCalls:
 
 
 def model_call(agent: Agent, claim: Claim, request: ModelRequest, tokens: int, model: ModelName) -> Call:
-    """The call of a model turn of about `tokens` input tokens. The root job sets the token limits of its whole lineage."""
-    usage, limits = claim.job.usage, agent.limits
-    is_root = claim.job.root_id == claim.job.job_id
+    """The call of a model turn of about `tokens` input tokens. With family, the limits of all ancestors bind it."""
+    usage, limits, chain = claim.job.usage, agent.limits, family_chain(claim.job, agent.limits)
     return Call(
         claim=claim,
         downstream=str(model),
@@ -74,13 +75,14 @@ def model_call(agent: Agent, claim: Claim, request: ModelRequest, tokens: int, m
         input_tokens=tokens,
         cached_tokens=tokens * usage.cached_tokens // max(1, usage.input_tokens),  # the share of earlier calls
         output_tokens=request.max_output_tokens,
-        lineage_input_tokens=(limits.max_input_tokens or 0) if is_root else None,
-        lineage_output_tokens=(limits.max_output_tokens or 0) if is_root else None,
+        lineage_input_tokens=0 if chain else limits.max_input_tokens or 0,
+        lineage_output_tokens=0 if chain else limits.max_output_tokens or 0,
+        chain=chain,
     )
 
 
 def summary_call(work: CompactionWork, job: Job, downstream: str, request: ModelRequest) -> Call:
-    """The call of a summarizer. It counts for the job's lineage, but belongs to no step."""
+    """The call of a summarizer. Its tokens count for the job and its ancestors, but it belongs to no step."""
     claim = Claim(
         ref=work.ref, fence=0, nonce=work.nonce, now_ms=0, job=job, attempt=0, losses=0, interrupted=False, ending=""
     )
@@ -90,6 +92,9 @@ def summary_call(work: CompactionWork, job: Job, downstream: str, request: Model
         lasts_ms=int(request.timeout_s * 1_000) + COMMIT_MS,
         input_tokens=math.ceil((weigh(request.system) + weigh_all(request.messages)) * PRIOR),
         output_tokens=request.max_output_tokens,
+        lineage_input_tokens=0 if job.has_family else None,
+        lineage_output_tokens=0 if job.has_family else None,
+        chain=(Member(job_id=job.job_id), *job.ancestors) if job.has_family else (),
     )
 
 

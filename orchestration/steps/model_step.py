@@ -15,6 +15,7 @@ from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.commits import Ending, TurnCommit
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.steps.attempt import Attempt
+from midwatch.orchestration.steps.call_limits import reserve_calls
 from midwatch.orchestration.steps.child_jobs import is_orphan
 from midwatch.orchestration.steps.endings import find_spent_budget
 from midwatch.orchestration.steps.gated_calls import call_model, model_call
@@ -151,6 +152,8 @@ class ModelStep:
     def commit_turn(self, read: ReadReply, reply: ModelReply) -> Outcome:
         """Commit the turn, then run its inline calls."""
         attempt, claim, services = self.attempt, self.attempt.claim, self.services
+        for declined in reserve_calls(services.gate, self.agent, claim, read.calls):
+            read.withdraw(declined.row, declined.message, is_child=declined.is_child)
         pages = [self.answer_page(reply, call) for call in read.pages]
         owed = tuple(claim.ref.call(row.ordinal) for row in read.calls if not row.started)
         outcome = Continue(next=owed if read.calls else (claim.ref.model_turn(claim.ref.turn + 1),))

@@ -51,6 +51,28 @@ class ReadReply:
             self.output is not None and agent.output_validator is not None
         )
 
+    def withdraw(self, row: CallRow, message: str, *, is_child: bool) -> None:
+        """Do not run a call that would have run. Answer it instead."""
+        self.calls.remove(row)
+        self.inline = [call for call in self.inline if call[0] is not row]
+        self.children -= is_child
+        self.decline(row.ordinal, row.call, "limit", message)
+
+    def decline(self, ordinal: int, call: ToolCall, kind: str, message: str) -> None:
+        """Answer the call without running it."""
+        self.invalid.append(f"{call.name[:64]}: {kind}")
+        self.answers.append(
+            ToolMessage(
+                group=self.assistant.group,
+                ordinal=ordinal,
+                call_id=call.id,
+                tool=call.name,
+                content=message,
+                is_error=True,
+                refused=kind,
+            )
+        )
+
 
 def read_reply(agent: Agent, claim: Claim, reply: ModelReply, provider: str = "") -> ReadReply:
     """Sort the contents of a reply. Calls run only after `Stop.TOOLS`: a call in a reply that was cut off must not run.
@@ -126,7 +148,7 @@ class _Reader:
         if checked.shadowed:
             found.shadowed.append(tool.name)
         if exceeded := find_exceeded_limit(agent, claim, tool, found.calls, found.children):
-            self.decline(ordinal, call, "limit", exceeded)
+            self.found.decline(ordinal, call, "limit", exceeded)
             return
         found.children += tool.child is not None
         may_wait = tool.child or tool.downstream or needs_approval(agent, tool, checked.arguments)
@@ -138,23 +160,7 @@ class _Reader:
     def refuse(self, ordinal: int, call: ToolCall, kind: str, message: str) -> None:
         """Refuse a call that is wrong. It counts for the ladder."""
         self.found.refusals.append(ladder.Refusal(call.name, kind, call.raw_arguments))
-        self.decline(ordinal, call, kind, message)
-
-    def decline(self, ordinal: int, call: ToolCall, kind: str, message: str) -> None:
-        """Answer the call without running it."""
-        found = self.found
-        found.invalid.append(f"{call.name[:64]}: {kind}")
-        found.answers.append(
-            ToolMessage(
-                group=found.assistant.group,
-                ordinal=ordinal,
-                call_id=call.id,
-                tool=call.name,
-                content=message,
-                is_error=True,
-                refused=kind,
-            )
-        )
+        self.found.decline(ordinal, call, kind, message)
 
     def read_answer(self, bad: answers.BadAnswer | None) -> None:
         """Take the answer as the job's output, or refuse it. After too many refusals in a row, the job ends."""

@@ -14,6 +14,7 @@ from midwatch.orchestration.protocol.reading import MISREAD, check_version, expl
 from midwatch.schemas.contract import Id
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.job import Job, JobStatus, NewJob, Waiting
+from midwatch.schemas.lineage import Bounds, Member
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import Priority, StepRef
 
@@ -132,6 +133,9 @@ def _job_of(job_id: str, f: Mapping[str, str]) -> Job:
         session_id=fixed["session_id"],
         root_id=parent["root_id"] if parent else job_id,
         parent=StepRef(**parent["ref"]) if parent else None,
+        ancestors=_ancestors(parent) if parent else (),
+        time_left_ms=parent.get("time_left_ms") if parent else None,
+        bounds=_bounds(f, fixed),
         depth=parent["depth"] if parent else 0,
         tenant=fixed.get("tenant"),
         priority=Priority(f.get("lane") or fixed["priority"]),
@@ -155,12 +159,30 @@ def _job_of(job_id: str, f: Mapping[str, str]) -> Job:
         tool_calls=int(f.get("tool_calls", 0)),
         invalid_calls=int(f.get("invalid_calls", 0)),
         children=int(f.get("children", 0)),
+        adopted=tuple(f.get("adopted", "").split()),
+        granted_steps=int(f.get("granted", 0)),
         retries=int(f.get("retries", 0)),
         redrives=int(f.get("redrives", 0)),
         waiting=Waiting.model_validate_json(f["waiting"]) if "waiting" in f else None,
         output=json.loads(f["output"]) if "output" in f else None,
         failure=Failure.model_validate_json(f["failure"]) if "failure" in f else None,
     )
+
+
+def _ancestors(parent: Mapping[str, Any]) -> tuple[Member, ...]:
+    """The ancestors in a child's `spec`. An earlier release recorded only the ids of the parent and the root."""
+    if stored := parent.get("ancestors"):
+        return tuple(Member.model_validate(one) for one in stored)
+    ref, root_id = parent["ref"], parent["root_id"]
+    nearest = Member(job_id=ref["job_id"], session_id=ref["session_id"])
+    return (nearest,) if nearest.job_id == root_id else (nearest, Member(job_id=root_id))
+
+
+def _bounds(f: Mapping[str, str], fixed: Mapping[str, Any]) -> Bounds | None:
+    """The bounds that the first step set, or those of the producer."""
+    if "bounds" in f:
+        return Bounds.model_validate_json(f["bounds"])
+    return Bounds.model_validate(fixed["bounds"]) if fixed.get("bounds") else None
 
 
 def _int(text: str | None) -> int | None:

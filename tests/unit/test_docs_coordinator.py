@@ -77,8 +77,10 @@ def test_every_reason_to_wait_is_explained():
 
 
 def test_every_denial_is_named():
-    """The page names every reason that the script may give with `deny`."""
-    reasons = re.findall(r"return deny\('(\w+)'", SCRIPTS["admit"])
+    """The page names every reason that the script may give with `deny`, also those of a lineage's limits."""
+    reasons = re.findall(r"return deny\('(\w+)'", SCRIPTS["admit"]) + re.findall(
+        r"return '(\w+)', \{", SCRIPTS["members"]
+    )
     assert set(reasons) == {"blocked", *answers.DENIED}
     for reason in reasons:
         assert f"`{reason}`" in PAGE

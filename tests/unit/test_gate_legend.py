@@ -12,9 +12,11 @@ import pytest
 
 from midwatch.orchestration.admission import legend, script_calls
 from midwatch.orchestration.admission.configuration import CONSTANTS, configuration
+from midwatch.orchestration.admission.families import encode_bounds
 from midwatch.orchestration.admission.functions import COORDINATOR, FUNCTIONS, SHARED
-from midwatch.orchestration.admission.legend import CALL, CONFIG, LINEAGE, STATE, with_stored_names
+from midwatch.orchestration.admission.legend import BOUNDS, CALL, CONFIG, LINEAGE, OWN, STATE, SUM, with_stored_names
 from midwatch.schemas.limits import Limits
+from midwatch.schemas.lineage import Bounds
 
 FOLDER = Path(legend.__file__).parent / "lua"
 SOURCES = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.lua")}
@@ -24,7 +26,10 @@ ALL_CODE = "\n".join(CODE.values())
 RELEASED = {
     "state": "br bu cap cb cf ck cu f fc ft g guess la lf lim live lv na name no nq nx p9 pa pb pf pk pl po pu pw px rb sk sr "
     "th ts v w wa wb wf wk wn wo ws",
-    "call": "at fe fr g hr i lane li lo m o p root s tag w y",
+    "call": "at fe fr g hr i lane li lo lx m o p root s tag w y",
+    "own": "a b c f k l n t w",
+    "sum": "c n t",
+    "bounds": "c i o s t w",
     "lineage": "bi bo n ri ro t u ui uo",
     "config": "brake_ms burst_ms cold cold_after_ms count_cached cut cut_gap_ms f_min fail_ratio headroom i in_a_row "
     "min_calls name o open_max_ms open_ms pause_max_ms priorities probe_max_ms probe_min_ms probe_ok probes q ramp_ms "
@@ -72,21 +77,36 @@ WEIGHTS = {"priorities", "tenants"}
 
 
 def test_the_legend_lists_every_field_of_a_lineage_and_no_other():
-    """`lineage.lua` alone reads and writes them, and the legend lists each."""
+    """`lineage.lua` alone reads and writes them, and the legend lists each. `members.lua` has the fields of single jobs."""
     fields = {found for line in CODE["lineage"].splitlines() for found in re.findall(r"'([a-z]{1,2})'", line)}
     assert fields == {field.stored for field in LINEAGE.values()}
-    others = "\n".join(text for name, text in CODE.items() if name != "lineage")
+    others = "\n".join(text for name, text in CODE.items() if name not in ("lineage", "members"))
     assert not re.search(r"redis\.call\([^)]*\b(LINEAGE|lineage)\b", others)
+
+
+@pytest.mark.parametrize(("table", "fields"), [("own", OWN), ("sum", SUM)])
+def test_the_legend_lists_every_field_of_a_job_of_a_lineage(table: str, fields: dict[str, legend.Field]):
+    """What a job has used, and what it and its descendants have used."""
+    assert words(table) == set(fields)
+
+
+def test_every_limit_of_a_job_of_a_lineage_is_sent_by_its_stored_name():
+    """Python writes the limits of `legend.BOUNDS`, and the functions read no other."""
+    every = Bounds(max_steps=1, max_tool_calls=1, max_input_tokens=1, max_output_tokens=1, max_children=1)
+    sent = {**encode_bounds(every), **encode_bounds(Bounds(max_tool_calls={"add": 1}))}
+    assert set(sent) == {field.stored for field in BOUNDS.values()}
+    assert words("bounds") == set(BOUNDS)
 
 
 @pytest.mark.parametrize("table", RELEASED)
 def test_stored_names_are_those_of_the_releases_before(table: str):
     """While a fleet is upgraded, workers of two releases share one state."""
-    fields = {"state": STATE, "call": CALL, "lineage": LINEAGE, "config": CONFIG}[table]
+    others = {"own": OWN, "sum": SUM, "bounds": BOUNDS}
+    fields = {"state": STATE, "call": CALL, "lineage": LINEAGE, "config": CONFIG, **others}[table]
     assert {field.stored for field in fields.values()} == set(RELEASED[table].split())
 
 
-@pytest.mark.parametrize("fields", [STATE, CALL, LINEAGE, CONFIG])
+@pytest.mark.parametrize("fields", [STATE, CALL, LINEAGE, CONFIG, OWN, SUM, BOUNDS])
 def test_every_field_has_a_unit_and_a_meaning(fields: dict[str, legend.Field]):
     """No two fields share a stored name, except two of a call that never exist together."""
     assert all(field.unit and field.meaning for field in fields.values())

@@ -20,13 +20,14 @@
 --   lineage_kept_ms          time to live of the lineage's record
 --   lineage_input_tokens     input limit of the whole lineage; '' = unchanged, 0 = no limit
 --   lineage_output_tokens    output, likewise
+--   family                   JSON of the job's lineage, see members.lua; '' = the job has neither ancestors nor children
 -- Output: {'admit', ms to hold, note: '' | probe | dup}
 --       | {'wait', ms, reason, in line 0|1}
 --       | {'deny', ms, reason, its figures as JSON}
 --       | {'unconfigured'}
 local call_id, member, attempt_id, is_retry, fence, input_tokens, cached_tokens, output_tokens, hold_ms, lasts_ms, priority, tenant,
   free_retries, free_retries_per_call, free_retry_every_ms, most_retries, most_retries_per_call, lineage_kept_ms,
-  lineage_input_tokens, lineage_output_tokens = unpack(ARGV)
+  lineage_input_tokens, lineage_output_tokens, family = unpack(ARGV)
 is_retry = is_retry == '1'
 input_tokens, cached_tokens = number('input_tokens', input_tokens), number('cached_tokens', cached_tokens)
 output_tokens = number('output_tokens', output_tokens)
@@ -34,6 +35,7 @@ hold_ms, lasts_ms = number('hold_ms', hold_ms), number('lasts_ms', lasts_ms)
 lineage_kept_ms = number('lineage_kept_ms', lineage_kept_ms)
 lineage_input_tokens = optional_number('lineage_input_tokens', lineage_input_tokens)
 lineage_output_tokens = optional_number('lineage_output_tokens', lineage_output_tokens)
+family = family ~= '' and read_family(family) or nil
 
 local now = clock()
 local config, state = load()
@@ -118,7 +120,17 @@ if known and known.state == PACED and known.starts_at > now + 5 * MS and is_paid
   return wait_outside_lines(state, 'lineage_paced', (known.starts_at - now) / MS)
 end
 
--- Tokens of the whole lineage are reserved, not only checked, so that parallel children can't use too many together.
+-- Steps and tokens of the whole lineage are reserved, not only checked, so that parallel children can't use too many together.
+local function wait_for_tokens() -- live calls of the lineage may return tokens that they don't use
+  if known and known.state == WOKEN then lose_right_of_way(state, call_id, known, now) end
+  count('waited')
+  return wait_outside_lines(state, 'lineage_tokens', 1000)
+end
+if family then
+  local reason, figures, may_wait = find_family_limit(family, input_tokens, output_tokens)
+  if may_wait then return wait_for_tokens() end
+  if reason then return deny(reason, figures) end
+end
 most_input, most_output = lineage_input_tokens or most_input, lineage_output_tokens or most_output
 local is_bound = most_input > 0 or most_output > 0
 if is_bound then
@@ -130,9 +142,7 @@ if is_bound then
   end
   if (most_input > 0 and used_input + reserved_input + input_tokens > most_input)
     or (most_output > 0 and used_output + reserved_output + output_tokens > most_output) then
-    if known and known.state == WOKEN then lose_right_of_way(state, call_id, known, now) end
-    count('waited') -- live calls of the lineage may return tokens that they don't use
-    return wait_outside_lines(state, 'lineage_tokens', 1000)
+    return wait_for_tokens()
   end
 end
 
@@ -208,6 +218,8 @@ local n = 1
 if must_pay then n = count_retry() elseif not is_retry then n = count_call() end
 if n % 8 == 1 then keep_lineage(now, lineage_kept_ms) end -- not at every call, because the record is kept for days
 if is_bound then reserve_tokens(input_tokens, output_tokens, most_input, most_output) end
+local suffixes = family and reserve_family_tokens(family, input_tokens, output_tokens)
+if family then begin_turn(family, lineage_kept_ms) end
 take(state, need)
 state.admitted, state.live, state.second_begun = state.admitted + 1, state.live + 1, state.second_begun + 1
 if is_retry then
@@ -225,7 +237,8 @@ if is_probe then
   call.probe_deadline = now + patience
 end
 if hold_us > 0 then call.starts_at = now + hold_us end
-if is_bound then call.lineage, call.reserved_input, call.reserved_output = LINEAGE, input_tokens, output_tokens end
+if is_bound or family then call.lineage, call.reserved_input, call.reserved_output = LINEAGE, input_tokens, output_tokens end
+if family then call.suffixes = suffixes end
 write_call(state, call_id, call, now + hold_us + lasts_ms * MS)
 save(state)
 return { 'admit', math.ceil(hold_us / MS), is_probe and 'probe' or '' }

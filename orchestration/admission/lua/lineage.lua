@@ -20,17 +20,34 @@ local function count_retry() return redis.call('HINCRBY', LINEAGE, 'u', 1) end
 
 local function count_call() return redis.call('HINCRBY', LINEAGE, 'n', 1) end
 
+local function add_tokens(key, suffix, reserved_input, reserved_output, used_input, used_output)
+  redis.call('HINCRBYFLOAT', key, 'ri' .. suffix, reserved_input)
+  redis.call('HINCRBYFLOAT', key, 'ro' .. suffix, reserved_output)
+  if used_input then
+    redis.call('HINCRBYFLOAT', key, 'ui' .. suffix, used_input)
+    redis.call('HINCRBYFLOAT', key, 'uo' .. suffix, used_output)
+  end
+end
+
 local function reserve_tokens(input, output, most_input, most_output)
-  redis.call('HINCRBYFLOAT', LINEAGE, 'ri', input)
-  redis.call('HINCRBYFLOAT', LINEAGE, 'ro', output)
+  add_tokens(LINEAGE, '', input, output)
   redis.call('HSET', LINEAGE, 'bi', string.format('%.0f', most_input), 'bo', string.format('%.0f', most_output))
 end
 
--- Replace a call's reserved tokens of its lineage by the tokens that it used.
+-- Tokens of one job of the lineage and its descendants: reserved input and output, used input and output, limits of both. The root's
+-- fields have the suffix ''. Only the root has limits here: those of other jobs are in members.lua.
+local function read_tokens(suffix)
+  local v = redis.call('HMGET', LINEAGE, 'ri' .. suffix, 'ro' .. suffix, 'ui' .. suffix, 'uo' .. suffix, 'bi', 'bo')
+  local reserved_input, reserved_output = tonumber(v[1] or 0), tonumber(v[2] or 0)
+  local used_input, used_output = tonumber(v[3] or 0), tonumber(v[4] or 0)
+  if suffix ~= '' then return reserved_input, reserved_output, used_input, used_output, 0, 0 end
+  return reserved_input, reserved_output, used_input, used_output, tonumber(v[5] or 0), tonumber(v[6] or 0)
+end
+
+-- Replace a call's reserved tokens of its lineage by the tokens that it used, for each job whose limit binds it.
 local function spend_tokens(call, input, output)
   if not call.lineage then return end
-  redis.call('HINCRBYFLOAT', call.lineage, 'ri', -call.reserved_input)
-  redis.call('HINCRBYFLOAT', call.lineage, 'ro', -call.reserved_output)
-  redis.call('HINCRBYFLOAT', call.lineage, 'ui', input)
-  redis.call('HINCRBYFLOAT', call.lineage, 'uo', output)
+  for _, suffix in ipairs(call.suffixes or { '' }) do
+    add_tokens(call.lineage, suffix, -call.reserved_input, -call.reserved_output, input, output)
+  end
 end

@@ -47,7 +47,7 @@ class Model(Protocol):
 
 
 Piggyback = Callable[[], object]
-"""A message that a commit can carry in its own round trip, if both go to the same server. A call of it sends it alone."""
+"""A message that a commit can carry in its own round trip, if both go to the same server. Calling it sends it alone."""
 
 
 class Gate(Protocol):

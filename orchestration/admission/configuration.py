@@ -32,12 +32,12 @@ CONSTANTS = {
 
 
 def defaults(name: str) -> Limits:
-    """Limits of a downstream that was not configured. They have the provider's way to count, but no figures."""
+    """Limits of a downstream that was not configured: no rates, and the provider's way to count."""
     return RESERVES.get(name.partition(":")[0], Limits())
 
 
 def over_defaults(name: str, limits: Limits) -> Limits:
-    """Complete an operator's limits: what they leave open is counted in the provider's way."""
+    """Complete an operator's limits. Fields that they leave unset get the defaults of the provider."""
     written = limits.model_dump(exclude_unset=True)
     return Limits.model_validate({**defaults(name).model_dump(exclude_unset=True), **written})
 

@@ -19,8 +19,8 @@ MIN_ITEM_BYTES = 4
 """Shortest item with its separator. It limits how many facts are considered at all."""
 
 CROWD = 24
-"""Number of similar facts (same place, field and kind) that keep their full worth. Each doubling beyond it costs one point, or
-three if the facts resemble nothing that the model has used. So one huge table can't displace everything else."""
+"""This many similar facts (same place, field and kind) keep their full worth. The next ones lose one point for each doubling of
+their number, or three points if they resemble nothing that the model has used. So one huge table can't displace the rest."""
 
 MIN_ID_DIGITS = 5
 """Whole numbers with fewer digits are amounts, years or counts, not ids."""

@@ -21,7 +21,7 @@ from midwatch.schemas.message import Message, UserMessage
 from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
 
 BYTES_PER_TOKEN = 2.5
-"""Deliberately low, so that a chunk never exceeds its tokens."""
+"""Deliberately low, so that a chunk never has more tokens than allowed."""
 
 MAX_CALLS = 16
 """Most calls of one compaction. Older chunks beyond it are in the facts ledger and the archive, but not in the prose."""

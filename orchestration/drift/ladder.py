@@ -31,8 +31,8 @@ MAX_TURNS = 12
 """Number of turns in a row, with every call or answer refused, that ends a job."""
 
 EXAMPLE_AT, NARROW_AT, STRONGER_AT = 2, 3, 4
-"""Number of refused turns in a row after which an example is added, only the needed tools are offered in their strict form, and
-a stronger model is used."""
+"""Numbers of refused turns in a row. From the first number on an example is added, from the second only the needed tools are
+offered, in strict form, and from the third a stronger model is used."""
 
 ANSWER = "(answer)"
 """The tool name under which final answers are counted."""
@@ -209,6 +209,6 @@ def find_failure(before: Streak, now: Sequence[Refusal]) -> Failure | None:
             what = f"the same final answer {times} times in a row" if same else f"{times} final answers in a row"
             return Failure(kind=FailureKind.OUTPUT_INVALID, detail=f"{one.kind}: {what}, none of them acceptable")
         what = f"the same call {times} times in a row" if same else f"{times} calls in a row"
-        detail = f"repeated_failure: {one.tool[:64]}: {what}, refused each time ({one.kind}); nothing of it ran"
+        detail = f"repeated_failure: {one.tool[:64]}: {what}, refused each time ({one.kind}); none of them ran"
         return Failure(kind=FailureKind.FORMAT_ERROR, detail=detail)
     return None

@@ -190,7 +190,7 @@ class Operations(Sessions):
         return StepRef(job_id=job.job_id, session_id=job.session_id, step="1", priority=job.priority)
 
     def _ref(self, job_id: str) -> StepRef:
-        """The job's first step. It is found for a job that can't be read, too: an operator must be able to end it."""
+        """The job's first step. It is found even if the job's record can't be read: an operator must be able to end the job."""
         pipe = self.client.pipeline(transaction=False)
         pipe.get(self.keys.job_pointer(job_id))
         what = f"the session id of job {job_id}"

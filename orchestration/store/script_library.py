@@ -25,8 +25,8 @@ _COMMENT = re.compile(r"--.*")
 class Library:
     """A folder of scripts, each called by the digest of its text.
 
-    A line `-- Shared: prelude, arguments` in a script names files whose functions it may call.
-    Compared by identity: the caches below hash the library at every call, and hashing its fields costs 3 us.
+    A line `-- Shared: prelude, arguments` in a script names files whose functions the script may call.
+    Libraries are compared by identity, because the caches below hash a library at every call: hashing its fields costs 3 us.
     """
 
     package: str

@@ -57,7 +57,7 @@ class Scripts:
     def piggyback(
         self, call: ScriptCall[Any], *, alone: Piggyback, lost: Callable[[Exception], object]
     ) -> ScriptPiggyback:
-        """A call that another call may carry."""
+        """Make a piggyback of this call. Another call may carry it."""
         return ScriptPiggyback(self.client, self._library, call, alone, lost)
 
     def run(self, call: ScriptCall[Reply], *, patience_ms: int = 0, piggyback: Piggyback | None = None) -> Reply:

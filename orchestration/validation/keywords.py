@@ -92,4 +92,4 @@ DRAFTS: dict[str, type[Validator]] = {
     LATEST: _extend(Draft202012Validator),
     "http://json-schema.org/draft-07/schema": _extend(Draft7Validator),
 }
-"""Validator class by `$schema`, without its empty fragment. A schema without `$schema` uses the latest."""
+"""Validator class by `$schema`, without a `#` at its end. A schema without `$schema` uses the latest."""

@@ -31,7 +31,7 @@ class PatternCost:
     anchored: bool
     """True if the pattern is tried only at the beginning of a text."""
     loops: tuple[int, ...]
-    """For each repetition of variable count: its highest count."""
+    """The highest count of each repetition whose count is not fixed."""
     linear: bool
     """True if the loops can divide a text in only a bounded number of ways."""
 

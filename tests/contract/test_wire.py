@@ -1,5 +1,6 @@
-"""The hand-written wire format against the installed kombu and Celery: same message, same list, and workers that take one
-message for each free slot, in order of priority.
+"""Our wire format compared with the installed kombu and Celery: the same message in the same list.
+
+Workers take one message for each free slot, in order of priority.
 """
 
 from __future__ import annotations

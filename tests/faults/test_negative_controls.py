@@ -1,4 +1,4 @@
-"""Negative controls: without one guarantee, the checker that passes elsewhere must find the fault that the guarantee prevents."""
+"""Negative controls: each test switches one guarantee off. The checker, which passes elsewhere, must then find the fault."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_unknown_limits_are_learned_from_the_first_answers():
 
 
 def test_a_missed_target_is_reported_with_its_figure():
-    """Goodput includes the saved-up minute if the fleet knows of it. The figures of naive retries miss every target."""
+    """A fleet that may use the saved-up minute is measured with it. The figures of naive retries miss every target."""
     good = Judgement(720, 720, 0.0, 180.0, 1.0, 0.75, 1, "passed")
     assert find_shortfalls(Contestant("limits set", {}), good, 0) == []
     assert find_shortfalls(Contestant("burst too", {"burst_s": 60}), good, 0) == ["goodput 75.0%, expected 95%"]

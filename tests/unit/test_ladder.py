@@ -75,7 +75,7 @@ def test_the_third_identical_call_ends_the_job() -> None:
     assert (result.status, len(model.requests)) == ("dead_lettered", 3)
     assert result.failure is not None
     assert result.failure.detail == (
-        "repeated_failure: execute_sql: the same call 3 times in a row, refused each time (schema); nothing of it ran"
+        "repeated_failure: execute_sql: the same call 3 times in a row, refused each time (schema); none of them ran"
     )
 
 

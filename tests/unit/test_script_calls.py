@@ -86,7 +86,7 @@ def bound(text: str) -> list[Argument]:
 
 
 def loops(text: str) -> Iterator[tuple[list[str], str, int]]:
-    """The loops of a script over a list of rows: its variables, the list, and the width it is read with."""
+    """Yield each loop of a script over a list of rows: the loop's variables, the list, and the number of fields in a row."""
     for variables, name, width in re.findall(r"for ([\w, ]+) in rows_of\((\w+), (\d+)\)", text):
         yield names(variables), name, int(width)
 
@@ -109,7 +109,7 @@ def test_every_script_has_one_function_and_every_function_a_script():
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_function_takes_the_arguments_of_the_contract_in_order(script):
-    """The keyword arguments of the function are the script's, as its contract names them."""
+    """The keyword arguments of the function have the names and the order of the script's contract."""
     parameters = inspect.signature(FUNCTIONS[script]).parameters.values()
     assert [one.name for one in parameters if one.kind is one.KEYWORD_ONLY] == [
         argument.name for argument in contract(SCRIPTS[script])
@@ -118,7 +118,7 @@ def test_function_takes_the_arguments_of_the_contract_in_order(script):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_script_binds_the_arguments_of_its_contract_in_order(script):
-    """The names in the script's first lines are those of its contract, and a list has as many fields."""
+    """The script's first lines bind the names of its contract. A list has the number of fields that the contract gives it."""
     declared, taken = contract(SCRIPTS[script]), bound(SCRIPTS[script])
     assert [argument[:2] for argument in taken] == [argument[:2] for argument in declared]
     assert [len(argument.fields) for argument in taken] == [len(argument.fields) for argument in declared]
@@ -127,14 +127,14 @@ def test_script_binds_the_arguments_of_its_contract_in_order(script):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_script_reads_the_rows_of_a_list_with_the_fields_of_its_contract(script):
-    """A loop over rows has as many variables as the contract has fields, and is given their number."""
+    """A loop over the rows of a list has one variable for each field in the contract, and reads that number of fields."""
     widths = {argument.name: len(argument.fields) or 1 for argument in contract(SCRIPTS[script]) if argument.is_list}
     for variables, name, width in loops(SCRIPTS[script]):
         assert len(variables) == width == widths[name]
 
 
 def test_shared_loops_have_as_many_variables_as_fields():
-    """The functions that several scripts call for a list read it as the scripts' contracts say."""
+    """Shared functions that read a list have one variable for each field, as the scripts' contracts say."""
     found = {name: len(variables) for variables, name, width in loops(MODEL_TURN) if len(variables) == width}
     assert found == {"usage": 2, "names": 1}
 
@@ -162,7 +162,7 @@ def test_script_defines_every_function_that_it_calls(script):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_function_encodes_its_arguments_in_the_order_of_its_signature(script):
-    """Each value of `in_order`, and then each list, is made from the parameter of its place."""
+    """The arguments of `in_order`, first single values and then lists, are in the order of the function's parameters."""
     tree = ast.parse(inspect.getsource(FUNCTIONS[script]))
     (call,) = (
         node
@@ -186,7 +186,7 @@ def test_function_encodes_its_arguments_in_the_order_of_its_signature(script):
 
 
 def test_rows_of_a_list_have_the_fields_of_the_contract():
-    """A row's fields and the contract's are the same, in the same order."""
+    """The fields of a row in Python are those of the contract, in the same order."""
     for script in SCRIPTS.values():
         for argument in contract(script):
             if argument.name in ROWS:

@@ -1,4 +1,4 @@
-"""The contenders of `bench admission`: the floor, other rate limiters, and Midwatch's coordinator.
+"""The contenders of `bench admission`: a PING as the minimum, other rate limiters, and Midwatch's coordinator.
 
 Each is used as its documentation shows: with its own client and pool, one decision at a time. The limits are so high that
 no call is refused, except in the row for refusals.
@@ -143,7 +143,7 @@ FLOOR = Contender("PING (floor)", "nothing", _ping)
 WHOLE_CALL = Contender(
     "midwatch admit + settle",
     "a whole call: block, pause, breaker, lines, retry budgets, buckets of requests, input and output tokens, a "
-    "reservation; then what it used, and whether the downstream is well",
+    "reservation; then the real usage and the health of the downstream",
     partial(_gate, AMPLE, partial(_admit_and_settle, REPORT)),
 )
 WITH_HEADERS = Contender(

@@ -42,7 +42,7 @@ class Judgement:
     took_s: float
     """Time from the first request to the end of the last."""
     of_rate: float
-    """Answers of the worse vendor, divided by its rate times the duration. The minute that is saved up at first is extra."""
+    """Answers of the worse vendor, divided by its rate times the duration. The divisor leaves out the saved-up minute."""
     of_limit: float
     """Answers of the vendor with fewer answers, as a share of what the limit allowed. A full bucket at the start counts too."""
     most_attempts: int

@@ -56,7 +56,7 @@ _ALL = (
     Scenario("tight", "529 for 60 s; the work alone needs five minutes", ProviderModel(50)),
     Scenario(
         "tight_charged",
-        "as tight, and a refused call costs as much as a served one",
+        "like `tight`, and a refused call costs as much as a served one",
         ProviderModel(50, refusal_cost=1.0),
     ),
     Scenario(
@@ -67,7 +67,7 @@ _ALL = (
     Scenario("hang", "no answer for 60 s: each call times out after 30 s", _HANGS),
     Scenario(
         "hang_70",
-        "as hang, for 70 s, so that timeouts do not all end with the outage, as they do after 60 s",
+        "like `hang`, for 70 s, so that timeouts do not all end with the outage, as they do after 60 s",
         replace(_HANGS, outage_until_s=100),
     ),
     Scenario("partial", "529 for 30 % of all calls for 60 s, at any rate", ProviderModel(200, share_failing=0.3)),

@@ -49,7 +49,7 @@ class DueAndOwed:
         return [ref for reply in replies for ref in reply.refs], min(next_due, default=-1)
 
     def wake(self, refs: Sequence[StepRef]) -> list[StepRef]:
-        """Mark steps that the coordinator woke as owed, and return them. A step that no longer waits is not changed."""
+        """Mark as owed the steps that the coordinator woke, and return them. A step that no longer waits is not changed."""
         by_partition: dict[int, list[str]] = {}
         for ref in refs:
             by_partition.setdefault(partition(ref.session_id), []).append(member(ref))

@@ -54,7 +54,7 @@ async def run_query(query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
 
 
 def now_ms() -> int:
-    """Return the server's time. The server's clock decides waits, so ages and waits are shown by it."""
+    """Return the server's time. Ages and waits are computed from it, because the server's clock decides when a wait ends."""
     seconds, micros = operations().client.time()
     return int(seconds) * 1000 + int(micros) // 1000
 

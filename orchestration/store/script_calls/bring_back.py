@@ -1,4 +1,4 @@
-"""Script calls of stewards: find the steps to publish, and mark the steps that the coordinator woke as owed."""
+"""Script calls of stewards: find the steps to publish, and mark as owed the steps that the coordinator woke."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sweep(
 
 
 def wake(keys: Keyspace, partition: int, *, members: Sequence[str]) -> ScriptCall[list[StepRef]]:
-    """Mark steps of one partition that the coordinator woke as owed. Returns those that must be published."""
+    """Mark as owed the steps of one partition that the coordinator woke. Returns those that must be published."""
 
     def read(reply: Any) -> list[StepRef]:
         return refs_of(reply)

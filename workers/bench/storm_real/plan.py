@@ -33,8 +33,8 @@ POLL_S = 0.25
 class Storm:
     """One storm.
 
-    Lineages start evenly over a time as long as the trouble. Half of this time is before the trouble. Single calls start
-    all at once.
+    The starts of the lineages are spread evenly over a time that is as long as the trouble. Half of it is before the
+    trouble. Single calls all start at once.
     """
 
     scenario: Scenario

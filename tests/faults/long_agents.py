@@ -79,7 +79,7 @@ def _deadly(name: str) -> None:
     setattr(RedisStore, name, around)
 
 
-if os.environ.get("LONG_DIES"):  # only in a worker that shall die
+if os.environ.get("LONG_DIES"):  # only in a worker that a test lets die
     _deadly("begin_compaction")
     _deadly("commit_compaction")
 

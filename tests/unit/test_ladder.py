@@ -133,7 +133,7 @@ def test_the_rungs() -> None:
 
 
 def test_an_identical_call_climbs_one_rung_faster() -> None:
-    """Only the needed tool is offered already after the second time. The message says that the call was the same."""
+    """After two identical calls only the needed tool is offered. The message says that the call was the same."""
     model = Caller(EMPTY, EMPTY, [("execute_sql", '{"query":"a"}')], "Done.")
     fleet, job = played(model)
     assert fleet.run(job).output == "Done."

@@ -128,7 +128,7 @@ def test_none_changes_nothing():
 
 
 def test_large_old_results_are_elided_before_groups_leave():
-    """If that frees enough, every turn stays, and each elided result has a handle with the whole."""
+    """If that frees enough, every turn stays, and the whole of each elided result is stored under a handle."""
     log = [
         message.model_copy(update={"content": message.content + f"paid with card X-{at}99"})
         if isinstance(message, ToolMessage)

@@ -102,7 +102,7 @@ def test_a_strict_schema_is_sent_unchanged() -> None:
     ],
 )  # fmt: skip
 def test_arrays_get_items(part: dict[str, Any], sent: dict[str, Any]) -> None:
-    """Tuples are written as in 2020-12, and an array without `items` gets empty ones."""
+    """Tuples are written as in 2020-12, and an array without `items` gets `"items": {}`."""
     schema = {"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"x": {"anyOf": [part]}}}
     found = add_items(schema, untyped=True)
     assert found["properties"]["x"]["anyOf"] == [sent]

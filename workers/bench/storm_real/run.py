@@ -45,8 +45,8 @@ def run(
     Args:
         lineages: number of roots with 8 x 8 children each. With `retry_after`: number of single calls, all at once.
         processes: worker processes, each with many threads.
-        outage_s: length of the trouble. The starts of the lineages are spread over the same length of time; half of it is before the
-            trouble begins.
+        outage_s: length of the trouble. The starts of the lineages are spread over the same length of time; half of it
+            is before the trouble begins.
         limit_per_s: the limit of the healthy downstream.
         scenario: `outage` answers 529 to all calls, `random` to 30 %. `double` is an outage with a fleet whose limit is set
             twice too high. `retry_after` refuses all held calls at once, for 20 s (or `outage_s` if that is shorter).

@@ -10,7 +10,7 @@ from midwatch.workers.bench.storm_simulated.provider import MEAN_CALL_S, Provide
 
 @dataclass(frozen=True)
 class Load:
-    """The size of the work and of the fleet. Lineages start evenly. Each is a root call with children and grandchildren."""
+    """The size of the work and of the fleet. Lineages start at equal intervals. Each is a root call with two more levels."""
 
     lineages: int = 200
     children: int = 8

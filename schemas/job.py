@@ -54,6 +54,8 @@ class StartEnvelope(Envelope):
     tenant: Id | None = None
     priority: Priority = Priority.NORMAL
     traceparent: str | None = Field(default=None, max_length=256)
+    """The producer's trace, as in W3C Trace Context. The log events of the job's steps get its `trace_id`. An invalid one is
+    ignored."""
 
 
 class Parent(Record):
@@ -83,7 +85,6 @@ class NewJob(Record):
     traceparent: str | None = None
     max_steps: int = Field(gt=0)
     timeout_ms: int = Field(gt=0)
-    max_tool_calls: int | None = None
     bounds: Bounds | None = None
     """None if only the agent's name is known. A worker fills them in at the first step."""
     on_busy: SessionPolicy = SessionPolicy.ENQUEUE
@@ -168,7 +169,7 @@ class JobResult(Record):
     output: str | None = None
     usage: Usage = Usage()
     cost_usd: float | None = None
-    """None if the price of the model is not known."""
+    """Always None: costs are not computed yet."""
     steps: int = 0
     """Model turns taken."""
     failure: Failure | None = None

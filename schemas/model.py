@@ -54,7 +54,6 @@ class ModelRequest(Contract):
     max_output_tokens: int = 8_000
     timeout_s: float = 120.0
     """Time limit of the whole call, from the first byte to the last."""
-    force_tool: str | None = None
     output_schema: JsonObject | None = None
     cache_key: str | None = None
     """Constant within a session, so that a vendor can route its calls to a warm prompt cache."""

@@ -56,6 +56,7 @@ def _start_child(services: Services, claim: Claim, tool: Tool, arguments: JsonOb
             tenant=job.tenant,
             priority=claim.ref.priority,
             parent=parent,
+            traceparent=claim.job.traceparent,
         )
     )
 

@@ -16,6 +16,7 @@ from midwatch.orchestration.steps.losses.suspects import face_losses
 from midwatch.orchestration.steps.model_step import ModelStep
 from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.steps.tool_step import ToolStep
+from midwatch.orchestration.steps.trace import bind_trace
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.policy import RetryConfig
 from midwatch.schemas.step import Continue, DeadLetter, Defer, Outcome, StepKind, StepRef
@@ -59,6 +60,7 @@ class StepRunner:
             return self._set_aside(ref, nonce, f"its records can't be read: {explain(error)}")
         if isinstance(claim, ClaimRefusal):
             return claim
+        bind_trace(claim.job)
         return self.work_on(claim)
 
     def work_on(self, claim: Claim) -> Outcome:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import structlog
+
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.schemas.failure import Failure
+from midwatch.schemas.job import Job
 from midwatch.schemas.model import ModelReply
 from midwatch.schemas.step import Outcome
 from midwatch.schemas.trace import TraceRecord
+from midwatch.schemas.traceparent import trace_id_of
 
 
 def make_record(
@@ -46,3 +50,9 @@ def make_record(
         invalid=invalid,
         failure=failure,
     )
+
+
+def bind_trace(job: Job) -> None:
+    """Add the producer's `trace_id` to every log event of this context, if the job has one. A step has a context of its own."""
+    if trace_id := trace_id_of(job.traceparent):
+        structlog.contextvars.bind_contextvars(trace_id=trace_id)

@@ -6,6 +6,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 
 import redis
 
@@ -155,7 +156,7 @@ class InlineFleet:
                     f"job {job_id} is {job.status} and no step is left: does another job hold its session?"
                 )
             ref = self.published.popleft()
-            self.runner.run(ref)
+            copy_context().run(self.runner.run, ref)
             if error := getattr(self.model, "error", None):
                 raise error
         raise ConfigError(

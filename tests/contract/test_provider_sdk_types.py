@@ -31,7 +31,7 @@ def conversation(provider: str, *opaque: Opaque) -> ModelRequest:
     return make_request(
         UserMessage(group=1, text="hello"), message, result(2, 0, "found"), result(2, 1, "no", is_error=True),
         NoteMessage(group=3, text="stay on the goal"), UserMessage(group=3, text="go on"),
-        model="gpt-5", force_tool="search", output_schema=SCHEMA, cache_key="session-1",
+        model="gpt-5", output_schema=SCHEMA, cache_key="session-1",
     )  # fmt: skip
 
 
@@ -74,31 +74,31 @@ PHASE = Opaque(provider="openai", raw={"type": "message_phase", "phase": "commen
         pytest.param(
             write_messages_request(conversation("anthropic", THINKING), "anthropic"),
             message_create_params.MessageCreateParamsNonStreaming,
-            ("messages", "tools", "system", "tool_choice", "output_config"),
+            ("messages", "tools", "system", "output_config"),
             id="anthropic",
         ),
         pytest.param(
             anthropic_count(conversation("anthropic", THINKING), "anthropic"),
             message_count_tokens_params.MessageCountTokensParams,
-            ("messages", "tools", "system", "tool_choice", "output_config"),
+            ("messages", "tools", "system", "output_config"),
             id="anthropic count",
         ),
         pytest.param(
             write_responses_request(conversation("openai", REASONING, PHASE), "openai"),
             response_create_params.ResponseCreateParamsNonStreaming,
-            ("input", "tools", "tool_choice", "text", "include"),
+            ("input", "tools", "text", "include"),
             id="openai",
         ),
         pytest.param(
             responses_count(conversation("openai", REASONING, PHASE), "openai"),
             input_token_count_params.InputTokenCountParams,
-            ("input", "tools", "tool_choice", "text"),
+            ("input", "tools", "text"),
             id="openai count",
         ),
         pytest.param(
             write_chat_request(conversation("openai-compatible"), "openai-compatible", gemini=False),
             completion_create_params.CompletionCreateParamsNonStreaming,
-            ("messages", "tools", "tool_choice", "response_format"),
+            ("messages", "tools", "response_format"),
             id="chat",
         ),
     ],

@@ -15,7 +15,6 @@ from midwatch.workers.providers import Provider
 from tests.contract.provider_replies import VENDOR_REPLIES, VendorReplies
 from tests.contract.provider_requests import (
     KEY,
-    SEARCH,
     assistant,
     call,
     credentials,
@@ -193,17 +192,16 @@ def test_lone_surrogate_is_replaced(model: Provider, vendor: ProviderServer, rep
     text.encode()
 
 
-def test_forced_tool_and_output_schema(model: Provider, vendor: ProviderServer, replies: VendorReplies) -> None:
-    """A forced tool and an output schema are sent to the vendor."""
+def test_output_schema(model: Provider, vendor: ProviderServer, replies: VendorReplies) -> None:
+    """An output schema is sent to the vendor. The choice of tools is the model's."""
     vendor.answer_all(reply(200, replies.text("{}")))
     schema = {"type": "object", "properties": {"verdict": {"type": "string"}}, "required": ["verdict"]}
-    model.complete(make_request(force_tool=SEARCH.name, output_schema=schema))
+    model.complete(make_request(output_schema=schema))
     model.complete(make_request())
-    forced, plain = vendor.requests[0].json, vendor.requests[1].json
-    assert SEARCH.name in str(forced["tool_choice"])
-    assert "verdict" in str(forced)
-    assert "tool_choice" not in plain
+    shaped, plain = vendor.requests[0].json, vendor.requests[1].json
+    assert "verdict" in str(shaped)
     assert "verdict" not in str(plain)
+    assert "tool_choice" not in {*shaped, *plain}
 
 
 def test_a_call_without_a_result_is_never_sent(model: Provider, vendor: ProviderServer) -> None:

@@ -19,6 +19,8 @@ from tests.patience import PATIENCE_S
 
 ONE_SLOT = (("model,tools", "threads", 1),)
 
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 
 @pytest.fixture(scope="module")
 def stage(server, lend_prefix, tmp_path_factory):
@@ -129,14 +131,14 @@ def started(stage, job_id, wait_for):
 def test_a_foreign_celery_producer_starts_a_job(stage, foreign, wait_for):
     """The producer sends a plain Celery message with our envelope. Every field arrives, and a second delivery changes nothing."""
     text = stage.cast(["Received."])
-    one = envelope(text, job_id="job-foreign-1", tenant="acme", priority="low", traceparent="00-ab-cd-01")
+    one = envelope(text, job_id="job-foreign-1", tenant="acme", priority="low", traceparent=TRACEPARENT)
     send(foreign, stage, one)
     send(foreign, stage, one)
     handle = started(stage, "job-foreign-1", wait_for)
     assert handle.result(PATIENCE_S).output == "Received."
     job = stage.job(handle)
     assert (job.agent, job.session_id, job.tenant) == ("plain", "foreign", "acme")
-    assert (job.priority, job.traceparent, job.agent_version) == ("low", "00-ab-cd-01", plain.version)
+    assert (job.priority, job.traceparent, job.agent_version) == ("low", TRACEPARENT, plain.version)
     assert plain.run("after it", session_id="foreign", timeout_s=PATIENCE_S).output == "You said: after it"
     assert len(stage.heard(text)) == 1
 

@@ -51,7 +51,7 @@ def test_chat_request_has_all_fields() -> None:
         tool_result(2, 0, "no", is_error=True),
         NoteMessage(group=2, text="stay"),
         UserMessage(group=3, text="on"),
-        tools=TOOLS, cache_key="s-1", max_output_tokens=100, force_tool="f",
+        tools=TOOLS, cache_key="s-1", max_output_tokens=100,
     )  # fmt: skip
     function = {"name": "f", "arguments": '{ "a" : 1 }'}
     assert write_chat_request(request, "openai-compatible", gemini=False) == {
@@ -60,7 +60,6 @@ def test_chat_request_has_all_fields() -> None:
         "tools": [
             {"type": "function", "function": {"name": "f", "description": "does f", "parameters": {"type": "object"}}}
         ],
-        "tool_choice": {"type": "function", "function": {"name": "f"}},
         "messages": [
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": "go"},

@@ -51,7 +51,7 @@ def test_responses_request_has_all_fields() -> None:
         assistant(2, Opaque(provider="openai", raw=thought), Text(text="Looking."), tool_call('{ "a" : 1')),
         NoteMessage(group=2, text="stay on the goal"),
         tool_result(2, 0, "no", is_error=True),
-        tools=TOOLS, cache_key="s-1", max_output_tokens=4, force_tool="f",
+        tools=TOOLS, cache_key="s-1", max_output_tokens=4,
     )  # fmt: skip
     assert write_responses_request(request, "openai") == {
         "model": "gpt-5",
@@ -69,7 +69,6 @@ def test_responses_request_has_all_fields() -> None:
                 "strict": False,
             }
         ],
-        "tool_choice": {"type": "function", "name": "f"},
         "input": [
             {"role": "user", "content": "go"},
             thought,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from contextvars import copy_context
 from typing import Any
 
 import structlog
@@ -19,6 +20,7 @@ from midwatch.orchestration.errors import ConfigError, Refused, StoreUnavailable
 from midwatch.schemas.contract import WIRE_VERSION
 from midwatch.schemas.job import NewJob, StartEnvelope
 from midwatch.schemas.step import StepRef
+from midwatch.schemas.traceparent import is_traceparent
 from midwatch.workers.celery_app.app import app
 from midwatch.workers.celery_app.poison import PoisonList
 from midwatch.workers.process.runtime import runtime
@@ -53,7 +55,7 @@ def start(*args: Any, **envelope: Any) -> None:
     """Enqueue a job for a producer in another language. Its envelope is described in `schemas/wire/start.json`."""
     given = args[0] if len(args) == 1 and isinstance(args[0], dict) else envelope
     try:
-        wanted = StartEnvelope.model_validate(given)
+        wanted = StartEnvelope.model_validate(_without_invalid_trace(given))
         if ignored := sorted(map(str, set(given) - set(StartEnvelope.model_fields))):
             log.warning("start.ignored_fields", job_id=wanted.job_id, fields=[name[:40] for name in ignored[:10]])
         current = runtime()
@@ -71,6 +73,15 @@ def start(*args: Any, **envelope: Any) -> None:
         _enqueue(current.client, job)
     except (ValidationError, ConfigError, Refused, UnknownAgent, StoreUnavailable) as error:
         _poison_list().keep(_queue("model"), json.dumps(given, default=repr), f"midwatch.start: {_describe(error)}")
+
+
+def _without_invalid_trace(given: dict[str, Any]) -> dict[str, Any]:
+    """Leave out a traceparent that is not valid. A job must not fail because of its producer's tracing."""
+    traceparent = given.get("traceparent")
+    if traceparent is None or is_traceparent(traceparent):
+        return given
+    log.warning("start.invalid_traceparent", job_id=str(given.get("job_id"))[:128])
+    return {name: value for name, value in given.items() if name != "traceparent"}
 
 
 def _enqueue(client: Client, job: NewJob) -> None:
@@ -98,6 +109,10 @@ def _run_step(queue: str, args: tuple[Any, ...], envelope: dict[str, Any]) -> No
     except (ValidationError, ValueError) as error:
         _poison_list().keep(_queue(queue), json.dumps([list(args), envelope], default=repr), _describe(error))
         return
+    copy_context().run(_run, ref)  # what a step binds to its log events ends with the step
+
+
+def _run(ref: StepRef) -> None:
     try:
         outcome = runtime().runner.run(ref)
     except StoreUnavailable as error:  # nothing was recorded, so the step is still owed

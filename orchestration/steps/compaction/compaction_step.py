@@ -7,6 +7,7 @@ import structlog
 from midwatch.orchestration.errors import NotFound, StoreUnavailable, UnknownAgent, UnreadableRecord
 from midwatch.orchestration.steps.compaction.compactor import Compacted, Compactor
 from midwatch.orchestration.steps.services import Services
+from midwatch.orchestration.steps.trace import bind_trace
 from midwatch.schemas.step import Continue, Outcome, StepRef
 
 log = structlog.get_logger("midwatch.compaction")
@@ -48,6 +49,7 @@ class CompactionStep:
         ref, services = self.ref, self.services
         try:
             job = services.store.job(ref.job_id)
+            bind_trace(job)
             agent = services.agents.find(job.agent)
         except (NotFound, UnknownAgent) as error:  # the job's record has expired, or only other workers have its agent
             log.warning("compaction.skipped", session_id=ref.session_id, job_id=ref.job_id, error=str(error)[:300])

@@ -130,6 +130,7 @@ def card(job: Job, now_ms: int) -> list[tuple[str, str]]:
         ("session", job.session_id),
         ("root job", job.root_id if job.root_id != job.job_id else ""),
         ("tenant", job.tenant or ""),
+        ("trace", job.traceparent or ""),
         ("priority", job.priority.value),
         ("created", iso(job.created_ms)),
         ("took", duration(end_ms - job.started_ms) if job.started_ms else ""),

@@ -44,8 +44,6 @@ def _write_prompt(request: ModelRequest, provider: str) -> JsonObject:
                 tools[-1]["strict"] = True
         tools[-1]["cache_control"] = CACHE_CONTROL
         prompt["tools"] = tools
-    if request.force_tool is not None:
-        prompt["tool_choice"] = {"type": "tool", "name": request.force_tool}
     if request.output_schema is not None:
         prompt["output_config"] = {"format": {"type": "json_schema", "schema": request.output_schema}}
     prompt["messages"] = _write_messages(request.messages, provider)

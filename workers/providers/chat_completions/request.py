@@ -39,8 +39,6 @@ def write_chat_request(request: ModelRequest, provider: str, *, gemini: bool) ->
         body["tools"] = [
             {"type": "function", "function": function} for function in _write_functions(request, provider, gemini)
         ]
-    if request.force_tool is not None:
-        body["tool_choice"] = {"type": "function", "function": {"name": request.force_tool}}
     if request.output_schema is not None:
         schema = to_vendor_output(provider, request.output_schema)
         schema = convert_to_gemini(schema) if gemini else schema

@@ -67,8 +67,6 @@ def _write_prompt(request: ModelRequest, provider: str) -> JsonObject:
             }
             for tool in (to_vendor_tool(provider, tool) for tool in request.tools)
         ]
-    if request.force_tool is not None:
-        prompt["tool_choice"] = {"type": "function", "name": request.force_tool}
     if request.output_schema is not None:
         schema = to_vendor_output(provider, request.output_schema)
         strict = is_openai_strict(schema)

@@ -136,7 +136,7 @@ CATALOGUE = (
     Key(
         "{prefix}:redrive",
         "HASH",
-        "cause -> how its redrive goes: the replays under way, how many may be, when the next ones begin",
+        "cause -> its redrive: the replays under way, how many may run at once, when the next ones begin",
         "none: entries leave when the letters of the cause have left",
     ),
     Key("{prefix}:redrive:lease", "STRING", "the worker that redrives letters", "10 s"),

@@ -45,5 +45,5 @@ class Policy(Contract):
         return self
 
     def _set(self, *names: str) -> list[str]:
-        """Return the fields that were set by hand, of these."""
+        """Return those of the fields that were set by hand."""
         return [name for name in names if name in self.model_fields_set]

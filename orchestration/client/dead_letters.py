@@ -56,7 +56,7 @@ class DeadLetters:
         return self._operations.dead_letter(job_id)
 
     def replay(self, job_id: str) -> bool:
-        """Resume the job at the step where it stopped. Returns False if the job is not dead, or no longer."""
+        """Resume the job at the step where it stopped. Returns False if the job has no dead letter, or no longer has one."""
         return self._operations.replay(job_id)
 
     def discard(self, job_id: str) -> bool:

@@ -153,7 +153,7 @@ def find_streak(agent: Agent, log: Sequence[Message]) -> Streak:
             continue
         found = _find_refusals(agent, message, replies)
         if not found or not all(found):
-            break  # a plain text, or something valid
+            break  # a plain text, or a turn with a valid call or answer
         turns += 1
         refusals += [one for one in reversed(found) if one]
         if turns >= MAX_TURNS:

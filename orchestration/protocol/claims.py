@@ -73,7 +73,7 @@ class Claim:
     anchor: Anchor | None = None
     """The session's last call, as the provider counted it."""
     loss_records: Sequence[Loss] = ()
-    """What is known of the step's losses, the oldest first. Older ones than `losses` may be among them."""
+    """The records of the step's losses, the oldest first. They may include losses that `losses` no longer counts."""
 
     @property
     def counted_losses(self) -> Sequence[Loss]:

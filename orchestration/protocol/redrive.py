@@ -55,7 +55,7 @@ class RedriveGroup:
         return cls(Cause(cause), *rest)
 
     def describe(self) -> str:
-        """The group for people: `anthropic:claude-x is away`."""
+        """Describe the group for people: `anthropic:claude-x is away`."""
         where = self.downstream or f"{self.tool or self.agent}"
         match self.cause:
             case Cause.AWAY:

@@ -38,7 +38,7 @@ class Letters:
     def pages(self, wanted: LetterFilter = EVERY_LETTER, *, until_ms: int = 0) -> Iterator[Listing[DeadLetterRecord]]:
         """The letters that match, page by page. A page may be empty. `unreadable` has the errors of damaged letters.
 
-        Letters that are written, replayed or discarded meanwhile hide no other letter.
+        A letter that is written, replayed or discarded meanwhile does not hide another.
 
         Args:
             wanted: the conditions.

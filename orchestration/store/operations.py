@@ -139,9 +139,9 @@ class Operations(Sessions):
 
         Args:
             job_id: of the job.
-            max_steps: model turns that it may take from the last one on.
+            max_steps: model turns that the job may take after its last one.
             lane: the priority of its steps from now on. None: the one that it was enqueued with.
-            redriven: no human asked for it.
+            redriven: True if no human asked for the replay.
 
         """
         ref = self._ref(job_id)

@@ -58,7 +58,7 @@ def test_a_resource_without_a_limit_has_no_end(bench: Make) -> None:
 
 
 def test_a_call_larger_than_the_bucket_waits_for_a_full_one(bench: Make) -> None:
-    """The bucket holds one second's tokens. A call of five seconds' tokens starts when it is full, and leaves a debt."""
+    """The bucket holds the tokens of one second. A call with five times as many starts at a full bucket, and leaves a debt."""
     gate = bench(itpm=60_000)
     gate.admit_all(gate.call("small", 400))
     large = gate.call("large", 5_000)

@@ -66,7 +66,7 @@ def granted(answers: Sequence[LimitReached | None]) -> int:
 
 
 def test_children_together_make_no_more_calls_than_their_parent_may(gate: GateBench) -> None:
-    """Eight children, limit nine: nine calls. The answer names whose limit it is."""
+    """Eight children share a limit of nine calls, and make nine. The answer names the job that has the limit."""
     root = member("root", max_tool_calls=9)
     answers = [
         answer
@@ -106,7 +106,7 @@ def test_calls_of_a_turn_that_ends_its_job_are_given_back(gate: GateBench) -> No
 
 
 def test_a_worker_whose_claim_is_lost_reserves_nothing(gate: GateBench) -> None:
-    """A later claim of the turn has reserved. The late worker must not replace that."""
+    """A later claim of the turn has reserved calls. The late worker must not replace this reservation."""
     chain = (member("a"), member("root", max_tool_calls=3))
     late = turn(gate, chain)
     reserve(gate, turn(gate, chain), "add")
@@ -174,7 +174,7 @@ def test_turns_of_all_descendants_count_for_max_steps(gate: GateBench) -> None:
 
 
 def test_a_repeated_turn_counts_once(gate: GateBench) -> None:
-    """A worker dies in a turn, and the turn is repeated: also when the lineage's limit is reached."""
+    """A worker dies in a turn, and the turn is repeated. It counts once, even if the lineage's limit is reached."""
     root = member("root", max_steps=2)
     gate.admit_all(turn(gate, (member("a"), root)), turn(gate, (member("b"), root)))
     gate.admit_all(turn(gate, (member("a"), root)))
@@ -205,7 +205,7 @@ def test_a_replay_of_the_limits_job_lets_its_lineage_go_on(gate: GateBench) -> N
 
 
 def test_token_limits_of_every_ancestor_bind(gate: GateBench) -> None:
-    """Not only the root's. What live calls have reserved makes the others wait, what is used up denies them."""
+    """Not only the root's limits count. Tokens reserved by live calls make other calls wait. Used tokens deny them."""
     parent, root = member("parent", max_input_tokens=100), member("root")
     first = turn(gate, (member("a"), parent, root), tokens=60)
     gate.admit_all(first)
@@ -222,7 +222,7 @@ def test_token_limits_of_every_ancestor_bind(gate: GateBench) -> None:
 
 
 def test_a_lost_call_is_charged_once_as_reserved(gate: GateBench) -> None:
-    """A worker dies between reservation and settlement. The call may have been made, so its tokens count: once."""
+    """A worker dies between reservation and settlement. The call may have been made, so its tokens count, but only once."""
     chain = (member("a"), member("parent", max_output_tokens=100), member("root"))
     call = turn(gate, chain, output=40)
     gate.admit_all(call)

@@ -65,7 +65,7 @@ def test_job_replayed_in_a_lane_keeps_it_for_later_steps(bench):
 
 
 def test_single_replay_returns_the_job_to_its_own_priority(bench):
-    """A bulk replay that failed again leaves the job in the lane. A person who replays it wants it done."""
+    """After a failed bulk replay the job is still in the lane. A person who replays it alone wants it done soon."""
     bench.to_dead_letter(priority=Priority.HIGH)
     bench.operations.replay("job-1", lane=Priority.REPLAY)
     bury(bench, StepRef(job_id="job-1", session_id="s1", step="1", priority=Priority.REPLAY))

@@ -39,7 +39,7 @@ def no_turn_compacts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_turn_compacts")
 def test_a_long_chat_of_one_turn_jobs_never_waits_for_a_compaction():
-    """Each final answer above `act_at` requests a compaction. It runs before the session's next job needs the room."""
+    """Each final answer above `act_at` requests a compaction. It runs before the session's next job needs the space."""
     talk = Talk(clerk(), Talker(0))
     jobs = chat(talk, 60)
     assert talk.compactions >= 3

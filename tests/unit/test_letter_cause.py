@@ -70,14 +70,14 @@ def test_letter_is_not_redriven_by_default():
 
 
 def test_entry_of_a_letter_begins_with_its_cause_and_its_redrives():
-    """So the index lists the letters of one cause together, and those that were redriven least first."""
+    """The index therefore lists letters with the same cause together, and first those that were redriven least."""
     entry = complete(letter(FailureKind.OVERLOADED), agent(), redrives=1).redrive
     group, generation, job = entry.split("\t")
     assert (RedriveGroup.parse(group), generation, job) == (RedriveGroup(Cause.AWAY, downstream=MODEL), "001", "j")
 
 
 def test_policy_of_a_tool_decides_for_its_failures():
-    """The agent redrives nothing, the tool does, at most once."""
+    """The agent's policy allows no redrive. The tool's policy allows one."""
     dead = letter(FailureKind.TOOL_ERROR, tool="look", step="1.0")
     clerk = agent("manual")
     assert complete(dead, clerk, downstream=None).letter.redrive

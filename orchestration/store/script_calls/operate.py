@@ -43,7 +43,7 @@ class ReplayReply(NamedTuple):
     replayed: bool
     """False if there is no such job, or if it is not a dead letter."""
     priority: Priority = Priority.NORMAL
-    """Of the job's steps from now on."""
+    """The priority of the job's steps from now on."""
     owed_steps: tuple[str, ...] = ()
     """Steps that must be published."""
 
@@ -91,8 +91,8 @@ def replay(
         job: its id.
         session: the session's id.
         lane: the priority of its steps from now on. None: the job's own.
-        redriven: no human asked for it.
-        steps_granted: model turns it may take from the last one on.
+        redriven: True if no human asked for the replay.
+        steps_granted: model turns that the job may take after its last one.
 
     """
 

@@ -18,8 +18,9 @@ NOT_LIMITS = ("call_timeout_s", "on_busy")
 KINDS = (
     *(kind.value for kind in FailureKind),
     *(name for name in RunLimits.model_fields if name not in NOT_LIMITS),
+    "expires_s",
 )
-"""What `kind` may name: a kind of failure, or the limit that ended the job."""
+"""What `kind` may name: a kind of failure, or the limit that ended the job. `expires_s` is that of a question to a human."""
 
 Words = str | Iterable[str] | None
 """One word, several of which any may match, or None: no condition."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import merge
 from itertools import islice
 from typing import Any, NamedTuple
@@ -21,11 +21,35 @@ PAGE = 200
 
 
 class Entry(NamedTuple):
-    """One entry of the index of dead letters, in the order of the listing."""
+    """One entry of the index of dead letters. Entries are ordered as the listing is, from its end."""
 
     dead_ms: float
     job_id: bytes
-    partition: int
+    partition: int = -1
+
+    def __str__(self) -> str:
+        return f"{self.dead_ms:.0f}-{self.job_id.decode(errors='replace')}"
+
+    @classmethod
+    def parse(cls, text: str) -> Entry:
+        """Read an entry from its text. Raises ValueError."""
+        dead_ms, dash, job_id = text.partition("-")
+        if not dash:
+            raise ValueError("expected MS-JOB")
+        return cls(float(int(dead_ms)), job_id.encode())
+
+
+class Page(Listing[DeadLetterRecord]):
+    """Some dead letters, and the place of each in the index."""
+
+    def __init__(
+        self,
+        found: Iterable[tuple[Entry, DeadLetterRecord]] = (),
+        unreadable: Iterable[UnreadableRecord] = (),
+    ) -> None:
+        pairs = list(found)
+        super().__init__((letter for _, letter in pairs), unreadable)
+        self.entries = [entry for entry, _ in pairs]
 
 
 class Letters:
@@ -35,7 +59,9 @@ class Letters:
         self._client = client
         self._keys = keys
 
-    def pages(self, wanted: LetterFilter = EVERY_LETTER, *, until_ms: int = 0) -> Iterator[Listing[DeadLetterRecord]]:
+    def pages(
+        self, wanted: LetterFilter = EVERY_LETTER, *, until_ms: int = 0, after: Entry | None = None
+    ) -> Iterator[Page]:
         """The letters that match, page by page. A page may be empty. `unreadable` has the errors of damaged letters.
 
         A letter that is written, replayed or discarded meanwhile does not hide another.
@@ -43,20 +69,22 @@ class Letters:
         Args:
             wanted: the conditions.
             until_ms: leave out letters that are newer than this time of the server. 0: leave out none.
+            after: begin with the letter that comes after this one. It need not exist any more.
 
         """
         if wanted.older_ms:
             oldest_allowed_ms = self._now_ms() - wanted.older_ms
             until_ms = min(until_ms, oldest_allowed_ms) if until_ms else oldest_allowed_ms
-        damaged: Listing[DeadLetterRecord] = Listing()
+        damaged = Page()
         readable = self._readable_partitions(damaged.unreadable)
-        indexes = [self._entries(p, until_ms, damaged.unreadable) for p in readable]
+        indexes = [self._entries(p, until_ms, after, damaged.unreadable) for p in readable]
         newest_first = merge(*indexes, reverse=True)
         while entries := tuple(islice(newest_first, PAGE)):
             page = self._read(entries)
             page.unreadable += damaged.unreadable
             damaged.unreadable.clear()
-            yield Listing((letter for letter in page if wanted.matches(letter)), page.unreadable)
+            matching = (pair for pair in zip(page.entries, page, strict=True) if wanted.matches(pair[1]))
+            yield Page(matching, page.unreadable)
         if damaged.unreadable:
             yield damaged
 
@@ -70,6 +98,13 @@ class Letters:
                 break
         return Listing(found[:limit], found.unreadable)
 
+    def count(self) -> int:
+        """Number of all dead letters."""
+        pipe = self._client.pipeline(transaction=False)
+        for p in range(PARTITIONS):
+            pipe.zcard(self._keys.index(p, "dead"))
+        return sum(reply for reply in run_pipeline(pipe, with_errors=True) if isinstance(reply, int))
+
     def poison(self, limit: int) -> Listing[PoisonRecord]:
         """Messages that are not valid steps, the newest first."""
         pipe = self._client.pipeline(transaction=False)
@@ -77,10 +112,14 @@ class Letters:
         reply = run_pipeline(pipe, with_errors=True)[0]
         return read_list(reply, "the poison list", "a poison record", PoisonRecord.model_validate_json)
 
-    def _entries(self, p: int, until_ms: int, unreadable: list[UnreadableRecord]) -> Iterator[Entry]:
+    def _entries(
+        self, p: int, until_ms: int, after: Entry | None, unreadable: list[UnreadableRecord]
+    ) -> Iterator[Entry]:
         """The index of one partition, the newest first. It is read in pieces, each from the last entry on."""
         key, count = self._keys.index(p, "dead"), PAGE
-        bound, last = float(until_ms or "inf"), None
+        bound, last = float(until_ms or "inf"), after
+        if after:
+            bound = min(bound, after.dead_ms)
         while True:
             rows = self._run_one(
                 "zrange", key, bound, "-inf", desc=True, byscore=True, offset=0, num=count, withscores=True
@@ -110,16 +149,19 @@ class Letters:
         unreadable += errors
         return found
 
-    def _read(self, entries: tuple[Entry, ...]) -> Listing[DeadLetterRecord]:
+    def _read(self, entries: tuple[Entry, ...]) -> Page:
         """Read the letters of these entries. A letter that was replayed meanwhile is left out."""
         pipe = self._client.pipeline(transaction=False)
         for entry in entries:
             pipe.hget(self._keys.index(entry.partition, "letters"), entry.job_id)
         replies = zip(entries, run_pipeline(pipe, with_errors=True), strict=True)
         named = (
-            (f"the dead letter of job {entry.job_id.decode(errors='replace')}", raw) for entry, raw in replies if raw
+            (f"the dead letter of job {entry.job_id.decode(errors='replace')}", (entry, raw))
+            for entry, raw in replies
+            if raw
         )
-        return read_listing(named, _letter_of)
+        found = read_listing(named, _letter_of)
+        return Page(found, found.unreadable)
 
     def _run_one(self, command: str, *args: Any, **options: Any) -> Any:
         pipe = self._client.pipeline(transaction=False)
@@ -131,7 +173,8 @@ class Letters:
         return int(seconds) * 1_000 + int(micros) // 1_000
 
 
-def _letter_of(reply: Any) -> DeadLetterRecord:
+def _letter_of(stored: tuple[Entry, Any]) -> tuple[Entry, DeadLetterRecord]:
+    entry, reply = stored
     if isinstance(reply, Exception):
         raise reply
-    return DeadLetterRecord.model_validate_json(reply)
+    return entry, DeadLetterRecord.model_validate_json(reply)

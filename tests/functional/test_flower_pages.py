@@ -277,3 +277,20 @@ def test_a_server_that_is_down_gives_a_503(fleet):
         answer = site.get("/jobs")
         assert answer.code == 503
         assert "Redis" in answer.text
+
+
+def test_dead_letters_are_filtered_and_paged(stage: Stage, site: Site, locked: Site):
+    """The conditions are those of `midwatch dlq list`. A link leads to older letters. An unknown kind is answered with 400."""
+    job_id = make_dead_letter(stage)
+    agent = stage.client.jobs.show(job_id).agent
+    assert job_id in site.get(f"/dead-letters?agent={agent[:2]}*&kind=tool_error").text
+    assert "No dead letter matches" in site.get("/dead-letters?agent=nobody").text
+    assert job_id not in site.get("/dead-letters?older=2h").text
+    for wrong, said in (("kind=timeuot", "did you mean"), ("older=long", "expected a time"), ("after=x", "MS-JOB")):
+        answer = site.get(f"/dead-letters?{wrong}")
+        assert answer.code == 400, wrong
+        assert said in answer.text, wrong
+    page = locked.get("/api/midwatch/dead-letters", LOGIN).json
+    assert page["next"] is None
+    assert page["in_all"] >= 1
+    assert locked.get(f"/api/midwatch/dead-letters?after=9999999999999-{job_id}", LOGIN).json["dead_letters"]

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -52,6 +54,27 @@ def print_json(document: object) -> None:
 def print_json_line(document: object) -> None:
     """Print one line of JSON Lines on stdout."""
     click.echo(_safe_json(document, separators=(",", ":")))
+
+
+def stream_json(members: Iterable[tuple[str, object]]) -> None:
+    """Print one JSON document on stdout, like `print_json`, member by member. An iterator is printed item by item as a list."""
+    separator = "{\n"
+    for name, value in members:
+        click.echo(f"{separator}  {json.dumps(name)}: ", nl=False)
+        if isinstance(value, Iterator):
+            _stream_list(value)
+        else:
+            click.echo(indent(_safe_json(value, indent=2), "  ").lstrip(), nl=False)
+        separator = ",\n"
+    click.echo("\n}")
+
+
+def _stream_list(items: Iterator[object]) -> None:
+    separator = "[\n"
+    for item in items:
+        click.echo(separator + indent(_safe_json(item, indent=2), "    "), nl=False)
+        separator = ",\n"
+    click.echo("[]" if separator == "[\n" else "\n  ]", nl=False)
 
 
 def _safe_json(document: object, **style: Any) -> str:

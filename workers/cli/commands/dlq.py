@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from midwatch.workers.cli import options
+from midwatch.workers.cli.commands.dlq_replay import replay
+from midwatch.workers.cli.commands.dlq_show import MOST_POISON, show_letter
 from midwatch.workers.cli.environment import connect, server_ms
 from midwatch.workers.cli.exits import Exit
 from midwatch.workers.cli.lazy_group import OrderedGroup
-from midwatch.workers.cli.tables import Column, print_card, print_table
-from midwatch.workers.views.output import document, duration, iso, print_json, say
+from midwatch.workers.cli.letter_options import conditions, make_filter
+from midwatch.workers.cli.tables import Column, print_table
+from midwatch.workers.views.output import document, duration, say, stream_json
 from midwatch.workers.views.unreadable import unreadable_as_json, warn_of_unreadable
 
 if TYPE_CHECKING:
-    from midwatch.orchestration.client.client import Client
+    from midwatch.orchestration.errors import UnreadableRecord
+    from midwatch.orchestration.protocol.reading import Listing
     from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
-
-POISON = "poison-"
-MOST_POISON = 1_000
-"""The poison list keeps at most this many."""
 
 
 @click.group(cls=OrderedGroup)
@@ -33,25 +34,67 @@ def dlq() -> None:
 
 
 @dlq.command("list")
-@options.limit
+@conditions
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", default=50, show_default=True, help="Most letters to list."
+)
 @options.as_json
-def list_letters(limit: int, as_json: bool) -> None:
-    """List dead letters and poison messages, the newest first."""
-    client = connect()
-    letters, poison = client.dead_letters.list(limit=limit), client.operations.poison(limit)
-    unreadable = [*letters.unreadable, *poison.unreadable]
-    warn_of_unreadable(unreadable)
+def list_letters(limit: int, as_json: bool, **given: Any) -> None:
+    """List dead letters and poison messages, the newest first.
+
+    Conditions are combined: a letter must meet all of them. With conditions, poison messages are left out, because they have
+    no agent and no failure. With `--json`, letters are read and printed page by page.
+    """
+    from midwatch.orchestration.protocol.reading import Listing
+
+    client, wanted = connect(), make_filter(**given)
+    poison = client.operations.poison(min(limit, MOST_POISON)) if not any(given.values()) else Listing()
+    unreadable = [*poison.unreadable]
+    letters = read_letters(client.operations.letters.pages(wanted), limit, unreadable)
     if as_json:
-        shown = {"dead_letters": [document(each) for each in letters], "poison": [document(each) for each in poison]}
-        print_json({**shown, **unreadable_as_json(unreadable)})
+        stream_json(_as_json(letters, poison, unreadable))
+        warn_of_unreadable(unreadable)
         return
-    now_ms = server_ms(client) if letters or poison else 0
+    shown = list(letters)
+    warn_of_unreadable(unreadable)
+    now_ms = server_ms(client) if shown or poison else 0
+    if shown or not poison:
+        print_letters(shown, now_ms)
+    if poison:
+        if shown:
+            click.echo()
+        print_poison(poison, now_ms)
+
+
+def read_letters(
+    pages: Iterator[Listing[DeadLetterRecord]], limit: int, unreadable: list[UnreadableRecord]
+) -> Iterator[DeadLetterRecord]:
+    """The first `limit` letters of these pages. The errors of damaged letters are added to `unreadable`."""
+    for page in pages:
+        unreadable += page.unreadable
+        yield from page[:limit]
+        limit -= len(page)
+        if limit <= 0:
+            return
+
+
+def _as_json(
+    letters: Iterator[DeadLetterRecord], poison: list[PoisonRecord], unreadable: list[UnreadableRecord]
+) -> Iterator[tuple[str, object]]:
+    yield "dead_letters", (document(each) for each in letters)
+    yield "poison", [document(each) for each in poison]
+    yield from unreadable_as_json(unreadable).items()  # complete only when all letters have been read
+
+
+def print_letters(letters: list[DeadLetterRecord], now_ms: int) -> None:
+    """Print dead letters as a table."""
     columns = [
         Column("JOB"),
         Column("AGENT"),
         Column("STEP"),
         Column("TOOL", kind="spare"),
         Column("TRIES", "right", "spare"),
+        Column("REDRIVE", kind="spare"),
         Column("AGE", "right"),
         Column("FAILURE"),
         Column("DETAIL", kind="long"),
@@ -63,18 +106,21 @@ def list_letters(limit: int, as_json: bool) -> None:
             letter.step,
             letter.tool or "",
             str(len(letter.tries)),
+            describe_redrive(letter),
             duration(now_ms - letter.dead_ms),
             letter.failure.kind.value,
             letter.failure.detail,
         )
         for letter in letters
     ]
-    if letters or not poison:
-        print_table(columns, rows, empty="no dead letters")
-    if poison:
-        if letters:
-            click.echo()
-        print_poison(poison, now_ms)
+    print_table(columns, rows, empty="no dead letters")
+
+
+def describe_redrive(letter: DeadLetterRecord) -> str:
+    """Who replays the letter, in one word for a table. Empty: a human, as by default."""
+    if letter.redrive:
+        return "auto"
+    return f"{letter.generation} failed" if letter.generation else ""
 
 
 def print_poison(poison: list[PoisonRecord], now_ms: int) -> None:
@@ -93,98 +139,8 @@ def print_poison(poison: list[PoisonRecord], now_ms: int) -> None:
     print_table(columns, rows, empty="")
 
 
-@dlq.command("show")
-@options.job_id
-@options.as_json
-def show_letter(job_id: str, as_json: bool) -> None:
-    """Show one dead letter with its tries, or one poison message with its body."""
-    client = connect()
-    poison = _find_poison(client, job_id) if job_id.startswith(POISON) else None
-    if poison is not None:
-        if as_json:
-            print_json(document(poison))
-        else:
-            print_card(_poison_card(poison))
-        return
-    letter = client.dead_letters.show(job_id)
-    if as_json:
-        print_json(document(letter))
-    else:
-        print_card(_letter_card(letter))
-
-
-def _find_poison(client: Client, poison_id: str) -> PoisonRecord | None:
-    """Find a poison message. None: a producer has given a job such an id. Raises NotFound."""
-    from midwatch.orchestration.errors import NotFound
-
-    for each in client.operations.poison(MOST_POISON):
-        if each.poison_id == poison_id:
-            return each
-    try:
-        client.jobs.show(poison_id)
-    except NotFound as error:
-        raise NotFound(
-            f"no poison message {poison_id!r}: at most {MOST_POISON:,} are kept; `midwatch dlq list` shows them"
-        ) from error
-    return None
-
-
-def _poison_card(poison: PoisonRecord) -> list[tuple[str, str]]:
-    return [
-        ("poison", poison.poison_id),
-        ("reason", poison.reason),
-        ("queue", poison.queue),
-        ("seen", iso(poison.seen_ms)),
-        ("by worker", poison.worker),
-        ("bytes", f"{poison.size_bytes:,}"),
-        ("body", poison.body),
-    ]
-
-
-def _letter_card(letter: DeadLetterRecord) -> list[tuple[str, str]]:
-    tries = [
-        f"{iso(each.at_ms)}  {each.worker}  " + (f"{each.failure.kind}: {each.failure.detail}" if each.failure else "")
-        for each in letter.tries
-    ]
-    return [
-        ("job", letter.job_id),
-        ("agent", letter.agent),
-        ("session", letter.session_id),
-        ("step", letter.step + (f" ({letter.tool})" if letter.tool else f" ({letter.kind})")),
-        ("failure", f"{letter.failure.kind}: {letter.failure.detail}"),
-        ("request", letter.failure.request_id or ""),
-        ("dead since", iso(letter.dead_ms)),
-        ("tries", "\n".join(tries)),
-        ("next", f"midwatch trace {letter.job_id}\nmidwatch dlq replay {letter.job_id}"),
-    ]
-
-
-@dlq.command("replay")
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
-def replay(job_ids: tuple[str, ...]) -> None:
-    """Try dead letters again where they stopped. A second replay does nothing."""
-    client = connect()
-    codes = [_replay(client, job_id) for job_id in job_ids]
-    if any(codes):
-        raise click.exceptions.Exit(max(codes))
-
-
-def _replay(client: Client, job_id: str) -> Exit:
-    from midwatch.orchestration.errors import NotFound
-
-    try:
-        if client.dead_letters.replay(job_id):
-            say(f"job {job_id} goes on where it stopped")
-            return Exit.OK
-        status = client.jobs.show(job_id).status
-    except NotFound as error:  # go on with the other jobs
-        say(f"midwatch: {error}")
-        return Exit.NOT_FOUND
-    if status == "dead_lettered":
-        say(f"job {job_id} was discarded and can't be replayed; submit it again")
-        return Exit.REFUSED
-    say(f"job {job_id} is {status} and not a dead letter: nothing to replay")
-    return Exit.OK
+dlq.add_command(show_letter)
+dlq.add_command(replay)
 
 
 @dlq.command("discard")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import click
 from midwatch.workers.cli import options
 from midwatch.workers.cli.environment import connect, server_ms
 from midwatch.workers.cli.lazy_group import OrderedGroup
+from midwatch.workers.views.durations import parse_seconds
 from midwatch.workers.views.output import duration, iso, print_json, say
 
 if TYPE_CHECKING:
@@ -21,17 +21,13 @@ if TYPE_CHECKING:
     from midwatch.orchestration.client.client import Client
     from midwatch.schemas.limits import DownstreamStatus
 
-UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
-LONGEST_S = 366 * 86_400
-
 
 def seconds(_context: click.Context, _parameter: click.Parameter, text: str) -> float:
     """Parse `90`, `90s`, `10m`, `2h` or `1d` into seconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
-    length_s = float(found[1]) * UNITS_S[found[2]] if found else 0.0
-    if not 0 < length_s <= LONGEST_S:
-        raise click.BadParameter(f"{text!r}: expected a time such as 90s, 10m, 2h or 1d, of at most 366d")
-    return length_s
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def for_option(default: str) -> Callable[[Any], Any]:

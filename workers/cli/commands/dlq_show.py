@@ -1,0 +1,98 @@
+"""`midwatch dlq show`: one dead letter with its tries, or one poison message with its body."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from midwatch.workers.cli import options
+from midwatch.workers.cli.environment import connect
+from midwatch.workers.cli.tables import print_card
+from midwatch.workers.views.output import document, iso, pluralize, print_json
+
+if TYPE_CHECKING:
+    from midwatch.orchestration.client.client import Client
+    from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
+
+POISON = "poison-"
+MOST_POISON = 1_000
+"""The poison list keeps at most this many."""
+
+
+@click.command("show")
+@options.job_id
+@options.as_json
+def show_letter(job_id: str, as_json: bool) -> None:
+    """Show one dead letter with its tries, or one poison message with its body."""
+    client = connect()
+    poison = _find_poison(client, job_id) if job_id.startswith(POISON) else None
+    if poison is not None:
+        if as_json:
+            print_json(document(poison))
+        else:
+            print_card(_poison_card(poison))
+        return
+    letter = client.dead_letters.show(job_id)
+    if as_json:
+        print_json(document(letter))
+    else:
+        print_card(_letter_card(letter))
+
+
+def _find_poison(client: Client, poison_id: str) -> PoisonRecord | None:
+    """Find a poison message. None: a producer has given a job such an id. Raises NotFound."""
+    from midwatch.orchestration.errors import NotFound
+
+    for each in client.operations.poison(MOST_POISON):
+        if each.poison_id == poison_id:
+            return each
+    try:
+        client.jobs.show(poison_id)
+    except NotFound as error:
+        raise NotFound(
+            f"no poison message {poison_id!r}: at most {MOST_POISON:,} are kept; `midwatch dlq list` shows them"
+        ) from error
+    return None
+
+
+def _poison_card(poison: PoisonRecord) -> list[tuple[str, str]]:
+    return [
+        ("poison", poison.poison_id),
+        ("reason", poison.reason),
+        ("queue", poison.queue),
+        ("seen", iso(poison.seen_ms)),
+        ("by worker", poison.worker),
+        ("bytes", f"{poison.size_bytes:,}"),
+        ("body", poison.body),
+    ]
+
+
+def _letter_card(letter: DeadLetterRecord) -> list[tuple[str, str]]:
+    tries = [
+        f"{iso(each.at_ms)}  {each.worker}  " + (f"{each.failure.kind}: {each.failure.detail}" if each.failure else "")
+        for each in letter.tries
+    ]
+    return [
+        ("job", letter.job_id),
+        ("agent", letter.agent),
+        ("model", letter.model or ""),
+        ("downstream", letter.downstream or ""),
+        ("session", letter.session_id),
+        ("step", letter.step + (f" ({letter.tool})" if letter.tool else f" ({letter.kind})")),
+        ("failure", f"{letter.failure.kind}: {letter.failure.detail}"),
+        ("request", letter.failure.request_id or ""),
+        ("dead since", iso(letter.dead_ms)),
+        ("redrive", _explain_redrive(letter)),
+        ("tries", "\n".join(tries)),
+        ("next", f"midwatch trace {letter.job_id}\nmidwatch dlq replay {letter.job_id}"),
+    ]
+
+
+def _explain_redrive(letter: DeadLetterRecord) -> str:
+    """Say whether the letter is replayed without a human, and how often it was."""
+    done = f"was replayed without a human {pluralize(letter.generation, 'time')}, and failed again"
+    if letter.redrive:
+        so_far = f"; it {done}" if letter.generation else ""
+        return f"auto: it is replayed when its cause has passed{so_far}"
+    return f"it {done}; it waits for you" if letter.generation else ""

@@ -32,7 +32,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class RedriveGroup:
-    """Letters that have one cause. A few of them are probes for all."""
+    """Letters that have one cause. A few of them are replayed first, as probes for all."""
 
     cause: Cause
     agent: str = ""

@@ -113,7 +113,7 @@ def test_retry_on_does_not_repeat_what_the_ladder_has_given_up():
 
 
 def test_a_strict_form_that_is_refused_is_left_out():
-    """If the provider answers 400, the same step calls again without it, and this worker does not try it again."""
+    """If the provider answers 400, the same step calls the model without the strict form. This worker never sends it again."""
     model = Sayer("soon", "W1", '{"order": 1}', "[]", GOOD, takes_strict=False)
     fleet, job = played(model)
     assert fleet.run(job).output == GOOD

@@ -44,8 +44,8 @@ downstream = click.argument("name", metavar="DOWNSTREAM")
 def gate() -> None:
     """Show, limit, pause or block the calls to a downstream.
 
-    A downstream is what calls go to, and whose limits they share: `anthropic:claude-sonnet-4-6`, or the name that a tool
-    declares, such as `jira`. All workers obey a change with their next call.
+    A downstream is the target of calls that share its limits: `anthropic:claude-sonnet-4-6`, or the name that a tool declares,
+    such as `jira`. All workers obey a change with their next call.
     """
 
 

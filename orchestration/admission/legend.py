@@ -125,22 +125,22 @@ LINEAGE = {
 """Names of a lineage's record: the fields of its HASH."""
 
 OWN = {
-    "steps": Field("n", "turns", "that the job has begun"),
-    "calls": Field("c", "calls", "of tools that the job has made or reserved; calls that start a child are left out"),
-    "tools": Field("t", "calls by tool", "that the job has made or reserved"),
-    "children": Field("w", "jobs", "that its calls have started or reserved"),
+    "steps": Field("n", "turns", "turns that the job has begun"),
+    "calls": Field("c", "calls", "tool calls that the job has made or reserved, without calls that start a child"),
+    "tools": Field("t", "calls by tool", "calls of each tool that the job has made or reserved"),
+    "children": Field("w", "jobs", "children that its calls have started or reserved"),
     "adopted": Field("a", "set of ids", "children that producers enqueued"),
     "turn": Field("k", "number", "the turn of the last reservation; absent: it has reserved no calls yet"),
-    "before": Field("b", "calls by tool", "before that turn"),
-    "fence": Field("f", "number", "of the claim that asked last; an older claim reserves nothing"),
-    "limits": Field("l", "limits", "of the job, by the names of BOUNDS; absent: not known"),
+    "before": Field("b", "calls by tool", "calls of each tool before that turn"),
+    "fence": Field("f", "number", "the fence of the claim that asked last; an older claim reserves nothing"),
+    "limits": Field("l", "limits", "the job's limits, by the names of BOUNDS; absent: not known"),
 }
 """Names of what a job of a lineage has used: the field `j:<job>` of the lineage's HASH."""
 
 SUM = {
-    "steps": Field("n", "turns", "begun by the job and its descendants"),
-    "calls": Field("c", "calls", "of tools, made or reserved by them"),
-    "tools": Field("t", "calls by tool", "made or reserved by them"),
+    "steps": Field("n", "turns", "turns begun by the job and its descendants"),
+    "calls": Field("c", "calls", "tool calls that they have made or reserved"),
+    "tools": Field("t", "calls by tool", "calls of each tool that they have made or reserved"),
 }
 """Names of what a job and its descendants have used: the field `s:<job>` of the lineage's HASH."""
 

@@ -37,7 +37,7 @@ def claim_of(step: str = "1", *, log: tuple[Message, ...] = (), ending: str = ""
 
 
 def reply_of(*parts: str | ToolCall, stop: Stop | None = None, **fields: Any) -> ModelReply:
-    """Make a reply with texts and calls in order. It stops for its tools if it has any."""
+    """Make a reply with texts and calls in order. Its stop is TOOLS if it has calls."""
     made = tuple(Text(text=part) if isinstance(part, str) else part for part in parts)
     asks = any(isinstance(part, ToolCall) for part in made)
     usage = Usage(input_tokens=10, output_tokens=2)

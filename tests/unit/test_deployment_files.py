@@ -187,7 +187,7 @@ def test_systemd_accepts_the_unit(tmp_path):
 
 
 def test_the_unit_gives_steps_time_to_end():
-    """Only the main process gets SIGTERM, and then has more time than a model call. After a wrong setting nothing is restarted."""
+    """Only the main process gets SIGTERM. It has more time than a model call. After a wrong setting it is not restarted."""
     unit = (COMPOSE / "systemd" / "midwatch-worker@.service").read_text()
     options = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
     assert options["KillMode"] == "mixed"

@@ -206,6 +206,6 @@ def test_every_attempt_at_a_step_has_the_same_handle() -> None:
 
 
 def test_read_result_has_a_closed_and_described_schema() -> None:
-    """The model gets its schema, as of any other tool."""
+    """The model gets the schema of `read_result`, as of any other tool."""
     assert READ_RESULT.input_schema["required"] == ["handle", "offset"]
     assert READ_RESULT.input_schema["additionalProperties"] is False

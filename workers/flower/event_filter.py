@@ -33,8 +33,8 @@ class FilteredEvents(Events):  # type: ignore[misc]
     def store(self, event: dict[str, Any]) -> None:
         """Store the filtered event.
 
-        A job's row is not a task, so it must not count as a task of its worker. Several workers may move a job. So an
-        event may arrive after its successor; such an event is dropped.
+        A job's row is not a task, so it must not count as a task of its worker. Several workers may change a job's
+        state, so an event may arrive after a later one. Such an event is dropped.
         """
         if not str(event.get("name", "")).startswith(JOB_ROW):
             self.state.event(without_content(event))

@@ -109,7 +109,7 @@ def _run_step(queue: str, args: tuple[Any, ...], envelope: dict[str, Any]) -> No
     except (ValidationError, ValueError) as error:
         _poison_list().keep(_queue(queue), json.dumps([list(args), envelope], default=repr), _describe(error))
         return
-    copy_context().run(_run, ref)  # what a step binds to its log events ends with the step
+    copy_context().run(_run, ref)  # fields that the step adds to its log lines end with the step
 
 
 def _run(ref: StepRef) -> None:

@@ -31,7 +31,7 @@ class FunctionLibrary(Library):
     """Functions with other keys, which are called without `bind`."""
 
     def read(self, name: str) -> str:
-        """A file of the folder, with the stored names of all fields."""
+        """Return the text of a file of the folder, with the stored names of all fields."""
         return with_stored_names(super().read(name))
 
     @cache  # noqa: B019 (there is one)

@@ -111,7 +111,7 @@ def gone(keys: Sequence[str], *, call_ids: Sequence[str]) -> ScriptCall[int]:
 def reserve_calls(
     keys: Sequence[str], *, family: str, calls: str, counted: str, kept_ms: int
 ) -> ScriptCall[Sequence[LimitReached | None] | None]:
-    """Reserve the calls of a turn. Returns the limit that each would exceed; None if a later claim has reserved."""
+    """Reserve the calls of a turn. Returns the limit that each would exceed. None if a later claim has reserved calls."""
     return ScriptCall("reserve_calls", keys, _encoded(family, calls, counted, kept_ms), replies.decode_reserve_calls)
 
 

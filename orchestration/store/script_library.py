@@ -44,7 +44,7 @@ class Library:
         return f"#!lua\n{self.header}{text}"
 
     def read(self, name: str) -> str:
-        """A file of the folder."""
+        """Return the text of a file of the folder."""
         return (files(self.package) / "lua" / f"{name}.lua").read_text()
 
     @cache  # noqa: B019

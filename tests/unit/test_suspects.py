@@ -1,4 +1,4 @@
-"""Which step is a suspect after a loss, when it is sentenced, and what its separate process changes."""
+"""Which step is a suspect after a loss, when it becomes a dead letter, and what its separate process changes."""
 
 from __future__ import annotations
 

@@ -96,7 +96,9 @@ class Judge:
             answers = Counter(threads.map(send, [*PATHS] * (self.rpm + self.rpm // 4)))
         for vendor in PATHS:
             if not answers[vendor, THROTTLED]:
-                raise MidwatchError(f"{answers[vendor, 200]} requests did not use up llmock's {self.rpm} a minute of {vendor}")
+                raise MidwatchError(
+                    f"{answers[vendor, 200]} requests did not use up llmock's {self.rpm} a minute of {vendor}"
+                )
         self._http.delete("/_llmock/requests").raise_for_status()
         self._saved_up = 0
 

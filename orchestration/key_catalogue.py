@@ -110,9 +110,27 @@ CATALOGUE = (
         "none: entries leave when they are woken",
     ),
     Key(
+        "{prefix}:{gate}:at:{downstream}:high_first",
+        "ZSET",
+        "call -> virtual start: the waiting line of first calls of jobs of priority high",
+        "none: entries leave when they are woken",
+    ),
+    Key(
+        "{prefix}:{gate}:at:{downstream}:rest_first",
+        "ZSET",
+        "call -> virtual start: the waiting line of first calls of jobs of priority normal or low",
+        "none: entries leave when they are woken",
+    ),
+    Key(
+        "{prefix}:{gate}:at:{downstream}:replay",
+        "ZSET",
+        "call -> virtual start: the waiting line of replayed jobs",
+        "none: entries leave when they are woken",
+    ),
+    Key(
         "{prefix}:{gate}:at:{downstream}:flows",
         "HASH",
-        "tenant|priority -> virtual finish",
+        "tenant|priority (in some lines after a letter) -> virtual finish",
         "none: deleted when the lines are empty",
     ),
     Key(
@@ -140,6 +158,7 @@ CATALOGUE = (
         "none: entries leave when the letters of the cause have left",
     ),
     Key("{prefix}:redrive:lease", "STRING", "the worker that redrives letters", "10 s"),
+    Key("{prefix}:tools_served", "STRING", "it exists while a worker serves the tools queue", "10 s"),
     Key("{prefix}:poison", "LIST", "PoisonRecords, newest first, at most 1,000", "kept"),
     Key(
         "{prefix}.model, .tools, .maintenance (+ priority)",

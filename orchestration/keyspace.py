@@ -31,6 +31,10 @@ def partition(session_id: str) -> int:
     return crc32(session_id.encode()) % PARTITIONS
 
 
+LINES = ("high", "rest", "retry", "high_first", "rest_first", "replay")
+"""The waiting lines of a downstream."""
+
+
 class Keyspace:
     """The keys of one fleet, which all begin with its `MIDWATCH_PREFIX`."""
 
@@ -99,7 +103,7 @@ class Keyspace:
         hash_key = self._gate(f"at:{name}")
         return [
             hash_key,
-            *(f"{hash_key}:{part}" for part in ("calls", "high", "rest", "retry", "flows", "expiry")),
+            *(f"{hash_key}:{part}" for part in ("calls", *LINES, "flows", "expiry")),
             self.gate_index(),
         ]
 
@@ -118,6 +122,10 @@ class Keyspace:
     def redrive_lease(self) -> str:
         """STRING that names the worker that redrives letters."""
         return self.redrive() + ":lease"
+
+    def tools_served(self) -> str:
+        """STRING that exists while a worker serves the tools queue."""
+        return f"{self.prefix}:tools_served"
 
     def poison(self) -> str:
         """LIST of PoisonRecords."""

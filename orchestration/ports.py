@@ -92,8 +92,11 @@ class Gate(Protocol):
 class Dispatcher(Protocol):
     """Publishes steps to workers. It is found through the entry point group `midwatch.dispatcher`."""
 
-    def publish(self, refs: Sequence[StepRef]) -> None:
+    def publish(self, refs: Sequence[StepRef], *, begun: bool = False) -> None:
         """Publish steps that are recorded as owed. A repeated message is harmless. A lost one delays its step by seconds.
+
+        A job's first step goes to the queue of first steps, which workers serve behind all other steps of its priority.
+        `begun` means that these steps were claimed before: then their jobs run, and none of them counts as a first step.
 
         Raises:
             StoreUnavailable: the broker can't be reached. The steps stay owed.
@@ -108,8 +111,12 @@ class Dispatcher(Protocol):
         """
         ...
 
-    def message(self, ref: StepRef) -> bytes:
-        """The step's message in the broker's format."""
+    def first_queue(self, priority: Priority) -> str | None:
+        """Key of the queue of first steps: there `enqueue` pushes the message of a new job. None if there is no hand-off."""
+        ...
+
+    def message(self, ref: StepRef, *, begun: bool = False) -> bytes:
+        """The step's message in the broker's format. `begun` has the meaning that it has for `publish`."""
         ...
 
 

@@ -12,7 +12,7 @@ from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.lineage import Bounds, Member
 from midwatch.schemas.model import Usage
-from midwatch.schemas.step import Priority, StepRef
+from midwatch.schemas.step import LivePriority, Priority, StepRef
 
 JobInput = Annotated[str, StringConstraints(min_length=1)]
 
@@ -52,7 +52,7 @@ class StartEnvelope(Envelope):
     input: JobInput
     idempotency_key: Id | None = None
     tenant: Id | None = None
-    priority: Priority = Priority.NORMAL
+    priority: LivePriority = "normal"
     traceparent: str | None = Field(default=None, max_length=256)
     """The producer's trace, as in W3C Trace Context. The log events of the job's steps get its `trace_id`. An invalid one is
     ignored."""

@@ -7,14 +7,17 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, Field, model_validator
 
 from midwatch.schemas.contract import Contract
-from midwatch.schemas.step import Priority
+from midwatch.schemas.step import LivePriority
 
 Rate = Annotated[float, Field(gt=0, le=1e12)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(gt=0, le=1_000)]
 
 
-PRIORITY_WEIGHTS = {Priority.HIGH: 4.0, Priority.NORMAL: 2.0, Priority.LOW: 1.0}
+Lane = Literal["high", "high_first", "rest", "retry", "rest_first", "replay"]
+"""Where calls wait at a downstream. The lanes with `first` hold the first calls of new jobs."""
+
+PRIORITY_WEIGHTS: dict[LivePriority, float] = {"high": 4.0, "normal": 2.0, "low": 1.0}
 
 
 def _short(name: str, short: str) -> AliasChoices:
@@ -42,7 +45,8 @@ class Limits(Contract):
     """Does input from the prompt cache count?"""
     headroom: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """The share of each bucket that only priority `high` may use."""
-    priority_weights: dict[Priority, Weight] = Field(default_factory=lambda: dict(PRIORITY_WEIGHTS))
+    priority_weights: dict[LivePriority, Weight] = Field(default_factory=lambda: dict(PRIORITY_WEIGHTS))
+    """Shares of the line. Replays have no weight, because they wait behind all other calls."""
     tenant_weights: dict[str, Weight] = Field(default_factory=dict)
     """The weight of a tenant that is not listed is 1."""
     fail_ratio: Share = 0.5
@@ -104,7 +108,8 @@ class DownstreamStatus(Contract):
     """0 if the downstream is not paused."""
     blocked_ms: float
     blocked_reason: str
-    waiting: dict[Literal["high", "rest", "retry"], int]
+    waiting: dict[Lane, int]
+    """Calls in line, by lane."""
     woken: int
     live: int
     """Reservations: calls that are admitted and not settled yet."""

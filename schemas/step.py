@@ -31,6 +31,10 @@ class Priority(StrEnum):
     """Below all live work: jobs of a bulk replay. No producer may ask for it."""
 
 
+LivePriority = Literal["high", "normal", "low"]
+"""A priority that a producer may ask for, and that may have a weight."""
+
+
 class WaitOwner(StrEnum):
     """What a job waits for. Only its own waits count for `session_timeout_s`; all others count for `max_wait_s`."""
 

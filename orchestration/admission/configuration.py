@@ -56,7 +56,7 @@ def configuration(name: str, limits: Limits, version: int | None) -> str:
         "headroom": limits.headroom,
         "reserve_output": limits.reserve_output,
         "count_cached": limits.count_cached,
-        "priorities": {priority.value: weight for priority, weight in limits.priority_weights.items()},
+        "priorities": dict(limits.priority_weights),
         "tenants": limits.tenant_weights,
         "fail_ratio": limits.fail_ratio,
         "min_calls": limits.min_calls,

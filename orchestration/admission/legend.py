@@ -32,7 +32,15 @@ CALL_STATES = {
     "UNCOUNTED": "f",  # its last failure did not count against its `max_retries`
 }
 
-LANES = {"HIGH_LANE": "h", "REST_LANE": "n", "RETRY_LANE": "r"}
+LANES = {
+    "HIGH_LANE": "h",
+    "REST_LANE": "n",
+    "RETRY_LANE": "r",
+    "HIGH_FIRST_LANE": "hf",
+    "REST_FIRST_LANE": "nf",
+    "REPLAY_LANE": "ny",
+}
+"""The second letter is the field `behind` of a call's record. Earlier releases read only the first."""
 
 STATE = {
     "name": Field("name", "text", "the downstream"),
@@ -44,6 +52,7 @@ STATE = {
     "braked_to": Field("cap", "requests a minute", "the rate that the brake allows; absent: no brake"),
     "woken": Field("wn", "calls", "calls that were woken and have not started yet"),
     "virtual_time": Field("v", "us, virtual", "the virtual start of the last call that left a line"),
+    "time_behind": Field("vb", "us, virtual", "`virtual_time` of the lanes of first calls and replays; absent: 0"),
     "in_line": Field("nq", "calls", "calls in all lines"),
     "next_expiry_at": Field("nx", "us", "when the next record of a call expires"),
     "rate": Field("f", "share", "the share of the limits that was allowed at `rate_since`"),
@@ -95,6 +104,7 @@ CALL = {
     "input": Field("i", "tokens", "input reserved"),
     "output": Field("o", "tokens", "output reserved"),
     "lane": Field("lane", "letter", "the line it waits in: see LANES"),
+    "behind": Field("bh", "letter", "the second letter of its lane: see LANES; absent: the lane has one letter"),
     "tag": Field("tag", "us, virtual", "its place in the line: the virtual start"),
     "headroom": Field("hr", "share", "the share of each bucket that the call leaves to higher priorities"),
     "reason": Field("w", "word", "why the call waits, while it waits"),

@@ -144,6 +144,7 @@ def call_id(ref: StepRef) -> str:
 def admission_of(call: Call, keys: list[str]) -> ScriptCall[Admitted | Waits | Denied | Unconfigured]:
     """The script call that asks for the admission of a call."""
     claim, job = call.claim, call.claim.job
+    is_retry = claim.attempt + claim.losses > 0
     free_retries, free_retries_per_call, free_retry_every_ms = LINEAGE_SOFT
     most_retries, most_retries_per_call = LINEAGE_HARD
     return script_calls.admit(
@@ -151,7 +152,8 @@ def admission_of(call: Call, keys: list[str]) -> ScriptCall[Admitted | Waits | D
         call_id=call_id(claim.ref),
         member=member(claim.ref),
         attempt_id=f"{claim.attempt}.{claim.losses}",
-        is_retry=claim.attempt + claim.losses > 0,
+        is_retry=is_retry,
+        is_first=claim.ref.step == "1" and job.parent is None and not is_retry,
         fence=claim.fence,
         input_tokens=call.input_tokens,
         cached_tokens=call.cached_tokens,

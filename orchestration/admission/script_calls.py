@@ -33,6 +33,7 @@ def admit(
     member: str,
     attempt_id: str,
     is_retry: bool,
+    is_first: bool,
     fence: int,
     input_tokens: int,
     cached_tokens: int,
@@ -53,8 +54,8 @@ def admit(
 ) -> ScriptCall[replies.Admitted | replies.Waits | replies.Denied | replies.Unconfigured]:
     """May this call start now? `keys` are a downstream's and its lineage's."""
     args = (
-        call_id, member, attempt_id, is_retry, fence, input_tokens, cached_tokens, output_tokens, hold_ms, lasts_ms, priority,
-        tenant, free_retries, free_retries_per_call, free_retry_every_ms, most_retries, most_retries_per_call,
+        call_id, member, attempt_id, is_retry, is_first, fence, input_tokens, cached_tokens, output_tokens, hold_ms, lasts_ms,
+        priority, tenant, free_retries, free_retries_per_call, free_retry_every_ms, most_retries, most_retries_per_call,
         lineage_kept_ms, lineage_input_tokens, lineage_output_tokens, family,
     )  # fmt: skip
     return ScriptCall("admit", keys, _encoded(*args), replies.decode_admit)

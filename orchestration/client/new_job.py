@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from hashlib import sha256
+from typing import get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,7 +16,7 @@ from midwatch.orchestration.protocol.lineage import bounded_timeout_ms, bounds_o
 from midwatch.schemas.contract import MAX_INPUT_BYTES, Id, Name
 from midwatch.schemas.job import NewJob, Parent, SessionPolicy
 from midwatch.schemas.policy import RunLimits
-from midwatch.schemas.step import Priority
+from midwatch.schemas.step import LivePriority, Priority
 
 _ID: TypeAdapter[str] = TypeAdapter(Id)
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -90,7 +91,12 @@ def new_job(
 
     """
     if priority not in set(Priority):
-        raise ConfigError(f"priority={priority!r}: expected one of {', '.join(Priority)}")
+        raise ConfigError(f"priority={priority!r}: expected one of {', '.join(get_args(LivePriority))}")
+    if priority == Priority.REPLAY and not (parent and parent.ref.priority is Priority.REPLAY):
+        raise ConfigError(
+            "priority='replay' is for replays of dead letters only; use 'low' for work that can wait, "
+            "or replay dead letters with `midwatch dlq replay`"
+        )
     name = agent.name if isinstance(agent, Agent) else check_agent_name(agent)
     limits = agent.limits if isinstance(agent, Agent) else RunLimits()
     if tenant is not None:

@@ -26,7 +26,16 @@ class DueAndOwed:
     def sweep(
         self, *, patience_ms: int, stale_ms: int, idle: tuple[bool, bool], limit: int = 200
     ) -> tuple[list[StepRef], int]:
-        """Return the steps of all partitions to publish now, and the ms until the next step is due (-1 if none waits).
+        """Return the steps of all partitions to publish now, and the ms until the next step is due (-1 if none waits)."""
+        due, owed, next_due_ms = self.find_due_and_owed(
+            patience_ms=patience_ms, stale_ms=stale_ms, idle=idle, limit=limit
+        )
+        return due + owed, next_due_ms
+
+    def find_due_and_owed(
+        self, *, patience_ms: int, stale_ms: int, idle: tuple[bool, bool], limit: int = 200
+    ) -> tuple[list[StepRef], list[StepRef], int]:
+        """Like `sweep`, but with two lists: steps that were claimed before and are due, and steps that no worker has claimed.
 
         Args:
             patience_ms: how long a step may stay unclaimed while its queue is empty.
@@ -46,7 +55,9 @@ class DueAndOwed:
             ]
         )  # fmt: skip
         next_due = [reply.next_due_ms for reply in replies if reply.next_due_ms is not None]
-        return [ref for reply in replies for ref in reply.refs], min(next_due, default=-1)
+        due = [ref for reply in replies for ref in reply.due]
+        owed = [ref for reply in replies for ref in reply.owed]
+        return due, owed, min(next_due, default=-1)
 
     def wake(self, refs: Sequence[StepRef]) -> list[StepRef]:
         """Mark as owed the steps that the coordinator woke, and return them. A step that no longer waits is not changed."""
@@ -56,6 +67,6 @@ class DueAndOwed:
         calls = [bring_back.wake(self.keys, p, members=members) for p, members in by_partition.items()]
         return [ref for woken in self._scripts.run_all(calls) for ref in woken]
 
-    def publish(self, refs: Sequence[StepRef]) -> None:
-        """Publish owed steps to workers. Raises StoreUnavailable."""
-        self._dispatcher.publish(refs)
+    def publish(self, refs: Sequence[StepRef], *, begun: bool = False) -> None:
+        """Publish owed steps to workers. `begun` means that they were claimed before. Raises StoreUnavailable."""
+        self._dispatcher.publish(refs, begun=begun)

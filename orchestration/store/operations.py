@@ -128,7 +128,7 @@ class Operations(Sessions):
             return self.discard(job_id)
         owed = [ref.model_copy(update={"step": step}) for step in reply.owed_steps]
         if reply.result is CancelResult.MARKED:
-            self._publish_owed(owed)
+            self._publish_owed(owed, begun=True)  # a cancelled job must not wait behind jobs that have not begun
             self._cancel_children(owed)
         elif reply.next_step:
             self._publish_owed((reply.next_step,))
@@ -234,9 +234,9 @@ class Operations(Sessions):
         for child in self._jobs([child_id(ref) for ref in owed if ref.kind is StepKind.TOOL]):
             self.cancel(child.job_id)
 
-    def _publish_owed(self, refs: Sequence[StepRef]) -> None:
+    def _publish_owed(self, refs: Sequence[StepRef], *, begun: bool = False) -> None:
         """Publish steps that a script has just owed. If this fails, a steward publishes them later."""
         try:
-            self._dispatcher.publish(refs)
+            self._dispatcher.publish(refs, begun=begun)
         except StoreUnavailable as error:
             log.warning("publish.failed", steps=len(refs), error=str(error))

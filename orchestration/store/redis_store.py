@@ -65,9 +65,9 @@ class RedisStore(Reads, Compactions, SettingAside):
         """See `ports.Store.enqueue`. With the policy `interrupt`, `on_interrupt` is called with the job to cancel."""
         job = job.model_copy(update={"session_id": self._bind_session(job)})
         call = begin_work.enqueue(
-            self._keys_with_queues(job.ref), job=job.job_id, session=job.session_id, priority=job.priority, spec=spec(job),
+            self._keys_with_first_queue(job), job=job.job_id, session=job.session_id, priority=job.priority, spec=spec(job),
             input=job.input, max_steps=job.max_steps, timeout_ms=job.timeout_ms, on_busy=job.on_busy,
-            message=self._message(job.ref),
+            message=self._message(job.ref, begun=job.parent is not None),
         )  # fmt: skip
         result, active_job = self.scripts.run(call, patience_ms=1_000)
         if result is EnqueueResult.BUSY:
@@ -75,7 +75,7 @@ class RedisStore(Reads, Compactions, SettingAside):
         if result is EnqueueResult.QUEUED and job.on_busy is SessionPolicy.INTERRUPT and on_interrupt:
             on_interrupt(active_job)
         if result is EnqueueResult.STARTED:
-            self._publish_unless_handed_off((job.ref,))
+            self._publish_unless_handed_off((job.ref,), begun=job.parent is not None)
         return result is not EnqueueResult.EXISTS
 
     def _bind_session(self, job: NewJob) -> str:
@@ -222,16 +222,26 @@ class RedisStore(Reads, Compactions, SettingAside):
         """The keys for scripts that hand off the next step."""
         return step_keys(self.keys, ref, self._dispatcher.hand_off(ref.priority))
 
-    def _message(self, ref: StepRef) -> bytes:
+    def _keys_with_first_queue(self, job: NewJob) -> StepKeys:
+        """The keys for the script that hands off a job's first step. Its model queue is the queue of first steps.
+
+        A child's first step is work of its parent, which has begun.
+        """
+        queues, first = self._dispatcher.hand_off(job.priority), self._dispatcher.first_queue(job.priority)
+        if queues and first and job.parent is None:
+            queues = first, queues[1]
+        return step_keys(self.keys, job.ref, queues)
+
+    def _message(self, ref: StepRef, *, begun: bool = False) -> bytes:
         """The message that a script pushes to hand off the step. Empty if it must not."""
-        return self._dispatcher.message(ref) if self._dispatcher.hand_off(ref.priority) else b""
+        return self._dispatcher.message(ref, begun=begun) if self._dispatcher.hand_off(ref.priority) else b""
 
-    def _publish_unless_handed_off(self, refs: Sequence[StepRef]) -> None:
+    def _publish_unless_handed_off(self, refs: Sequence[StepRef], *, begun: bool = False) -> None:
         if refs and not self._dispatcher.hand_off(refs[0].priority):
-            self._publish(refs)
+            self._publish(refs, begun=begun)
 
-    def _publish(self, refs: Sequence[StepRef]) -> None:
+    def _publish(self, refs: Sequence[StepRef], *, begun: bool = False) -> None:
         try:
-            self._dispatcher.publish(refs)
+            self._dispatcher.publish(refs, begun=begun)
         except StoreUnavailable as error:  # recorded as owed: a steward publishes it
             log.warning("publish.failed", steps=len(refs), error=str(error))

@@ -78,14 +78,17 @@ class LocalDispatcher:
     def __init__(self, published: deque[StepRef]) -> None:
         self._published = published
 
-    def publish(self, refs: Sequence[StepRef]) -> None:
+    def publish(self, refs: Sequence[StepRef], *, begun: bool = False) -> None:
         """See `ports.Dispatcher.publish`."""
         self._published.extend(refs)
 
     def hand_off(self, priority: Priority) -> None:
         """Return None: scripts push no messages here."""
 
-    def message(self, ref: StepRef) -> bytes:
+    def first_queue(self, priority: Priority) -> None:
+        """None, as `hand_off`."""
+
+    def message(self, ref: StepRef, *, begun: bool = False) -> bytes:
         """Empty. It is never used, because there is no hand-off."""
         return b""
 

@@ -26,10 +26,10 @@ from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.message import AssistantMessage, Text, ToolCall, ToolMessage
 from midwatch.schemas.model import Usage
-from midwatch.schemas.step import Defer, Priority, StepKind, StepRef
+from midwatch.schemas.step import Defer, StepKind, StepRef
 from midwatch.schemas.trace import TraceRecord
 from midwatch.workers.celery_app.dispatch import make_client
-from midwatch.workers.celery_app.write_message import queue_key
+from midwatch.workers.celery_app.write_message import NUMBERS, numbered_key
 from midwatch.workers.settings import Settings
 from tests.patience import PATIENCE_S
 
@@ -129,7 +129,7 @@ class Stage:
     def waiting(self, queue: str) -> int:
         """Count the messages in a queue, of all priorities."""
         name = self.client.operations.keys.queue(queue)
-        return sum(int(self.store.client.llen(queue_key(name, priority))) for priority in Priority)
+        return sum(int(self.store.client.llen(numbered_key(name, number))) for number in NUMBERS)
 
     def trace(
         self, claim: Claim, outcome: str, *, failure: Failure | None = None, tools: Sequence[str] = ()

@@ -35,7 +35,7 @@ make_client(settings()).operations.publish([ref_of(member) for member in sys.arg
 """
 REFS = [
     StepRef(job_id="job-1", session_id="session.1:a@b_c", step=step, priority=priority)
-    for step in ("3", "3.1")
+    for step in ("1", "3", "3.1")
     for priority in Priority
 ]
 POOLS = [("threads", 2), ("prefork", 2), ("solo", 1)]
@@ -52,7 +52,7 @@ def publish(server: EmbeddedServer, prefix: str, hand_off: bool, refs: list[Step
 
 def queue_of(prefix: str, ref: StepRef) -> str:
     """Return the list that contains a step's message."""
-    return queue_key(f"{prefix}.{'tools' if '.' in ref.step else 'model'}", ref.priority)
+    return queue_key(f"{prefix}.{'tools' if '.' in ref.step else 'model'}", ref.priority, first=ref.step == "1")
 
 
 def decode(raw: bytes | str) -> dict[str, Any]:

@@ -9,9 +9,8 @@ import psutil
 
 from midwatch import Client, JobHandle
 from midwatch.schemas.message import ToolMessage
-from midwatch.schemas.step import Priority
 from midwatch.workers.celery_app.dispatch import make_client
-from midwatch.workers.celery_app.write_message import queue_key
+from midwatch.workers.celery_app.write_message import NUMBERS, numbered_key
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.local.fleet import Fleet, wait_ready, worker_argv
 from midwatch.workers.local.process import Member
@@ -70,7 +69,7 @@ class Crew:
     def queued(self, queue: str) -> int:
         """Count the messages that no worker has taken."""
         name = self.client.operations.keys.queue(queue)
-        return sum(int(self.client.store.client.llen(queue_key(name, priority))) for priority in Priority)
+        return sum(int(self.client.store.client.llen(numbered_key(name, number))) for number in NUMBERS)
 
     def row(self, job: JobHandle, step: str) -> list[str]:
         """Return a step's row: state, fence, end of the lease, attempt, losses and so on. It is empty when the step is over."""

@@ -244,6 +244,7 @@ def test_a_message_lost_with_its_worker_is_published_again_in_seconds(crew: Crew
     """The message was taken and lost before its step was claimed. A steward finds the step owed and its queue empty."""
     job = crew.enqueue(calls(("note", "late")))
     ref = crew.client.operations.first_step(job.job())
-    assert crew.client.store.client.delete(queue_key(crew.client.operations.keys.queue("model"), ref.priority)) == 1
+    queue = queue_key(crew.client.operations.keys.queue("model"), ref.priority, first=True)
+    assert crew.client.store.client.delete(queue) == 1
     crew.worker("worker", "threads", 2)
     assert job.result(PATIENCE_S).output == "done after 1 turns"

@@ -108,7 +108,7 @@ def test_a_producer_publishes_to_the_address_of_its_settings(monkeypatch):
         client = make_client(Settings())
         client.enqueue("plain", "hello")
         keys = client.operations.keys
-        assert client.store.client.llen(queue_key(keys.queue("model"), Priority.NORMAL)) == 1
+        assert client.store.client.llen(queue_key(keys.queue("model"), Priority.NORMAL, first=True)) == 1
         close(client)
     settings.cache_clear()
 

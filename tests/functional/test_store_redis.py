@@ -18,6 +18,7 @@ from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.message import ToolMessage
 from midwatch.schemas.step import Priority, StepRef
+from midwatch.workers.celery_app.write_message import queue_key
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from tests.contract.store_bench import ending_of, redis_bench, results_of, trace_of, turn_of
 from tests.patience import PATIENCE_S
@@ -140,7 +141,10 @@ class HandOff(Recorder):
     def hand_off(self, priority: Priority):
         return f"{self.prefix}.model", f"{self.prefix}.tools"
 
-    def message(self, ref: StepRef):
+    def first_queue(self, priority: Priority):
+        return queue_key(f"{self.prefix}.model", priority, first=True)
+
+    def message(self, ref: StepRef, *, begun: bool = False):
         return f"{ref.job_id}/{ref.step}".encode()
 
 
@@ -157,7 +161,8 @@ def test_a_commit_publishes_the_next_message_in_its_own_script(redis, prefix):
         call = store.claim(claim.ref.call(number), f"w{number}")
         store.commit_results(call, results_of(call))
     store.commit_results(claim, results_of(claim, claim.ref.call(0)))
-    assert redis.lrange(f"{prefix}.model", 0, -1) == [b"job-1/2", b"job-1/1"]
+    assert redis.lrange(f"{prefix}.model", 0, -1) == [b"job-1/2"]
+    assert redis.lrange(dispatcher.first_queue(Priority.NORMAL), 0, -1) == [b"job-1/1"]
     assert dispatcher.refs == []
     last = store.claim(claim.ref.model_turn(2), "w3")
     store.enqueue(new_job("job-2", "s1"))

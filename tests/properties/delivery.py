@@ -138,7 +138,7 @@ class Messages(Recorder):
         self.copies = copies
         self.queue: deque[StepRef] = deque()
 
-    def publish(self, refs: Sequence[StepRef]) -> None:
+    def publish(self, refs: Sequence[StepRef], *, begun: bool = False) -> None:
         for ref in refs:
             self.queue.extend([ref] * self.copies)
 

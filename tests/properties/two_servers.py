@@ -42,13 +42,16 @@ class Recorder:
     def __init__(self) -> None:
         self.refs: list[StepRef] = []
 
-    def publish(self, refs: Sequence[StepRef]) -> None:
+    def publish(self, refs: Sequence[StepRef], *, begun: bool = False) -> None:
         self.refs += refs
 
     def hand_off(self, priority: Priority) -> tuple[str, str] | None:
         return None
 
-    def message(self, ref: StepRef) -> bytes:
+    def first_queue(self, priority: Priority) -> str | None:
+        return None
+
+    def message(self, ref: StepRef, *, begun: bool = False) -> bytes:
         raise AssertionError("a message is made for hand-off only")
 
 

@@ -40,13 +40,16 @@ class Steps:
     def __init__(self) -> None:
         self.refs: list[Any] = []
 
-    def publish(self, refs: Any) -> None:
+    def publish(self, refs: Any, *, begun: bool = False) -> None:
         self.refs += refs
+
+    def first_queue(self, priority: Any) -> None:
+        return None
 
     def hand_off(self, priority: Any) -> None:
         return None
 
-    def message(self, ref: Any) -> bytes:
+    def message(self, ref: Any, *, begun: bool = False) -> bytes:
         return b""
 
 

@@ -25,8 +25,8 @@ ALL_CODE = "\n".join(CODE.values())
 
 RELEASED = {
     "state": "br bu cap cb cf ck cu f fc ft g guess la lf lim live lv na name no nq nx p9 pa pb pf pk pl po pu pw px rb sk sr "
-    "th ts v w wa wb wf wk wn wo ws",
-    "call": "at fe fr g hr i lane li lo lx m o p root s tag w y",
+    "th ts v vb w wa wb wf wk wn wo ws",
+    "call": "at bh fe fr g hr i lane li lo lx m o p root s tag w y",
     "own": "a b c f k l n t w",
     "sum": "c n t",
     "bounds": "c i o s t w",
@@ -126,7 +126,7 @@ def assignment(first: str) -> tuple[list[str], list[str]]:
     """Names and letters of the line `local FIRST, ... = 'x', ...`."""
     found = re.search(rf"^local ({first}\b.*) = (.*)$", CODE["prelude"], re.MULTILINE)
     assert found
-    return found[1].split(", "), re.findall(r"'(\w)'", found[2])
+    return found[1].split(", "), re.findall(r"'(\w+)'", found[2])
 
 
 def test_a_word_that_is_not_in_the_legend_is_refused():

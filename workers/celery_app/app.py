@@ -9,7 +9,7 @@ from kombu import Queue
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.workers.celery_app import transport
 from midwatch.workers.celery_app.poison import PoisonList
-from midwatch.workers.celery_app.write_message import PRIORITIES, SEPARATOR
+from midwatch.workers.celery_app.write_message import NUMBERS, SEPARATOR
 from midwatch.workers.redis_connection import connect_redis
 from midwatch.workers.settings import Settings, settings
 
@@ -42,8 +42,10 @@ def make_app(current: Settings) -> Celery:
         broker_transport_options={
             transport.POISON_LIST: PoisonList(connect_redis(current.redis_url), Keyspace(current.prefix).poison()),
             "sep": SEPARATOR,
-            "priority_steps": sorted(PRIORITIES.values()),
-            "queue_order_strategy": "priority",
+            "priority_steps": NUMBERS,
+            # At equal priority the queues take turns: with a fixed order, steps of the last queue would wait for as long as
+            # an earlier one has any.
+            "queue_order_strategy": "round_robin",
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,

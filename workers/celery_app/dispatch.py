@@ -15,12 +15,13 @@ from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
 from midwatch.schemas.step import Priority, StepRef
 from midwatch.workers.celery_app.write_message import (
-    PRIORITIES,
     QUEUES,
     TASKS,
     CeleryMessageWriter,
     envelope,
+    is_first,
     queue_key,
+    queue_number,
 )
 from midwatch.workers.redis_connection import connect_redis
 
@@ -41,21 +42,27 @@ class RedisDispatcher:
             priority: tuple(queue_key(keys.queue(name), priority) for name in ("model", "tools"))
             for priority in Priority
         }
+        self._first = {priority: queue_key(keys.queue("model"), priority, first=True) for priority in Priority}
 
     def hand_off(self, priority: Priority) -> tuple[str, str] | None:
         """See `ports.Dispatcher.hand_off`."""
         model, tools = self._pairs[priority]
         return model, tools
 
-    def message(self, ref: StepRef) -> bytes:
-        """See `ports.Dispatcher.message`."""
-        return self._writer.write(ref)
+    def first_queue(self, priority: Priority) -> str | None:
+        """See `ports.Dispatcher.first_queue`."""
+        return self._first[priority]
 
-    def publish(self, refs: Sequence[StepRef]) -> None:
+    def message(self, ref: StepRef, *, begun: bool = False) -> bytes:
+        """See `ports.Dispatcher.message`."""
+        return self._writer.write(ref, begun=begun)
+
+    def publish(self, refs: Sequence[StepRef], *, begun: bool = False) -> None:
         """See `ports.Dispatcher.publish`."""
         pipe = self._client.pipeline(transaction=False)
         for ref in refs:
-            pipe.lpush(queue_key(self._queues[ref.kind], ref.priority), self._writer.write(ref))
+            key = queue_key(self._queues[ref.kind], ref.priority, first=is_first(ref) and not begun)
+            pipe.lpush(key, self._writer.write(ref, begun=begun))
         try:
             pipe.execute()
         except UNAVAILABLE as error:
@@ -82,11 +89,15 @@ class CeleryDispatcher:
         """Return None: the message can't be pushed in the commit."""
         return None
 
-    def message(self, ref: StepRef) -> bytes:
+    def first_queue(self, priority: Priority) -> str | None:
+        """Return None, as `hand_off` does."""
+        return None
+
+    def message(self, ref: StepRef, *, begun: bool = False) -> bytes:
         """Return nothing: only a commit with hand-off needs the message."""
         return b""
 
-    def publish(self, refs: Sequence[StepRef]) -> None:
+    def publish(self, refs: Sequence[StepRef], *, begun: bool = False) -> None:
         """See `ports.Dispatcher.publish`."""
         app = self._app
         with app.producer_pool.acquire(block=True, timeout=5) as producer:
@@ -97,7 +108,7 @@ class CeleryDispatcher:
                         kwargs=envelope(ref),
                         task_id=f"{ref.job_id}.{ref.step}",
                         queue=f"{self._settings.prefix}.{QUEUES[ref.kind]}",
-                        priority=PRIORITIES[ref.priority],
+                        priority=queue_number(ref.priority, first=is_first(ref) and not begun),
                         producer=producer,
                         argsrepr="()",
                         kwargsrepr=f"{{'job_id': '{ref.job_id}', 'step': '{ref.step}'}}",

@@ -6,6 +6,7 @@ worker and is lost. The next such item ends the next worker.
 
 from __future__ import annotations
 
+import time
 from queue import Empty
 from typing import Any
 
@@ -14,12 +15,18 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 
+from midwatch.schemas.step import StepKind
 from midwatch.workers.celery_app.poison import PoisonList
 from midwatch.workers.celery_app.read_message import UnreadableMessage, read_message
+from midwatch.workers.celery_app.tool_backlog import FIRST_STEPS
+from midwatch.workers.celery_app.write_message import FIRST_NUMBERS, QUEUES
 from midwatch.workers.redis_connection import Parser
 
 POISON_LIST = "midwatch_poison_list"
 """The transport option that holds the `PoisonList` of unreadable messages."""
+
+MODEL_QUEUE = f".{QUEUES[StepKind.MODEL]}"
+"""How the name of the model queue ends, in every fleet."""
 
 _Channel: Any = kombu_redis.Channel
 """Untyped, because the stubs are incomplete."""
@@ -49,6 +56,21 @@ class Channel(_Channel):  # type: ignore[misc]
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         return {**super()._connparams(asynchronous), "parser_class": Parser}
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Ask for the next message. As in kombu, but first steps are only in the model queue, and some may be held back."""
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        keys = [
+            self._q_for_pri(queue, number)
+            for number in self.priority_steps
+            for queue in queues
+            if number not in FIRST_NUMBERS or (queue.endswith(MODEL_QUEUE) and number not in FIRST_STEPS.held)
+        ]
+        self._in_poll = self.client.connection
+        self._brpop_sent_at = time.monotonic()
+        self.client.connection.send_command("BRPOP", *keys, (self.brpop_timeout if timeout is None else timeout) or 0)
 
     def _brpop_read(self, **options: Any) -> bool:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Collection
 from typing import Any
 
 import structlog
@@ -11,8 +12,9 @@ from celery import bootsteps
 
 from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.store.scripts import UNAVAILABLE
-from midwatch.schemas.step import Priority
-from midwatch.workers.celery_app.write_message import queue_key
+from midwatch.schemas.step import StepKind
+from midwatch.workers.celery_app.tool_backlog import ALIVE_S, FIRST_STEPS
+from midwatch.workers.celery_app.write_message import QUEUES, queue_keys
 from midwatch.workers.process.runtime import Runtime, runtime
 
 log = structlog.get_logger("midwatch.steward")
@@ -30,8 +32,12 @@ SETTLE_MS = 2_000
 class Steward:
     """One thread. A fleet may run any number of stewards: each due step is given to only one of them."""
 
-    def __init__(self, current: Runtime, *, after_outage: bool = False) -> None:
+    def __init__(
+        self, current: Runtime, *, slots: int = 1, queues: Collection[str] = (), after_outage: bool = False
+    ) -> None:
         self._runtime = current
+        self._slots = slots
+        self._queues = queues
         self._after_outage = after_outage
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="midwatch-steward", daemon=True)
@@ -48,25 +54,40 @@ class Steward:
     def sweep(self) -> int:
         """Publish due steps and steps that the coordinator admits. Returns the ms until the next one is due, or -1."""
         client = self._runtime.client
-        refs, soonest = client.operations.sweep(patience_ms=PATIENCE_MS, stale_ms=STALE_MS, idle=self._idle())
+        due, owed, soonest = client.operations.find_due_and_owed(
+            patience_ms=PATIENCE_MS, stale_ms=STALE_MS, idle=self._look_at_queues()
+        )
         admitted, more = client.gate.release(client.operations.wake)
-        refs += admitted
-        if refs:
-            client.operations.publish(refs)
-            log.info("steward.published", steps=len(refs))
+        # A first step that was claimed before goes with the steps of running jobs. The coordinator has kept tokens for a
+        # woken one, and they are free again if it has to wait in the queue.
+        for refs, begun in ((due + admitted, True), (owed, False)):
+            if refs:
+                client.operations.publish(refs, begun=begun)
+        if published := len(due) + len(owed) + len(admitted):
+            log.info("steward.published", steps=published)
         return min((ms for ms in (soonest, more) if ms >= 0), default=-1)
 
-    def _idle(self) -> tuple[bool, bool]:
-        """Are the model and tools queues empty? Always False if the broker is not this Redis."""
+    def _look_at_queues(self) -> tuple[bool, bool]:
+        """Are the model and tools queues empty? Always False if the broker is not this Redis.
+
+        If many tool steps wait, this worker takes no first steps until the next look.
+        """
         if not self._runtime.settings.one_server:
             return False, False
         pipe = self._runtime.client.store.client.pipeline(transaction=False)
-        for name in ("model", "tools"):
-            for priority in Priority:
-                pipe.llen(queue_key(self._runtime.client.operations.keys.queue(name), priority))
-        lengths = pipe.execute()
-        half = len(lengths) // 2
-        return not any(lengths[:half]), not any(lengths[half:])
+        prefix = self._runtime.settings.prefix
+        model, tools = queue_keys(prefix, StepKind.MODEL), queue_keys(prefix, StepKind.TOOL)
+        served = self._runtime.client.operations.keys.tools_served()
+        if f"{prefix}.{QUEUES[StepKind.TOOL]}" in self._queues:
+            pipe.set(served, "", ex=ALIVE_S)
+        else:
+            pipe.get(served)
+        for key in (*model, *tools):
+            pipe.llen(key)
+        is_served, *lengths = pipe.execute()
+        waiting_models, waiting_tools = lengths[: len(model)], lengths[len(model) :]
+        FIRST_STEPS.hold(waiting_tools, slots=self._slots, tools_are_served=is_served is not None)
+        return not any(waiting_models), not any(waiting_tools)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -110,7 +131,12 @@ class StewardStep(bootsteps.StartStopStep):
 
     def start(self, consumer: Any) -> None:
         """Start the steward with the consumer."""
-        self.steward = Steward(runtime(), after_outage=self._started)
+        self.steward = Steward(
+            runtime(),
+            slots=consumer.controller.concurrency,
+            queues=frozenset(consumer.app.amqp.queues.consume_from),
+            after_outage=self._started,
+        )
         self._started = True
         self.steward.start()
 

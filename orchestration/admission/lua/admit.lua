@@ -4,13 +4,14 @@
 --   member                   the step, as a steward publishes it
 --   attempt_id               of the attempt at the step, as `attempt.losses`
 --   is_retry                 0 or 1
+--   is_first                 0 or 1: the first call of a job that no other job has started
 --   fence                    of the claim that asks
 --   input_tokens             estimated
 --   cached_tokens            input tokens that the provider will probably read from its cache
 --   output_tokens            the most that the call may write
 --   hold_ms                  the longest wait for which the worker itself waits
 --   lasts_ms                 how long the reservation is kept
---   priority                 high, normal or low
+--   priority                 high, normal, low or replay
 --   tenant                   '' = none
 --   free_retries             retries of a lineage that start at once
 --   free_retries_per_call    more of them for each call of the lineage
@@ -25,7 +26,7 @@
 --       | {'wait', ms, reason, in line 0|1}
 --       | {'deny', ms, reason, its figures as JSON}
 --       | {'unconfigured'}
-local call_id, member, attempt_id, is_retry, fence, input_tokens, cached_tokens, output_tokens, hold_ms, lasts_ms, priority, tenant,
+local call_id, member, attempt_id, is_retry, is_first, fence, input_tokens, cached_tokens, output_tokens, hold_ms, lasts_ms, priority, tenant,
   free_retries, free_retries_per_call, free_retry_every_ms, most_retries, most_retries_per_call, lineage_kept_ms,
   lineage_input_tokens, lineage_output_tokens, family = unpack(ARGV)
 is_retry = is_retry == '1'
@@ -60,7 +61,7 @@ local need = needs(input, output)
 local function deny(reason, figures, ms)
   if known and known.state == WOKEN then withdraw_promise(state, need_of(known)) end
   if known and known.state ~= LIVE then
-    if known.lane then leave_line(state, known.lane, call_id) end
+    if known.lane then leave_line(state, lane_of(known), call_id) end
     drop_call(call_id)
   end
   count('denied')
@@ -146,24 +147,31 @@ if is_bound then
   end
 end
 
-local lane = is_retry and RETRY_LANE or priority == 'high' and HIGH_LANE or REST_LANE
-local headroom = priority == 'high' and 0 or config.headroom
+is_first = is_first == '1'
+local lane = is_first and REST_FIRST_LANE or REST_LANE
+if priority == 'high' then lane = is_first and HIGH_FIRST_LANE or HIGH_LANE end
+if is_retry then lane = RETRY_LANE end
+if priority == 'replay' then lane = REPLAY_LANE end
+local headroom = priority == 'high' and 0 or priority == 'replay' and math.max(config.headroom, 0.5) or config.headroom
 
 -- Put the call into its line. If it waited there before, it keeps its place.
 local function wait(us, reason, told_us)
   if known and known.state == WOKEN then withdraw_promise(state, need_of(known)) end
-  local tag = known and known.tag or new_tag(config, state, need, priority, tenant)
+  -- A call that waited in another lane keeps its place if both lanes have the same virtual time.
+  local keeps = known and known.tag and is_behind(lane_of(known)) == is_behind(lane)
+  local tag = keeps and known.tag or new_tag(config, state, need, lane, priority, tenant)
   if must_pay then
     count_retry()
     keep_lineage(now, lineage_kept_ms)
   end
   local call = {
-    state = WAITING, member = member, attempt_id = attempt_id, input = input, output = output, tag = tag, lane = lane,
+    state = WAITING, member = member, attempt_id = attempt_id, input = input, output = output, tag = tag,
+    lane = string.sub(lane, 1, 1), behind = is_behind(lane) and string.sub(lane, 2) or nil,
     headroom = headroom, reason = reason, uncounted = uncounted,
   }
   write_call(state, call_id, call)
   -- The call may have waited in another line, as a first try.
-  if known and known.lane and known.lane ~= lane then leave_line(state, known.lane, call_id) end
+  if known and known.lane and lane_of(known) ~= lane then leave_line(state, lane_of(known), call_id) end
   enter_line(state, lane, tag, call_id)
   local due = tonumber(redis.call('ZSCORE', INDEX, state.name) or NEVER)
   if due * MS > now + us then schedule(state, now, us) end
@@ -184,11 +192,9 @@ if state.breaker == HALF_OPEN then
   is_probe = true
 end
 
--- A new call waits behind the calls of its line and of higher lines, a retry behind all. A waiting call keeps its place.
+-- A new call waits behind the calls of its line and of higher lines. A waiting call keeps its place.
 if not is_woken and state.in_line > 0 then
-  local ahead = redis.call('ZCARD', HIGH)
-  if lane ~= HIGH_LANE then ahead = ahead + redis.call('ZCARD', REST) end
-  if lane == RETRY_LANE then ahead = ahead + redis.call('ZCARD', RETRY) end
+  local ahead = count_ahead(config, state, lane, now)
   -- Let a steward check this line at once. The call need not ask again until it is woken.
   if ahead > 0 then return wait(0, 'queued', ahead * service_time(config, state, need, rate)) end
 end
@@ -212,8 +218,8 @@ elseif is_woken then
 end
 
 -- The call is admitted. From here on, everything is written.
-if known and known.lane then leave_line(state, known.lane, call_id) end
-if known and known.tag then state.virtual_time = math.max(state.virtual_time, known.tag) end
+if known and known.lane then leave_line(state, lane_of(known), call_id) end
+if known and known.tag then advance(state, lane_of(known), known.tag) end
 local n = 1
 if must_pay then n = count_retry() elseif not is_retry then n = count_call() end
 if n % 8 == 1 then keep_lineage(now, lineage_kept_ms) end -- not at every call, because the record is kept for days

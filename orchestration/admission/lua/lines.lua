@@ -24,6 +24,41 @@ local function drop_call(call_id)
   redis.call('ZREM', EXPIRY, call_id)
 end
 
+-- The lane that a call's record names, or nil.
+local function lane_of(call) return call.lane and call.lane .. (call.behind or '') end
+
+-- First calls and replays wait in lanes behind the others. Their virtual time is another one: it stands still while calls of
+-- jobs that have begun are served. With one time for all, a tenant's new job would wait behind all older ones.
+local function is_behind(lane) return #lane > 1 end
+
+-- The lines have come to the call with this tag.
+local function advance(state, lane, tag)
+  if is_behind(lane) then state.time_behind = math.max(state.time_behind or 0, tag)
+  else state.virtual_time = math.max(state.virtual_time, tag) end
+end
+
+local function waiting_in(lane) return redis.call('ZCARD', LANES[lane]) end
+
+-- Does the line of retries stand still? It does while the downstream fails and its retry budget is used up.
+local function holds_retries(config, state, now, woken)
+  return is_sick(config, state, now) and state.breaker == CLOSED and state.retry_balance - woken < 1
+end
+
+-- How many calls a new call of this lane waits behind. A retry waits behind all calls of jobs that have begun. A job's first
+-- call waits behind these, too. A replay waits behind all.
+local function count_ahead(config, state, lane, now)
+  local ahead = waiting_in(HIGH_LANE)
+  if lane == HIGH_LANE then return ahead end
+  ahead = ahead + waiting_in(HIGH_FIRST_LANE)
+  if lane == HIGH_FIRST_LANE then return ahead end
+  ahead = ahead + waiting_in(REST_LANE)
+  if lane == REST_LANE then return ahead end
+  if lane == RETRY_LANE or not holds_retries(config, state, now, 0) then ahead = ahead + waiting_in(RETRY_LANE) end
+  if lane == RETRY_LANE then return ahead end
+  ahead = ahead + waiting_in(REST_FIRST_LANE)
+  return lane == REPLAY_LANE and ahead + waiting_in(REPLAY_LANE) or ahead
+end
+
 local function enter_line(state, lane, tag, call_id)
   state.in_line = state.in_line + redis.call('ZADD', LANES[lane], tag, call_id)
 end
@@ -34,13 +69,19 @@ end
 
 -- A new call's place in its line. A line is in the order of virtual start times (start-time fair queueing, Goyal et al. 1996):
 -- the next call of a flow starts when its last one would have finished at the flow's share.
-local function new_tag(config, state, need, priority, tenant)
+local function new_tag(config, state, need, lane, priority, tenant)
   local cost = service_time(config, state, need, 1)
   if cost == 0 then cost = 1000 end
   local weights = load_weights()
   local weight = (weights.priorities[priority] or 1) * (weights.tenants[tenant] or 1)
-  local flow = tenant .. '|' .. priority
-  local tag = math.max(state.virtual_time, tonumber(redis.call('HGET', FLOWS, flow) or 0))
+  local flow, time = tenant .. '|' .. priority, state.virtual_time
+  if is_behind(lane) then
+    flow, time = lane .. '|' .. flow, state.time_behind or 0
+    -- The lanes behind share one time. A lane that had to stand still has older calls: a new flow starts beside its first.
+    local first = redis.call('ZRANGE', LANES[lane], 0, 0, 'WITHSCORES')
+    if first[2] then time = math.min(time, tonumber(first[2])) end
+  end
+  local tag = math.max(time, tonumber(redis.call('HGET', FLOWS, flow) or 0))
   redis.call('HSET', FLOWS, flow, string.format('%.0f', tag + cost / weight))
   return tag
 end

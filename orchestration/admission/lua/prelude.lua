@@ -11,17 +11,20 @@
 --   3 high   ZSET  waiting calls of priority high  -> virtual start
 --   4 rest   ZSET  waiting calls of other priorities -> virtual start
 --   5 retry  ZSET  waiting retries -> virtual start
---   6 flows  HASH  tenant|priority -> virtual finish
---   7 expiry ZSET  call id -> us when its record expires
---   8 index  ZSET  downstream -> ms when there is something to release
---   9 lineage HASH  (admit and settle only)
+--   6 high_first  ZSET  waiting first calls of jobs of priority high -> virtual start
+--   7 rest_first  ZSET  waiting first calls of jobs of priority normal or low -> virtual start
+--   8 replay ZSET  waiting calls of priority replay -> virtual start
+--   9 flows  HASH  tenant|priority, after a letter in the last three lines -> virtual finish
+--  10 expiry ZSET  call id -> us when its record expires
+--  11 index  ZSET  downstream -> ms when there is something to release
+--  12 lineage HASH  (admit and settle only)
 --
 -- Tokens are taken when a call is admitted, not when it is woken. So late starts of woken calls can't add up to more than a
 -- bucket holds.
 -- Time is the server's, in microseconds. Jitter is a hash, because math.random gives the same numbers in every call.
 -- Functions read and decide first. They write last, with commands that can't fail on the types they have read.
 
-local STATE, CALLS, HIGH, REST, RETRY, FLOWS, EXPIRY, INDEX, LINEAGE, LANES
+local STATE, CALLS, HIGH, REST, RETRY, HIGH_FIRST, REST_FIRST, REPLAY, FLOWS, EXPIRY, INDEX, LINEAGE, LANES
 local MS, MINUTE = 1000, 60000000 -- in us
 local CLOSED, OPEN, HALF_OPEN = 0, 1, 2 -- the breaker
 local REQUESTS, INPUT, OUTPUT, BOTH = 'q', 'i', 'o', 't' -- what is limited; BOTH is input and output together
@@ -29,7 +32,8 @@ local RESOURCES = { REQUESTS, INPUT, OUTPUT, BOTH }
 -- States of a call. Waiting: it is in a line. Woken: it may start before others. Live: it is admitted, its tokens are taken.
 -- Paced: a retry that has a start time. Uncounted: its last failure did not count against its `max_retries`.
 local WAITING, WOKEN, LIVE, PACED, UNCOUNTED = 'w', 'k', 'l', 'p', 'f'
-local HIGH_LANE, REST_LANE, RETRY_LANE = 'h', 'n', 'r'
+-- Lanes with two letters are behind the others. A record holds the letters in two fields: earlier releases know the first.
+local HIGH_LANE, REST_LANE, RETRY_LANE, HIGH_FIRST_LANE, REST_FIRST_LANE, REPLAY_LANE = 'h', 'n', 'r', 'hf', 'nf', 'ny'
 local PAID_MS = 86400000 -- how long a place in line and a paid retry are remembered
 local LOOK_MS = 60000 -- how often a steward checks a downstream where no call waits
 local FORGET_MS = 600000 -- a guessed limit is dropped if no 429 confirms it for this long
@@ -38,8 +42,11 @@ local NEVER = 4102444800000 -- the year 2100, in ms: no call waits
 
 -- The first call in every function of the library.
 local function bind(keys)
-  STATE, CALLS, HIGH, REST, RETRY, FLOWS, EXPIRY, INDEX, LINEAGE = unpack(keys, 1, 9)
-  LANES = { [HIGH_LANE] = HIGH, [REST_LANE] = REST, [RETRY_LANE] = RETRY }
+  STATE, CALLS, HIGH, REST, RETRY, HIGH_FIRST, REST_FIRST, REPLAY, FLOWS, EXPIRY, INDEX, LINEAGE = unpack(keys, 1, 12)
+  LANES = {
+    [HIGH_LANE] = HIGH, [REST_LANE] = REST, [RETRY_LANE] = RETRY,
+    [HIGH_FIRST_LANE] = HIGH_FIRST, [REST_FIRST_LANE] = REST_FIRST, [REPLAY_LANE] = REPLAY,
+  }
 end
 
 -- The server's time in us.

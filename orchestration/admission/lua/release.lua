@@ -15,19 +15,37 @@ local rate = refill(config, state, now)
 local woken, next_us = 0, nil
 local reply = { -1 }
 
--- The first call of each line, in order.
+-- The first call of a lane, or nil. `turn` orders the heads of several lanes.
+local function head_of(lane)
+  local first = redis.call('ZRANGE', LANES[lane], 0, 0, 'WITHSCORES')
+  if not first[1] then return nil end
+  if (lane == RETRY_LANE or lane == REPLAY_LANE) and holds_retries(config, state, now, woken) then
+    next_us = math.min(next_us or 1e12, 200 * MS)
+    return nil
+  end
+  return { call_id = first[1], tag = tonumber(first[2]), turn = tonumber(first[2]), lane = lane }
+end
+
+-- All first calls of priority high are one flow among the calls of jobs that have begun.
+local function turn_of_high_first()
+  return math.max(state.virtual_time, tonumber(redis.call('HGET', FLOWS, HIGH_FIRST_LANE) or 0))
+end
+
+-- The first call of each lane that has its turn, in order. What has begun goes first, and replays go last.
 local function heads()
   local found = {}
-  local holds_retries = is_sick(config, state, now) and state.breaker == CLOSED and state.retry_balance - woken < 1
-  for _, lane in ipairs({ HIGH_LANE, REST_LANE, RETRY_LANE }) do
-    local first = redis.call('ZRANGE', LANES[lane], 0, 0, 'WITHSCORES')
-    if first[1] and not (lane == RETRY_LANE and holds_retries) then
-      found[#found + 1] = { call_id = first[1], tag = tonumber(first[2]), lane = lane }
-    elseif first[1] then
-      next_us = math.min(next_us or 1e12, 200 * MS)
-    end
+  local function add(head) found[#found + 1] = head end
+  local high = head_of(HIGH_LANE)
+  add(high)
+  add(head_of(REST_LANE))
+  add(head_of(RETRY_LANE))
+  if not high then
+    local high_first = head_of(HIGH_FIRST_LANE)
+    if #found == 0 then add(head_of(REST_FIRST_LANE)) elseif high_first then high_first.turn = turn_of_high_first() end
+    add(high_first)
   end
-  table.sort(found, function(a, b) return a.tag < b.tag end)
+  if #found == 0 then add(head_of(REPLAY_LANE)) end
+  table.sort(found, function(a, b) return a.turn < b.turn end)
   return found
 end
 
@@ -37,7 +55,12 @@ local function wake(head, call)
   call.state, call.starts_at = may_start and WOKEN or PACED, now
   if may_start then
     promise(state, need_of(call))
-    state.virtual_time = math.max(state.virtual_time, head.tag)
+    advance(state, head.lane, head.tag)
+    if head.lane == HIGH_FIRST_LANE then
+      local weight = load_weights().priorities.high or 1
+      local finish = turn_of_high_first() + service_time(config, state, need_of(call), 1) / weight
+      redis.call('HSET', FLOWS, HIGH_FIRST_LANE, string.format('%.0f', finish))
+    end
   end
   write_call(state, head.call_id, call, now + (may_start and wake_ms or PAID_MS) * MS)
   reply[#reply + 1] = call.member
@@ -68,7 +91,7 @@ local function wake_next()
     if config.reserve_output == 'expected' and state.output_p90 > 0 then
       call.output = math.min(call.output, math.ceil(state.output_p90))
     end
-    if n == 1 or head.lane == HIGH_LANE then
+    if n == 1 or head.lane == HIGH_LANE or head.lane == HIGH_FIRST_LANE then
       local us = time_to_start(call)
       if us <= 0 then
         wake(head, call)
@@ -82,7 +105,8 @@ end
 
 while woken < at_most and wake_next() do end
 if woken >= at_most then next_us = 0 end
-state.in_line = redis.call('ZCARD', HIGH) + redis.call('ZCARD', REST) + redis.call('ZCARD', RETRY)
+state.in_line = 0
+for lane in pairs(LANES) do state.in_line = state.in_line + waiting_in(lane) end
 if state.in_line == 0 then
   redis.call('DEL', FLOWS)
   next_us = nil

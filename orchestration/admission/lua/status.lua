@@ -31,7 +31,10 @@ return cjson.encode({
   paused_ms = ms_left(state.paused_until),
   paused_until_ms = state.paused_until > now and math.floor(state.paused_until / MS) or 0,
   blocked_ms = ms_left(state.blocked_until), blocked_reason = state.blocked_until > now and state.block_reason or '',
-  waiting = { high = redis.call('ZCARD', HIGH), rest = redis.call('ZCARD', REST), retry = redis.call('ZCARD', RETRY) },
+  waiting = {
+    high = waiting_in(HIGH_LANE), high_first = waiting_in(HIGH_FIRST_LANE), rest = waiting_in(REST_LANE),
+    retry = waiting_in(RETRY_LANE), rest_first = waiting_in(REST_FIRST_LANE), replay = waiting_in(REPLAY_LANE),
+  },
   woken = state.woken, live = state.live, probes = #(state.probe_deadlines or {}), retries_left = state.retry_balance,
   sick = is_sick(config, state, now), expected_output = state.output_p90, latency_ms = state.latency_ms,
   admitted = state.admitted, ok = state.answered, retried = counted.retried, waited = counted.waited,

@@ -9,17 +9,18 @@
 --   stale_ms           how long it may when its queue is not empty: then the step probably waits in the queue
 --   model_queue_idle   1: the queue is empty; 0: it is not
 --   tools_queue_idle   1: the queue is empty; 0: it is not
--- Output: {ms until the next entry is due, or -1, member...}
+-- Output: {ms until the next entry is due, or -1, how many of the members were due, member...}; the other members were owed
 local due, owed = unpack(KEYS)
 local limit, patience_ms, stale_ms, model_queue_idle, tools_queue_idle = unpack(ARGV)
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local out = { -1 }
+local out = { -1, 0 }
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, limit)) do
   redis.call('ZREM', due, member)
   redis.call('ZADD', owed, now, member)
   out[#out + 1] = member
 end
+out[2] = #out - 2
 local old = redis.call('ZRANGEBYSCORE', owed, '-inf', now - patience_ms, 'WITHSCORES', 'LIMIT', 0, limit)
 for i = 1, #old, 2 do
   local is_tool = string.match(old[i], '|%d+%.%d+$')

@@ -16,8 +16,10 @@ class SweepReply(NamedTuple):
 
     next_due_ms: int | None
     """Time until the next step is due. None if no step is deferred."""
-    refs: tuple[StepRef, ...]
-    """Steps that must be published now."""
+    due: tuple[StepRef, ...]
+    """Steps to publish now that were claimed before: their wait is over, or their worker is dead."""
+    owed: tuple[StepRef, ...]
+    """Steps to publish again, because no worker has claimed them in time."""
 
 
 def sweep(
@@ -38,8 +40,9 @@ def sweep(
     """
 
     def read(reply: Any) -> SweepReply:
-        next_due_ms, *members = reply
-        return SweepReply(next_due_ms if next_due_ms >= 0 else None, tuple(refs_of(members)))
+        next_due_ms, n_due, *members = reply
+        refs = tuple(refs_of(members))
+        return SweepReply(next_due_ms if next_due_ms >= 0 else None, refs[:n_due], refs[n_due:])
 
     args = in_order((limit, patience_ms, stale_ms, int(model_queue_idle), int(tools_queue_idle)))
     return ScriptCall("sweep", [keys.index(partition, "due"), keys.index(partition, "owed")], args, read)

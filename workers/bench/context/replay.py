@@ -81,11 +81,15 @@ class Queue:
         """Return None: there is no hand-off."""
         return None
 
-    def message(self, ref: StepRef) -> bytes:
+    def first_queue(self, priority: Priority) -> str | None:
+        """Return None: there is no hand-off."""
+        return None
+
+    def message(self, ref: StepRef, *, begun: bool = False) -> bytes:
         """Return nothing: only a commit with hand-off needs the message."""
         return b""
 
-    def publish(self, refs: Sequence[StepRef]) -> None:
+    def publish(self, refs: Sequence[StepRef], *, begun: bool = False) -> None:
         """See `ports.Dispatcher.publish`."""
         self.steps.extend(refs)
 

@@ -14,7 +14,7 @@ from midwatch.workers.views.output import count, document, duration, iso, plural
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from midwatch.schemas.limits import DownstreamStatus, Limits
+    from midwatch.schemas.limits import DownstreamStatus, Lane, Limits
 
 COLUMNS = (
     Column("DOWNSTREAM"),
@@ -29,6 +29,16 @@ COLUMNS = (
 
 FULL = 0.995
 """A rate factor from this one on is shown as 100 %."""
+
+LANES: dict[Lane, str] = {
+    "high": "high",
+    "high_first": "high, of new jobs",
+    "rest": "others",
+    "retry": "retries",
+    "rest_first": "others, of new jobs",
+    "replay": "replays",
+}
+"""Lane -> its name in a card, in the order in which calls leave the lanes."""
 
 RATES = ("requests", "input_tokens", "output_tokens", "tokens")
 
@@ -185,8 +195,8 @@ def _bucket(name: str, status: DownstreamStatus, limits: Limits) -> str:
 
 
 def _lines(status: DownstreamStatus) -> str:
-    waiting = status.waiting
-    lines = f" ({waiting['high']} high, {waiting['rest']} others, {waiting['retry']} retries)" if status.waiters else ""
+    found = ", ".join(f"{status.waiting[lane]:,} {word}" for lane, word in LANES.items() if status.waiting[lane])
+    lines = f" ({found})" if found else ""
     return f"{status.waiters:,}{lines}" + (f", {status.woken:,} woken" if status.woken else "")
 
 

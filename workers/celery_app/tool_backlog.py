@@ -1,0 +1,48 @@
+"""Hold back first steps while tool steps pile up.
+
+If tools are slower than models, workers for the model queue would begin every job, and all of them would wait for their tools.
+So a worker takes no first step while many tool steps of the same or a higher priority wait. It takes all other steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from midwatch.workers.celery_app.write_message import PRIORITIES
+
+PER_SLOT = 2
+"""How many tool steps may wait for each slot of this worker. That is enough work for the tool workers: while one of their steps
+waits, all of them are busy."""
+AT_LEAST = 16
+"""How many may wait at least, if the worker has few slots."""
+
+ALIVE_S = 10
+"""How long a worker that serves the tools queue counts as alive after its last sweep. Without one, first steps are not held back:
+the tool steps do not become fewer, and jobs without tools would wait for nothing."""
+
+
+@dataclass
+class FirstSteps:
+    """The first steps that this process takes now. Its steward writes this, and its channel reads it."""
+
+    held: frozenset[int] = frozenset()
+    """Celery's numbers of the first steps that it does not take."""
+
+    def hold(self, waiting: Sequence[int], *, slots: int, tools_are_served: bool) -> None:
+        """Decide which first steps to hold back.
+
+        Args:
+            waiting: how many tool steps wait, for each priority from high to replay.
+            slots: how many steps this worker runs at once.
+            tools_are_served: a worker that serves the tools queue is alive.
+
+        """
+        most = max(AT_LEAST, PER_SLOT * slots)
+        numbers = zip(PRIORITIES.values(), accumulate(waiting), strict=True)
+        self.held = frozenset(number + 1 for number, ahead in numbers if tools_are_served and ahead > most)
+
+
+FIRST_STEPS = FirstSteps()
+"""Of this process."""

@@ -149,6 +149,44 @@ def storm(
     print_figures(figures, as_json=as_json)
 
 
+@bench.command("backlog")
+@click.option("--jobs", type=click.IntRange(1, 100_000), metavar="N", default=240, show_default=True, help="Jobs.")
+@click.option(
+    "--turns", type=click.IntRange(1, 1_000), metavar="N", default=10, show_default=True, help="Model turns of a job."
+)
+@click.option(
+    "--slots", type=click.IntRange(1, 500), metavar="N", default=8, show_default=True, help="Model calls at once."
+)
+@click.option("--limit", type=click.FloatRange(0.1, 10_000), metavar="N", help="Calls per second of the downstream.")
+@click.option(
+    "--tool-s",
+    type=click.FloatRange(0, 60),
+    metavar="S",
+    default=0.0,
+    help="Duration of a tool call, which is then a separate task. Default: the tool is inline.",
+)
+@click.option(
+    "--timeout", type=click.FloatRange(1), metavar="S", default=30.0, show_default=True, help="session_timeout_s."
+)
+@click.option(
+    "--others", type=click.IntRange(0, 1_000), metavar="N", default=0, help="Jobs of a second tenant, enqueued last."
+)
+@click.option("--no-waves", is_flag=True, help="Leave out the comparison with waves.")
+@options.as_json
+def backlog(
+    jobs: int, turns: int, slots: int, limit: float | None, tool_s: float, timeout: float, others: int, no_waves: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Enqueue many jobs at once on few slots, and compare with the same jobs in waves that fill the slots."""
+    from midwatch.workers.bench.backlog.plan import Plan
+    from midwatch.workers.bench.backlog.run import run
+
+    plan = Plan(
+        jobs=jobs, turns=turns, slots=slots, limit_per_s=limit, tool_s=tool_s, session_timeout_s=timeout, others=others
+    )
+    print_figures(run(plan, waves=not no_waves, say=say), as_json=as_json)
+
+
 @bench.command("validation")
 @click.option(
     "--cases",

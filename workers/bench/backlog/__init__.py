@@ -1,0 +1,1 @@
+"""`midwatch bench backlog`: many jobs at once on few slots."""

@@ -61,7 +61,7 @@ local need = needs(input, output)
 local function deny(reason, figures, ms)
   if known and known.state == WOKEN then withdraw_promise(state, need_of(known)) end
   if known and known.state ~= LIVE then
-    if known.lane then leave_line(state, lane_of(known), call_id) end
+    leave_lane(state, call_id, known)
     drop_call(call_id)
   end
   count('denied')
@@ -147,34 +147,23 @@ if is_bound then
   end
 end
 
-is_first = is_first == '1'
-local lane = is_first and REST_FIRST_LANE or REST_LANE
-if priority == 'high' then lane = is_first and HIGH_FIRST_LANE or HIGH_LANE end
-if is_retry then lane = RETRY_LANE end
-if priority == 'replay' then lane = REPLAY_LANE end
-local headroom = priority == 'high' and 0 or priority == 'replay' and math.max(config.headroom, 0.5) or config.headroom
+local lane = choose_lane(priority, is_first == '1', is_retry)
+local headroom = headroom_of(config, priority)
 
 -- Put the call into its line. If it waited there before, it keeps its place.
 local function wait(us, reason, told_us)
   if known and known.state == WOKEN then withdraw_promise(state, need_of(known)) end
-  -- A call that waited in another lane keeps its place if both lanes have the same virtual time.
-  local keeps = known and known.tag and is_behind(lane_of(known)) == is_behind(lane)
-  local tag = keeps and known.tag or new_tag(config, state, need, lane, priority, tenant)
+  local tag = known and kept_tag(known, lane) or new_tag(config, state, need, lane, priority, tenant)
   if must_pay then
     count_retry()
     keep_lineage(now, lineage_kept_ms)
   end
   local call = {
     state = WAITING, member = member, attempt_id = attempt_id, input = input, output = output, tag = tag,
-    lane = string.sub(lane, 1, 1), behind = is_behind(lane) and string.sub(lane, 2) or nil,
     headroom = headroom, reason = reason, uncounted = uncounted,
   }
-  write_call(state, call_id, call)
-  -- The call may have waited in another line, as a first try.
-  if known and known.lane and lane_of(known) ~= lane then leave_line(state, lane_of(known), call_id) end
-  enter_line(state, lane, tag, call_id)
-  local due = tonumber(redis.call('ZSCORE', INDEX, state.name) or NEVER)
-  if due * MS > now + us then schedule(state, now, us) end
+  put_in_lane(state, call_id, call, lane, known)
+  schedule_within(state, now, us)
   count('waited')
   save(state)
   return { 'wait', math.ceil((told_us or us) / MS), reason, 1 }
@@ -218,8 +207,7 @@ elseif is_woken then
 end
 
 -- The call is admitted. From here on, everything is written.
-if known and known.lane then leave_line(state, lane_of(known), call_id) end
-if known and known.tag then advance(state, lane_of(known), known.tag) end
+if known then take_turn(state, call_id, known) end
 local n = 1
 if must_pay then n = count_retry() elseif not is_retry then n = count_call() end
 if n % 8 == 1 then keep_lineage(now, lineage_kept_ms) end -- not at every call, because the record is kept for days

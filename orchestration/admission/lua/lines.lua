@@ -27,9 +27,29 @@ end
 -- The lane that a call's record names, or nil.
 local function lane_of(call) return call.lane and call.lane .. (call.behind or '') end
 
+-- The lane in which a call waits. A retry belongs to a job that has begun.
+local function choose_lane(priority, is_first, is_retry)
+  if priority == 'replay' then return REPLAY_LANE end
+  if is_retry then return RETRY_LANE end
+  if priority == 'high' then return is_first and HIGH_FIRST_LANE or HIGH_LANE end
+  return is_first and REST_FIRST_LANE or REST_LANE
+end
+
+-- The share of each bucket that a call leaves to higher priorities. A replay leaves half, so that a live call seldom waits for
+-- one.
+local function headroom_of(config, priority)
+  if priority == 'high' then return 0 end
+  return priority == 'replay' and math.max(config.headroom, REPLAY_HEADROOM) or config.headroom
+end
+
 -- First calls and replays wait in lanes behind the others. Their virtual time is another one: it stands still while calls of
 -- jobs that have begun are served. With one time for all, a tenant's new job would wait behind all older ones.
 local function is_behind(lane) return #lane > 1 end
+
+-- The place that a call keeps when it waits again: nil if it has none, or if its new lane has another virtual time.
+local function kept_tag(call, lane)
+  return call.tag and call.lane and is_behind(lane_of(call)) == is_behind(lane) and call.tag or nil
+end
 
 -- The lines have come to the call with this tag.
 local function advance(state, lane, tag)
@@ -65,6 +85,26 @@ end
 
 local function leave_line(state, lane, call_id)
   state.in_line = math.max(0, state.in_line - redis.call('ZREM', LANES[lane], call_id))
+end
+
+-- Take a call out of the lane that its record names, unless it stays there.
+local function leave_lane(state, call_id, call, stays_in)
+  local lane = lane_of(call)
+  if lane and lane ~= stays_in then leave_line(state, lane, call_id) end
+end
+
+-- Let a call wait in a lane. It may have waited in another one, as a first try.
+local function put_in_lane(state, call_id, call, lane, known)
+  call.lane, call.behind = string.sub(lane, 1, 1), #lane > 1 and string.sub(lane, 2) or nil
+  write_call(state, call_id, call)
+  if known then leave_lane(state, call_id, known, lane) end
+  enter_line(state, lane, call.tag, call_id)
+end
+
+-- Take an admitted call out of its lane. The lane has come to it.
+local function take_turn(state, call_id, call)
+  leave_lane(state, call_id, call)
+  if call.tag and call.lane then advance(state, lane_of(call), call.tag) end
 end
 
 -- A new call's place in its line. A line is in the order of virtual start times (start-time fair queueing, Goyal et al. 1996):
@@ -124,4 +164,10 @@ end
 -- Let a steward check the lines in `us`.
 local function schedule(state, now, us)
   redis.call('ZADD', INDEX, math.floor((now + math.max(0, us)) / MS), state.name)
+end
+
+-- The same, unless a steward checks them before that anyway.
+local function schedule_within(state, now, us)
+  local due = tonumber(redis.call('ZSCORE', INDEX, state.name) or NEVER)
+  if due * MS > now + us then schedule(state, now, us) end
 end

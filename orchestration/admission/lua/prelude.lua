@@ -34,6 +34,7 @@ local RESOURCES = { REQUESTS, INPUT, OUTPUT, BOTH }
 local WAITING, WOKEN, LIVE, PACED, UNCOUNTED = 'w', 'k', 'l', 'p', 'f'
 -- Lanes with two letters are behind the others. A record holds the letters in two fields: earlier releases know the first.
 local HIGH_LANE, REST_LANE, RETRY_LANE, HIGH_FIRST_LANE, REST_FIRST_LANE, REPLAY_LANE = 'h', 'n', 'r', 'hf', 'nf', 'ny'
+local REPLAY_HEADROOM = 0.5 -- the share of each bucket that replays leave to live calls
 local PAID_MS = 86400000 -- how long a place in line and a paid retry are remembered
 local LOOK_MS = 60000 -- how often a steward checks a downstream where no call waits
 local FORGET_MS = 600000 -- a guessed limit is dropped if no 429 confirms it for this long

@@ -25,7 +25,7 @@ KOMBUS_OWN = re.compile(r"_kombu\.binding.*|unacked(_index|_mutex)?|.*\.pidbox|c
 def expand(pattern: str, prefix: str) -> re.Pattern[str]:
     """Return the regular expression of a catalogue pattern within one prefix.
 
-    `{prefix}.a, .b (+ priority)` is a list of queues. Each continues the same prefix, and each has its priorities.
+    `{prefix}.a, .b (+ priority)` names two queues. Both names begin with the prefix, and both queues have priorities.
     """
     own = re.escape(prefix)
     filled = {"{prefix}": own, "{p}": rf"\{{{own}\d\d\}}", "{gate}": rf"\{{{own}gate\}}"}

@@ -199,7 +199,7 @@ CONFIG = {
     "cut_gap_ms": Field("cut_gap_ms", "ms, a length", "429s within this time cut the rate once"),
     "throttle_pause_ms": Field("throttle_pause_ms", "ms, a length", "pause after a 429 that names no wait"),
     "cold_after_ms": Field(
-        "cold_after_ms", "ms, a length", "after a pause of this length the rate starts at its least"
+        "cold_after_ms", "ms, a length", "after a pause of this length the rate starts at `least_rate`"
     ),
     "probe_min_ms": Field("probe_min_ms", "ms, a length", "least timeout of a probe: it gets three usual latencies"),
     "probe_max_ms": Field("probe_max_ms", "ms, a length", "largest timeout of a probe; then another may be sent"),

@@ -210,7 +210,7 @@ STRICT = (
     Rule("keyword", _keywords(lambda word: word in _STRICT_LACKS), REFUSED,
          f"strict mode has no such keyword; {_LEAVE} drop it"),
     Rule("default", _keywords(lambda word: word == "default"), REPORTED,
-         "strict mode requires every value, so it is never used"),
+         "strict mode requires every value, so the default is never used"),
 )  # fmt: skip
 
 

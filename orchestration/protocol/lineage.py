@@ -11,7 +11,7 @@ from midwatch.schemas.lineage import Bounds, Member
 from midwatch.schemas.policy import RunLimits
 
 Chain = tuple[Member, ...]
-"""A job, its parent, and so on up to the root. The limits of each bind the first. Empty for a job without family."""
+"""A job, its parent, and so on up to the root. All their limits bind the job. Empty if it has no ancestors and no children."""
 
 
 @dataclass(frozen=True)

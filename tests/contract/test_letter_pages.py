@@ -68,7 +68,7 @@ def test_all_pages_together_are_the_letters_newest_first(bench):
 
 
 def test_letters_of_one_millisecond_are_all_listed_once(bench):
-    """More of them than one piece of the index holds."""
+    """There are more of them than one piece of the index holds."""
     session = "s0"
     for number in range(20):
         letter = {"job_id": f"job-{number}", "session_id": session, "agent": "a", "step": "1", "kind": "model",

@@ -82,7 +82,7 @@ def test_a_jobs_row_does_not_count_as_a_task_of_its_worker(site: Site, stage: St
 
 
 def test_a_late_event_does_not_turn_a_row_back(site: Site, server, prefix: str, wait_for):
-    """Two workers moved one job within milliseconds, and the first worker's event arrived last."""
+    """Two workers changed one job's state within milliseconds, and the first worker's event arrived last."""
     app = make_app(Settings(redis_url=server.url, prefix=prefix))
     now = time.time()
     with app.connection_for_write() as connection:

@@ -95,7 +95,10 @@ def test_the_table_fits_100_columns(width):
         ("paused", "paused until 11:08:10Z, 90.0 s more; breaker open, probes in 0 ms"),
         ("open", "breaker open, probes in 1.24 s"),
         ("braked", "12 of its last 100 calls failed: its retry budget applies; fewer calls are admitted for a while"),
-        ("half_open", "breaker half open, 2 probes out; 12 of its last 100 calls failed: its retry budget applies"),
+        (
+            "half_open",
+            "breaker half open, 2 probes under way; 12 of its last 100 calls failed: its retry budget applies",
+        ),
     ],
 )
 def test_the_reason_says_until_when(word, reason):

@@ -182,7 +182,7 @@ def test_a_schema_of_exponential_size_is_refused() -> None:
 
 
 def test_a_recursive_schema_works() -> None:
-    """A tree needs a reference to itself for a deeper value."""
+    """The schema of a tree refers to itself. This is accepted, because each reference leads to a deeper value."""
     tree = {
         "type": "object",
         "properties": {"name": {"type": "string"}, "kids": {"type": "array", "items": {"$ref": "#"}}},

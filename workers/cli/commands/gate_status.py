@@ -84,7 +84,7 @@ def _reasons(status: DownstreamStatus, now_ms: int) -> Iterator[str]:
     if status.breaker == "open":
         yield f"breaker open, probes in {duration(status.open_ms)}"
     elif status.breaker == "half_open":
-        yield f"breaker half open, {pluralize(status.probes, 'probe')} out"
+        yield f"breaker half open, {pluralize(status.probes, 'probe')} under way"
     if status.sick:
         total = status.window_ok + status.window_failed
         yield f"{status.window_failed} of its last {total} calls failed: its retry budget applies"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from celery import Celery
-from celery.signals import worker_process_init
 from kombu import Queue
 
 from midwatch.orchestration.keyspace import Keyspace
@@ -15,13 +14,16 @@ from midwatch.workers.settings import Settings, settings
 
 QUEUES = ("model", "tools", "maintenance")
 
+INCLUDED = ["midwatch.workers.process.tasks", "midwatch.workers.process.boot"]
+"""Modules that a worker imports when it starts: the tasks, and the handlers of Celery's signals."""
+
 
 def make_app(current: Settings) -> Celery:
     """Return the Celery app of one fleet."""
     transport.install()
     redis_broker = current.broker.startswith(("redis://", "rediss://"))
     # A producer may have its own Celery app. Its shared tasks go to the current app, so this app must not be current.
-    app = Celery("midwatch", broker=current.broker, include=["midwatch.workers.process.tasks"], set_as_current=False)
+    app = Celery("midwatch", broker=current.broker, include=INCLUDED, set_as_current=False)
     app.conf.update(
         # A message is only a hint; the state in Redis is the truth. So messages on Redis are not acknowledged. This
         # halves the number of broker commands. Without unacked messages no visibility timeout can run a step twice.
@@ -61,6 +63,7 @@ def make_app(current: Settings) -> Celery:
         worker_soft_shutdown_timeout=0.0,
         accept_content=["json"],
         task_serializer="json",
+        worker_proc_alive_timeout=60.0,  # a child prepares itself before it reports to the pool; 4 s is little under load
         worker_consumer="midwatch.workers.process.consumer:Consumer",
         worker_hijack_root_logger=False,
         worker_log_color=False,
@@ -73,11 +76,3 @@ def make_app(current: Settings) -> Celery:
 
 APP_SETTINGS = settings()
 app = make_app(APP_SETTINGS)
-
-
-@worker_process_init.connect
-def _configure_pool_child(**_: object) -> None:
-    """Set up logging in a pool child. Its connections are made at its first step."""
-    from midwatch.workers import telemetry
-
-    telemetry.configure(settings())

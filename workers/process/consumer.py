@@ -12,6 +12,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.utils.encoding import safe_repr
 
 from midwatch.workers.celery_app.poison import PoisonList
+from midwatch.workers.process.boot import PrepareStep
 from midwatch.workers.process.runtime import runtime
 from midwatch.workers.process.steward import StewardStep
 from midwatch.workers.process.wakeup import WakeupStep
@@ -24,12 +25,12 @@ _Consumer: Any = CeleryConsumer
 
 
 class Consumer(_Consumer):  # type: ignore[misc]
-    """A consumer that also starts the wake-up and the steward as boot steps."""
+    """A consumer with more boot steps: preparation, wake-up, steward."""
 
     class Blueprint(_Consumer.Blueprint):  # type: ignore[misc]
         """Celery's boot steps, then those of this package."""
 
-        default_steps = (*_Consumer.Blueprint.default_steps, WakeupStep, StewardStep)
+        default_steps = (*_Consumer.Blueprint.default_steps, PrepareStep, WakeupStep, StewardStep)
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Wrap Celery's handler, which raises into the event loop when a message's content is invalid.

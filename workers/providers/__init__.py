@@ -17,7 +17,7 @@ from midwatch.orchestration.ports import Model
 from midwatch.orchestration.testing import real_models
 from midwatch.workers.providers.credentials import Credentials
 
-__all__ = ["Credentials", "Provider", "close", "load", "names", "register"]
+__all__ = ["Credentials", "Provider", "close", "import_target", "load", "names", "register"]
 
 
 class Provider(Model, Protocol):
@@ -86,10 +86,14 @@ def load(provider: str, credentials: Credentials | None = None) -> Provider:
         return model
     with _lock:
         if key not in _kept:
-            module, _, attribute = REGISTRY[provider].partition(":")
-            connect = cast("Connect", getattr(importlib.import_module(module), attribute))
-            _kept[key] = connect(key[1])
+            _kept[key] = import_target(provider)(key[1])
         return _kept[key]
+
+
+def import_target(provider: str) -> Connect:
+    """Import the module of a registered provider, and return the function that makes the provider."""
+    module, _, attribute = REGISTRY[provider].partition(":")
+    return cast("Connect", getattr(importlib.import_module(module), attribute))
 
 
 def close() -> None:

@@ -5,6 +5,7 @@ It follows no redirects, because it would send the API key to the host that a re
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - socket imports it at the first name lookup, inside the first call
 import functools
 import socket
 import ssl

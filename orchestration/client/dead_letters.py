@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from midwatch.orchestration.client.bulk_replay import BulkReplay
 from midwatch.orchestration.protocol.letter_filter import LetterFilter, Words
 from midwatch.orchestration.protocol.reading import Listing
 from midwatch.orchestration.store.operations import Operations
@@ -58,6 +59,21 @@ class DeadLetters:
     def replay(self, job_id: str) -> bool:
         """Resume the job at the step where it stopped. Returns False if the job has no dead letter, or no longer has one."""
         return self._operations.replay(job_id)
+
+    def replay_all(
+        self, *, kind: Words = None, agent: Words = None, model: Words = None, tool: Words = None,
+        downstream: Words = None, older_s: float = 0.0, rate_per_s: float | None = None,
+    ) -> BulkReplay:  # fmt: skip
+        """A replay of all letters that match. `for _ in replay.run()` runs it; `replay.groups` says what it will do, and did.
+
+        Raises:
+            ConfigError: a kind is unknown.
+
+        """
+        wanted = LetterFilter.make(
+            kind=kind, agent=agent, model=model, tool=tool, downstream=downstream, older_s=older_s
+        )
+        return BulkReplay(self._operations, wanted, rate_per_s=rate_per_s)
 
     def discard(self, job_id: str) -> bool:
         """Give the job up, so that its session can go on. Returns False if the job is not dead."""

@@ -10,6 +10,7 @@ from midwatch.orchestration.keyspace import PARTITIONS, Keyspace, partition
 from midwatch.orchestration.ports import Dispatcher
 from midwatch.orchestration.store.records import member
 from midwatch.orchestration.store.script_calls import bring_back
+from midwatch.orchestration.store.script_calls.script_call import Reply, ScriptCall
 from midwatch.orchestration.store.scripts import Scripts
 from midwatch.schemas.step import StepRef
 
@@ -66,6 +67,10 @@ class DueAndOwed:
             by_partition.setdefault(partition(ref.session_id), []).append(member(ref))
         calls = [bring_back.wake(self.keys, p, members=members) for p, members in by_partition.items()]
         return [ref for woken in self._scripts.run_all(calls) for ref in woken]
+
+    def run_each(self, calls: Sequence[ScriptCall[Reply]]) -> list[Reply | Exception]:
+        """Run several scripts in one round trip. Errors come back as values. Raises StoreUnavailable."""
+        return self._scripts.run_each(calls)
 
     def publish(self, refs: Sequence[StepRef], *, begun: bool = False) -> None:
         """Publish owed steps to workers. `begun` means that they were claimed before. Raises StoreUnavailable."""

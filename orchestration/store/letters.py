@@ -73,7 +73,7 @@ class Letters:
 
         """
         if wanted.older_ms:
-            oldest_allowed_ms = self._now_ms() - wanted.older_ms
+            oldest_allowed_ms = self.now_ms() - wanted.older_ms
             until_ms = min(until_ms, oldest_allowed_ms) if until_ms else oldest_allowed_ms
         damaged = Page()
         readable = self._readable_partitions(damaged.unreadable)
@@ -168,7 +168,8 @@ class Letters:
         getattr(pipe, command)(*args, **options)
         return run_pipeline(pipe, with_errors=True)[0]
 
-    def _now_ms(self) -> int:
+    def now_ms(self) -> int:
+        """The server's time."""
         seconds, micros = self._run_one("time")
         return int(seconds) * 1_000 + int(micros) // 1_000
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import secrets
+import threading
 from collections.abc import Callable
 
 import pytest
 
+from midwatch.orchestration.client import bulk_replay
 from midwatch.orchestration.client.client import Client
 from midwatch.orchestration.client.client import connect as connect_client
 from midwatch.orchestration.protocol.commits import Ending
 from midwatch.schemas.deadletter import DeadLetterRecord
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import JobStatus
-from midwatch.schemas.step import StepRef
 from midwatch.schemas.trace import TraceRecord
 from midwatch.workers.cli.__main__ import main
 from midwatch.workers.settings import settings
@@ -43,19 +45,25 @@ def run(client, capsys, monkeypatch, tmp_path) -> Run:
     return command
 
 
-def bury(client: Client, agent: str = "desk", kind: str = "overloaded", **fields: object) -> str:
-    """Make a dead letter and return its job's id."""
-    handle = client.enqueue(agent, "Where is my parcel?")
-    claim = client.store.claim(StepRef(job_id=handle.id, session_id=handle.session_id, step="1"), "nonce")
-    failure = Failure(kind=FailureKind(kind), detail="why")
+def end(client: Client, job_id: str, **fields: object) -> None:
+    """Run a job's first step: it becomes a letter."""
+    ref = client.operations.first_step(client.jobs.show(job_id))
+    claim = client.store.claim(ref, f"nonce-{secrets.token_hex(4)}")
+    failure = Failure(kind=FailureKind(fields.pop("kind", "overloaded")), detail="why")
     letter = DeadLetterRecord(
-        **({"job_id": handle.id, "session_id": handle.session_id, "agent": agent, "step": "1", "kind": "model",
+        **({"job_id": job_id, "session_id": ref.session_id, "agent": claim.job.agent, "step": "1", "kind": "model",
             "failure": failure, "dead_ms": claim.now_ms} | fields),
     )  # fmt: skip
     trace = TraceRecord(
         step="1", kind="model", attempt=0, outcome="dead_letter", started_ms=1, ended_ms=2, worker="w1", failure=failure
     )
     assert client.store.finish(claim, Ending(JobStatus.DEAD_LETTERED, failure=failure, letter=letter), trace)
+
+
+def bury(client: Client, agent: str = "desk", kind: str = "overloaded", **fields: object) -> str:
+    """Make a dead letter and return its job's id."""
+    handle = client.enqueue(agent, "Where is my parcel?")
+    end(client, handle.id, kind=kind, **fields)
     return handle.id
 
 
@@ -115,3 +123,73 @@ def test_damaged_letter_is_reported_and_does_not_end_the_listing(run, client):
     assert (code, listed(out)) == (0, [second])
     assert [each["what"] for each in json.loads(out)["unreadable"]] == [f"the dead letter of job {first}"]
     assert "can't be read" in err
+
+
+def test_replay_needs_ids_or_all(run):
+    """Conditions and a rate are for many letters. A condition names what a letter has."""
+    for arguments, said in (
+        ((), "expected IDs of jobs, or --all"),
+        (("job-1", "--all"), "expected IDs of jobs, or --all"),
+        (("job-1", "--rate", "5/s"), "need --all"),
+        (("--all", "--rate", "fast"), "such as 5/s"),
+        (("--all", "--where", "timeout"), "expected NAME=VALUE"),
+        (("--all", "--where", "color=red"), "kind, agent, model, tool, downstream, older"),
+        (("--all", "--where", "kind=timeuot"), "did you mean 'timeout'"),
+    ):
+        code, out, err = run("dlq", "replay", *arguments)
+        assert (code, out) == (2, ""), arguments
+        assert said in err, arguments
+
+
+def test_dry_run_counts_the_letters_by_kind_and_replays_none(run, client):
+    """The document has the same fields as that of a replay."""
+    letters = [bury(client, downstream="shop") for _ in range(3)] + [bury(client, "support-eu", "tool_error")]
+    code, out, _ = run("dlq", "replay", "--all", "--dry-run", "--json")
+    found = json.loads(out)
+    assert (code, found["letters"], found["replayed"], found["dry_run"]) == (0, 4, 0, True)
+    assert [(group["kind"], group["downstream"], group["agent"], group["letters"]) for group in found["groups"]] == [
+        ("overloaded", "shop", None, 3),
+        ("tool_error", None, "support-eu", 1),
+    ]
+    _, out, _ = run("dlq", "replay", "--all", "--dry-run", "--where", "agent=support-*")
+    assert out.splitlines() == ["KIND\tAT\tLETTERS", "tool_error\tsupport-eu\t1"]
+    assert sorted(letter.job_id for letter in client.dead_letters.list()) == sorted(letters)
+
+
+def test_replay_of_all_goes_below_live_work(run, client, monkeypatch):
+    """Nobody runs the jobs here, so the command ends without their results, and says so."""
+    monkeypatch.setattr(bulk_replay, "SETTLE_S", 0.1)
+    letters = [bury(client) for _ in range(3)]
+    code, out, _ = run("dlq", "replay", "--all", "--json", "--where", "agent=desk", "--where", "older=1s")
+    assert (code, json.loads(out)["replayed"]) == (0, 0), "they are younger than a second"
+    code, out, _ = run("dlq", "replay", "--all", "--json")
+    found = json.loads(out)
+    assert (code, found["replayed"], found["under_way"], found["left"]) == (0, 3, 3, 0)
+    assert {client.jobs.show(job_id).priority.value for job_id in letters} == {"replay"}
+
+
+def test_replay_that_fails_again_stops_with_exit_code_1(run, client):
+    """Of seven letters five are tried. The message says what to do."""
+    for _ in range(7):
+        bury(client, downstream="shop")
+    stop = threading.Event()
+
+    def fail_all() -> None:
+        while not stop.is_set():
+            for job in client.jobs.list(limit=100):
+                if not job.status.ended:
+                    end(client, job.job_id, downstream="shop")
+            stop.wait(0.05)
+
+    fleet = threading.Thread(target=fail_all)
+    fleet.start()
+    try:
+        code, out, err = run("dlq", "replay", "--all")
+    finally:
+        stop.set()
+        fleet.join()
+    assert code == 1
+    assert "stopped: overloaded at shop fails again" in err
+    assert "2 letters left as they were. Mend the cause, then replay again" in err
+    assert out.splitlines()[1].split("\t")[:4] == ["overloaded", "shop", "7", "5"]
+    assert len(client.dead_letters.list()) == 7

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from midwatch.workers.cli.commands.gate import seconds
+from midwatch.workers.views.durations import UNITS_S
 
 if TYPE_CHECKING:
     from midwatch.orchestration.protocol.letter_filter import LetterFilter
@@ -54,6 +56,17 @@ def read_where(context: click.Context, parameter: click.Parameter, words: tuple[
         else:
             given[name] = (*given.get(name, ()), value)
     return given
+
+
+def read_rate(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    """Read `5/s`, `100/m` or `5` into a number for each second. Raises BadParameter."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(?:/([smh]))?", text.strip())
+    rate_per_s = float(found[1]) / UNITS_S[found[2] or "s"] if found else 0.0
+    if rate_per_s <= 0:
+        raise click.BadParameter(f"{text!r}: expected a rate such as 5/s or 100/m")
+    return rate_per_s
 
 
 def _seconds(context: click.Context, parameter: click.Parameter, text: str | None) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from midwatch.workers.cli import options
 from midwatch.workers.cli.environment import connect
 from midwatch.workers.cli.exits import Exit
+from midwatch.workers.cli.letter_options import read_rate, read_where
 from midwatch.workers.views.output import say
 
 if TYPE_CHECKING:
@@ -15,10 +17,44 @@ if TYPE_CHECKING:
 
 
 @click.command("replay")
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
-def replay(job_ids: tuple[str, ...]) -> None:
-    """Try dead letters again where they stopped. A second replay does nothing."""
+@click.argument("job_ids", metavar="[ID]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Replay all letters, or those that --where selects.")
+@click.option(
+    "--where", metavar="NAME=VALUE", multiple=True, callback=read_where,
+    help="With --all: a condition, as for `dlq list`: kind, agent, model, tool, downstream or older. May be repeated.",
+)  # fmt: skip
+@click.option(
+    "--rate", metavar="N/s", callback=read_rate, help="With --all: most letters to replay, such as 5/s or 100/m."
+)
+@click.option(
+    "--dry-run", is_flag=True, help="With --all: say how many letters of which kind there are, and replay none."
+)
+@options.as_json
+def replay(
+    job_ids: tuple[str, ...], everything: bool, where: dict[str, Any], rate: float | None, dry_run: bool, as_json: bool
+) -> None:
+    """Try dead letters again where they stopped. A second replay does nothing.
+
+    A job that is replayed by its ID keeps its priority. With `--all`, jobs run below live work, and the coordinator paces their
+    calls. Of each kind of failure and downstream, five letters are tried first, then more and more. If most of a batch fail
+    again, this group stops, the other groups go on, and the exit code is 1. Ctrl-C stops the replay. Jobs that were replayed go
+    on.
+    """
+    if everything == bool(job_ids):
+        raise click.UsageError("expected IDs of jobs, or --all")
+    if not everything and (where or rate or dry_run or as_json):
+        raise click.UsageError("--where, --rate, --dry-run and --json need --all")
     client = connect()
+    if everything:
+        from midwatch.workers.cli.commands.dlq_bulk import print_groups, run_bulk_replay
+
+        bulk = client.dead_letters.replay_all(**where, rate_per_s=rate)
+        if dry_run:
+            print_groups(bulk, as_json=as_json, dry_run=True)
+            return
+        if code := run_bulk_replay(bulk, as_json=as_json):
+            raise click.exceptions.Exit(code)
+        return
     codes = [_replay(client, job_id) for job_id in job_ids]
     if any(codes):
         raise click.exceptions.Exit(max(codes))

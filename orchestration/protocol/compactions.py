@@ -22,7 +22,7 @@ class CompactionWork:
     memory: Memory | None
     anchor: Anchor | None
     messages: tuple[Message, ...]
-    """The messages of the session's log, in its order: an index is the same here and there."""
+    """The messages of the session's log, in its order. So an index into this tuple is also an index into the log."""
     weights: tuple[int, ...]
     """The weight of each message. See `tokens.weight`."""
     last_digest: str

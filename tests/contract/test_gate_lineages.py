@@ -123,7 +123,7 @@ def test_every_ancestor_binds(gate: GateBench) -> None:
 
 
 def test_a_limit_by_tool_counts_over_the_lineage(gate: GateBench) -> None:
-    """Other tools are free. The parent's own earlier calls count, also those from before it had children."""
+    """Other tools have no limit. The parent's own earlier calls count, also those from before it had children."""
     root = member("root", max_tool_calls={"pay": 3})
     assert reserve(gate, turn(gate, (root,), "2", calls=1), "child", before={"pay": 1}) == [None]
     child = turn(gate, (member("a"), root))

@@ -162,7 +162,7 @@ def test_a_settlement_with_a_commit_is_sent_once_in_every_case(bench):
 
 
 def test_a_commit_is_made_once(bench):
-    """A second commit, after a lost reply, changes nothing and returns so. The worker still owns the inline calls it started."""
+    """A second commit, after a lost reply, changes nothing. The worker still owns the inline calls that it started."""
     claim = bench.begin()
     assert bench.store.commit_turn(claim, turn_of(claim)) is TurnCommitted.COMMITTED
     assert bench.store.commit_turn(claim, turn_of(claim)) is TurnCommitted.COMMITTED

@@ -12,6 +12,7 @@ from midwatch.orchestration.protocol.commits import Ending, ResultCommit, TurnCo
 from midwatch.orchestration.protocol.compactions import Compaction, CompactionWork
 from midwatch.orchestration.protocol.lineage import CallReservation, LimitReached
 from midwatch.orchestration.protocol.store_replies import (
+    ChildWait,
     CompactionBusy,
     LeaseState,
     NothingToCompact,
@@ -154,7 +155,10 @@ class Store(Protocol):
         """Append results to the log. The last result of a turn makes the next turn owed. Results of ended steps are refused."""
         ...
 
-    def set_limits(self, claim: Claim, *, agent_version: str, max_steps: int, timeout_ms: int) -> None:
+    def set_limits(
+        self, claim: Claim, *, agent_version: str, max_steps: int, timeout_ms: int, max_wait_ms: int | None = None,
+        max_total_ms: int | None = None,
+    ) -> None:  # fmt: skip
         """Give a job that was enqueued by name the limits of its agent, at its first step."""
         ...
 
@@ -167,11 +171,14 @@ class Store(Protocol):
         ...
 
     def park(self, claim: Claim, park: Park, trace: TraceRecord) -> bool:
-        """Put the step aside until a human decides."""
+        """Put the step aside until a human decides, or until its question expires."""
         ...
 
-    def wait_for_child(self, claim: Claim, poll_ms: int) -> bool:
-        """Release the tool step while its child job runs. It is published again when the child ends, or after `poll_ms`."""
+    def wait_for_child(self, claim: Claim, poll_ms: int, *, child_id: str, worked_ms: int) -> ChildWait:
+        """Release the tool step while its child job runs. It is published again when the child ends, or after `poll_ms`.
+
+        `worked_ms` is how long the child has worked so far. It counts as work of this job.
+        """
         ...
 
     def finish(self, claim: Claim, ending: Ending, trace: TraceRecord, piggyback: Piggyback | None = None) -> bool:

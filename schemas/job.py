@@ -12,7 +12,7 @@ from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.lineage import Bounds, Member
 from midwatch.schemas.model import Usage
-from midwatch.schemas.step import LivePriority, Priority, StepRef
+from midwatch.schemas.step import LivePriority, Priority, StepRef, WaitOwner
 
 JobInput = Annotated[str, StringConstraints(min_length=1)]
 
@@ -85,6 +85,11 @@ class NewJob(Record):
     traceparent: str | None = None
     max_steps: int = Field(gt=0)
     timeout_ms: int = Field(gt=0)
+    """How long the job itself may work: `session_timeout_s`."""
+    max_wait_ms: int | None = None
+    """How long others may hold it in all: `max_wait_s`."""
+    max_total_ms: int | None = None
+    """How long it may take, from `enqueue` on: `deadline_s`."""
     bounds: Bounds | None = None
     """None if only the agent's name is known. A worker fills them in at the first step."""
     on_busy: SessionPolicy = SessionPolicy.ENQUEUE
@@ -104,7 +109,25 @@ class Waiting(Record):
     kind: ParkReason | None = None
     """What a parked step asks. None for a deferred step."""
     until_ms: int | None = None
+    """When the step is tried again, or when its question expires."""
     attempt: int = 0
+    owner: WaitOwner | None = None
+    """Who holds the job. None in records of releases before 0.2."""
+    downstream: str | None = None
+    """The downstream that holds it, if one does."""
+    since_ms: int | None = None
+    """Since when this owner has held it. Several deferrals of one turn by one owner are one hold."""
+    on_expiry: str | None = None
+    """What happens to a parked step when its question expires: reject, dead_letter, approve."""
+
+
+class Holder(Record):
+    """Who held a job last."""
+
+    turn: int
+    owner: WaitOwner
+    downstream: str | None = None
+    since_ms: int
 
 
 class Job(Record):
@@ -136,7 +159,22 @@ class Job(Record):
     created_ms: int
     started_ms: int | None = None
     deadline_ms: int | None = None
+    """When `session_timeout_s` has passed, if the job works from now on. It moves by what others take."""
+    ends_by_ms: int | None = None
+    """When `deadline_s` has passed."""
     finished_ms: int | None = None
+    working: int = 0
+    """Number of its steps that workers run now."""
+    held_ms: int = 0
+    """How long others held the job, up to its last claim. See `count_held_ms`."""
+    held_since_ms: int | None = None
+    """Others hold the job from this time on, while it does not work."""
+    max_worked_ms: int | None = None
+    """How long it may work in all. A replay grants more."""
+    max_held_ms: int | None = None
+    """How long others may hold it in all. A replay grants more. None: no bound."""
+    holder: Holder | None = None
+    """Who held it last."""
     usage: Usage = Usage()
     tool_calls: int = 0
     invalid_calls: int = 0
@@ -158,6 +196,21 @@ class Job(Record):
     def has_family(self) -> bool:
         """Is it in a lineage with other jobs?"""
         return self.parent is not None or self.children > 0 or bool(self.adopted)
+
+    def count_held_ms(self, now_ms: int) -> int:
+        """How long others have held the job: downstreams, humans, waiting children, a lack of workers."""
+        if self.status.ended or self.working or self.held_since_ms is None:
+            return self.held_ms
+        return self.held_ms + max(0, now_ms - self.held_since_ms)
+
+    def count_worked_ms(self, now_ms: int) -> int:
+        """How long the job itself has worked: its calls, its tools, its own backoff, and its children's work."""
+        if self.deadline_ms is None or self.max_worked_ms is None:
+            return 0
+        until_ms = self.finished_ms if self.status.ended and self.finished_ms else now_ms
+        if not self.status.ended and not self.working and self.held_since_ms is not None:
+            until_ms = min(until_ms, self.held_since_ms)
+        return max(0, until_ms - (self.deadline_ms - self.max_worked_ms))
 
 
 class JobResult(Record):

@@ -130,6 +130,10 @@ class Park(Contract):
     kind: Literal["park"] = "park"
     question: str
     reason: ParkReason
+    expires_ms: int | None = None
+    """From now until the question expires. None: it does not."""
+    on_expiry: Literal["reject", "dead_letter", "approve"] = "reject"
+    """What happens when it expires."""
 
 
 class DeadLetter(Contract):

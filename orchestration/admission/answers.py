@@ -9,7 +9,7 @@ from typing import Any
 from midwatch.orchestration.admission.replies import RESOURCE_NAMES, Denied, Waits
 from midwatch.orchestration.protocol.calls import Call
 from midwatch.schemas.failure import Failure, FailureKind
-from midwatch.schemas.step import Defer
+from midwatch.schemas.step import Defer, WaitOwner
 
 SAFETY_MS = (30_000, 600_000)
 """Bounds of the time after which a step in a line asks again without a wake-up. The time is twice the expected wait."""
@@ -31,15 +31,15 @@ LIMITS = {
 
 
 def deferral(call: Call, name: str, reply: Waits) -> Defer:
-    """The step waits. That never counts as an attempt."""
+    """The step waits for the downstream. That never counts as an attempt. The store bounds the wait by the job's limits."""
     shortest, longest = SAFETY_MS
     after_ms = max(shortest, min(2 * reply.ms, longest)) if reply.in_line else reply.ms
-    deadline_ms = call.claim.job.deadline_ms
-    if deadline_ms is not None:  # so that a waiting job also ends in time
-        after_ms = max(0, min(after_ms, deadline_ms - call.claim.now_ms + 1))
     about = f", about {math.ceil(reply.ms / 1_000)} s" if reply.ms else ""
     reason = f"{name}: {reply.reason}{about}"
-    return Defer(after_ms=after_ms, reason=reason, counts_as_attempt=False, wakes=reply.in_line)
+    return Defer(
+        after_ms=after_ms, reason=reason, counts_as_attempt=False, wakes=reply.in_line, owner=WaitOwner.DOWNSTREAM,
+        downstream=name,
+    )  # fmt: skip
 
 
 def denial(name: str, reply: Denied) -> Failure:

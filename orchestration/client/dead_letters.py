@@ -56,9 +56,17 @@ class DeadLetters:
         """The dead letter of this job. Raises NotFound."""
         return self._operations.dead_letter(job_id)
 
-    def replay(self, job_id: str) -> bool:
-        """Resume the job at the step where it stopped. Returns False if the job has no dead letter, or no longer has one."""
-        return self._operations.replay(job_id)
+    def replay(self, job_id: str, *, steps: int = 50, time_s: float | None = None, wait_s: float | None = None) -> bool:
+        """Resume the job at the step where it stopped. Returns False if the job has no dead letter, or no longer has one.
+
+        Args:
+            job_id: the job.
+            steps: model turns that it may take from now on. A limit that allows more is not lowered.
+            time_s: how long it may work from now on. None: its `session_timeout_s` starts again.
+            wait_s: how long others may hold it from now on. None: its `max_wait_s` starts again.
+
+        """
+        return self._operations.replay(job_id, max_steps=steps, time_ms=_ms(time_s), wait_ms=_ms(wait_s))
 
     def replay_all(
         self, *, kind: Words = None, agent: Words = None, model: Words = None, tool: Words = None,
@@ -78,3 +86,7 @@ class DeadLetters:
     def discard(self, job_id: str) -> bool:
         """Give the job up, so that its session can go on. Returns False if the job is not dead."""
         return self._operations.discard(job_id)
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else max(1, int(seconds * 1_000))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from hashlib import sha256
-from typing import get_args
+from typing import TypedDict, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -72,6 +72,23 @@ def check_input(text: str) -> str:
     return text
 
 
+class TimeLimits(TypedDict):
+    """The limits of a job's time, by the names of `NewJob`."""
+
+    timeout_ms: int
+    max_wait_ms: int | None
+    max_total_ms: int | None
+
+
+def times_of(limits: RunLimits) -> TimeLimits:
+    """The limits of a job's time, in ms."""
+    return TimeLimits(
+        timeout_ms=int(limits.session_timeout_s * 1_000),
+        max_wait_ms=None if limits.max_wait_s is None else max(1, int(limits.max_wait_s * 1_000)),
+        max_total_ms=None if limits.deadline_s is None else max(1, int(limits.deadline_s * 1_000)),
+    )
+
+
 def new_job(
     agent: Agent | str,
     input: str,
@@ -105,6 +122,7 @@ def new_job(
         job_id = keyed_job_id(name, tenant, check_id(idempotency_key, "idempotency_key"))
     job_id = check_id(job_id, "job_id") if job_id else new_id("job")
     session_id = check_id(session_id, "session_id") if session_id is not None else own_session_id(job_id)
+    times = times_of(limits)
     return NewJob(
         job_id=job_id,
         agent=name,
@@ -118,5 +136,7 @@ def new_job(
         bounds=bounds_of(limits) if isinstance(agent, Agent) else None,
         max_steps=limits.max_steps,
         timeout_ms=bounded_timeout_ms(limits, parent.time_left_ms if parent else None),
+        max_wait_ms=times["max_wait_ms"],
+        max_total_ms=times["max_total_ms"],
         on_busy=SessionPolicy(limits.on_busy),
     )

@@ -55,7 +55,7 @@ class Claim:
     interrupted: bool
     """The step's state was `started` before the claim: an earlier attempt may have had a side effect."""
     ending: str
-    """'' or why the job must end now: cancelled, timed_out, step_limit, worker_lost."""
+    """'' or why the job must end now: cancelled, timed_out, deadline, max_wait, expired, step_limit, worker_lost."""
     call: ToolCall | None = None
     """The tool call, for a tool step."""
     group: int = 0

@@ -49,6 +49,8 @@ class ResultCommit:
     refs: tuple[StepRef, ...]
     messages: tuple[ToolMessage, ...]
     traces: tuple[TraceRecord, ...]
+    child_worked_ms: int = 0
+    """How long the child job worked whose answer this is. It counts as work of this job."""
 
 
 @dataclass(frozen=True)

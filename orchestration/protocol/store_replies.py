@@ -1,4 +1,4 @@
-"""The store's answers: to a renewal, to the commit of a turn, to setting a step aside, and to the begin of a compaction."""
+"""The store's answers: to a renewal, a commit of a turn, a wait for a child, setting a step aside, the begin of a compaction."""
 
 from __future__ import annotations
 
@@ -26,6 +26,17 @@ class TurnCommitted(StrEnum):
     """The turn is in the log, but the job was cancelled: do not run its inline calls."""
     LOST = "lost"
     """The claim is no longer valid: nothing was written."""
+
+
+class ChildWait(StrEnum):
+    """The answer to `Store.wait_for_child`."""
+
+    WAITS = "waits"
+    """The step is put aside until the child ends."""
+    MAX_WAIT = "max_wait"
+    """Nothing changed: others have held the job for as long as they may. End it."""
+    LOST = "lost"
+    """The claim is no longer valid: nothing changed."""
 
 
 class SetAside(StrEnum):

@@ -18,7 +18,7 @@ from midwatch.schemas.failure import Failure
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.model import ModelReply
 from midwatch.schemas.policy import RetryConfig
-from midwatch.schemas.step import DeadLetter, Defer, Outcome, Park
+from midwatch.schemas.step import DeadLetter, Defer, Outcome, Park, WaitOwner
 from midwatch.schemas.trace import TraceRecord
 
 
@@ -64,11 +64,15 @@ class Attempt:
         """End the attempt after the gate refused its call: defer the step, or make it a dead letter."""
         return self.defer(refusal) if isinstance(refusal, Defer) else self.end_as_dead_letter(refusal)
 
-    def retry_or_end(self, config: RetryConfig, failure: Failure, reply: ModelReply | None = None) -> Outcome:
-        """Try again later, or end as a dead letter, as `config` says."""
+    def retry_or_end(
+        self, config: RetryConfig, failure: Failure, reply: ModelReply | None = None, *, owner: WaitOwner | None = None
+    ) -> Outcome:
+        """Try again later, or end as a dead letter, as `config` says. `owner` holds the job until then, if it is not the job."""
         self.gated_calls.settle()
         decision = retry.decide(config, failure, self.claim.attempt, self.services.rng, self.gated_calls.settlement)
-        return self.defer(decision) if isinstance(decision, Defer) else self.end_as_dead_letter(failure, reply)
+        if not isinstance(decision, Defer):
+            return self.end_as_dead_letter(failure, reply)
+        return self.defer(decision.model_copy(update={"owner": owner}) if owner else decision)
 
     def end_as_dead_letter(self, failure: Failure, reply: ModelReply | None = None) -> Outcome:
         """End the job at this step. A `reply` that can't be used was paid for, so its usage counts."""

@@ -28,14 +28,13 @@ class ChildAnswer:
     is_error: bool
 
 
-def ask_child(services: Services, claim: Claim, tool: Tool, arguments: JsonObject) -> ChildAnswer | None:
-    """Start the child job, or read its answer. Returns None while the child runs."""
+def ask_child(services: Services, claim: Claim, tool: Tool, arguments: JsonObject) -> Job | None:
+    """Start the child job and return None, or return its record."""
     try:
-        child = services.store.job(child_id(claim.ref))
+        return services.store.job(child_id(claim.ref))
     except NotFound:
         _start_child(services, claim, tool, arguments)
         return None
-    return _answer_of(child) if child.status.ended else None
 
 
 def _start_child(services: Services, claim: Claim, tool: Tool, arguments: JsonObject) -> None:
@@ -61,7 +60,8 @@ def _start_child(services: Services, claim: Claim, tool: Tool, arguments: JsonOb
     )
 
 
-def _answer_of(child: Job) -> ChildAnswer:
+def answer_of(child: Job) -> ChildAnswer:
+    """The answer of a child that has ended."""
     if child.status is JobStatus.COMPLETED:
         return ChildAnswer(child.output or "", is_error=False)
     why = f"{child.failure.kind}: {child.failure.detail}" if child.failure else child.status.value
@@ -72,7 +72,10 @@ def _answer_of(child: Job) -> ChildAnswer:
 
 
 def is_orphan(store: Store, job: Job) -> bool:
-    """Was the parent cancelled, or did it time out? A dead-lettered parent may be replayed, so it still needs the answer."""
+    """Was the parent cancelled? A dead-lettered parent may be replayed, so it still needs the answer.
+
+    Releases before 0.2 ended a job for good when its time was over.
+    """
     if job.parent is None or job.parent.kind is not StepKind.TOOL:
         return False
     try:

@@ -15,7 +15,7 @@ from midwatch.schemas.decision import HumanDecision, ParkReason, Verdict
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import Job
 from midwatch.schemas.model import ModelRequest
-from midwatch.schemas.step import Defer, Outcome, Park
+from midwatch.schemas.step import Defer, Outcome, Park, WaitOwner
 
 log = structlog.get_logger("midwatch.context")
 
@@ -91,7 +91,8 @@ def compact_now(attempt: Attempt, agent: Agent, detail: str, *, above: float, mu
     if result is Compacted.BUSY:
         if not must:
             return None
-        defer = Defer(after_ms=LOOK_AGAIN_MS, reason="its session is being compacted", counts_as_attempt=False)
+        reason = "its session is being compacted"
+        defer = Defer(after_ms=LOOK_AGAIN_MS, reason=reason, counts_as_attempt=False, owner=WaitOwner.SESSION)
         return attempt.defer(defer)
     again = services.store.claim(claim.ref, claim.nonce)
     if isinstance(again, ClaimRefusal):

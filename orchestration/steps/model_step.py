@@ -7,20 +7,23 @@ from dataclasses import replace
 import structlog
 
 from midwatch.orchestration.agents.agent import Agent
+from midwatch.orchestration.client.new_job import times_of
 from midwatch.orchestration.context import window
 from midwatch.orchestration.context.recall import RECALL, answer_recall
 from midwatch.orchestration.drift import counts, ladder
 from midwatch.orchestration.errors import LeaseLost
 from midwatch.orchestration.protocol.anchor import Anchor
+from midwatch.orchestration.protocol.claims import ClaimRefusal
 from midwatch.orchestration.protocol.commits import Ending, TurnCommit
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.steps.attempt import Attempt
 from midwatch.orchestration.steps.call_limits import reserve_calls
 from midwatch.orchestration.steps.child_jobs import is_orphan
-from midwatch.orchestration.steps.endings import find_spent_budget
+from midwatch.orchestration.steps.endings import failure_of_ending, find_spent_budget
 from midwatch.orchestration.steps.gated_calls import call_model, model_call
 from midwatch.orchestration.steps.inline_calls import run_inline_calls
 from midwatch.orchestration.steps.make_room import estimate_tokens, has_little_room, has_successors, make_room
+from midwatch.orchestration.steps.questions import make_question
 from midwatch.orchestration.steps.read_reply import ReadReply, read_reply
 from midwatch.orchestration.tools.result_pages import answer_read_result
 from midwatch.schemas.decision import ParkReason
@@ -28,7 +31,7 @@ from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.message import ToolCall, ToolMessage
 from midwatch.schemas.model import ModelReply, Stop
-from midwatch.schemas.step import Complete, Continue, Outcome, Park
+from midwatch.schemas.step import Complete, Continue, Outcome
 
 log = structlog.get_logger("midwatch.step")
 
@@ -68,14 +71,17 @@ class ModelStep:
         attempt, claim, limits = self.attempt, self.attempt.claim, self.agent.limits
         if not claim.job.agent_version:
             self.services.store.set_limits(
-                claim,
-                agent_version=self.agent.version,
-                max_steps=limits.max_steps,
-                timeout_ms=int(limits.session_timeout_s * 1000),
+                claim, agent_version=self.agent.version, max_steps=limits.max_steps, **times_of(limits)
             )
+            again = self.services.store.claim(claim.ref, claim.nonce)  # its own limits may have passed
+            if isinstance(again, ClaimRefusal):
+                raise LeaseLost
+            attempt.claim = claim = again
+            if claim.ending:
+                return attempt.end_as_dead_letter(failure_of_ending(claim))
         if is_orphan(self.services.store, claim.job):
             attempt.claim = replace(claim, ending="cancelled")
-            failure = Failure(kind=FailureKind.CANCELLED, detail="the parent job was cancelled or timed out")
+            failure = Failure(kind=FailureKind.CANCELLED, detail="the parent job was cancelled")
             return attempt.end_as_dead_letter(failure)
         if spent := find_spent_budget(self.agent, claim):
             return attempt.end_as_dead_letter(spent)
@@ -135,8 +141,10 @@ class ModelStep:
         read = read_reply(agent, attempt.claim, reply, self.offer.model.provider)
         attempt.drift = self.drift_fields(read, reply)
         if read.failure and read.refusals:  # the end of the ladder: a retry would ask the same question again
-            if any(agent.asks_human("repeated_failure", one.tool) for one in read.refusals):
-                return attempt.park(Park(question=read.failure.detail, reason=ParkReason.REPEATED_FAILURE))
+            for one in read.refusals:
+                if agent.asks_human("repeated_failure", one.tool):
+                    question = make_question(agent, ParkReason.REPEATED_FAILURE, read.failure.detail, one.tool)
+                    return attempt.park(question)
             return attempt.end_as_dead_letter(read.failure, reply)
         if read.failure:
             return attempt.retry_or_end(agent.retry_config, read.failure, reply)

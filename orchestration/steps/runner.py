@@ -19,7 +19,7 @@ from midwatch.orchestration.steps.tool_step import ToolStep
 from midwatch.orchestration.steps.trace import bind_trace
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.policy import RetryConfig
-from midwatch.schemas.step import Continue, DeadLetter, Defer, Outcome, StepKind, StepRef
+from midwatch.schemas.step import Continue, DeadLetter, Defer, Outcome, StepKind, StepRef, WaitOwner
 
 log = structlog.get_logger("midwatch.step")
 
@@ -90,7 +90,7 @@ class StepRunner:
             agent = self.services.agents.find(attempt.claim.job.agent)
         except UnknownAgent as error:
             failure = Failure(kind=FailureKind.INTERNAL, detail=str(error))
-            return attempt.retry_or_end(AGENT_NOT_LOADED, failure)
+            return attempt.retry_or_end(AGENT_NOT_LOADED, failure, owner=WaitOwner.WORKERS)
         if attempt.claim.losses and (outcome := face_losses(attempt, agent)):
             return outcome
         step = ToolStep if attempt.claim.ref.kind is StepKind.TOOL else ModelStep

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.errors import LeaseLost
+from midwatch.orchestration.protocol.addresses import child_id
 from midwatch.orchestration.protocol.calls import Report
 from midwatch.orchestration.protocol.commits import ResultCommit
+from midwatch.orchestration.protocol.store_replies import ChildWait
 from midwatch.orchestration.steps.attempt import Attempt
-from midwatch.orchestration.steps.child_jobs import POLL_MS, ask_child
+from midwatch.orchestration.steps.child_jobs import POLL_MS, answer_of, ask_child
+from midwatch.orchestration.steps.endings import failure_of_ending
 from midwatch.orchestration.steps.gated_calls import tool_call
+from midwatch.orchestration.steps.questions import make_question
 from midwatch.orchestration.steps.read_reply import needs_approval
 from midwatch.orchestration.steps.tool_calls import GRACE_MS, CallResult, FailedCall, make_message, run_call
 from midwatch.orchestration.tools.declaration import Tool
@@ -16,7 +22,7 @@ from midwatch.orchestration.tools.toolbox import CheckedCall, RefusedCall
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.decision import HumanDecision, ParkReason, Verdict
 from midwatch.schemas.failure import Failure, FailureKind
-from midwatch.schemas.step import Continue, Outcome, Park
+from midwatch.schemas.step import Continue, Outcome
 
 UNKNOWN_EFFECT = (
     "The outcome of this call is unknown: the worker that ran it vanished before it could report. "
@@ -45,7 +51,8 @@ class ToolStep:
         if claim.decision and claim.decision.verdict is Verdict.REJECT:
             return self.answer(rejection_result(claim.decision))
         if not claim.decision and needs_approval(self.agent, tool, arguments):
-            return self.attempt.park(Park(question=f"May {tool.name} run?", reason=ParkReason.TOOL_APPROVAL))
+            question = f"May {tool.name} run?"
+            return self.attempt.park(make_question(self.agent, ParkReason.TOOL_APPROVAL, question, tool.name))
         if tool.child is not None:
             return self.run_child(tool, arguments)
         if claim.interrupted and not tool.idempotent:  # an approval clears `interrupted` for one try
@@ -54,10 +61,17 @@ class ToolStep:
 
     def run_child(self, tool: Tool, arguments: JsonObject) -> Outcome:
         """Start the child job, wait for it, or commit its answer."""
-        if answer := ask_child(self.services, self.claim, tool, arguments):
-            return self.answer(CallResult(answer.content, is_error=answer.is_error))
-        if not self.services.store.wait_for_child(self.claim, POLL_MS):
+        claim, attempt = self.claim, self.attempt
+        child = ask_child(self.services, claim, tool, arguments)
+        worked_ms = child.count_worked_ms(attempt.now_ms()) if child else 0
+        if child and child.status.ended:
+            answer = answer_of(child)
+            return self.answer(CallResult(answer.content, is_error=answer.is_error), child_worked_ms=worked_ms)
+        waits = self.services.store.wait_for_child(claim, POLL_MS, child_id=child_id(claim.ref), worked_ms=worked_ms)
+        if waits is ChildWait.LOST:
             raise LeaseLost
+        if waits is ChildWait.MAX_WAIT:
+            return attempt.end_as_dead_letter(failure_of_ending(replace(claim, ending="max_wait")))
         return Continue()
 
     def settle_unknown_effect(self, tool: Tool) -> Outcome:
@@ -66,7 +80,7 @@ class ToolStep:
             question = (
                 f"{tool.name} had begun when its worker vanished. Approve to run it again, reject to go on without."
             )
-            return self.attempt.park(Park(question=question, reason=ParkReason.UNKNOWN_EFFECT))
+            return self.attempt.park(make_question(self.agent, ParkReason.UNKNOWN_EFFECT, question, tool.name))
         failure = Failure(kind=FailureKind.UNKNOWN_EFFECT, detail=f"{tool.name} had begun when its worker vanished")
         return self.answer(CallResult(UNKNOWN_EFFECT, is_error=True, effect="unknown", failure=failure))
 
@@ -97,11 +111,11 @@ class ToolStep:
             return self.attempt.end_as_dead_letter(result.failure)
         return self.attempt.retry_or_end(result.config, result.failure)
 
-    def answer(self, result: CallResult) -> Outcome:
+    def answer(self, result: CallResult, *, child_worked_ms: int = 0) -> Outcome:
         """Commit the result of the call."""
         outcome = Continue()
         message, trace = make_message(self.attempt, result, outcome)
-        commit = ResultCommit(refs=(self.claim.ref,), messages=(message,), traces=(trace,))
+        commit = ResultCommit((self.claim.ref,), (message,), (trace,), child_worked_ms=child_worked_ms)
         with self.attempt.gated_calls.settle_with_commit() as settlement:
             committed = self.services.store.commit_results(self.claim, commit, settlement)
         if not committed:

@@ -10,12 +10,30 @@ from __future__ import annotations
 import json
 
 from midwatch.schemas.decision import HumanDecision, ParkReason, Verdict
+from midwatch.schemas.step import Park
 
 APPROVED = "approved"
 REJECTED = "rejected:"
 TYPED = "|"
 EARLIER_UNKNOWN_EFFECT = "unknown_effect"
 """Releases before 0.2 wrote this word before the reason if the question was about an unknown effect."""
+
+
+def decision_text(decision: HumanDecision) -> str:
+    """The decision as the row of a step holds it. `resolve.lua` writes the same text."""
+    if decision.verdict is Verdict.APPROVE:
+        return APPROVED
+    return REJECTED + TYPED + json.dumps({"about": decision.about, "reason": decision.reason})
+
+
+def decision_at_expiry(park: Park) -> HumanDecision | None:
+    """The decision on a parked step when its question expires. None: it does not expire, or the job ends."""
+    if park.expires_ms is None or park.on_expiry == "dead_letter":
+        return None
+    if park.on_expiry == "approve":
+        return HumanDecision(verdict=Verdict.APPROVE)
+    reason = f"no decision was made within {park.expires_ms / 1_000:g} s"
+    return HumanDecision(verdict=Verdict.REJECT, about=park.reason, reason=reason)
 
 
 def read_decision(text: str) -> HumanDecision | None:

@@ -24,6 +24,7 @@ from midwatch.orchestration.store.records import (
 )
 from midwatch.orchestration.store.script_calls import operate, put_aside
 from midwatch.orchestration.store.script_calls.operate import CancelResult
+from midwatch.orchestration.store.script_calls.put_aside import Resolved
 from midwatch.orchestration.store.sessions import Sessions
 from midwatch.orchestration.store.step_keys import StepKeys, step_keys
 from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
@@ -134,20 +135,25 @@ class Operations(Sessions):
             self._publish_owed((reply.next_step,))
         return reply.result in (CancelResult.CANCELLED, CancelResult.MARKED)
 
-    def replay(self, job_id: str, *, max_steps: int = 50, lane: Priority | None = None, redriven: bool = False) -> bool:
+    def replay(
+        self, job_id: str, *, max_steps: int = 50, time_ms: int | None = None, wait_ms: int | None = None,
+        lane: Priority | None = None, redriven: bool = False,
+    ) -> bool:  # fmt: skip
         """Resume a dead-lettered job at the step where it stopped. Returns False, and does nothing, if it is no dead letter.
 
         Args:
             job_id: of the job.
             max_steps: model turns that the job may take after its last one.
+            time_ms: how long it may work from now on. None: its limit starts again.
+            wait_ms: how long others may hold it from now on. None: its limit starts again.
             lane: the priority of its steps from now on. None: the one that it was enqueued with.
             redriven: True if no human asked for the replay.
-
         """
         ref = self._ref(job_id)
         call = operate.replay(
-            self._keys(ref), job=job_id, session=ref.session_id, lane=lane, redriven=redriven, steps_granted=max_steps
-        )
+            self._keys(ref), job=job_id, session=ref.session_id, lane=lane, redriven=redriven, steps_granted=max_steps,
+            time_granted_ms=time_ms, wait_granted_ms=wait_ms,
+        )  # fmt: skip
         reply = self._scripts.run(call, patience_ms=PATIENCE_MS)
         if reply.replayed:
             ref = ref.model_copy(update={"priority": reply.priority})
@@ -169,8 +175,7 @@ class Operations(Sessions):
         """Approve or reject a parked step, by default the one that the job waits for. Returns False if it was decided before.
 
         Raises:
-            Refused: the job is not parked.
-
+            Refused: the job is not parked, or its question has expired.
         """
         job = self.job(job_id)
         step = step or (job.waiting.step if job.waiting else None)
@@ -180,9 +185,11 @@ class Operations(Sessions):
         verdict = Verdict.APPROVE if approve else Verdict.REJECT
         call = put_aside.resolve(self._keys(ref), step=step, member=member(ref), verdict=verdict, reason=reason[:500])
         resolved = self._scripts.run(call, patience_ms=PATIENCE_MS)
-        if resolved:
+        if resolved is Resolved.EXPIRED:
+            raise Refused(f"step {step} of job {job_id!r} waited too long for a decision: its question has expired")
+        if resolved is Resolved.DECIDED:
             self._publish_owed((ref,))
-        return resolved
+        return resolved is Resolved.DECIDED
 
     @staticmethod
     def first_step(job: Job) -> StepRef:

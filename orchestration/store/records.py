@@ -13,7 +13,7 @@ from midwatch.orchestration.errors import UnreadableRecord
 from midwatch.orchestration.protocol.reading import MISREAD, check_version, explain, guard, read_listing
 from midwatch.schemas.contract import Id
 from midwatch.schemas.failure import Failure
-from midwatch.schemas.job import Job, JobStatus, NewJob, Waiting
+from midwatch.schemas.job import Holder, Job, JobStatus, NewJob, Waiting
 from midwatch.schemas.lineage import Bounds, Member
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import Priority, StepRef
@@ -21,6 +21,10 @@ from midwatch.schemas.step import Priority, StepRef
 log = structlog.get_logger("midwatch.store")
 
 SESSION_ID: TypeAdapter[str] = TypeAdapter(Id)
+
+
+LIMITS = ("max_steps", "timeout_ms", "max_wait_ms", "max_total_ms")
+"""Limits of a job. A replay changes them."""
 
 
 def member_base(ref: StepRef) -> str:
@@ -64,7 +68,7 @@ def session_of(pointer: bytes) -> str:
 
 def spec(job: NewJob) -> str:
     """The part of a job's record that never changes."""
-    fixed = job.model_dump(mode="json", exclude={"input", "max_steps", "timeout_ms", "on_busy"}, exclude_none=True)
+    fixed = job.model_dump(mode="json", exclude={*LIMITS, "input", "on_busy"}, exclude_none=True)
     return json.dumps(fixed, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -147,7 +151,14 @@ def _job_of(job_id: str, f: Mapping[str, str]) -> Job:
         created_ms=int(f["created_ms"]),
         started_ms=_int(f.get("started_ms")),
         deadline_ms=_int(f.get("deadline_ms")),
+        ends_by_ms=_int(f.get("ends_by_ms")),
         finished_ms=_int(f.get("finished_ms")),
+        working=int(f.get("working", 0)),
+        held_ms=int(f.get("held_ms", 0)),
+        held_since_ms=_int(f.get("held_since")),
+        max_worked_ms=_int(f.get("max_worked_ms") or f["timeout_ms"]),
+        max_held_ms=_int(f.get("max_held_ms") or f.get("max_wait_ms")),
+        holder=Holder.model_validate_json(f["holder"]) if "holder" in f else None,
         usage=Usage(
             input_tokens=int(f.get("in", 0)),
             cached_tokens=int(f.get("cached", 0)),

@@ -12,21 +12,21 @@ from midwatch.orchestration.keyspace import HELD_S, KEPT_S, ORIGINALS_BYTES, Key
 from midwatch.orchestration.ports import Dispatcher, Piggyback
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.commits import CallRow, Ending, ResultCommit, TurnCommit
-from midwatch.orchestration.protocol.store_replies import LeaseState, TurnCommitted
+from midwatch.orchestration.protocol.store_replies import ChildWait, LeaseState, TurnCommitted
 from midwatch.orchestration.store.compaction import Compactions
+from midwatch.orchestration.store.decisions import decision_at_expiry
 from midwatch.orchestration.store.log_cache import Held, HeldMark, LogCache
 from midwatch.orchestration.store.reads import Reads
 from midwatch.orchestration.store.records import member, member_base, spec
 from midwatch.orchestration.store.script_calls import begin_work, commit_work, put_aside
 from midwatch.orchestration.store.script_calls.begin_work import EnqueueResult
 from midwatch.orchestration.store.script_calls.commit_work import CallOfTurn, ResultOfCall
-from midwatch.orchestration.store.script_calls.put_aside import AsideUntil
 from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unavailable
 from midwatch.orchestration.store.step_keys import StepKeys, step_keys
 from midwatch.orchestration.store.unreadable import SettingAside
 from midwatch.schemas.job import NewJob, SessionPolicy, Waiting
 from midwatch.schemas.loss import Loss
-from midwatch.schemas.step import Defer, Park, StepKind, StepRef
+from midwatch.schemas.step import Defer, Park, StepKind, StepRef, WaitOwner
 from midwatch.schemas.trace import TraceRecord
 
 LEASE_MS = 3_000
@@ -66,7 +66,8 @@ class RedisStore(Reads, Compactions, SettingAside):
         job = job.model_copy(update={"session_id": self._bind_session(job)})
         call = begin_work.enqueue(
             self._keys_with_first_queue(job), job=job.job_id, session=job.session_id, priority=job.priority, spec=spec(job),
-            input=job.input, max_steps=job.max_steps, timeout_ms=job.timeout_ms, on_busy=job.on_busy,
+            input=job.input, max_steps=job.max_steps, timeout_ms=job.timeout_ms,
+            max_wait_ms=job.max_wait_ms, max_total_ms=job.max_total_ms, on_busy=job.on_busy,
             message=self._message(job.ref, begun=job.parent is not None),
         )  # fmt: skip
         result, active_job = self.scripts.run(call, patience_ms=1_000)
@@ -121,11 +122,14 @@ class RedisStore(Reads, Compactions, SettingAside):
         )
         return self.scripts.run(call)
 
-    def set_limits(self, claim: Claim, *, agent_version: str, max_steps: int, timeout_ms: int) -> None:
+    def set_limits(
+        self, claim: Claim, *, agent_version: str, max_steps: int, timeout_ms: int, max_wait_ms: int | None = None,
+        max_total_ms: int | None = None,
+    ) -> None:  # fmt: skip
         """See `ports.Store.set_limits`."""
         call = begin_work.set_limits(
             self._keys(claim.ref), step=claim.ref.step, fence=claim.fence, agent_version=agent_version,
-            max_steps=max_steps, timeout_ms=timeout_ms,
+            max_steps=max_steps, timeout_ms=timeout_ms, max_wait_ms=max_wait_ms, max_total_ms=max_total_ms,
         )  # fmt: skip
         self.scripts.run(call)
 
@@ -156,8 +160,8 @@ class RedisStore(Reads, Compactions, SettingAside):
             for ref, message, trace in zip(commit.refs, commit.messages, commit.traces, strict=True)
         ]
         call = commit_work.commit_results(
-            self._keys_with_queues(claim.ref), fence=claim.fence, next_step=next_turn.step, next_member=member(next_turn),
-            next_message=self._message(next_turn), results=rows,
+            self._keys_with_queues(claim.ref), fence=claim.fence, worked_ms=commit.child_worked_ms, next_step=next_turn.step,
+            next_member=member(next_turn), next_message=self._message(next_turn), results=rows,
         )  # fmt: skip
         reply = self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS, piggyback=piggyback)
         if reply.owes_next_turn:
@@ -170,6 +174,7 @@ class RedisStore(Reads, Compactions, SettingAside):
         call = put_aside.defer(
             self._keys(ref), step=ref.step, fence=claim.fence, member=member(ref), after_ms=defer.after_ms,
             counts=defer.counts_as_attempt, wakes=defer.wakes, trace=trace, reason=defer.reason,
+            owner=defer.owner, downstream=defer.downstream,
         )  # fmt: skip
         return self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS)
 
@@ -184,18 +189,23 @@ class RedisStore(Reads, Compactions, SettingAside):
     def park(self, claim: Claim, park: Park, trace: TraceRecord) -> bool:
         """See `ports.Store.park`."""
         ref = claim.ref
+        waiting = Waiting(
+            step=ref.step, reason=f"{park.reason}: {park.question}", kind=park.reason, owner=WaitOwner.HUMAN,
+            on_expiry=park.on_expiry if park.expires_ms else None,
+        )  # fmt: skip
         call = put_aside.park(
-            self._keys(ref), step=ref.step, fence=claim.fence, member=member(ref), state=AsideUntil.DECIDED, poll_ms=0,
-            trace=trace, waiting=Waiting(step=ref.step, reason=f"{park.reason}: {park.question}", kind=park.reason),
+            self._keys(ref), step=ref.step, fence=claim.fence, member=member(ref), trace=trace, waiting=waiting,
+            expires_ms=park.expires_ms, expiry=decision_at_expiry(park),
         )  # fmt: skip
         return self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS)
 
-    def wait_for_child(self, claim: Claim, poll_ms: int) -> bool:
+    def wait_for_child(self, claim: Claim, poll_ms: int, *, child_id: str, worked_ms: int) -> ChildWait:
         """See `ports.Store.wait_for_child`."""
         ref = claim.ref
-        call = put_aside.park(
-            self._keys(ref), step=ref.step, fence=claim.fence, member=member(ref), state=AsideUntil.CHILD_ENDED,
-            poll_ms=poll_ms, trace=None, waiting=None,
+        waiting = Waiting(step=ref.step, reason=f"child job {child_id}", owner=WaitOwner.CHILD)
+        call = put_aside.wait_for_child(
+            self._keys(ref), step=ref.step, fence=claim.fence, member=member(ref), poll_ms=poll_ms, worked_ms=worked_ms,
+            waiting=waiting,
         )  # fmt: skip
         return self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS)
 

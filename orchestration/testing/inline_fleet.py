@@ -16,13 +16,14 @@ from midwatch.orchestration.agents.registry import Registry
 from midwatch.orchestration.client.handle import result_of
 from midwatch.orchestration.client.new_job import new_job
 from midwatch.orchestration.errors import ConfigError, ModelError
-from midwatch.orchestration.keyspace import Keyspace
+from midwatch.orchestration.keyspace import PARTITIONS, Keyspace
 from midwatch.orchestration.ports import Clock, Gate, Model
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.steps.leases import Hold, LeaseKeeper
 from midwatch.orchestration.steps.runner import StepRunner
 from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.store.operations import Operations
+from midwatch.orchestration.store.records import ref_of
 from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.orchestration.testing.manual_clock import ManualClock
 from midwatch.schemas.job import JobResult, JobStatus
@@ -175,15 +176,34 @@ class InlineFleet:
         return self.operations.trace(job_id)
 
     def _find_step(self) -> bool:
-        """Return True if a step can run. If all steps wait, move the clock to the first one that is due."""
+        """Return True if a step can run. If all steps wait, move the clock to the first one that is due.
+
+        A step that is parked for a human does not move the clock: a test decides, or moves the clock to its expiry.
+        """
         if self.published:
             return True
         refs, soonest_ms = self.operations.sweep(patience_ms=0, stale_ms=0, idle=(True, True))
-        if not refs and soonest_ms >= 0:
-            self.clock.advance(soonest_ms)
+        if not refs and soonest_ms >= 0 and (waits := self._soonest_not_parked()) is not None:
+            self.clock.advance(max(0, waits - self.clock.monotonic_ms()))
             refs, _ = self.operations.sweep(patience_ms=0, stale_ms=0, idle=(True, True))
         self.published.extend(dict.fromkeys(refs))
         return bool(self.published)
+
+    def _soonest_not_parked(self) -> int | None:
+        """The time of the first step that is due, in ms, without the parked ones."""
+        for entry, due_ms in self._due():
+            ref = ref_of(entry)
+            row = self.client.hget(self.store.keys.steps(ref.session_id, ref.job_id), ref.step)
+            if isinstance(row, bytes) and not row.startswith(b"parked"):
+                return due_ms
+        return None
+
+    def _due(self) -> list[tuple[bytes, int]]:
+        """The entries of `due` of all partitions with their times, the first one first."""
+        found: list[tuple[bytes, float]] = []
+        for p in range(PARTITIONS):
+            found += self.client.zrange(self.store.keys.index(p, "due"), 0, -1, withscores=True)  # type: ignore[arg-type]
+        return [(entry, int(at_ms)) for entry, at_ms in sorted(found, key=lambda one: one[1])]
 
 
 def _connect(clock: Clock) -> redis.Redis:

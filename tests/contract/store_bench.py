@@ -12,7 +12,7 @@ from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.ports import Store
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.commits import CallRow, Ending, ResultCommit, TurnCommit
-from midwatch.orchestration.protocol.store_replies import TurnCommitted
+from midwatch.orchestration.protocol.store_replies import ChildWait, TurnCommitted
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.orchestration.testing.in_process_redis import connect
@@ -78,6 +78,10 @@ class Bench:
         claim = self.take(ref)
         assert isinstance(claim, Claim), claim
         return claim
+
+    def wait_for_child(self, claim: Claim, worked_ms: int = 0) -> ChildWait:
+        """Let a claimed call wait for its child, which has worked for `worked_ms`."""
+        return self.store.wait_for_child(claim, HOUR_MS, child_id="job-child", worked_ms=worked_ms)
 
     def sweep(self, patience_ms: int = HOUR_MS) -> list[str]:
         """Return what a steward would publish now."""

@@ -12,7 +12,7 @@ from midwatch.orchestration.keyspace import Key
 from midwatch.orchestration.protocol.calls import Report
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.model import Usage
-from midwatch.schemas.step import Defer
+from midwatch.schemas.step import Defer, WaitOwner
 from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
 
 Make = Callable[..., GateBench]
@@ -124,8 +124,8 @@ def test_a_wait_is_no_attempt_and_keeps_its_place(bench: Make) -> None:
     assert gate.lineage("first")["n"] == 1
 
 
-def test_a_job_that_waits_for_a_limit_still_times_out(bench: Make) -> None:
-    """The step comes back at the job's deadline at the latest, so that the timeout is noticed."""
+def test_a_refused_call_is_held_by_its_downstream(bench: Make) -> None:
+    """The wait belongs to the downstream, not to the job: its deadline does not shorten it."""
     gate = bench(rpm=60)
     gate.board.pause(SHOP, 600)
     call = gate.call("hurried")
@@ -134,7 +134,8 @@ def test_a_job_that_waits_for_a_limit_still_times_out(bench: Make) -> None:
     hurried = type(claim)(**{**vars(claim), "job": claim.job.model_copy(update={"deadline_ms": deadline_ms})})
     answer = gate.gate.admit(type(call)(**{**vars(call), "claim": hurried}))
     assert isinstance(answer, Defer)
-    assert answer.after_ms == 5_001
+    assert (answer.owner, answer.downstream) == (WaitOwner.DOWNSTREAM, SHOP)
+    assert answer.after_ms > 5_001
 
 
 # --- reserved, then settled

@@ -22,7 +22,6 @@ from tests.contract.store_bench import (
     trace_of,
     turn_of,
 )
-from tests.properties.contents import HOUR_MS
 from tests.properties.two_servers import new_job
 
 
@@ -66,8 +65,8 @@ def test_open_calls_are_answered_when_a_job_ends(bench):
     done = bench.claim(calls[1])
     bench.store.commit_results(done, results_of(done))
     running = bench.claim(calls[2])
-    bench.outlive("job-1")
-    finish(bench, bench.claim(calls[0]), JobStatus.TIMED_OUT)
+    bench.operations.cancel("job-1")
+    finish(bench, bench.claim(calls[0]), JobStatus.CANCELLED)
     assert results(bench) == [(0, "ended", True), (1, "result 1.1", False), (2, "ended", True)]
     assert bench.store.commit_results(running, results_of(running)) is False
     assert bench.store.job("job-1").open_calls == 0
@@ -262,7 +261,7 @@ def test_a_replay_publishes_siblings_that_waited(bench):
     _, calls = bench.to_calls(3)
     deferred, waiting = bench.claim(calls[0]), bench.claim(calls[1])
     bench.store.defer(deferred, not_now(), trace_of(deferred, "defer"))
-    bench.store.wait_for_child(waiting, HOUR_MS)
+    bench.wait_for_child(waiting)
     finish(bench, bench.claim(calls[2]), JobStatus.DEAD_LETTERED)
     for ref in calls[:2]:
         bench.expire(ref)
@@ -301,15 +300,13 @@ def test_siblings_of_a_dead_letter_do_not_revive_the_job(bench):
     assert bench.operations.decide("job-1", "1.0", approve=True) is True
 
 
-def test_a_forced_ending_also_removes_a_dead_letter(bench):
-    """A timeout is final, so no step is left to replay."""
+def test_a_cancellation_also_removes_a_dead_letter(bench):
+    """Two steps end the job. After the cancellation no step is left to replay."""
     _, calls = bench.to_calls(2)
-    dying = bench.claim(calls[0])
-    bench.outlive("job-1")
-    late = bench.claim(calls[1])
+    dying, late = bench.claim(calls[0]), bench.claim(calls[1])
     finish(bench, dying, JobStatus.DEAD_LETTERED)
-    finish(bench, late, JobStatus.TIMED_OUT)
-    assert bench.store.job("job-1").status is JobStatus.TIMED_OUT
+    finish(bench, late, JobStatus.CANCELLED)
+    assert bench.store.job("job-1").status is JobStatus.CANCELLED
     assert bench.operations.dead_letters() == []
 
 

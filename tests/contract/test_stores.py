@@ -11,7 +11,7 @@ import pytest
 
 from midwatch.orchestration.errors import NotFound, Refused
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
-from midwatch.orchestration.protocol.store_replies import LeaseState, TurnCommitted
+from midwatch.orchestration.protocol.store_replies import ChildWait, LeaseState, TurnCommitted
 from midwatch.schemas.decision import HumanDecision, ParkReason, Verdict
 from midwatch.schemas.job import JobStatus, Parent
 from midwatch.schemas.message import ToolMessage, UserMessage
@@ -135,7 +135,7 @@ def test_a_worker_that_lost_its_step_commits_nothing(bench):
     assert bench.store.commit_turn(old, turn_of(old, 2)) is TurnCommitted.LOST
     assert bench.store.defer(old, not_now(), trace_of(old)) is False
     assert bench.store.park(old, ASK, trace_of(old)) is False
-    assert bench.store.wait_for_child(old, 1_000) is False
+    assert bench.wait_for_child(old) is ChildWait.LOST
     assert bench.store.finish(old, ending_of(old, JobStatus.COMPLETED), trace_of(old)) is False
     assert bench.store.renew(old) is LeaseState.LOST
     bench.store.set_limits(old, agent_version="v9", max_steps=1, timeout_ms=1)
@@ -385,10 +385,10 @@ def test_a_call_that_waits_for_a_child_may_be_checked_any_time(bench):
     """The child's end or a poll wakes the call. Neither counts as an attempt or as a lost worker."""
     _, (call,) = bench.to_calls(1)
     claim = bench.claim(call)
-    assert bench.store.wait_for_child(claim, HOUR_MS)
+    assert bench.wait_for_child(claim) is ChildWait.WAITS
     again = bench.claim(call)
     assert (again.interrupted, again.losses, again.attempt) == (False, 0, 0)
-    assert bench.store.wait_for_child(again, HOUR_MS)
+    assert bench.wait_for_child(again) is ChildWait.WAITS
     bench.expire(call)
     assert bench.sweep() == ["job-1/1.0"]
 

@@ -136,18 +136,21 @@ def test_a_cancelled_child_is_reported_to_the_parents_model(stage, wait_for):
     assert "did not finish (cancelled" in told(stage.heard(text)[1])[0]
 
 
-def test_children_of_a_timed_out_job_end_at_their_next_turn(stage, wait_for):
-    """No job waits for their answers, so no further model call is paid for. They had no more time than their parent."""
-    task = stage.cast([use(("idle", {"gate": "child"})), "never"])
-    text = stage.cast([use(("scribe", {"input": task}), ("stall", {"gate": "parent"})), "never"])
+def test_the_child_of_a_timed_out_job_goes_on_for_the_replay(stage, wait_for):
+    """The parent is a dead letter and may be replayed. Then the child's answer is there, and no call is paid for twice."""
+    task = stage.cast([use(("idle", {"gate": "child"})), "Late, but here."])
+    text = stage.cast([use(("scribe", {"input": task}), ("stall", {"gate": "parent"})), "Done, late."])
     handle = hasty.enqueue(text)
     wait_for(lambda: stage.heard(task), "the child's first turn")
     late_ms = stage.job(handle).started_ms + 1_000 * (SHORT_S + 1)
     wait_for(lambda: stage.client.operations.client.time()[0] * 1_000 > late_ms, "the time to be over")
     open_gate("parent")
-    assert handle.result(PATIENCE_S).status is JobStatus.TIMED_OUT
+    result = handle.result(PATIENCE_S)
+    assert (result.status, result.failure.limit) == (JobStatus.DEAD_LETTERED, "session_timeout_s")
     open_gate("child")
     child = wait_for(lambda: (found := family(stage, handle)[1]).status.ended and found, "the child to end")
-    assert child.status is JobStatus.TIMED_OUT
-    assert child.deadline_ms <= stage.job(handle).deadline_ms + 1_000
-    assert len(stage.heard(task)) == 1
+    assert (child.status, child.output) == (JobStatus.COMPLETED, "Late, but here.")
+    assert stage.client.dead_letters.replay(handle.id)
+    assert handle.result(PATIENCE_S).output == "Done, late."
+    assert told(stage.heard(text)[1])[0] == "Late, but here."
+    assert (len(stage.heard(task)), len(stage.heard(text))) == (2, 2)

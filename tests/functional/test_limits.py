@@ -79,11 +79,10 @@ def test_the_last_allowed_turn_may_be_the_answer(stage):
 # Time
 
 
-def test_a_job_that_takes_too_long_is_timed_out_and_frees_its_session(stage):
-    """After `session_timeout_s` no step of the job starts. The job is no dead letter, and the next job runs."""
-    text = stage.cast(
-        [use(("report", {})), use(("report", {})), "never"]
-    )  # an unknown tool, so each turn costs only a round trip
+def test_a_job_that_works_too_long_is_a_dead_letter_and_replays(stage):
+    """After `session_timeout_s` no step starts. The replay goes on at the same step, in the same session, with more time."""
+    # An unknown tool, so each turn costs only a round trip.
+    text = stage.cast([use(("report", {})), use(("report", {})), use(("report", {})), "At last."])
     stage.model.use(Faults(slow=1.0, slow_ms=400))
     try:
         handle = brief.enqueue(text, session_id="brief")
@@ -91,13 +90,18 @@ def test_a_job_that_takes_too_long_is_timed_out_and_frees_its_session(stage):
         result = handle.result(PATIENCE_S)
     finally:
         stage.model.use(Faults())
-    assert (result.status, result.failure.kind) == (JobStatus.TIMED_OUT, "timeout")
-    assert result.failure.detail.startswith("session_timeout: not finished")
-    assert len(stage.heard(text)) <= 2, (
-        "a busy machine may be too late for the second turn, and the third is always too late"
+    assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "timeout")
+    assert (result.failure.limit, result.failure.detail) == (
+        "session_timeout_s",
+        "session_timeout: not finished after 0.5 s of its own work",
     )
+    calls = len(stage.heard(text))
+    assert calls <= 2, "a busy machine may be too late for the second turn, and the third is always too late"
+    assert behind.status() is JobStatus.QUEUED
+    assert stage.client.dead_letters.replay(handle.id, time_s=PATIENCE_S)
+    assert handle.result(PATIENCE_S).output == "At last."
+    assert len(stage.heard(text)) == 4, "no turn was repeated"
     assert behind.result(PATIENCE_S).output == "You said: next"
-    assert not stage.client.dead_letters.replay(handle.id)
 
 
 def test_a_model_call_that_hangs_is_ended_and_retried(stage):

@@ -19,7 +19,8 @@ from midwatch.schemas.message import Message
 from midwatch.schemas.step import StepRef
 
 HOUR_MS = 3_600_000
-MOMENTS = ("created_ms", "started_ms", "deadline_ms", "finished_ms", "parked_ms")
+MOMENTS = ("created_ms", "started_ms", "deadline_ms", "ends_by_ms", "finished_ms", "held_since")
+DURATIONS = ("held_ms", "max_worked_ms", "max_held_ms")
 
 DUMP = """
 local found = {}
@@ -120,13 +121,18 @@ class _Reader:
         if parts[-1] == "log":
             return [_canonical(entry) for entry in value]
         if parts[-1] == "steps":
-            return {step: self._row(parts[-2], text) if ":" not in step else text for step, text in value.items()}
+            return {step: self._step_field(parts[-2], step, text) for step, text in value.items()}
         if parts[-2] == "job" and isinstance(value, dict):
             return {name: self._job_field(parts[-1], name, text) for name, text in value.items()}
         return value
 
     def _when(self, at_ms: int) -> str:
         return "past" if at_ms <= 1 else f"{round((at_ms - self._now_ms) / HOUR_MS)} h"
+
+    def _step_field(self, job_id: str, name: str, text: bytes) -> Any:
+        if name.endswith(":why"):
+            return self._shown(text)
+        return text if ":" in name else self._row(job_id, text)
 
     def _row(self, job_id: str, text: bytes) -> Any:
         state, fence, until_ms, *rest = text.decode().split("|", 6)
@@ -136,15 +142,23 @@ class _Reader:
     def _job_field(self, job_id: str, name: str, text: bytes) -> Any:
         if name in MOMENTS:
             return self._when(int(text))
+        if name in DURATIONS:
+            return round(int(text) / HOUR_MS)
+        if name == "child":
+            turn, *durations = text.decode().split("|")
+            return turn, *(round(int(one) / HOUR_MS) for one in durations)
         if name == "fence":
             return self._fences.rank(job_id, int(text))
         if name == "committed":
             step, _, fence = text.decode().partition("|")
             return step, self._fences.rank(job_id, int(fence))
-        if name == "waiting":
-            waiting = json.loads(text)
-            return waiting | ({"until": self._when(waiting.pop("until_ms"))} if waiting.get("until_ms") else {})
+        if name in ("waiting", "holder"):
+            return self._shown(text)
         return text
+
+    def _shown(self, text: bytes) -> Any:
+        shown = json.loads(text)
+        return shown | {name: self._when(shown[name]) for name in ("since_ms", "until_ms") if shown.get(name)}
 
 
 @lru_cache(10_000)

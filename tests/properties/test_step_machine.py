@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.commits import CallRow, Ending, ResultCommit, TurnCommit
-from midwatch.orchestration.protocol.store_replies import TurnCommitted
+from midwatch.orchestration.protocol.store_replies import ChildWait, TurnCommitted
 from midwatch.schemas.deadletter import DeadLetterRecord
 from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure, FailureKind
@@ -299,12 +299,13 @@ class StepMachine(RuleBasedStateMachine):
             self.put_aside(claims, ParkReason.UNKNOWN_EFFECT)
 
     @precondition(lambda self: self.claims)
-    @event(pick=picks)
-    def wait_for_child(self, pick):
+    @event(pick=picks, worked_ms=st.integers(0, HOUR_MS))
+    def wait_for_child(self, pick, worked_ms):
         _, claims = self.claimed(pick, StepKind.TOOL)
         need(not claims.local.ending)
         held = self.holds(claims)
-        assert self.both("wait_for_child", claims, HOUR_MS) == held
+        answer = self.both("wait_for_child", claims, HOUR_MS, child_id="job-9", worked_ms=worked_ms)
+        assert (answer is ChildWait.LOST) == (not held)
 
     @precondition(lambda self: self.claims)
     @event(pick=picks, status=st.sampled_from([JobStatus.COMPLETED, JobStatus.DEAD_LETTERED, JobStatus.DEAD_LETTERED]))
@@ -312,9 +313,8 @@ class StepMachine(RuleBasedStateMachine):
         _, claims = self.claimed(pick)
         claim = claims.local
         need(claim.ending or pick % 3 == 0)
-        forced = {"cancelled": JobStatus.CANCELLED, "timed_out": JobStatus.TIMED_OUT}
         if claim.ending:
-            status = forced.get(claim.ending, JobStatus.DEAD_LETTERED)
+            status = JobStatus.CANCELLED if claim.ending == "cancelled" else JobStatus.DEAD_LETTERED
         need(status is not JobStatus.COMPLETED or claim.ref.kind is StepKind.MODEL)
         held = self.holds(claims)
         assert self.both("finish", claims, ending_of(claim, status), trace_of(claim, status.value)) == held

@@ -23,7 +23,7 @@ from midwatch.schemas.job import Job, NewJob
 from midwatch.schemas.step import Priority, StepRef
 from tests.properties.contents import HOUR_MS, Contents, Fences, State
 
-TIMES = ("created_ms", "started_ms", "deadline_ms", "finished_ms")
+TIMES = ("created_ms", "started_ms", "deadline_ms", "ends_by_ms", "finished_ms", "held_since_ms", "holder")
 
 
 class Stopped:
@@ -185,6 +185,6 @@ def new_job(job_id: str, session_id: str, **fields: Any) -> NewJob:
 
 
 def _plain_job(job: Job) -> Any:
-    plain = job.model_dump(exclude=set(TIMES))
-    plain["waiting"] = {**plain["waiting"], "until_ms": None} if plain["waiting"] else None
+    plain = job.model_dump(exclude={*TIMES, "held_ms", "max_worked_ms", "max_held_ms"})
+    plain["waiting"] = {**plain["waiting"], "until_ms": None, "since_ms": None} if plain["waiting"] else None
     return plain | {name: getattr(job, name) is None for name in TIMES}

@@ -17,7 +17,7 @@ def claim_of(step: str = "1", *, log: tuple[Message, ...] = (), ending: str = ""
     job = {name.removeprefix("job_"): fields.pop(name) for name in list(fields) if name.startswith("job_")}
     ref = StepRef(job_id="job-1", session_id="s1", step=step)
     fixed = {"job_id": "job-1", "session_id": "s1", "root_id": "job-1", "agent": "clerk", "agent_version": "v1"}
-    times = {"created_ms": 1_000, "started_ms": 1_000, "deadline_ms": 61_000}
+    times = {"created_ms": 1_000, "started_ms": 1_000, "deadline_ms": 61_000, "max_worked_ms": 60_000}
     said = log or (UserMessage(group=1, text="Where is A-17?"),)
     return Claim(
         ref=ref,

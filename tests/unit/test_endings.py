@@ -7,7 +7,7 @@ import pytest
 from midwatch import Agent, RunLimits
 from midwatch.orchestration.steps import endings
 from midwatch.schemas.failure import Failure, FailureKind
-from midwatch.schemas.job import JobStatus
+from midwatch.schemas.job import Holder, JobStatus
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import StepKind
 from midwatch.schemas.trace import TraceRecord
@@ -17,31 +17,61 @@ FAILURE = Failure(kind=FailureKind.PROVIDER_ERROR, detail="503")
 
 
 @pytest.mark.parametrize(
-    ("ending", "kind", "says"),
+    ("ending", "kind", "limit", "says"),
     [
-        ("cancelled", FailureKind.CANCELLED, "on request"),
-        ("timed_out", FailureKind.TIMEOUT, "60 s"),
-        ("step_limit", FailureKind.BUDGET_EXCEEDED, "50 model turns"),
-        ("worker_lost", FailureKind.WORKER_LOST, "3 times"),
+        ("cancelled", FailureKind.CANCELLED, None, "on request"),
+        ("timed_out", FailureKind.TIMEOUT, "session_timeout_s", "session_timeout: not finished after 60 s"),
+        ("deadline", FailureKind.TIMEOUT, "deadline_s", "deadline: not finished 90 s after it was enqueued"),
+        ("max_wait", FailureKind.WAITED_TOO_LONG, "max_wait_s", "max_wait: held by others for 30 s"),
+        ("expired", FailureKind.WAITED_TOO_LONG, "expires_s", "expired: no decision was made in time"),
+        ("step_limit", FailureKind.BUDGET_EXCEEDED, "max_steps", "step_limit: 50 model turns"),
+        ("worker_lost", FailureKind.WORKER_LOST, None, "3 times"),
     ],
 )
-def test_a_forced_ending_names_the_limit_that_was_reached(ending, kind, says):
-    """The message has the limit's number."""
-    failure = endings.failure_of_ending(claim_of(ending=ending, losses=3))
-    assert failure.kind is kind
+def test_a_forced_ending_names_the_limit_that_was_reached(ending, kind, limit, says):
+    """The failure has the limit's name in a field, and its number in the message."""
+    claim = claim_of(ending=ending, losses=3, job_ends_by_ms=91_000, job_held_ms=30_000)
+    failure = endings.failure_of_ending(claim)
+    assert (failure.kind, failure.limit) == (kind, limit)
     assert says in failure.detail
 
 
-@pytest.mark.parametrize(("ending", "status"), [("cancelled", "cancelled"), ("timed_out", "timed_out")])
-def test_cancelled_and_timed_out_are_final(ending, status):
+@pytest.mark.parametrize(
+    ("owner", "downstream", "says"),
+    [
+        ("downstream", "scripted:m-1", "at last by scripted:m-1 for 5 s"),
+        ("human", None, "at last by a question to a human for 5 s"),
+        ("child", None, "at last by a child job for 5 s"),
+        ("session", None, "at last by a compaction of its session for 5 s"),
+        ("workers", None, "at last by a lack of workers for 5 s"),
+    ],
+)
+def test_a_wait_that_was_too_long_names_who_held_the_job(owner, downstream, says):
+    """An operator must know where to look first."""
+    holder = Holder(turn=1, owner=owner, downstream=downstream, since_ms=-3_000)
+    assert endings.failure_of_ending(claim_of(ending="max_wait", job_holder=holder)).detail.endswith(says)
+
+
+def test_a_job_that_no_worker_took_was_held_by_a_lack_of_workers():
+    """A holder of an earlier turn is not the one that held the job last."""
+    earlier = Holder(turn=1, owner="human", since_ms=0)
+    for holder in (None, earlier):
+        failure = endings.failure_of_ending(claim_of("2", ending="max_wait", job_holder=holder))
+        assert failure.detail.endswith("at last by a lack of workers")
+
+
+def test_only_a_cancelled_job_is_final():
     """There is no dead letter and no held session. Open calls are answered with the reason."""
-    claim = claim_of(ending=ending)
+    claim = claim_of(ending="cancelled")
     made = endings.make_ending(claim, endings.failure_of_ending(claim), dead_ms=5, worker="w1")
-    assert (made.status, made.letter) == (JobStatus(status), None)
+    assert (made.status, made.letter) == (JobStatus.CANCELLED, None)
     assert made.repair
 
 
-@pytest.mark.parametrize("ending", ["", "step_limit", "worker_lost"])
+ENDINGS = ["", "timed_out", "deadline", "max_wait", "expired", "step_limit", "worker_lost"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_any_other_ending_is_a_dead_letter_with_its_evidence(ending):
     """The letter has the failed step, the reason, the time, and every earlier attempt."""
     earlier = endings.earlier_tries(

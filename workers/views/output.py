@@ -33,8 +33,11 @@ TIMES = {
     "dead_ms": "dead_at",
     "deadline_ms": "deadline_at",
     "ended_ms": "ended_at",
+    "ends_by_ms": "ends_by",
     "finished_ms": "finished_at",
+    "held_since_ms": "held_since",
     "seen_ms": "seen_at",
+    "since_ms": "since",
     "started_ms": "started_at",
     "until_ms": "until",
 }

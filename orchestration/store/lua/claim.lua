@@ -1,5 +1,5 @@
 -- Claim a step under a new fence and a lease. Returns everything that the work needs, in one round trip.
--- Shared: prelude, losses
+-- Shared: prelude, job_clock, losses, endings
 -- ARGV:
 --   job
 --   step
@@ -15,8 +15,8 @@
 --   log entries, job fields, anchor|'', memory|'' (also when the epoch is the known one), lost claims|''}
 local job, step, nonce, lease_ms, max_losses, member, known_epoch, known_length, known_digest = unpack(ARGV)
 local is_model = not string.find(step, '.', 1, true)
-local status, max_steps, deadline_ms, cancel, last_fence, waiting, lane =
-  unpack(redis.call('HMGET', JOB, 'status', 'max_steps', 'deadline_ms', 'cancel', 'fence', 'waiting', 'lane'))
+local time, status, max_steps, cancel, last_fence, waiting, lane =
+  read_clock('status', 'max_steps', 'cancel', 'fence', 'waiting', 'lane')
 if lane and string.sub(member, 1, #lane + 1) ~= lane .. '|' then -- the message is older than the job's last replay
   settle_member(member)
   member = string.gsub(member, '^%a+', lane)
@@ -46,8 +46,7 @@ local again = row.state == 'started' and (row.nonce == nonce or row.nonce == '!'
 local lost = row.state == 'started' and not again
 if lost and row.till > now then return { 'busy', row.till - now } end
 local interrupted = lost or mark(row) ~= ''
-if row.state == 'pending' and row.till > now and not cancel then return { 'early', row.till - now } end
-if (row.state == 'parked' and not cancel) or row.state == 'dead' then
+if row.state == 'dead' then
   settle_member(member)
   return { 'gone' }
 end
@@ -55,7 +54,32 @@ if row.state ~= 'pending' and row.state ~= 'started' and row.state ~= 'waiting' 
   return redis.error_reply('UNREADABLE the state of a step')
 end
 
-local fence, losses, lost_claims = row.fence, row.losses, ''
+-- Others held the job until now, if none of its steps worked. No other step runs during a model turn. A lost worker held the
+-- step from the end of its lease on.
+local others = is_model and 0 or time.working - (row.state == 'started' and 1 or 0)
+if not again and others <= 0 and time.held_since then
+  local held_ms = math.max(0, now - math.max(time.held_since, lost and row.till or 0))
+  time.held_ms = time.held_ms + held_ms
+  if time.deadline_ms then time.deadline_ms = time.deadline_ms + held_ms end
+end
+
+local ending = ''
+if cancel then ending = 'cancelled'
+elseif time.deadline_ms and now > time.deadline_ms then ending = 'timed_out'
+elseif time.ends_by_ms and now >= time.ends_by_ms then ending = 'deadline'
+-- A child may have worked in this time. So it is checked when the step waits for the child again.
+elseif time.held_ms >= time.most_held_ms and row.state ~= 'waiting' then ending = 'max_wait' end
+
+local is_expired = row.state == 'parked' and row.till > 0 and row.till <= now
+if ending == '' and (row.state == 'parked' and not is_expired or row.state == 'pending' and row.till > now) then
+  -- A steward looked at it because a limit of the job might have been reached.
+  redis.call('ZREM', OWED, member)
+  redis.call('ZADD', DUE, look_at(now, row.till > 0 and row.till or math.huge, time), member)
+  keep()
+  return row.state == 'parked' and { 'gone' } or { 'early', row.till - now }
+end
+
+local fence, losses, lost_claims, decision = row.fence, row.losses, '', row.decision
 if lost then losses = losses + 1 end
 if losses > 0 then lost_claims = read_losses(step) end
 if lost then lost_claims = lost_claims .. describe_loss(row, now, lease_ms) end
@@ -63,41 +87,50 @@ if not again then
   -- The fence comes from the clock. So it is larger than any earlier fence, even one that the server forgot in a crash.
   fence = string.format('%d', math.max(tonumber(last_fence or '0') + 1, now))
 end
+if is_expired and ending == '' then
+  decision = redis.call('HGET', STEPS, step .. ':expiry')
+  if decision == '' then ending = 'expired' end
+end
 
 groups = tonumber(groups or '0')
 -- This worker's Redis user may lack the right to some writes. So the row and the due time are written first. If a later write
 -- fails, the step stays in due or owed for another worker.
-write_row(step, 'started', fence, now + lease_ms, row.attempt, losses, (interrupted and '!' or '') .. nonce, row.decision)
+write_row(step, 'started', fence, now + lease_ms, row.attempt, losses, (interrupted and '!' or '') .. nonce, decision)
 redis.call('ZADD', DUE, now + lease_ms, member)
 redis.call('ZREM', OWED, member)
 if lost then redis.call('HSET', STEPS, step .. ':losses', lost_claims) end
 
 local activated = status == 'queued'
+local changed = {} -- fields of JOB
 if activated then
   groups = groups + 1
-  local timeout = redis.call('HGET', JOB, 'timeout_ms')
-  deadline_ms = string.format('%d', now + timeout)
-  redis.call('RPUSH', LOG, '{"role":"user","group":' .. groups .. ',"text":' .. redis.call('HGET', JOB, 'input') .. '}')
+  local timeout_ms, max_worked_ms, input = unpack(redis.call('HMGET', JOB, 'timeout_ms', 'max_worked_ms', 'input'))
+  time.deadline_ms = now + (max_worked_ms or timeout_ms)
+  redis.call('RPUSH', LOG, '{"role":"user","group":' .. groups .. ',"text":' .. input .. '}')
   redis.call('HSET', SESSION, 'groups', groups)
-  redis.call('HSET', JOB, 'status', 'running', 'started_ms', string.format('%d', now), 'deadline_ms', deadline_ms)
+  changed = { 'status', 'running', 'started_ms', string.format('%d', now) }
+end
+
+if ending ~= '' then -- the step is claimed to end the job
+elseif is_model and tonumber(step) > tonumber(max_steps) then ending = 'step_limit'
+elseif losses > 0 and count_unproven(lost_claims, losses) >= tonumber(max_losses) then ending = 'worker_lost' end
+
+local function change(field, value) changed[#changed + 1], changed[#changed + 2] = field, value end
+if is_model and ending == '' then change('turn', step) end
+if not again then
+  change('fence', fence)
+  change('working', math.max(0, others) + 1)
+  change('held_ms', string.format('%d', time.held_ms))
+end
+if time.deadline_ms then change('deadline_ms', string.format('%d', time.deadline_ms)) end
+if #changed > 0 then redis.call('HSET', JOB, unpack(changed)) end
+if activated then
   redis.call('EXPIRE', STEPS, KEPT_S, 'NX') -- these keys may be new
   redis.call('EXPIRE', LOG, KEPT_S, 'NX')
   redis.call('HDEL', JOB, 'input')
 end
-
-local ending = ''
-if cancel then ending = 'cancelled'
-elseif deadline_ms and now > tonumber(deadline_ms) then ending = 'timed_out'
-elseif is_model and tonumber(step) > tonumber(max_steps) then ending = 'step_limit'
-elseif losses > 0 and count_unproven(lost_claims, losses) >= tonumber(max_losses) then ending = 'worker_lost' end
-
-if is_model and ending == '' then
-  redis.call('HSET', JOB, 'fence', fence, 'turn', step) -- no other step runs during a model turn, so its fence is the last one
-elseif not again then
-  redis.call('HSET', JOB, 'fence', fence)
-end
-if waiting and status ~= 'parked' then redis.call('HDEL', JOB, 'waiting') end
-if row.state == 'parked' then redis.call('HINCRBY', JOB, 'parked', -1) end
+if row.state == 'parked' then unpark(step)
+elseif waiting and status ~= 'parked' then redis.call('HDEL', JOB, 'waiting') end
 keep()
 
 local call, entries, from, memory = '', {}, 0, ''
@@ -117,5 +150,5 @@ if is_model then
 else
   call = redis.call('HGET', STEPS, step .. ':call') or ''
 end
-return { 'claimed', now, fence, row.attempt, losses, interrupted and 1 or 0, ending, row.decision, groups, call, flags or '',
+return { 'claimed', now, fence, row.attempt, losses, interrupted and 1 or 0, ending, decision, groups, call, flags or '',
          epoch or '0', from, entries, redis.call('HGETALL', JOB), anchor or '', memory, lost_claims }

@@ -52,11 +52,12 @@ add_trace(trace)
 settle_member(member)
 redis.call('HINCRBY', COUNTERS, 'steps.model', 1)
 count_drift(now, drift)
-redis.call('HSET', JOB, 'open', length(calls), 'committed', step .. '|' .. fence)
 local nonce = string.gsub(row.nonce, '^!', '') -- it names the worker
+local working = 0
 
 for call_step, started, call, call_member, message in rows_of(calls, 5) do
   if started == '1' then
+    working = working + 1
     local row = row_text('started', fence, now + lease_ms, 0, 0, nonce, '')
     redis.call('HSET', STEPS, call_step, row, call_step .. ':call', call)
     redis.call('ZADD', DUE, now + lease_ms, call_member)
@@ -66,6 +67,8 @@ for call_step, started, call, call_member, message in rows_of(calls, 5) do
     owe_new(now, call_member, TOOLS_QUEUE, message)
   end
 end
+redis.call('HSET', JOB, 'open', length(calls), 'committed', step .. '|' .. fence, 'working', working,
+  'held_since', string.format('%d', now))
 if length(calls) == 0 then
   write_row(next_step, 'pending', '0', 0, 0, 0, '', '')
   owe_new(now, next_member, MODEL_QUEUE, next_message)

@@ -61,6 +61,17 @@ local function show_parked()
   end
 end
 
+-- A parked step is parked no more. The job shows another step that is parked. If there is none, it runs.
+local function unpark(step)
+  redis.call('HDEL', STEPS, step .. ':why', step .. ':expiry')
+  if redis.call('HINCRBY', JOB, 'parked', -1) > 0 then
+    show_parked()
+  else
+    redis.call('HSET', JOB, 'status', 'running')
+    redis.call('HDEL', JOB, 'waiting')
+  end
+end
+
 -- End every step of the job. Open calls are answered with `text`: every provider refuses a call without a result (HTTP 400).
 local function repair(text, member_base)
   local group
@@ -90,6 +101,9 @@ local function hand_over(now, session_id)
   local job, priority = string.match(next_job, '^(.*)|(%a+)$')
   redis.call('ZADD', OWED, now, priority .. '|' .. session_id .. '|' .. job .. '|1')
   redis.pcall('HSET', SESSION, 'active', job)
+  -- From now on it waits for a worker. (Its key is not declared, but is in the same slot.)
+  local key = string.gsub(DUE, 'due$', 'job:') .. job
+  if redis.pcall('HEXISTS', key, 'status') == 1 then redis.pcall('HSET', key, 'held_since', string.format('%d', now)) end
   return next_job
 end
 

@@ -7,11 +7,14 @@
 --   spec            JSON, fixed for the job's life
 --   input           a JSON string
 --   max_steps
---   timeout_ms
+--   timeout_ms      session_timeout_s
+--   max_wait_ms     max_wait_s, or ''
+--   max_total_ms    deadline_s, or ''
 --   on_busy         enqueue | reject | interrupt
 --   message         of the first step, for the model queue, or ''
 -- Output: {'exists'} | {'busy', active job} | {'started'} | {'queued', active job}
-local job, session, priority, spec, input, max_steps, timeout_ms, on_busy, message = unpack(ARGV)
+local job, session, priority, spec, input, max_steps, timeout_ms, max_wait_ms, max_total_ms, on_busy,
+  message = unpack(ARGV)
 if redis.call('EXISTS', JOB) == 1 then return { 'exists' } end
 local active = redis.call('HGET', SESSION, 'active')
 -- An active job whose keys have expired no longer holds the session. (Its key is not declared, but is in the same slot.)
@@ -27,8 +30,16 @@ local function keep_new_job()
 end
 
 local now = clock()
+local limits = {}
+local function limit(field, value) limits[#limits + 1], limits[#limits + 2] = field, value end
+if max_wait_ms ~= '' then limit('max_wait_ms', max_wait_ms) end
+if max_total_ms ~= '' then
+  limit('max_total_ms', max_total_ms)
+  limit('ends_by_ms', string.format('%d', now + max_total_ms))
+end
+if not active then limit('held_since', string.format('%d', now)) end -- else it waits for its session, which is not counted
 redis.call('HSET', JOB, 'status', 'queued', 'spec', spec, 'input', input, 'max_steps', max_steps, 'timeout_ms', timeout_ms,
-  'created_ms', string.format('%d', now))
+  'created_ms', string.format('%d', now), unpack(limits))
 redis.call('ZADD', JOBS, now, job)
 redis.call('ZREMRANGEBYSCORE', JOBS, '-inf', now - HELD_S * 1000)
 redis.call('EXPIRE', JOBS, HELD_S)

@@ -1,5 +1,5 @@
 -- Record the end of a step's separate process, and put the step back until it is due. The step may have had an effect.
--- Shared: prelude, losses
+-- Shared: prelude, job_clock, losses
 -- ARGV:
 --   step
 --   fence
@@ -10,9 +10,13 @@
 local step, fence, member, after_ms, loss = unpack(ARGV)
 local row = held(step, fence)
 if not row or row.state ~= 'started' then return 0 end
-local due = clock() + after_ms
+local now = clock()
+local due = now + after_ms
+local time = read_clock()
+stop_work(time, 1, now)
 redis.call('HSET', STEPS, step .. ':losses', read_losses(step) .. loss .. '\n')
 write_row(step, 'pending', row.fence, due, row.attempt, row.losses + 1, '!', row.decision)
 settle_member(member)
-redis.call('ZADD', DUE, due, member)
+redis.call('ZADD', DUE, look_at(now, due, time), member)
+redis.call('HSET', JOB, 'working', time.working, 'held_since', string.format('%d', time.held_since))
 return 1

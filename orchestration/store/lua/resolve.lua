@@ -5,10 +5,12 @@
 --   member       of the step, in due and owed
 --   verdict      approve | reject
 --   reason       a JSON string; kept when the verdict is reject
--- Output: 1 decided | 0 not parked
+-- Output: 1 decided | 0 not parked | -1 the question has expired
 local step, member, verdict, reason = unpack(ARGV)
 local row = read_row(step)
 if not row or row.state ~= 'parked' or redis.call('HGET', JOB, 'status') ~= 'parked' then return 0 end
+local now = clock()
+if row.till > 0 and row.till <= now then return -1 end
 
 -- Read the question of this step: another call of the turn may be parked for another reason.
 local decision = 'approved'
@@ -20,15 +22,10 @@ if verdict == 'reject' then
   decision = 'rejected:|{"about":' .. (about and cjson.encode(about) or 'null') .. ',"reason":' .. reason .. '}'
 end
 write_row(step, 'pending', row.fence, 0, row.attempt, row.losses, '', decision)
-redis.call('HDEL', STEPS, step .. ':why')
-if redis.call('HINCRBY', JOB, 'parked', -1) == 0 then
-  -- The wait for a human does not count for the job's timeout: move its deadline by the wait.
-  local deadline_ms, parked_ms = unpack(redis.call('HMGET', JOB, 'deadline_ms', 'parked_ms'))
-  redis.call('HSET', JOB, 'status', 'running', 'deadline_ms', string.format('%d', deadline_ms + clock() - parked_ms))
-  redis.call('HDEL', JOB, 'waiting')
-else
-  show_parked()
-end
+unpark(step)
+-- Releases before 0.2 did not write `held_since`. They counted the wait for a human from the time of the first question.
+local parked_ms = redis.call('HGET', JOB, 'parked_ms')
+if parked_ms then redis.call('HSETNX', JOB, 'held_since', parked_ms) end
 keep_new()
-owe(clock(), member)
+owe(now, member)
 return 1

@@ -41,6 +41,8 @@ try('EXPIRE', UNREADABLE, KEPT_S)
 if tries < tonumber(max_tries) and not is_cancelled then
   if is_ours then
     write_row(step, 'pending', row.fence, now + wait_ms, row.attempt, row.losses, mark(row), row.decision)
+    try('HINCRBY', JOB, 'working', -1)
+    try('HSET', JOB, 'held_since', string.format('%d', now))
   end
   if try('ZADD', DUE, now + wait_ms, member) then try('ZREM', OWED, member) end -- the step must stay in due or owed
   return { 'left', '' }

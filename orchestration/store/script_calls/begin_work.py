@@ -12,7 +12,7 @@ from midwatch.orchestration.protocol.store_replies import LeaseState
 from midwatch.orchestration.store.decisions import read_decision
 from midwatch.orchestration.store.log_cache import Held
 from midwatch.orchestration.store.records import fields, job_of
-from midwatch.orchestration.store.script_calls.script_call import ScriptCall, in_order
+from midwatch.orchestration.store.script_calls.script_call import ScriptCall, in_order, or_empty
 from midwatch.orchestration.store.step_keys import StepKeys
 from midwatch.schemas.decision import HumanDecision
 from midwatch.schemas.job import Job, JobInput, SessionPolicy
@@ -93,7 +93,7 @@ class ClaimReply(NamedTuple):
 
 def enqueue(
     keys: StepKeys, *, job: str, session: str, priority: Priority, spec: str, input: JobInput, max_steps: int,
-    timeout_ms: int, on_busy: SessionPolicy, message: bytes,
+    timeout_ms: int, max_wait_ms: int | None, max_total_ms: int | None, on_busy: SessionPolicy, message: bytes,
 ) -> ScriptCall[EnqueueReply]:  # fmt: skip
     """Record a job. Mark its first step as owed, or let the job wait if the session has an active one.
 
@@ -105,14 +105,19 @@ def enqueue(
         spec: see `records.spec`.
         input: the text of its input.
         max_steps: the most model turns.
-        timeout_ms: from the first claim on.
+        timeout_ms: of the job's own work, from the first claim on.
+        max_wait_ms: how long others may hold the job in all.
+        max_total_ms: from now to its end.
         on_busy: what happens while the session runs another job.
         message: of the first step, for the model queue; b'' without hand-off.
 
     """
     args = in_order(
-        (job, session, priority, spec, json.dumps(input, ensure_ascii=False), max_steps, timeout_ms, on_busy, message)
-    )
+        (
+            job, session, priority, spec, json.dumps(input, ensure_ascii=False), max_steps, timeout_ms,
+            or_empty(max_wait_ms), or_empty(max_total_ms), on_busy, message,
+        )
+    )  # fmt: skip
 
     def read(reply: Any) -> EnqueueReply:
         result, *active_job = (word.decode() for word in reply)
@@ -179,7 +184,9 @@ def renew(keys: StepKeys, *, step: str, fence: int, lease_ms: int, member: str) 
 
 
 def set_limits(
-    keys: StepKeys, *, step: str, fence: int, agent_version: str, max_steps: int, timeout_ms: int
-) -> ScriptCall[bool]:
+    keys: StepKeys, *, step: str, fence: int, agent_version: str, max_steps: int, timeout_ms: int,
+    max_wait_ms: int | None, max_total_ms: int | None,
+) -> ScriptCall[bool]:  # fmt: skip
     """Give a job that was enqueued by name its agent's version and limits. Returns False if the claim is not valid."""
-    return ScriptCall("set_limits", keys.used(), in_order((step, fence, agent_version, max_steps, timeout_ms)), bool)
+    args = in_order((step, fence, agent_version, max_steps, timeout_ms, or_empty(max_wait_ms), or_empty(max_total_ms)))
+    return ScriptCall("set_limits", keys.used(), args, bool)

@@ -132,6 +132,7 @@ def commit_results(
     keys: StepKeys,
     *,
     fence: int,
+    worked_ms: int,
     next_step: str,
     next_member: str,
     next_message: bytes,
@@ -142,13 +143,14 @@ def commit_results(
     Args:
         keys: of the step, with the queues when it hands off.
         fence: of the claim. A result whose row is not held under it is left out.
+        worked_ms: of the child job whose answer this is; 0 without one.
         next_step: the next model turn.
         next_member: the next turn in `due` and `owed`.
         next_message: of the next turn, for the model queue; b'' without hand-off.
         results: one for each call.
 
     """
-    args = in_order((fence, next_step, next_member, next_message), results)
+    args = in_order((fence, worked_ms, next_step, next_member, next_message), results)
     return ScriptCall("commit_results", keys.used(), args, lambda reply: CommitResultsReply(reply[0], bool(reply[1])))
 
 

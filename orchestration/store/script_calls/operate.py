@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from midwatch.orchestration.store.records import first_step
-from midwatch.orchestration.store.script_calls.script_call import ScriptCall, in_order
+from midwatch.orchestration.store.script_calls.script_call import ScriptCall, in_order, or_empty
 from midwatch.orchestration.store.step_keys import StepKeys
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.step import Priority, StepRef
@@ -82,8 +82,9 @@ def cancel(keys: StepKeys, *, job: str, session: str, member_base: str) -> Scrip
 
 
 def replay(
-    keys: StepKeys, *, job: str, session: str, lane: Priority | None, redriven: bool, steps_granted: int
-) -> ScriptCall[ReplayReply]:
+    keys: StepKeys, *, job: str, session: str, lane: Priority | None, redriven: bool, steps_granted: int,
+    time_granted_ms: int | None, wait_granted_ms: int | None,
+) -> ScriptCall[ReplayReply]:  # fmt: skip
     """Resume a dead letter at the step where it stopped.
 
     Args:
@@ -93,6 +94,8 @@ def replay(
         lane: the priority of its steps from now on. None: the job's own.
         redriven: True if no human asked for the replay.
         steps_granted: model turns that the job may take after its last one.
+        time_granted_ms: of its own work, from now on. None: its session timeout again.
+        wait_granted_ms: that others may hold it, from now on. None: its longest wait again.
 
     """
 
@@ -102,7 +105,9 @@ def replay(
             return ReplayReply(replayed=False)
         return ReplayReply(True, Priority(rest[0]), tuple(rest[1:]))
 
-    args = in_order((job, session, lane or "", int(redriven), steps_granted))
+    args = in_order((
+        job, session, lane or "", int(redriven), steps_granted, or_empty(time_granted_ms), or_empty(wait_granted_ms),
+    ))  # fmt: skip
     return ScriptCall("replay", keys.used(), args, read)
 
 

@@ -1,36 +1,28 @@
-"""Script calls that put a step aside: defer it, record its loss, park it, resolve a parked one, set an unreadable one aside."""
+"""Script calls that put a step aside: defer it, record its loss, park it, wait for a child, resolve it, set it aside unread."""
 
 from __future__ import annotations
 
 import json
-from enum import StrEnum
+from enum import IntEnum
 from typing import Any, NamedTuple
 
-from midwatch.orchestration.protocol.store_replies import SetAside
+from midwatch.orchestration.protocol.store_replies import ChildWait, SetAside
+from midwatch.orchestration.store.decisions import decision_text
 from midwatch.orchestration.store.records import first_step
-from midwatch.orchestration.store.script_calls.script_call import ScriptCall, as_json, in_order
+from midwatch.orchestration.store.script_calls.script_call import ScriptCall, as_json, in_order, or_empty
 from midwatch.orchestration.store.step_keys import StepKeys
 from midwatch.schemas.deadletter import DeadLetterRecord
-from midwatch.schemas.decision import Verdict
+from midwatch.schemas.decision import HumanDecision, Verdict
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.job import Waiting
 from midwatch.schemas.loss import Loss
-from midwatch.schemas.step import StepRef
+from midwatch.schemas.step import StepRef, WaitOwner
 from midwatch.schemas.trace import TraceRecord
-
-
-class AsideUntil(StrEnum):
-    """What a step waits for. The value is the state of its row."""
-
-    DECIDED = "parked"
-    """A human's decision."""
-    CHILD_ENDED = "waiting"
-    """The end of its child job."""
 
 
 def defer(
     keys: StepKeys, *, step: str, fence: int, member: str, after_ms: int, counts: bool, wakes: bool, trace: TraceRecord,
-    reason: str,
+    reason: str, owner: WaitOwner, downstream: str | None,
 ) -> ScriptCall[bool]:  # fmt: skip
     """Put a step back until it is due. Returns False if the claim is no longer valid.
 
@@ -44,9 +36,14 @@ def defer(
         wakes: the coordinator may wake it before its time.
         trace: of this attempt.
         reason: shown with the job.
+        owner: who holds the step.
+        downstream: the downstream that holds it, if one does.
 
     """
-    args = in_order((step, fence, member, after_ms, int(counts), int(wakes), as_json(trace), json.dumps(reason)))
+    args = in_order((
+        step, fence, member, after_ms, int(counts), int(wakes), as_json(trace), json.dumps(reason), owner,
+        json.dumps(downstream),
+    ))  # fmt: skip
     return ScriptCall("defer", keys.used(), args, bool)
 
 
@@ -69,29 +66,70 @@ def record_loss(keys: StepKeys, *, step: str, fence: int, member: str, after_ms:
 
 
 def park(
-    keys: StepKeys, *, step: str, fence: int, member: str, state: AsideUntil, poll_ms: int, trace: TraceRecord | None,
-    waiting: Waiting | None,
+    keys: StepKeys, *, step: str, fence: int, member: str, trace: TraceRecord, waiting: Waiting, expires_ms: int | None,
+    expiry: HumanDecision | None,
 ) -> ScriptCall[bool]:  # fmt: skip
-    """Put a step aside until a human decides, or until its child job ends. Returns False if the claim is no longer valid.
+    """Put a step aside until a human decides. Returns False if the claim is no longer valid.
 
     Args:
         keys: of the step.
         step: of the job.
         fence: of the claim.
         member: the step in `due` and `owed`.
-        state: what the step waits for.
-        poll_ms: CHILD_ENDED: look at the child after this time.
-        trace: DECIDED: of this attempt.
-        waiting: DECIDED: what the job shows.
+        trace: of this attempt.
+        waiting: what the job shows.
+        expires_ms: until the question expires. None: it does not.
+        expiry: the decision at its expiry. None: the job ends.
 
     """
-    shown = json.dumps(waiting.model_dump(mode="json", include={"step", "reason", "kind"})) if waiting else ""
-    args = in_order((step, fence, member, state, poll_ms, as_json(trace), shown))
+    args = in_order(
+        (
+            step, fence, member, as_json(trace), _shown(waiting), or_empty(expires_ms),
+            decision_text(expiry) if expiry else "",
+        )
+    )  # fmt: skip
     return ScriptCall("park", keys.used(), args, bool)
 
 
-def resolve(keys: StepKeys, *, step: str, member: str, verdict: Verdict, reason: str) -> ScriptCall[bool]:
-    """Record a human's decision on a parked step, and mark the step as owed. Returns False if it is not parked.
+def wait_for_child(
+    keys: StepKeys, *, step: str, fence: int, member: str, poll_ms: int, worked_ms: int, waiting: Waiting
+) -> ScriptCall[ChildWait]:
+    """Put a tool step aside until its child job ends.
+
+    Args:
+        keys: of the step.
+        step: of the job.
+        fence: of the claim.
+        member: the step in `due` and `owed`.
+        poll_ms: look at the child after this time.
+        worked_ms: how long the child has worked so far.
+        waiting: what the job shows.
+
+    """
+    args = in_order((step, fence, member, poll_ms, worked_ms, _shown(waiting)))
+    return ScriptCall("wait_for_child", keys.used(), args, lambda reply: ChildWait(reply.decode()))
+
+
+def _shown(waiting: Waiting) -> str:
+    """What a job waits for, as JSON. The scripts add the times."""
+    fields = waiting.model_dump(
+        mode="json", include={"step", "reason", "kind", "owner", "on_expiry"}, exclude_none=True
+    )
+    return json.dumps(fields)
+
+
+class Resolved(IntEnum):
+    """The result of `resolve`."""
+
+    DECIDED = 1
+    NOT_PARKED = 0
+    """Nothing changed: it was decided before, or is not parked."""
+    EXPIRED = -1
+    """Nothing changed: the question has expired."""
+
+
+def resolve(keys: StepKeys, *, step: str, member: str, verdict: Verdict, reason: str) -> ScriptCall[Resolved]:
+    """Record a human's decision on a parked step, and mark the step as owed.
 
     Args:
         keys: of the step.
@@ -101,7 +139,7 @@ def resolve(keys: StepKeys, *, step: str, member: str, verdict: Verdict, reason:
         reason: the human's words; they are kept when the verdict is reject.
 
     """
-    return ScriptCall("resolve", keys.used(), in_order((step, member, verdict, json.dumps(reason))), bool)
+    return ScriptCall("resolve", keys.used(), in_order((step, member, verdict, json.dumps(reason))), Resolved)
 
 
 class SetAsideReply(NamedTuple):

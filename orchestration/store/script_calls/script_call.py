@@ -51,6 +51,11 @@ def in_order(values: Iterable[Arg], *lists: Items) -> list[Arg]:
     return args
 
 
+def or_empty(value: int | None) -> int | str:
+    """The value, or empty text for None."""
+    return "" if value is None else value
+
+
 def as_json(model: BaseModel | None) -> str:
     """JSON without empty fields. Empty text for None."""
     return model.model_dump_json(exclude_none=True) if model else ""

@@ -116,7 +116,7 @@ chief = agent("chief", CLAUDE, scribe.as_tool("Writes things down."), head.as_to
 only_child = agent("only-child", CLAUDE, children=[scribe], limits=RunLimits(max_children=1))
 lowest = agent("lowest", CLAUDE, children=[scribe], limits=RunLimits(max_depth=1))
 middle = agent("middle", CLAUDE, children=[lowest])
-hasty = agent("hasty", CLAUDE, tools.stall, children=[scribe], limits=RunLimits(session_timeout_s=SHORT_S))
+hasty = agent("hasty", CLAUDE, tools.idle, children=[scribe], limits=RunLimits(session_timeout_s=SHORT_S))
 
 # Approvals
 desk = agent("desk", CLAUDE, tools.wipe, tools.pay, tools.add, tools.gamble)

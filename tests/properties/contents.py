@@ -132,6 +132,8 @@ class _Reader:
     def _step_field(self, job_id: str, name: str, text: bytes) -> Any:
         if name.endswith(":why"):
             return self._shown(text)
+        if name.endswith(":losses"):
+            return [self._shown(line) for line in text.splitlines()]
         return text if ":" in name else self._row(job_id, text)
 
     def _row(self, job_id: str, text: bytes) -> Any:
@@ -158,7 +160,7 @@ class _Reader:
 
     def _shown(self, text: bytes) -> Any:
         shown = json.loads(text)
-        return shown | {name: self._when(shown[name]) for name in ("since_ms", "until_ms") if shown.get(name)}
+        return shown | {name: self._when(shown[name]) for name in ("at_ms", "since_ms", "until_ms") if shown.get(name)}
 
 
 @lru_cache(10_000)

@@ -16,7 +16,7 @@ from midwatch.schemas.failure import Failure
 from midwatch.schemas.job import Holder, Job, JobStatus, NewJob, Waiting
 from midwatch.schemas.lineage import Bounds, Member
 from midwatch.schemas.model import Usage
-from midwatch.schemas.step import Priority, StepRef
+from midwatch.schemas.step import Park, Priority, StepRef, WaitOwner
 
 log = structlog.get_logger("midwatch.store")
 
@@ -198,3 +198,14 @@ def _bounds(f: Mapping[str, str], fixed: Mapping[str, Any]) -> Bounds | None:
 
 def _int(text: str | None) -> int | None:
     return int(text) if text else None
+
+
+def waits_for_human(ref: StepRef, park: Park) -> Waiting:
+    """What a job shows while a step is parked."""
+    reason, on_expiry = f"{park.reason}: {park.question}", park.on_expiry if park.expires_ms else None
+    return Waiting(step=ref.step, reason=reason, kind=park.reason, owner=WaitOwner.HUMAN, on_expiry=on_expiry)
+
+
+def waits_for_child(ref: StepRef, child_id: str) -> Waiting:
+    """What a job shows while a step waits for its child job."""
+    return Waiting(step=ref.step, reason=f"child job {child_id}", owner=WaitOwner.CHILD)

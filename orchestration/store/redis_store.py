@@ -17,16 +17,16 @@ from midwatch.orchestration.store.compaction import Compactions
 from midwatch.orchestration.store.decisions import decision_at_expiry
 from midwatch.orchestration.store.log_cache import Held, HeldMark, LogCache
 from midwatch.orchestration.store.reads import Reads
-from midwatch.orchestration.store.records import member, member_base, spec
+from midwatch.orchestration.store.records import member, member_base, spec, waits_for_child, waits_for_human
 from midwatch.orchestration.store.script_calls import begin_work, commit_work, put_aside
 from midwatch.orchestration.store.script_calls.begin_work import EnqueueResult
 from midwatch.orchestration.store.script_calls.commit_work import CallOfTurn, ResultOfCall
 from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unavailable
 from midwatch.orchestration.store.step_keys import StepKeys, step_keys
 from midwatch.orchestration.store.unreadable import SettingAside
-from midwatch.schemas.job import NewJob, SessionPolicy, Waiting
+from midwatch.schemas.job import NewJob, SessionPolicy
 from midwatch.schemas.loss import Loss
-from midwatch.schemas.step import Defer, Park, StepKind, StepRef, WaitOwner
+from midwatch.schemas.step import Defer, Park, StepKind, StepRef
 from midwatch.schemas.trace import TraceRecord
 
 LEASE_MS = 3_000
@@ -66,9 +66,8 @@ class RedisStore(Reads, Compactions, SettingAside):
         job = job.model_copy(update={"session_id": self._bind_session(job)})
         call = begin_work.enqueue(
             self._keys_with_first_queue(job), job=job.job_id, session=job.session_id, priority=job.priority, spec=spec(job),
-            input=job.input, max_steps=job.max_steps, timeout_ms=job.timeout_ms,
-            max_wait_ms=job.max_wait_ms, max_total_ms=job.max_total_ms, on_busy=job.on_busy,
-            message=self._message(job.ref, begun=job.parent is not None),
+            input=job.input, max_steps=job.max_steps, timeout_ms=job.timeout_ms, max_wait_ms=job.max_wait_ms,
+            max_total_ms=job.max_total_ms, on_busy=job.on_busy, message=self._message(job.ref, begun=job.parent is not None),
         )  # fmt: skip
         result, active_job = self.scripts.run(call, patience_ms=1_000)
         if result is EnqueueResult.BUSY:
@@ -127,11 +126,10 @@ class RedisStore(Reads, Compactions, SettingAside):
         max_total_ms: int | None = None,
     ) -> None:  # fmt: skip
         """See `ports.Store.set_limits`."""
-        call = begin_work.set_limits(
+        self.scripts.run(begin_work.set_limits(
             self._keys(claim.ref), step=claim.ref.step, fence=claim.fence, agent_version=agent_version,
             max_steps=max_steps, timeout_ms=timeout_ms, max_wait_ms=max_wait_ms, max_total_ms=max_total_ms,
-        )  # fmt: skip
-        self.scripts.run(call)
+        ))  # fmt: skip
 
     def commit_turn(self, claim: Claim, commit: TurnCommit, piggyback: Piggyback | None = None) -> TurnCommitted:
         """See `ports.Store.commit_turn`."""
@@ -189,23 +187,18 @@ class RedisStore(Reads, Compactions, SettingAside):
     def park(self, claim: Claim, park: Park, trace: TraceRecord) -> bool:
         """See `ports.Store.park`."""
         ref = claim.ref
-        waiting = Waiting(
-            step=ref.step, reason=f"{park.reason}: {park.question}", kind=park.reason, owner=WaitOwner.HUMAN,
-            on_expiry=park.on_expiry if park.expires_ms else None,
-        )  # fmt: skip
         call = put_aside.park(
-            self._keys(ref), step=ref.step, fence=claim.fence, member=member(ref), trace=trace, waiting=waiting,
-            expires_ms=park.expires_ms, expiry=decision_at_expiry(park),
+            self._keys(ref), step=ref.step, fence=claim.fence, member=member(ref), trace=trace,
+            waiting=waits_for_human(ref, park), expires_ms=park.expires_ms, expiry=decision_at_expiry(park),
         )  # fmt: skip
         return self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS)
 
     def wait_for_child(self, claim: Claim, poll_ms: int, *, child_id: str, worked_ms: int) -> ChildWait:
         """See `ports.Store.wait_for_child`."""
         ref = claim.ref
-        waiting = Waiting(step=ref.step, reason=f"child job {child_id}", owner=WaitOwner.CHILD)
         call = put_aside.wait_for_child(
             self._keys(ref), step=ref.step, fence=claim.fence, member=member(ref), poll_ms=poll_ms, worked_ms=worked_ms,
-            waiting=waiting,
+            waiting=waits_for_child(ref, child_id),
         )  # fmt: skip
         return self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS)
 

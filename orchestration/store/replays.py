@@ -57,7 +57,7 @@ class Replays:
         calls = [
             operate.replay(
                 step_keys(keys, ref), job=ref.job_id, session=ref.session_id, lane=Priority.REPLAY, redriven=redriven,
-                steps_granted=max_steps,
+                steps_granted=max_steps, time_granted_ms=None, wait_granted_ms=None,
             )
             for ref in refs
         ]  # fmt: skip

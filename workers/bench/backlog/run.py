@@ -27,7 +27,7 @@ PREFIX = "bench"
 MODEL = "backlog:slow"
 FIRST_TENANT, SECOND_TENANT = "first", "second"
 WAIT_FACTOR = 4
-"""A run is given up after this many times the least time that the slots or the limit allow, and a minute."""
+"""A run is given up after this many times its shortest possible time (by slots or limit), plus a minute."""
 
 
 def run(plan: Plan, *, waves: bool = True, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:

@@ -33,8 +33,8 @@ LEASE_MS = 3_000
 """How long a claim is valid without renewal. If a worker dies, its step is delayed by this time at most."""
 
 MAX_LOSSES = 12
-"""How many claims of a step may lose their worker without proof before the step becomes a dead letter. Losses of which a cause
-is proven count apart: see `steps.losses.suspects`."""
+"""How many claims of a step may lose their worker without proof before the step becomes a dead letter. Losses with a proven
+cause are counted separately: see `steps.losses.suspects`."""
 
 COMMIT_PATIENCE_MS = 60_000
 """How long a commit waits for a server that restarts. Then the work is dropped, and repeated when its lease has ended."""

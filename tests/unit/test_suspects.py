@@ -76,7 +76,7 @@ def test_a_call_that_will_not_run_is_no_suspect():
 
 
 def test_losses_without_proof_sentence_no_step():
-    """However many workers were lost, the next one may be innocent."""
+    """Without proof a step may be innocent, however many workers it has lost."""
     assert find_sentence(tool_claim(*[LEASE] * 11), agent_with()) is None
     assert find_sentence(tool_claim(*[EARLY] * 40), agent_with()) is None
 

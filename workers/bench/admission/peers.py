@@ -24,7 +24,7 @@ from midwatch.schemas.step import Defer, StepRef
 from midwatch.workers.redis_connection import connect_redis
 
 Decisions = Iterator[Callable[[], bool]]
-"""An endless iterator of decisions. Each is prepared before its timing starts. To call it makes the decision.
+"""An endless iterator of decisions. Each is prepared before its timing starts. Calling one makes the decision.
 
 It returns whether the call was admitted.
 """

@@ -54,6 +54,11 @@ class Settings(BaseSettings):
         description="Most bytes that one session keeps of archived groups and full results, compressed. The oldest are deleted.",
     )
     sweep_ms: int = Field(500, ge=50, description="How often a steward looks for due steps, in ms.")
+    redrive_ms: int = Field(
+        10_000,
+        ge=100,
+        description="How long a cause must be known before its dead letters are redriven, in ms. Doubled after each failed try.",
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_format: str = Field(
         "json", pattern="^(json|console)$", description="json, or console for reading in a terminal."

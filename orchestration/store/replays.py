@@ -11,6 +11,7 @@ from midwatch.orchestration.protocol.reading import explain
 from midwatch.orchestration.store.operations import Operations, log
 from midwatch.orchestration.store.pipelines import run_pipeline
 from midwatch.orchestration.store.script_calls import operate
+from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
 from midwatch.orchestration.store.step_keys import step_keys
 from midwatch.schemas.deadletter import DeadLetterRecord
 from midwatch.schemas.job import JobStatus
@@ -51,6 +52,10 @@ class Replays:
         """Resume these jobs below live work. False for a job that was no dead letter any more, or that can't be read.
 
         Each replay is a script. If this process ends meanwhile, stewards publish the steps of those that ran.
+
+        Raises:
+            StoreUnavailable: the server can't be reached, or is full. Some of the jobs may be resumed.
+
         """
         refs = [StepRef(job_id=one.job_id, session_id=one.session_id, step="1") for one in letters]
         keys = self._operations.keys
@@ -71,6 +76,8 @@ class Replays:
                 owed += (ref.model_copy(update={"step": step, "priority": reply.priority}) for step in reply.owed_steps)
             done.append(not isinstance(reply, Exception) and reply.replayed)
         self._publish(owed)
+        if full := next((reply for reply in replies if isinstance(reply, UNAVAILABLE)), None):
+            raise unavailable(full) from full
         return done
 
     def judge(self, letters: Sequence[Replayed]) -> list[Verdict]:

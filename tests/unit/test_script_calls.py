@@ -19,6 +19,7 @@ from midwatch.orchestration.store.script_calls import (
     commit_work,
     operate,
     put_aside,
+    redrive,
     script_call,
     shorten,
 )
@@ -29,7 +30,7 @@ from midwatch.schemas.model import Usage
 LUA = Path(script_call.__file__).parents[1] / "lua"
 SHARED = {"arguments", "endings", "job_clock", "losses", "model_turn", "originals", "prelude"}
 MODEL_TURN = (LUA / "model_turn.lua").read_text()
-MODULES: tuple[ModuleType, ...] = (begin_work, bring_back, commit_work, operate, put_aside, shorten)
+MODULES: tuple[ModuleType, ...] = (begin_work, bring_back, commit_work, operate, put_aside, redrive, shorten)
 ROWS = {"calls": commit_work.CallOfTurn, "results": commit_work.ResultOfCall}
 """Lists whose items are rows with names."""
 

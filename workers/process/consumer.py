@@ -13,6 +13,7 @@ from kombu.utils.encoding import safe_repr
 
 from midwatch.workers.celery_app.poison import PoisonList
 from midwatch.workers.process.boot import PrepareStep
+from midwatch.workers.process.redrive import RedriveStep
 from midwatch.workers.process.runtime import runtime
 from midwatch.workers.process.steward import StewardStep
 from midwatch.workers.process.wakeup import WakeupStep
@@ -25,12 +26,12 @@ _Consumer: Any = CeleryConsumer
 
 
 class Consumer(_Consumer):  # type: ignore[misc]
-    """A consumer with more boot steps: preparation, wake-up, steward."""
+    """A consumer with more boot steps: preparation, wake-up, steward, redrive."""
 
     class Blueprint(_Consumer.Blueprint):  # type: ignore[misc]
         """Celery's boot steps, then those of this package."""
 
-        default_steps = (*_Consumer.Blueprint.default_steps, PrepareStep, WakeupStep, StewardStep)
+        default_steps = (*_Consumer.Blueprint.default_steps, PrepareStep, WakeupStep, StewardStep, RedriveStep)
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Wrap Celery's handler, which raises into the event loop when a message's content is invalid.

@@ -10,7 +10,7 @@ from midwatch.orchestration.protocol.calls import Call, Report, Settlement
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.commits import Ending, ResultCommit, TurnCommit
 from midwatch.orchestration.protocol.compactions import Compaction, CompactionWork
-from midwatch.orchestration.protocol.lineage import CallReservation, LimitReached
+from midwatch.orchestration.protocol.lineage import CallReservation, LimitReached, OverAncestor
 from midwatch.orchestration.protocol.store_replies import (
     ChildWait,
     CompactionBusy,
@@ -21,6 +21,7 @@ from midwatch.orchestration.protocol.store_replies import (
 )
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.job import Job, NewJob
+from midwatch.schemas.lineage import Bounds
 from midwatch.schemas.loss import Loss
 from midwatch.schemas.model import ModelReply, ModelRequest
 from midwatch.schemas.step import Defer, Park, Priority, StepRef
@@ -156,8 +157,8 @@ class Store(Protocol):
         ...
 
     def set_limits(
-        self, claim: Claim, *, agent_version: str, max_steps: int, timeout_ms: int, max_wait_ms: int | None = None,
-        max_total_ms: int | None = None,
+        self, claim: Claim, *, agent_version: str, max_steps: int, timeout_ms: int, bounds: Bounds,
+        max_wait_ms: int | None = None, max_total_ms: int | None = None,
     ) -> None:  # fmt: skip
         """Give a job that was enqueued by name the limits of its agent, at its first step."""
         ...
@@ -214,6 +215,10 @@ class Store(Protocol):
 
     def job(self, job_id: str) -> Job:
         """The current record of the job. Raises NotFound."""
+        ...
+
+    def over_ancestor(self, job: Job) -> OverAncestor | None:
+        """The nearest ancestor of the job that is over: completed, cancelled, timed out, or a discarded dead letter."""
         ...
 
     def trace(self, ref: StepRef) -> list[TraceRecord]:

@@ -67,7 +67,9 @@ class Parent(Record):
     ancestors: tuple[Member, ...] = ()
     """The parent, then its parent, and so on up to the root. Empty in a job of an earlier release."""
     time_left_ms: int | None = None
-    """What was left of the parent's working time when the child was enqueued."""
+    """What was left of the parent's working time (`session_timeout_s`) when the child was enqueued."""
+    total_left_ms: int | None = None
+    """What was left until the parent's `deadline_s`."""
 
 
 class NewJob(Record):
@@ -144,6 +146,8 @@ class Job(Record):
     """The parent, then its parent, and so on up to the root."""
     time_left_ms: int | None = None
     """What was left of the parent's working time when this job was enqueued."""
+    total_left_ms: int | None = None
+    """What was left until the parent's `deadline_s` when this job was enqueued."""
     bounds: Bounds | None = None
     """Its limits that bind its descendants too. None before the first step of a job that was enqueued by name."""
     depth: int = 0

@@ -57,11 +57,17 @@ def reserve_calls(scripts: Scripts, keys: Keyspace, reservation: CallReservation
     return answers
 
 
-def adopt(scripts: Scripts, keys: Keyspace, parent: Job, chain: Chain, child_id: str, *, is_added: bool) -> int | None:
+def adopt(
+    scripts: Scripts, keys: Keyspace, parent: Job, chain: Chain, child_id: str, *, is_added: bool, most_if_unknown: int
+) -> int | None:
     """Count a child that a producer enqueues; with `is_added=False`, forget it. Returns the limit that it would exceed."""
-    family = encode_family(parent, chain, turn=parent.turn, fence=0)
     call = script_calls.adopt(
-        [keys.lineage(parent.root_id)], family=family, child=child_id, is_added=is_added, kept_ms=KEPT_MS
+        [keys.lineage(parent.root_id)],
+        family=encode_family(parent, chain, turn=parent.turn, fence=0),
+        child=child_id,
+        is_added=is_added,
+        most_if_unknown=most_if_unknown,
+        kept_ms=KEPT_MS,
     )
     limit = scripts.run(call)
     return None if limit < 0 else limit

@@ -116,9 +116,11 @@ def reserve_calls(
     return ScriptCall("reserve_calls", keys, _encoded(family, calls, counted, kept_ms), replies.decode_reserve_calls)
 
 
-def adopt(keys: Sequence[str], *, family: str, child: str, is_added: bool, kept_ms: int) -> ScriptCall[int]:
+def adopt(
+    keys: Sequence[str], *, family: str, child: str, is_added: bool, most_if_unknown: int, kept_ms: int
+) -> ScriptCall[int]:
     """Count a child that a producer enqueues. Returns -1, or the limit of children that it would exceed."""
-    return ScriptCall("adopt", keys, _encoded(family, child, is_added, kept_ms), int)
+    return ScriptCall("adopt", keys, _encoded(family, child, is_added, most_if_unknown, kept_ms), int)
 
 
 def status(keys: Sequence[str]) -> ScriptCall[DownstreamStatus | None]:

@@ -11,16 +11,17 @@ from typing import Protocol
 
 from midwatch.orchestration.admission.board import Board
 from midwatch.orchestration.agents.agent import Agent
+from midwatch.orchestration.client.adoption import Adoption
 from midwatch.orchestration.client.dead_letters import DeadLetters
 from midwatch.orchestration.client.findings import Findings
 from midwatch.orchestration.client.handle import JobHandle
 from midwatch.orchestration.client.new_job import new_job
-from midwatch.orchestration.errors import ConfigError, NotFound
+from midwatch.orchestration.errors import ConfigError, NotFound, SessionBusy
 from midwatch.orchestration.protocol.reading import Listing
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.orchestration.store.sessions import SessionNumbers
-from midwatch.schemas.job import Job, JobStatus, Parent
+from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message
 from midwatch.schemas.trace import TraceRecord
@@ -154,33 +155,38 @@ class Client:
     ) -> JobHandle:
         """Record a job and its first step. Once this returns, the job reaches an end even if processes crash.
 
+        With a `parent`, the job is that job's child: it has its tenant, its limits bind it, and it is cancelled with it.
+
         Raises:
             ConfigError: an id, the priority or the input is invalid.
+            NotFound: there is no such parent.
+            Refused: the parent is over, has another tenant, or may have no more children.
             SessionBusy: the session runs another job, and the agent has `on_busy="reject"`.
             StoreUnavailable: Redis can't be reached. Nothing was recorded.
 
         """
+        adoption = Adoption(self.operations, parent.id, tenant) if parent else None
         job = new_job(
             agent,
             input,
             session_id=session_id,
             idempotency_key=idempotency_key,
             priority=priority,
-            tenant=tenant,
-            parent=self._parent_of(parent),
+            tenant=adoption.tenant if adoption else tenant,
+            parent=adoption.parent() if adoption else None,
         )
-        accepted = self.store.enqueue(job, on_interrupt=self.operations.cancel)
+        if adoption:
+            adoption.adopt(job.job_id)
+        try:
+            accepted = self.store.enqueue(job, on_interrupt=self.operations.cancel)
+        except SessionBusy:
+            if adoption:
+                adoption.forget(job.job_id)
+            raise
         # The first enqueue of a key decides the session. That may be another call's, so the stored job is read.
         is_own_session = accepted and idempotency_key is None
         found_session_id = job.session_id if is_own_session else self.operations.job(job.job_id).session_id
         return JobHandle(self.operations, job.job_id, found_session_id, accepted=accepted)
-
-    def _parent_of(self, handle: JobHandle | None) -> Parent | None:
-        if handle is None:
-            return None
-        job = handle.job()
-        ref = job.parent or self.operations.first_step(job)
-        return Parent(ref=ref.model_copy(update={"step": "0"}), root_id=job.root_id, depth=job.depth + 1)
 
 
 class Connect(Protocol):

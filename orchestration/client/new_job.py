@@ -12,9 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.errors import ConfigError
 from midwatch.orchestration.protocol.addresses import own_session_id
-from midwatch.orchestration.protocol.lineage import bounded_timeout_ms, bounds_of
+from midwatch.orchestration.protocol.lineage import bounds_of
 from midwatch.schemas.contract import MAX_INPUT_BYTES, Id, Name
-from midwatch.schemas.job import NewJob, Parent, SessionPolicy
+from midwatch.schemas.job import Job, NewJob, Parent, SessionPolicy
 from midwatch.schemas.policy import RunLimits
 from midwatch.schemas.step import LivePriority, Priority
 
@@ -80,13 +80,29 @@ class TimeLimits(TypedDict):
     max_total_ms: int | None
 
 
-def times_of(limits: RunLimits) -> TimeLimits:
-    """The limits of a job's time, in ms."""
+def times_of(limits: RunLimits, parent: Parent | Job | None = None) -> TimeLimits:
+    """The limits of a job's time, in ms. A child has no more time than its parent had left when the child was enqueued.
+
+    Args:
+        limits: of the job's agent.
+        parent: the parent of the job, or the child's record, which holds what its parent had left.
+
+    """
+    time_left_ms, total_left_ms = (parent.time_left_ms, parent.total_left_ms) if parent else (None, None)
+    timeout_ms = _least(int(limits.session_timeout_s * 1_000), time_left_ms)
     return TimeLimits(
-        timeout_ms=int(limits.session_timeout_s * 1_000),
-        max_wait_ms=None if limits.max_wait_s is None else max(1, int(limits.max_wait_s * 1_000)),
-        max_total_ms=None if limits.deadline_s is None else max(1, int(limits.deadline_s * 1_000)),
+        timeout_ms=timeout_ms or 1,
+        max_wait_ms=_ms(limits.max_wait_s),
+        max_total_ms=_least(_ms(limits.deadline_s), total_left_ms),
     )
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else max(1, int(seconds * 1_000))
+
+
+def _least(*bounds: int | None) -> int | None:
+    return min((bound for bound in bounds if bound is not None), default=None)
 
 
 def new_job(
@@ -122,7 +138,7 @@ def new_job(
         job_id = keyed_job_id(name, tenant, check_id(idempotency_key, "idempotency_key"))
     job_id = check_id(job_id, "job_id") if job_id else new_id("job")
     session_id = check_id(session_id, "session_id") if session_id is not None else own_session_id(job_id)
-    times = times_of(limits)
+    times = times_of(limits, parent)
     return NewJob(
         job_id=job_id,
         agent=name,
@@ -135,7 +151,7 @@ def new_job(
         traceparent=traceparent,
         bounds=bounds_of(limits) if isinstance(agent, Agent) else None,
         max_steps=limits.max_steps,
-        timeout_ms=bounded_timeout_ms(limits, parent.time_left_ms if parent else None),
+        timeout_ms=times["timeout_ms"],
         max_wait_ms=times["max_wait_ms"],
         max_total_ms=times["max_total_ms"],
         on_busy=SessionPolicy(limits.on_busy),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.schemas.job import Job
@@ -48,6 +49,30 @@ class LimitReached:
     """The tool that the limit names, if it names one."""
 
 
+@dataclass(frozen=True)
+class OverAncestor:
+    """An ancestor that is over, so that its descendants have nothing to work for."""
+
+    job_id: str
+    how: str
+    """`completed`, `cancelled`, `timed_out`, or `discarded`: its dead letter was discarded."""
+    is_parent: bool
+
+    @property
+    def ends_descendants(self) -> bool:
+        """Do its descendants end at their next step? A producer's child may go on when its parent has completed."""
+        return self.how != "completed"
+
+    @property
+    def verb(self) -> str:
+        """How it ended, as a verb: `has completed`."""
+        words = {"completed": "has completed", "timed_out": "has timed out", "discarded": "was given up"}
+        return words.get(self.how, f"was {self.how}")
+
+    def __str__(self) -> str:
+        return f"its {'parent' if self.is_parent else 'ancestor'}, job {self.job_id}, {self.verb}"
+
+
 def bounds_of(limits: RunLimits, granted_steps: int = 0) -> Bounds:
     """The limits of an agent that bind the descendants of its job. Replays have granted `granted_steps` more model turns."""
     return Bounds(
@@ -66,6 +91,11 @@ def chain_of(job: Job, limits: RunLimits) -> Chain:
     return (own, *job.ancestors)
 
 
+def own_chain(job: Job) -> Chain:
+    """Like `chain_of`, for a reader that does not have the agent: the limits are those of the job's record."""
+    return (Member(job_id=job.job_id, session_id=job.session_id, bounds=job.bounds), *job.ancestors)
+
+
 def family_chain(job: Job, limits: RunLimits) -> Chain:
     """Like `chain_of`. Empty if the job has neither ancestors nor children, because then only its own limits count."""
     return chain_of(job, limits) if job.has_family else ()
@@ -77,12 +107,18 @@ def deepest_level(chain: Chain) -> int | None:
     return min(levels, default=None)
 
 
-def time_left_ms(parent: Job, now_ms: int) -> int | None:
-    """What is left of a job's working time, at least a millisecond. None if its clock has not started."""
-    return None if parent.deadline_ms is None else max(1, parent.deadline_ms - now_ms)
+class TimeLeft(NamedTuple):
+    """What is left of a parent's time when a child is enqueued. None: no bound."""
+
+    time_left_ms: int | None
+    """Of its working time (`session_timeout_s`)."""
+    total_left_ms: int | None
+    """Until its `deadline_s`."""
 
 
-def bounded_timeout_ms(limits: RunLimits, time_left_ms: int | None) -> int:
-    """The working time of a job: its agent's, but no more than its parent had left when it was enqueued."""
-    own_ms = int(limits.session_timeout_s * 1000)
-    return own_ms if time_left_ms is None else min(own_ms, time_left_ms)
+def time_left(parent: Job, now_ms: int) -> TimeLeft:
+    """What is left of a job's time, at least a millisecond. The limits of a job that was enqueued by name are not known yet."""
+    if not parent.agent_version or parent.max_worked_ms is None:
+        return TimeLeft(None, None)
+    total_left_ms = None if parent.ends_by_ms is None else max(1, parent.ends_by_ms - now_ms)
+    return TimeLeft(max(1, parent.max_worked_ms - parent.count_worked_ms(now_ms)), total_left_ms)

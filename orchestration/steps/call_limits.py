@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import NamedTuple
@@ -41,7 +42,7 @@ def find_exceeded_limit(agent: Agent, claim: Claim, tool: Tool, calls: Sequence[
     if len(calls) >= MAX_CALLS_PER_TURN:
         return f"Not run: at most {MAX_CALLS_PER_TURN} calls in one turn. Make the others in the next turn."
     if isinstance(ceiling, dict) and tool.name in ceiling:
-        made = count_earlier_calls(agent, claim, tool.name) + sum(row.call.name == tool.name for row in calls)
+        made = count_by_tool(agent, claim, tool.name)[tool.name] + sum(row.call.name == tool.name for row in calls)
         if made >= ceiling[tool.name]:
             return f"Not run: {tool.name} may be called {ceiling[tool.name]} times and has been. Finish with what you have."
     if is_child and job.children + len(job.adopted) + children >= limits.max_children:
@@ -66,7 +67,8 @@ def reserve_calls(gate: Gate, agent: Agent, claim: Claim, calls: Sequence[CallRo
     is_bound = any(one.bounds is None or one.bounds.max_tool_calls is not None for one in chain)
     if not starts_child and not (claim.job.has_family and planned and is_bound):
         return ()
-    before = {name: count_earlier_calls(agent, claim, name) for name in {call.tool for call in planned}}
+    names_tools = any(one.bounds is None or isinstance(one.bounds.max_tool_calls, dict) for one in chain)
+    before = count_by_tool(agent, claim) if names_tools else {}
     reached = gate.reserve_calls(CallReservation(claim, chain, planned, before))
     return [
         DeclinedCall(row, call.is_child, explain_limit(claim.job, limit))
@@ -95,9 +97,9 @@ def explain_limit(job: Job, limit: LimitReached) -> str:
     return f"Not run: {whose} and its descendants may make {what} (max_tool_calls) and have made them. Finish with what you have."
 
 
-def count_earlier_calls(agent: Agent, claim: Claim, name: str) -> int:
-    """Count the calls of this tool in earlier turns of the job. A call with invalid arguments did not run and does not count."""
+def count_by_tool(agent: Agent, claim: Claim, only: str = "") -> Counter[str]:
+    """Count the calls of the job's earlier turns by tool, or of one tool. A call with invalid arguments did not run."""
     of_this_job = takewhile(lambda message: not isinstance(message, UserMessage), reversed(claim.log))
     turns = (message for message in of_this_job if isinstance(message, AssistantMessage))
-    calls = (call for turn in turns for call in turn.tool_calls if call.name == name)
-    return sum(isinstance(agent.toolbox.check(call), CheckedCall) for call in calls)
+    calls = (call for turn in turns for call in turn.tool_calls if only in ("", call.name))
+    return Counter(call.name for call in calls if isinstance(agent.toolbox.check(call), CheckedCall))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from midwatch.orchestration.client.new_job import new_job
 from midwatch.orchestration.errors import NotFound
-from midwatch.orchestration.ports import Store
 from midwatch.orchestration.protocol.addresses import child_id
 from midwatch.orchestration.protocol.claims import Claim
-from midwatch.orchestration.protocol.lineage import chain_of, time_left_ms
+from midwatch.orchestration.protocol.lineage import chain_of, time_left
+from midwatch.orchestration.steps.attempt import Attempt
 from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.tools.declaration import Tool
 from midwatch.schemas.contract import JsonObject
+from midwatch.schemas.decision import Verdict
+from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import Job, JobStatus, Parent
-from midwatch.schemas.step import StepKind
+from midwatch.schemas.step import Outcome
 
 POLL_MS = 5_000
 """How often a waiting parent checks its child. The end of the child wakes the parent at once. Polling covers a lost wake-up."""
@@ -45,7 +47,7 @@ def _start_child(services: Services, claim: Claim, tool: Tool, arguments: JsonOb
         root_id=job.root_id,
         depth=job.depth + 1,
         ancestors=chain_of(job, limits),
-        time_left_ms=time_left_ms(job, claim.now_ms),
+        **time_left(job, claim.now_ms)._asdict(),
     )
     services.store.enqueue(
         new_job(
@@ -71,14 +73,17 @@ def answer_of(child: Job) -> ChildAnswer:
     )
 
 
-def is_orphan(store: Store, job: Job) -> bool:
-    """Was the parent cancelled? A dead-lettered parent may be replayed, so it still needs the answer.
+def end_orphan(attempt: Attempt) -> Outcome | None:
+    """End a job whose ancestor is over: cancelled, timed out, or given up. Returns None if the job may go on.
 
-    Releases before 0.2 ended a job for good when its time was over.
+    A dead letter may be replayed, so its descendants go on. So do the children of producers if their parent has completed; but
+    what a human approved meanwhile does not run.
     """
-    if job.parent is None or job.parent.kind is not StepKind.TOOL:
-        return False
-    try:
-        return store.job(job.parent.job_id).status in (JobStatus.CANCELLED, JobStatus.TIMED_OUT)
-    except NotFound:
-        return False
+    claim = attempt.claim
+    over = attempt.services.store.over_ancestor(claim.job) if claim.job.ancestors else None
+    is_approved = claim.decision is not None and claim.decision.verdict is Verdict.APPROVE
+    if over is None or not (over.ends_descendants or is_approved):
+        return None
+    attempt.claim = replace(claim, ending="cancelled")
+    detail = f"approved, but not run: {over}" if is_approved else str(over)
+    return attempt.end_as_dead_letter(Failure(kind=FailureKind.CANCELLED, detail=detail))

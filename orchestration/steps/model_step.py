@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import structlog
 
 from midwatch.orchestration.agents.agent import Agent
@@ -15,10 +13,11 @@ from midwatch.orchestration.errors import LeaseLost
 from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.claims import ClaimRefusal
 from midwatch.orchestration.protocol.commits import Ending, TurnCommit
+from midwatch.orchestration.protocol.lineage import bounds_of
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.steps.attempt import Attempt
 from midwatch.orchestration.steps.call_limits import reserve_calls
-from midwatch.orchestration.steps.child_jobs import is_orphan
+from midwatch.orchestration.steps.child_jobs import end_orphan
 from midwatch.orchestration.steps.endings import failure_of_ending, find_spent_budget
 from midwatch.orchestration.steps.gated_calls import call_model, model_call
 from midwatch.orchestration.steps.inline_calls import run_inline_calls
@@ -71,7 +70,11 @@ class ModelStep:
         attempt, claim, limits = self.attempt, self.attempt.claim, self.agent.limits
         if not claim.job.agent_version:
             self.services.store.set_limits(
-                claim, agent_version=self.agent.version, max_steps=limits.max_steps, **times_of(limits)
+                claim,
+                agent_version=self.agent.version,
+                max_steps=limits.max_steps,
+                bounds=bounds_of(limits, claim.job.granted_steps),
+                **times_of(limits, claim.job),
             )
             again = self.services.store.claim(claim.ref, claim.nonce)  # its own limits may have passed
             if isinstance(again, ClaimRefusal):
@@ -79,10 +82,8 @@ class ModelStep:
             attempt.claim = claim = again
             if claim.ending:
                 return attempt.end_as_dead_letter(failure_of_ending(claim))
-        if is_orphan(self.services.store, claim.job):
-            attempt.claim = replace(claim, ending="cancelled")
-            failure = Failure(kind=FailureKind.CANCELLED, detail="the parent job was cancelled")
-            return attempt.end_as_dead_letter(failure)
+        if ended := end_orphan(attempt):
+            return ended
         if spent := find_spent_budget(self.agent, claim):
             return attempt.end_as_dead_letter(spent)
         return None

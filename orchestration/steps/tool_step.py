@@ -11,7 +11,7 @@ from midwatch.orchestration.protocol.calls import Report
 from midwatch.orchestration.protocol.commits import ResultCommit
 from midwatch.orchestration.protocol.store_replies import ChildWait
 from midwatch.orchestration.steps.attempt import Attempt
-from midwatch.orchestration.steps.child_jobs import POLL_MS, answer_of, ask_child
+from midwatch.orchestration.steps.child_jobs import POLL_MS, answer_of, ask_child, end_orphan
 from midwatch.orchestration.steps.endings import failure_of_ending
 from midwatch.orchestration.steps.gated_calls import tool_call
 from midwatch.orchestration.steps.questions import make_question
@@ -44,6 +44,8 @@ class ToolStep:
         claim = self.claim
         if claim.call is None:
             raise LeaseLost  # the row has no call: the turn already has all its results
+        if claim.decision and (ended := end_orphan(self.attempt)):
+            return ended
         checked = self.agent.toolbox.check(claim.call)
         if isinstance(checked, RefusedCall):  # the agent's code has changed since the turn was committed
             return self.answer(CallResult(checked.message, is_error=True, effect="none"))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 
 import structlog
 
-from midwatch.orchestration.errors import NotFound, Refused, StoreUnavailable
-from midwatch.orchestration.keyspace import PARTITIONS
-from midwatch.orchestration.protocol.addresses import child_id
+from midwatch.orchestration.errors import NotFound, Refused, StoreUnavailable, UnreadableRecord
 from midwatch.orchestration.protocol.letter_filter import EVERY_LETTER, LetterFilter
 from midwatch.orchestration.protocol.reading import Listing, guard, read_field, read_listing, read_record
 from midwatch.orchestration.store.letters import Letters
-from midwatch.orchestration.store.reads import read_trace
+from midwatch.orchestration.store.reads import find_children, find_newest, find_over, read_counters, read_trace
 from midwatch.orchestration.store.records import (
     job_and_session,
     job_of_reply,
@@ -30,7 +29,7 @@ from midwatch.orchestration.store.step_keys import StepKeys, step_keys
 from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
 from midwatch.schemas.decision import Verdict
 from midwatch.schemas.job import Job, JobStatus
-from midwatch.schemas.step import Priority, StepKind, StepRef
+from midwatch.schemas.step import Priority, StepRef
 from midwatch.schemas.trace import TraceRecord
 
 log = structlog.get_logger("midwatch.operations")
@@ -64,7 +63,7 @@ class Operations(Sessions):
 
     def jobs(self, *, limit: int = 50, status: JobStatus | None = None, agent: str | None = None) -> Listing[Job]:
         """The newest jobs first."""
-        newest = self._newest("jobs", limit if status is None and agent is None else 10_000)
+        newest = find_newest(self.client, self.keys, "jobs", limit if status is None and agent is None else 10_000)
         found: Listing[Job] = Listing()
         for start in range(0, len(newest), 500):
             some = self._jobs(newest[start : start + 500])
@@ -108,21 +107,15 @@ class Operations(Sessions):
 
     def counters(self) -> dict[str, int]:
         """The fleet's counters, summed over the partitions."""
-        pipe = self.client.pipeline(transaction=False)
-        for p in range(PARTITIONS):
-            pipe.hgetall(self.keys.index(p, "counters"))
-        total: dict[str, int] = {}
-        for counters in self._run(pipe):
-            for name, value in counters.items():
-                total[name.decode()] = total.get(name.decode(), 0) + int(value)
-        return total
+        return read_counters(self.client, self.keys)
 
     def cancel(self, job_id: str) -> bool:
-        """Cancel a job and its children. Returns False if the job had already ended.
+        """Cancel a job and all its descendants. Returns False if the job had already ended.
 
         A running job ends at its next claim, and none of its steps starts. A dead letter is discarded.
         """
         ref = self._ref(job_id)
+        children = find_children(self.client, self.keys, ref)  # before its steps end
         call = operate.cancel(self._keys(ref), job=job_id, session=ref.session_id, member_base=member_base(ref))
         reply = self._scripts.run(call, patience_ms=PATIENCE_MS)
         if reply.status is JobStatus.DEAD_LETTERED:
@@ -130,9 +123,10 @@ class Operations(Sessions):
         owed = [ref.model_copy(update={"step": step}) for step in reply.owed_steps]
         if reply.result is CancelResult.MARKED:
             self._publish_owed(owed, begun=True)  # a cancelled job must not wait behind jobs that have not begun
-            self._cancel_children(owed)
         elif reply.next_step:
             self._publish_owed((reply.next_step,))
+        if reply.status in (None, JobStatus.CANCELLED):
+            self._cancel_all(children)
         return reply.result in (CancelResult.CANCELLED, CancelResult.MARKED)
 
     def replay(
@@ -161,26 +155,37 @@ class Operations(Sessions):
         return reply.replayed
 
     def discard(self, job_id: str) -> bool:
-        """Discard a dead letter, so that its session's next job starts. Returns False if the job is no dead letter."""
+        """Discard a dead letter: its session's next job starts, and its descendants are cancelled.
+
+        Returns False if the job is no dead letter.
+        """
         ref = self._ref(job_id)
+        children = find_children(self.client, self.keys, ref)
         call = operate.discard(
             self._keys(ref), job=job_id, session=ref.session_id, member_base=member_base(ref), repair_text=DISCARDED
         )
         reply = self._scripts.run(call, patience_ms=PATIENCE_MS)
         if reply.next_step:
             self._publish_owed((reply.next_step,))
+        if reply.discarded:
+            self._cancel_all(children)
         return reply.discarded
 
     def decide(self, job_id: str, step: str | None = None, *, approve: bool, reason: str = "") -> bool:
         """Approve or reject a parked step, by default the one that the job waits for. Returns False if it was decided before.
 
         Raises:
-            Refused: the job is not parked, or its question has expired.
+            Refused: the job is not parked, its question has expired, or an ancestor is over, so that the job can't go on.
+
         """
         job = self.job(job_id)
         step = step or (job.waiting.step if job.waiting else None)
         if job.status is not JobStatus.PARKED or step is None:
             raise Refused(f"job {job_id!r} is {job.status}, not parked: there is nothing to decide")
+        if approve and (over := find_over(self.client, self.keys, job)):
+            raise Refused(
+                f"job {job_id!r} can't go on: {over}. Nothing runs. End it with `midwatch jobs cancel {job_id}`"
+            )
         ref = self._ref(job_id).model_copy(update={"step": step})
         verdict = Verdict.APPROVE if approve else Verdict.REJECT
         call = put_aside.resolve(self._keys(ref), step=step, member=member(ref), verdict=verdict, reason=reason[:500])
@@ -210,13 +215,6 @@ class Operations(Sessions):
         stored = self._run(pipe, with_errors=True)[0]
         return StepRef(job_id=job_id, session_id=session_id, step="1", priority=priority_of(stored))
 
-    def _newest(self, index: str, limit: int) -> list[str]:
-        pipe = self.client.pipeline(transaction=False)
-        for p in range(PARTITIONS):
-            pipe.zrange(self.keys.index(p, index), 0, limit - 1, desc=True, withscores=True)
-        rows = [row for reply in self._run(pipe) for row in reply]
-        return [row[0].decode() for row in sorted(rows, key=lambda row: row[1], reverse=True)[:limit]]
-
     def _jobs(self, job_ids: Sequence[str]) -> Listing[Job]:
         pipe = self.client.pipeline(transaction=False)
         for job_id in job_ids:
@@ -236,10 +234,11 @@ class Operations(Sessions):
     def _keys(self, ref: StepRef) -> StepKeys:
         return step_keys(self.keys, ref)
 
-    def _cancel_children(self, owed: Sequence[StepRef]) -> None:
-        """Cancel the jobs whose answers these steps wait for. A child that is missed here ends itself at its next turn."""
-        for child in self._jobs([child_id(ref) for ref in owed if ref.kind is StepKind.TOOL]):
-            self.cancel(child.job_id)
+    def _cancel_all(self, job_ids: Sequence[str]) -> None:
+        """Cancel these jobs. A child that is missed here, because it is new, ends itself at its next model turn."""
+        for job_id in job_ids:
+            with suppress(NotFound, UnreadableRecord):
+                self.cancel(job_id)
 
     def _publish_owed(self, refs: Sequence[StepRef], *, begun: bool = False) -> None:
         """Publish steps that a script has just owed. If this fails, a steward publishes them later."""

@@ -1,7 +1,8 @@
-"""The part of the store that reads jobs, traces and drift counters."""
+"""The part of the store that reads: jobs, their relatives and traces, and counters."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,20 +10,108 @@ import redis
 from redis.exceptions import ResponseError
 
 from midwatch.orchestration.errors import NotFound
-from midwatch.orchestration.keyspace import KEPT_S, Keyspace
+from midwatch.orchestration.keyspace import KEPT_S, PARTITIONS, Keyspace
+from midwatch.orchestration.protocol.addresses import child_id
+from midwatch.orchestration.protocol.lineage import OverAncestor
 from midwatch.orchestration.protocol.reading import Listing, guard, read_list
 from midwatch.orchestration.store import drift_counters
+from midwatch.orchestration.store.pipelines import run_pipeline
 from midwatch.orchestration.store.records import job_of, session_of
 from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
 from midwatch.schemas.job import Job
+from midwatch.schemas.lineage import Member
 from midwatch.schemas.step import StepRef
 from midwatch.schemas.trace import TraceRecord
+
+OVER = ("status", "cancel", "discarded")
+"""Fields of a job's record that show whether it is over."""
+
+TOOL_STEP = re.compile(rb"\d+\.\d+$")
+"""The field of a tool call's row."""
 
 
 def read_trace(job_id: str, reply: Sequence[bytes] | Exception) -> Listing[TraceRecord]:
     """Read the records of a job's trace. One unreadable record does not hide the others."""
     one = f"a trace record of job {job_id}"
     return read_list(reply, f"the trace of job {job_id}", one, TraceRecord.model_validate_json)
+
+
+def find_over(client: redis.Redis, keys: Keyspace, job: Job) -> OverAncestor | None:
+    """The nearest ancestor of the job that is over, in one round trip. None if there is none.
+
+    An ancestor whose record has expired, or can't be read, says nothing.
+
+    Raises:
+        StoreUnavailable: Redis can't be reached.
+
+    """
+    known = [one for one in job.ancestors if one.session_id is not None]
+    if not known:
+        return None
+    for member, reply in zip(known, _read(client, keys, known), strict=True):
+        how = None if isinstance(reply, Exception) else _how_it_ended(*(field and field.decode() for field in reply))
+        if how:
+            return OverAncestor(member.job_id, how, is_parent=member is job.ancestors[0])
+    return None
+
+
+def find_children(client: redis.Redis, keys: Keyspace, ref: StepRef) -> list[str]:
+    """Ids of the job's children: those that calls of its current turn started, and those that producers enqueued.
+
+    Raises:
+        StoreUnavailable: Redis can't be reached.
+
+    """
+    pipe: Any = client.pipeline(transaction=False)
+    pipe.hkeys(keys.steps(ref.session_id, ref.job_id))
+    pipe.hget(keys.job(ref.session_id, ref.job_id), "adopted")
+    fields, adopted = (
+        None if isinstance(reply, Exception) else reply for reply in run_pipeline(pipe, with_errors=True)
+    )
+    steps = [field.decode() for field in fields or () if TOOL_STEP.match(field)]
+    ids = [child_id(ref.model_copy(update={"step": step})) for step in steps]
+    ids += (adopted or b"").decode().split()
+    pipe = client.pipeline(transaction=False)
+    for one in ids:
+        pipe.exists(keys.job_pointer(one))
+    return [one for one, found in zip(ids, run_pipeline(pipe, with_errors=True), strict=True) if found == 1]
+
+
+def _read(client: redis.Redis, keys: Keyspace, members: Sequence[Member]) -> list[Any]:
+    pipe: Any = client.pipeline(transaction=False)
+    for member in members:
+        pipe.hmget(keys.job(member.session_id or "", member.job_id), OVER)
+    return run_pipeline(pipe, with_errors=True)
+
+
+def _how_it_ended(status: str | None, cancel: str | None, discarded: str | None) -> str:
+    """A dead letter may be replayed, so it is not over. A cancelled job is over before its last step notices."""
+    if discarded:
+        return "discarded"
+    if cancel or status == "cancelled":
+        return "cancelled"
+    return status if status in ("completed", "timed_out") else ""
+
+
+def find_newest(client: redis.Redis, keys: Keyspace, index: str, limit: int) -> list[str]:
+    """The newest entries of an index of all partitions."""
+    pipe = client.pipeline(transaction=False)
+    for p in range(PARTITIONS):
+        pipe.zrange(keys.index(p, index), 0, limit - 1, desc=True, withscores=True)
+    rows = [row for reply in run_pipeline(pipe) for row in reply]
+    return [row[0].decode() for row in sorted(rows, key=lambda row: row[1], reverse=True)[:limit]]
+
+
+def read_counters(client: redis.Redis, keys: Keyspace) -> dict[str, int]:
+    """The fleet's counters, summed over the partitions."""
+    pipe = client.pipeline(transaction=False)
+    for p in range(PARTITIONS):
+        pipe.hgetall(keys.index(p, "counters"))
+    total: dict[str, int] = {}
+    for counters in run_pipeline(pipe):
+        for name, value in counters.items():
+            total[name.decode()] = total.get(name.decode(), 0) + int(value)
+    return total
 
 
 class Reads:
@@ -51,6 +140,10 @@ class Reads:
                 f"no job {job_id!r}: it was never enqueued here, or its retention of {KEPT_S // 86_400} days is over"
             )
         return {key.decode(): value.decode() for key, value in flat.items()}  # type: ignore[union-attr]
+
+    def over_ancestor(self, job: Job) -> OverAncestor | None:
+        """See `ports.Store.over_ancestor`."""
+        return find_over(self.client, self.keys, job)
 
     def trace(self, ref: StepRef) -> list[TraceRecord]:
         """See `ports.Store.trace`."""

@@ -139,6 +139,7 @@ def _job_of(job_id: str, f: Mapping[str, str]) -> Job:
         parent=StepRef(**parent["ref"]) if parent else None,
         ancestors=_ancestors(parent) if parent else (),
         time_left_ms=parent.get("time_left_ms") if parent else None,
+        total_left_ms=parent.get("total_left_ms") if parent else None,
         bounds=_bounds(f, fixed),
         depth=parent["depth"] if parent else 0,
         tenant=fixed.get("tenant"),

@@ -25,6 +25,7 @@ from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unavailab
 from midwatch.orchestration.store.step_keys import StepKeys, step_keys
 from midwatch.orchestration.store.unreadable import SettingAside
 from midwatch.schemas.job import NewJob, SessionPolicy
+from midwatch.schemas.lineage import Bounds
 from midwatch.schemas.loss import Loss
 from midwatch.schemas.step import Defer, Park, StepKind, StepRef
 from midwatch.schemas.trace import TraceRecord
@@ -115,20 +116,18 @@ class RedisStore(Reads, Compactions, SettingAside):
 
     def renew(self, claim: Claim) -> LeaseState:
         """See `ports.Store.renew`."""
-        ref = claim.ref
-        call = begin_work.renew(
-            self._keys(ref), step=ref.step, fence=claim.fence, lease_ms=self.lease_ms, member=member(ref)
-        )
-        return self.scripts.run(call)
+        return self.scripts.run(begin_work.renew(
+            self._keys(claim.ref), step=claim.ref.step, fence=claim.fence, lease_ms=self.lease_ms, member=member(claim.ref),
+        ))  # fmt: skip
 
     def set_limits(
-        self, claim: Claim, *, agent_version: str, max_steps: int, timeout_ms: int, max_wait_ms: int | None = None,
-        max_total_ms: int | None = None,
+        self, claim: Claim, *, agent_version: str, max_steps: int, timeout_ms: int, bounds: Bounds,
+        max_wait_ms: int | None = None, max_total_ms: int | None = None,
     ) -> None:  # fmt: skip
         """See `ports.Store.set_limits`."""
         self.scripts.run(begin_work.set_limits(
             self._keys(claim.ref), step=claim.ref.step, fence=claim.fence, agent_version=agent_version,
-            max_steps=max_steps, timeout_ms=timeout_ms, max_wait_ms=max_wait_ms, max_total_ms=max_total_ms,
+            max_steps=max_steps, bounds=bounds, timeout_ms=timeout_ms, max_wait_ms=max_wait_ms, max_total_ms=max_total_ms,
         ))  # fmt: skip
 
     def commit_turn(self, claim: Claim, commit: TurnCommit, piggyback: Piggyback | None = None) -> TurnCommitted:
@@ -236,7 +235,7 @@ class RedisStore(Reads, Compactions, SettingAside):
         return step_keys(self.keys, job.ref, queues)
 
     def _message(self, ref: StepRef, *, begun: bool = False) -> bytes:
-        """The message that a script pushes to hand off the step. Empty if it must not."""
+        """The message that a script pushes to hand off the step. Empty if it must not push one."""
         return self._dispatcher.message(ref, begun=begun) if self._dispatcher.hand_off(ref.priority) else b""
 
     def _publish_unless_handed_off(self, refs: Sequence[StepRef], *, begun: bool = False) -> None:

@@ -14,6 +14,7 @@ from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.store_replies import ChildWait, LeaseState, TurnCommitted
 from midwatch.schemas.decision import HumanDecision, ParkReason, Verdict
 from midwatch.schemas.job import JobStatus, Parent
+from midwatch.schemas.lineage import Bounds
 from midwatch.schemas.message import ToolMessage, UserMessage
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import Park, StepRef
@@ -138,7 +139,7 @@ def test_a_worker_that_lost_its_step_commits_nothing(bench):
     assert bench.wait_for_child(old) is ChildWait.LOST
     assert bench.store.finish(old, ending_of(old, JobStatus.COMPLETED), trace_of(old)) is False
     assert bench.store.renew(old) is LeaseState.LOST
-    bench.store.set_limits(old, agent_version="v9", max_steps=1, timeout_ms=1)
+    bench.store.set_limits(old, agent_version="v9", max_steps=1, timeout_ms=1, bounds=Bounds())
     assert bench.store.trace(old.ref) == []
     assert bench.store.job("job-1").agent_version == "v1"
     assert len(bench.operations.messages("s1")) == 1
@@ -414,7 +415,7 @@ def test_the_deadline_is_checked_at_the_claim(bench):
 def test_a_job_enqueued_by_name_gets_its_limits_at_its_first_step(bench):
     """The job gets the agent's version, its limit of steps, and a deadline that counts from its start."""
     claim = bench.begin(agent_version="")
-    bench.store.set_limits(claim, agent_version="v7", max_steps=3, timeout_ms=5_000)
+    bench.store.set_limits(claim, agent_version="v7", max_steps=3, timeout_ms=5_000, bounds=Bounds())
     job = bench.store.job("job-1")
     assert (job.agent_version, job.max_steps, job.deadline_ms) == ("v7", 3, claim.now_ms + 5_000)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from midwatch import Client
+from midwatch.orchestration.client.handle import JobHandle
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.commits import CallRow, TurnCommit
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
@@ -50,9 +51,11 @@ def run(client, capsys, monkeypatch, tmp_path) -> Run:
     return command
 
 
-def claim_job(client: Client, agent: str = "desk", session: str | None = None) -> Claim:
+def claim_job(
+    client: Client, agent: str = "desk", session: str | None = None, parent: JobHandle | None = None
+) -> Claim:
     """Enqueue a job and claim its first step, as a worker does."""
-    handle = client.enqueue(agent, "Where is my parcel?", session_id=session)
+    handle = client.enqueue(agent, "Where is my parcel?", session_id=session, parent=parent)
     claim = client.store.claim(StepRef(job_id=handle.id, session_id=handle.session_id, step="1"), "nonce")
     assert isinstance(claim, Claim)
     return claim
@@ -81,9 +84,9 @@ def make_dead_letter(client: Client, session: str | None = None) -> str:
     return claim.ref.job_id
 
 
-def park_job(client: Client) -> str:
+def park_job(client: Client, parent: JobHandle | None = None) -> str:
     """Make a job whose only tool call waits for a human, and return its id."""
-    claim = claim_job(client, "pay")
+    claim = claim_job(client, "pay", parent=parent)
     call = ToolCall(id="c1", name="refund", raw_arguments='{"order":"O-1","cents":4990}')
     said = AssistantMessage(group=claim.group, parts=(Text(text="I refund it."), call), provider="p", model="m")
     turn = TurnCommit(
@@ -258,6 +261,18 @@ def test_an_approver_sees_the_call_and_decides_once(run, client):
     assert run("approvals", "reject", job_id, "--reason", "too much")[0] == 0
     assert run("approvals", "approve", job_id)[0] == 4
     assert run("approvals", "list", "--json")[1] == '{\n  "approvals": []\n}\n'
+
+
+def test_an_approval_of_an_orphan_has_exit_code_4_and_says_why(run, client):
+    """The parent was cancelled, and its end has not reached the child yet. Nothing runs."""
+    parent = client.enqueue("desk", "Lead.")
+    job_id = park_job(client, parent)
+    client.store.client.hset(client.store.keys.job(parent.session_id, parent.id), "status", "cancelled")
+    code, _, said = run("approvals", "approve", job_id)
+    assert code == 4
+    assert f"its parent, job {parent.id}, was cancelled. Nothing runs." in said
+    assert client.jobs.show(job_id).status is JobStatus.PARKED
+    assert run("jobs", "cancel", job_id)[0] == 0
 
 
 def test_trace_shows_each_step_with_its_reason_and_the_totals(run, client):

@@ -9,10 +9,10 @@ import pytest
 from celery import Celery
 from kombu import Connection, Queue
 
-from midwatch.orchestration.errors import ConfigError, JobTimeout, NotFound, StoreUnavailable
+from midwatch.orchestration.errors import ConfigError, JobTimeout, NotFound, Refused, StoreUnavailable
 from midwatch.schemas.contract import MAX_INPUT_BYTES
 from midwatch.schemas.job import JobStatus
-from tests.functional.fleet_agents import plain, scribe, three_steps
+from tests.functional.fleet_agents import desk, plain, scribe, three_steps
 from tests.functional.fleet_marks import marks
 from tests.functional.fleet_stage import fleet_on_stage, use
 from tests.patience import PATIENCE_S
@@ -94,13 +94,17 @@ def test_a_job_of_an_unknown_agent_waits_and_says_why(stage, wait_for):
 
 
 def test_a_job_may_be_enqueued_into_the_lineage_of_another(stage):
-    """With `parent=`, the root and the depth are recorded. The parent does not wait for the job."""
-    root = plain.enqueue("root")
-    assert root.result(PATIENCE_S).status is JobStatus.COMPLETED
+    """With `parent=`, the root, the depth and the tenant are recorded. The parent does not wait for the job."""
+    root = desk.enqueue(stage.cast([use(("wipe", {"target": "disk"})), "Done."]), tenant="acme")
+    assert root.result(PATIENCE_S).status is JobStatus.PARKED
     caused = plain.enqueue("caused by it", parent=root)
     assert caused.result(PATIENCE_S).status is JobStatus.COMPLETED
     job = stage.job(caused)
-    assert (job.root_id, job.depth) == (root.id, 1)
+    assert (job.root_id, job.depth, job.tenant) == (root.id, 1, "acme")
+    assert root.approve()
+    assert root.result(PATIENCE_S).output == "Done."
+    with pytest.raises(Refused, match="It can have no more children"):
+        plain.enqueue("too late", parent=root)
 
 
 # In another language

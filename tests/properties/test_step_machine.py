@@ -26,6 +26,7 @@ from midwatch.schemas.deadletter import DeadLetterRecord
 from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import JobStatus, SessionPolicy
+from midwatch.schemas.lineage import Bounds
 from midwatch.schemas.message import AssistantMessage, NoteMessage, Text, ToolCall, ToolMessage
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import Defer, Park, Priority, StepKind, StepRef
@@ -323,7 +324,7 @@ class StepMachine(RuleBasedStateMachine):
     @event(pick=picks)
     def set_limits(self, pick):
         _, claims = self.claimed(pick)
-        self.both("set_limits", claims, agent_version="v2", max_steps=4, timeout_ms=HOUR_MS)
+        self.both("set_limits", claims, agent_version="v2", max_steps=4, timeout_ms=HOUR_MS, bounds=Bounds())
 
     @event(pick=picks)
     def cancel(self, pick):

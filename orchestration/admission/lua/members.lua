@@ -34,8 +34,8 @@ local function new_sum()
   return sum
 end
 
--- Read a family. The limits that a job stored itself are newer than those that its descendants know. Those of the asking job are
--- the newest.
+-- Read a family. The limits that a job stored itself are newer than those that its descendants or a producer know (a producer has
+-- no fence). Those of the asking job are the newest.
 local function read_family(text)
   local family, fields = cjson.decode(text), {}
   local chain = family.chain
@@ -45,7 +45,7 @@ local function read_family(text)
     local own_raw, sum_raw = values[2 * n - 1], values[2 * n]
     job.own = own_raw and cmsgpack.unpack(own_raw) or new_own()
     job.sum = sum_raw and cmsgpack.unpack(sum_raw) or new_sum()
-    if n == 1 and job.l then job.own.limits = job.l end
+    if n == 1 and job.l and (family.fence > 0 or not job.own.limits) then job.own.limits = job.l end
     job.bounds = job.own.limits or job.l
     job.suffix = n < #chain and ':' .. job.id or '' -- of its token fields: see lineage.lua
   end

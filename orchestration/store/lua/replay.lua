@@ -65,6 +65,7 @@ if time.ends_by_ms then changed[#changed + 1], changed[#changed + 2] = 'ends_by_
 redis.call('HSET', JOB, unpack(changed))
 if parked then show_parked() end
 redis.call('HDEL', JOB, 'failure', 'finished_ms', 'cancel', 'holder')
+redis.call('HINCRBY', JOB, 'granted', steps_granted) -- its descendants may take them, too
 if redriven == '1' then
   redis.call('HINCRBY', JOB, 'redrives', 1)
   redis.call('HINCRBY', COUNTERS, 'letters.redriven', 1)

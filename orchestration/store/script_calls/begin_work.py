@@ -12,10 +12,11 @@ from midwatch.orchestration.protocol.store_replies import LeaseState
 from midwatch.orchestration.store.decisions import read_decision
 from midwatch.orchestration.store.log_cache import Held
 from midwatch.orchestration.store.records import fields, job_of
-from midwatch.orchestration.store.script_calls.script_call import ScriptCall, in_order, or_empty
+from midwatch.orchestration.store.script_calls.script_call import ScriptCall, as_json, in_order, or_empty
 from midwatch.orchestration.store.step_keys import StepKeys
 from midwatch.schemas.decision import HumanDecision
 from midwatch.schemas.job import Job, JobInput, SessionPolicy
+from midwatch.schemas.lineage import Bounds
 from midwatch.schemas.loss import Loss
 from midwatch.schemas.message import ToolCall
 from midwatch.schemas.step import Priority, StepKind, StepRef
@@ -184,9 +185,11 @@ def renew(keys: StepKeys, *, step: str, fence: int, lease_ms: int, member: str) 
 
 
 def set_limits(
-    keys: StepKeys, *, step: str, fence: int, agent_version: str, max_steps: int, timeout_ms: int,
+    keys: StepKeys, *, step: str, fence: int, agent_version: str, max_steps: int, bounds: Bounds, timeout_ms: int,
     max_wait_ms: int | None, max_total_ms: int | None,
 ) -> ScriptCall[bool]:  # fmt: skip
     """Give a job that was enqueued by name its agent's version and limits. Returns False if the claim is not valid."""
-    args = in_order((step, fence, agent_version, max_steps, timeout_ms, or_empty(max_wait_ms), or_empty(max_total_ms)))
+    args = in_order((
+        step, fence, agent_version, max_steps, as_json(bounds), timeout_ms, or_empty(max_wait_ms), or_empty(max_total_ms),
+    ))  # fmt: skip
     return ScriptCall("set_limits", keys.used(), args, bool)

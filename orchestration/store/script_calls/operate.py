@@ -111,6 +111,14 @@ def replay(
     return ScriptCall("replay", keys.used(), args, read)
 
 
+def adopt(keys: StepKeys, *, child: str, is_added: bool) -> ScriptCall[str]:
+    """Record a child that a producer enqueues; with `is_added=False`, forget it.
+
+    Returns `adopted`, `known` if it was recorded before, `gone` if there is no such job, or how the job ended.
+    """
+    return ScriptCall("adopt", keys.used(), in_order((child, int(is_added))), lambda reply: reply.decode())
+
+
 def discard(keys: StepKeys, *, job: str, session: str, member_base: str, repair_text: str) -> ScriptCall[DiscardReply]:
     """Discard a dead letter: answer its open calls with `repair_text`, and start the session's next job."""
 

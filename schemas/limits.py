@@ -65,6 +65,9 @@ class Limits(Contract):
     probes: int = Field(default=5, ge=1, le=100)
     """The most calls at once, in the whole fleet, while the breaker is half open. It closes when more than half of this number
     are answered."""
+    trial_gap_s: float = Field(default=0.75, ge=0, le=10)
+    """The least time between two calls of the whole fleet while the downstream is in trouble: no call was answered since
+    several failed. With the default at most two calls a second arrive, even from slow workers. It grows to 10 s. 0: no gap."""
     ramp_s: float = Field(default=5.0, gt=0, le=3_600)
     """Slow start: the time from zero to the full rate after an outage or a pause."""
     recover_s: float = Field(default=60.0, gt=0, le=86_400)
@@ -117,6 +120,8 @@ class DownstreamStatus(Contract):
     retries_left: float
     """What is left of the downstream's retry budget. It limits retries only while `sick`."""
     sick: bool
+    in_trouble: bool = False
+    """No call has been answered since several failed. At most two calls a second are sent until one is answered."""
     expected_output: float
     latency_ms: float
     admitted: int

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from midwatch.orchestration.admission import script_calls
 from midwatch.orchestration.admission.configuration import configuration, defaults
 from midwatch.orchestration.admission.functions import COORDINATOR
-from midwatch.orchestration.admission.legend import CONFIG
+from midwatch.orchestration.admission.legend_of_configuration import CONFIG
 from midwatch.orchestration.admission.redis_gate import WAKE_MS, call_id
 from midwatch.orchestration.admission.script_calls import Operation
 from midwatch.orchestration.errors import ConfigError, NotFound

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from midwatch.orchestration.admission.legend import CONFIG
+from midwatch.orchestration.admission.legend_of_configuration import CONFIG
 from midwatch.schemas.limits import Limits
 
 RESERVES = {
@@ -28,7 +28,7 @@ CONSTANTS = {
     "sick_ms": 2_000,
     "brake_ms": 90_000,
 }
-"""The constants. `legend.CONFIG` has their meaning, and `docs/coordinator.md` has the reasons for their values."""
+"""The constants. `legend_of_configuration` has their meaning, and `docs/coordinator.md` has the reasons for their values."""
 
 
 def defaults(name: str) -> Limits:
@@ -66,6 +66,7 @@ def configuration(name: str, limits: Limits, version: int | None) -> str:
         "open_max_ms": limits.open_max_s * 1_000,
         "probes": limits.probes,
         "probes_to_close": limits.probes // 2 + 1,
+        "trial_gap_ms": limits.trial_gap_s * 1_000,
         "ramp_ms": limits.ramp_s * 1_000,
         "recover_ms": limits.recover_s * 1_000,
         "cut": limits.cut,

@@ -9,17 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
 
-
-class Field(NamedTuple):
-    """One field."""
-
-    stored: str
-    unit: str
-    """A unit of `us` or `ms` alone is a time since 1970. The unit of a length says that it is a length."""
-    meaning: str
-
+from midwatch.orchestration.admission.legend_of_configuration import CONFIG, Field
 
 RESOURCES = {"requests": "q", "input_tokens": "i", "output_tokens": "o", "tokens": "t"}
 """The limited resources, and the letter of each in stored tables. `tokens` is input and output together."""
@@ -29,7 +20,7 @@ CALL_STATES = {
     "WOKEN": "k",  # may start before other calls
     "LIVE": "l",  # admitted, its tokens taken
     "PACED": "p",  # a retry that has a start time and its share of the retry budget
-    "UNCOUNTED": "f",  # its last failure did not count against its `max_retries`
+    "FAILED": "f",  # its last call failed, and it has not asked again
 }
 
 LANES = {
@@ -89,6 +80,12 @@ STATE = {
     "retry_balance": Field("rb", "retries", "what is left of the downstream's retry budget"),
     "latency_ms": Field("la", "ms, a length", "the usual time of a call: a moving average"),
     "output_p90": Field("p9", "tokens", "the running 90th percentile of a call's output"),
+    "unanswered": Field("tf", "calls", "calls that failed or were throttled since the last answer; absent: none"),
+    "unanswered_ever": Field("nt", "calls", "all calls that failed or were throttled; absent: none"),
+    "troubled_since": Field("tb", "us", "since when the downstream is in trouble; absent: it is not"),
+    "trials": Field("tr", "calls", "calls admitted since then"),
+    "admitted_at": Field("ta", "us", "when a call was last admitted"),
+    "woken_at": Field("tw", "us", "when a waiting call was last woken"),
     "admitted": Field("na", "calls", "all admitted calls"),
     "answered": Field("no", "calls", "all answered calls"),
     "live": Field("live", "calls", "calls that are admitted and not settled"),
@@ -100,6 +97,8 @@ CALL = {
     "member": Field("m", "text", "the step, as a steward publishes it"),
     "attempt_id": Field("y", "attempt.losses", "the attempt that makes the call: a lineage pays once for each attempt"),
     "uncounted": Field("fr", "bool", "the call's last failure did not count against `max_retries`"),
+    "counted": Field("fc", "bool", "the call's last failure counts against `max_retries`"),
+    "past": Field("pt", "table", "the call's earlier failures: see PAST; absent: none"),
     "fence": Field("fe", "number", "the fence of the claim that made a live call"),
     "input": Field("i", "tokens", "input reserved"),
     "output": Field("o", "tokens", "output reserved"),
@@ -121,9 +120,19 @@ CALL = {
 }
 """Names of a call's record: its entry in the HASH `calls`."""
 
+PAST = {
+    "failures": Field("n", "calls", "calls of the step that failed or were throttled"),
+    "uncounted": Field("u", "calls", "calls of them that did not count against `max_retries`"),
+    "answered": Field("a", "calls", "all answered calls of the downstream, when this call last failed"),
+    "unanswered": Field("l", "calls", "all calls of the downstream that failed or were throttled, at the same moment"),
+    "alone": Field("o", "failures", "failures in a row at which other calls were answered"),
+}
+"""Names of a call's earlier failures: the field `past` of its record."""
+
 LINEAGE = {
     "calls": Field("n", "calls", "admitted calls"),
     "retries": Field("u", "retries", "retries that the lineage has paid for"),
+    "uncounted_retries": Field("uu", "retries", "retries of them, after failures that do not count against a call"),
     "since": Field("t", "us", "when the lineage was first counted"),
     "reserved_input": Field("ri", "tokens", "input reserved by live calls"),
     "reserved_output": Field("ro", "tokens", "output reserved by live calls"),
@@ -164,60 +173,11 @@ BOUNDS = {
 }
 """Names of the limits of a job that bind its descendants too."""
 
-CONFIG = {
-    "name": Field("name", "text", "the downstream"),
-    "version": Field("version", "ms", "when the limits were set: the newest wins"),
-    "requests_per_minute": Field("q", "requests a minute", "the operator's limit; 0: none"),
-    "input_tokens_per_minute": Field("i", "tokens a minute", "the operator's limit; 0: none"),
-    "output_tokens_per_minute": Field("o", "tokens a minute", "the operator's limit; 0: none"),
-    "tokens_per_minute": Field("t", "tokens a minute", "the operator's limit; 0: none"),
-    "burst_ms": Field("burst_ms", "ms, a length", "size of every bucket: the time in which its limit fills it"),
-    "headroom": Field("headroom", "share", "the share of each bucket that only priority high may use"),
-    "reserve_output": Field("reserve_output", "word", "how much output a call reserves: expected, max_tokens or none"),
-    "count_cached": Field("count_cached", "bool", "input from the prompt cache counts"),
-    "priorities": Field("priorities", "weight by priority", "weight of each priority in the line"),
-    "tenants": Field(
-        "tenants", "weight by tenant", "weight of each tenant in the line; 1 for a tenant that is not listed"
-    ),
-    "fail_ratio": Field("fail_ratio", "share", "the share of failed calls above which the breaker opens"),
-    "min_calls": Field("min_calls", "calls", "with fewer calls the share of failures is not used"),
-    "failures_in_a_row": Field("in_a_row", "calls", "failures in a row that open the breaker, even if calls are few"),
-    "window_ms": Field("window_ms", "ms, a length", "length of each of the two windows in which calls are counted"),
-    "open_ms": Field("open_ms", "ms, a length", "how long the breaker is open the first time"),
-    "open_max_ms": Field("open_max_ms", "ms, a length", "how long the breaker is open at most"),
-    "probes": Field("probes", "calls", "most probes at once while the breaker is half open"),
-    "probes_to_close": Field("probe_ok", "calls", "answered probes that close the breaker: more than half of `probes`"),
-    "ramp_ms": Field("ramp_ms", "ms, a length", "slow start: the time from zero to the full rate"),
-    "recover_ms": Field("recover_ms", "ms, a length", "the time from zero to the full rate after 429s"),
-    "cut": Field("cut", "share", "the share of the rate that remains after a 429"),
-    "retry_ratio": Field("retry_ratio", "retries", "what one answered call adds to the retry budget"),
-    "retry_floor_per_s": Field("retry_floor", "retries a second", "what each second adds to the retry budget"),
-    "pause_max_ms": Field("pause_max_ms", "ms, a length", "a longer Retry-After is cut to this"),
-    "as_set": Field("said", "JSON", "the limits as the operator wrote them"),
-    "cold_rate": Field("cold", "share", "the share of its rate that a new or lost downstream starts with"),
-    "least_rate": Field("f_min", "share", "the least share of the rate: enough calls to notice a recovery"),
-    "cut_gap_ms": Field("cut_gap_ms", "ms, a length", "429s within this time cut the rate once"),
-    "throttle_pause_ms": Field("throttle_pause_ms", "ms, a length", "pause after a 429 that names no wait"),
-    "cold_after_ms": Field(
-        "cold_after_ms", "ms, a length", "after a pause of this length the rate starts at `least_rate`"
-    ),
-    "probe_min_ms": Field("probe_min_ms", "ms, a length", "least timeout of a probe: it gets three usual latencies"),
-    "probe_max_ms": Field("probe_max_ms", "ms, a length", "largest timeout of a probe; then another may be sent"),
-    "retry_cap": Field("retry_cap", "retries", "most retries that the retry budget holds"),
-    "sick_ratio": Field(
-        "sick_ratio",
-        "share",
-        "a downstream is sick from this share of failures on: budget and brake apply",
-    ),
-    "sick_ms": Field("sick_ms", "ms, a length", "a downstream is no longer sick when its last failure is older"),
-    "brake_ms": Field("brake_ms", "ms, a length", "the longest time for which a sick downstream is braked"),
-}
-"""Names of a downstream's configuration: the fields `cfg` and `weights` (MessagePack) and `json` of its HASH."""
-
 TABLES: Mapping[str, Mapping[str, Field]] = {
     "state": STATE,
     "call": CALL,
     "known": CALL,
+    "past": PAST,
     "config": CONFIG,
     "before": CONFIG,
     "own": OWN,

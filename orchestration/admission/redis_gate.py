@@ -105,11 +105,14 @@ class RedisGate:
             settled = self._scripts.run(settlement_of(call, report, self._keys(name, call)))
         except StoreUnavailable as error:
             _log_lost(name, error)
-            return Settlement()
+            return Settlement(free=report.failure is not None, downstream=name)
         failure = report.failure
         if failure is not None and outcome_of(report) == "blocked":
             log.error("gate.blocked", downstream=name, detail=failure.detail[:200])
-        return Settlement(closed_ms=settled.closed_ms, why=settled.why, free=settled.is_uncounted)
+        return Settlement(
+            closed_ms=settled.closed_ms, why=settled.why, free=settled.is_uncounted, downstream=name,
+            earlier=settled.earlier, retry_after_ms=settled.retry_after_ms, in_trouble=settled.in_trouble,
+        )  # fmt: skip
 
     def make_piggyback(self, call: Call, report: Report) -> ScriptPiggyback:
         """See `ports.Gate.make_piggyback`."""

@@ -58,9 +58,15 @@ class Settled:
     closed_ms: int
     """How long the downstream takes no calls."""
     why: str
-    """`paused`, `open`, `blocked`, or empty."""
+    """`paused`, `open`, `blocked`, `trouble`, or empty."""
     is_uncounted: bool
     """The failure does not count against the call's own retries."""
+    earlier: int
+    """How many earlier failures of the call did not count."""
+    retry_after_ms: int
+    """The provider's Retry-After, cut to `pause_max_s`. 0 if there was none."""
+    in_trouble: bool
+    """No call to the downstream has been answered since the last failures."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +102,10 @@ def decode_admit(reply: list[Any]) -> Admitted | Waits | Denied | Unconfigured:
 
 def decode_settle(reply: list[Any]) -> Settled:
     """The reply of `settle.lua`."""
-    is_known, closed_ms, why, is_uncounted = reply
-    return Settled(bool(is_known), closed_ms, why.decode(), bool(is_uncounted))
+    is_known, closed_ms, why, is_uncounted, earlier, retry_after_ms, in_trouble = reply
+    return Settled(
+        bool(is_known), closed_ms, why.decode(), bool(is_uncounted), earlier, retry_after_ms, bool(in_trouble)
+    )
 
 
 def decode_release(reply: list[Any]) -> Released:

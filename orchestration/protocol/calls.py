@@ -52,6 +52,14 @@ class Settlement:
     closed_ms: int = 0
     """How long the downstream takes no calls. A retry before that is useless."""
     why: str = ""
-    """Why it takes no calls: `paused`, `open` or `blocked`."""
+    """Why it takes no calls: `paused`, `open`, `blocked` or `trouble`."""
     free: bool = False
-    """True if the failure does not count against `max_retries`: a 429, or a failed probe of the breaker."""
+    """True if the failure does not count against `max_retries`: there is no sign that it is the call's own fault."""
+    downstream: str = ""
+    """The downstream as the gate names it. Empty if no coordinator has judged the failure."""
+    earlier: int = 0
+    """How many earlier failures of the call did not count. The backoff grows with them."""
+    retry_after_ms: int = 0
+    """The provider's Retry-After, cut to the downstream's `pause_max_s`. 0 if there was none."""
+    in_trouble: bool = False
+    """True if the downstream has answered no call since its last failures."""

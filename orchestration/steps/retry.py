@@ -5,16 +5,34 @@ from __future__ import annotations
 import random
 
 from midwatch.orchestration.protocol.calls import Settlement
-from midwatch.schemas.failure import Failure
-from midwatch.schemas.policy import NEVER_RETRIED, RetryConfig
-from midwatch.schemas.step import DeadLetter, Defer
+from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.policy import NEVER_RETRIED, TRANSIENT, RetryConfig
+from midwatch.schemas.step import DeadLetter, Defer, WaitOwner
 
 UNSETTLED = Settlement()
 
+TRIAL_S = 10.0
+"""The longest backoff while the downstream is in trouble. The coordinator spaces the calls of the fleet; a single job must not
+wait longer than this to find out that the downstream is back."""
 
-def backoff_ms(config: RetryConfig, attempt: int, rng: random.Random) -> int:
+LONGEST_RETRY_AFTER_MS = 900_000
+"""The longest `Retry-After` that is obeyed without a coordinator. With one, the downstream's `pause_max_s` decides."""
+
+MOST_DOUBLINGS = 64
+"""The backoff grows up to this exponent. It has reached every possible cap by then, and a larger one overflows a float."""
+
+
+def is_retried(config: RetryConfig, kind: FailureKind) -> bool:
+    """Is this kind of failure tried again? A transient kind is, unless `fail_hard_on` names it. `retry_on` adds others."""
+    if kind in NEVER_RETRIED or kind in config.fail_hard_on:
+        return False
+    return kind in TRANSIENT or kind in config.retry_on
+
+
+def backoff_ms(config: RetryConfig, attempt: int, rng: random.Random, at_most_s: float | None = None) -> int:
     """The wait before retry number `attempt` + 1 (so `attempt` is 0 after the first failure); formula in `RetryConfig`."""
-    ceiling_s = min(config.cap_s, config.base_s * config.backoff_factor**attempt)
+    cap_s = config.cap_s if at_most_s is None else min(config.cap_s, at_most_s)
+    ceiling_s = min(cap_s, config.base_s * config.backoff_factor ** min(attempt, MOST_DOUBLINGS))
     return int(1000 * (rng.uniform(0, ceiling_s) if config.jitter == "full" else ceiling_s))
 
 
@@ -23,17 +41,23 @@ def decide(
 ) -> Defer | DeadLetter:
     """Decide between a retry and a dead letter. `attempt` is the number of earlier failures that count against `max_retries`.
 
-    A 429 and a failed probe of the breaker don't count. `Retry-After` is a minimum, to which the jittered wait is added:
-    otherwise all throttled steps would come back in the same millisecond. The time until the downstream takes calls again,
-    which the coordinator reports, is a minimum too.
+    A failure that the coordinator does not blame on the call is tried again without a limit, and holds the step in the name of
+    the downstream. The backoff grows with all failures of the step. `Retry-After` is a minimum, to which the jittered wait is
+    added: otherwise all throttled steps would come back in the same millisecond. The time until the downstream takes calls
+    again, which the coordinator reports, is a minimum too.
     """
-    retriable = failure.kind in config.retry_on and failure.kind not in NEVER_RETRIED
-    if not retriable or (attempt >= config.max_retries and not settled.free):
+    if not is_retried(config, failure.kind) or (attempt >= config.max_retries and not settled.free):
         return DeadLetter(failure=failure)
-    wait_ms = backoff_ms(config, attempt, rng)
-    if failure.retry_after_ms is not None:
-        wait_ms += failure.retry_after_ms
-    reason = f"{failure.kind}: {failure.detail}"[:200]
+    wait_ms = backoff_ms(config, attempt + settled.earlier, rng, TRIAL_S if settled.in_trouble else None)
+    if settled.downstream:
+        wait_ms += settled.retry_after_ms
+    else:
+        wait_ms += min(failure.retry_after_ms or 0, LONGEST_RETRY_AFTER_MS)
     return Defer(
-        after_ms=max(wait_ms, settled.closed_ms), reason=reason, counts_as_attempt=not settled.free, failure=failure
+        after_ms=max(wait_ms, settled.closed_ms),
+        reason=f"{failure.kind}: {failure.detail}"[:200],
+        counts_as_attempt=not settled.free,
+        failure=failure,
+        owner=WaitOwner.DOWNSTREAM if settled.free else WaitOwner.JOB,
+        downstream=settled.downstream if settled.free else None,
     )

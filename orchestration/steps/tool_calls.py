@@ -10,6 +10,7 @@ from midwatch.orchestration.ports import Store
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.steps.attempt import Attempt
 from midwatch.orchestration.steps.leases import Hold
+from midwatch.orchestration.steps.retry import is_retried
 from midwatch.orchestration.tools.context import ToolContext
 from midwatch.orchestration.tools.declaration import Tool
 from midwatch.orchestration.tools.results import bound, new_handle
@@ -54,7 +55,7 @@ class FailedCall:
     def ends_attempt(self) -> bool:
         """True when the step fails or is tried again. Otherwise the model reads the error and goes on."""
         kind = self.failure.kind
-        return kind in self.config.fail_hard_on or (kind in self.config.retry_on and self.is_idempotent)
+        return kind in self.config.fail_hard_on or (is_retried(self.config, kind) and self.is_idempotent)
 
     def as_result(self) -> CallResult:
         """The failure as an answer to the model."""

@@ -185,6 +185,13 @@ class GateBench:
         failure = Failure(kind=kind, detail="as the test says", retry_after_ms=wait_ms)
         return self.gate.settle(call, Report(failure=failure, headers=headers or {}, sent=sent))
 
+    def answer_others(self, calls: int = 1, name: str = SHOP) -> None:
+        """Let calls of other jobs be answered."""
+        for _ in range(calls):
+            call = self.call(f"other-{self._fences}", to=name)
+            self.admit_all(call)
+            self.ok(call, 10, 10)
+
     def status(self, name: str = SHOP) -> DownstreamStatus:
         """Return the state of a downstream."""
         return self.board.show(name)

@@ -25,7 +25,8 @@ def extra_keys() -> tuple[Key, ...]:
 @pytest.fixture
 def bench(redis: redis_py.Redis, prefix: str) -> Make:
     def make(**fields: object) -> GateBench:
-        bench = GateBench(redis, prefix, {SHOP: limits(**{"failures_in_a_row": 1_000, "min_calls": 1_000, **fields})})
+        others_off = {"failures_in_a_row": 1_000, "min_calls": 1_000, "trial_gap_s": 0}
+        bench = GateBench(redis, prefix, {SHOP: limits(**{**others_off, **fields})})
         bench.warm()
         return bench
 
@@ -35,9 +36,8 @@ def bench(redis: redis_py.Redis, prefix: str) -> Make:
 def fail_all(gate: GateBench, *calls: Call) -> list[Call]:
     """Admit all calls and let them fail. Return the claims of their retries."""
     gate.admit_all(*calls)
-    for call in calls:
-        gate.fail(call)
-    return [gate.claim_again(call, failed=True) for call in calls]
+    counts = [not gate.fail(call).free for call in calls]
+    return [gate.claim_again(call, failed=failed) for call, failed in zip(calls, counts, strict=True)]
 
 
 # --- retries of a lineage
@@ -77,8 +77,9 @@ def test_beyond_its_budget_a_lineage_makes_no_retry(bench: Make) -> None:
     """A job beyond the retry budget becomes a dead letter that names the reason. Other lineages go on."""
     gate = bench()
     call = gate.call("a")
-    for _ in range(12):
+    for _ in range(13):
         [call] = fail_all(gate, call)
+        gate.answer_others()
         gate.time.pass_s(60)
     answer = gate.gate.admit(call)
     assert isinstance(answer, Failure)
@@ -90,18 +91,44 @@ def test_beyond_its_budget_a_lineage_makes_no_retry(bench: Make) -> None:
     gate.admit_all(again)
 
 
-@pytest.mark.parametrize("kind", [FailureKind.OVERLOADED, FailureKind.TIMEOUT, FailureKind.RATE_LIMITED])
-@pytest.mark.parametrize("children", [0, 8])
-def test_n_calls_become_at_most_2n_plus_10(bench: Make, kind: FailureKind, children: int) -> None:
-    """The downstream always fails and the policy never gives up, so the lineage's budget ends the calls."""
-    gate = bench()
-    crowd = Crowd(gate, lambda call, at_s: Answer.bad(kind))
+@pytest.mark.parametrize(
+    ("kind", "children"), [("overloaded", 0), ("timeout", 0), ("rate_limited", 0), ("overloaded", 8), ("timeout", 8)]
+)
+def test_n_calls_become_at_most_2n_plus_10(bench: Make, kind: str, children: int) -> None:
+    """A lineage's calls always fail, others are answered, and the policy never gives up. The lineage's budget ends the calls.
+
+    Failures that don't count come on top: the first of each call, and two 429s more.
+    """
+    gate = bench(rpm=60_000)
+
+    def provider(call: Call, at_s: float) -> Answer:
+        return Answer.bad(FailureKind(kind)) if call.claim.job.root_id == "root" else Answer.good()
+
+    crowd = Crowd(gate, provider)
     crowd.submit(gate.call("root"), *(gate.call(f"child-{n}", root="root") for n in range(children)))
+    for n in range(1_000):
+        crowd.submit(gate.call(f"other-{n}"), at_s=n / 5)
     crowd.run(3_600)
     n = 1 + children
-    assert len(crowd.ended) == n
-    assert {failure.kind for failure in crowd.ended} == {FailureKind.BUDGET_EXCEEDED}
-    assert n < len(crowd.sent) <= 2 * n + 10
+    assert [failure.kind for failure in crowd.ended] == [FailureKind.BUDGET_EXCEEDED] * n
+    sent = [call for _, call in crowd.sent if call.claim.job.root_id == "root"]
+    uncounted = gate.lineage("root")["uu"]
+    assert uncounted >= (3 if kind == "rate_limited" else n)
+    assert n < len(sent) - uncounted <= 2 * n + 10
+
+
+def test_uncounted_retries_end_no_lineage(bench: Make) -> None:
+    """The downstream answers nobody for an hour. All nine jobs of the lineage still wait, and complete when it is back."""
+    gate = bench(trial_gap_s=0.75, failures_in_a_row=8)
+
+    def provider(call: Call, at_s: float) -> Answer:
+        return Answer.bad(FailureKind.OVERLOADED) if at_s < 3_600 else Answer.good()
+
+    crowd = Crowd(gate, provider)
+    crowd.submit(*(gate.call(f"job-{n}", root="root") for n in range(9)))
+    crowd.run(3_700)
+    assert (len(crowd.done), crowd.ended) == (9, [])
+    assert gate.lineage("root")["uu"] > 2 * 9 + 10
 
 
 def test_a_vanished_worker_is_a_retry_of_the_lineage(bench: Make) -> None:

@@ -46,7 +46,8 @@ def test_retry_after_pauses_all_calls_until_it_ends(bench: Make) -> None:
     gate.ask(waiting)
     gate.time.pass_s(1)
     assert len(gate.board.release()[0]) == 1
-    assert gate.fail(throttled, THROTTLED, retry_after_s=20) == Settlement(20_000, "paused", free=True)
+    settled = gate.fail(throttled, THROTTLED, retry_after_s=20)
+    assert (settled.closed_ms, settled.why, settled.free, settled.retry_after_ms) == (20_000, "paused", True, 20_000)
     woken = gate.claim_again(waiting)
     other = gate.another_gate({SHOP: limits(rpm=60)})
     assert [gate.ask(woken), said(other.admit(gate.call("c")))] == ["paused", "paused"]
@@ -122,8 +123,10 @@ def test_the_rate_climbs_back_after_a_cut(bench: Make) -> None:
     factors = []
     for n in range(12):
         call = gate.call(f"j{n}")
-        gate.admit_all(call)
+        answered = gate.call(f"answered-{n}")
+        gate.admit_all(call, answered)
         gate.fail(call, THROTTLED)
+        gate.ok(answered, 10, 10)
         gate.time.pass_s(2)
         factors.append(gate.status().rate_factor)
     assert factors[0] == pytest.approx(0.7 + 0.9 / 60, abs=0.02)
@@ -136,7 +139,7 @@ def test_the_rate_climbs_back_after_a_cut(bench: Make) -> None:
 @pytest.mark.parametrize("kind", [FailureKind.OVERLOADED, FailureKind.PROVIDER_ERROR, FailureKind.TIMEOUT])
 def test_a_5xx_does_not_cut_the_rate(bench: Make, kind: FailureKind) -> None:
     """A 5xx comes at any rate. With a cut, a provider that loses every tenth call would stay at its lowest rate."""
-    gate = bench(rpm=6_000)
+    gate = bench(rpm=6_000, trial_gap_s=0)
     for n in range(40):
         call = gate.call(f"j{n}")
         gate.admit_all(call)
@@ -149,7 +152,8 @@ def test_a_5xx_with_a_retry_after_pauses_too(bench: Make) -> None:
     gate = bench(rpm=600)
     call = gate.call("a")
     gate.admit_all(call)
-    assert gate.fail(call, FailureKind.OVERLOADED, retry_after_s=7) == Settlement(7_000, "paused", free=False)
+    settled = gate.fail(call, FailureKind.OVERLOADED, retry_after_s=7)
+    assert (settled.closed_ms, settled.why, settled.retry_after_ms) == (7_000, "paused", 7_000)
 
 
 # --- limits that were not set
@@ -261,7 +265,7 @@ def test_the_callers_own_error_changes_nothing(bench: Make, kind: FailureKind) -
     for n in range(100):
         call = gate.call(f"j{n}")
         gate.admit_all(call)
-        assert gate.fail(call, kind) == Settlement()
+        assert gate.fail(call, kind) == Settlement(downstream=SHOP)
         gate.time.pass_s(0.01)
     assert (gate.status().breaker, gate.status().failed) == ("closed", 0)
 

@@ -14,7 +14,17 @@ from midwatch.orchestration.admission import legend, script_calls
 from midwatch.orchestration.admission.configuration import CONSTANTS, configuration
 from midwatch.orchestration.admission.families import encode_bounds
 from midwatch.orchestration.admission.functions import COORDINATOR, FUNCTIONS, SHARED
-from midwatch.orchestration.admission.legend import BOUNDS, CALL, CONFIG, LINEAGE, OWN, STATE, SUM, with_stored_names
+from midwatch.orchestration.admission.legend import (
+    BOUNDS,
+    CALL,
+    LINEAGE,
+    OWN,
+    PAST,
+    STATE,
+    SUM,
+    with_stored_names,
+)
+from midwatch.orchestration.admission.legend_of_configuration import CONFIG, Field
 from midwatch.schemas.limits import Limits
 from midwatch.schemas.lineage import Bounds
 
@@ -25,18 +35,19 @@ ALL_CODE = "\n".join(CODE.values())
 
 RELEASED = {
     "state": "br bu cap cb cf ck cu f fc ft g guess la lf lim live lv na name no nq nx p9 pa pb pf pk pl po pu pw px rb sk sr "
-    "th ts v vb w wa wb wf wk wn wo ws",
-    "call": "at bh fe fr g hr i lane li lo lx m o p root s tag w y",
+    "ta tb tf th tr ts tw nt v vb w wa wb wf wk wn wo ws",
+    "call": "at bh fc fe fr g hr i lane li lo lx m o p pt root s tag w y",
+    "past": "a l n o u",
     "own": "a b c f k l n t w",
     "sum": "c n t",
     "bounds": "c i o s t w",
-    "lineage": "bi bo n ri ro t u ui uo",
+    "lineage": "bi bo n ri ro t u ui uo uu",
     "config": "brake_ms burst_ms cold cold_after_ms count_cached cut cut_gap_ms f_min fail_ratio headroom i in_a_row "
     "min_calls name o open_max_ms open_ms pause_max_ms priorities probe_max_ms probe_min_ms probe_ok probes q ramp_ms "
-    "recover_ms reserve_output retry_cap retry_floor retry_ratio said sick_ms sick_ratio t tenants throttle_pause_ms version "
-    "window_ms",
+    "recover_ms reserve_output retry_cap retry_floor retry_ratio said sick_ms sick_ratio t tenants throttle_pause_ms "
+    "trial_gap_ms version window_ms",
 }
-"""The stored names that the releases before this one read and write."""
+"""The stored names that other releases read and write. A name is added here with its field, and never leaves."""
 
 
 def words(*tables: str) -> set[str]:
@@ -56,6 +67,7 @@ def test_the_legend_lists_every_field_of_the_state_and_no_other():
 def test_the_legend_lists_every_field_of_a_call_and_no_other():
     """Each field of a call's record that the functions read or write is listed."""
     assert words("call", "known") == set(CALL)
+    assert words("past") == set(PAST)
 
 
 BY_RESOURCE = {f"{name}_per_minute" for name in legend.RESOURCES}
@@ -85,7 +97,7 @@ def test_the_legend_lists_every_field_of_a_lineage_and_no_other():
 
 
 @pytest.mark.parametrize(("table", "fields"), [("own", OWN), ("sum", SUM)])
-def test_the_legend_lists_every_field_of_a_job_of_a_lineage(table: str, fields: dict[str, legend.Field]):
+def test_the_legend_lists_every_field_of_a_job_of_a_lineage(table: str, fields: dict[str, Field]):
     """What a job has used, and what it and its descendants have used."""
     assert words(table) == set(fields)
 
@@ -101,13 +113,13 @@ def test_every_limit_of_a_job_of_a_lineage_is_sent_by_its_stored_name():
 @pytest.mark.parametrize("table", RELEASED)
 def test_stored_names_are_those_of_the_releases_before(table: str):
     """While a fleet is upgraded, workers of two releases share one state."""
-    others = {"own": OWN, "sum": SUM, "bounds": BOUNDS}
+    others = {"past": PAST, "own": OWN, "sum": SUM, "bounds": BOUNDS}
     fields = {"state": STATE, "call": CALL, "lineage": LINEAGE, "config": CONFIG, **others}[table]
     assert {field.stored for field in fields.values()} == set(RELEASED[table].split())
 
 
-@pytest.mark.parametrize("fields", [STATE, CALL, LINEAGE, CONFIG, OWN, SUM, BOUNDS])
-def test_every_field_has_a_unit_and_a_meaning(fields: dict[str, legend.Field]):
+@pytest.mark.parametrize("fields", [STATE, CALL, LINEAGE, PAST, CONFIG, OWN, SUM, BOUNDS])
+def test_every_field_has_a_unit_and_a_meaning(fields: dict[str, Field]):
     """No two fields share a stored name, except two of a call that never exist together."""
     assert all(field.unit and field.meaning for field in fields.values())
     stored = [field.stored for word, field in fields.items() if (fields, word) != (CALL, "reason")]

@@ -6,10 +6,11 @@ import random
 
 import pytest
 
-from midwatch.orchestration.steps.retry import backoff_ms, decide
+from midwatch.orchestration.protocol.calls import Settlement
+from midwatch.orchestration.steps.retry import LONGEST_RETRY_AFTER_MS, TRIAL_S, backoff_ms, decide
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.policy import NEVER_RETRIED, TRANSIENT, RetryConfig
-from midwatch.schemas.step import DeadLetter, Defer
+from midwatch.schemas.step import DeadLetter, Defer, WaitOwner
 
 RNG = random.Random(7)
 
@@ -23,6 +24,7 @@ def test_without_jitter_the_wait_grows_to_its_cap():
     config = RetryConfig(base_s=1.0, backoff_factor=3.0, cap_s=20.0, jitter="none", max_retries=100)
     assert [backoff_ms(config, attempt, RNG) for attempt in range(5)] == [1_000, 3_000, 9_000, 20_000, 20_000]
     assert backoff_ms(config, 99, RNG) == 20_000
+    assert backoff_ms(config, 100_000, RNG) == 20_000, "an outage may have any number of failures"
 
 
 def test_full_jitter_fills_the_whole_range():
@@ -75,3 +77,80 @@ def test_a_reason_is_bounded():
     """Listings show the reason, so its length is limited."""
     long = Failure(kind=FailureKind.TIMEOUT, detail="x" * 5_000)
     assert len(decide(RetryConfig(), long, 0, RNG).reason) == 200
+
+
+# --- what a transient failure is
+
+
+MISSION = RetryConfig(retry_on=["tool_error", "format_error"], fail_hard_on=["context_overflow", "auth_error"])
+
+
+@pytest.mark.parametrize("kind", TRANSIENT)
+def test_a_transient_kind_is_retried_whatever_retry_on_says(kind):
+    """`retry_on` adds kinds to the transient ones. It takes none away."""
+    for config in (MISSION, RetryConfig(retry_on=[])):
+        assert isinstance(decide(config, failure(kind), 0, RNG), Defer)
+
+
+@pytest.mark.parametrize("kind", TRANSIENT)
+def test_a_kind_in_fail_hard_on_is_never_retried(kind):
+    """It wins over the transient kinds, and over a downstream that is in trouble."""
+    config = RetryConfig(retry_on=[], fail_hard_on=[kind])
+    down = Settlement(free=True, downstream="jira", in_trouble=True)
+    assert isinstance(decide(config, failure(kind), 0, RNG, down), DeadLetter)
+
+
+@pytest.mark.parametrize("kind", ["tool_error", "format_error"])
+def test_retry_on_adds_other_kinds(kind):
+    """They count against `max_retries` as before."""
+    assert decide(MISSION, failure(FailureKind(kind)), 2, RNG).counts_as_attempt
+    assert isinstance(decide(MISSION, failure(FailureKind(kind)), 3, RNG), DeadLetter)
+
+
+# --- whose fault it is
+
+
+def free(**fields):
+    return Settlement(**{"free": True, "downstream": "jira", **fields})
+
+
+def test_a_failure_of_the_downstream_has_no_last_retry():
+    """It does not count, however many there were, and the step is held by the downstream."""
+    for attempt, earlier in ((0, 0), (3, 500), (99, 100_000)):
+        outcome = decide(RetryConfig(max_retries=0), failure(), attempt, RNG, free(earlier=earlier))
+        assert isinstance(outcome, Defer)
+        assert (outcome.counts_as_attempt, outcome.owner, outcome.downstream) == (False, WaitOwner.DOWNSTREAM, "jira")
+
+
+def test_a_failure_that_counts_is_the_jobs_own():
+    """So is every failure of a call that no coordinator has judged."""
+    for settled in (Settlement(downstream="jira"), Settlement()):
+        outcome = decide(RetryConfig(), failure(), 0, RNG, settled)
+        assert (outcome.counts_as_attempt, outcome.owner, outcome.downstream) == (True, WaitOwner.JOB, None)
+
+
+def test_the_backoff_grows_with_uncounted_failures():
+    """The ceiling counts all failures of the step, up to the cap."""
+    config = RetryConfig(jitter="none", base_s=1.0, cap_s=60.0)
+    waits = [decide(config, failure(), 1, RNG, free(earlier=earlier)).after_ms for earlier in range(7)]
+    assert waits == [2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]
+
+
+def test_the_backoff_is_short_while_the_downstream_is_in_trouble():
+    """The coordinator spaces the calls. A lone job should find out within ten seconds that the downstream is back."""
+    settled = free(earlier=30, in_trouble=True)
+    waits = [decide(RetryConfig(cap_s=3_600), failure(), 0, RNG, settled).after_ms for _ in range(300)]
+    assert 0.95 * TRIAL_S * 1_000 < max(waits) <= TRIAL_S * 1_000
+
+
+def test_the_time_until_the_downstream_takes_calls_is_a_minimum():
+    """A retry before that would only wait in line."""
+    assert decide(RetryConfig(), failure(), 0, RNG, free(closed_ms=20_000)).after_ms == 20_000
+
+
+def test_an_absurd_retry_after_is_cut():
+    """With a coordinator to the downstream's `pause_max_s`, without one to a quarter of an hour."""
+    month = failure(retry_after_ms=31 * 86_400_000)
+    config = RetryConfig(jitter="none")
+    assert decide(config, month, 0, RNG).after_ms == LONGEST_RETRY_AFTER_MS + 1_000
+    assert decide(config, month, 0, RNG, free(retry_after_ms=60_000, closed_ms=60_000)).after_ms == 61_000

@@ -35,6 +35,7 @@ STYLES = {
     "running": "cyan",
     "slowed": "cyan",
     "timed_out": "magenta",
+    "trouble": "red",
     "warn": "yellow",
 }
 """Colour of each status word. The word itself is always printed."""

@@ -45,10 +45,12 @@ state = state or new_state(config, now)
 expire(state, now)
 local rate = refill(config, state, now)
 local known = read_call(call_id) -- the record of an earlier request of this step
--- The last failure did not count against the call's `max_retries`. Its lineage still counts this call as a retry.
-local uncounted = known and (known.state == UNCOUNTED or known.uncounted) or nil
+-- The last failure did not count against the call's `max_retries`. This call is a retry, and its lineage paces it, but can't
+-- deny it.
+local uncounted = known and (known.uncounted or known.state == FAILED and not known.counted) or nil
+local past = known and known.past -- what is known of its earlier failures
 is_retry = is_retry or uncounted == true
-if known and known.state == UNCOUNTED then known = nil end
+if known and known.state == FAILED then known = nil end
 
 local input = math.max(0, input_tokens - (config.count_cached and 0 or cached_tokens))
 local output = output_tokens
@@ -93,25 +95,28 @@ end
 -- All jobs of a lineage share one budget of retries. The free retries start at once. After them, retries are paced: one
 -- starts every free_retry_every_ms. After most_retries they are denied.
 -- The lineage is read only if it can deny the call: if the call is a retry, or if the lineage may have a token limit.
-local calls, retries, since, reserved_input, reserved_output, used_input, used_output, most_input, most_output =
-  0, 0, nil, 0, 0, 0, 0, 0, 0
+local calls, retries, since, reserved_input, reserved_output, used_input, used_output, most_input, most_output, uncounted_retries =
+  0, 0, nil, 0, 0, 0, 0, 0, 0, 0
 if is_retry or lineage_input_tokens ~= 0 or lineage_output_tokens ~= 0 then
-  calls, retries, since, reserved_input, reserved_output, used_input, used_output, most_input, most_output = read_lineage()
+  calls, retries, since, reserved_input, reserved_output, used_input, used_output, most_input, most_output, uncounted_retries =
+    read_lineage()
 end
 local is_paid = known and known.attempt_id == attempt_id
 local must_pay = is_retry and not is_paid
 if must_pay then
-  if retries + 1 > most_retries + most_retries_per_call * calls then
-    return deny('lineage_retry_budget', { retries = retries, calls = calls })
+  if not uncounted and retries - uncounted_retries + 1 > most_retries + most_retries_per_call * calls then
+    return deny('lineage_retry_budget', { retries = retries - uncounted_retries, calls = calls })
   end
   local every_us = free_retry_every_ms * MS
   local free = free_retries + free_retries_per_call * calls + math.max(0, now - (since or now)) / every_us
   local over = retries + 1 - free
   if over > 0 then
     local starts_at = now + over * every_us
-    count_retry()
+    count_retry(uncounted)
     keep_lineage(now, lineage_kept_ms)
-    local call = { state = PACED, member = member, attempt_id = attempt_id, starts_at = starts_at, uncounted = uncounted }
+    local call = {
+      state = PACED, member = member, attempt_id = attempt_id, starts_at = starts_at, uncounted = uncounted, past = past,
+    }
     write_call(state, call_id, call, starts_at + PAID_MS * MS)
     count('waited')
     return wait_outside_lines(state, 'lineage_paced', (starts_at - now) / MS)
@@ -155,12 +160,12 @@ local function wait(us, reason, told_us)
   if known and known.state == WOKEN then withdraw_promise(state, need_of(known)) end
   local tag = known and kept_tag(known, lane) or new_tag(config, state, need, lane, priority, tenant)
   if must_pay then
-    count_retry()
+    count_retry(uncounted)
     keep_lineage(now, lineage_kept_ms)
   end
   local call = {
     state = WAITING, member = member, attempt_id = attempt_id, input = input, output = output, tag = tag,
-    headroom = headroom, reason = reason, uncounted = uncounted,
+    headroom = headroom, reason = reason, uncounted = uncounted, past = past,
   }
   put_in_lane(state, call_id, call, lane, known)
   schedule_within(state, now, us)
@@ -180,6 +185,10 @@ if state.breaker == HALF_OPEN then
   if not has_room then return wait(math.max(50 * MS, state.next_probe_at - now), 'half_open') end
   is_probe = true
 end
+
+-- In trouble, calls start one by one. After the first answer of a half-open breaker, probes go as they come.
+local to_trial_us = time_to_trial(config, state, now, state.admitted_at)
+if to_trial_us > 0 then return wait(to_trial_us, 'trouble') end
 
 -- A new call waits behind the calls of its line and of higher lines. A waiting call keeps its place.
 if not is_woken and state.in_line > 0 then
@@ -209,25 +218,28 @@ end
 -- The call is admitted. From here on, everything is written.
 if known then take_turn(state, call_id, known) end
 local n = 1
-if must_pay then n = count_retry() elseif not is_retry then n = count_call() end
+if must_pay then n = count_retry(uncounted) elseif not is_retry then n = count_call() end
 if n % 8 == 1 then keep_lineage(now, lineage_kept_ms) end -- not at every call, because the record is kept for days
 if is_bound then reserve_tokens(input_tokens, output_tokens, most_input, most_output) end
 local suffixes = family and reserve_family_tokens(family, input_tokens, output_tokens)
 if family then begin_turn(family, lineage_kept_ms) end
 take(state, need)
 state.admitted, state.live, state.second_begun = state.admitted + 1, state.live + 1, state.second_begun + 1
+state.admitted_at = now + hold_us
+if state.troubled_since then state.trials = state.trials + 1 end
 if is_retry then
   count('retried')
   if not is_probe and is_sick(config, state, now) then state.retry_balance = math.max(0, state.retry_balance - 1) end
 end
 local call = {
   state = LIVE, fence = fence, input = input, output = output, generation = state.openings, second = state.second,
+  past = past,
 }
 if is_probe then
   local patience = math.max(config.probe_min_ms, math.min(config.probe_max_ms, 3 * state.latency_ms)) * MS
   state.probe_deadlines = state.probe_deadlines or {}
   state.probe_deadlines[#state.probe_deadlines + 1] = now + patience
-  state.next_probe_at = now + patience / config.probes
+  state.next_probe_at = now + math.max((config.trial_gap_ms or TRIAL_GAP_MS) * MS, patience / config.probes)
   call.probe_deadline = now + patience
 end
 if hold_us > 0 then call.starts_at = now + hold_us end

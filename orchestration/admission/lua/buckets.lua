@@ -30,6 +30,8 @@ local function carry_over(state, us)
   state.open_until, state.next_probe_at = back(state.open_until), back(state.next_probe_at)
   state.window_since, state.failed_at = back(state.window_since), back(state.failed_at)
   state.sick_since = state.sick_since and back(state.sick_since)
+  state.troubled_since = state.troubled_since and back(state.troubled_since)
+  state.admitted_at, state.woken_at = back(state.admitted_at or 0), back(state.woken_at or 0)
   for n, deadline in ipairs(state.probe_deadlines or {}) do state.probe_deadlines[n] = deadline - us end
 end
 

@@ -52,8 +52,9 @@ end
 
 -- Cut the rate after a 429. A burst of 429s is one signal, so there is one cut in each gap. A 5xx cuts nothing, because it
 -- comes at any rate (simulated). A 429 during a pause answers a call from before the pause: it is part of the same burst.
+-- In trouble no call is answered at any rate, so that a 429 says nothing about the limit: it only pauses.
 local function slow_down(config, state, now, rate, retry_after_ms)
-  local is_new = state.paused_until <= now and now - state.cut_at >= config.cut_gap_ms * MS
+  local is_new = state.paused_until <= now and now - state.cut_at >= config.cut_gap_ms * MS and not state.troubled_since
   local cut = is_new and config.cut or 1
   if limit(config, state, REQUESTS) == 0 then -- an unknown limit is guessed from the recent requests, answered or not
     state.learned = state.learned or {}
@@ -75,6 +76,30 @@ end
 -- open it only once. Not if it was a probe that took too long: it has hung since then.
 local function is_news(state, call, now)
   return call.generation == state.openings and not (call.probe_deadline and call.probe_deadline <= now)
+end
+
+-- Is this failure the call's own fault? It is if the call fails again and again while others are answered. The first failure
+-- never is, and none is while the downstream is in trouble or sick. `past` has what was counted at the call's last failure.
+-- A failure: at least two of three other calls were answered since then. A 429: others were answered and none was refused,
+-- three times in a row, because a limit is mostly used up by others.
+local function is_own_fault(config, state, now, past, is_throttled)
+  if state.troubled_since or state.breaker ~= CLOSED or past.failures == 0 then
+    past.alone = 0
+    return false
+  end
+  local answered, lost = state.answered - past.answered, (state.unanswered_ever or 0) - past.unanswered
+  local is_alone = answered > 0 and (is_throttled and lost == 0 or not is_throttled and answered >= 2 * lost)
+  past.alone = is_alone and past.alone + 1 or 0
+  if is_throttled then return past.alone >= ALONE_THROTTLED end
+  return is_alone and not is_sick(config, state, now)
+end
+
+-- Keep what the next failure of this call is compared with, and how many failures did not count. Older records have no past.
+local function remember_failure(state, now, call_id, past, is_counted)
+  past.failures, past.answered, past.unanswered = past.failures + 1, state.answered, state.unanswered_ever or 0
+  if not is_counted then past.uncounted = past.uncounted + 1 end
+  local call = { state = FAILED, counted = is_counted or nil, past = past }
+  write_call(state, call_id, call, now + PAID_MS * MS)
 end
 
 -- Count a failure about the present. Open the breaker if no call succeeds any more.

@@ -74,8 +74,37 @@ local function brake(config, state, now)
   end
 end
 
+-- Trouble: calls fail or get a 429, and no call has been answered since. One such call is enough if no other is live. With
+-- others live, an answer may arrive any moment, so several are needed: a busy downstream that loses one call in a hundred is
+-- not in trouble. While it lasts, the whole fleet sends at most two calls a second, as trials. An answer ends it.
+local function note_unanswered(state, now)
+  state.unanswered, state.unanswered_ever = (state.unanswered or 0) + 1, (state.unanswered_ever or 0) + 1
+  if not state.troubled_since and state.unanswered >= math.min(TROUBLED_AFTER, 1 + state.live) then
+    state.troubled_since, state.trials = now, 0
+  end
+end
+
+-- How many us until a downstream in trouble may get another call; 0 if it is not in trouble. `since` is when the last one was
+-- admitted. The gap grows while the breaker is closed. An open breaker has longer gaps already.
+local function time_to_trial(config, state, now, since)
+  local first_ms = config.trial_gap_ms or TRIAL_GAP_MS
+  if not state.troubled_since or first_ms == 0 then return 0 end
+  local doublings = state.breaker == CLOSED and math.max(0, state.trials - TRIALS_BEFORE_GROWTH) or 0
+  local gap_ms = math.max(first_ms, math.min(TRIAL_GAP_MAX_MS, first_ms * 2 ^ math.min(doublings, 10)))
+  return math.max(0, (since or 0) + gap_ms * MS - now)
+end
+
+-- When the last call was admitted, or the last waiting call was woken to start.
+local function last_start(state) return math.max(state.admitted_at or 0, state.woken_at or 0) end
+
 local function empty_buckets(state)
   for _, resource in ipairs(RESOURCES) do state.level[resource] = math.min(state.level[resource], 0) end
+end
+
+-- A call was answered. What the buckets have saved up between trials would be a burst, at the moment of recovery.
+local function end_trouble(config, state)
+  if state.troubled_since and state.trials > 0 and config.trial_gap_ms ~= 0 then empty_buckets(state) end
+  state.unanswered, state.troubled_since, state.trials = nil, nil, nil
 end
 
 -- Begin a slow start at the least rate, from `moment` on.

@@ -2,12 +2,14 @@
 --   n   calls admitted                    ri, ro  input and output tokens reserved by live calls
 --   u   retries                           ui, uo  input and output tokens used
 --   t   us when it was first counted      bi, bo  input and output tokens that it may use; 0: any number
+--   uu  retries, of them after a failure that does not count against the call's `max_retries`
 
--- Returns calls, retries, time of the first call, reserved input and output, used input and output, limits of both.
+-- Returns calls, retries, time of the first call, reserved input and output, used input and output, limits of both, and
+-- uncounted retries.
 local function read_lineage()
-  local v = redis.call('HMGET', LINEAGE, 'n', 'u', 't', 'ri', 'ro', 'ui', 'uo', 'bi', 'bo')
+  local v = redis.call('HMGET', LINEAGE, 'n', 'u', 't', 'ri', 'ro', 'ui', 'uo', 'bi', 'bo', 'uu')
   return tonumber(v[1] or 0), tonumber(v[2] or 0), tonumber(v[3] or nil), tonumber(v[4] or 0), tonumber(v[5] or 0),
-    tonumber(v[6] or 0), tonumber(v[7] or 0), tonumber(v[8] or 0), tonumber(v[9] or 0)
+    tonumber(v[6] or 0), tonumber(v[7] or 0), tonumber(v[8] or 0), tonumber(v[9] or 0), tonumber(v[10] or 0)
 end
 
 -- Keep the record for another `kept_ms`.
@@ -16,7 +18,10 @@ local function keep_lineage(now, kept_ms)
   redis.call('PEXPIRE', LINEAGE, kept_ms)
 end
 
-local function count_retry() return redis.call('HINCRBY', LINEAGE, 'u', 1) end
+local function count_retry(is_uncounted)
+  if is_uncounted then redis.call('HINCRBY', LINEAGE, 'uu', 1) end
+  return redis.call('HINCRBY', LINEAGE, 'u', 1)
+end
 
 local function count_call() return redis.call('HINCRBY', LINEAGE, 'n', 1) end
 

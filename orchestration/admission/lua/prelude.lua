@@ -30,14 +30,20 @@ local CLOSED, OPEN, HALF_OPEN = 0, 1, 2 -- the breaker
 local REQUESTS, INPUT, OUTPUT, BOTH = 'q', 'i', 'o', 't' -- what is limited; BOTH is input and output together
 local RESOURCES = { REQUESTS, INPUT, OUTPUT, BOTH }
 -- States of a call. Waiting: it is in a line. Woken: it may start before others. Live: it is admitted, its tokens are taken.
--- Paced: a retry that has a start time. Uncounted: its last failure did not count against its `max_retries`.
-local WAITING, WOKEN, LIVE, PACED, UNCOUNTED = 'w', 'k', 'l', 'p', 'f'
+-- Paced: a retry that has a start time. Failed: its last call failed, and it has not asked again yet.
+local WAITING, WOKEN, LIVE, PACED, FAILED = 'w', 'k', 'l', 'p', 'f'
 -- Lanes with two letters are behind the others. A record holds the letters in two fields: earlier releases know the first.
 local HIGH_LANE, REST_LANE, RETRY_LANE, HIGH_FIRST_LANE, REST_FIRST_LANE, REPLAY_LANE = 'h', 'n', 'r', 'hf', 'nf', 'ny'
 local REPLAY_HEADROOM = 0.5 -- the share of each bucket that replays leave to live calls
 local PAID_MS = 86400000 -- how long a place in line and a paid retry are remembered
 local LOOK_MS = 60000 -- how often a steward checks a downstream where no call waits
 local FORGET_MS = 600000 -- a guessed limit is dropped if no 429 confirms it for this long
+-- A downstream in trouble: see health.lua.
+local TROUBLED_AFTER = 8 -- failures in a row that mean trouble; fewer if fewer other calls are live
+local TRIAL_GAP_MS = 750 -- the default of trial_gap_ms, for a configuration that an older release has stored
+local TRIAL_GAP_MAX_MS = 10000 -- the gap between trials grows to this, so that the end of an outage is soon noticed
+local TRIALS_BEFORE_GROWTH = 8 -- calls after which the gap begins to double
+local ALONE_THROTTLED = 3 -- 429s in a row of one call, while others are answered and none is throttled, that are its own fault
 local NO_EXPIRY = 9e15
 local NEVER = 4102444800000 -- the year 2100, in ms: no call waits
 

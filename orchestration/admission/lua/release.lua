@@ -54,6 +54,7 @@ local function wake(head, call)
   local may_start = state.blocked_until <= now -- while blocked, calls are woken and then denied
   call.state, call.starts_at = may_start and WOKEN or PACED, now
   if may_start then
+    state.woken_at = now
     promise(state, need_of(call))
     advance(state, head.lane, head.tag)
     if head.lane == HIGH_FIRST_LANE then
@@ -72,6 +73,9 @@ local function time_to_start(call)
   if state.blocked_until > now then return 0 end
   if state.paused_until > now then return state.paused_until - now end
   if state.breaker == OPEN then return state.open_until - now end
+  -- An answer to a live call ends the trouble, and then more calls may start: look again soon.
+  local us = time_to_trial(config, state, now, last_start(state))
+  if us > 0 then return state.live > 0 and math.min(us, 100 * MS) or us end
   if state.breaker == HALF_OPEN then
     if #(state.probe_deadlines or {}) + state.woken >= config.probes then return 100 * MS end
     return state.probes_answered > 0 and 0 or math.max(0, state.next_probe_at - now)

@@ -12,7 +12,8 @@
 --   headers          '' or JSON {remaining: {resource: figure}, limits: {resource: figure}}: the provider's headers
 --   block_reason     why it is blocked
 --   block_ms         for how long
--- Output: {known 0|1, ms until this downstream takes calls again, why: '' | blocked | paused | open, uncounted 0|1}
+-- Output: {known 0|1, ms until this downstream takes calls again, why: '' | blocked | paused | open | trouble, uncounted 0|1,
+--          earlier failures of the call that did not count, the Retry-After in ms (cut to pause_max_ms), in trouble 0|1}
 --         uncounted: this failure does not count against the call's `max_retries`
 local call_id, fence, outcome, input_tokens, cached_tokens, output_tokens, retry_after_ms, latency_ms, headers, block_reason,
   block_ms = unpack(ARGV)
@@ -32,14 +33,17 @@ if outcome == 'unreached' then outcome = 'failed' end
 
 local now = clock()
 local config, state = load()
-if not config or not state then return { 0, 0, '', 0 } end
+if not config or not state then return { 0, 0, '', 1, 0, 0, 0 } end
+retry_after_ms = math.min(config.pause_max_ms, retry_after_ms)
 expire(state, now)
 local rate = refill(config, state, now)
 local call = read_call(call_id)
 if call and (call.state ~= LIVE or call.fence ~= fence) then call = nil end
 
 local is_probe = call and call.probe_deadline and call.generation == state.openings and state.breaker == HALF_OPEN
-local is_uncounted = false
+local is_lost = outcome == 'failed' or outcome == 'throttled'
+local is_uncounted = is_lost -- without a record there is no sign that it was the call's own fault
+local earlier = 0 -- failures of the call that did not count
 if call then
   state.live = math.max(0, state.live - 1)
   if not has_arrived then
@@ -49,14 +53,21 @@ if call then
     give_back(state, tokens(call.input, call.output)) -- a refused call costs no tokens
     spend_tokens(call, 0, 0)
   else
+    -- In trouble, no call is answered. A job that must wait for the downstream is not charged for the calls that it loses.
+    local is_free = state.troubled_since and outcome == 'failed'
     if input_tokens and output_tokens then give_back_unused(config, state, call, input_tokens, cached_tokens, output_tokens) end
-    spend_tokens(call, input_tokens or call.reserved_input, output_tokens or call.reserved_output)
+    spend_tokens(call, input_tokens or is_free and 0 or call.reserved_input, output_tokens or is_free and 0 or call.reserved_output)
   end
   bound_levels(config, state)
   if state.in_line > 0 then schedule(state, now, 0) end -- the returned tokens may be enough for a waiting call
   if outcome == 'ok' then learn_usual(state, output_tokens, latency_ms) end
   if headers then obey_headers(config, state, headers) end
   if is_probe and state.probe_deadlines then table.remove(state.probe_deadlines, 1) end
+  if outcome == 'ok' or outcome == 'caller' then end_trouble(config, state) end -- it answers, even if it refuses a bad request
+  local past = call.past
+  if not past then past = { failures = 0, uncounted = 0, answered = 0, unanswered = 0, alone = 0 } end
+  earlier = past.uncounted
+  if is_lost then is_uncounted = not is_own_fault(config, state, now, past, outcome == 'throttled') end
   if is_probe and (outcome == 'ok' or outcome == 'caller') then -- it answers, even to a bad request
     -- Earlier probes may hang. Don't count them any more, so that others can start.
     state.probes_answered, state.probe_deadlines = state.probes_answered + 1, nil
@@ -71,26 +82,29 @@ if call then
   elseif outcome == 'failed' then
     count('failed')
     state.failed_at = now
-    if retry_after_ms > 0 then
-      pause(config, state, now, now + math.min(config.pause_max_ms, retry_after_ms) * MS, rate, 1)
-    end
+    if retry_after_ms > 0 then pause(config, state, now, now + retry_after_ms * MS, rate, 1) end
     if is_news(state, call, now) then count_failure(config, state, now, rate, call_id, call, is_probe) end
   elseif outcome == 'blocked' then
     state.blocked_until, state.block_reason = math.max(state.blocked_until, now + block_ms * MS), short(block_reason)
     schedule(state, now, 0) -- calls in line are denied now
   end
   drop_call(call_id)
-  -- This failure does not count against the call, but the retry still counts against its lineage, when the call asks again.
-  is_uncounted = outcome == 'throttled' or outcome == 'failed' and call.probe_deadline ~= nil
-  if is_uncounted then
-    call = { state = UNCOUNTED }
-    write_call(state, call_id, call, now + PAID_MS * MS)
+  if is_lost then
+    note_unanswered(state, now)
+    remember_failure(state, now, call_id, past, not is_uncounted)
   end
 end
 
 local closed_us, why = 0, ''
 if state.blocked_until > now then closed_us, why = state.blocked_until - now, 'blocked'
 elseif state.paused_until > now then closed_us, why = state.paused_until - now, 'paused'
-elseif state.breaker == OPEN then closed_us, why = state.open_until - now, 'open' end
+elseif state.breaker == OPEN then closed_us, why = state.open_until - now, 'open'
+else
+  closed_us = time_to_trial(config, state, now, state.admitted_at)
+  why = closed_us > 0 and 'trouble' or ''
+end
 save(state)
-return { call and 1 or 0, math.ceil(closed_us / MS), why, is_uncounted and 1 or 0 }
+return {
+  call and 1 or 0, math.ceil(closed_us / MS), why, is_uncounted and 1 or 0, earlier, math.ceil(retry_after_ms),
+  state.troubled_since and 1 or 0,
+}

@@ -36,7 +36,7 @@ return cjson.encode({
     retry = waiting_in(RETRY_LANE), rest_first = waiting_in(REST_FIRST_LANE), replay = waiting_in(REPLAY_LANE),
   },
   woken = state.woken, live = state.live, probes = #(state.probe_deadlines or {}), retries_left = state.retry_balance,
-  sick = is_sick(config, state, now), expected_output = state.output_p90, latency_ms = state.latency_ms,
+  sick = is_sick(config, state, now), in_trouble = state.troubled_since ~= nil, expected_output = state.output_p90, latency_ms = state.latency_ms,
   admitted = state.admitted, ok = state.answered, retried = counted.retried, waited = counted.waited,
   denied = counted.denied, failed = counted.failed, throttled = counted.throttled, lost = counted.lost,
   window_ok = state.window_ok + state.window_before_ok,

@@ -123,8 +123,8 @@ def _pattern(board: Board, name: str) -> str | None:
 KEYS = (
     "Keys: rpm, itpm, otpm, tpm (or requests_per_minute, input_tokens_per_minute, output_tokens_per_minute, "
     "tokens_per_minute), burst_s, headroom, reserve_output, count_cached, tenant_weights.NAME, priority_weights.NAME, "
-    "fail_ratio, min_calls, failures_in_a_row, window_s, open_s, open_max_s, probes, ramp_s, recover_s, cut, retry_ratio, "
-    "retry_floor_per_s, pause_max_s."
+    "fail_ratio, min_calls, failures_in_a_row, window_s, open_s, open_max_s, probes, trial_gap_s, ramp_s, recover_s, cut, "
+    "retry_ratio, retry_floor_per_s, pause_max_s."
 )
 
 

@@ -51,6 +51,8 @@ def state(status: DownstreamStatus) -> str:
         return "paused"
     if status.breaker != "closed":
         return status.breaker
+    if status.in_trouble:
+        return "trouble"
     return "slowed" if status.braked or (status.limits and status.rate_factor < FULL) else "ok"
 
 
@@ -85,6 +87,8 @@ def _reasons(status: DownstreamStatus, now_ms: int) -> Iterator[str]:
         yield f"breaker open, probes in {duration(status.open_ms)}"
     elif status.breaker == "half_open":
         yield f"breaker half open, {pluralize(status.probes, 'probe')} under way"
+    elif status.in_trouble:
+        yield "no call has been answered since the last failures: calls start one by one until one is answered"
     if status.sick:
         total = status.window_ok + status.window_failed
         yield f"{status.window_failed} of its last {total} calls failed: its retry budget applies"
@@ -218,7 +222,7 @@ def _toml(value: object) -> str:
 
 
 def _next(status: DownstreamStatus) -> str:
-    undo = {"blocked": "unblock", "paused": "resume", "open": "close", "half_open": "close"}
+    undo = {"blocked": "unblock", "paused": "resume", "open": "close", "half_open": "close", "trouble": "close"}
     verb = undo.get(state(status))
     return undoing(verb, status.name) if verb else ""
 

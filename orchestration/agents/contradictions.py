@@ -97,4 +97,6 @@ def find_in_escalation(escalation: Sequence[Escalation], tools: Sequence[Tool]) 
 
 
 def _covers(earlier: Escalation, later: Escalation) -> bool:
+    if earlier.expires_s is None and later.expires_s is not None:
+        return False  # the later rule adds when the question expires
     return not earlier.tools or (bool(later.tools) and set(later.tools) <= set(earlier.tools))

@@ -122,6 +122,7 @@ def test_the_defaults_are_never_compared_with_what_is_set() -> None:
     ModelPolicy(on_change="hold", on_version_change="finish")
     Escalation("tool_approval", expires_s=60, on_expiry="approve")
     plain(retry_config=RetryConfig())
+    agent(escalation=[Escalation("tool_approval"), Escalation("tool_approval", ["pay"], expires_s=60)])
     agent(model_policy=ModelPolicy(allow_alias=True))
 
 

@@ -29,7 +29,7 @@ from midwatch.schemas.job import JobStatus, SessionPolicy
 from midwatch.schemas.lineage import Bounds
 from midwatch.schemas.message import AssistantMessage, NoteMessage, Text, ToolCall, ToolMessage
 from midwatch.schemas.model import Usage
-from midwatch.schemas.step import Defer, Park, Priority, StepKind, StepRef
+from midwatch.schemas.step import Defer, Park, Priority, StepKind, StepRef, WaitOwner
 from midwatch.schemas.trace import TraceRecord
 from tests.properties.contents import HOUR_MS, JobState, SessionState, State
 from tests.properties.two_servers import Claims, TwoServers, new_job
@@ -255,22 +255,25 @@ class StepMachine(RuleBasedStateMachine):
         assert self.both("commit_results", claims, results_commit(claim, refs)) == all(held)
 
     @precondition(lambda self: self.claims)
-    @event(pick=picks, counts=st.booleans())
-    def defer(self, pick, counts):
+    @event(pick=picks, counts=st.booleans(), owner=st.sampled_from(WaitOwner))
+    def defer(self, pick, counts, owner):
         _, claims = self.claimed(pick)
         held = self.holds(claims)
-        defer = Defer(after_ms=HOUR_MS, reason='busy: "soon"', counts_as_attempt=counts)
+        defer = Defer(
+            after_ms=HOUR_MS, reason='busy: "soon"', counts_as_attempt=counts, owner=owner, downstream='a "shop"'
+        )
         assert self.both("defer", claims, defer, trace_of(claims.local, "defer")) == held
 
     @precondition(lambda self: self.claims)
-    @event(pick=picks)
-    def park(self, pick):
+    @event(pick=picks, on_expiry=st.sampled_from([None, "reject", "approve", "dead_letter"]))
+    def park(self, pick, on_expiry):
         _, claims = self.claimed(pick)
         need(not claims.local.ending)
-        self.put_aside(claims)
+        self.put_aside(claims, on_expiry=on_expiry)
 
-    def put_aside(self, claims, reason=ParkReason.TOOL_APPROVAL):
-        held, park = self.holds(claims), Park(question="May it?", reason=reason)
+    def put_aside(self, claims, reason=ParkReason.TOOL_APPROVAL, on_expiry=None):
+        expiry = {"expires_ms": HOUR_MS, "on_expiry": on_expiry} if on_expiry else {}
+        held, park = self.holds(claims), Park(question="May it?", reason=reason, **expiry)
         assert self.both("park", claims, park, trace_of(claims.local, "park")) == held
 
     @event(pick=picks)
@@ -333,10 +336,10 @@ class StepMachine(RuleBasedStateMachine):
         if self.both("cancel", job_id):
             self.cancelled.add(job_id)
 
-    @event(pick=picks)
-    def replay(self, pick):
+    @event(pick=picks, time_ms=st.sampled_from([None, HOUR_MS]), wait_ms=st.sampled_from([None, HOUR_MS]))
+    def replay(self, pick, time_ms, wait_ms):
         job_id = [*sorted(self.state.letters), self.job(pick)][pick % 2 and -1]
-        if self.both("replay", job_id, max_steps=3):
+        if self.both("replay", job_id, max_steps=3, time_ms=time_ms, wait_ms=wait_ms):
             assert self.both("replay", job_id, max_steps=3) is False, "a second replay had an effect"
 
     @event(pick=picks)
@@ -363,12 +366,12 @@ class StepMachine(RuleBasedStateMachine):
         self.servers.expire(steps[pick % len(steps)])
 
     @precondition(lambda self: len(self.claims) > 8)
-    @event(pick=picks)
-    def deadline_passes(self, pick):
+    @event(pick=picks, limit=st.sampled_from(["deadline_ms", "ends_by_ms", "held_ms"]))
+    def a_limit_of_its_time_is_reached(self, pick, limit):
         need(pick % 3 == 0)
         job_id = self.job(pick)
         need(self.state.jobs[job_id].record.deadline_ms is not None)
-        self.servers.outlive(job_id)
+        self.servers.outlive(job_id, limit)
 
     @event(pick=picks)
     def a_later_release_writes(self, pick):
@@ -448,6 +451,14 @@ class StepMachine(RuleBasedStateMachine):
     def ceilings_hold(self):
         for job in self.state.jobs.values():
             assert job.record.turn <= job.record.max_steps
+
+    @invariant()
+    def only_claimed_steps_work(self):
+        """A job's clock runs only while a worker has one of its steps."""
+        for job_id, job in self.state.jobs.items():
+            if not job.record.status.ended:
+                claimed = sum(row.state == "started" for row in job.rows.values())
+                assert 0 <= job.record.working <= claimed, f"{job_id}: {claimed} steps are claimed"
 
     # --- at the end
 

@@ -149,10 +149,11 @@ class TwoServers:
             expire_step(side.client, side.keys, ref)
         self.compare("expire")
 
-    def outlive(self, job_id: str) -> None:
-        """Let the job's deadline pass."""
+    def outlive(self, job_id: str, limit: str = "deadline_ms") -> None:
+        """The job has worked too long (`deadline_ms`), was held for too long (`held_ms`), or took too long (`ends_by_ms`)."""
         for side in self.sides:
-            side.client.hset(side.keys.job(self._home(job_id), job_id), "deadline_ms", 1)
+            passed = 10**12 if limit == "held_ms" else 1
+            side.client.hset(side.keys.job(self._home(job_id), job_id), limit, passed)
         self.compare("outlive")
 
     def add_fields(self, job_id: str) -> None:

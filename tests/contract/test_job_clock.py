@@ -283,7 +283,7 @@ def test_a_step_that_comes_back_too_early_waits_on(bench):
     assert bench.sweep() == ["job-1/1"]
 
 
-def test_a_parked_step_ends_at_the_longest_wait_and_asks_again_after_the_replay(bench):
+def test_a_parked_step_that_waited_too_long_asks_again_after_a_replay(bench):
     """No one decided. The step is a dead letter with its call, and the replay parks it again."""
     _, calls = bench.to_calls(2, max_wait_ms=SHORT_MS)
     for call in calls:
@@ -434,7 +434,7 @@ def test_a_question_does_not_expire_before_its_time(bench):
     assert bench.claim(call).decision.verdict is Verdict.REJECT
 
 
-def test_a_question_beside_a_dead_letter_is_asked_for_its_whole_time_after_the_replay(bench):
+def test_a_replay_gives_an_open_question_its_whole_time_again(bench):
     """Its time passed while the job was dead, so no human could have decided."""
     _, calls = bench.to_calls(2)
     bench.park(bench.claim(calls[0]), ask("approve"))

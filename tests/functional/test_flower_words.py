@@ -40,6 +40,40 @@ def job(status: JobStatus = JobStatus.RUNNING, **changes: object) -> Job:
             "waiting, next in 5m 00s: anthropic tokens",
         ),
         (
+            job(
+                waiting=Waiting(
+                    step="1",
+                    reason="paused, about 20 s",
+                    until_ms=NOW + 19_500,
+                    owner="downstream",
+                    downstream="anthropic:claude-sonnet-4-6",
+                    since_ms=NOW - 2_460_000,
+                )
+            ),
+            "held by anthropic:claude-sonnet-4-6 since 41m 00s, next try in 20 s: paused, about 20 s",
+        ),
+        (
+            job(waiting=Waiting(step="1.0", reason="child job job-7", owner="child", since_ms=NOW - 5_000)),
+            "held by child job job-7 since 5.00 s",
+        ),
+        (job(held_since_ms=NOW - 4_000), "held by a lack of workers since 4.00 s"),
+        (job(held_since_ms=NOW - 4_000, working=1), "running"),
+        (job(JobStatus.QUEUED, held_since_ms=NOW - 4_000), "held by a lack of workers since 4.00 s"),
+        (
+            job(
+                JobStatus.PARKED,
+                waiting=Waiting(
+                    step="1.0",
+                    reason="tool_approval: May ship run?",
+                    owner="human",
+                    since_ms=NOW - 90_000,
+                    until_ms=NOW + 30_000,
+                    on_expiry="dead_letter",
+                ),
+            ),
+            "parked, tool_approval: May ship run? (since 90.0 s); in 30.0 s: dead letter",
+        ),
+        (
             job(JobStatus.PARKED, waiting=Waiting(step="1.0", reason="tool_approval: May issue_refund run?")),
             "parked, tool_approval: May issue_refund run?",
         ),

@@ -28,7 +28,7 @@ HELP = {
 def conditions(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add one option for each condition to a command."""
     older = click.option(
-        "--older", "older_s", metavar="TIME", callback=_seconds, help="Least age of the letter: 90m, 2h or 7d."
+        "--older", "older_s", metavar="TIME", callback=optional_seconds, help="Least age of the letter: 90m, 2h or 7d."
     )
     command = older(command)
     for name, text in reversed(HELP.items()):
@@ -69,5 +69,5 @@ def read_rate(context: click.Context, parameter: click.Parameter, text: str | No
     return rate_per_s
 
 
-def _seconds(context: click.Context, parameter: click.Parameter, text: str | None) -> float:
+def optional_seconds(context: click.Context, parameter: click.Parameter, text: str | None) -> float:
     return seconds(context, parameter, text) if text is not None else 0.0

@@ -11,7 +11,7 @@ from midwatch.workers.cli.environment import connect, server_ms
 from midwatch.workers.cli.exits import Exit
 from midwatch.workers.cli.lazy_group import OrderedGroup
 from midwatch.workers.cli.tables import Column, print_card, print_table
-from midwatch.workers.views.job_state import describe_wait
+from midwatch.workers.views.job_state import describe_question, describe_state, describe_wait, lacks_worker
 from midwatch.workers.views.output import count, document, duration, iso, print_json, print_json_line, say
 from midwatch.workers.views.unreadable import unreadable_as_json, warn_of_unreadable
 
@@ -110,9 +110,11 @@ def explain_status(job: Job, now_ms: int) -> str:
     if job.status.ended:
         return f"{job.failure.kind}: {job.failure.detail}" if job.failure else ""
     if job.waiting is None:
+        if lacks_worker(job, now_ms):
+            return str(describe_state(job, now_ms))
         return f"{job.open_calls} tool calls running" if job.open_calls > 1 else ""
-    if job.status == "parked" or job.waiting.until_ms is None:
-        return job.waiting.reason
+    if job.status == "parked":
+        return describe_question(job.waiting, now_ms)
     return str(describe_wait(job.waiting, now_ms))
 
 
@@ -134,7 +136,9 @@ def card(job: Job, now_ms: int) -> list[tuple[str, str]]:
         ("priority", job.priority.value),
         ("created", iso(job.created_ms)),
         ("took", duration(end_ms - job.started_ms) if job.started_ms else ""),
-        ("deadline", iso(job.deadline_ms) if job.deadline_ms and not job.status.ended else ""),
+        ("worked", _of_at_most(job.count_worked_ms(now_ms), job.max_worked_ms) if job.started_ms else ""),
+        ("held", _of_at_most(job.count_held_ms(now_ms), job.max_held_ms)),
+        ("ends by", iso(job.ends_by_ms) if job.ends_by_ms and not job.status.ended else ""),
         ("model turns", f"{job.turn} of at most {job.max_steps}"),
         ("tool calls", calls),
         ("child jobs", str(job.children) if job.children else ""),
@@ -142,3 +146,7 @@ def card(job: Job, now_ms: int) -> list[tuple[str, str]]:
         ("tokens", f"{count(usage.input_tokens)} in{cached}, {count(usage.output_tokens)} out"),
         ("output", job.output or ""),
     ]
+
+
+def _of_at_most(ms: int, most_ms: int | None) -> str:
+    return duration(ms) + (f" of at most {duration(most_ms)}" if most_ms is not None else "")

@@ -123,7 +123,7 @@ def totals(job: Job, found: Sequence[Row], now_ms: int) -> list[Text]:
 
     end_ms = job.finished_ms if job.finished_ms and job.status.ended else now_ms
     by_kind = {kind: sum(row.took_ms for row in found if row.kind == kind) for kind in ("model", "tool")}
-    usage, waited_ms = job.usage, sum(row.waited_ms for row in found)
+    usage = job.usage
     cached = f" ({count(usage.cached_tokens)} cached)" if usage.cached_tokens else ""
     facts = [
         duration(end_ms - job.created_ms),
@@ -131,7 +131,8 @@ def totals(job: Job, found: Sequence[Row], now_ms: int) -> list[Text]:
         f"{pluralize(job.tool_calls, 'tool call')} in {duration(by_kind['tool'])}" if job.tool_calls else "",
         f"{pluralize(job.invalid_calls, 'invalid call')} refused" if job.invalid_calls else "",
         pluralize(job.retries, "retry", "retries") if job.retries else "",
-        f"waited {duration(waited_ms)}" if waited_ms else "",
+        f"worked {duration(job.count_worked_ms(now_ms))}" if job.started_ms else "",
+        f"held {duration(job.count_held_ms(now_ms))}",
         f"{count(usage.input_tokens)} tokens in{cached}, {count(usage.output_tokens)} out",
     ]
     summary = Text(job.status.value, STYLES.get(job.status.value, ""))

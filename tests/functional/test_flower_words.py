@@ -71,7 +71,7 @@ def job(status: JobStatus = JobStatus.RUNNING, **changes: object) -> Job:
                     on_expiry="dead_letter",
                 ),
             ),
-            "parked, tool_approval: May ship run? (since 90.0 s); in 30.0 s: dead letter",
+            "parked, tool_approval: May ship run? (since 90.0 s); expires in 30.0 s, then: dead letter",
         ),
         (
             job(JobStatus.PARKED, waiting=Waiting(step="1.0", reason="tool_approval: May issue_refund run?")),

@@ -70,4 +70,5 @@ def read_rate(context: click.Context, parameter: click.Parameter, text: str | No
 
 
 def optional_seconds(context: click.Context, parameter: click.Parameter, text: str | None) -> float:
+    """Read a duration such as `90m` into seconds. 0 if it is not given."""
     return seconds(context, parameter, text) if text is not None else 0.0

@@ -94,7 +94,7 @@ def describe_question(waiting: Waiting, now_ms: int) -> str:
     if waiting.until_ms is None or waiting.on_expiry is None:
         return f"{waiting.reason}{since}"
     left = duration(max(0, waiting.until_ms - now_ms))
-    return f"{waiting.reason}{since}; in {left}: {waiting.on_expiry.replace('_', ' ')}"
+    return f"{waiting.reason}{since}; expires in {left}, then: {waiting.on_expiry.replace('_', ' ')}"
 
 
 def describe_failure(failure: Failure) -> str:

@@ -158,6 +158,10 @@ CATALOGUE = (
         "none: entries leave when the letters of the cause have left",
     ),
     Key("{prefix}:redrive:lease", "STRING", "the worker that redrives letters", "10 s"),
+    Key(
+        "{prefix}:backlog:{priority}", "ZSET", "first step -> virtual start: it waits until its queue is short", "kept"
+    ),
+    Key("{prefix}:backlog:{priority}:tenants", "HASH", "tenant -> virtual start of its next job", "kept"),
     Key("{prefix}:tools_served", "STRING", "it exists while a worker serves the tools queue", "10 s"),
     Key("{prefix}:poison", "LIST", "PoisonRecords, newest first, at most 1,000", "kept"),
     Key(

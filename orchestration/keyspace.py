@@ -123,6 +123,14 @@ class Keyspace:
         """STRING that names the worker that redrives letters."""
         return self.redrive() + ":lease"
 
+    def backlog(self, priority: str) -> str:
+        """ZSET of first steps of one priority that wait until their queue is short."""
+        return f"{self.prefix}:backlog:{priority}"
+
+    def backlog_tenants(self, priority: str) -> str:
+        """HASH of the tenants with jobs in the backlog."""
+        return f"{self.prefix}:backlog:{priority}:tenants"
+
     def tools_served(self) -> str:
         """STRING that exists while a worker serves the tools queue."""
         return f"{self.prefix}:tools_served"

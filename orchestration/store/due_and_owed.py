@@ -8,6 +8,7 @@ import redis
 
 from midwatch.orchestration.keyspace import PARTITIONS, Keyspace, partition
 from midwatch.orchestration.ports import Dispatcher
+from midwatch.orchestration.store.backlog import Backlog
 from midwatch.orchestration.store.records import member
 from midwatch.orchestration.store.script_calls import bring_back
 from midwatch.orchestration.store.script_calls.script_call import Reply, ScriptCall
@@ -23,6 +24,7 @@ class DueAndOwed:
         self.keys = keys
         self._scripts = Scripts(client)
         self._dispatcher = dispatcher
+        self.backlog = Backlog(client, keys, dispatcher)
 
     def sweep(
         self, *, patience_ms: int, stale_ms: int, idle: tuple[bool, bool], limit: int = 200
@@ -49,7 +51,7 @@ class DueAndOwed:
         replies = self._scripts.run_all(
             [
                 bring_back.sweep(
-                    self.keys, p, limit=limit, patience_ms=patience_ms, stale_ms=stale_ms,
+                    self.keys, p, self.backlog.used_keys(), limit=limit, patience_ms=patience_ms, stale_ms=stale_ms,
                     model_queue_idle=model_queue_idle, tools_queue_idle=tools_queue_idle,
                 )
                 for p in range(PARTITIONS)

@@ -13,6 +13,7 @@ from midwatch.orchestration.ports import Dispatcher, Piggyback
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.commits import CallRow, Ending, ResultCommit, TurnCommit
 from midwatch.orchestration.protocol.store_replies import ChildWait, LeaseState, TurnCommitted
+from midwatch.orchestration.store.backlog import PLACES, keys_of_new_job
 from midwatch.orchestration.store.compaction import Compactions
 from midwatch.orchestration.store.decisions import decision_at_expiry
 from midwatch.orchestration.store.log_cache import Held, HeldMark, LogCache
@@ -66,9 +67,10 @@ class RedisStore(Reads, Compactions, SettingAside):
         """See `ports.Store.enqueue`. With the policy `interrupt`, `on_interrupt` is called with the job to cancel."""
         job = job.model_copy(update={"session_id": self._bind_session(job)})
         call = begin_work.enqueue(
-            self._keys_with_first_queue(job), job=job.job_id, session=job.session_id, priority=job.priority, spec=spec(job),
-            input=job.input, max_steps=job.max_steps, timeout_ms=job.timeout_ms, max_wait_ms=job.max_wait_ms,
-            max_total_ms=job.max_total_ms, on_busy=job.on_busy, message=self._message(job.ref, begun=job.parent is not None),
+            keys_of_new_job(self.keys, self._dispatcher, job), job=job.job_id, session=job.session_id, priority=job.priority,
+            spec=spec(job), input=job.input, max_steps=job.max_steps, timeout_ms=job.timeout_ms,
+            max_wait_ms=job.max_wait_ms, max_total_ms=job.max_total_ms, on_busy=job.on_busy,
+            message=self._message(job.ref, begun=job.parent is not None), tenant=job.tenant or "", places=PLACES,
         )  # fmt: skip
         result, active_job = self.scripts.run(call, patience_ms=1_000)
         if result is EnqueueResult.BUSY:
@@ -223,16 +225,6 @@ class RedisStore(Reads, Compactions, SettingAside):
     def _keys_with_queues(self, ref: StepRef) -> StepKeys:
         """The keys for scripts that hand off the next step."""
         return step_keys(self.keys, ref, self._dispatcher.hand_off(ref.priority))
-
-    def _keys_with_first_queue(self, job: NewJob) -> StepKeys:
-        """The keys for the script that hands off a job's first step. Its model queue is the queue of first steps.
-
-        A child's first step is work of its parent, which has begun.
-        """
-        queues, first = self._dispatcher.hand_off(job.priority), self._dispatcher.first_queue(job.priority)
-        if queues and first and job.parent is None:
-            queues = first, queues[1]
-        return step_keys(self.keys, job.ref, queues)
 
     def _message(self, ref: StepRef, *, begun: bool = False) -> bytes:
         """The message that a script pushes to hand off the step. Empty if it must not push one."""

@@ -17,6 +17,7 @@ from midwatch.orchestration.store.script_calls import (
     begin_work,
     bring_back,
     commit_work,
+    first_steps,
     operate,
     put_aside,
     redrive,
@@ -28,9 +29,11 @@ from midwatch.orchestration.store.step_keys import StepKeys
 from midwatch.schemas.model import Usage
 
 LUA = Path(script_call.__file__).parents[1] / "lua"
-SHARED = {"arguments", "endings", "job_clock", "losses", "model_turn", "originals", "prelude"}
+SHARED = {"arguments", "endings", "first_steps", "job_clock", "losses", "model_turn", "originals", "prelude"}
 MODEL_TURN = (LUA / "model_turn.lua").read_text()
-MODULES: tuple[ModuleType, ...] = (begin_work, bring_back, commit_work, operate, put_aside, redrive, shorten)
+MODULES: tuple[ModuleType, ...] = (
+    begin_work, bring_back, commit_work, first_steps, operate, put_aside, redrive, shorten,
+)  # fmt: skip
 ROWS = {"calls": commit_work.CallOfTurn, "results": commit_work.ResultOfCall}
 """Lists whose items are rows with names."""
 

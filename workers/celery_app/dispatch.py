@@ -10,9 +10,10 @@ import redis
 
 from midwatch.orchestration.client.client import Client
 from midwatch.orchestration.keyspace import Keyspace
+from midwatch.orchestration.store.backlog import first_step_keys, publish_through_backlog
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.redis_store import RedisStore
-from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
+from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unavailable
 from midwatch.schemas.step import Priority, StepRef
 from midwatch.workers.celery_app.write_message import (
     QUEUES,
@@ -36,6 +37,8 @@ class RedisDispatcher:
 
     def __init__(self, client: redis.Redis, keys: Keyspace) -> None:
         self._client = client
+        self._keys = keys
+        self._scripts = Scripts(client)
         self._writer = CeleryMessageWriter(keys.prefix)
         self._queues = {kind: keys.queue(name) for kind, name in QUEUES.items()}
         self._pairs = {
@@ -61,8 +64,12 @@ class RedisDispatcher:
         """See `ports.Dispatcher.publish`."""
         pipe = self._client.pipeline(transaction=False)
         for ref in refs:
-            key = queue_key(self._queues[ref.kind], ref.priority, first=is_first(ref) and not begun)
-            pipe.lpush(key, self._writer.write(ref, begun=begun))
+            message = self._writer.write(ref, begun=begun)
+            if is_first(ref) and not begun:
+                keys = first_step_keys(self._keys, self._first[ref.priority], ref.priority)
+                publish_through_backlog(self._scripts, keys, ref, message)
+            else:
+                pipe.lpush(queue_key(self._queues[ref.kind], ref.priority), message)
         try:
             pipe.execute()
         except UNAVAILABLE as error:

@@ -16,9 +16,9 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 
 from midwatch.schemas.step import StepKind
+from midwatch.workers.celery_app.first_steps import FIRST_STEPS
 from midwatch.workers.celery_app.poison import PoisonList
 from midwatch.workers.celery_app.read_message import UnreadableMessage, read_message
-from midwatch.workers.celery_app.tool_backlog import FIRST_STEPS
 from midwatch.workers.celery_app.write_message import FIRST_NUMBERS, QUEUES
 from midwatch.workers.redis_connection import Parser
 
@@ -81,7 +81,9 @@ class Channel(_Channel):  # type: ignore[misc]
                 raise
             if not reply:
                 raise Empty
-            queue = bytes_to_str(reply[0]).rsplit(self.sep, 1)[0]
+            queue, _, number = bytes_to_str(reply[0]).partition(self.sep)
+            if number and int(number) in FIRST_NUMBERS:
+                FIRST_STEPS.note_taken()
             self._queue_cycle.rotate(queue)
             try:
                 message = read_message(reply[1], queue)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Collection
 from typing import Any
 
@@ -12,8 +13,8 @@ from celery import bootsteps
 
 from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.store.scripts import UNAVAILABLE
-from midwatch.schemas.step import StepKind
-from midwatch.workers.celery_app.tool_backlog import ALIVE_S, FIRST_STEPS
+from midwatch.schemas.step import Priority, StepKind
+from midwatch.workers.celery_app.first_steps import ALIVE_S, FIRST_STEPS
 from midwatch.workers.celery_app.write_message import QUEUES, queue_keys
 from midwatch.workers.process.runtime import Runtime, runtime
 
@@ -49,6 +50,7 @@ class Steward:
     def stop(self) -> None:
         """Stop the thread after its current sweep."""
         self._stop.set()
+        FIRST_STEPS.taken.set()  # so that the thread waits no longer
         self._thread.join(timeout=2)
 
     def sweep(self) -> int:
@@ -63,6 +65,8 @@ class Steward:
         for refs, begun in ((due + admitted, True), (owed, False)):
             if refs:
                 client.operations.publish(refs, begun=begun)
+        if FIRST_STEPS.others_wait:
+            client.operations.backlog.fill_queues()
         if published := len(due) + len(owed) + len(admitted):
             log.info("steward.published", steps=published)
         return min((ms for ms in (soonest, more) if ms >= 0), default=-1)
@@ -77,14 +81,17 @@ class Steward:
         pipe = self._runtime.client.store.client.pipeline(transaction=False)
         prefix = self._runtime.settings.prefix
         model, tools = queue_keys(prefix, StepKind.MODEL), queue_keys(prefix, StepKind.TOOL)
-        served = self._runtime.client.operations.keys.tools_served()
+        operations = self._runtime.client.operations
+        served = operations.keys.tools_served()
         if f"{prefix}.{QUEUES[StepKind.TOOL]}" in self._queues:
             pipe.set(served, "", ex=ALIVE_S)
         else:
             pipe.get(served)
+        pipe.exists(*(operations.keys.backlog(priority) for priority in Priority))
         for key in (*model, *tools):
             pipe.llen(key)
-        is_served, *lengths = pipe.execute()
+        is_served, backlogs, *lengths = pipe.execute()
+        FIRST_STEPS.others_wait = backlogs > 0
         waiting_models, waiting_tools = lengths[: len(model)], lengths[len(model) :]
         FIRST_STEPS.hold(waiting_tools, slots=self._slots, tools_are_served=is_served is not None)
         return not any(waiting_models), not any(waiting_tools)
@@ -101,7 +108,19 @@ class Steward:
             except Exception:
                 log.exception("steward.broke")
             # Jitter keeps the stewards of a fleet from sweeping at the same moment.
-            self._stop.wait(wait_ms * random.uniform(0.9, 1.1) / 1000)
+            self._wait(wait_ms * random.uniform(0.9, 1.1) / 1000)
+
+    def _wait(self, wait_s: float) -> None:
+        """Wait. Meanwhile refill the queues of first steps each time that this worker has taken one."""
+        end_s = time.monotonic() + wait_s
+        while not self._stop.is_set() and FIRST_STEPS.taken.wait(max(0.0, end_s - time.monotonic())):
+            FIRST_STEPS.taken.clear()
+            if self._stop.is_set():
+                return
+            try:
+                self._runtime.client.operations.backlog.fill_queues()
+            except (StoreUnavailable, *UNAVAILABLE):
+                return  # the next sweep logs it
 
     def _sweep_and_wait_ms(self) -> int:
         """Sweep once. Returns the ms until the next sweep."""

@@ -1,5 +1,6 @@
 -- Record a job. Owe its first step, or let the job wait if the session has an active one.
--- Shared: prelude
+-- Shared: prelude, first_steps
+-- KEYS 15 and 16 are the backlog and its tenants, if the first step may have to wait there: see first_steps.lua.
 -- ARGV:
 --   job
 --   session
@@ -12,9 +13,11 @@
 --   max_total_ms    deadline_s, or ''
 --   on_busy         enqueue | reject | interrupt
 --   message         of the first step, for the model queue, or ''
+--   tenant          of the job, or ''
+--   places          how many first steps the queue holds before others wait in the backlog
 -- Output: {'exists'} | {'busy', active job} | {'started'} | {'queued', active job}
 local job, session, priority, spec, input, max_steps, timeout_ms, max_wait_ms, max_total_ms, on_busy,
-  message = unpack(ARGV)
+  message, tenant, places = unpack(ARGV)
 if redis.call('EXISTS', JOB) == 1 then return { 'exists' } end
 local active = redis.call('HGET', SESSION, 'active')
 -- An active job whose keys have expired no longer holds the session. (Its key is not declared, but is in the same slot.)
@@ -52,6 +55,11 @@ if active then
   return { 'queued', active }
 end
 redis.call('HSET', SESSION, 'active', job)
-owe_new(now, priority .. '|' .. session .. '|' .. job .. '|1', MODEL_QUEUE, message)
+local member = priority .. '|' .. session .. '|' .. job .. '|1'
+if KEYS[15] and join_backlog(MODEL_QUEUE, KEYS[15], KEYS[16], places, member, tenant) then
+  redis.call('ZADD', OWED, now + LOOK_MS, member)
+else
+  owe_new(now, member, MODEL_QUEUE, message)
+end
 keep_new_job()
 return { 'started' }

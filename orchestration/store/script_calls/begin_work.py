@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -93,13 +94,14 @@ class ClaimReply(NamedTuple):
 
 
 def enqueue(
-    keys: StepKeys, *, job: str, session: str, priority: Priority, spec: str, input: JobInput, max_steps: int,
-    timeout_ms: int, max_wait_ms: int | None, max_total_ms: int | None, on_busy: SessionPolicy, message: bytes,
+    keys: Sequence[str], *, job: str, session: str, priority: Priority, spec: str, input: JobInput, max_steps: int,
+    timeout_ms: int, max_wait_ms: int | None, max_total_ms: int | None, on_busy: SessionPolicy, message: bytes, tenant: str,
+    places: int,
 ) -> ScriptCall[EnqueueReply]:  # fmt: skip
     """Record a job. Mark its first step as owed, or let the job wait if the session has an active one.
 
     Args:
-        keys: of the job's first step.
+        keys: of the job's first step; then the backlog and its tenants, if the step may have to wait there.
         job: its id.
         session: the session's id.
         priority: of all its steps.
@@ -111,12 +113,14 @@ def enqueue(
         max_total_ms: from now to its end.
         on_busy: what happens while the session runs another job.
         message: of the first step, for the model queue; b'' without hand-off.
+        tenant: of the job, or ''.
+        places: how many first steps the queue holds before others wait in the backlog.
 
     """
     args = in_order(
         (
             job, session, priority, spec, json.dumps(input, ensure_ascii=False), max_steps, timeout_ms,
-            or_empty(max_wait_ms), or_empty(max_total_ms), on_busy, message,
+            or_empty(max_wait_ms), or_empty(max_total_ms), on_busy, message, tenant, places,
         )
     )  # fmt: skip
 
@@ -124,7 +128,7 @@ def enqueue(
         result, *active_job = (word.decode() for word in reply)
         return EnqueueReply(EnqueueResult(result), "".join(active_job))
 
-    return ScriptCall("enqueue", keys.used(), args, read)
+    return ScriptCall("enqueue", keys, args, read)
 
 
 def claim(

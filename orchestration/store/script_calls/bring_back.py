@@ -23,14 +23,15 @@ class SweepReply(NamedTuple):
 
 
 def sweep(
-    keys: Keyspace, partition: int, *, limit: int, patience_ms: int, stale_ms: int, model_queue_idle: bool,
-    tools_queue_idle: bool,
+    keys: Keyspace, partition: int, backlogs: Sequence[str] = (), *, limit: int, patience_ms: int, stale_ms: int,
+    model_queue_idle: bool, tools_queue_idle: bool,
 ) -> ScriptCall[SweepReply]:  # fmt: skip
     """Take the steps of one partition that must be published now.
 
     Args:
         keys: of the fleet.
         partition: its number.
+        backlogs: the keys of the backlogs of all priorities, from high to replay. Empty without hand-off.
         limit: the most entries to take from `due`, and from `owed`.
         patience_ms: how long a step may stay unclaimed while its queue is empty.
         stale_ms: how long a step may stay unclaimed while its queue is not empty.
@@ -45,7 +46,7 @@ def sweep(
         return SweepReply(next_due_ms if next_due_ms >= 0 else None, refs[:n_due], refs[n_due:])
 
     args = in_order((limit, patience_ms, stale_ms, int(model_queue_idle), int(tools_queue_idle)))
-    return ScriptCall("sweep", [keys.index(partition, "due"), keys.index(partition, "owed")], args, read)
+    return ScriptCall("sweep", [keys.index(partition, "due"), keys.index(partition, "owed"), *backlogs], args, read)
 
 
 def wake(keys: Keyspace, partition: int, *, members: Sequence[str]) -> ScriptCall[list[StepRef]]:

@@ -134,12 +134,15 @@ class CoordinatedFleet:
 def make_job(path: Path) -> Job:
     """Make the job whose only model turn makes the call."""
     name = "-".join(map(str, path))
+    above = "-".join(map(str, path[:-1]))
+    parent = StepRef(job_id=f"job-{above}", session_id=f"session-{above}", step="1.0") if above else None
     return Job(
         job_id=f"job-{name}",
         agent="storm",
         agent_version="1",
         session_id=f"session-{name}",
         root_id=f"job-{path[0]}",
+        parent=parent,
         status=JobStatus.RUNNING,
         max_steps=1,
         created_ms=0,

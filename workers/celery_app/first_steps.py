@@ -1,4 +1,4 @@
-"""Hold back first steps while tool steps pile up.
+"""What a worker's channel and its steward share about first steps: which are held back, and when their queue needs more.
 
 If tools are slower than models, workers for the model queue would begin every job, and all of them would wait for their tools.
 So a worker takes no first step while many tool steps of the same or a higher priority wait. It takes all other steps.
@@ -6,15 +6,15 @@ So a worker takes no first step while many tool steps of the same or a higher pr
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from midwatch.workers.celery_app.write_message import PRIORITIES
 
 PER_SLOT = 2
-"""How many tool steps may wait for each slot of this worker. That is enough work for the tool workers: while one of their steps
-waits, all of them are busy."""
+"""How many tool steps may wait for each slot of this worker. While one of them waits, all tool workers are busy."""
 AT_LEAST = 16
 """How many may wait at least, if the worker has few slots."""
 
@@ -25,10 +25,14 @@ the tool steps do not become fewer, and jobs without tools would wait for nothin
 
 @dataclass
 class FirstSteps:
-    """The first steps that this process takes now. Its steward writes this, and its channel reads it."""
+    """The state of one process. Its steward decides, and its channel obeys."""
 
     held: frozenset[int] = frozenset()
-    """Celery's numbers of the first steps that it does not take."""
+    """Celery's numbers of the first steps that the channel does not take."""
+    others_wait: bool = False
+    """Do first steps wait in the backlog?"""
+    taken: threading.Event = field(default_factory=threading.Event)
+    """The channel has taken a first step while others wait. The steward moves the next ones to the queue."""
 
     def hold(self, waiting: Sequence[int], *, slots: int, tools_are_served: bool) -> None:
         """Decide which first steps to hold back.
@@ -42,6 +46,11 @@ class FirstSteps:
         most = max(AT_LEAST, PER_SLOT * slots)
         numbers = zip(PRIORITIES.values(), accumulate(waiting), strict=True)
         self.held = frozenset(number + 1 for number, ahead in numbers if tools_are_served and ahead > most)
+
+    def note_taken(self) -> None:
+        """The channel has taken a first step."""
+        if self.others_wait:
+            self.taken.set()
 
 
 FIRST_STEPS = FirstSteps()

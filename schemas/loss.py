@@ -10,12 +10,12 @@ from midwatch.schemas.contract import Record
 class LossKind(StrEnum):
     """What is known of a loss."""
 
-    NOT_BEGUN = "not_begun"
-    """The lease ended and was never renewed. The work had hardly begun, so the loss says nothing about the step."""
     LEASE_ENDED = "lease_ended"
-    """The lease ended during the work. The worker was killed, hung or was suspended. Another step may be the cause."""
+    """The lease ended. The worker was killed, hung or was suspended. Another step in it may be the cause."""
     NOT_STARTED = "not_started"
     """The step's separate process ended before the step began."""
+    DIED_TOGETHER = "died_together"
+    """The step ran in a separate process, and its lease ended: that process and its worker were lost together."""
     DIED_ALONE = "died_alone"
     """The step's separate process died during the step, and its worker lived. This is a proof: nothing else ran in it."""
 
@@ -36,14 +36,12 @@ class Loss(Record):
     @property
     def explanation(self) -> str:
         """What is known, in words."""
+        seconds = f"{self.kept_ms / 1000:.1f} s"
         match self.kind:
-            case LossKind.NOT_BEGUN:
-                return "its lease ended before the work had begun: the worker was killed, hung or was suspended"
             case LossKind.LEASE_ENDED:
-                return (
-                    f"its lease ended {self.kept_ms / 1000:.1f} s after the claim: "
-                    "the worker was killed, hung or was suspended"
-                )
+                return f"its lease, renewed for {seconds}, ended: the worker was killed, hung or was suspended"
+            case LossKind.DIED_TOGETHER:
+                return f"it ran alone in a process, which was lost together with its worker after {seconds}"
             case LossKind.NOT_STARTED:
                 return f"its separate process did not start: {self.detail}"
             case LossKind.DIED_ALONE:

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
+def alone(nonce: str) -> str:
+    """The nonce with which a separate process continues its worker's claim. It shows in the row that the step runs alone."""
+    return f"{nonce}+"
+
+
 class AloneEnd(StrEnum):
     """How the process ended."""
 

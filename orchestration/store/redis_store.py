@@ -34,10 +34,6 @@ from midwatch.schemas.trace import TraceRecord
 LEASE_MS = 3_000
 """How long a claim is valid without renewal. If a worker dies, its step is delayed by this time at most."""
 
-MAX_LOSSES = 12
-"""How many claims of a step may lose their worker without proof before the step becomes a dead letter. Losses with a proven
-cause are counted separately: see `steps.losses.suspects`."""
-
 COMMIT_PATIENCE_MS = 60_000
 """How long a commit waits for a server that restarts. Then the work is dropped, and repeated when its lease has ended."""
 
@@ -103,8 +99,9 @@ class RedisStore(Reads, Compactions, SettingAside):
         mark = self._cache.mark(ref.session_id) if ref.kind is StepKind.MODEL else None
         known = mark or HeldMark()
         call = begin_work.claim(
-            self._keys(ref), job=ref.job_id, step=ref.step, nonce=nonce, lease_ms=self.lease_ms, max_losses=MAX_LOSSES,
-            member=member(ref), known_epoch=known.epoch, known_length=known.length, known_digest=known.digest,
+            self._keys(ref), job=ref.job_id, step=ref.step, nonce=nonce, lease_ms=self.lease_ms, max_losses=begin_work.MAX_LOSSES,
+            max_alone=begin_work.MAX_LOSSES_ALONE, member=member(ref), known_epoch=known.epoch, known_length=known.length,
+            known_digest=known.digest,
         )  # fmt: skip
         reply = self.scripts.run(call)
         if isinstance(reply, ClaimRefusal):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from midwatch.orchestration.protocol.claims import ClaimRefusal
-from midwatch.orchestration.protocol.store_replies import TurnCommitted
-from midwatch.orchestration.store.redis_store import MAX_LOSSES
+from midwatch.orchestration.protocol.isolation import alone
+from midwatch.orchestration.protocol.store_replies import LeaseState, TurnCommitted
+from midwatch.orchestration.store.script_calls.begin_work import MAX_LOSSES, MAX_LOSSES_ALONE
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.loss import Loss, LossKind
 from tests.contract.store_bench import Bench, ending_of, in_process_bench, redis_bench, results_of, trace_of, turn_of
@@ -28,24 +29,38 @@ def test_a_claim_names_the_workers_that_were_lost(bench):
     assert (lost_soon.losses, lost_soon.interrupted, lost_soon.ending) == (2, True, "")
     first, second = lost_soon.counted_losses
     assert (first.worker, first.kind, first.kept_ms) == (claim.nonce, LossKind.LEASE_ENDED, 2_500)
-    assert (second.worker, second.kind) == (renewed.nonce, LossKind.NOT_BEGUN)
+    assert (second.worker, second.kind, second.kept_ms) == (renewed.nonce, LossKind.LEASE_ENDED, 0)
     assert (first.at_ms, second.at_ms) == (renewed.now_ms, lost_soon.now_ms)
 
 
 def test_losses_without_proof_end_the_job_after_their_limit(bench):
-    """A step that kills its workers together with its separate process does not kill workers for ever."""
+    """However the workers die, a step does not outlive any number of them."""
     claim = bench.begin()
     for losses in range(1, MAX_LOSSES + 1):
-        claim = bench.lose(claim, kept_ms=800)
+        claim = bench.lose(claim)
         assert (claim.losses, claim.ending) == (losses, "worker_lost" if losses == MAX_LOSSES else "")
 
 
-def test_losses_before_the_work_began_never_end_the_job(bench):
-    """A worker that claims steps and dies while it starts says nothing about these steps."""
+def test_losses_of_a_step_that_ran_alone_end_the_job_earlier(bench):
+    """A step that kills its separate process together with the worker is never proven guilty, but it ends."""
+    claim = bench.lose(bench.begin())
+    for together in range(1, MAX_LOSSES_ALONE + 1):
+        separate = bench.store.claim(claim.ref, alone(claim.nonce))
+        assert (separate.fence, separate.losses, separate.interrupted) == (claim.fence, together, True)
+        assert bench.store.claim(claim.ref, alone(claim.nonce)).fence == claim.fence, "its first reply may be lost"
+        claim = bench.lose(separate)
+        assert claim.counted_losses[-1].kind is LossKind.DIED_TOGETHER
+        assert claim.counted_losses[-1].worker == separate.nonce.removesuffix("+")
+        assert claim.ending == ("worker_lost" if together == MAX_LOSSES_ALONE else "")
+
+
+def test_a_separate_process_can_not_continue_a_claim_that_was_taken_over(bench):
+    """The worker was suspended before the process began, and another worker has the step."""
     claim = bench.begin()
-    for _ in range(3 * MAX_LOSSES):
-        claim = bench.lose(claim, kept_ms=0)
-    assert (claim.losses, claim.ending) == (3 * MAX_LOSSES, "")
+    bench.expire(claim.ref)
+    other = bench.claim(claim.ref)
+    assert bench.store.claim(claim.ref, alone(claim.nonce)) is ClaimRefusal.BUSY
+    assert bench.store.renew(other) is LeaseState.HELD
 
 
 def test_a_recorded_loss_puts_the_step_back_with_its_proof(bench):

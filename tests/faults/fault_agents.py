@@ -17,11 +17,16 @@ from midwatch.orchestration.ports import Model
 from midwatch.schemas.message import AssistantMessage, Text, ToolCall, UserMessage
 from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
 from midwatch.workers import providers
+from tests.faults import crashes
 from tests.faults.journal import Journal
 from tests.faults.plan import Plan
+from tests.tickets import without
 
 if "faults" not in providers.names():
     providers.register("faults", "tests.faults.fault_agents:connect")
+
+if os.environ.get("FAULTS_WITHOUT"):
+    without.off(os.environ["FAULTS_WITHOUT"])
 
 journal = Journal.from_environment()
 
@@ -62,6 +67,8 @@ class PlannedModel:
             journal.write("model", word)
             if fate == "hold":
                 journal.await_gate(word)
+            elif fate == "think":
+                time.sleep(float(word))
             elif fate == "die_once" and first:
                 os.kill(os.getpid(), signal.SIGKILL)
             journal.write("replied", word)
@@ -118,6 +125,22 @@ def die(context: ToolContext, word: str) -> str:
     return "unreachable"
 
 
+@tool(idempotent=True)
+def crash(context: ToolContext, word: str) -> str:
+    """End the process that runs this tool. The word begins with the way: see `crashes`."""
+    journal.write("began", word, context)
+    crashes.crash(word.partition("-")[0])
+    return "unreachable"
+
+
+@tool(idempotent=True, inline=True)
+def crash_inline(context: ToolContext, word: str) -> str:
+    """End the process that runs this tool, as an inline call."""
+    journal.write("began", word, context)
+    crashes.crash(word.partition("-")[0])
+    return "unreachable"
+
+
 @tool(timeout_s=0.5)
 def spin(context: ToolContext, word: str) -> str:
     """Loop forever in Python. It ends with the test, so that the machine is not kept busy."""
@@ -151,7 +174,7 @@ def quick_note(context: ToolContext, word: str) -> str:
     return f"noted {word}"
 
 
-TOOLS = [note, hold, hold_once, hold_inline, hold_inline_once, die, spin, sleep_in_c]
+TOOLS = [note, hold, hold_once, hold_inline, hold_inline_once, die, crash, crash_inline, spin, sleep_in_c]
 POLICIES: dict[str, Any] = {"limits": RunLimits(max_steps=20), "context_budget": ContextBudget(max_tokens=100_000)}
 fault = Agent("fault", "faults:planned", "You follow the plan.", TOOLS, **POLICIES)
 seizing = Agent("seizing", "faults:planned", "You follow the plan.", [quick_note, seize], **POLICIES)

@@ -14,7 +14,7 @@ Call = tuple[str, str]
 class Plan:
     """`turns[n]` are the calls of model turn n, from 0. After the last turn the model answers.
 
-    `model[n]` is the model's fault in turn n, before its reply: ("hold", word) or ("die_once", word).
+    `model[n]` is the model's fault in turn n, before its reply: ("hold", word), ("die_once", word) or ("think", seconds).
     """
 
     turns: Sequence[Sequence[Call]]

@@ -15,6 +15,7 @@ from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.store.log_cache import LogCache
 from midwatch.orchestration.store.records import job_of, ref_of
 from midwatch.schemas.job import Job
+from midwatch.schemas.loss import Loss
 from midwatch.schemas.message import Message
 from midwatch.schemas.step import StepRef
 
@@ -133,7 +134,8 @@ class _Reader:
         if name.endswith(":why"):
             return self._shown(text)
         if name.endswith(":losses"):
-            return [self._shown(line) for line in text.splitlines()]
+            losses = [Loss.model_validate_json(line) for line in text.splitlines()]
+            return [(loss.worker, loss.kind, loss.detail) for loss in losses]  # without times
         return text if ":" in name else self._row(job_id, text)
 
     def _row(self, job_id: str, text: bytes) -> Any:

@@ -21,12 +21,14 @@ from hypothesis.stateful import (
 
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.commits import CallRow, Ending, ResultCommit, TurnCommit
+from midwatch.orchestration.protocol.isolation import alone
 from midwatch.orchestration.protocol.store_replies import ChildWait, TurnCommitted
 from midwatch.schemas.deadletter import DeadLetterRecord
 from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import JobStatus, SessionPolicy
 from midwatch.schemas.lineage import Bounds
+from midwatch.schemas.loss import Loss, LossKind
 from midwatch.schemas.message import AssistantMessage, NoteMessage, Text, ToolCall, ToolMessage
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import Defer, Park, Priority, StepKind, StepRef, WaitOwner
@@ -35,6 +37,7 @@ from tests.properties.contents import HOUR_MS, JobState, SessionState, State
 from tests.properties.two_servers import Claims, TwoServers, new_job
 
 FAILURE = Failure(kind=FailureKind.PROVIDER_ERROR, detail="503")
+LOSS = Loss(at_ms=1, worker="w", kind=LossKind.DIED_ALONE, detail="was killed by SIGKILL")
 USAGE = Usage(input_tokens=100, cached_tokens=60, output_tokens=7, reasoning_tokens=2)
 picks = st.integers(0, 10_000)
 
@@ -263,6 +266,26 @@ class StepMachine(RuleBasedStateMachine):
             after_ms=HOUR_MS, reason='busy: "soon"', counts_as_attempt=counts, owner=owner, downstream='a "shop"'
         )
         assert self.both("defer", claims, defer, trace_of(claims.local, "defer")) == held
+
+    @event(pick=picks)
+    def a_separate_process_continues_a_claim(self, pick):
+        """Let a suspect run alone: the process gets the claim of its worker."""
+        steps = [(ref, row) for ref, row in self.state.open_steps() if row.state == "started" and row.nonce]
+        need(steps)
+        ref, row = steps[pick % len(steps)]
+        claims = self.servers.take(ref, alone(row.nonce.removesuffix("+")))
+        need(not isinstance(claims, ClaimRefusal))
+        assert claims.local.fence == row.fence, "it has a claim of its own"
+        self.claims.append(claims)
+
+    @precondition(lambda self: self.claims)
+    @event(pick=picks)
+    def a_separate_process_dies(self, pick):
+        """Record its loss. Nothing changes if the step is done, or if another worker has it."""
+        _, claims = self.claimed(pick)
+        row = self.state.jobs[claims.local.ref.job_id].rows.get(claims.local.ref.step)
+        held = self.holds(claims) and row is not None and row.state == "started"
+        assert self.both("record_loss", claims, LOSS, HOUR_MS) == held
 
     @precondition(lambda self: self.claims)
     @event(pick=picks, on_expiry=st.sampled_from([None, "reject", "approve", "dead_letter"]))

@@ -93,7 +93,8 @@ class Side:
             names = ("ref", "nonce", "attempt", "losses", "interrupted", "ending", "call", "group", "decision", "log")
             fence = self.fences.rank(answer.ref.job_id, answer.fence)
             plain = {name: getattr(answer, name) for name in (*names, "flags", "anchor", "memory")}
-            return plain | {"fence": fence, "job": _plain_job(answer.job)}
+            known = [(loss.worker, loss.kind) for loss in answer.counted_losses]
+            return plain | {"fence": fence, "job": _plain_job(answer.job), "known_losses": known}
         if isinstance(answer, tuple) and answer and isinstance(answer[0], list):  # a sweep
             return sorted(map(str, answer[0])), answer[1] > 0, answer[1] < 0
         return answer

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -59,8 +57,8 @@ class Chaos:
         def strike() -> None:
             alive = [worker for worker in self.stage.workers if worker.alive]
             worker = self.rng.choice(alive or self.stage.workers)
-            with suppress(ProcessLookupError):
-                os.killpg(worker.pid, signal.SIGKILL)
+            if worker.alive:
+                worker.kill_group()
                 self.log.append(f"killed {worker.name}")
             if sum(line.startswith("killed worker") for line in self.log) == self.kills:
                 self._out.set()

@@ -130,6 +130,11 @@ class Stage:
         endings = sum(counters.get(f"jobs.{status.value}", 0) for status in JobStatus if status.ended)
         return endings - counters.get("letters.replayed", 0)
 
+    @property
+    def wanted(self) -> int:
+        """How many jobs were enqueued."""
+        return sum(len(handles) for handles in self._handles.values())
+
     def wait(self, *, replaying: bool = False, or_letter: bool = False) -> None:
         """Wait until every job has ended.
 
@@ -137,14 +142,13 @@ class Stage:
         dead letters of killed steps are replayed, as an operator does: where workers are killed at random, a step may be
         killed three times.
         """
-        wanted = sum(len(handles) for handles in self._handles.values())
 
         def all_ended() -> bool:
             if replaying:
                 self.replay_killed()
-            return self.ended() >= wanted or (or_letter and bool(self.client().dead_letters.list()))
+            return self.ended() >= self.wanted or (or_letter and bool(self.client().dead_letters.list()))
 
-        wait_for(all_ended, f"{wanted} jobs to end", every_s=0.2)
+        wait_for(all_ended, f"{self.wanted} jobs to end", every_s=0.2)
 
     def replay_killed(self) -> None:
         """Replay every dead letter of a step whose workers were killed. If the server is down, try again later."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from midwatch.orchestration.store.script_library import Library
+from midwatch.workers.process import runtime
 from midwatch.workers.process.steward import Steward
 
 
@@ -37,6 +38,17 @@ def steward() -> None:
     Steward.sweep = lambda self: -1  # type: ignore[method-assign]
 
 
+def isolation() -> None:
+    """Never run a step alone. So no loss is ever proven."""
+    runtime.Isolation = lambda: None  # type: ignore[misc, assignment]
+
+
+def suspects() -> None:
+    """Count every loss against every step that ran in the worker, as earlier releases did."""
+    isolation()
+    _edit("claim", "unproven >= tonumber(max_losses)", "unproven >= 3")
+
+
 def off(name: str) -> None:
     """Switch one guarantee off."""
-    {"lease": lease, "fence": fence, "steward": steward}[name]()
+    {"lease": lease, "fence": fence, "steward": steward, "isolation": isolation, "suspects": suspects}[name]()

@@ -13,7 +13,8 @@ import pytest
 
 from midwatch.orchestration import keyspace
 from midwatch.orchestration.steps.losses.suspects import MODEL_LOSSES
-from midwatch.orchestration.store.redis_store import LEASE_MS, MAX_LOSSES
+from midwatch.orchestration.store.redis_store import LEASE_MS
+from midwatch.orchestration.store.script_calls.begin_work import MAX_LOSSES, MAX_LOSSES_ALONE
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.step import Outcome
@@ -205,7 +206,9 @@ def _version(numbers: tuple[int, ...]) -> str:
         ("docs/architecture.md", f"a lease of {LEASE_MS / 1000:g} s"),
         ("docs/architecture.md", f"after {steward.PATIENCE_MS / 1000:g} s when their queue is empty"),
         ("docs/architecture.md", f"after {steward.STALE_MS / 1000:g} s when it is not"),
-        ("docs/lifecycle.md", f"After {MAX_LOSSES} losses without proof"),
+        ("docs/lifecycle.md", f"after {MAX_LOSSES} losses of any kind without proof"),
+        ("docs/lifecycle.md", f"After {MAX_LOSSES_ALONE} such losses"),
+        ("docs/production.md", f"a tool costs {1 + MAX_LOSSES_ALONE} workers"),
         ("docs/lifecycle.md", f"after {MODEL_LOSSES} losses"),
         ("docs/production.md", f"starts at most {MOST_AT_ONCE} such processes"),
         ("docs/architecture.md", f"live for {keyspace.KEPT_S // 86_400} days"),

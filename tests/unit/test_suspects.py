@@ -20,7 +20,7 @@ from midwatch.schemas.loss import Loss, LossKind
 from tests.unit.claims import claim_of, tool_call
 
 LEASE = Loss(at_ms=1, worker="host.1", kind=LossKind.LEASE_ENDED, kept_ms=2_300)
-EARLY = Loss(at_ms=2, worker="host.2", kind=LossKind.NOT_BEGUN)
+TOGETHER = Loss(at_ms=2, worker="host.2", kind=LossKind.DIED_TOGETHER)
 PROOF = Loss(
     at_ms=3, worker="host.3", kind=LossKind.DIED_ALONE, detail="was killed by SIGSEGV (a crash in native code)"
 )
@@ -55,7 +55,7 @@ def model_claim(*losses: Loss) -> Claim:
 def test_a_tool_is_a_suspect_after_its_first_loss():
     """It runs the user's code. Before any loss it runs in its worker, like every step."""
     assert not is_suspect(tool_claim(), agent_with())
-    assert is_suspect(tool_claim(EARLY), agent_with())
+    assert is_suspect(tool_claim(LEASE), agent_with())
 
 
 def test_a_model_turn_is_a_suspect_after_more_losses():
@@ -77,8 +77,8 @@ def test_a_call_that_will_not_run_is_no_suspect():
 
 def test_losses_without_proof_sentence_no_step():
     """Without proof a step may be innocent, however many workers it has lost."""
-    assert find_sentence(tool_claim(*[LEASE] * 11), agent_with()) is None
-    assert find_sentence(tool_claim(*[EARLY] * 40), agent_with()) is None
+    assert find_sentence(tool_claim(*[LEASE] * 40), agent_with()) is None
+    assert find_sentence(tool_claim(*[TOGETHER] * 9), agent_with()) is None
 
 
 def test_two_proofs_sentence_a_step_and_the_failure_says_what_is_known():
@@ -87,7 +87,7 @@ def test_two_proofs_sentence_a_step_and_the_failure_says_what_is_known():
     failure = find_sentence(tool_claim(LEASE, *[PROOF] * PROVEN_LOSSES), agent_with())
     assert failure.kind is FailureKind.WORKER_LOST
     assert failure.detail == (
-        "this step lost its worker 3 times: once its lease ended 2.3 s after the claim: the worker was killed, hung or was "
+        "this step lost its worker 3 times: once its lease, renewed for 2.3 s, ended: the worker was killed, hung or was "
         "suspended; 2 times it ran alone in a process, which was killed by SIGSEGV (a crash in native code)"
     )
 
@@ -101,7 +101,7 @@ def test_losses_before_the_last_failed_attempt_do_not_count():
 def test_worker_lost_in_fail_hard_on_ends_with_the_first_loss():
     """A tool ends the job with any loss. A model turn runs alone after its first loss, and ends with the first proven one."""
     hard = agent_with(fail_hard_on=["worker_lost"])
-    assert find_sentence(tool_claim(EARLY), hard)
+    assert find_sentence(tool_claim(LEASE), hard)
     assert find_sentence(tool_claim(LEASE, name="pay"), hard)
     assert find_sentence(model_claim(LEASE), hard) is None
     assert is_suspect(model_claim(LEASE), hard)
@@ -167,12 +167,12 @@ def test_a_suspect_that_ends_alone_is_innocent():
 @pytest.mark.parametrize("kind", [AloneEnd.DIED, AloneEnd.NOT_STARTED])
 def test_a_process_that_dies_alone_is_recorded(kind):
     """The letter has the dead worker, then both processes, with what is known of each."""
-    fleet, job_id, separate = fleet_with_a_loss(*[kind] * 12)
+    fleet, job_id, separate = fleet_with_a_loss(*[kind] * 10)
     result = fleet.run(job_id)
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, FailureKind.WORKER_LOST)
-    assert len(separate.ends) == (10 if kind is AloneEnd.DIED else 0)
+    assert len(separate.ends) == (8 if kind is AloneEnd.DIED else 0)
     letter = fleet.operations.dead_letter(job_id)
-    assert [one.worker for one in letter.tries] == ["host.1", *["host.9"] * (12 - len(separate.ends))]
+    assert [one.worker for one in letter.tries] == ["host.1", *["host.9"] * (10 - len(separate.ends))]
     assert {one.failure.detail for one in letter.tries[1:]} == {
         "it ran alone in a process, which was killed by SIGKILL"
         if kind is AloneEnd.DIED

@@ -12,9 +12,11 @@ import threading
 from contextlib import suppress
 
 from midwatch.orchestration.errors import StoreUnavailable
+from midwatch.schemas.step import StepKind
 from midwatch.workers import telemetry
 from midwatch.workers.celery_app.flower_events import JobEvents
 from midwatch.workers.process.isolation_order import BEGUN, DONE, REPORT_S, RUNS, Order
+from midwatch.workers.process.prepare import find_providers, import_sdks
 from midwatch.workers.process.runtime import runtime
 from midwatch.workers.settings import settings
 
@@ -26,6 +28,7 @@ def main(arguments: list[str]) -> None:
     prepare_process()
     telemetry.configure(settings())
     runner = runtime().runner
+    import_provider(order)
     runner.services.isolate = None
     if settings().events:
         runner.services.observe = JobEvents(node=order.node).observe
@@ -34,6 +37,13 @@ def main(arguments: list[str]) -> None:
     with suppress(StoreUnavailable):  # nothing was recorded: the lease ends, and the step is claimed again
         runner.run(order.ref, order.nonce)
     os.write(pipe, DONE)
+
+
+def import_provider(order: Order) -> None:
+    """Import the SDK for a model turn, so that the step begins with it."""
+    agents = runtime().agents
+    if order.ref.kind is StepKind.MODEL and order.agent in agents:
+        import_sdks(find_providers([agents.find(order.agent)], ("model",)))
 
 
 def prepare_process() -> None:

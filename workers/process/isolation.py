@@ -19,7 +19,7 @@ from contextlib import suppress
 import structlog
 
 from midwatch.orchestration.protocol.claims import Claim
-from midwatch.orchestration.protocol.isolation import AloneEnd, AloneRun
+from midwatch.orchestration.protocol.isolation import AloneEnd, AloneRun, alone
 from midwatch.orchestration.steps.losses.suspects import START_MS
 from midwatch.workers.celery_app.flower_events import node_name
 from midwatch.workers.process.die_with_parent import Process, start_process
@@ -28,7 +28,8 @@ from midwatch.workers.process.isolation_order import BEGUN, DONE, Order
 log = structlog.get_logger("midwatch.isolation")
 
 MOST_AT_ONCE = 4
-"""Most separate processes of one worker process. Each needs the memory of a worker, about 100 MB, and a second of CPU."""
+"""Most separate processes of one worker process. Each needs the memory of an idle worker (65 MB and the agents' imports), and a
+second of CPU."""
 
 ROOM_S = 10.0
 """How long a step waits for room, with its lease kept alive. Then it is put back."""
@@ -68,7 +69,7 @@ class Isolation:
 
     def _run(self, claim: Claim, limit_ms: int) -> AloneRun:
         reading, writing = os.pipe()
-        order = Order(ref=claim.ref, nonce=claim.nonce, node=node_name())
+        order = Order(ref=claim.ref, nonce=alone(claim.nonce), agent=claim.job.agent, node=node_name())
         argv = [sys.executable, "-m", "midwatch.workers.process.isolated_step", str(writing), order.model_dump_json()]
         try:
             process = start_process(argv, log_path=None, pass_fds=(writing,))

@@ -16,6 +16,8 @@ class Order(Contract):
 
     ref: StepRef
     nonce: str
-    """Of the worker's claim."""
+    """Continues the worker's claim."""
+    agent: str
+    """Of the step's job."""
     node: str
     """The Celery name of the worker, for Flower."""

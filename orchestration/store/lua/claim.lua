@@ -6,6 +6,7 @@
 --   nonce             of this claim; the same nonce again means that the first reply was lost
 --   lease_ms
 --   max_losses        losses without proof, after which the job ends
+--   max_alone         those of them that the step had while it ran alone
 --   member            of the step, in due and owed
 --   known_epoch       of the caller's copy of the log; -1: it has none
 --   known_length      of the copy, in entries
@@ -13,7 +14,7 @@
 -- Output: {refusal} or
 --   {'claimed', now, fence, attempt, losses, interrupted, ending, decision, groups, call|'', flags|'', epoch, entries left out,
 --   log entries, job fields, anchor|'', memory|'' (also when the epoch is the known one), lost claims|''}
-local job, step, nonce, lease_ms, max_losses, member, known_epoch, known_length, known_digest = unpack(ARGV)
+local job, step, nonce, lease_ms, max_losses, max_alone, member, known_epoch, known_length, known_digest = unpack(ARGV)
 local is_model = not string.find(step, '.', 1, true)
 local time, status, max_steps, cancel, last_fence, waiting, lane =
   read_clock('status', 'max_steps', 'cancel', 'fence', 'waiting', 'lane')
@@ -42,7 +43,7 @@ if not row then
   return { 'gone' }
 end
 
-local again = row.state == 'started' and (row.nonce == nonce or row.nonce == '!' .. nonce)
+local again = row.state == 'started' and is_own(row, nonce)
 local lost = row.state == 'started' and not again
 if lost and row.till > now then return { 'busy', row.till - now } end
 local interrupted = lost or mark(row) ~= ''
@@ -113,7 +114,10 @@ end
 
 if ending ~= '' then -- the step is claimed to end the job
 elseif is_model and tonumber(step) > tonumber(max_steps) then ending = 'step_limit'
-elseif losses > 0 and count_unproven(lost_claims, losses) >= tonumber(max_losses) then ending = 'worker_lost' end
+elseif losses > 0 then
+  local unproven, alone = count_unproven(lost_claims, losses)
+  if unproven >= tonumber(max_losses) or alone >= tonumber(max_alone) then ending = 'worker_lost' end
+end
 
 local function change(field, value) changed[#changed + 1], changed[#changed + 2] = field, value end
 if is_model and ending == '' then change('turn', step) end

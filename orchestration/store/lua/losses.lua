@@ -8,18 +8,26 @@ end
 
 -- The line for a claim whose lease has ended. A fence is the time of its claim, so the row shows how long the lease was renewed.
 local function describe_loss(row, now, lease_ms)
-  local worker = string.match(row.nonce, '^!?(.*)%.%x+%.%d+$') or string.gsub(row.nonce, '^!', '')
+  local worker, alone = string.match(row.nonce, '^!?(.-)(%+?)$')
+  worker = string.match(worker, '^(.*)%.%x+%.%d+$') or worker
   local kept_ms = math.max(0, row.till - tonumber(row.fence) - lease_ms)
   return string.format('{"at_ms":%d,"worker":%s,"kind":"%s","kept_ms":%d}\n', now, cjson.encode(worker),
-    kept_ms > 0 and 'lease_ended' or 'not_begun', kept_ms)
+    alone == '+' and 'died_together' or 'lease_ended', kept_ms)
 end
 
--- How many of the last losses are without proof. A lease that was never renewed does not count: the work may not have begun.
+-- Count the last losses: those without proof, and those of them in which the step's separate process was lost.
 local function count_unproven(lost_claims, losses)
-  local kinds, found = {}, 0
+  local kinds, unproven, alone = {}, 0, 0
   for kind in string.gmatch(lost_claims, '"kind":"([%a_]+)"') do kinds[#kinds + 1] = kind end
   for n = math.max(1, #kinds - losses + 1), #kinds do
-    if kinds[n] == 'lease_ended' or kinds[n] == 'not_started' then found = found + 1 end
+    if kinds[n] ~= 'died_alone' then unproven = unproven + 1 end
+    if kinds[n] == 'died_together' or kinds[n] == 'not_started' then alone = alone + 1 end
   end
-  return found
+  return unproven, alone
+end
+
+-- Is this the claim that the row has? A separate process continues its worker's claim, with a `+` behind the nonce.
+local function is_own(row, nonce)
+  local known = string.gsub(row.nonce, '^!', '')
+  return known == nonce or known .. '+' == nonce
 end

@@ -22,7 +22,8 @@
 -- when it is due.
 -- A nonce that begins with `!` means that the step began under an earlier claim whose worker vanished, so it may have had an
 -- effect. The mark survives a lost reply, a deferral and a dead letter. A human's decision or a result removes it.
--- A row has a nonce as long as it is started. It names the worker: `worker.life.number`.
+-- A row has a nonce as long as it is started. It names the worker: `worker.life.number`. A `+` behind it means
+-- that the step runs alone in a separate process.
 -- The loader sets KEPT_S, how long a session is kept after its last write, and HELD_S, how long if it waits for a human.
 -- Time is the server's. Scripts read and decide first and write last, so an error does not leave half a decision.
 

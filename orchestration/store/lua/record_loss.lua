@@ -13,7 +13,7 @@ if not row or row.state ~= 'started' then return 0 end
 local now = clock()
 local due = now + after_ms
 local time = read_clock()
-stop_work(time, 1, now)
+stop_work(time, 1, due) -- the wait is the job's own backoff
 redis.call('HSET', STEPS, step .. ':losses', read_losses(step) .. loss .. '\n')
 write_row(step, 'pending', row.fence, due, row.attempt, row.losses + 1, '!', row.decision)
 settle_member(member)

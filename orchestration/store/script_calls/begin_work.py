@@ -22,6 +22,13 @@ from midwatch.schemas.loss import Loss
 from midwatch.schemas.message import ToolCall
 from midwatch.schemas.step import Priority, StepKind, StepRef
 
+MAX_LOSSES = 50
+"""How many claims of a step may lose their worker without proof before the step becomes a dead letter. Usually workers were
+killed from outside, and the step is innocent. Losses with a proven cause are counted separately: see `steps.losses.suspects`."""
+
+MAX_LOSSES_ALONE = 10
+"""How many of them the step may have while it runs alone: it may be a step that kills its worker, too."""
+
 
 class EnqueueResult(StrEnum):
     """The result of `enqueue`."""
@@ -132,8 +139,8 @@ def enqueue(
 
 
 def claim(
-    keys: StepKeys, *, job: str, step: str, nonce: str, lease_ms: int, max_losses: int, member: str, known_epoch: int,
-    known_length: int, known_digest: str,
+    keys: StepKeys, *, job: str, step: str, nonce: str, lease_ms: int, max_losses: int, max_alone: int, member: str,
+    known_epoch: int, known_length: int, known_digest: str,
 ) -> ScriptCall[ClaimReply | ClaimRefusal]:  # fmt: skip
     """Claim a step, or return why the claim is refused.
 
@@ -144,13 +151,16 @@ def claim(
         nonce: of this claim; the same nonce again gets the same claim.
         lease_ms: how long the claim holds without renewal.
         max_losses: losses without proof, after which the job ends.
+        max_alone: those of them that the step had while it ran alone.
         member: the step in `due` and `owed`.
         known_epoch: of the caller's copy of the log; -1 when it has none.
         known_length: of the copy, in entries.
         known_digest: SHA-1 of the copy's last entry, in hex.
 
     """
-    args = in_order((job, step, nonce, lease_ms, max_losses, member, known_epoch, known_length, known_digest))
+    args = in_order(
+        (job, step, nonce, lease_ms, max_losses, max_alone, member, known_epoch, known_length, known_digest)
+    )
 
     def read(reply: Any) -> ClaimReply | ClaimRefusal:
         if reply[0] != b"claimed":

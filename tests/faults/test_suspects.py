@@ -1,0 +1,136 @@
+"""A step that kills its worker is found, and the steps that ran in the same worker go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from midwatch import JobHandle
+from midwatch.orchestration.store.script_calls.begin_work import MAX_LOSSES_ALONE
+from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.job import JobStatus
+from midwatch.workers.local.embedded_server import EmbeddedServer
+from tests.faults.crashes import WAYS
+from tests.faults.crew import Crew, ready
+from tests.faults.plan import calls
+from tests.patience import PATIENCE_S, wait_for
+
+ALONE = [way for way in WAYS if way != "both"]
+SLOTS = 16
+
+
+@pytest.fixture
+def crew(server: EmbeddedServer, prefix: str, tmp_path: Path) -> Iterator[Crew]:
+    """A fleet without workers."""
+    with Crew(tmp_path, server, prefix) as made:
+        yield made
+
+
+def start_workers(crew: Crew, count: int = 1, pool: str = "threads", **env: str) -> None:
+    """Start workers that are restarted when they die."""
+    ready(*(crew.start(f"worker-{n}", pool, SLOTS if pool == "threads" else 3, **env) for n in range(count)))
+    crew.fleet.watch()
+
+
+def innocents(crew: Crew, count: int, think_s: float) -> list[JobHandle]:
+    """Enqueue jobs that wait for their model, call two tools, and wait for their model again."""
+    think = ("think", f"{think_s}")
+    plan = calls(("note", "a"), ("note", "b"), at0=think, at1=think, at2=think)
+    return [crew.enqueue(plan) for _ in range(count)]
+
+
+def killer(crew: Crew, way: str, tool: str = "crash") -> JobHandle:
+    """Enqueue a job whose only tool ends its process."""
+    return crew.enqueue(calls((tool, f"{way}-{tool}")))
+
+
+def check_letters(crew: Crew, killers: Sequence[JobHandle], others: Sequence[JobHandle]) -> None:
+    """Wait for all jobs. The killers, and no other job, are dead letters."""
+    ends = [job.result(PATIENCE_S) for job in killers]
+    assert {end.failure.kind for end in ends if end.failure} == {FailureKind.WORKER_LOST}
+    assert {job.result(PATIENCE_S).output for job in others} == {"done after 2 turns"}
+    assert {letter.job_id for letter in crew.client.dead_letters.list()} == {job.id for job in killers}
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_killers_are_dead_letters_and_all_other_jobs_complete(crew: Crew, pool: str) -> None:
+    """One killer of each kind among twelve jobs that wait for their model. Each killer runs three times.
+
+    Its letter names the processes in which it ran, and says how they ended.
+    """
+    start_workers(crew, pool=pool)
+    others = innocents(crew, 12, think_s=2.0)
+    wait_for(lambda: crew.journal.of("2.0", "model"), "a job to wait for its model")
+    killers = [killer(crew, way) for way in ALONE]
+    check_letters(crew, killers, others)
+    for way, job in zip(ALONE, killers, strict=True):
+        tries = crew.client.dead_letters.show(job.id).tries
+        runs = crew.journal.of(f"{way}-crash")
+        alone = [one for one in tries if one.failure and "alone" in one.failure.detail]
+        assert len(alone) == 2
+        assert [one.worker.rpartition(".")[2] for one in alone] == [str(run.pid) for run in runs[-2:]]
+        assert all(WAYS[way][1] in one.failure.detail for one in alone if one.failure)
+        assert len(runs) <= len(tries) <= 3 + len(killers), "another killer may have ended its worker before it ran"
+        assert len(runs) <= 3
+
+
+def test_an_inline_tool_that_kills_its_worker_is_found(crew: Crew) -> None:
+    """It runs in the task of the model turn. After the loss it runs as a separate step, alone."""
+    start_workers(crew)
+    others = innocents(crew, 12, think_s=2.0)
+    wait_for(lambda: crew.journal.of("2.0", "model"), "a job to wait for its model")
+    job = killer(crew, "segfault", "crash_inline")
+    check_letters(crew, [job], others)
+    runs = crew.journal.of("segfault-crash_inline")
+    letter = crew.client.dead_letters.show(job.id)
+    assert (letter.step, letter.tool) == ("1.0", "crash_inline")
+    assert [one.worker.rpartition(".")[2] for one in letter.tries] == [str(run.pid) for run in runs]
+    assert len(runs) == 3
+
+
+def test_without_isolation_a_killer_is_not_found(crew: Crew) -> None:
+    """The negative control: the killer kills one worker after the other, and no proof is ever made."""
+    start_workers(crew, FAULTS_WITHOUT="isolation")
+    job = killer(crew, "kill")
+    crew.began("kill-crash", times=5)
+    assert job.job().status is JobStatus.RUNNING
+
+
+def test_without_suspects_the_innocent_are_sentenced(crew: Crew) -> None:
+    """The negative control: when every loss counts against every step, most of the twelve become dead letters."""
+    start_workers(crew, FAULTS_WITHOUT="suspects")
+    others = innocents(crew, 12, think_s=4.0)
+    wait_for(lambda: len(crew.journal.of("4.0", "model")) >= 12, "all jobs to wait for their model")
+    job = killer(crew, "kill")
+    job.result(PATIENCE_S)
+    wait_for(lambda: all(other.job().status.ended for other in others), "all jobs to end")
+    sentenced = [other for other in others if other.job().status is JobStatus.DEAD_LETTERED]
+    assert len(sentenced) >= 6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_800)
+def test_a_step_that_kills_its_worker_too_is_a_dead_letter_in_the_end(crew: Crew) -> None:
+    """Nothing is ever proven, because both die together. The step ends after ten such losses, and no other job does."""
+    start_workers(crew)
+    others = innocents(crew, 12, think_s=1.0)
+    wait_for(lambda: crew.journal.of("1.0", "model"), "a job to wait for its model")
+    job = killer(crew, "both")
+    check_letters(crew, [job], others)
+    assert len(crew.journal.of("both-crash")) == 1 + MAX_LOSSES_ALONE
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("think_s", [0.1, 2.5], ids=["fast", "slow"])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("count", [12, 24, 100])
+def test_one_killer_among_many_is_the_only_dead_letter(crew: Crew, count: int, workers: int, think_s: float) -> None:
+    """However many jobs and workers there are, and however long their models think."""
+    start_workers(crew, workers)
+    others = innocents(crew, count, think_s)
+    wait_for(lambda: crew.journal.of(f"{think_s}", "model"), "a job to wait for its model")
+    check_letters(crew, [killer(crew, "kill")], others)
+    assert len(crew.journal.of("kill-crash")) <= 3

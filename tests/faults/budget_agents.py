@@ -35,7 +35,7 @@ scout = Agent(
 chief = Agent(
     "chief", MODEL, "You send scouts.", children=[scout],
     limits=RunLimits(
-        max_steps=4, call_timeout_s=CALL_TIMEOUT_S,
+        max_steps=2 + 2 * LOOKS * SCOUTS, call_timeout_s=CALL_TIMEOUT_S,
         max_input_tokens=MAX_INPUT_TOKENS, max_output_tokens=MAX_OUTPUT_TOKENS,
     ),
     **SHARED,

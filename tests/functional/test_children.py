@@ -136,8 +136,8 @@ def test_a_cancelled_child_is_reported_to_the_parents_model(stage, wait_for):
     assert "did not finish (cancelled" in told(stage.heard(text)[1])[0]
 
 
-def test_the_child_of_a_timed_out_job_goes_on_for_the_replay(stage, wait_for):
-    """The parent is a dead letter and may be replayed. Then the child's answer is there, and no call is paid for twice."""
+def test_a_timed_out_lineage_goes_on_after_replays(stage, wait_for):
+    """The child had no more time than its parent. Replays bring the child's answer, and no call is paid for twice."""
     task = stage.cast([use(("idle", {"gate": "child"})), "Late, but here."])
     text = stage.cast([use(("scribe", {"input": task}), ("idle", {"gate": "parent"})), "Done, late."])
     handle = hasty.enqueue(text)
@@ -149,7 +149,9 @@ def test_the_child_of_a_timed_out_job_goes_on_for_the_replay(stage, wait_for):
     assert (result.status, result.failure.limit) == (JobStatus.DEAD_LETTERED, "session_timeout_s")
     open_gate("child")
     child = wait_for(lambda: (found := family(stage, handle)[1]).status.ended and found, "the child to end")
-    assert (child.status, child.output) == (JobStatus.COMPLETED, "Late, but here.")
+    assert (child.status, child.failure.limit) == (JobStatus.DEAD_LETTERED, "session_timeout_s")
+    assert stage.client.dead_letters.replay(child.job_id)
+    assert stage.client.jobs.get(child.job_id).result(PATIENCE_S).output == "Late, but here."
     assert stage.client.dead_letters.replay(handle.id)
     assert handle.result(PATIENCE_S).output == "Done, late."
     assert told(stage.heard(text)[1])[0] == "Late, but here."

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -59,7 +59,11 @@ class Settings(BaseSettings):
         ge=100,
         description="How long a cause must be known before its dead letters are redriven, in ms. Doubled after each failed try.",
     )
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_level: str = Field(
+        "INFO",
+        pattern="^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$",
+        description="DEBUG, INFO, WARNING, ERROR or CRITICAL.",
+    )
     log_format: str = Field(
         "json", pattern="^(json|console)$", description="json, or console for reading in a terminal."
     )
@@ -90,6 +94,15 @@ class Settings(BaseSettings):
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _can_hand_off(self) -> Self:
+        """Only a value that is set is refused. The default is not used with another broker."""
+        if "hand_off" in self.model_fields_set and self.hand_off and not self.one_server:
+            raise ValueError(
+                "hand_off=true has no effect, because broker_url is another server than redis_url; leave one of them out"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(

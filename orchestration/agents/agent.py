@@ -180,7 +180,7 @@ class Agent:
             *contradictions.find_in_names(self.limits, self.escalation, self.tools),
             *contradictions.find_in_models(models, self.summary_model, self.model_policy, self.context_budget),
             *contradictions.find_in_retries(self.retry_config, self.tools),
-            *contradictions.find_in_escalation(self.escalation, self.tools),
+            *contradictions.find_in_escalation(self.escalation, self.limits, self.tools),
         ):
             raise ConfigError(f"agent {self.name!r}: {problem}")
 

@@ -80,9 +80,15 @@ def find_in_names(limits: RunLimits, escalation: Sequence[Escalation], tools: Se
             yield f"{where} names {name!r}, which is not one of its tools; {hint}"
 
 
-def find_in_escalation(escalation: Sequence[Escalation], tools: Sequence[Tool]) -> Iterator[str]:
-    """A rule that can never ask a human, or that repeats an earlier rule."""
+def find_in_escalation(escalation: Sequence[Escalation], limits: RunLimits, tools: Sequence[Tool]) -> Iterator[str]:
+    """A rule that can never ask a human, that repeats an earlier rule, or whose question can't expire."""
+    most_s = min((limit for limit in (limits.max_wait_s, limits.deadline_s) if limit is not None), default=None)
     for at, rule in enumerate(escalation):
+        if rule.expires_s is not None and most_s is not None and rule.expires_s > most_s:
+            yield (
+                f"escalation {rule.when}: expires_s={rule.expires_s:g} is never reached: the job waits for others at most "
+                f"{most_s:g} s (max_wait_s, deadline_s); lower expires_s, or raise that limit"
+            )
         meant = [tool for tool in tools if not rule.tools or tool.name in rule.tools]
         if rule.when == "tool_approval" and not meant:
             yield "escalation tool_approval has no effect: the agent has no tools; leave it out"

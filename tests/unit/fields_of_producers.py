@@ -76,13 +76,6 @@ def accepts_twice(key: str | None) -> bool:
     return producer.enqueue(idempotency_key=key).accepted
 
 
-def with_parent(is_child: bool) -> int:
-    """The depth of a job, with or without a parent."""
-    producer = Producer()
-    parent = producer.enqueue()
-    return producer.enqueue(parent=parent if is_child else None).job().depth
-
-
 def session_of_run(session_id: str | None) -> bool:
     """Does `run` use this session?"""
     producer = Producer()
@@ -109,7 +102,7 @@ ENQUEUE: Mapping[str, Probe] = {
     "idempotency_key": differs(accepts_twice, None, "key-1"),
     "priority": enqueued("priority", lambda handle: handle.job().priority, "high"),
     "tenant": enqueued("tenant", lambda handle: handle.job().tenant, "acme"),
-    "parent": differs(with_parent, False, True),
+    "parent": shown_by("tests/contract/test_lineages.py::test_token_limits_of_a_parent_bind_its_children"),
 }
 
 RUN: Mapping[str, Probe] = {

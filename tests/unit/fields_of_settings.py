@@ -6,14 +6,16 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import MagicMock, patch
 
 from midwatch.schemas.limits import Limits
 from midwatch.schemas.step import Priority
 from midwatch.workers import telemetry
 from midwatch.workers.celery_app.app import make_app
 from midwatch.workers.celery_app.dispatch import make_client
+from midwatch.workers.process import redrive as redrive_module
 from midwatch.workers.process import runtime
+from midwatch.workers.process.redrive import RedriveThread
 from midwatch.workers.process.steward import Steward
 from midwatch.workers.providers import Credentials
 from midwatch.workers.settings import Settings
@@ -45,6 +47,16 @@ def wait_of_steward(settings: Settings) -> int:
     steward._after_outage = False
     with patch.object(Steward, "sweep", lambda self: -1):
         return steward._sweep_and_wait_ms()
+
+
+def first_wait_of_redriver(settings: Settings) -> float:
+    """How long a redriver waits before it first looks at the letters."""
+    waits: list[float] = []
+    thread = RedriveThread(MagicMock(settings=settings))
+    thread._stop = MagicMock(is_set=lambda: bool(waits), wait=lambda seconds: waits.append(seconds) or True)
+    with patch.object(redrive_module.random, "uniform", lambda low, high: 1.0):
+        thread._run()
+    return waits[0]
 
 
 @contextmanager
@@ -103,6 +115,7 @@ SETTINGS: Mapping[str, Probe] = {
         "session_originals_bytes", lambda one: make_client(one).store.originals_bytes, 100_000, 200_000
     ),
     "sweep_ms": made("sweep_ms", wait_of_steward, 500, 900),
+    "redrive_ms": made("redrive_ms", first_wait_of_redriver, 500, 900),
     "log_level": made("log_level", level_of, "INFO", "DEBUG"),
     "log_format": made("log_format", line_of, "json", "console"),
     "limits": made(

@@ -13,6 +13,7 @@ from midwatch.orchestration.agents.model_names import ModelName
 from midwatch.orchestration.errors import ConfigError
 from midwatch.validators import JSONSchemaValidator
 from midwatch.workers.cli.commands.doctor_checks import check_model_ends
+from midwatch.workers.settings import Settings
 
 
 @tool(idempotent=True)
@@ -90,6 +91,7 @@ SHOWN = [
     (lambda: Escalation("tainted_argument"), "when='tainted_argument': not built yet"),
     (lambda: Escalation("model_asks"), r"when='model_asks': not built yet.*requires_approval"),
     (lambda: Escalation("tool_approval", on_expiry="approve"), "no effect without expires_s"),
+    (lambda: agent(escalation=[Escalation("tool_approval", expires_s=90_000)]), "expires_s=90000 is never reached"),
     (lambda: agent(escalation=[Escalation("tool_approval", ["lok_up"])]), r"did you mean 'look_up'\?"),
     (lambda: plain(escalation=[Escalation("tool_approval")]), "the agent has no tools"),
     (lambda: agent(escalation=[Escalation("unknown_effect", ["look_up"])]), "never unknown"),
@@ -98,6 +100,11 @@ SHOWN = [
         "the second rule has no effect",
     ),
     (lambda: agent(limits=RunLimits(max_tool_calls={"payy": 1})), r"did you mean 'pay'\?"),
+    (
+        lambda: Settings(hand_off=True, broker_url="amqp://broker"),
+        "hand_off=true has no effect, because broker_url is another",
+    ),
+    (lambda: Settings(log_level="LOUD"), "should match pattern"),
     (lambda: declare(inline=True, requires_approval=True), "inline=True has no effect with requires_approval=True"),
     (lambda: declare(inline=True, downstream="jira"), "inline=True has no effect with downstream='jira'"),
     (lambda: declare(retry=RetryConfig()), "retry with idempotent=False"),
@@ -117,6 +124,8 @@ def test_the_defaults_are_never_compared_with_what_is_set() -> None:
     RunLimits(deadline_s=1)
     RunLimits(session_timeout_s=0.5)
     RunLimits(deadline_s=30, max_wait_s=None)
+    Settings(broker_url="amqp://broker")
+    agent(escalation=[Escalation("tool_approval", expires_s=90_000)], limits=RunLimits(max_wait_s=None))
     ContextBudget(9_000, "fail")
     ContextBudget(9_000, "escalate", shrink_to=0.4)
     ModelPolicy(on_change="hold", on_version_change="finish")

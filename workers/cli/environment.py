@@ -123,7 +123,7 @@ def _describe_problem(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
         return f"{FILE}: unknown setting {key!r}{_hint(key, Settings.model_fields)}"
     if name not in Settings.model_fields:
-        return f"settings: {problem['msg']}"
+        return f"settings: {_expected(problem['msg'])}"
     source = source_of(name)
     where = source if source in os.environ else f"{FILE}: {name}"
     if len(problem["loc"]) > 1:

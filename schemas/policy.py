@@ -70,16 +70,17 @@ class RetryConfig(Policy):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        both = [kind.value for kind in self.retry_on if kind in self.fail_hard_on]
+        chosen = self.retry_on if self._set("retry_on") else ()  # fail_hard_on takes kinds away from the default
+        both = [kind.value for kind in chosen if kind in self.fail_hard_on]
         if both:
             raise ValueError(f"{', '.join(both)}: in both retry_on and fail_hard_on; keep each kind in one of them")
         never = [kind.value for kind in self.retry_on if kind in NEVER_RETRIED]
         if never:
             raise ValueError(f"{', '.join(never)}: can't be retried, a repetition does harm; take it out of retry_on")
-        chosen = [kind.value for kind in self.retry_on if kind not in TRANSIENT]
-        if chosen and self.max_retries == 0:
+        others = [kind.value for kind in self.retry_on if kind not in TRANSIENT]
+        if others and self.max_retries == 0:
             raise ValueError(
-                f"retry_on names {', '.join(chosen)}, but max_retries=0 allows no retry; raise max_retries, or name the kind "
+                f"retry_on names {', '.join(others)}, but max_retries=0 allows no retry; raise max_retries, or name the kind "
                 "in fail_hard_on to end the job at once"
             )
         if self._set("max_redrives") and self.redrive == "manual":

@@ -109,7 +109,7 @@ class Complete(Contract):
 
 
 class Defer(Contract):
-    """The step is put back. A refusal by the gate does not count as an attempt. A failure does."""
+    """The step is put back. A failure counts as an attempt if it is the call's own fault. A refusal by the gate does not."""
 
     kind: Literal["defer"] = "defer"
     after_ms: int

@@ -14,6 +14,9 @@ from midwatch.schemas.trace import TraceRecord
 
 NO_RESULT = "This call has no result, because the job ended first ({why}). If it had begun, it may have taken effect."
 
+MOST_TRIES = 200
+"""The most failed attempts that a dead letter lists: twice the largest `max_retries`. The trace has all of them."""
+
 
 def failure_of_ending(claim: Claim) -> Failure:
     """The failure for `claim.ending`, the reason why the job must end. It names the limit that was reached."""
@@ -102,9 +105,10 @@ def make_ending(claim: Claim, failure: Failure, *, dead_ms: int, worker: str, tr
 
 
 def earlier_tries(records: list[TraceRecord], step: str) -> tuple[Try, ...]:
-    """The failed attempts at a step, from the job's trace."""
-    return tuple(
+    """The last failed attempts at a step, from the job's trace. In a long outage there may be thousands."""
+    failed = tuple(
         Try(at_ms=record.ended_ms, worker=record.worker, attempt=record.attempt, failure=record.failure)
         for record in records
         if record.step == step and record.failure is not None
     )
+    return failed[-MOST_TRIES:]

@@ -21,7 +21,7 @@ from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import Job
 from midwatch.schemas.lineage import Member
 from midwatch.schemas.model import ModelReply, ModelRequest
-from midwatch.schemas.step import Defer
+from midwatch.schemas.step import Defer, StepKind
 
 COMMIT_MS = 5_000
 """Added to the time limit of a call: the time to settle it and to commit its result."""
@@ -82,9 +82,13 @@ def model_call(agent: Agent, claim: Claim, request: ModelRequest, tokens: int, m
 
 
 def summary_call(work: CompactionWork, job: Job, downstream: str, request: ModelRequest) -> Call:
-    """The call of a summarizer. Its tokens count for the job and its ancestors, but it belongs to no step."""
+    """The call of a summarizer. Its tokens count for the job and its ancestors, but it belongs to no step.
+
+    Inside a turn, too, the gate knows it as a compaction: its failures must not count against the turn's own call.
+    """
+    ref = work.ref if work.ref.kind is StepKind.COMPACT else work.ref.compaction()
     claim = Claim(
-        ref=work.ref, fence=0, nonce=work.nonce, now_ms=0, job=job, attempt=0, losses=0, interrupted=False, ending=""
+        ref=ref, fence=0, nonce=work.nonce, now_ms=0, job=job, attempt=0, losses=0, interrupted=False, ending=""
     )
     return Call(
         claim=claim,

@@ -100,6 +100,15 @@ def test_a_kind_in_fail_hard_on_is_never_retried(kind):
     assert isinstance(decide(config, failure(kind), 0, RNG, down), DeadLetter)
 
 
+def test_fail_hard_on_takes_kinds_away_from_the_default():
+    """The other four stay. A kind that is written into both is refused."""
+    config = RetryConfig(fail_hard_on=["overloaded"])
+    assert isinstance(decide(config, failure(), 0, RNG), DeadLetter)
+    assert isinstance(decide(config, failure(FailureKind.TIMEOUT), 0, RNG), Defer)
+    with pytest.raises(ValueError, match="in both"):
+        RetryConfig(retry_on=["overloaded"], fail_hard_on=["overloaded"])
+
+
 @pytest.mark.parametrize("kind", ["tool_error", "format_error"])
 def test_retry_on_adds_other_kinds(kind):
     """They count against `max_retries` as before."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from midwatch import JobHandle
 from midwatch.orchestration.store.script_calls.begin_work import MAX_LOSSES_ALONE
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.job import JobStatus
+from midwatch.schemas.loss import Loss, LossKind
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from tests.faults.crashes import WAYS
-from tests.faults.crew import Crew, ready
+from tests.faults.crew import LEASE_MS, Crew, ready
 from tests.faults.plan import calls
 from tests.patience import PATIENCE_S, wait_for
 
@@ -88,6 +91,53 @@ def test_an_inline_tool_that_kills_its_worker_is_found(crew: Crew) -> None:
     assert (letter.step, letter.tool) == ("1.0", "crash_inline")
     assert [one.worker.rpartition(".")[2] for one in letter.tries] == [str(run.pid) for run in runs]
     assert len(runs) == 3
+
+
+def test_a_killer_is_found_in_a_solo_pool(crew: Crew) -> None:
+    """The worker waits for the separate process in its only slot, then goes on."""
+    ready(crew.start("worker", "solo", 1))
+    crew.fleet.watch()
+    job, other = killer(crew, "segfault"), crew.enqueue(calls(("note", "a"), ("note", "b")))
+    check_letters(crew, [job], [other])
+    assert len(crew.journal.of("segfault-crash")) == 3
+
+
+def test_a_separate_process_goes_on_without_its_frozen_worker(crew: Crew) -> None:
+    """It renews the lease and commits by itself. SIGTERM for all processes of a service does not end it either."""
+    worker = crew.worker("worker", "threads", 4)
+    crew.fleet.watch()
+    job = crew.enqueue(calls(("hold", "gate")))
+    crew.began("gate")
+    worker.kill_group()
+    alone = psutil.Process(crew.began("gate", times=2))
+    assert alone.ppid() == worker.pid
+    alone.terminate()
+    worker.freeze()
+    time.sleep(3 * LEASE_MS / 1000)
+    crew.journal.open_gate("gate")
+    wait_for(lambda: crew.results(job), "the result to be committed")
+    worker.thaw()
+    assert job.result(PATIENCE_S).output == "done after 1 turns"
+    assert len(crew.journal.of("gate")) == 2, "no other process ran it meanwhile"
+    wait_for(lambda: not alone.is_running(), "the process to end")
+
+
+def test_a_separate_process_dies_with_its_worker(crew: Crew) -> None:
+    """Both are killed at once: nothing is proven, and the step runs again."""
+    worker = crew.worker("worker", "threads", 4)
+    crew.fleet.watch()
+    job = crew.enqueue(calls(("hold", "gate")))
+    crew.began("gate")
+    worker.kill_group()
+    alone = psutil.Process(crew.began("gate", times=2))
+    worker.kill_group()
+    wait_for(lambda: not alone.is_running() or alone.status() == psutil.STATUS_ZOMBIE, "the process to die")
+    crew.began("gate", times=3)
+    losses = crew.client.store.client.hget(crew.client.operations.keys.steps(job.session_id, job.id), "1.0:losses")
+    kinds = [Loss.model_validate_json(line).kind for line in losses.splitlines()]
+    assert kinds == [LossKind.LEASE_ENDED, LossKind.DIED_TOGETHER]
+    crew.journal.open_gate("gate")
+    assert job.result(PATIENCE_S).output == "done after 1 turns"
 
 
 def test_without_isolation_a_killer_is_not_found(crew: Crew) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,7 +12,6 @@ from typing import Literal
 from midwatch import Client, JobHandle
 from midwatch.orchestration.errors import NotFound, StoreUnavailable
 from midwatch.schemas.contract import canonical_json
-from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.step import StepKind
 from midwatch.workers.celery_app.dispatch import make_client
@@ -135,28 +133,16 @@ class Stage:
         """How many jobs were enqueued."""
         return sum(len(handles) for handles in self._handles.values())
 
-    def wait(self, *, replaying: bool = False, or_letter: bool = False) -> None:
+    def wait(self, *, or_letter: bool = False) -> None:
         """Wait until every job has ended.
 
-        With `or_letter` the wait also ends at the first dead letter, because its session waits for a replay. With `replaying`,
-        dead letters of killed steps are replayed, as an operator does: where workers are killed at random, a step may be
-        killed three times.
+        With `or_letter` the wait also ends at the first dead letter, because its session waits for a replay.
         """
 
         def all_ended() -> bool:
-            if replaying:
-                self.replay_killed()
             return self.ended() >= self.wanted or (or_letter and bool(self.client().dead_letters.list()))
 
         wait_for(all_ended, f"{self.wanted} jobs to end", every_s=0.2)
-
-    def replay_killed(self) -> None:
-        """Replay every dead letter of a step whose workers were killed. If the server is down, try again later."""
-        letters = self.client().dead_letters
-        with suppress(StoreUnavailable):
-            for letter in letters.list():
-                if letter.failure.kind is FailureKind.WORKER_LOST:
-                    letters.replay(letter.job_id)
 
     def under_way(self, kind: StepKind) -> dict[str, bytes]:
         """Return the rows of steps that a worker holds now, by job and step."""

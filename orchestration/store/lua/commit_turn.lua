@@ -52,14 +52,13 @@ add_trace(trace)
 settle_member(member)
 redis.call('HINCRBY', COUNTERS, 'steps.model', 1)
 count_drift(now, drift)
-local nonce = string.gsub(row.nonce, '^!', '') -- it names the worker
 local working = 0
 
 for call_step, started, call, call_member, message in rows_of(calls, 5) do
   if started == '1' then
     working = working + 1
-    local row = row_text('started', fence, now + lease_ms, 0, 0, nonce, '')
-    redis.call('HSET', STEPS, call_step, row, call_step .. ':call', call)
+    local nonce = string.match(row.nonce, '^!?(.-)%+?$') -- it names the worker
+    redis.call('HSET', STEPS, call_step, row_text('started', fence, now + lease_ms, 0, 0, nonce, ''), call_step .. ':call', call)
     redis.call('ZADD', DUE, now + lease_ms, call_member)
   else
     local row = row_text('pending', '0', 0, 0, 0, '', '')

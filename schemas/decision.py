@@ -35,3 +35,5 @@ class HumanDecision(Record):
     """The question that was answered. None in an approval, which needs no question, and in decisions of releases before 0.2."""
     reason: str = ""
     """The human's own words. They are shown to the model and never interpreted."""
+    expired: bool = False
+    """No human decided in time. The agent's `on_expiry` did."""

@@ -127,9 +127,15 @@ class ToolStep:
 
 
 def rejection_result(decision: HumanDecision) -> CallResult:
-    """The result of a call that a human rejected, or did not allow to run again when its effect is unknown."""
+    """The result of a call that was rejected, or that may not run again when its effect is unknown."""
     if decision.about is ParkReason.UNKNOWN_EFFECT:
-        content = f"{UNKNOWN_EFFECT} A human decided so. {decision.reason}".strip()
-        return CallResult(content, is_error=True, effect="unknown")
+        why = (
+            f"A human was asked, but {decision.reason}."
+            if decision.expired
+            else f"A human decided so. {decision.reason}"
+        )
+        return CallResult(f"{UNKNOWN_EFFECT} {why}".strip(), is_error=True, effect="unknown")
+    if decision.expired:
+        return CallResult(f"Not run: {decision.reason}.", is_error=True, effect="none")
     reason = decision.reason or "no reason given"
     return CallResult(f"A human rejected this call: {reason}", is_error=True, effect="none")

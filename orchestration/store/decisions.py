@@ -23,7 +23,8 @@ def decision_text(decision: HumanDecision) -> str:
     """The decision as the row of a step holds it. `resolve.lua` writes the same text."""
     if decision.verdict is Verdict.APPROVE:
         return APPROVED
-    return REJECTED + TYPED + json.dumps({"about": decision.about, "reason": decision.reason})
+    typed = {"about": decision.about, "reason": decision.reason}
+    return REJECTED + TYPED + json.dumps(typed | ({"expired": True} if decision.expired else {}))
 
 
 def decision_at_expiry(park: Park) -> HumanDecision | None:
@@ -33,7 +34,7 @@ def decision_at_expiry(park: Park) -> HumanDecision | None:
     if park.on_expiry == "approve":
         return HumanDecision(verdict=Verdict.APPROVE)
     reason = f"no decision was made within {park.expires_ms / 1_000:g} s"
-    return HumanDecision(verdict=Verdict.REJECT, about=park.reason, reason=reason)
+    return HumanDecision(verdict=Verdict.REJECT, about=park.reason, reason=reason, expired=True)
 
 
 def read_decision(text: str) -> HumanDecision | None:
@@ -46,7 +47,8 @@ def read_decision(text: str) -> HumanDecision | None:
     if rest.startswith(TYPED):
         typed = json.loads(rest.removeprefix(TYPED))
         about = typed["about"] if typed["about"] in set(ParkReason) else None
-        return HumanDecision(verdict=Verdict.REJECT, about=about, reason=typed["reason"])
+        expired = typed.get("expired") is True
+        return HumanDecision(verdict=Verdict.REJECT, about=about, reason=typed["reason"], expired=expired)
     about = ParkReason.UNKNOWN_EFFECT if rest.startswith(EARLIER_UNKNOWN_EFFECT) else None
     reason = rest.removeprefix(EARLIER_UNKNOWN_EFFECT).strip() if about else rest
     return HumanDecision(verdict=Verdict.REJECT, about=about, reason=reason)

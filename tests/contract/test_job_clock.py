@@ -20,6 +20,7 @@ from midwatch.orchestration.testing.in_process_redis import connect
 from midwatch.orchestration.testing.manual_clock import ManualClock
 from midwatch.schemas.decision import ParkReason, Verdict
 from midwatch.schemas.job import JobStatus
+from midwatch.schemas.lineage import Bounds
 from midwatch.schemas.step import Defer, Park, WaitOwner
 from tests.contract.store_bench import ASK, Bench, ending_of, results_of, trace_of, turn_of
 from tests.properties.contents import HOUR_MS
@@ -341,7 +342,13 @@ def test_a_job_enqueued_by_name_gets_the_time_limits_of_its_agent(bench):
     """The limits count from the same moments as if the producer had known them."""
     claim = bench.begin(agent_version="", max_wait_ms=HOUR_MS)
     bench.store.set_limits(
-        claim, agent_version="v7", max_steps=3, timeout_ms=5_000, max_wait_ms=None, max_total_ms=HOUR_MS
+        claim,
+        agent_version="v7",
+        max_steps=3,
+        timeout_ms=5_000,
+        max_wait_ms=None,
+        max_total_ms=HOUR_MS,
+        bounds=Bounds(),
     )
     job = bench.store.job("job-1")
     assert (job.max_held_ms, job.max_worked_ms, job.ends_by_ms) == (None, 5_000, job.created_ms + HOUR_MS)

@@ -121,6 +121,23 @@ hasty = agent("hasty", CLAUDE, tools.idle, children=[scribe], limits=RunLimits(s
 # Approvals
 desk = agent("desk", CLAUDE, tools.wipe, tools.pay, tools.add, tools.gamble)
 soon = agent("soon", CLAUDE, tools.wipe, limits=RunLimits(session_timeout_s=SHORT_S))
+
+# The clock of a job
+patron = agent("patron", CLAUDE, tools.idle, children=[soon], limits=RunLimits(session_timeout_s=SHORT_S))
+unhurt = agent("unhurt", WIRES["chat"], limits=RunLimits(session_timeout_s=SHORT_S))
+waiting_little = agent("waiting-little", WIRES["chat"], limits=RunLimits(session_timeout_s=SHORT_S, max_wait_s=2.0))
+expiring = agent(
+    "expiring",
+    CLAUDE,
+    tools.ship,
+    escalation=[Escalation(when="tool_approval", tools=("ship",), expires_s=1.0, on_expiry="reject")],
+)
+expiring_hard = agent(
+    "expiring-hard",
+    CLAUDE,
+    tools.ship,
+    escalation=[Escalation(when="tool_approval", tools=("ship",), expires_s=1.0, on_expiry="dead_letter")],
+)
 escalating = agent(
     "escalating",
     WIRES["responses"],

@@ -132,7 +132,10 @@ _UNUSED_BY_OVERFLOW: dict[str, tuple[str, ...]] = {
 
 
 class RunLimits(Policy):
-    """Hard limits of one job. A message that is delivered twice can't exceed them, because Redis counts, not the worker."""
+    """Hard limits of a job. Those of steps, tool calls, tokens and time bind the job and all its descendants together.
+
+    A message that is delivered twice can't exceed them, because Redis counts, not the worker.
+    """
 
     NOT_BUILT: ClassVar[dict[str, str]] = {"max_cost_usd": "limit tokens instead: max_input_tokens, max_output_tokens"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -157,16 +158,36 @@ def test_token_limits_of_a_parent_bind_its_children(make: Make) -> None:
 
 
 def test_a_child_has_no_more_time_than_its_parent(make: Make) -> None:
-    """The child's timeout is what was left of the parent's working time."""
-    agent = boss(RunLimits(session_timeout_s=100))
+    """Its timeout is what was left of the parent's working time, and the parent's `deadline_s` binds it."""
+    agent = boss(RunLimits(session_timeout_s=100, deadline_s=200))
     fleet = make(agent)
-    root = fleet.enqueue(agent, "lead", hand_over(fleet, 1))
-    fleet.run(until=lambda: len(fleet.family(root)) == 2)
+    root = fleet.enqueue(agent, "lead", hand_over(fleet, 1), [("pay", {"what": "x"})])
     fleet.run()
-    parent, child = fleet.family(root)
-    assert parent.deadline_ms
-    assert child.deadline_ms
-    assert child.deadline_ms <= parent.deadline_ms + 1_000
+    fleet.enqueue("helper", "by name", parent=root)
+    fleet.enqueue(helper, "by agent", parent=root)
+    fleet.run()
+    parent, *descendants = fleet.family(root)
+    assert len(descendants) == 3
+    for child in descendants:
+        assert parent.ends_by_ms
+        assert child.ends_by_ms
+        assert 0 < child.ends_by_ms - child.created_ms <= parent.ends_by_ms - child.created_ms + 100
+        assert child.max_worked_ms
+        assert child.max_worked_ms <= 100_000
+
+
+def test_a_parent_does_not_time_out_while_its_child_waits_for_a_human(make: Make) -> None:
+    """The child's work counts for the parent, its waits don't: so the parent is there when the answer comes."""
+    agent = boss(RunLimits(session_timeout_s=2.5))
+    fleet = make(agent)
+    calls = hand_over(fleet, 1, [("pay", {"what": "bill"})])
+    root = fleet.enqueue(agent, "lead", calls)
+    fleet.run()
+    child = fleet.client.approvals.list()[0]
+    time.sleep(3)
+    assert fleet.client.approvals.approve(child.job_id)
+    fleet.run()
+    assert (root.status(), RAN) == (JobStatus.COMPLETED, ["bill"])
 
 
 # --- producers' children

@@ -193,7 +193,7 @@ def test_a_record_names_the_line_that_earlier_releases_know(bench: Make, redis: 
     """A worker of an earlier release that claims such a step reads the line `rest`, and puts the call there."""
     gate = closed(bench)
     wait(gate, gate.call("new"))
-    state, calls, _, rest, *_ = gate.keys.downstream(SHOP)
+    _state, calls, _, rest, *_ = gate.keys.downstream(SHOP)
     assert b"\xa4lane\xa1n" in redis.hget(calls, "new|1")
     redis.zadd(rest, {"new|1": 1.0})  # what the earlier release does
     assert drain(gate, 2) == ["new"], "it is woken once"

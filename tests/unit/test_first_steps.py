@@ -58,7 +58,7 @@ def test_no_producer_may_ask_for_priority_replay():
     """The error says what to use instead."""
     with pytest.raises(ConfigError, match="use 'low' for work that can wait"):
         new_job("clerk", "hello", priority="replay")
-    with pytest.raises(ConfigError, match="expected one of high, normal, low$"):
+    with pytest.raises(ConfigError, match=r"expected one of high, normal, low$"):
         new_job("clerk", "hello", priority="urgent")
 
 

@@ -115,7 +115,7 @@ class CeleryDispatcher:
                         kwargs=envelope(ref),
                         task_id=f"{ref.job_id}.{ref.step}",
                         queue=f"{self._settings.prefix}.{QUEUES[ref.kind]}",
-                        priority=queue_number(ref.priority, first=is_first(ref) and not begun),
+                        priority=self._number(ref, begun=begun),
                         producer=producer,
                         argsrepr="()",
                         kwargsrepr=f"{{'job_id': '{ref.job_id}', 'step': '{ref.step}'}}",
@@ -124,6 +124,11 @@ class CeleryDispatcher:
                     )
                 except Exception as error:
                     raise unavailable(error) from error
+
+    def _number(self, ref: StepRef, *, begun: bool) -> int:
+        """Celery's number of the priority. On Redis the lowest number is served first, on RabbitMQ the highest."""
+        number = queue_number(ref.priority, first=is_first(ref) and not begun)
+        return number if self._settings.broker.startswith(("redis://", "rediss://")) else 9 - number
 
 
 def make_client(settings: Settings) -> Client:

@@ -1,4 +1,4 @@
--- What a lineage (a root job and all jobs that it caused) has used: calls, retries and tokens. KEYS[9], a HASH:
+-- What a lineage (a root job and all jobs that it caused) has used: calls, retries and tokens. LINEAGE, a HASH:
 --   n   calls admitted                    ri, ro  input and output tokens reserved by live calls
 --   u   retries                           ui, uo  input and output tokens used
 --   t   us when it was first counted      bi, bo  input and output tokens that it may use; 0: any number

@@ -51,7 +51,7 @@ def worker(
 ) -> None:
     """Run one worker process. All workers together form the fleet.
 
-    Needs MIDWATCH_AGENTS. The first queue is served first. By default a worker for the tools queue alone uses a prefork
+    Needs MIDWATCH_AGENTS. At equal priority the queues take turns. By default a worker for the tools queue alone uses a prefork
     pool with one child per CPU, because a hanging child can be killed. A worker for the model queue alone has 100 threads,
     any other worker has 16. After SIGTERM or Ctrl-C the worker finishes running steps and takes no new ones.
     """

@@ -39,6 +39,10 @@ class RedriveState(Record):
     """Batches of probes that failed again, one after the other."""
     replayed: int = 0
     """Letters replayed since the cause was first seen."""
+    answered: int = 0
+    """Calls that the downstream had answered when the last batch of probes began, or failed."""
+    was_silent: bool = False
+    """The downstream answered no call while the last batch failed. Its next answer ends the wait."""
     tried_code: str = ""
     """With the cause CODE: the code under which a batch failed again. Only other code is worth a try."""
 
@@ -107,7 +111,7 @@ class Redriver:
         if not taken and not window.under_way:
             log.info("redrive.done", cause=group.describe(), replayed=state.replayed)
             return None
-        if taken and now_ms >= state.next_ms and self._has_passed(group, state):
+        if taken and self._is_due(group, state, now_ms) and self._has_passed(group, state):
             state = self._fill(group, state, window)
         return state.with_window(window)
 
@@ -117,9 +121,12 @@ class Redriver:
         log.warning(
             "redrive.stopped", cause=group.describe(), passed=window.passed, failed=window.failed, wait_ms=wait_ms
         )
+        answered = self._count_answered(group)
         changed = {
             "next_ms": now_ms + wait_ms,
             "waits": state.waits + 1,
+            "answered": answered,
+            "was_silent": answered == state.answered,
             "tried_code": self._code_of(group) or state.tried_code,
         }
         return state.model_copy(update=changed).with_window(ReplayWindow(under_way=window.under_way))
@@ -137,7 +144,26 @@ class Redriver:
         if replayed:
             log.info("redrive.replayed", cause=group.describe(), letters=len(replayed), probes=window.is_probing)
         window.add(replayed)
-        return state.model_copy(update={"replayed": state.replayed + len(replayed)})
+        changed = {"replayed": state.replayed + len(replayed)}
+        if replayed and window.is_probing:
+            changed["answered"] = self._count_answered(group)
+        return state.model_copy(update=changed)
+
+    def _is_due(self, group: RedriveGroup, state: RedriveState, now_ms: int) -> bool:
+        """May letters be replayed at this time? A downstream that was silent, and has answered a call since, is back.
+
+        If it answered other calls while the letters failed, the failure is that of the letters, and the wait holds.
+        """
+        return now_ms >= state.next_ms or (state.was_silent and self._count_answered(group) > state.answered)
+
+    def _count_answered(self, group: RedriveGroup) -> int:
+        """How many calls the downstream has answered so far. 0 if the coordinator does not know it."""
+        if not group.downstream or group.cause is not Cause.AWAY:
+            return 0
+        try:
+            return self._gate.show(group.downstream).ok
+        except NotFound:
+            return 0
 
     def _has_passed(self, group: RedriveGroup, state: RedriveState) -> bool:
         """May a probe pass? The coordinator knows of pauses, blocks and the breaker, and this worker knows its own code."""

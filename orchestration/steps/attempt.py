@@ -14,7 +14,7 @@ from midwatch.orchestration.steps.letter_cause import add_cause
 from midwatch.orchestration.steps.losses.report import tries_of_losses
 from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.steps.trace import make_record
-from midwatch.schemas.failure import Failure
+from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.model import ModelReply
 from midwatch.schemas.policy import RetryConfig
@@ -88,7 +88,10 @@ class Attempt:
         return self.finish(ending, DeadLetter(failure=failure), reply)
 
     def find_downstream(self, failure: Failure) -> str | None:
-        """The downstream whose call failed. None if the failure is not one of a call."""
+        """The downstream whose call failed, or that held the job too long. None if the failure has to do with no downstream."""
+        if failure.kind is FailureKind.WAITED_TOO_LONG:
+            holder = self.claim.job.holder
+            return holder.downstream if holder and holder.turn == self.claim.ref.turn else None
         return self.gated_calls.failed_downstream
 
     def finish(self, ending: Ending, outcome: Outcome, reply: ModelReply | None = None) -> Outcome:

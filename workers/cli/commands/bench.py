@@ -10,6 +10,7 @@ import click
 from midwatch.workers.cli import options
 from midwatch.workers.cli.commands.bench_context import context
 from midwatch.workers.cli.commands.bench_figures import print_figures
+from midwatch.workers.cli.commands.bench_replay import replay
 from midwatch.workers.cli.lazy_group import OrderedGroup
 from midwatch.workers.views.output import say
 
@@ -232,6 +233,7 @@ def judged(seconds: int, rpm: int, only: tuple[str, ...], as_json: bool) -> None
         raise SystemExit(1)
 
 
+bench.add_command(replay)
 bench.add_command(context)
 
 

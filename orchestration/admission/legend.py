@@ -111,6 +111,7 @@ CALL = {
     "starts_at": Field("at", "us", "when a paced or a held call may start; when a woken call was woken"),
     "generation": Field("g", "openings", "`openings` when the call was admitted"),
     "probe_deadline": Field("p", "us", "when this probe is given up; absent: the call is no probe"),
+    "is_trial": Field("tr", "bool", "the downstream was in trouble, or its breaker open, when the call was admitted"),
     "lineage": Field("root", "key", "the key of the call's lineage; absent: no tokens are reserved there"),
     "reserved_input": Field("li", "tokens", "input reserved in the call's lineage"),
     "reserved_output": Field("lo", "tokens", "output reserved in the call's lineage"),

@@ -205,6 +205,20 @@ def test_a_call_that_fails_while_others_are_answered_counts(bench: Make, kind: F
     assert counted == [False, True, True, True]
 
 
+def test_a_trial_that_hangs_past_the_end_of_the_trouble_does_not_count(bench: Make) -> None:
+    """Others are answered by the time it fails. But it began while none was."""
+    gate = bench()
+    _, hanging = fail_again(gate, gate.call("hangs"))
+    gate.time.pass_s(30)
+    gate.board.release()
+    gate.admit_all(hanging)
+    for _ in range(5):
+        gate.time.pass_s(1)
+        gate.board.release()
+        gate.answer_others()
+    assert gate.fail(hanging, FailureKind.TIMEOUT).free
+
+
 def test_a_call_that_alone_is_throttled_counts_the_third_time(bench: Make) -> None:
     """A limit is shared, so one or two 429s say little about the call."""
     gate = bench()

@@ -233,7 +233,7 @@ if is_retry then
 end
 local call = {
   state = LIVE, fence = fence, input = input, output = output, generation = state.openings, second = state.second,
-  past = past,
+  past = past, is_trial = (is_probe or state.troubled_since ~= nil) or nil,
 }
 if is_probe then
   local patience = math.max(config.probe_min_ms, math.min(config.probe_max_ms, 3 * state.latency_ms)) * MS

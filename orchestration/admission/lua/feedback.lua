@@ -79,11 +79,14 @@ local function is_news(state, call, now)
 end
 
 -- Is this failure the call's own fault? It is if the call fails again and again while others are answered. The first failure
--- never is, and none is while the downstream is in trouble or sick. `past` has what was counted at the call's last failure.
+-- never is, and none is while the downstream is in trouble or sick. A trial never is, and neither is a call from before the
+-- breaker opened: one that hangs may fail long after others are answered again. `past` has what was counted at the call's last
+-- failure.
 -- A failure: at least two of three other calls were answered since then. A 429: others were answered and none was refused,
 -- three times in a row, because a limit is mostly used up by others.
-local function is_own_fault(config, state, now, past, is_throttled)
-  if state.troubled_since or state.breaker ~= CLOSED or past.failures == 0 then
+local function is_own_fault(config, state, now, call, past, is_throttled)
+  local is_late = call.is_trial or call.generation ~= state.openings
+  if is_late or state.troubled_since or state.breaker ~= CLOSED or past.failures == 0 then
     past.alone = 0
     return false
   end

@@ -67,7 +67,7 @@ if call then
   local past = call.past
   if not past then past = { failures = 0, uncounted = 0, answered = 0, unanswered = 0, alone = 0 } end
   earlier = past.uncounted
-  if is_lost then is_uncounted = not is_own_fault(config, state, now, past, outcome == 'throttled') end
+  if is_lost then is_uncounted = not is_own_fault(config, state, now, call, past, outcome == 'throttled') end
   if is_probe and (outcome == 'ok' or outcome == 'caller') then -- it answers, even to a bad request
     -- Earlier probes may hang. Don't count them any more, so that others can start.
     state.probes_answered, state.probe_deadlines = state.probes_answered + 1, nil

@@ -15,7 +15,6 @@ import structlog
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.agents.known_models import find_ends
 from midwatch.orchestration.errors import ModelError
-from midwatch.orchestration.store.scripts import UNAVAILABLE
 from midwatch.workers import providers
 from midwatch.workers.process.runtime import Runtime
 
@@ -54,7 +53,7 @@ def prepare(runtime: Runtime, queues: Iterable[str]) -> None:
     ready = [provider for provider, agents in wanted.items() if _is_provider_ready(runtime, provider, agents)]
     try:
         runtime.client.store.client.ping()
-    except UNAVAILABLE as error:
+    except Exception as error:
         log.error("worker.store_not_ready", error=f"{type(error).__name__}: {error}"[:300])
     ms = round(1_000 * (time.monotonic() - started_s))
     log.info("worker.prepared", pid=os.getpid(), providers=ready, ms=ms)

@@ -53,7 +53,7 @@ def play(folder: Path, share: slice, *, every_s: float, loops: int = 0, seed: in
 def await_end(stage: Stage, longest_s: float = 3_000.0) -> None:
     """Wait until all jobs have ended, or one is a dead letter. This takes longer than a test usually waits."""
     give_up_s = time.monotonic() + longest_s
-    while stage.ended() < stage.wanted and not stage.client().dead_letters.list():
+    while stage.ended() < stage.wanted and not stage.has_letter():
         assert time.monotonic() < give_up_s, f"{stage.ended()} of {stage.wanted} jobs have ended"
         time.sleep(1.0)
 

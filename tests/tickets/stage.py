@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -140,9 +141,15 @@ class Stage:
         """
 
         def all_ended() -> bool:
-            return self.ended() >= self.wanted or (or_letter and bool(self.client().dead_letters.list()))
+            return self.ended() >= self.wanted or (or_letter and self.has_letter())
 
         wait_for(all_ended, f"{self.wanted} jobs to end", every_s=0.2)
+
+    def has_letter(self) -> bool:
+        """Is there a dead letter? False while the server is down."""
+        with suppress(StoreUnavailable):
+            return bool(self.client().dead_letters.list())
+        return False
 
     def under_way(self, kind: StepKind) -> dict[str, bytes]:
         """Return the rows of steps that a worker holds now, by job and step."""

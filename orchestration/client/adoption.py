@@ -70,6 +70,9 @@ class Adoption:
             self._record(child_id, is_added=False)
             why = over.verb if over.job_id == parent.job_id else f"has nothing more to do: {over}"
             raise Refused(f"job {parent.job_id!r} {why}. It can have no more children")
+        # Read what the parent has used so far. A turn that was under way must reserve its calls, now that there is a child.
+        self._parent = self._operations.job(parent.job_id)
+        self._chain = own_chain(self._parent)
         limit = self._count(child_id, is_added=True)
         if limit is not None:
             self._record(child_id, is_added=False)

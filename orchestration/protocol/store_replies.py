@@ -24,6 +24,8 @@ class TurnCommitted(StrEnum):
     """The turn is in the log. It may be there from an earlier sending of the same commit."""
     CANCELLED = "cancelled"
     """The turn is in the log, but the job was cancelled: do not run its inline calls."""
+    ADOPTED = "adopted"
+    """Nothing was written: a producer gave the job a child meanwhile. Reserve the turn's calls in the lineage, then commit."""
     LOST = "lost"
     """The claim is no longer valid: nothing was written."""
 

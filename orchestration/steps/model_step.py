@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import structlog
 
 from midwatch.orchestration.agents.agent import Agent
@@ -31,6 +34,7 @@ from midwatch.schemas.job import JobStatus
 from midwatch.schemas.message import ToolCall, ToolMessage
 from midwatch.schemas.model import ModelReply, Stop
 from midwatch.schemas.step import Complete, Continue, Outcome
+from midwatch.schemas.trace import TraceRecord
 
 log = structlog.get_logger("midwatch.step")
 
@@ -160,10 +164,29 @@ class ModelStep:
 
     def commit_turn(self, read: ReadReply, reply: ModelReply) -> Outcome:
         """Commit the turn, then run its inline calls."""
+        attempt, services = self.attempt, self.services
+        pages = [self.answer_page(reply, call) for call in read.pages]
+        committed, trace, outcome = self.try_commit(read, pages, reply)
+        if committed is TurnCommitted.ADOPTED:
+            adopted = services.store.job(attempt.claim.ref.job_id).adopted
+            attempt.claim = replace(attempt.claim, job=attempt.claim.job.model_copy(update={"adopted": adopted}))
+            committed, trace, outcome = self.try_commit(read, pages, reply)
+        if committed is TurnCommitted.LOST:
+            raise LeaseLost
+        self.request_compaction_if_full(reply)
+        services.observe(attempt.claim, trace, outcome)
+        if read.inline and committed is TurnCommitted.COMMITTED:
+            run_inline_calls(attempt, self.agent, read.inline)
+        return outcome
+
+    def try_commit(
+        self, read: ReadReply, pages: Sequence[ToolMessage], reply: ModelReply
+    ) -> tuple[TurnCommitted, TraceRecord, Outcome]:
+        """Reserve the turn's calls in its lineage, and commit the turn."""
         attempt, claim, services = self.attempt, self.attempt.claim, self.services
+        is_alone = bool(read.calls) and not read.children and not claim.job.has_family
         for declined in reserve_calls(services.gate, self.agent, claim, read.calls):
             read.withdraw(declined.row, declined.message, is_child=declined.is_child)
-        pages = [self.answer_page(reply, call) for call in read.pages]
         owed = tuple(claim.ref.call(row.ordinal) for row in read.calls if not row.started)
         outcome = Continue(next=owed if read.calls else (claim.ref.model_turn(claim.ref.turn + 1),))
         trace = attempt.trace(outcome, reply, invalid=tuple(read.invalid))
@@ -176,18 +199,12 @@ class ModelStep:
             tool_calls=len(read.calls),
             invalid_calls=len(read.invalid),
             children=read.children,
+            is_alone=is_alone,
             anchor=self.anchor,
             drift=attempt.drift,
         )
         with attempt.gated_calls.settle_with_commit() as settlement:
-            committed = services.store.commit_turn(claim, commit, settlement)
-        if committed is TurnCommitted.LOST:
-            raise LeaseLost
-        self.request_compaction_if_full(reply)
-        services.observe(claim, trace, outcome)
-        if read.inline and committed is TurnCommitted.COMMITTED:
-            run_inline_calls(attempt, self.agent, read.inline)
-        return outcome
+            return services.store.commit_turn(claim, commit, settlement), trace, outcome
 
     def request_compaction_if_full(self, reply: ModelReply) -> None:
         """Let another task compact the session, if the call and its answer exceed `act_at`."""

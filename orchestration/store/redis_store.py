@@ -135,8 +135,9 @@ class RedisStore(Reads, Compactions, SettingAside):
         call = commit_work.commit_turn(
             self._keys_with_queues(ref), step=ref.step, fence=claim.fence, member=member(ref), group=claim.group,
             lease_ms=self.lease_ms, tool_calls=commit.tool_calls, invalid_calls=commit.invalid_calls, children=commit.children,
-            trace=commit.trace, anchor=commit.anchor, next_step=next_turn.step, next_member=member(next_turn),
-            next_message=b"" if commit.calls else self._message(next_turn), usage=commit.usage, messages=commit.messages,
+            is_alone=commit.is_alone, trace=commit.trace, anchor=commit.anchor, next_step=next_turn.step,
+            next_member=member(next_turn), next_message=b"" if commit.calls else self._message(next_turn),
+            usage=commit.usage, messages=commit.messages,
             calls=[self._call_of_turn(ref.call(row.ordinal), row) for row in commit.calls], drift=commit.drift,
         )  # fmt: skip
         reply = self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS, piggyback=piggyback)

@@ -12,6 +12,7 @@ from midwatch import Agent, RunLimits, tool
 from midwatch.orchestration.errors import NotFound, Refused
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.job import JobStatus
+from midwatch.schemas.model import ModelReply, ModelRequest
 from tests.contract.lineage_bench import MODEL, Fleet
 
 RAN: list[str] = []
@@ -228,6 +229,32 @@ def test_a_parent_enqueued_by_name_binds_from_its_first_step(make: Make) -> None
     assert RAN == ["a"]
     with pytest.raises(Refused, match=r"may have 1 children \(max_children\)"):
         fleet.enqueue("helper", "two", parent=root)
+
+
+def test_a_child_that_comes_during_a_turn_is_counted_with_it(make: Make) -> None:
+    """The turn began without family, so it must reserve its calls before it is committed. Three are allowed, not six."""
+    agent = boss(RunLimits(max_tool_calls=3))
+    fleet = make(agent)
+    three = [("work", {"what": name}) for name in "abc"]
+    complete = fleet.model.complete
+
+    def adopt_during_the_turn(request: ModelRequest) -> ModelReply:
+        if len(fleet.model.requests) == 0:
+            fleet.model.plays["child"] = [three]
+            child = fleet.client.enqueue("helper", "child", parent=root)
+            first = fleet.published.pop()
+            assert first.job_id == child.id
+            complete_child = complete
+            fleet.model.complete = complete_child  # type: ignore[method-assign]
+            fleet.runner.run(first)
+        return complete(request)
+
+    root = fleet.enqueue(agent, "lead", three)
+    fleet.model.complete = adopt_during_the_turn  # type: ignore[method-assign]
+    fleet.run()
+    assert len(RAN) == 3
+    assert root.status() is JobStatus.COMPLETED
+    assert sum(text.startswith("Not run") for text in fleet.told(root.job())) == 3
 
 
 def test_depth_is_counted_for_producers(make: Make) -> None:

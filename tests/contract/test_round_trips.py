@@ -23,8 +23,9 @@ from midwatch.orchestration.protocol.store_replies import TurnCommitted
 from midwatch.orchestration.steps.runner import StepRunner
 from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.store.redis_store import RedisStore
-from midwatch.schemas.job import JobStatus
+from midwatch.schemas.job import JobStatus, Parent
 from midwatch.schemas.limits import Limits
+from midwatch.schemas.lineage import Bounds, Member
 from midwatch.schemas.model import Usage
 from midwatch.testing import ScriptedModel, call
 from midwatch.workers.bench.context.replay import UnrenewedLeases
@@ -171,6 +172,37 @@ def test_a_step_makes_no_more_round_trips_than_expected(
     trips("job-1")  # loads the scripts, registers the downstream, reads the drift counters
     assert trips("job-2") == [of_turn, of_call, 3]
     assert (in_flight(gate), in_flight(gate, "shop")) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("most", "of_turn"),
+    [
+        pytest.param(9, 6, id="as alone, and: state of the ancestors, reservation of the calls"),
+        pytest.param(None, 5, id="no ancestor limits calls: nothing is reserved for them"),
+    ],
+)
+def test_a_child_makes_no_more_round_trips_than_expected(
+    store: RedisStore, gate: RedisGate, most: int | None, of_turn: int
+) -> None:
+    """Its turn and its tokens are reserved with the admission. A job without family makes four: see above."""
+    model = ScriptedModel([call("look_up", order="A"), "Done."] * 2)
+    agent = Agent("clerk", MODEL, "You help.", tools=[look_up])
+    clock = SystemClock()
+    leases = UnrenewedLeases(store.renew, clock, HOUR_MS)
+    runner = StepRunner(Services(store, Registry([agent]), lambda provider: model, gate, leases, clock, "w1"))
+    root = new_job("root", "s-root")
+    store.enqueue(root)
+    ancestor = Member(job_id="root", session_id="s-root", bounds=Bounds(max_tool_calls=most, max_steps=50))
+    parent = Parent(ref=root.ref.call(0), root_id="root", depth=1, ancestors=(ancestor,))
+    for job_id in ("job-1", "job-2"):  # the first one loads the scripts
+        job = new_job(job_id, f"s-{job_id}", agent="clerk", agent_version=agent.version, parent=parent)
+        store.enqueue(job)
+        before = CountingConnection.trips
+        runner.run(job.ref)
+        made = CountingConnection.trips - before
+        runner.run(job.ref.model_turn(2))
+        assert store.job(job_id).status is JobStatus.COMPLETED
+    assert made == of_turn
 
 
 # --- a settlement sent along with a commit

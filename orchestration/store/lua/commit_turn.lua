@@ -9,6 +9,7 @@
 --   tool_calls        added to the job's count
 --   invalid_calls     added to the job's and the fleet's count
 --   children          added to the job's count
+--   is_alone          1: the calls were not reserved, because the job had no family at its claim; 0: they were
 --   trace             JSON
 --   anchor            of the token estimate, or ''
 --   next_step         the next model turn
@@ -19,13 +20,15 @@
 --   calls[](step, started, call, member, message)    started: 0|1; call: JSON; message: for the tools queue, or ''
 --   drift[]           counters that each count one more
 -- Output: {'lost'} | {'committed' or 'cancelled', 1 applied now, 0 it had been applied before}
+--   | {'adopted'}: nothing changed, because a producer gave the job a child meanwhile. Reserve the calls, then commit
 --   'cancelled' is committed too, but the job was cancelled: run nothing of it
-local step, fence, member, group, lease_ms, tool_calls, invalid_calls, children, trace, anchor,
-  next_step, next_member, next_message = take(13)
+local step, fence, member, group, lease_ms, tool_calls, invalid_calls, children, is_alone, trace, anchor,
+  next_step, next_member, next_message = take(14)
 local usage, messages, calls, drift = take_list(2), take_list(), take_list(5), take_list()
 
+local cancel, adopted = unpack(redis.call('HMGET', JOB, 'cancel', 'adopted'))
 local function committed(applied)
-  return { redis.call('HEXISTS', JOB, 'cancel') == 1 and 'cancelled' or 'committed', applied }
+  return { cancel and 'cancelled' or 'committed', applied }
 end
 
 local row = held(step, fence)
@@ -34,6 +37,7 @@ if not row then
   if redis.call('HGET', JOB, 'committed') ~= step .. '|' .. fence then return { 'lost' } end
   return committed(0)
 end
+if is_alone == '1' and adopted and adopted ~= '' then return { 'adopted' } end
 local now = clock()
 add_messages(messages)
 if anchor == '' then

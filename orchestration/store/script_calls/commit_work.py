@@ -87,7 +87,8 @@ class FinishReply(NamedTuple):
 
 def commit_turn(
     keys: StepKeys, *, step: str, fence: int, member: str, group: int, lease_ms: int, tool_calls: int, invalid_calls: int,
-    children: int, trace: TraceRecord, anchor: Anchor | None, next_step: str, next_member: str, next_message: bytes,
+    children: int, is_alone: bool, trace: TraceRecord, anchor: Anchor | None, next_step: str, next_member: str,
+    next_message: bytes,
     usage: Usage, messages: Sequence[Message], calls: Sequence[CallOfTurn], drift: Sequence[str],
 ) -> ScriptCall[CommitTurnReply]:  # fmt: skip
     """Append a model turn. Mark its tool calls as owed, or the next turn if no call runs.
@@ -102,6 +103,7 @@ def commit_turn(
         tool_calls: number of calls to add to the job's count. `invalid_calls` and `children` are added too.
         invalid_calls: calls that were refused.
         children: calls that are child jobs.
+        is_alone: the calls were not reserved in a lineage, because the job had no family.
         trace: of this attempt.
         anchor: None leaves the session's anchor as it is.
         next_step: the next model turn.
@@ -115,8 +117,8 @@ def commit_turn(
     """
     args = in_order(
         (
-            step, fence, member, group, lease_ms, tool_calls, invalid_calls, children, as_json(trace), str(anchor or ""),
-            next_step, next_member, next_message,
+            step, fence, member, group, lease_ms, tool_calls, invalid_calls, children, int(is_alone), as_json(trace),
+            str(anchor or ""), next_step, next_member, next_message,
         ),
         usage_fields(usage), [encode(message) for message in messages], calls, drift,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from midwatch.orchestration.client.replay_window import ReplayWindow
 from midwatch.orchestration.protocol.letter_filter import EVERY_LETTER, LetterFilter
 from midwatch.orchestration.store.operations import Operations
-from midwatch.orchestration.store.replays import Replayed, Replays
+from midwatch.orchestration.store.replays import USUAL_GRANT, Grant, Replayed, Replays
 from midwatch.schemas.deadletter import DeadLetterRecord
 
 LOOK_S = 0.5
@@ -76,14 +76,14 @@ class BulkReplay:
 
     def __init__(
         self, operations: Operations, wanted: LetterFilter = EVERY_LETTER, *, rate_per_s: float | None = None,
-        max_steps: int = 50, sleep: Callable[[float], object] = time.sleep,
+        grant: Grant = USUAL_GRANT, sleep: Callable[[float], object] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._letters = operations.letters
         self._replays = Replays(operations)
         self._wanted = wanted
         self._rate_per_s = rate_per_s
-        self._max_steps = max_steps
+        self._grant = grant
         self._sleep = sleep
         self._monotonic = monotonic
         self._until_ms = self._letters.now_ms()
@@ -143,7 +143,7 @@ class BulkReplay:
         while not group.exhausted and (free := min(group.window.count_free(), AT_ONCE, self._allowed(began_s))) > 0:
             letters = list(islice(group.source, free))
             group.exhausted = len(letters) < free
-            done = self._replays.replay_each(letters, max_steps=self._max_steps) if letters else []
+            done = self._replays.replay_each(letters, grant=self._grant) if letters else []
             group.window.add(letter for letter, is_done in zip(letters, done, strict=True) if is_done)
             group.replayed += done.count(True)
             group.skipped += done.count(False)

@@ -8,6 +8,7 @@ from midwatch.orchestration.client.bulk_replay import BulkReplay
 from midwatch.orchestration.protocol.letter_filter import LetterFilter, Words
 from midwatch.orchestration.protocol.reading import Listing
 from midwatch.orchestration.store.operations import Operations
+from midwatch.orchestration.store.replays import Grant
 from midwatch.schemas.deadletter import DeadLetterRecord
 
 
@@ -70,9 +71,12 @@ class DeadLetters:
 
     def replay_all(
         self, *, kind: Words = None, agent: Words = None, model: Words = None, tool: Words = None,
-        downstream: Words = None, older_s: float = 0.0, rate_per_s: float | None = None,
+        downstream: Words = None, older_s: float = 0.0, rate_per_s: float | None = None, steps: int = 50,
+        time_s: float | None = None, wait_s: float | None = None,
     ) -> BulkReplay:  # fmt: skip
         """A replay of all letters that match. `for _ in replay.run()` runs it; `replay.groups` says what it will do, and did.
+
+        `steps`, `time_s` and `wait_s` are as for `replay`. `rate_per_s` bounds how many letters are replayed in a second.
 
         Raises:
             ConfigError: a kind is unknown.
@@ -81,7 +85,7 @@ class DeadLetters:
         wanted = LetterFilter.make(
             kind=kind, agent=agent, model=model, tool=tool, downstream=downstream, older_s=older_s
         )
-        return BulkReplay(self._operations, wanted, rate_per_s=rate_per_s)
+        return BulkReplay(self._operations, wanted, rate_per_s=rate_per_s, grant=Grant(steps, _ms(time_s), _ms(wait_s)))
 
     def discard(self, job_id: str) -> bool:
         """Give the job up, so that its session can go on. Returns False if the job is not dead."""

@@ -42,13 +42,29 @@ class Replayed(NamedTuple):
         return cls(letter.job_id, letter.session_id, letter.step)
 
 
+class Grant(NamedTuple):
+    """What a replayed job may use from now on."""
+
+    steps: int = 50
+    """Model turns after its last one."""
+    time_ms: int | None = None
+    """How long it may work. None: its limit starts again."""
+    wait_ms: int | None = None
+    """How long others may hold it. None: its limit starts again."""
+
+
+USUAL_GRANT = Grant()
+
+
 class Replays:
     """Replays for programs: many at once, in the lane below live work."""
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
 
-    def replay_each(self, letters: Sequence[Replayed], *, redriven: bool = False, max_steps: int = 50) -> list[bool]:
+    def replay_each(
+        self, letters: Sequence[Replayed], *, redriven: bool = False, grant: Grant = USUAL_GRANT
+    ) -> list[bool]:
         """Resume these jobs below live work. False for a job that was no dead letter any more, or that can't be read.
 
         Each replay is a script. If this process ends meanwhile, stewards publish the steps of those that ran.
@@ -62,7 +78,7 @@ class Replays:
         calls = [
             operate.replay(
                 step_keys(keys, ref), job=ref.job_id, session=ref.session_id, lane=Priority.REPLAY, redriven=redriven,
-                steps_granted=max_steps, time_granted_ms=None, wait_granted_ms=None,
+                steps_granted=grant.steps, time_granted_ms=grant.time_ms, wait_granted_ms=grant.wait_ms,
             )
             for ref in refs
         ]  # fmt: skip

@@ -162,10 +162,12 @@ def test_replay_of_all_goes_below_live_work(run, client, monkeypatch):
     letters = [bury(client) for _ in range(3)]
     code, out, _ = run("dlq", "replay", "--all", "--json", "--where", "agent=desk", "--where", "older=1s")
     assert (code, json.loads(out)["replayed"]) == (0, 0), "they are younger than a second"
-    code, out, _ = run("dlq", "replay", "--all", "--json")
+    code, out, _ = run("dlq", "replay", "--all", "--json", "--steps", "70", "--time", "2h")
     found = json.loads(out)
     assert (code, found["replayed"], found["under_way"], found["left"]) == (0, 3, 3, 0)
-    assert {client.jobs.show(job_id).priority.value for job_id in letters} == {"replay"}
+    jobs = [client.jobs.show(job_id) for job_id in letters]
+    assert {job.priority.value for job in jobs} == {"replay"}
+    assert {job.max_steps for job in jobs} == {71}, "the grants are those of a single replay"
 
 
 def test_replay_that_fails_again_stops_with_exit_code_1(run, client):

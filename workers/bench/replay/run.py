@@ -89,6 +89,15 @@ class Run:
             job = handle.job()
             times_ms.append((job.finished_ms or 0) - job.created_ms)
 
+    def is_recovered(self) -> bool:
+        """Does the coordinator allow the whole limit?"""
+        status = self.client.gate.show(MODEL)
+        return status.breaker == "closed" and status.rate_factor >= 1
+
+    def is_healed(self) -> bool:
+        """Have all jobs whose letters the outage made got their answer?"""
+        return len(_answered(self.downstream, "letter")) >= self.plan.letters
+
     def count(self, name: str) -> int:
         """One of the fleet's counters."""
         return self.client.operations.counters().get(name, 0)
@@ -158,8 +167,11 @@ def run_healing(one: Run, alone_ms: list[float], say: Callable[[str], None]) -> 
     letters, back_s = one.count_letters(), downstream.now_s()
     one.course.is_away = False
     answered_before = len(downstream.answered())
+    with one.live_load("recovering") as recovering_ms:  # the coordinator starts slowly after an outage
+        one.wait_for("recovery", lambda: one.is_recovered() or one.is_healed())
     with one.live_load("beside") as beside_ms:
-        one.wait_for("end of the redrive", lambda: len(_answered(downstream, "letter")) >= plan.letters)
+        time.sleep(2)
+        one.wait_for("end of the redrive", one.is_healed)
     arrivals = downstream.arrivals[before:]
     last_s = max(one.at_s for one in arrivals if one.call.startswith(f"{SINGLE}letter"))
     needed = len(downstream.answered()) - answered_before
@@ -177,6 +189,7 @@ def run_healing(one: Run, alone_ms: list[float], say: Callable[[str], None]) -> 
         "redriven": one.count("letters.redriven"),
         "live_jobs_beside": len(beside_ms),
         "live_p95_alone_ms": alone,
+        "live_p95_recovering_ms": _p95(recovering_ms),
         "live_p95_beside_ms": beside,
         "live_p95_ratio": round(beside / alone, 2),
         "live_jobs_lost": sum(handle.status() is not JobStatus.COMPLETED for handle in one.live),
@@ -210,4 +223,6 @@ def _answered(downstream: Downstream, name: str) -> set[str]:
 
 
 def _p95(times_ms: list[float]) -> float:
+    if len(times_ms) < 2:
+        return sum(times_ms)
     return round(quantiles(times_ms, n=20, method="inclusive")[-1], 1)

@@ -58,22 +58,18 @@ def replay(
         raise click.UsageError("expected IDs of jobs, or --all")
     if not everything and (where or rate or dry_run or as_json):
         raise click.UsageError("--where, --rate, --dry-run and --json need --all")
-    if everything and (time_s or steps or wait_s):
-        raise click.UsageError(
-            "--time, --steps and --wait need IDs of jobs: with --all, each agent's limits start again"
-        )
     client = connect()
+    grants: dict[str, Any] = {"steps": steps or 50, "time_s": time_s or None, "wait_s": wait_s or None}
     if everything:
         from midwatch.workers.cli.commands.dlq_bulk import print_groups, run_bulk_replay
 
-        bulk = client.dead_letters.replay_all(**where, rate_per_s=rate)
+        bulk = client.dead_letters.replay_all(**where, **grants, rate_per_s=rate)
         if dry_run:
             print_groups(bulk, as_json=as_json, dry_run=True)
             return
         if code := run_bulk_replay(bulk, as_json=as_json):
             raise click.exceptions.Exit(code)
         return
-    grants = {"steps": steps or 50, "time_s": time_s or None, "wait_s": wait_s or None}
     codes = [_replay(client, job_id, grants) for job_id in job_ids]
     if any(codes):
         raise click.exceptions.Exit(max(codes))

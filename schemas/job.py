@@ -18,7 +18,10 @@ JobInput = Annotated[str, StringConstraints(min_length=1)]
 
 
 class JobStatus(StrEnum):
-    """A `queued` job waits for its session. The last four are endings. Only a dead-lettered job can be replayed."""
+    """A `queued` job waits for its session or a worker. The last four are endings. Only a dead-lettered job can be replayed.
+
+    `timed_out` is an ending of releases before 0.2. Now such a job is dead-lettered.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"

@@ -142,7 +142,7 @@ class RunLimits(Policy):
     max_steps: int = Field(default=50, ge=1, le=100_000)
     """Model turns."""
     session_timeout_s: float = Field(default=2_700.0, gt=0)
-    """From the job's first step to its end."""
+    """The job's own work: its calls, its tools, its own backoff. What others take counts for `max_wait_s`."""
     max_tool_calls: Count | dict[str, Count] | None = None
     max_input_tokens: int | None = Field(default=None, ge=1)
     max_output_tokens: int | None = Field(default=None, ge=1)

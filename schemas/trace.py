@@ -18,7 +18,7 @@ class TraceRecord(Record):
     """The group of the session's messages that this step added to."""
     attempt: int
     outcome: str
-    """continue, complete, defer, park, dead_letter, or the ending forced on the job (cancelled, timed_out)."""
+    """continue, complete, defer, park, dead_letter, or cancelled. Releases before 0.2 also wrote timed_out."""
     started_ms: int
     ended_ms: int
     worker: str

@@ -74,7 +74,7 @@ terse = agent("terse", CLAUDE, tools.add, limits=RunLimits(max_output_tokens=20)
 hurried = agent(
     "hurried",
     CLAUDE,
-    limits=RunLimits(call_timeout_s=CALL_S),
+    limits=RunLimits(call_timeout_s=CALL_S, max_wait_s=3 * CALL_S),
     retry_config=RetryConfig(max_retries=1, base_s=0.02, cap_s=0.02, retry_on=("timeout",)),
 )
 

@@ -167,8 +167,11 @@ def test_jobs_are_listed_filtered_and_shown(run, client):
     code, out, _ = run("jobs", "list", "--agent", "nobody")
     assert (code, out) == (0, "")
     code, out, _ = run("jobs", "show", question, "--json")
-    assert json.loads(out)["waiting"] == {
+    waiting = json.loads(out)["waiting"]
+    assert waiting.pop("since").endswith("Z")
+    assert waiting == {
         "step": "1.0", "reason": "tool_approval: May refund run?", "kind": "tool_approval", "until": None, "attempt": 0,
+        "owner": "human", "downstream": None, "on_expiry": None,
     }  # fmt: skip
     code, out, _ = run("jobs", "show", letter)
     assert "status\tdead_lettered" in out

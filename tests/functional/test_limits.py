@@ -115,19 +115,24 @@ def test_a_model_call_that_hangs_is_ended_and_retried(stage):
     assert result.output == "Here I am."
 
 
-def test_a_model_that_always_hangs_makes_a_dead_letter_with_every_attempt(stage):
-    """Two attempts end in time, and the letter shows both."""
+def test_a_model_that_always_hangs_holds_the_job_until_max_wait_s(stage):
+    """It is an outage, so no retries are used up. The letter names the limit and the model, and shows the calls that hung."""
     stage.model.use(Faults(hang=1.0, hang_s=PATIENCE_S, once=False))
     try:
         handle = hurried.enqueue(stage.cast(["unheard"]))
         result = handle.result(PATIENCE_S)
     finally:
         stage.model.use(Faults())
-    assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "timeout")
+    assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "waited_too_long")
+    assert result.failure.limit == "max_wait_s"
+    assert CLAUDE in result.failure.detail
     letter = stage.client.dead_letters.show(handle.id)
-    assert [one.failure.kind for one in letter.tries] == ["timeout", "timeout"]
-    assert [one.attempt for one in letter.tries] == [0, 1]
-    assert all(record.ended_ms - record.started_ms >= 1_000 * CALL_S for record in handle.events())
+    hung = [record for record in handle.events() if record.failure and record.failure.kind == "timeout"]
+    assert [one.failure.kind for one in letter.tries] == ["timeout"] * len(hung) + ["waited_too_long"]
+    assert hung
+    assert all(record.ended_ms - record.started_ms >= 1_000 * CALL_S for record in hung)
+    job = stage.job(handle)
+    assert job.held_ms >= 1_000 * CALL_S
 
 
 # Tool calls and tokens

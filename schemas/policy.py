@@ -168,11 +168,10 @@ class RunLimits(Policy):
                     f"{name}={limit:g} is never reached: deadline_s={self.deadline_s:g} ends the job before; "
                     f"lower {name}, raise deadline_s, or leave one out"
                 )
-        ends_s = min(self.session_timeout_s, self.deadline_s or self.session_timeout_s)
-        if self._set("call_timeout_s") and self.call_timeout_s > ends_s:
+        if self._set("call_timeout_s") and self.deadline_s is not None and self.call_timeout_s > self.deadline_s:
             raise ValueError(
-                f"call_timeout_s={self.call_timeout_s:g} is above the time of the whole job, {ends_s:g} s "
-                "(session_timeout_s, deadline_s); lower it, or raise the job's time"
+                f"call_timeout_s={self.call_timeout_s:g} is above deadline_s={self.deadline_s:g}: one call may take longer than "
+                "the whole job; lower call_timeout_s, or raise deadline_s"
             )
         return self
 

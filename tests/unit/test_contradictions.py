@@ -80,8 +80,7 @@ SHOWN = [
     (lambda: RunLimits(max_cost_usd=1), r"max_cost_usd=1.0: not built yet.*max_input_tokens"),
     (lambda: RunLimits(session_timeout_s=600, deadline_s=60), "session_timeout_s=600 is never reached"),
     (lambda: RunLimits(max_wait_s=600, deadline_s=60), "max_wait_s=600 is never reached"),
-    (lambda: RunLimits(call_timeout_s=90, session_timeout_s=60), "above the time of the whole job, 60 s"),
-    (lambda: RunLimits(call_timeout_s=90, deadline_s=60), "above the time of the whole job, 60 s"),
+    (lambda: RunLimits(call_timeout_s=90, deadline_s=60), "call_timeout_s=90 is above deadline_s=60"),
     (lambda: ModelPolicy(on_change="warn"), "on_change='warn': not built yet"),
     (lambda: ModelPolicy(on_version_change="park"), "on_version_change='park': not built yet"),
     (lambda: Escalation("tool_approval", share=0.5), "share=0.5: not built yet"),
@@ -122,7 +121,7 @@ def test_a_contradiction_is_refused_with_what_to_do(make: Any, says: str) -> Non
 def test_the_defaults_are_never_compared_with_what_is_set() -> None:
     """A short deadline, a short session or a small budget needs no other field."""
     RunLimits(deadline_s=1)
-    RunLimits(session_timeout_s=0.5)
+    RunLimits(session_timeout_s=0.5, call_timeout_s=9)
     RunLimits(deadline_s=30, max_wait_s=None)
     Settings(broker_url="amqp://broker")
     agent(escalation=[Escalation("tool_approval", expires_s=90_000)], limits=RunLimits(max_wait_s=None))

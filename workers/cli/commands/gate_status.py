@@ -87,7 +87,7 @@ def _reasons(status: DownstreamStatus, now_ms: int) -> Iterator[str]:
         yield f"breaker open, probes in {duration(status.open_ms)}"
     elif status.breaker == "half_open":
         yield f"breaker half open, {pluralize(status.probes, 'probe')} under way"
-    elif status.in_trouble:
+    elif status.in_trouble and not status.paused_ms:
         yield "no call has been answered since the last failures: calls start one by one until one is answered"
     if status.sick:
         total = status.window_ok + status.window_failed

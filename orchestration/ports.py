@@ -62,11 +62,7 @@ class Gate(Protocol):
         """Decide whether the call may start.
 
         Returns None if it may; `settle` must follow. A Defer means that it may not start now; it never counts as an
-        attempt. A Failure means that it may never start.
-
-        Raises:
-            StoreUnavailable: the gate can't decide. The call must not be made.
-
+        attempt. A Failure means that it may never start. Raises StoreUnavailable: the call must not be made.
         """
         ...
 
@@ -77,6 +73,9 @@ class Gate(Protocol):
     def make_piggyback(self, call: Call, report: Report) -> Piggyback:
         """Make the settlement of a successful call into a message that the commit of its result can carry."""
         return partial(self.settle, call, report)
+
+    def leave_line(self, ref: StepRef, downstream: str) -> None:
+        """Forget the waiting call of a step whose job has ended. Raises StoreUnavailable. A gate without lines does nothing."""
 
     def reserve_calls(self, reservation: CallReservation) -> Sequence[LimitReached | None]:
         """Reserve the tool calls of a turn in its lineage. Returns for each call the limit that it would exceed, or None.

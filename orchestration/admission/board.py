@@ -134,7 +134,7 @@ class Board:
             refs += woken
             gone = [call_id(ref) for ref in released if ref not in set(woken)]
             if gone:
-                self._scripts.run(script_calls.gone(own_keys, call_ids=gone))
+                self._scripts.run(script_calls.gone(own_keys, call_ids=gone, in_line=False))
             waits_ms.append(0 if gone else reply.next_ms)  # the steps that left the line made room for others
         return refs, min((ms for ms in waits_ms if ms is not None), default=-1)
 

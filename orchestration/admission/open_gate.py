@@ -8,7 +8,7 @@ from functools import partial
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement
 from midwatch.orchestration.protocol.lineage import CallReservation, LimitReached
 from midwatch.schemas.failure import Failure
-from midwatch.schemas.step import Defer
+from midwatch.schemas.step import Defer, StepRef
 
 
 class OpenGate:
@@ -25,6 +25,9 @@ class OpenGate:
     def make_piggyback(self, call: Call, report: Report) -> Callable[[], object]:
         """See `ports.Gate.make_piggyback`."""
         return partial(self.settle, call, report)
+
+    def leave_line(self, ref: StepRef, downstream: str) -> None:
+        """Do nothing, because no call waits."""
 
     def reserve_calls(self, reservation: CallReservation) -> Sequence[LimitReached | None]:
         """Let all calls run."""

@@ -122,6 +122,11 @@ class RedisGate:
             settlement, alone=partial(self.settle, call, report), lost=partial(_log_lost, name)
         )
 
+    def leave_line(self, ref: StepRef, downstream: str) -> None:
+        """See `ports.Gate.leave_line`."""
+        keys = self.keys.downstream(resolve(downstream, self.limits))
+        self._scripts.run(script_calls.gone(keys, call_ids=[call_id(ref)], in_line=True))
+
     def reserve_calls(self, reservation: CallReservation) -> Sequence[LimitReached | None]:
         """See `ports.Gate.reserve_calls`."""
         return reserve_calls(self._scripts, self.keys, reservation)

@@ -104,9 +104,12 @@ def due(index: str, *, at_most: int) -> ScriptCall[replies.Due]:
     return ScriptCall("due", [index], _encoded(at_most), replies.decode_due)
 
 
-def gone(keys: Sequence[str], *, call_ids: Sequence[str]) -> ScriptCall[int]:
-    """Forget woken calls whose step does not wait any more. Returns how many were forgotten."""
-    return ScriptCall("gone", keys, _encoded(json.dumps(call_ids)), int)
+def gone(keys: Sequence[str], *, call_ids: Sequence[str], in_line: bool) -> ScriptCall[int]:
+    """Forget calls whose step does not wait any more: woken ones, and with `in_line` also those that wait in line.
+
+    Returns how many were forgotten.
+    """
+    return ScriptCall("gone", keys, _encoded(json.dumps(call_ids), int(in_line)), int)
 
 
 def reserve_calls(

@@ -87,6 +87,12 @@ class Attempt:
             ending = replace(ending, usage=reply.usage)
         return self.finish(ending, DeadLetter(failure=failure), reply)
 
+    def leave_line(self) -> None:
+        """Leave the line of the downstream that held the job. While a downstream is away, each place in its line is a trial."""
+        holder = self.claim.job.holder
+        if holder and holder.downstream and holder.turn == self.claim.ref.turn:
+            self.services.gate.leave_line(self.claim.ref, holder.downstream)
+
     def find_downstream(self, failure: Failure) -> str | None:
         """The downstream whose call failed, or that held the job too long. None if the failure has to do with no downstream."""
         if failure.kind is FailureKind.WAITED_TOO_LONG:

@@ -85,6 +85,7 @@ class StepRunner:
         if attempt.claim.losses:
             log_new_loss(attempt.claim)
         if attempt.claim.ending:
+            attempt.leave_line()
             return attempt.end_as_dead_letter(endings.failure_of_ending(attempt.claim))
         try:
             agent = self.services.agents.find(attempt.claim.job.agent)

@@ -113,6 +113,32 @@ def test_cancelled_jobs_make_room_at_once(fleet: Fleet) -> None:
     assert fleet.bench.status().woken == 0
 
 
+def test_job_that_ended_leaves_the_line_of_a_downstream_that_is_away(fleet: Fleet) -> None:
+    """While a downstream is away, few calls are tried. None of these trials is spent on a job that has ended."""
+    fleet.bench.admit_all(fleet.bench.call("now"))
+    for ref in [fleet.waits(f"ended-{n}") for n in range(20)]:
+        fleet.bench.gate.leave_line(ref, SHOP)
+    last = fleet.waits("last")
+    assert fleet.bench.status().waiters == 1
+    fleet.bench.board.open(SHOP, 5)
+    fleet.sweep(6)
+    assert fleet.owed(last)
+
+
+def test_dead_jobs_in_line_spend_no_trials_of_a_downstream_that_was_away(fleet: Fleet) -> None:
+    """Jobs that ended without leaving the line are forgotten when they are woken, and the next call is woken at once."""
+    fleet.bench.admit_all(fleet.bench.call("now"))
+    gone = [fleet.waits(f"gone-{n}") for n in range(20)]
+    last = fleet.waits("last")
+    for ref in gone:
+        assert fleet.client.jobs.cancel(ref.job_id)
+        claim = fleet.claim(ref)
+        assert fleet.client.store.finish(claim, ending_of(claim, JobStatus.CANCELLED), trace_of(claim, "cancelled"))
+    fleet.bench.board.open(SHOP, 5)
+    fleet.sweep(7)
+    assert fleet.owed(last)
+
+
 def test_a_step_that_is_published_already_keeps_its_place(fleet: Fleet) -> None:
     """The step asked again, and its message is in a queue when its turn comes. It is woken, not forgotten."""
     fleet.bench.admit_all(fleet.bench.call("now"))

@@ -1,8 +1,9 @@
--- Delete woken calls whose step no longer waits (its job was cancelled). What was reserved for them is free again.
+-- Delete calls whose step no longer waits, because its job was cancelled or has ended. What was reserved for them is free again.
 -- ARGV:
---   call_ids   JSON, a list
+--   call_ids      JSON, a list
+--   in_line       1: also calls that wait in line, because their job has ended; 0: only woken calls
 -- Output: how many were forgotten
-local call_ids = unpack(ARGV)
+local call_ids, in_line = unpack(ARGV)
 call_ids = cjson.decode(call_ids)
 
 local now = clock()
@@ -14,6 +15,12 @@ for _, call_id in ipairs(call_ids) do
   local call = read_call(call_id)
   if call and call.state == WOKEN then
     withdraw_promise(state, need_of(call))
+    drop_call(call_id)
+    forgotten = forgotten + 1
+    -- It made no call. While the downstream is in trouble, the next one need not wait for the result of a trial.
+    if state.woken == 0 then state.woken_at = 0 end
+  elseif call and call.state == WAITING and in_line == '1' then
+    leave_lane(state, call_id, call)
     drop_call(call_id)
     forgotten = forgotten + 1
   end

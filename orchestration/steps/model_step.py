@@ -25,7 +25,7 @@ from midwatch.orchestration.steps.endings import failure_of_ending, find_spent_b
 from midwatch.orchestration.steps.gated_calls import call_model, model_call
 from midwatch.orchestration.steps.inline_calls import run_inline_calls
 from midwatch.orchestration.steps.make_room import estimate_tokens, has_little_room, has_successors, make_room
-from midwatch.orchestration.steps.questions import make_question
+from midwatch.orchestration.steps.questions import end_if_rejected, make_question
 from midwatch.orchestration.steps.read_reply import ReadReply, read_reply
 from midwatch.orchestration.tools.result_pages import answer_read_result
 from midwatch.schemas.decision import ParkReason
@@ -54,7 +54,7 @@ class ModelStep:
 
     def run(self) -> Outcome:
         """Call the model. Call it again if the request was too long, or if the provider refused its strict schemas."""
-        if ended := self.check_limits() or make_room(self.attempt, self.agent):
+        if ended := self.check_limits() or end_if_rejected(self.attempt) or make_room(self.attempt, self.agent):
             return ended
         reply = self.ask_model()
         if isinstance(reply, Failure) and reply.kind is FailureKind.CONTEXT_OVERFLOW:

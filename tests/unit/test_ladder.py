@@ -148,6 +148,31 @@ def test_with_an_escalation_the_job_is_parked_instead() -> None:
     assert fleet.run(job).status == "parked"
 
 
+def test_a_rejection_of_repeated_failures_ends_the_job() -> None:
+    """The dead letter has the human's words. Its replay calls the model again, and asks again."""
+    fleet, job = played(Caller(EMPTY), escalation=[Escalation(when="repeated_failure")])
+    fleet.run(job)
+    fleet.operations.decide(job, approve=False, reason="it is stuck")
+    result = fleet.run(job)
+    assert (result.status, result.failure and result.failure.kind) == ("dead_lettered", "format_error")
+    assert result.failure
+    assert result.failure.detail.endswith("a human decided that it does not go on: it is stuck")
+    assert fleet.operations.replay(job)
+    assert fleet.run(job).status == "parked"
+
+
+def test_repeated_failures_on_which_no_one_decides_end_the_job() -> None:
+    """`on_expiry="reject"` is a rejection, without a human."""
+    rule = Escalation(when="repeated_failure", expires_s=60.0)
+    fleet, job = played(Caller(EMPTY), escalation=[rule])
+    assert fleet.run(job).status == "parked"
+    fleet.clock.advance(60_000)
+    result = fleet.run(job)
+    assert result.status == "dead_lettered"
+    assert result.failure
+    assert result.failure.detail.endswith("no decision was made within 60 s")
+
+
 @pytest.mark.parametrize(
     "schema",
     [

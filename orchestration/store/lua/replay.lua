@@ -50,7 +50,9 @@ for _, step in ipairs(rows()) do
     redis.call('ZADD', DUE, look_at(now, till > 0 and till or math.huge, time), member)
   else
     local state = row.state == 'started' and 'started' or 'pending'
-    write_row(step, state, row.fence, 0, 0, 0, mark(row), row.decision)
+    -- A rejection that ended the job is not repeated: the replay is a new decision.
+    local is_undone = row.state == 'dead' and string.sub(row.decision, 1, 9) == 'rejected:'
+    write_row(step, state, row.fence, 0, 0, 0, mark(row), is_undone and '' or row.decision)
     redis.call('HDEL', STEPS, step .. ':losses')
     owe(now, member)
     out[#out + 1] = step

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,12 @@ import psutil
 def kill() -> None:
     """As the kernel does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_late() -> None:
+    """Meanwhile the worker takes other steps."""
+    time.sleep(2.0)
+    kill()
 
 
 def segfault() -> None:
@@ -64,6 +71,7 @@ WAYS: dict[str, tuple[Callable[[], None], str]] = {
     "leave": (leave, "exit code 0"),
     "recurse": (recurse, "SIGSEGV"),
     "allocate": (allocate, "SIGABRT"),
+    "late": (kill_late, "SIGKILL"),
     "both": (kill_both, ""),
 }
 """Each way with what a dead letter says about it."""

@@ -15,7 +15,7 @@ from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
 from midwatch.workers import providers
 from midwatch.workers.bench.storm_real import call as storm_call
 
-LIMITS = RunLimits(session_timeout_s=3_600)
+LIMITS = RunLimits(session_timeout_s=3_600, max_steps=1_000)  # the limits of the root bind all its descendants
 RETRY = RetryConfig(max_retries=int(os.environ.get(storm_call.RETRIES_VARIABLE, "3")))
 
 if "storm" not in providers.names():

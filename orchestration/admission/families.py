@@ -19,6 +19,9 @@ from midwatch.schemas.step import StepKind
 
 KEPT_MS = KEPT_S * 1_000
 
+PATIENCE_MS = 60_000
+"""How long a reservation waits for a server that restarts, as a commit does: the model's reply is paid for."""
+
 
 def family_of(claim: Claim, chain: Chain) -> str:
     """The family for the step of a claim. A summary belongs to no turn, so it counts no step. '' for a job without family."""
@@ -51,7 +54,7 @@ def reserve_calls(scripts: Scripts, keys: Keyspace, reservation: CallReservation
         counted=_compact(dict(reservation.calls_before)),
         kept_ms=KEPT_MS,
     )
-    answers = scripts.run(call)
+    answers = scripts.run(call, patience_ms=PATIENCE_MS)
     if answers is None:
         raise LeaseLost
     return answers

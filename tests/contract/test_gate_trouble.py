@@ -12,6 +12,7 @@ from midwatch.orchestration.keyspace import Key
 from midwatch.orchestration.protocol.calls import Call, Settlement
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.policy import TRANSIENT, RetryConfig
+from midwatch.schemas.step import Priority
 from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
 from tests.contract.gate_crowd import Answer, Crowd
 
@@ -297,3 +298,41 @@ def test_an_unknown_limit_is_not_guessed_from_an_outage(bench: Make) -> None:
     assert gate.status().limits["requests"] >= 300
     crowd.run(OUTAGE_S + 180)
     assert (len(crowd.done), crowd.ended) == (500, [])
+
+
+# --- jobs that end while they wait
+
+
+def put_in_trouble(gate: GateBench) -> None:
+    """Let one call fail while no other is live."""
+    call = gate.call("first")
+    gate.admit_all(call)
+    gate.fail(call)
+
+
+def test_jobs_that_end_leave_their_line(bench: Make) -> None:
+    """A replay is the next one, and does not wait behind the calls of jobs that have ended."""
+    gate = bench()
+    put_in_trouble(gate)
+    over = [gate.call(f"over-{n}") for n in range(40)]
+    assert {gate.ask(call) for call in over} <= {"trouble", "queued"}
+    for call in over:
+        gate.gate.leave_line(call.claim.ref, SHOP)
+    assert gate.status().waiters == 0
+    replay = gate.call("replay", priority=Priority.REPLAY)
+    assert gate.ask(replay) == "trouble"
+    gate.time.pass_s(30)
+    assert [ref.job_id for ref in gate.board.release()[0]] == ["replay"]
+    gate.admit_all(gate.claim_again(replay))
+
+
+def test_a_woken_step_that_is_gone_costs_no_trial(bench: Make) -> None:
+    """The next call is woken at once, not after another gap."""
+    gate = bench()
+    put_in_trouble(gate)
+    for name in ("gone", "waits"):
+        gate.ask(gate.call(name))
+    gate.time.pass_s(30)
+    woken, _ = gate.board.release(lambda refs: [ref for ref in refs if ref.job_id != "gone"])
+    woken += gate.board.release()[0]
+    assert [ref.job_id for ref in woken] == ["waits"]

@@ -203,7 +203,11 @@ def test_a_record_names_the_line_that_earlier_releases_know(bench: Make, redis: 
 def test_a_first_step_in_the_line_of_an_earlier_release_is_woken(bench: Make, redis: redis_py.Redis) -> None:
     """An earlier release put it into the line `rest`. A steward of this release finds it there."""
     gate = closed(bench)
-    begun = gate.call("old", step="2")
-    wait(gate, begun)
-    assert gate.status().waiting["rest"] == 1
-    assert drain(gate, 1) == ["old"]
+    wait(gate, gate.call("old", step="2"))
+    _state, calls, _, rest, *_ = gate.keys.downstream(SHOP)
+    record = redis.hget(calls, "old|2")
+    redis.hset(calls, "old|1", record.replace(b"|old|2", b"|old|1"))
+    redis.zadd(rest, {"old|1": redis.zscore(rest, "old|2")})
+    redis.hdel(calls, "old|2")
+    assert drain(gate, 2) == ["old"]
+    assert not any(gate.status().waiting.values())

@@ -10,7 +10,7 @@ from midwatch.orchestration.errors import ConfigError
 from midwatch.schemas.job import Parent, StartEnvelope
 from midwatch.schemas.limits import Limits
 from midwatch.schemas.step import Priority, StepKind, StepRef
-from midwatch.workers.celery_app.first_steps import AT_LEAST, FirstSteps
+from midwatch.workers.celery_app.first_steps import AT_LEAST, REFILL_AFTER, FirstSteps
 from midwatch.workers.celery_app.write_message import NUMBERS, queue_key, queue_keys
 
 
@@ -52,6 +52,21 @@ def test_first_steps_are_not_held_back_without_tool_workers():
     steps = FirstSteps()
     steps.hold((500, 0, 0, 0), slots=1, tools_are_served=False)
     assert steps.held == frozenset()
+
+
+def test_the_steward_refills_the_queue_after_every_few_first_steps():
+    """Only while others wait in the backlog: otherwise there is nothing to move."""
+    steps = FirstSteps()
+    for _ in range(2 * REFILL_AFTER):
+        steps.note_taken()
+    assert not steps.taken.is_set()
+    steps.others_wait = True
+    steps.note_taken()
+    assert steps.taken.is_set()
+    steps.taken.clear()
+    for _ in range(REFILL_AFTER - 1):
+        steps.note_taken()
+    assert not steps.taken.is_set()
 
 
 def test_no_producer_may_ask_for_priority_replay():

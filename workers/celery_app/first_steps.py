@@ -53,7 +53,7 @@ class FirstSteps:
         self.held = frozenset(number + 1 for number, ahead in numbers if tools_are_served and ahead > most)
 
     def note_taken(self) -> None:
-        """The channel has taken a first step. The steward is told of every few."""
+        """The channel has taken a first step. Every few of them wake the steward."""
         self._taken += 1
         if self.others_wait and self._taken >= REFILL_AFTER:
             self._taken = 0

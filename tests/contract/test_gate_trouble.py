@@ -160,6 +160,20 @@ def test_more_failures_are_needed_while_others_are_live(bench: Make, live: int) 
     assert failures == min(8, live + 1)
 
 
+def test_late_failures_of_an_earlier_outage_are_no_trouble(bench: Make) -> None:
+    """Calls that hung before the breaker opened time out after the recovery. They say nothing about the present."""
+    gate = bench()
+    old = [gate.call(f"old-{n}") for n in range(20)]
+    gate.admit_all(*old)
+    gate.board.open(SHOP, 5)
+    gate.time.pass_s(6)
+    gate.answer_others(3)
+    assert gate.status().breaker == "closed"
+    for call in old:
+        assert gate.fail(call, FailureKind.TIMEOUT).free
+    assert not gate.status().in_trouble
+
+
 @pytest.mark.parametrize("command", ["close", "resume"])
 def test_an_operator_ends_the_trouble(bench: Make, command: str) -> None:
     """The next calls go without a gap."""

@@ -77,8 +77,10 @@ end
 -- Trouble: calls fail or get a 429, and no call has been answered since. One such call is enough if no other is live. With
 -- others live, an answer may arrive any moment, so several are needed: a busy downstream that loses one call in a hundred is
 -- not in trouble. While it lasts, the whole fleet sends at most two calls a second, as trials. An answer ends it.
-local function note_unanswered(state, now)
-  state.unanswered, state.unanswered_ever = (state.unanswered or 0) + 1, (state.unanswered_ever or 0) + 1
+local function note_unanswered(state, now, is_present)
+  state.unanswered_ever = (state.unanswered_ever or 0) + 1
+  if not is_present then return end
+  state.unanswered = (state.unanswered or 0) + 1
   if not state.troubled_since and state.unanswered >= math.min(TROUBLED_AFTER, 1 + state.live) then
     state.troubled_since, state.trials = now, 0
   end

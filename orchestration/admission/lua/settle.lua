@@ -67,6 +67,8 @@ if call then
   local past = call.past
   if not past then past = { failures = 0, uncounted = 0, answered = 0, unanswered = 0, alone = 0 } end
   earlier = past.uncounted
+  -- A late timeout says that the downstream did not answer half a minute ago.
+  local is_present = outcome == 'throttled' or is_news(state, call, now)
   if is_lost then is_uncounted = not is_own_fault(config, state, now, call, past, outcome == 'throttled') end
   if is_probe and (outcome == 'ok' or outcome == 'caller') then -- it answers, even to a bad request
     -- Earlier probes may hang. Don't count them any more, so that others can start.
@@ -90,7 +92,7 @@ if call then
   end
   drop_call(call_id)
   if is_lost then
-    note_unanswered(state, now)
+    note_unanswered(state, now, is_present)
     remember_failure(state, now, call_id, past, not is_uncounted)
   end
 end

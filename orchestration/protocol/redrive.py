@@ -72,8 +72,10 @@ def group_of(letter: DeadLetterRecord, code: str) -> RedriveGroup | None:
     A limit that the user set is the user's will, and a wrong key needs a person who changes it.
     """
     kind, downstream = letter.failure.kind, letter.downstream
-    if kind is FailureKind.WAITED_TOO_LONG:
-        return RedriveGroup(Cause.AWAY, downstream=downstream) if downstream else None
+    if kind is FailureKind.WAITED_TOO_LONG and letter.failure.limit == "max_wait_s":
+        if downstream:
+            return RedriveGroup(Cause.AWAY, downstream=downstream)
+        return RedriveGroup(Cause.AWAY, agent=letter.agent, kind=kind)  # it waited for a worker
     if letter.failure.limit:
         return None
     if kind is FailureKind.QUOTA_EXHAUSTED:

@@ -11,6 +11,7 @@ from midwatch.orchestration.protocol.commits import Ending
 from midwatch.orchestration.protocol.redrive import entry_of, group_of
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.job import Job
+from midwatch.schemas.step import WaitOwner
 
 NEVER_RAN = (FailureKind.QUOTA_EXHAUSTED, FailureKind.WAITED_TOO_LONG)
 """Kinds with which a call ends before it runs. After any other kind it may have taken effect, so a tool that is not idempotent
@@ -36,7 +37,8 @@ def add_cause(ending: Ending, agents: Registry, job: Job, downstream: str | None
         return replace(ending, letter=letter.model_copy(update={"agent_version": job.agent_version}))
     tool = next((tool for tool in agent.tools if tool.name == letter.tool), None)
     config = (tool and tool.retry) or agent.retry_config
-    group = group_of(letter, code_version(agent))
+    is_held_by_human = job.holder is not None and job.holder.owner is WaitOwner.HUMAN
+    group = None if is_held_by_human else group_of(letter, code_version(agent))
     is_auto = (
         config.redrive == "auto" and group is not None and letter.generation < config.max_redrives
         and (tool is None or tool.idempotent or letter.failure.kind in NEVER_RAN)

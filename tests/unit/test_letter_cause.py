@@ -101,7 +101,8 @@ def test_letter_beyond_max_redrives_waits_for_a_human():
 @pytest.mark.parametrize("kind", list(FailureKind))
 def test_cause_of_each_kind(kind):
     """What must have passed before a letter of this kind may be replayed. None: only a human knows."""
-    group = group_of(letter(kind, downstream=MODEL), "v1")
+    limit = "max_wait_s" if kind is FailureKind.WAITED_TOO_LONG else None
+    group = group_of(letter(kind, limit=limit, downstream=MODEL), "v1")
     expected = {
         **dict.fromkeys(("rate_limited", "overloaded", "provider_error", "timeout", "connection"), Cause.AWAY),
         **dict.fromkeys(("tool_error", "format_error", "output_invalid", "internal", "worker_lost"), Cause.CODE),
@@ -112,8 +113,9 @@ def test_cause_of_each_kind(kind):
 
 def test_transient_kinds_and_waits_of_one_downstream_are_one_group():
     """One probe finds out about all of them."""
-    kinds = (FailureKind.OVERLOADED, FailureKind.CONNECTION, FailureKind.WAITED_TOO_LONG)
-    assert len({group_of(letter(kind, downstream=MODEL), "v1") for kind in kinds}) == 1
+    waited = letter(FailureKind.WAITED_TOO_LONG, limit="max_wait_s", downstream=MODEL)
+    others = [letter(kind, downstream=MODEL) for kind in (FailureKind.OVERLOADED, FailureKind.CONNECTION)]
+    assert len({group_of(one, "v1") for one in (waited, *others)}) == 1
 
 
 def test_limit_of_the_user_does_not_pass():
@@ -121,6 +123,11 @@ def test_limit_of_the_user_does_not_pass():
     assert group_of(letter(FailureKind.TIMEOUT, limit="session_timeout_s", downstream=MODEL), "v1") is None
     assert group_of(letter(FailureKind.WAITED_TOO_LONG, limit="max_wait_s", downstream=MODEL), "v1") is not None
     assert group_of(letter(FailureKind.WAITED_TOO_LONG, limit="expires_s"), "v1") is None, "a human did not decide"
+
+
+def test_job_that_waited_for_a_worker_is_redriven():
+    """During an outage of a downstream all workers may be busy, so some of its jobs never reach its line."""
+    assert group_of(letter(FailureKind.WAITED_TOO_LONG, limit="max_wait_s"), "v1") is not None
 
 
 def test_code_version_changes_with_the_agent_and_not_with_a_second_load():

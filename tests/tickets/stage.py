@@ -169,12 +169,12 @@ class Stage:
         return bool(running)
 
     def await_new_claim(self, held: dict[str, bytes]) -> None:
-        """Wait until another worker holds (or has finished) a call that was held. See `under_way`."""
-        fences = {step: row.split(b"|")[1] for step, row in held.items()}
+        """Wait until the separate process of another worker holds (or has finished) a call that was held. See `under_way`."""
 
         def taken_over() -> bool:
-            now = {step: row.split(b"|")[1] for step, row in self.under_way(StepKind.TOOL).items()}
-            return any(now.get(step) != fence for step, fence in fences.items())
+            now = {step: row.split(b"|") for step, row in self.under_way(StepKind.TOOL).items()}
+            taken = [step for step, row in held.items() if step in now and now[step][1] != row.split(b"|")[1]]
+            return any(step not in now for step in held) or any(now[step][5].endswith(b"+") for step in taken)
 
         wait_for(taken_over, "the frozen worker's step to be taken over", every_s=0.05)
 

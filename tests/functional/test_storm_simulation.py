@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Callable
 from functools import cache
+from statistics import median
 
 import pytest
 
@@ -54,10 +55,17 @@ def test_a_limit_set_twice_too_high_costs_little(run: Run, name: str):
     assert find_missed(SMALL[name], run(name, "midwatch-2x"), limit_is_right=False) == []
 
 
-def test_a_hang_is_overcome_sooner_than_by_naive_retries(run: Run):
-    """Naive calls that hang still hold the workers after the recovery. Ours were never sent."""
-    naive = {run("hang_70", name).drain_s for name in STRATEGIES}
-    assert run("hang_70", "midwatch").drain_s < min(naive)
+def test_a_hang_is_overcome_sooner_than_by_naive_retries(server):
+    """Naive calls that hang still hold the workers after the recovery. Ours were never sent.
+
+    Medians of three seeds, because a probe that ends just before the recovery costs seconds.
+    """
+
+    def drain_s(strategy: str) -> float:
+        return median(simulate(SMALL["hang_70"], strategy, seed, server.url).drain_s for seed in range(3))
+
+    ours = drain_s("midwatch")
+    assert ours < min(drain_s(strategy) for strategy in STRATEGIES)
 
 
 def test_in_a_partial_failure_no_strategy_is_faster_with_as_few_calls(run: Run):

@@ -54,8 +54,11 @@ class FailedCall:
     @property
     def ends_attempt(self) -> bool:
         """True when the step fails or is tried again. Otherwise the model reads the error and goes on."""
-        kind = self.failure.kind
-        return kind in self.config.fail_hard_on or (is_retried(self.config, kind) and self.is_idempotent)
+        kind, config = self.failure.kind, self.config
+        if kind in config.fail_hard_on:
+            return True
+        allows_retry = config.max_retries > 0 or kind in config.retry_on
+        return self.is_idempotent and allows_retry and is_retried(config, kind)
 
     def as_result(self) -> CallResult:
         """The failure as an answer to the model."""

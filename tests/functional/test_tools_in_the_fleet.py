@@ -156,7 +156,7 @@ def test_a_tool_that_must_not_be_repeated_runs_once(stage):
 
 
 def test_a_failure_kind_without_a_policy_is_returned_to_the_model(stage):
-    """The agent has no rule for `connection`: no retry, no dead letter, the model decides."""
+    """The agent allows no retries and has no rule for `connection`: no retry, no dead letter, the model decides."""
     said, handle = run_calls(stage, telling, ("unsteady", {"failures": 1}))
     assert said == ["Error: ConnectionError: the order system does not answer"]
     assert len(marks(f"unsteady-{handle.id}")) == 1

@@ -103,7 +103,9 @@ def test_an_answer_is_kept_if_its_settlement_fails(own_server: EmbeddedServer, g
     begin, end = OUTAGES[kind]
     begin(own_server, gate.client)
     try:
-        assert gate.settle(call, Report(usage=Usage(input_tokens=1, output_tokens=1))) == Settlement()
+        assert gate.settle(call, Report(usage=Usage(input_tokens=1, output_tokens=1))) == Settlement(
+            downstream="scripted:m-1"
+        )
     finally:
         end(own_server, gate.client)
 

@@ -25,7 +25,7 @@ dev: $(STAMP) ## Run the whole system on this machine with your MIDWATCH_AGENTS,
 	@$(BIN)/midwatch dev $(ARGS)
 
 test: $(STAMP) check ## Everything that CI runs: lint, types, layers, all tests but the slow ones
-	@$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+	@$(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 check: $(STAMP) ## Lint, formatting, types, layers, import cycles
 	@$(BIN)/ruff check .

@@ -60,7 +60,7 @@ def check_letters(crew: Crew, killers: Sequence[JobHandle], others: Sequence[Job
     assert {letter.job_id for letter in crew.client.dead_letters.list()} == {job.id for job in killers}
 
 
-@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize("pool", ["threads", pytest.param("prefork", marks=pytest.mark.slow)])
 def test_killers_are_dead_letters_and_all_other_jobs_complete(crew: Crew, pool: str) -> None:
     """One killer of each kind among twelve jobs that wait for their model. Each killer runs three times.
 

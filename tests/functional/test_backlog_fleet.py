@@ -21,6 +21,7 @@ def test_a_backlog_begins_only_as_many_jobs_as_there_are_slots() -> None:
     assert found["others_wait_s"] < found["first_wait_s"], "the second tenant does not wait for the whole first one"
 
 
+@pytest.mark.slow
 def test_without_lists_of_their_own_first_steps_begin_all_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: with first steps among the others, every job begins before one of them ends."""
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from midwatch.orchestration.client.replay_window import PROBES
 from midwatch.workers.bench.replay.plan import Plan
 from midwatch.workers.bench.replay.run import run
 
 
+@pytest.mark.slow
 def test_letters_of_an_outage_complete_and_a_cause_that_stays_stops() -> None:
     """No human does anything. No call is made twice, no second exceeds the limit, and no live job is lost."""
     plan = Plan(letters=40, limit_per_s=50, alone_s=2, staying=12)

@@ -24,7 +24,8 @@ def _edit(script: str, old: str, new: str) -> None:
 
 
 def lease() -> None:
-    """Allow a claim of a step that another worker holds."""
+    """Allow a claim of a step that another worker holds. Such a claim counts as a loss, so suspects must not run alone."""
+    isolation()
     _edit("claim", "if lost and row.till > now then return { 'busy', row.till - now } end", "")
 
 

@@ -154,9 +154,9 @@ class RunLimits(Policy):
     on_busy: SessionPolicy = SessionPolicy.ENQUEUE
     """What a new job does if its session is busy: wait, be rejected, or interrupt the running job."""
     max_wait_s: float | None = Field(default=86_400.0, gt=0)
-    """How long others may hold the job in all: downstreams, humans, waiting children, a lack of workers. None: no bound."""
+    """The longest time in which the job may wait for others: downstreams, humans, children that wait, workers. None: no bound."""
     deadline_s: float | None = Field(default=None, gt=0)
-    """Work and waits together, from `enqueue` on. None: no bound."""
+    """The longest time from `enqueue` to the end, with work and waits. None: no bound."""
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
@@ -204,7 +204,7 @@ class Escalation(Policy):
         "tool_approval", "repeated_failure", "budget_share", "drift", "tainted_argument", "unknown_effect", "model_asks"
     ]
     tools: tuple[str, ...] = ()
-    """The rule is for calls of these tools. Empty: of all tools."""
+    """The rule applies to calls of these tools. Empty: to calls of all tools."""
     share: float | None = Field(default=None, gt=0, le=1)
     risk: Literal["low", "medium", "high"] = "medium"
     expires_s: float | None = Field(default=None, gt=0)

@@ -66,7 +66,7 @@ class GatedCalls:
 
 
 def model_call(agent: Agent, claim: Claim, request: ModelRequest, tokens: int, model: ModelName) -> Call:
-    """The call of a model turn of about `tokens` input tokens. With family, the limits of all ancestors bind it."""
+    """The call of a model turn of about `tokens` input tokens. The limits of all ancestors bind it, too."""
     usage, limits, chain = claim.job.usage, agent.limits, family_chain(claim.job, agent.limits)
     return Call(
         claim=claim,

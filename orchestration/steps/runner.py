@@ -12,7 +12,7 @@ from midwatch.orchestration.steps import endings
 from midwatch.orchestration.steps.attempt import Attempt
 from midwatch.orchestration.steps.compaction.compaction_step import CompactionStep
 from midwatch.orchestration.steps.losses.report import log_new_loss
-from midwatch.orchestration.steps.losses.suspects import face_losses
+from midwatch.orchestration.steps.losses.suspects import handle_losses
 from midwatch.orchestration.steps.model_step import ModelStep
 from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.steps.tool_step import ToolStep
@@ -92,7 +92,7 @@ class StepRunner:
         except UnknownAgent as error:
             failure = Failure(kind=FailureKind.INTERNAL, detail=str(error))
             return attempt.retry_or_end(AGENT_NOT_LOADED, failure, owner=WaitOwner.WORKERS)
-        if attempt.claim.losses and (outcome := face_losses(attempt, agent)):
+        if attempt.claim.losses and (outcome := handle_losses(attempt, agent)):
             return outcome
         step = ToolStep if attempt.claim.ref.kind is StepKind.TOOL else ModelStep
         return step(attempt, agent).run()

@@ -10,7 +10,7 @@ import pytest
 from midwatch import Agent, RetryConfig, tool
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.isolation import AloneEnd, AloneRun
-from midwatch.orchestration.steps.losses.suspects import MODEL_LOSSES, PROVEN_LOSSES, find_sentence, is_suspect
+from midwatch.orchestration.steps.losses.suspects import MODEL_LOSSES, PROVEN_LOSSES, find_proven_failure, is_suspect
 from midwatch.orchestration.testing.inline_fleet import InlineFleet
 from midwatch.orchestration.testing.scripted_model import ScriptedModel, call
 from midwatch.schemas.decision import HumanDecision, Verdict
@@ -77,14 +77,14 @@ def test_a_call_that_will_not_run_is_no_suspect():
 
 def test_losses_without_proof_sentence_no_step():
     """Without proof a step may be innocent, however many workers it has lost."""
-    assert find_sentence(tool_claim(*[LEASE] * 40), agent_with()) is None
-    assert find_sentence(tool_claim(*[TOGETHER] * 9), agent_with()) is None
+    assert find_proven_failure(tool_claim(*[LEASE] * 40), agent_with()) is None
+    assert find_proven_failure(tool_claim(*[TOGETHER] * 9), agent_with()) is None
 
 
 def test_two_proofs_sentence_a_step_and_the_failure_says_what_is_known():
     """With the loss that made it a suspect, the step has run three times."""
-    assert find_sentence(tool_claim(LEASE, PROOF), agent_with()) is None
-    failure = find_sentence(tool_claim(LEASE, *[PROOF] * PROVEN_LOSSES), agent_with())
+    assert find_proven_failure(tool_claim(LEASE, PROOF), agent_with()) is None
+    failure = find_proven_failure(tool_claim(LEASE, *[PROOF] * PROVEN_LOSSES), agent_with())
     assert failure.kind is FailureKind.WORKER_LOST
     assert failure.detail == (
         "this step lost its worker 3 times: once its lease, renewed for 2.3 s, ended: the worker was killed, hung or was "
@@ -95,24 +95,24 @@ def test_two_proofs_sentence_a_step_and_the_failure_says_what_is_known():
 def test_losses_before_the_last_failed_attempt_do_not_count():
     """The row's number of losses says how many of the records count."""
     claim = replace(tool_claim(PROOF, PROOF, LEASE), losses=1)
-    assert find_sentence(claim, agent_with()) is None
+    assert find_proven_failure(claim, agent_with()) is None
 
 
 def test_worker_lost_in_fail_hard_on_ends_with_the_first_loss():
     """A tool ends the job with any loss. A model turn runs alone after its first loss, and ends with the first proven one."""
     hard = agent_with(fail_hard_on=["worker_lost"])
-    assert find_sentence(tool_claim(LEASE), hard)
-    assert find_sentence(tool_claim(LEASE, name="pay"), hard)
-    assert find_sentence(model_claim(LEASE), hard) is None
+    assert find_proven_failure(tool_claim(LEASE), hard)
+    assert find_proven_failure(tool_claim(LEASE, name="pay"), hard)
+    assert find_proven_failure(model_claim(LEASE), hard) is None
     assert is_suspect(model_claim(LEASE), hard)
-    assert find_sentence(model_claim(LEASE, PROOF), hard)
+    assert find_proven_failure(model_claim(LEASE, PROOF), hard)
 
 
 def test_worker_lost_in_retry_on_allows_max_retries_proofs():
     """Losses without proof still do not count."""
     lenient = agent_with(retry_on=["worker_lost"], max_retries=3)
-    assert find_sentence(tool_claim(*[LEASE] * 5, *[PROOF] * 3), lenient) is None
-    assert find_sentence(tool_claim(LEASE, *[PROOF] * 4), lenient)
+    assert find_proven_failure(tool_claim(*[LEASE] * 5, *[PROOF] * 3), lenient) is None
+    assert find_proven_failure(tool_claim(LEASE, *[PROOF] * 4), lenient)
 
 
 def test_the_policy_of_the_tool_comes_first():
@@ -124,8 +124,8 @@ def test_the_policy_of_the_tool_comes_first():
         return word
 
     agent = Agent("clerk", "anthropic:claude-sonnet-4-6", "You look.", [strict, look])
-    assert find_sentence(tool_claim(LEASE, name="strict"), agent)
-    assert find_sentence(tool_claim(LEASE), agent) is None
+    assert find_proven_failure(tool_claim(LEASE, name="strict"), agent)
+    assert find_proven_failure(tool_claim(LEASE), agent) is None
 
 
 class Separate:

@@ -23,8 +23,8 @@ REFILL_AFTER = 8
 have one turn only (measured with two solo workers)."""
 
 ALIVE_S = 10
-"""How long a worker that serves the tools queue counts as alive after its last sweep. Without one, first steps are not held back:
-the tool steps do not become fewer, and jobs without tools would wait for nothing."""
+"""How long a worker that serves the tools queue counts as alive after its last sweep. Without such a worker, first steps are not
+held back: the tool steps do not become fewer, and jobs without tools would wait for nothing."""
 
 
 @dataclass

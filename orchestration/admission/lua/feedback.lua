@@ -72,7 +72,7 @@ local function slow_down(config, state, now, rate, retry_after_ms)
   pause(config, state, now, now + pause_ms * MS, rate, cut)
 end
 
--- Is this failure about the present? Not if the call began before the breaker last opened: 512 timeouts of one outage must
+-- Does this failure say anything about the downstream now? Not if the call began before the breaker last opened: 512 timeouts of one outage must
 -- open it only once. Not if it was a probe that took too long: it has hung since then.
 local function is_news(state, call, now)
   return call.generation == state.openings and not (call.probe_deadline and call.probe_deadline <= now)
@@ -105,7 +105,7 @@ local function remember_failure(state, now, call_id, past, is_counted)
   write_call(state, call_id, call, now + PAID_MS * MS)
 end
 
--- Count a failure about the present. Open the breaker if no call succeeds any more.
+-- Count a failure that says something about the downstream now. Open the breaker if no call succeeds any more.
 local function count_failure(config, state, now, rate, call_id, call, is_probe)
   state.window_failed, state.failed_in_a_row = state.window_failed + 1, state.failed_in_a_row + 1
   if state.breaker == CLOSED then mark_sick(config, state, now, rate) end

@@ -54,7 +54,7 @@ local function is_broken(config, state, call)
   return few and too_many(config, recent_calls(state))
 end
 
--- Record since when the downstream is sick, and its rate before that. Its limit would not do: it may be unknown or too high.
+-- Record since when the downstream is sick, and its rate before that. Its limit is of no use here: it may be unknown or too high.
 local function mark_sick(config, state, now, rate)
   if not state.sick_since and state.second_before_begun >= config.min_calls and is_sick(config, state, now) then
     state.sick_since, state.rate_before_sick = now, state.second_before_begun * 60 / rate

@@ -51,7 +51,7 @@ local function kept_tag(call, lane)
   return call.tag and call.lane and is_behind(lane_of(call)) == is_behind(lane) and call.tag or nil
 end
 
--- The lines have come to the call with this tag.
+-- Set the virtual time to that of the call that is served now.
 local function advance(state, lane, tag)
   if is_behind(lane) then state.time_behind = math.max(state.time_behind or 0, tag)
   else state.virtual_time = math.max(state.virtual_time, tag) end
@@ -59,7 +59,7 @@ end
 
 local function waiting_in(lane) return redis.call('ZCARD', LANES[lane]) end
 
--- Does the line of retries stand still? It does while the downstream fails and its retry budget is used up.
+-- Does no retry leave its line? None does while the downstream fails and its retry budget is used up.
 local function holds_retries(config, state, now, woken)
   return is_sick(config, state, now) and state.breaker == CLOSED and state.retry_balance - woken < 1
 end
@@ -117,7 +117,8 @@ local function new_tag(config, state, need, lane, priority, tenant)
   local flow, time = tenant .. '|' .. priority, state.virtual_time
   if is_behind(lane) then
     flow, time = lane .. '|' .. flow, state.time_behind or 0
-    -- The lanes behind share one time. A lane that had to stand still has older calls: a new flow starts beside its first.
+    -- The lanes behind share one time. A lane that was not served for a while holds calls with
+    -- an older time: a new flow starts at the time of its first call.
     local first = redis.call('ZRANGE', LANES[lane], 0, 0, 'WITHSCORES')
     if first[2] then time = math.min(time, tonumber(first[2])) end
   end

@@ -62,7 +62,7 @@ local function clock()
   return t[1] * 1000000 + t[2]
 end
 
--- Read an argument that must be a number. This runs before anything is written: an error half-way would leave half a decision,
+-- Read an argument that must be a number. This runs before anything is written: an error in the middle would leave half a decision,
 -- and a NaN would leave a bucket that admits for ever.
 local function number(name, text)
   local value = tonumber(text)

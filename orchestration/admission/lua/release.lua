@@ -31,7 +31,7 @@ local function turn_of_high_first()
   return math.max(state.virtual_time, tonumber(redis.call('HGET', FLOWS, HIGH_FIRST_LANE) or 0))
 end
 
--- The first call of each lane that has its turn, in order. What has begun goes first, and replays go last.
+-- The first call of each lane that has its turn, in order. Calls of jobs that have begun go first, and replays go last.
 local function heads()
   local found = {}
   local function add(head) found[#found + 1] = head end

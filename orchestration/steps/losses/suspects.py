@@ -1,7 +1,7 @@
-"""Suspects: a step that may have killed its worker runs alone in a separate process, before it is sentenced.
+"""Suspects: a step that may have killed its worker runs alone in a separate process, before it can end its job.
 
 Many steps run in one worker. When it dies, the lease of each of them ends, and only one of them may be the cause. So a loss
-alone sentences no step. A suspect runs alone: if its process dies while the worker lives, the cause is proven. If both die
+alone ends no job. A suspect runs alone: if its process dies while the worker lives, the cause is proven. If both die
 together, nothing is proven, and the step runs again.
 """
 
@@ -27,7 +27,7 @@ PROVEN_LOSSES = 2
 suspect, the step has then run three times."""
 
 MODEL_LOSSES = 5
-"""Losses after which a model turn is a suspect. A turn mostly waits for its provider, so it is hardly ever the killer. A tool
+"""Losses after which a model turn is a suspect. A turn mostly waits for its provider, so it is hardly ever the cause. A tool
 step runs the user's code, and is a suspect after its first loss."""
 
 START_MS = 60_000
@@ -37,9 +37,9 @@ ROOM_WAIT_MS = (2_000, 5_000)
 """A suspect for which the worker has no room is put back for a random time between these."""
 
 
-def face_losses(attempt: Attempt, agent: Agent) -> Outcome | None:
-    """Sentence a step that has lost workers, or run it alone. None: run it here, like any other step."""
-    if failure := find_sentence(attempt.claim, agent):
+def handle_losses(attempt: Attempt, agent: Agent) -> Outcome | None:
+    """End the job of a step that has lost workers, or run the step alone. None: run it here, like any other step."""
+    if failure := find_proven_failure(attempt.claim, agent):
         return attempt.end_as_dead_letter(failure)
     isolate = attempt.services.isolate
     if isolate is None or not is_suspect(attempt.claim, agent):
@@ -47,7 +47,7 @@ def face_losses(attempt: Attempt, agent: Agent) -> Outcome | None:
     return run_alone(attempt, agent, isolate)
 
 
-def find_sentence(claim: Claim, agent: Agent) -> Failure | None:
+def find_proven_failure(claim: Claim, agent: Agent) -> Failure | None:
     """The failure that ends the job because of this step's losses, or None.
 
     `worker_lost` in `retry_on`: `max_retries` proven losses are tried again. In `fail_hard_on`: a tool ends the job with its

@@ -1,4 +1,4 @@
--- Append a model turn. Owe its tool calls, or the next turn if no call runs.
+-- Append a model turn. Mark its tool calls as owed, or the next turn if no call runs.
 -- Shared: prelude, arguments, model_turn
 -- ARGV:
 --   step

@@ -1,6 +1,6 @@
 -- Shared by the scripts that end, resume or hold a job.
 
--- Keep the keys of a job longer that waits for a human (a dead letter, a parked call), and those of its session.
+-- Keep the keys of a job that waits for a human (a dead letter, a parked call) for longer, and those of its session.
 local function hold()
   for _, key in ipairs({ JOB, STEPS, SESSION, LOG, TRACE, WAITING }) do redis.call('EXPIRE', key, HELD_S) end
   for _, part in ipairs({ ':results', ':memory', ':archive', ':originals' }) do redis.call('EXPIRE', SESSION .. part, HELD_S) end

@@ -1,4 +1,4 @@
--- Record a job. Owe its first step, or let the job wait if the session has an active one.
+-- Record a job. Mark its first step as owed, or let the job wait if the session has an active one.
 -- Shared: prelude, first_steps
 -- KEYS 15 and 16 are the backlog and its tenants, if the first step may have to wait there: see first_steps.lua.
 -- ARGV:

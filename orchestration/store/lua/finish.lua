@@ -39,7 +39,7 @@ if output ~= '' then redis.call('HSET', JOB, 'output', output) end
 if failure ~= '' then redis.call('HSET', JOB, 'failure', failure) end
 if waiting then redis.call('HDEL', JOB, 'waiting') end
 local function count_ending() -- last, because a missing count does less harm than a missing dead letter
-  if status ~= before then redis.call('HINCRBY', COUNTERS, 'jobs.' .. status, 1) end -- equal if another call ended it
+  if status ~= before then redis.call('HINCRBY', COUNTERS, 'jobs.' .. status, 1) end -- they are equal if another call has ended the job
 end
 
 if status == 'dead_lettered' then

@@ -83,13 +83,13 @@ local function is_held(step, fence)
   return fence_now == fence and (state == 'started' or state == 'waiting')
 end
 
--- Owe a new step, which can't be in due. With a queue and a message, push the message. Otherwise the caller publishes the step.
+-- Mark a new step as owed, which can't be in due. With a queue and a message, push the message. Otherwise the caller publishes the step.
 local function owe_new(now, member, queue, message)
   redis.call('ZADD', OWED, now, member)
   if queue and message ~= '' then redis.call('LPUSH', queue, message) end
 end
 
--- Owe a step that may be in due. The caller publishes it.
+-- Mark a step as owed that may be in due. The caller publishes it.
 local function owe(now, member)
   redis.call('ZREM', DUE, member)
   redis.call('ZADD', OWED, now, member)

@@ -7,7 +7,7 @@
 -- ARGV:
 --   limit              entries at most, of due and of owed
 --   patience_ms        how long a step may stay unclaimed when its queue is empty: then its message is lost
---   stale_ms           how long it may when its queue is not empty: then the step probably waits in the queue
+--   stale_ms           how long a step may stay unclaimed when its queue is not empty: then it probably waits there
 --   model_queue_idle   1: the queue is empty; 0: it is not
 --   tools_queue_idle   1: the queue is empty; 0: it is not
 -- Output: {ms until the next entry is due, or -1, how many of the members were due, member...}; the other members were owed

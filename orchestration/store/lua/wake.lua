@@ -1,4 +1,4 @@
--- Owe steps that the coordinator woke. A step in due moves to owed. A step in owed stays there: it became due by itself, and a
+-- Mark steps as owed that the coordinator woke. A step in due moves to owed. A step in owed stays there: it became due by itself, and a
 -- second message does no harm. A step in neither no longer waits, and is not changed.
 -- Shared: arguments
 -- KEYS:

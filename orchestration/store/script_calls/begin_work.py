@@ -24,7 +24,8 @@ from midwatch.schemas.step import Priority, StepKind, StepRef
 
 MAX_LOSSES = 50
 """How many claims of a step may lose their worker without proof before the step becomes a dead letter. Usually workers were
-killed from outside, and the step is innocent. Losses with a proven cause are counted separately: see `steps.losses.suspects`."""
+killed from outside, and the step was not the cause. Losses with a proven cause are counted separately: see
+`steps.losses.suspects`."""
 
 MAX_LOSSES_ALONE = 10
 """How many of them the step may have while it runs alone: it may be a step that kills its worker, too."""

@@ -181,6 +181,7 @@ def test_a_frozen_broker_does_not_delay_a_step(stage: Stage):
                 events.observe(claim, stage.trace(claim, "dead_letter"), DeadLetter(failure=THROTTLED))
         assert events.dropped >= CAPACITY_EVENTS // 2
         own.thaw()
+        assert events.flush(PATIENCE_S), "what was queued is sent"
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo", "prefork"])

@@ -200,7 +200,7 @@ class Job(Record):
     traceparent: str | None = None
 
     @property
-    def has_family(self) -> bool:
+    def shares_limits(self) -> bool:
         """Is it in a lineage with other jobs?"""
         return self.parent is not None or self.children > 0 or bool(self.adopted)
 

@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from midwatch.schemas.contract import Policy
 from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.job import SessionPolicy
-from midwatch.schemas.policy_form import Policy
 
 TRANSIENT = (
     FailureKind.RATE_LIMITED,

@@ -50,11 +50,11 @@ def denial(name: str, reply: Denied) -> Failure:
     kind = DENIED.get(reply.reason, FailureKind.INTERNAL)
     limit = LIMITS.get(reply.reason)
     if limit and "job" in reply.figures:
-        return Failure(kind=kind, detail=f"{limit}: {_family_explanation(reply.figures)}", limit=limit)
+        return Failure(kind=kind, detail=f"{limit}: {_explain_reached_limit(reply.figures)}", limit=limit)
     return Failure(kind=kind, detail=f"{name}: {_explanation(reply.reason, reply.figures)}", limit=limit)
 
 
-def _family_explanation(figures: Mapping[str, Any]) -> str:
+def _explain_reached_limit(figures: Mapping[str, Any]) -> str:
     """Whose limit a job of a lineage has reached."""
     job_id, used, limit = figures["job"], figures["used"], figures["limit"]
     if "need" not in figures:

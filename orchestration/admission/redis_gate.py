@@ -10,9 +10,9 @@ import redis
 import structlog
 
 from midwatch.orchestration.admission import script_calls
+from midwatch.orchestration.admission.ancestry import ancestry_of, reserve_calls
 from midwatch.orchestration.admission.answers import deferral, denial
 from midwatch.orchestration.admission.configuration import configuration, defaults, over_defaults
-from midwatch.orchestration.admission.families import family_of, reserve_calls
 from midwatch.orchestration.admission.functions import COORDINATOR
 from midwatch.orchestration.admission.headers import read
 from midwatch.orchestration.admission.names import resolve
@@ -178,7 +178,7 @@ def admission_of(call: Call, keys: list[str]) -> ScriptCall[Admitted | Waits | D
         lineage_kept_ms=KEPT_S * 1_000,
         lineage_input_tokens=call.lineage_input_tokens,
         lineage_output_tokens=call.lineage_output_tokens,
-        family=family_of(claim, call.chain),
+        ancestry=ancestry_of(claim, call.chain),
     )
 
 

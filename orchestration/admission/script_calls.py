@@ -50,13 +50,13 @@ def admit(
     lineage_kept_ms: int,
     lineage_input_tokens: int | None,
     lineage_output_tokens: int | None,
-    family: str,
+    ancestry: str,
 ) -> ScriptCall[replies.Admitted | replies.Waits | replies.Denied | replies.Unconfigured]:
     """May this call start now? `keys` are a downstream's and its lineage's."""
     args = (
         call_id, member, attempt_id, is_retry, is_first, fence, input_tokens, cached_tokens, output_tokens, hold_ms, lasts_ms,
         priority, tenant, free_retries, free_retries_per_call, free_retry_every_ms, most_retries, most_retries_per_call,
-        lineage_kept_ms, lineage_input_tokens, lineage_output_tokens, family,
+        lineage_kept_ms, lineage_input_tokens, lineage_output_tokens, ancestry,
     )  # fmt: skip
     return ScriptCall("admit", keys, _encoded(*args), replies.decode_admit)
 
@@ -113,17 +113,17 @@ def gone(keys: Sequence[str], *, call_ids: Sequence[str], in_line: bool) -> Scri
 
 
 def reserve_calls(
-    keys: Sequence[str], *, family: str, calls: str, counted: str, kept_ms: int
+    keys: Sequence[str], *, ancestry: str, calls: str, counted: str, kept_ms: int
 ) -> ScriptCall[Sequence[LimitReached | None] | None]:
     """Reserve the calls of a turn. Returns the limit that each would exceed. None if a later claim has reserved calls."""
-    return ScriptCall("reserve_calls", keys, _encoded(family, calls, counted, kept_ms), replies.decode_reserve_calls)
+    return ScriptCall("reserve_calls", keys, _encoded(ancestry, calls, counted, kept_ms), replies.decode_reserve_calls)
 
 
 def adopt(
-    keys: Sequence[str], *, family: str, child: str, is_added: bool, most_if_unknown: int, kept_ms: int
+    keys: Sequence[str], *, ancestry: str, child: str, is_added: bool, most_if_unknown: int, kept_ms: int
 ) -> ScriptCall[int]:
     """Count a child that a producer enqueues. Returns -1, or the limit of children that it would exceed."""
-    return ScriptCall("adopt", keys, _encoded(family, child, is_added, most_if_unknown, kept_ms), int)
+    return ScriptCall("adopt", keys, _encoded(ancestry, child, is_added, most_if_unknown, kept_ms), int)
 
 
 def status(keys: Sequence[str]) -> ScriptCall[DownstreamStatus | None]:

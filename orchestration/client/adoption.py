@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from midwatch.orchestration.admission import families
+from midwatch.orchestration.admission import ancestry
 from midwatch.orchestration.admission.functions import COORDINATOR
 from midwatch.orchestration.errors import NotFound, Refused
 from midwatch.orchestration.protocol.lineage import Chain, OverAncestor, deepest_level, own_chain, time_left
@@ -107,7 +107,7 @@ class Adoption:
 
     def _count(self, child_id: str, *, is_added: bool) -> int | None:
         scripts = Scripts(self._operations.client, COORDINATOR)
-        return families.adopt(
+        return ancestry.adopt(
             scripts, self._operations.keys, self._parent, self._chain, child_id,
             is_added=is_added, most_if_unknown=UNKNOWN.max_children,
         )  # fmt: skip

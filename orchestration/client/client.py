@@ -12,9 +12,9 @@ from typing import Protocol
 from midwatch.orchestration.admission.board import Board
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.client.adoption import Adoption
-from midwatch.orchestration.client.dead_letters import DeadLetters
 from midwatch.orchestration.client.findings import Findings
 from midwatch.orchestration.client.handle import JobHandle
+from midwatch.orchestration.client.letters.dead_letters import DeadLetters
 from midwatch.orchestration.client.new_job import new_job
 from midwatch.orchestration.errors import ConfigError, NotFound, SessionBusy
 from midwatch.orchestration.protocol.reading import Listing

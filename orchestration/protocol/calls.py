@@ -26,10 +26,10 @@ class Call:
     output_tokens: int = 0
     """The most output that the call may have."""
     lineage_input_tokens: int | None = None
-    """The limit of a root job without family. None: the limit that the root has set. 0: no limit, or `chain` has it."""
+    """The limit of a root job without children. None: the limit that the root has set. 0: no limit, or `chain` has it."""
     lineage_output_tokens: int | None = None
     chain: Chain = ()
-    """The job and its ancestors, whose limits bind this call. Empty for a job without family."""
+    """The job and its ancestors, whose limits bind this call. Empty for a job without parent and children."""
 
 
 @dataclass(frozen=True)

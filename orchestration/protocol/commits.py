@@ -38,7 +38,7 @@ class TurnCommit:
     invalid_calls: int = 0
     children: int = 0
     is_alone: bool = False
-    """The calls were not reserved in a lineage, because the job had no family. See `TurnCommitted.ADOPTED`."""
+    """The calls were not reserved in a lineage, because the job had neither parent nor children. See `TurnCommitted.ADOPTED`."""
     anchor: Anchor | None = None
     drift: tuple[str, ...] = ()
     """Names of the drift counters that this turn increments."""

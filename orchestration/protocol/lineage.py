@@ -96,9 +96,9 @@ def own_chain(job: Job) -> Chain:
     return (Member(job_id=job.job_id, session_id=job.session_id, bounds=job.bounds), *job.ancestors)
 
 
-def family_chain(job: Job, limits: RunLimits) -> Chain:
+def shared_chain(job: Job, limits: RunLimits) -> Chain:
     """Like `chain_of`. Empty if the job has neither ancestors nor children, because then only its own limits count."""
-    return chain_of(job, limits) if job.has_family else ()
+    return chain_of(job, limits) if job.shares_limits else ()
 
 
 def deepest_level(chain: Chain) -> int | None:

@@ -56,7 +56,7 @@ def find_exceeded_limit(agent: Agent, claim: Claim, tool: Tool, calls: Sequence[
 def reserve_calls(gate: Gate, agent: Agent, claim: Claim, calls: Sequence[CallRow]) -> Sequence[DeclinedCall]:
     """Reserve the turn's calls in its lineage. Returns the calls that exceed a limit of an ancestor, or of this job.
 
-    A job without family has only its own limits, and reserves nothing.
+    A job without parent and children has only its own limits, and reserves nothing.
 
     Raises:
         LeaseLost: a later claim of this job has reserved calls.
@@ -65,7 +65,7 @@ def reserve_calls(gate: Gate, agent: Agent, claim: Claim, calls: Sequence[CallRo
     planned = [PlannedCall(row.call.name, is_child=_is_child(agent, row)) for row in calls]
     starts_child, chain = any(call.is_child for call in planned), chain_of(claim.job, agent.limits)
     is_bound = any(one.bounds is None or one.bounds.max_tool_calls is not None for one in chain)
-    if not starts_child and not (claim.job.has_family and planned and is_bound):
+    if not starts_child and not (claim.job.shares_limits and planned and is_bound):
         return ()
     names_tools = any(one.bounds is None or isinstance(one.bounds.max_tool_calls, dict) for one in chain)
     before = count_by_tool(agent, claim) if names_tools else {}
@@ -79,7 +79,7 @@ def reserve_calls(gate: Gate, agent: Agent, claim: Claim, calls: Sequence[CallRo
 
 def release_calls(gate: Gate, claim: Claim) -> None:
     """Give back what this turn reserved for its calls. A job that ends at a model turn makes none of them."""
-    if claim.job.has_family and claim.ref.kind is StepKind.MODEL:
+    if claim.job.shares_limits and claim.ref.kind is StepKind.MODEL:
         gate.reserve_calls(CallReservation(claim, (Member(job_id=claim.job.job_id), *claim.job.ancestors), ()))
 
 

@@ -13,7 +13,7 @@ from midwatch.orchestration.ports import Gate, Model, Piggyback
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.compactions import CompactionWork
-from midwatch.orchestration.protocol.lineage import family_chain
+from midwatch.orchestration.protocol.lineage import shared_chain
 from midwatch.orchestration.tokens.estimate import PRIOR
 from midwatch.orchestration.tokens.weight import weigh, weigh_all
 from midwatch.orchestration.tools.declaration import Tool
@@ -67,7 +67,7 @@ class GatedCalls:
 
 def model_call(agent: Agent, claim: Claim, request: ModelRequest, tokens: int, model: ModelName) -> Call:
     """The call of a model turn of about `tokens` input tokens. The limits of all ancestors bind it, too."""
-    usage, limits, chain = claim.job.usage, agent.limits, family_chain(claim.job, agent.limits)
+    usage, limits, chain = claim.job.usage, agent.limits, shared_chain(claim.job, agent.limits)
     return Call(
         claim=claim,
         downstream=str(model),
@@ -96,9 +96,9 @@ def summary_call(work: CompactionWork, job: Job, downstream: str, request: Model
         lasts_ms=int(request.timeout_s * 1_000) + COMMIT_MS,
         input_tokens=math.ceil((weigh(request.system) + weigh_all(request.messages)) * PRIOR),
         output_tokens=request.max_output_tokens,
-        lineage_input_tokens=0 if job.has_family else None,
-        lineage_output_tokens=0 if job.has_family else None,
-        chain=(Member(job_id=job.job_id), *job.ancestors) if job.has_family else (),
+        lineage_input_tokens=0 if job.shares_limits else None,
+        lineage_output_tokens=0 if job.shares_limits else None,
+        chain=(Member(job_id=job.job_id), *job.ancestors) if job.shares_limits else (),
     )
 
 

@@ -184,7 +184,7 @@ class ModelStep:
     ) -> tuple[TurnCommitted, TraceRecord, Outcome]:
         """Reserve the turn's calls in its lineage, and commit the turn."""
         attempt, claim, services = self.attempt, self.attempt.claim, self.services
-        is_alone = bool(read.calls) and not read.children and not claim.job.has_family
+        is_alone = bool(read.calls) and not read.children and not claim.job.shares_limits
         for declined in reserve_calls(services.gate, self.agent, claim, read.calls):
             read.withdraw(declined.row, declined.message, is_child=declined.is_child)
         owed = tuple(claim.ref.call(row.ordinal) for row in read.calls if not row.started)

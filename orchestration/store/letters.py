@@ -1,4 +1,4 @@
-"""Read dead letters and poison messages. Dead letters are read page by page, so a listing need not hold them all."""
+"""Read dead letters page by page, so a listing need not hold them all."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import redis
 from midwatch.orchestration.errors import UnreadableRecord
 from midwatch.orchestration.keyspace import PARTITIONS, Keyspace
 from midwatch.orchestration.protocol.letter_filter import EVERY_LETTER, LetterFilter
-from midwatch.orchestration.protocol.reading import Listing, explain, read_list, read_listing, split_errors
+from midwatch.orchestration.protocol.reading import Listing, explain, read_listing, split_errors
 from midwatch.orchestration.store.pipelines import run_pipeline
-from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
+from midwatch.schemas.deadletter import DeadLetterRecord
 
 PAGE = 200
 """Letters that are read in one round trip. A letter with its tries takes some 2 KB."""
@@ -104,13 +104,6 @@ class Letters:
         for p in range(PARTITIONS):
             pipe.zcard(self._keys.index(p, "dead"))
         return sum(reply for reply in run_pipeline(pipe, with_errors=True) if isinstance(reply, int))
-
-    def poison(self, limit: int) -> Listing[PoisonRecord]:
-        """Messages that are not valid steps, the newest first."""
-        pipe = self._client.pipeline(transaction=False)
-        pipe.lrange(self._keys.poison(), 0, limit - 1)
-        reply = run_pipeline(pipe, with_errors=True)[0]
-        return read_list(reply, "the poison list", "a poison record", PoisonRecord.model_validate_json)
 
     def _entries(
         self, p: int, until_ms: int, after: Entry | None, unreadable: list[UnreadableRecord]

@@ -11,8 +11,8 @@ import structlog
 from midwatch.orchestration.errors import NotFound, Refused, StoreUnavailable, UnreadableRecord
 from midwatch.orchestration.protocol.letter_filter import EVERY_LETTER, LetterFilter
 from midwatch.orchestration.protocol.reading import Listing, guard, read_field, read_listing, read_record
+from midwatch.orchestration.store import reads
 from midwatch.orchestration.store.letters import Letters
-from midwatch.orchestration.store.reads import find_children, find_newest, find_over, read_counters, read_trace
 from midwatch.orchestration.store.records import (
     job_and_session,
     job_of_reply,
@@ -63,7 +63,9 @@ class Operations(Sessions):
 
     def jobs(self, *, limit: int = 50, status: JobStatus | None = None, agent: str | None = None) -> Listing[Job]:
         """The newest jobs first."""
-        newest = find_newest(self.client, self.keys, "jobs", limit if status is None and agent is None else 10_000)
+        newest = reads.find_newest(
+            self.client, self.keys, "jobs", limit if status is None and agent is None else 10_000
+        )
         found: Listing[Job] = Listing()
         for start in range(0, len(newest), 500):
             some = self._jobs(newest[start : start + 500])
@@ -97,17 +99,17 @@ class Operations(Sessions):
 
     def poison(self, limit: int = 100) -> Listing[PoisonRecord]:
         """Messages that are not valid steps, the newest first."""
-        return self.letters.poison(limit)
+        return reads.read_poison(self.client, self.keys, limit)
 
     def trace(self, job_id: str) -> Listing[TraceRecord]:
         """The trace records of the job, in the order of their commits."""
         pipe = self.client.pipeline(transaction=False)
         pipe.lrange(self._keys(self._ref(job_id)).trace, 0, -1)
-        return read_trace(job_id, self._run(pipe, with_errors=True)[0])
+        return reads.read_trace(job_id, self._run(pipe, with_errors=True)[0])
 
     def counters(self) -> dict[str, int]:
         """The fleet's counters, summed over the partitions."""
-        return read_counters(self.client, self.keys)
+        return reads.read_counters(self.client, self.keys)
 
     def cancel(self, job_id: str) -> bool:
         """Cancel a job and all its descendants. Returns False if the job had already ended.
@@ -115,7 +117,7 @@ class Operations(Sessions):
         A running job ends at its next claim, and none of its steps starts. A dead letter is discarded.
         """
         ref = self._ref(job_id)
-        children = find_children(self.client, self.keys, ref)  # before its steps end
+        children = reads.find_children(self.client, self.keys, ref)  # before its steps end
         call = operate.cancel(self._keys(ref), job=job_id, session=ref.session_id, member_base=member_base(ref))
         reply = self._scripts.run(call, patience_ms=PATIENCE_MS)
         if reply.status is JobStatus.DEAD_LETTERED:
@@ -160,7 +162,7 @@ class Operations(Sessions):
         Returns False if the job is no dead letter.
         """
         ref = self._ref(job_id)
-        children = find_children(self.client, self.keys, ref)
+        children = reads.find_children(self.client, self.keys, ref)
         call = operate.discard(
             self._keys(ref), job=job_id, session=ref.session_id, member_base=member_base(ref), repair_text=DISCARDED
         )
@@ -182,7 +184,7 @@ class Operations(Sessions):
         step = step or (job.waiting.step if job.waiting else None)
         if job.status is not JobStatus.PARKED or step is None:
             raise Refused(f"job {job_id!r} is {job.status}, not parked: there is nothing to decide")
-        if approve and (over := find_over(self.client, self.keys, job)):
+        if approve and (over := reads.find_over(self.client, self.keys, job)):
             raise Refused(
                 f"job {job_id!r} can't go on: {over}. Nothing runs. End it with `midwatch jobs cancel {job_id}`"
             )

@@ -1,4 +1,4 @@
-"""The part of the store that reads: jobs, their relatives and traces, and counters."""
+"""The part of the store that reads: jobs, their relatives and traces, counters, and poison messages."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from midwatch.orchestration.store import drift_counters
 from midwatch.orchestration.store.pipelines import run_pipeline
 from midwatch.orchestration.store.records import job_of, session_of
 from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
+from midwatch.schemas.deadletter import PoisonRecord
 from midwatch.schemas.job import Job
 from midwatch.schemas.lineage import Member
 from midwatch.schemas.step import StepRef
@@ -158,3 +159,11 @@ class Reads:
     def drift_counters(self, hours: int) -> dict[tuple[int, str], int]:
         """See `ports.Store.drift_counters`."""
         return drift_counters.read(self.client, self.keys, hours)
+
+
+def read_poison(client: redis.Redis, keys: Keyspace, limit: int) -> Listing[PoisonRecord]:
+    """Messages that are not valid steps, the newest first."""
+    pipe = client.pipeline(transaction=False)
+    pipe.lrange(keys.poison(), 0, limit - 1)
+    reply = run_pipeline(pipe, with_errors=True)[0]
+    return read_list(reply, "the poison list", "a poison record", PoisonRecord.model_validate_json)

@@ -102,7 +102,7 @@ class Fleet:
             self.runner.run(self.published.popleft())
         raise AssertionError(f"{most} steps ran, and {len(self.published)} are left")
 
-    def family(self, root: JobHandle) -> list[Job]:
+    def whole_lineage(self, root: JobHandle) -> list[Job]:
         """All jobs of a lineage, the oldest first."""
         found = [job for job in self.client.jobs.list(limit=1_000) if job.root_id == root.id]
         return sorted(found, key=lambda job: (job.depth, job.created_ms))

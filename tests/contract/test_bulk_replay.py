@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from midwatch.orchestration.client.bulk_replay import BulkReplay
-from midwatch.orchestration.client.replay_window import PROBES
+from midwatch.orchestration.client.letters.bulk_replay import BulkReplay
+from midwatch.orchestration.client.letters.replay_window import PROBES
 from midwatch.orchestration.protocol.commits import Ending
 from midwatch.orchestration.protocol.letter_filter import LetterFilter
 from midwatch.schemas.deadletter import DeadLetterRecord

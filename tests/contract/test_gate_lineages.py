@@ -244,7 +244,7 @@ def test_tokens_of_the_root_before_its_first_child_count(gate: GateBench) -> Non
     gate.admit_all(turn(gate, (member("a"), root), tokens=30))
 
 
-def test_a_job_without_family_leaves_no_record_of_its_use(gate: GateBench) -> None:
+def test_a_lone_job_leaves_no_record_of_its_use(gate: GateBench) -> None:
     """It pays nothing: its turns and calls are not stored in the lineage's record."""
     gate.admit_all(gate.call("alone"))
     assert set(gate.lineage("alone")) <= {"n", "t"}

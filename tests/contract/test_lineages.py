@@ -81,7 +81,7 @@ def test_eight_children_make_nine_calls_if_nine_are_allowed(make: Make, is_bound
     fleet.run()
     assert root.status() is JobStatus.COMPLETED
     assert len(RAN) == (9 if is_bound else 24)
-    refused = [text for job in fleet.family(root) for text in fleet.told(job) if text.startswith("Not run")]
+    refused = [text for job in fleet.whole_lineage(root) for text in fleet.told(job) if text.startswith("Not run")]
     assert len(refused) == (15 if is_bound else 0)
     assert all(root.id in text and "9 tool calls (max_tool_calls)" in text for text in refused)
 
@@ -117,7 +117,7 @@ def test_turns_of_descendants_count_for_max_steps(make: Make) -> None:
     fleet.run()
     turns = len(fleet.model.requests)
     assert turns == 6
-    dead = [job for job in fleet.family(root) if job.status is JobStatus.DEAD_LETTERED]
+    dead = [job for job in fleet.whole_lineage(root) if job.status is JobStatus.DEAD_LETTERED]
     assert len(dead) == 5, "all children, and the parent, which has no turn left to read their answers"
     for job in dead:
         assert job.failure
@@ -150,7 +150,7 @@ def test_token_limits_of_a_parent_bind_its_children(make: Make) -> None:
     fleet.model.plays["parts"] = [[("helper", {"input": f"part {n}"}) for n in range(4)]]
     root = fleet.enqueue(agent, "lead", [("middle", {"input": "parts"})])
     fleet.run()
-    jobs = fleet.family(root)
+    jobs = fleet.whole_lineage(root)
     used = sum(job.usage.output_tokens for job in jobs if job.depth > 0)
     assert used == 16_000
     dead = [job for job in jobs if job.failure and job.failure.limit == "max_output_tokens"]
@@ -167,7 +167,7 @@ def test_a_child_has_no_more_time_than_its_parent(make: Make) -> None:
     fleet.enqueue("helper", "by name", parent=root)
     fleet.enqueue(helper, "by agent", parent=root)
     fleet.run()
-    parent, *descendants = fleet.family(root)
+    parent, *descendants = fleet.whole_lineage(root)
     assert len(descendants) == 3
     for child in descendants:
         assert parent.ends_by_ms
@@ -232,7 +232,7 @@ def test_a_parent_enqueued_by_name_binds_from_its_first_step(make: Make) -> None
 
 
 def test_a_child_that_comes_during_a_turn_is_counted_with_it(make: Make) -> None:
-    """The turn began without family, so it must reserve its calls before it is committed. Three are allowed, not six."""
+    """The turn began without children, so it must reserve its calls before it is committed. Three are allowed, not six."""
     agent = boss(RunLimits(max_tool_calls=3))
     fleet = make(agent)
     three = [("work", {"what": name}) for name in "abc"]
@@ -274,13 +274,13 @@ def test_width_is_counted_for_producers_and_calls_together(make: Make) -> None:
     agent = boss(RunLimits(max_children=3))
     fleet = make(agent)
     root = fleet.enqueue(agent, "lead", hand_over(fleet, 2, [("work", {"what": "a"})]), hand_over(fleet, 2))
-    fleet.run(until=lambda: len(fleet.family(root)) == 3)
+    fleet.run(until=lambda: len(fleet.whole_lineage(root)) == 3)
     for _ in range(2):
         fleet.enqueue("helper", "mine", parent=root, idempotency_key="mine")
     with pytest.raises(Refused, match="may have 3 children"):
         fleet.enqueue("helper", "another", parent=root)
     fleet.run()
-    assert len(fleet.family(root)) == 4
+    assert len(fleet.whole_lineage(root)) == 4
     assert sum("may start 3 child jobs" in text for text in fleet.told(root.job())) == 2
 
 
@@ -344,14 +344,14 @@ def test_cancelling_a_root_cancels_the_whole_tree(make: Make) -> None:
     fleet.model.plays["parts"] = [[("helper", {"input": "part 0"})]]
     hand_over(fleet, 1, [("pay", {"what": "bill"})])
     root = fleet.enqueue(agent, "lead", [("middle", {"input": "parts"})])
-    fleet.run(until=lambda: len(fleet.family(root)) == 3)
+    fleet.run(until=lambda: len(fleet.whole_lineage(root)) == 3)
     mine = fleet.enqueue("helper", "mine", [("pay", {"what": "rent"})], parent=root)
     fleet.enqueue("helper", "below", [("pay", {"what": "tax"})], parent=mine)
     fleet.run()
-    assert [job.status for job in fleet.family(root)].count(JobStatus.PARKED) == 3
+    assert [job.status for job in fleet.whole_lineage(root)].count(JobStatus.PARKED) == 3
     assert root.cancel()
     fleet.run()
-    assert {job.status for job in fleet.family(root)} == {JobStatus.CANCELLED}
+    assert {job.status for job in fleet.whole_lineage(root)} == {JobStatus.CANCELLED}
     assert RAN == []
 
 

@@ -13,8 +13,8 @@ from midwatch.orchestration.admission.board import Board
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.agents.code_version import code_version
 from midwatch.orchestration.agents.registry import Registry
-from midwatch.orchestration.client.redriver import Redriver
-from midwatch.orchestration.client.replay_window import PROBES
+from midwatch.orchestration.client.letters.redriver import Redriver
+from midwatch.orchestration.client.letters.replay_window import PROBES
 from midwatch.orchestration.protocol.commits import Ending
 from midwatch.orchestration.steps.letter_cause import add_cause
 from midwatch.schemas.deadletter import DeadLetterRecord

@@ -184,7 +184,7 @@ def test_a_step_makes_no_more_round_trips_than_expected(
 def test_a_child_makes_no_more_round_trips_than_expected(
     store: RedisStore, gate: RedisGate, most: int | None, of_turn: int
 ) -> None:
-    """Its turn and its tokens are reserved with the admission. A job without family makes four: see above."""
+    """Its turn and its tokens are reserved with the admission. A job without parent and children makes four: see above."""
     model = ScriptedModel([call("look_up", order="A"), "Done."] * 2)
     agent = Agent("clerk", MODEL, "You help.", tools=[look_up])
     clock = SystemClock()

@@ -117,6 +117,6 @@ def add_deaths() -> None:
 
 
 if os.environ.get("LINEAGE_WITHOUT"):
-    redis_gate.family_of = lambda claim, chain: ""
+    redis_gate.ancestry_of = lambda claim, chain: ""
     RedisGate.reserve_calls = lambda gate, reservation: [None] * len(reservation.calls)  # type: ignore[method-assign]
 add_deaths()

@@ -47,7 +47,7 @@ def lead(crew: Crew, agent: str, seed: int = 0) -> JobHandle:
         killer.start()
     try:
         job.result(PATIENCE_S)
-        wait_for(lambda: all(one.status.ended for one in family(crew, job)), "all jobs to end")
+        wait_for(lambda: all(one.status.ended for one in whole_lineage(crew, job)), "all jobs to end")
     finally:
         over.set()
         if seed:
@@ -55,7 +55,7 @@ def lead(crew: Crew, agent: str, seed: int = 0) -> JobHandle:
     return job
 
 
-def family(crew: Crew, root: JobHandle):  # type: ignore[no-untyped-def]
+def whole_lineage(crew: Crew, root: JobHandle):  # type: ignore[no-untyped-def]
     return [job for job in crew.client.jobs.list(limit=100) if job.root_id == root.id]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from midwatch.orchestration.client.replay_window import PROBES
+from midwatch.orchestration.client.letters.replay_window import PROBES
 from midwatch.workers.bench.replay.plan import Plan
 from midwatch.workers.bench.replay.run import run
 

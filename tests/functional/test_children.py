@@ -24,7 +24,7 @@ def stage(server, lend_prefix, tmp_path_factory):
         yield stage
 
 
-def family(stage, handle):
+def whole_lineage(stage, handle):
     """Return all jobs of a job's lineage, the oldest first."""
     root_id = stage.job(handle).root_id
     return sorted((job for job in stage.client.jobs.list() if job.root_id == root_id), key=lambda job: job.created_ms)
@@ -38,7 +38,7 @@ def test_a_child_completes_and_its_answer_is_the_result(stage):
     assert handle.result(PATIENCE_S).output == "Four, says the scribe."
     assert told(stage.heard(text)[1]) == ["It is four."]
     assert [turn.text for turn in stage.heard(task)[0].turns] == [task]
-    parent, child = family(stage, handle)
+    parent, child = whole_lineage(stage, handle)
     assert (parent.job_id, parent.depth, parent.parent) == (handle.id, 0, None)
     assert (child.agent, child.status, child.depth, child.root_id) == ("scribe", JobStatus.COMPLETED, 1, handle.id)
     assert (child.parent.job_id, child.parent.step) == (handle.id, "1.0")
@@ -54,7 +54,7 @@ def test_grandchildren_belong_to_the_root(stage):
     text = stage.cast([use(("head", {"input": middle})), "Done."])
     handle = chief.enqueue(text)
     assert handle.result(PATIENCE_S).output == "Done."
-    jobs = family(stage, handle)
+    jobs = whole_lineage(stage, handle)
     assert [(job.agent, job.depth) for job in jobs] == [("chief", 0), ("head", 1), ("scribe", 2)]
     assert {job.root_id for job in jobs} == {handle.id}
     assert jobs[2].parent.job_id == jobs[1].job_id
@@ -70,7 +70,7 @@ def test_two_children_run_at_the_same_time(stage):
     handle = chief.enqueue(text)
     assert handle.result(PATIENCE_S).output == "Both."
     assert told(stage.heard(text)[1]) == ["Part 1.", "Part 2."]
-    assert len(family(stage, handle)) == 5
+    assert len(whole_lineage(stage, handle)) == 5
     records = [record for record in handle.events() if record.tool]
     assert sorted(record.step for record in records) == ["1.0", "1.1"]
 
@@ -84,7 +84,7 @@ def test_a_failed_child_is_reported_to_the_parents_model(stage):
     (said,) = told(stage.heard(text)[1])
     assert said.startswith("Error: the child agent scribe did not finish (refused: the model refused to answer).")
     assert "do not just repeat the call" in said
-    _, child = family(stage, handle)
+    _, child = whole_lineage(stage, handle)
     assert child.status is JobStatus.DEAD_LETTERED
     assert stage.client.dead_letters.show(child.job_id).agent == "scribe"
 
@@ -104,7 +104,7 @@ def test_a_child_without_a_task_is_refused_like_any_invalid_call(stage):
     handle = head.enqueue(text)
     assert handle.result(PATIENCE_S).output == "Done."
     assert all(said.startswith("scribe was not run") for said in told(stage.heard(text)[1]))
-    assert len(family(stage, handle)) == 1
+    assert len(whole_lineage(stage, handle)) == 1
 
 
 def test_a_cancelled_parent_cancels_its_children(stage, wait_for):
@@ -112,12 +112,12 @@ def test_a_cancelled_parent_cancels_its_children(stage, wait_for):
     leaf = stage.cast([use(("long_haul", {}))])
     middle = stage.cast([use(("scribe", {"input": leaf}))])
     handle = chief.enqueue(stage.cast([use(("head", {"input": middle}))]))
-    jobs = wait_for(lambda: len(found := family(stage, handle)) == 3 and found, "the grandchild")
+    jobs = wait_for(lambda: len(found := whole_lineage(stage, handle)) == 3 and found, "the grandchild")
     wait_for(lambda: marks(f"haul-{jobs[2].job_id}"), "the grandchild's tool to begin")
     assert handle.cancel()
     assert handle.result(PATIENCE_S).status is JobStatus.CANCELLED
     ended = wait_for(
-        lambda: all(job.status.ended for job in family(stage, handle)) and family(stage, handle),
+        lambda: all(job.status.ended for job in whole_lineage(stage, handle)) and whole_lineage(stage, handle),
         "the lineage to end",
     )
     assert [job.status for job in ended] == [JobStatus.CANCELLED] * 3
@@ -129,7 +129,7 @@ def test_a_cancelled_child_is_reported_to_the_parents_model(stage, wait_for):
     task = stage.cast([use(("long_haul", {}))])
     text = stage.cast([use(("scribe", {"input": task})), "Without the scribe, then."])
     handle = head.enqueue(text)
-    jobs = wait_for(lambda: len(found := family(stage, handle)) == 2 and found, "the child")
+    jobs = wait_for(lambda: len(found := whole_lineage(stage, handle)) == 2 and found, "the child")
     wait_for(lambda: marks(f"haul-{jobs[1].job_id}"), "the child's tool to begin")
     assert stage.client.jobs.cancel(jobs[1].job_id)
     assert handle.result(PATIENCE_S).output == "Without the scribe, then."
@@ -148,7 +148,7 @@ def test_a_timed_out_lineage_goes_on_after_replays(stage, wait_for):
     result = handle.result(PATIENCE_S)
     assert (result.status, result.failure.limit) == (JobStatus.DEAD_LETTERED, "session_timeout_s")
     open_gate("child")
-    child = wait_for(lambda: (found := family(stage, handle)[1]).status.ended and found, "the child to end")
+    child = wait_for(lambda: (found := whole_lineage(stage, handle)[1]).status.ended and found, "the child to end")
     assert (child.status, child.failure.limit) == (JobStatus.DEAD_LETTERED, "session_timeout_s")
     assert stage.client.dead_letters.replay(child.job_id)
     assert stage.client.jobs.get(child.job_id).result(PATIENCE_S).output == "Late, but here."

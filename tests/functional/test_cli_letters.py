@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from midwatch.orchestration.client import bulk_replay
 from midwatch.orchestration.client.client import Client
 from midwatch.orchestration.client.client import connect as connect_client
+from midwatch.orchestration.client.letters import bulk_replay
 from midwatch.orchestration.protocol.commits import Ending
 from midwatch.schemas.deadletter import DeadLetterRecord
 from midwatch.schemas.failure import Failure, FailureKind

@@ -1,4 +1,4 @@
-"""A job's clock on a real fleet: an outage, a human or a child that waits costs time, and no jobs."""
+"""A job's clock on a real fleet: an outage, a human's decision or a waiting child delays a job, but does not end it."""
 
 from __future__ import annotations
 

@@ -51,6 +51,10 @@ class Chaos:
         self._troubles[-1].start()
         return self
 
+    def count_kills(self) -> int:
+        """How many workers were killed so far."""
+        return sum(line.startswith("killed worker") for line in self.log)
+
     def kill_workers(self, every_s: float) -> Chaos:
         """kill -9 the process group of one worker. The fleet starts it again."""
 
@@ -60,7 +64,7 @@ class Chaos:
             if worker.alive:
                 worker.kill_group()
                 self.log.append(f"killed {worker.name}")
-            if sum(line.startswith("killed worker") for line in self.log) == self.kills:
+            if self.count_kills() == self.kills:
                 self._out.set()
 
         return self._every(every_s, strike)

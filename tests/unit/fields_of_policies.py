@@ -9,8 +9,8 @@ from midwatch import Agent, ContextBudget, Escalation, GoalContract, ModelPolicy
 from midwatch.orchestration.admission.open_gate import OpenGate
 from midwatch.orchestration.errors import SessionBusy
 from midwatch.orchestration.protocol.calls import Call
+from midwatch.schemas.contract import Policy
 from midwatch.schemas.message import NoteMessage
-from midwatch.schemas.policy_form import Policy
 from midwatch.schemas.step import Defer, WaitOwner
 from midwatch.testing import ManualClock, call
 from tests.unit.field_stage import Broken, Play, Probe, differs, refused, shown_by

@@ -23,7 +23,7 @@ from midwatch.workers.cli.commands import doctor_checks
 from midwatch.workers.cli.environment import source_of
 from midwatch.workers.cli.program import program
 from midwatch.workers.process import steward
-from midwatch.workers.process.isolation import MOST_AT_ONCE
+from midwatch.workers.process.isolation.run_alone import MOST_AT_ONCE
 from midwatch.workers.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,8 +12,8 @@ from midwatch import Agent
 from midwatch.orchestration.client.client import Client
 from midwatch.orchestration.tools.declaration import Tool
 from midwatch.schemas import policy
+from midwatch.schemas.contract import Policy
 from midwatch.schemas.job import NewJob, StartEnvelope
-from midwatch.schemas.policy_form import Policy
 from midwatch.validators import JSONSchemaValidator
 from midwatch.workers.cli.commands.submit import submit
 from midwatch.workers.settings import Settings

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from midwatch.orchestration.admission import legend, script_calls
+from midwatch.orchestration.admission.ancestry import encode_bounds
 from midwatch.orchestration.admission.configuration import CONSTANTS, configuration
-from midwatch.orchestration.admission.families import encode_bounds
 from midwatch.orchestration.admission.functions import COORDINATOR, FUNCTIONS, SHARED
 from midwatch.orchestration.admission.legend import (
     BOUNDS,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from midwatch.orchestration.client.replay_window import MOST_UNDER_WAY, PROBES, ReplayWindow
-from midwatch.orchestration.store.replays import Replayed, Verdict
+from midwatch.orchestration.client.letters.replay_window import MOST_UNDER_WAY, PROBES, ReplayWindow
+from midwatch.orchestration.client.letters.replays import Replayed, Verdict
 
 PASSED, FAILED, UNDER_WAY = Verdict.PASSED, Verdict.FAILED, Verdict.UNDER_WAY
 

@@ -82,7 +82,7 @@ def test_losses_without_proof_sentence_no_step():
 
 
 def test_two_proofs_sentence_a_step_and_the_failure_says_what_is_known():
-    """With the loss that made it a suspect, the step has run three times."""
+    """Together with the run that made it a suspect, the step has then run three times."""
     assert find_proven_failure(tool_claim(LEASE, PROOF), agent_with()) is None
     failure = find_proven_failure(tool_claim(LEASE, *[PROOF] * PROVEN_LOSSES), agent_with())
     assert failure.kind is FailureKind.WORKER_LOST

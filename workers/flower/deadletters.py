@@ -74,7 +74,7 @@ def read_letters(query: Query) -> Letters:
             break
     shown = found[:SHOWN_LETTERS]
     next_place = str(shown[-1][0]) if len(found) > SHOWN_LETTERS else ""
-    poison = reader.poison(SHOWN_POISON) if not query.given and query.after is None else Listing()
+    poison = operations().poison(SHOWN_POISON) if not query.given and query.after is None else Listing()
     unreadable += poison.unreadable
     return Letters([letter for _, letter in shown], reader.count(), next_place, poison, now_ms(), unreadable)
 

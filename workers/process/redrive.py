@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from celery import bootsteps
 
-from midwatch.orchestration.client.redriver import Redriver
+from midwatch.orchestration.client.letters.redriver import Redriver
 from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.store.scripts import UNAVAILABLE
 from midwatch.workers.process.runtime import Runtime, runtime

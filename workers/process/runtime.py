@@ -18,7 +18,7 @@ from midwatch.orchestration.steps.runner import StepRunner
 from midwatch.orchestration.steps.services import Services
 from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.celery_app.flower_events import JobEvents
-from midwatch.workers.process.isolation import Isolation
+from midwatch.workers.process.isolation.run_alone import Isolation
 from midwatch.workers.providers import Credentials
 from midwatch.workers.providers import load as load_provider
 from midwatch.workers.settings import Settings, settings

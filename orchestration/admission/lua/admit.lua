@@ -21,14 +21,14 @@
 --   lineage_kept_ms          time to live of the lineage's record
 --   lineage_input_tokens     input limit of the whole lineage; '' = unchanged, 0 = no limit
 --   lineage_output_tokens    output, likewise
---   family                   JSON of the job's lineage, see members.lua; '' = the job has neither ancestors nor children
+--   ancestry                 JSON of the jobs whose limits bind this one, see members.lua; '' = no other job
 -- Output: {'admit', ms to hold, note: '' | probe | dup}
 --       | {'wait', ms, reason, in line 0|1}
 --       | {'deny', ms, reason, its figures as JSON}
 --       | {'unconfigured'}
 local call_id, member, attempt_id, is_retry, is_first, fence, input_tokens, cached_tokens, output_tokens, hold_ms, lasts_ms, priority, tenant,
   free_retries, free_retries_per_call, free_retry_every_ms, most_retries, most_retries_per_call, lineage_kept_ms,
-  lineage_input_tokens, lineage_output_tokens, family = unpack(ARGV)
+  lineage_input_tokens, lineage_output_tokens, ancestry = unpack(ARGV)
 is_retry = is_retry == '1'
 input_tokens, cached_tokens = number('input_tokens', input_tokens), number('cached_tokens', cached_tokens)
 output_tokens = number('output_tokens', output_tokens)
@@ -36,7 +36,7 @@ hold_ms, lasts_ms = number('hold_ms', hold_ms), number('lasts_ms', lasts_ms)
 lineage_kept_ms = number('lineage_kept_ms', lineage_kept_ms)
 lineage_input_tokens = optional_number('lineage_input_tokens', lineage_input_tokens)
 lineage_output_tokens = optional_number('lineage_output_tokens', lineage_output_tokens)
-family = family ~= '' and read_family(family) or nil
+ancestry = ancestry ~= '' and read_ancestry(ancestry) or nil
 
 local now = clock()
 local config, state = load()
@@ -132,8 +132,8 @@ local function wait_for_tokens() -- live calls of the lineage may return tokens 
   count('waited')
   return wait_outside_lines(state, 'lineage_tokens', 1000)
 end
-if family then
-  local reason, figures, may_wait = find_family_limit(family, input_tokens, output_tokens)
+if ancestry then
+  local reason, figures, may_wait = find_ancestry_limit(ancestry, input_tokens, output_tokens)
   if may_wait then return wait_for_tokens() end
   if reason then return deny(reason, figures) end
 end
@@ -221,8 +221,8 @@ local n = 1
 if must_pay then n = count_retry(uncounted) elseif not is_retry then n = count_call() end
 if n % 8 == 1 then keep_lineage(now, lineage_kept_ms) end -- not at every call, because the record is kept for days
 if is_bound then reserve_tokens(input_tokens, output_tokens, most_input, most_output) end
-local suffixes = family and reserve_family_tokens(family, input_tokens, output_tokens)
-if family then begin_turn(family, lineage_kept_ms) end
+local suffixes = ancestry and reserve_ancestry_tokens(ancestry, input_tokens, output_tokens)
+if ancestry then begin_turn(ancestry, lineage_kept_ms) end
 take(state, need)
 state.admitted, state.live, state.second_begun = state.admitted + 1, state.live + 1, state.second_begun + 1
 state.admitted_at = now + hold_us
@@ -243,8 +243,8 @@ if is_probe then
   call.probe_deadline = now + patience
 end
 if hold_us > 0 then call.starts_at = now + hold_us end
-if is_bound or family then call.lineage, call.reserved_input, call.reserved_output = LINEAGE, input_tokens, output_tokens end
-if family then call.suffixes = suffixes end
+if is_bound or ancestry then call.lineage, call.reserved_input, call.reserved_output = LINEAGE, input_tokens, output_tokens end
+if ancestry then call.suffixes = suffixes end
 write_call(state, call_id, call, now + hold_us + lasts_ms * MS)
 save(state)
 return { 'admit', math.ceil(hold_us / MS), is_probe and 'probe' or '' }

@@ -1,9 +1,9 @@
 -- Members of a lineage: what each job has used of the limits that bind it. A job's limits bind the job and its descendants.
--- Two more fields of LINEAGE for each job with family, in MessagePack (see ../legend.py):
+-- Two more fields of LINEAGE for each job that has a parent or children, in MessagePack (see ../legend.py):
 --   j:<job>   what the job itself has used, and its limits
 --   s:<job>   what the job and all its descendants have used
 --
--- A family arrives as JSON. It is the state of one job, by its record, and the chain of jobs whose limits bind it:
+-- An ancestry arrives as JSON. It is the state of one job, by its record, and the chain of jobs whose limits bind it:
 --   {"turn": n, "fence": n, "calls": n, "children": n, "chain": [{"id": job, "l": limits}]}
 -- calls and children are those of earlier turns. The chain begins with the job, then its parent, and so on up to the root. "l"
 -- has the stored names of legend.BOUNDS, and is absent if the limits are not known.
@@ -34,28 +34,28 @@ local function new_sum()
   return sum
 end
 
--- Read a family. The limits that a job stored itself are newer than those that its descendants or a producer know (a producer has
--- no fence). Those of the asking job are the newest.
-local function read_family(text)
-  local family, fields = cjson.decode(text), {}
-  local chain = family.chain
+-- Read an ancestry. The limits that a job stored itself are newer than those that its descendants or a producer know (a producer
+-- has no fence). Those of the asking job are the newest.
+local function read_ancestry(text)
+  local ancestry, fields = cjson.decode(text), {}
+  local chain = ancestry.chain
   for n, job in ipairs(chain) do fields[2 * n - 1], fields[2 * n] = 'j:' .. job.id, 's:' .. job.id end
   local values = redis.call('HMGET', LINEAGE, unpack(fields))
   for n, job in ipairs(chain) do
     local own_raw, sum_raw = values[2 * n - 1], values[2 * n]
     job.own = own_raw and cmsgpack.unpack(own_raw) or new_own()
     job.sum = sum_raw and cmsgpack.unpack(sum_raw) or new_sum()
-    if n == 1 and job.l and (family.fence > 0 or not job.own.limits) then job.own.limits = job.l end
+    if n == 1 and job.l and (ancestry.fence > 0 or not job.own.limits) then job.own.limits = job.l end
     job.bounds = job.own.limits or job.l
     job.suffix = n < #chain and ':' .. job.id or '' -- of its token fields: see lineage.lua
   end
-  return family
+  return ancestry
 end
 
 -- Write the use of the first job, and the sums of all.
-local function write_family(family, kept_ms)
-  local fields = { 'j:' .. family.chain[1].id, cmsgpack.pack(family.chain[1].own) }
-  for _, job in ipairs(family.chain) do
+local function write_ancestry(ancestry, kept_ms)
+  local fields = { 'j:' .. ancestry.chain[1].id, cmsgpack.pack(ancestry.chain[1].own) }
+  for _, job in ipairs(ancestry.chain) do
     fields[#fields + 1], fields[#fields + 2] = 's:' .. job.id, cmsgpack.pack(job.sum)
   end
   redis.call('HSET', LINEAGE, unpack(fields))
@@ -63,9 +63,9 @@ local function write_family(family, kept_ms)
 end
 
 -- Set how many turns and calls the first job has used. The difference counts for all jobs of the chain.
-local function set_use(family, steps, calls, tools)
-  local own = family.chain[1].own
-  for _, job in ipairs(family.chain) do
+local function set_use(ancestry, steps, calls, tools)
+  local own = ancestry.chain[1].own
+  for _, job in ipairs(ancestry.chain) do
     local sum = job.sum
     sum.steps, sum.calls = sum.steps + steps - own.steps, sum.calls + calls - own.calls
     for tool, n in pairs(own.tools) do sum.tools[tool] = sum.tools[tool] - n end
@@ -81,22 +81,22 @@ local function tools_before(own, turn, counted)
 end
 
 -- The first job of the chain whose limit of steps this turn would exceed. A turn that was counted before is free.
-local function find_step_limit(family)
-  local more = family.turn - family.chain[1].own.steps
-  for _, job in ipairs(more > 0 and family.chain or {}) do
+local function find_step_limit(ancestry)
+  local more = ancestry.turn - ancestry.chain[1].own.steps
+  for _, job in ipairs(more > 0 and ancestry.chain or {}) do
     if job.bounds and job.bounds.steps and job.sum.steps + more > job.bounds.steps then return job end
   end
 end
 
 -- Count an admitted turn. What an earlier run of the same turn had reserved for its calls is free again.
-local function begin_turn(family, kept_ms)
-  local own = family.chain[1].own
-  if family.fence >= own.fence then
-    own.fence, own.children = family.fence, family.children
-    local tools = own.turn == family.turn and own.before or own.tools
-    set_use(family, math.max(own.steps, family.turn), family.calls, tools)
+local function begin_turn(ancestry, kept_ms)
+  local own = ancestry.chain[1].own
+  if ancestry.fence >= own.fence then
+    own.fence, own.children = ancestry.fence, ancestry.children
+    local tools = own.turn == ancestry.turn and own.before or own.tools
+    set_use(ancestry, math.max(own.steps, ancestry.turn), ancestry.calls, tools)
   end
-  write_family(family, kept_ms)
+  write_ancestry(ancestry, kept_ms)
 end
 
 -- The token limits of a job. Those of a root whose limits its descendants don't know may be in lineage.lua.
@@ -108,8 +108,8 @@ end
 
 -- The first job of the chain whose limit of tokens this call would exceed: job, 'input' or 'output', used, limit, and true if live
 -- calls may give back enough. Jobs without a token limit are left out; nil if none is reached.
-local function find_token_limit(family, input, output)
-  for _, job in ipairs(family.chain) do
+local function find_token_limit(ancestry, input, output)
+  for _, job in ipairs(ancestry.chain) do
     local bounds = job.bounds
     if not bounds or bounds.input or bounds.output then
       job.counts_tokens = true
@@ -128,19 +128,19 @@ local function find_token_limit(family, input, output)
 end
 
 -- Why this turn may not start: a reason and its figures, and true if waiting may help. nil if it may.
-local function find_family_limit(family, input, output)
-  local job = find_step_limit(family)
+local function find_ancestry_limit(ancestry, input, output)
+  local job = find_step_limit(ancestry)
   if job then return 'lineage_steps', { job = job.id, used = job.sum.steps, limit = job.bounds.steps }, false end
-  local of, what, used, most, may_wait = find_token_limit(family, input, output)
+  local of, what, used, most, may_wait = find_token_limit(ancestry, input, output)
   if not of then return nil end
   local need = what == 'input' and input or output
   return 'lineage_' .. what .. '_tokens', { job = of.id, used = used, need = need, limit = most }, may_wait
 end
 
 -- Reserve an admitted call's tokens for each job that counts them. Returns their suffixes.
-local function reserve_family_tokens(family, input, output)
+local function reserve_ancestry_tokens(ancestry, input, output)
   local suffixes = {}
-  for _, job in ipairs(family.chain) do
+  for _, job in ipairs(ancestry.chain) do
     if job.counts_tokens then
       add_tokens(LINEAGE, job.suffix, input, output)
       suffixes[#suffixes + 1] = job.suffix
@@ -151,9 +151,9 @@ end
 
 -- The limit that one more call of `tool` would exceed, as {field, job, most, tool}; or false. `calls` and `children` are the
 -- job's own, `tools` its own by tool.
-local function find_call_limit(family, tool, is_child, calls, children, tools)
-  local own = family.chain[1].own
-  for n, job in ipairs(family.chain) do
+local function find_call_limit(ancestry, tool, is_child, calls, children, tools)
+  local own = ancestry.chain[1].own
+  for n, job in ipairs(ancestry.chain) do
     local bounds, sum = job.bounds or {}, job.sum
     if not is_child and bounds.calls and sum.calls - own.calls + calls + 1 > bounds.calls then
       return { 'max_tool_calls', job.id, bounds.calls, '' }

@@ -9,7 +9,7 @@
 --   tool_calls        added to the job's count
 --   invalid_calls     added to the job's and the fleet's count
 --   children          added to the job's count
---   is_alone          1: the calls were not reserved, because the job had no family at its claim; 0: they were
+--   is_alone          1: the calls were not reserved, because the job had no parent or children at its claim; 0: they were
 --   trace             JSON
 --   anchor            of the token estimate, or ''
 --   next_step         the next model turn

@@ -103,7 +103,7 @@ def commit_turn(
         tool_calls: number of calls to add to the job's count. `invalid_calls` and `children` are added too.
         invalid_calls: calls that were refused.
         children: calls that are child jobs.
-        is_alone: the calls were not reserved in a lineage, because the job had no family.
+        is_alone: the calls were not reserved in a lineage, because the job had neither parent nor children.
         trace: of this attempt.
         anchor: None leaves the session's anchor as it is.
         next_step: the next model turn.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from midwatch.orchestration.client.replay_window import MOST_UNDER_WAY
+from midwatch.orchestration.client.letters.replay_window import MOST_UNDER_WAY
 from midwatch.schemas.contract import Contract
 from midwatch.workers.bench.storm_real.course import Answer, Limit
 

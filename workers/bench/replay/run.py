@@ -16,7 +16,7 @@ from typing import Any
 
 from midwatch.orchestration.client.client import Client
 from midwatch.orchestration.client.handle import JobHandle
-from midwatch.orchestration.client.replay_window import PROBES
+from midwatch.orchestration.client.letters.replay_window import PROBES
 from midwatch.schemas.job import JobStatus
 from midwatch.workers.bench.replay.plan import Plan, Switch
 from midwatch.workers.bench.storm_real.call import MODEL, SINGLE

@@ -15,7 +15,7 @@ from midwatch.workers.cli.tables import Column, print_table
 from midwatch.workers.views.output import pluralize, print_json, printable, say
 
 if TYPE_CHECKING:
-    from midwatch.orchestration.client.bulk_replay import BulkReplay, GroupReplay
+    from midwatch.orchestration.client.letters.bulk_replay import BulkReplay, GroupReplay
 
 WIDTH = 100
 """Columns of the progress line."""

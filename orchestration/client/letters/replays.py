@@ -19,10 +19,10 @@ from midwatch.schemas.step import Priority, StepRef
 
 
 class Verdict(StrEnum):
-    """What became of a replayed letter."""
+    """The result of a replay."""
 
     UNDER_WAY = "under_way"
-    """The step that failed has not been tried to its end yet."""
+    """The step that failed is still being tried."""
     PASSED = "passed"
     """The job got past the step that failed, or it has ended otherwise."""
     FAILED = "failed"
@@ -57,7 +57,7 @@ USUAL_GRANT = Grant()
 
 
 class Replays:
-    """Replays for programs: many at once, in the lane below live work."""
+    """Replays many letters at once, below live work, and finds out which of them fail again."""
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations

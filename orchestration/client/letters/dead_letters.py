@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from midwatch.orchestration.client.bulk_replay import BulkReplay
+from midwatch.orchestration.client.letters.bulk_replay import BulkReplay
+from midwatch.orchestration.client.letters.replays import Grant
 from midwatch.orchestration.protocol.letter_filter import LetterFilter, Words
 from midwatch.orchestration.protocol.reading import Listing
 from midwatch.orchestration.store.operations import Operations
-from midwatch.orchestration.store.replays import Grant
 from midwatch.schemas.deadletter import DeadLetterRecord
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
-from midwatch.orchestration.client.replay_window import ReplayWindow
+from midwatch.orchestration.client.letters.replay_window import ReplayWindow
+from midwatch.orchestration.client.letters.replays import USUAL_GRANT, Grant, Replayed, Replays
 from midwatch.orchestration.protocol.letter_filter import EVERY_LETTER, LetterFilter
 from midwatch.orchestration.store.operations import Operations
-from midwatch.orchestration.store.replays import USUAL_GRANT, Grant, Replayed, Replays
 from midwatch.schemas.deadletter import DeadLetterRecord
 
 LOOK_S = 0.5

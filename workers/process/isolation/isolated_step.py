@@ -1,4 +1,4 @@
-"""Run one step alone: `python -m midwatch.workers.process.isolated_step PIPE ORDER`. `isolation` starts this process.
+"""Run one step alone: `python -m midwatch.workers.process.isolation.isolated_step PIPE ORDER`. `isolation` starts this process.
 
 It has the settings and agents of its worker. It continues the worker's claim, renews the lease, and commits the result itself.
 """
@@ -15,7 +15,7 @@ from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.schemas.step import StepKind
 from midwatch.workers import telemetry
 from midwatch.workers.celery_app.flower_events import JobEvents
-from midwatch.workers.process.isolation_order import BEGUN, DONE, REPORT_S, RUNS, Order
+from midwatch.workers.process.isolation.order import BEGUN, DONE, REPORT_S, RUNS, Order
 from midwatch.workers.process.prepare import find_providers, import_sdks
 from midwatch.workers.process.runtime import runtime
 from midwatch.workers.settings import settings

@@ -1,4 +1,4 @@
-"""A job's family in the coordinator: the chain of jobs whose limits bind it, and the reservation of calls and children."""
+"""A job's ancestry in the coordinator: the chain of jobs whose limits bind it, and the reservation of calls and children."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PATIENCE_MS = 60_000
 """How long a reservation waits for a server that restarts, as a commit does: the model's reply is paid for."""
 
 
-def family_of(claim: Claim, chain: Chain) -> str:
-    """The family for the step of a claim. A summary belongs to no turn, so it counts no step. '' for a job without family."""
+def ancestry_of(claim: Claim, chain: Chain) -> str:
+    """The ancestry for the step of a claim. A summary belongs to no turn, so it counts no step. '' for an empty chain."""
     is_turn = claim.ref.kind is not StepKind.COMPACT
-    return encode_family(claim.job, chain, turn=claim.ref.turn if is_turn else 0, fence=claim.fence) if chain else ""
+    return encode_ancestry(claim.job, chain, turn=claim.ref.turn if is_turn else 0, fence=claim.fence) if chain else ""
 
 
-def encode_family(job: Job, chain: Chain, *, turn: int, fence: int) -> str:
+def encode_ancestry(job: Job, chain: Chain, *, turn: int, fence: int) -> str:
     """The JSON that `lua/members.lua` reads."""
     jobs: list[Mapping[str, Any]] = [
         {"id": one.job_id, "l": encode_bounds(one.bounds)} if one.bounds else {"id": one.job_id} for one in chain
@@ -49,7 +49,7 @@ def reserve_calls(scripts: Scripts, keys: Keyspace, reservation: CallReservation
     claim = reservation.claim
     call = script_calls.reserve_calls(
         [keys.lineage(claim.job.root_id)],
-        family=family_of(claim, reservation.chain),
+        ancestry=ancestry_of(claim, reservation.chain),
         calls=_compact([[call.tool, int(call.is_child)] for call in reservation.calls]),
         counted=_compact(dict(reservation.calls_before)),
         kept_ms=KEPT_MS,
@@ -66,7 +66,7 @@ def adopt(
     """Count a child that a producer enqueues; with `is_added=False`, forget it. Returns the limit that it would exceed."""
     call = script_calls.adopt(
         [keys.lineage(parent.root_id)],
-        family=encode_family(parent, chain, turn=parent.turn, fence=0),
+        ancestry=encode_ancestry(parent, chain, turn=parent.turn, fence=0),
         child=child_id,
         is_added=is_added,
         most_if_unknown=most_if_unknown,

@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from midwatch.orchestration.admission.board import Board
 from midwatch.orchestration.agents.code_version import code_version
 from midwatch.orchestration.agents.registry import Registry
-from midwatch.orchestration.client.replay_window import ReplayWindow
+from midwatch.orchestration.client.letters.redrive_index import RedriveIndex
+from midwatch.orchestration.client.letters.replay_window import ReplayWindow
+from midwatch.orchestration.client.letters.replays import Replayed, Replays
 from midwatch.orchestration.errors import NotFound, UnknownAgent
 from midwatch.orchestration.protocol.redrive import Cause, RedriveGroup
 from midwatch.orchestration.store.operations import Operations
-from midwatch.orchestration.store.redrive_index import RedriveIndex
-from midwatch.orchestration.store.replays import Replayed, Replays
 from midwatch.schemas.contract import Record
 
 LEASE_MS = 10_000
@@ -40,7 +40,7 @@ class RedriveState(Record):
     replayed: int = 0
     """Letters replayed since the cause was first seen."""
     answered: int = 0
-    """Calls that the downstream had answered when the last batch of probes began, or failed."""
+    """How many calls the downstream had answered when the last batch of probes began; after it failed, when it failed."""
     was_silent: bool = False
     """The downstream answered no call while the last batch failed. Its next answer ends the wait."""
     tried_code: str = ""

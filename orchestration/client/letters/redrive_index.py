@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from midwatch.orchestration.client.letters.replays import Replayed
 from midwatch.orchestration.keyspace import PARTITIONS
 from midwatch.orchestration.protocol.redrive import RedriveGroup
 from midwatch.orchestration.store.operations import Operations, log
 from midwatch.orchestration.store.pipelines import run_pipeline
-from midwatch.orchestration.store.replays import Replayed
 from midwatch.orchestration.store.script_calls import redrive
 from midwatch.schemas.deadletter import DeadLetterRecord
 

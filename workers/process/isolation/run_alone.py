@@ -23,7 +23,7 @@ from midwatch.orchestration.protocol.isolation import AloneEnd, AloneRun, alone
 from midwatch.orchestration.steps.losses.suspects import START_MS
 from midwatch.workers.celery_app.flower_events import node_name
 from midwatch.workers.process.die_with_parent import Process, start_process
-from midwatch.workers.process.isolation_order import BEGUN, DONE, Order
+from midwatch.workers.process.isolation.order import BEGUN, DONE, Order
 
 log = structlog.get_logger("midwatch.isolation")
 
@@ -70,7 +70,13 @@ class Isolation:
     def _run(self, claim: Claim, limit_ms: int) -> AloneRun:
         reading, writing = os.pipe()
         order = Order(ref=claim.ref, nonce=alone(claim.nonce), agent=claim.job.agent, node=node_name())
-        argv = [sys.executable, "-m", "midwatch.workers.process.isolated_step", str(writing), order.model_dump_json()]
+        argv = [
+            sys.executable,
+            "-m",
+            "midwatch.workers.process.isolation.isolated_step",
+            str(writing),
+            order.model_dump_json(),
+        ]
         try:
             process = start_process(argv, log_path=None, pass_fds=(writing,))
         except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from midwatch.orchestration.store.replays import Replayed, Verdict
+from midwatch.orchestration.client.letters.replays import Replayed, Verdict
 
 PROBES = 5
 """Letters in the first batch."""
@@ -47,7 +47,7 @@ class ReplayWindow:
         self.under_way += letters
 
     def learn(self, verdicts: list[Verdict], *, no_more: bool = False) -> tuple[int, int]:
-        """Learn what became of `under_way`, in its order. Returns how many passed and how many failed since the last time.
+        """Take the results of `under_way`, in its order. Returns how many passed and how many failed since the last time.
 
         With `no_more` letters to replay, a batch may be smaller than `size`.
         """

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from midwatch.orchestration.agents.agent import Agent
     from midwatch.orchestration.client.client import Client, connect
     from midwatch.orchestration.client.handle import JobHandle
+    from midwatch.orchestration.client.job_result import JobResult
     from midwatch.orchestration.errors import ToolError
     from midwatch.orchestration.tools.context import ToolContext
     from midwatch.orchestration.tools.toolbox import tool
-    from midwatch.schemas.job import JobResult
     from midwatch.schemas.policy import ContextBudget, Escalation, GoalContract, ModelPolicy, RetryConfig, RunLimits
 
 _MODULES = {
@@ -25,7 +25,7 @@ _MODULES = {
     "Escalation": "schemas.policy",
     "GoalContract": "schemas.policy",
     "JobHandle": "orchestration.client.handle",
-    "JobResult": "schemas.job",
+    "JobResult": "orchestration.client.job_result",
     "ModelPolicy": "schemas.policy",
     "RetryConfig": "schemas.policy",
     "RunLimits": "schemas.policy",

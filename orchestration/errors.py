@@ -7,6 +7,7 @@ MidwatchError
   |   + SessionBusy        the session runs another job, and the policy is `reject`
   |   + RunInsideTool      agent.run was called inside a tool: a worker must not wait for the fleet
   + NotFound               no such job, dead letter or session
+  + NoOutput               a job did not complete, so it has no output; `failure` says why
   + JobTimeout             result(timeout_s) ran out; the job goes on
   + StoreUnavailable       Redis can't be reached, or refuses to write
   + UnreadableRecord       a stored record is of a newer release, or is damaged
@@ -49,6 +50,21 @@ class RunInsideTool(Refused):
 
 class NotFound(MidwatchError, LookupError):
     """Raised when a job, dead letter or session does not exist (or its retention has passed)."""
+
+
+class NoOutput(MidwatchError):
+    """Raised when the output of a job is read that has none. Most often the job did not complete."""
+
+    def __init__(self, job_id: str, status: str, failure: Failure | None, why: str) -> None:
+        super().__init__(job_id, status, failure, why)
+        self.job_id = job_id
+        self.status = status
+        self.failure = failure
+        """Why the job did not complete. None if it was cancelled, waits for a human, or its session was deleted."""
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} is {self.status}: {self.why}; `midwatch trace {self.job_id}` shows its steps"
 
 
 class JobTimeout(MidwatchError, TimeoutError):

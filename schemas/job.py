@@ -218,18 +218,3 @@ class Job(Record):
         if not self.status.ended and not self.working and self.held_since_ms is not None:
             until_ms = min(until_ms, self.held_since_ms)
         return max(0, until_ms - (self.deadline_ms - self.max_worked_ms))
-
-
-class JobResult(Record):
-    """How a job ended, as `agent.run` and `JobHandle.result` return it."""
-
-    job_id: Id
-    session_id: Id
-    status: JobStatus
-    output: str | None = None
-    usage: Usage = Usage()
-    cost_usd: float | None = None
-    """Always None: costs are not computed yet."""
-    steps: int = 0
-    """Model turns taken."""
-    failure: Failure | None = None

@@ -16,10 +16,11 @@ from typing import Any
 import click
 from pydantic import SecretStr, TypeAdapter
 
+from midwatch.orchestration.client.job_result import JobResult
 from midwatch.orchestration.keyspace import KEPT_S, PARTITIONS, Keyspace
 from midwatch.schemas.contract import WIRE_VERSION
 from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
-from midwatch.schemas.job import Job, JobResult, StartEnvelope
+from midwatch.schemas.job import Job, StartEnvelope
 from midwatch.schemas.message import MESSAGE
 from midwatch.schemas.step import StepRef
 from midwatch.schemas.trace import TraceRecord

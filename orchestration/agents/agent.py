@@ -24,7 +24,7 @@ from midwatch.schemas.policy import ContextBudget, Escalation, GoalContract, Mod
 
 if TYPE_CHECKING:
     from midwatch.orchestration.client.handle import JobHandle
-    from midwatch.schemas.job import JobResult
+    from midwatch.orchestration.client.job_result import JobResult
 
 P = TypeVar("P", bound=BaseModel)
 _NAME: TypeAdapter[str] = TypeAdapter(Name)

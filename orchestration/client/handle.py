@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from midwatch.orchestration.client.job_result import JobResult, result_of
 from midwatch.orchestration.errors import JobTimeout, RunInsideTool
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.tools.run import is_inside_tool
-from midwatch.schemas.job import Job, JobResult, JobStatus
+from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.trace import TraceRecord
 
 POLL_FIRST_S, POLL_LONGEST_S = 0.01, 0.25
@@ -86,16 +87,3 @@ class JobHandle:
     def reject(self, reason: str = "", step: str | None = None) -> bool:
         """Refuse a parked call. The reason is returned to the model. Returns False if it was already decided."""
         return self._operations.decide(self.id, step, approve=False, reason=reason)
-
-
-def result_of(job: Job) -> JobResult:
-    """The part of the job's record that its producer needs."""
-    return JobResult(
-        job_id=job.job_id,
-        session_id=job.session_id,
-        status=job.status,
-        output=job.output,
-        usage=job.usage,
-        steps=job.turn,
-        failure=job.failure,
-    )

@@ -13,7 +13,7 @@ import redis
 from midwatch.orchestration.admission.open_gate import OpenGate
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.agents.registry import Registry
-from midwatch.orchestration.client.handle import result_of
+from midwatch.orchestration.client.job_result import JobResult, result_of
 from midwatch.orchestration.client.new_job import new_job
 from midwatch.orchestration.errors import ConfigError, ModelError
 from midwatch.orchestration.keyspace import PARTITIONS, Keyspace
@@ -26,7 +26,7 @@ from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.records import ref_of
 from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.orchestration.testing.manual_clock import ManualClock
-from midwatch.schemas.job import JobResult, JobStatus
+from midwatch.schemas.job import JobStatus
 from midwatch.schemas.message import Message
 from midwatch.schemas.model import ModelReply, ModelRequest
 from midwatch.schemas.step import Priority, StepRef

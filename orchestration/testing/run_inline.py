@@ -15,12 +15,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from midwatch.orchestration.agents.agent import Agent
+from midwatch.orchestration.client.job_result import JobResult
 from midwatch.orchestration.ports import Model
 from midwatch.orchestration.testing import real_models
 from midwatch.orchestration.testing.inline_fleet import InlineFleet
 from midwatch.orchestration.testing.manual_clock import ManualClock
 from midwatch.orchestration.testing.scripted_model import ScriptedModel
-from midwatch.schemas.job import JobResult
 from midwatch.schemas.model import ModelReply, ModelRequest
 
 

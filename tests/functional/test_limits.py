@@ -305,7 +305,7 @@ def test_an_answer_that_stays_wrong_makes_a_dead_letter(stage, judge):
     assert (result.status, result.failure.kind) == (JobStatus.DEAD_LETTERED, "output_invalid")
     assert f"the same final answer {MAX_IDENTICAL} times in a row" in result.failure.detail
     assert len(stage.heard(text)) == MAX_IDENTICAL
-    assert result.output is None
+    assert result.output_or_none is None
     assert result.usage.input_tokens == sum(record.usage.input_tokens for record in handle.events())
     assert "It is not valid JSON" in note(stage.heard(text)[1])
 

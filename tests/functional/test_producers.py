@@ -241,7 +241,7 @@ def test_a_queued_job_that_is_cancelled_never_calls_the_model(stage, occupied):
     handle = plain.enqueue(text)
     assert handle.cancel()
     assert handle.result(1).status is JobStatus.CANCELLED
-    assert (handle.result(1).steps, handle.result(1).output) == (0, None)
+    assert (handle.result(1).steps, handle.result(1).output_or_none) == (0, None)
     occupied.cancel()
     assert plain.run("after it", timeout_s=PATIENCE_S).output == "You said: after it"
     assert stage.heard(text) == []

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from midwatch import Agent, RetryConfig, tool
+from midwatch.orchestration.client.job_result import JobResult
 from midwatch.orchestration.ports import Gate
 from midwatch.orchestration.tools.declaration import Tool
-from midwatch.schemas.job import JobResult
 from midwatch.schemas.message import Part, Text
 from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
 from midwatch.testing import InlineFleet, ManualClock, call

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from midwatch import ToolContext, ToolError
+from midwatch.orchestration.client.job_result import JobResult
 from midwatch.orchestration.errors import ToolFailed
 from midwatch.orchestration.tools.run import run_tool
 from midwatch.orchestration.tools.toolbox import RefusedCall, Toolbox, idempotency_key
 from midwatch.schemas.contract import JsonObject
-from midwatch.schemas.job import JobResult, JobStatus
+from midwatch.schemas.job import JobStatus
 from midwatch.schemas.message import ToolCall
 from midwatch.workers.demo.desk.agents import TOOLS, Resolution
 from midwatch.workers.demo.desk.brain import solve

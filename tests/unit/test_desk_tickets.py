@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from midwatch.schemas.job import JobResult, JobStatus
+from midwatch.orchestration.client.job_result import JobResult
+from midwatch.schemas.job import JobStatus
 from midwatch.workers.demo.desk.desk import ServiceFaults
 from midwatch.workers.demo.desk.kinds import KINDS
 from midwatch.workers.demo.desk.tickets import MAX_TICKETS, CheckReport, Ticket, check, make_tickets, open_desk
@@ -116,7 +117,7 @@ def test_wrong_amounts_addresses_and_words_are_found(tmp_path: Path) -> None:
     work.desk.change_address(key="k1", ticket=moved.id, order=moved.order, street="1 X", town="Y", postcode="1234")
     work.desk.reply_and_close(key="k2", ticket=cited.id, reply="Because.", cites=[])
     work.desk.issue_refund(key="k3", ticket=other.id, order=other.order, amount_cents=5)
-    work.results[silent.id] = ended(silent, JobStatus.COMPLETED).model_copy(update={"output": "done!"})
+    work.results[silent.id] = ended(silent, JobStatus.COMPLETED).model_copy(update={"output_or_none": "done!"})
     report = work.check()
     assert {sentence.split()[0] for sentence in report.wrong} == {moved.id, cited.id, other.id, silent.id}
     assert report.solved == 18

@@ -15,8 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from midwatch.orchestration.client.client import Client
-from midwatch.orchestration.client.handle import JobHandle, result_of
-from midwatch.schemas.job import JobResult, JobStatus
+from midwatch.orchestration.client.handle import JobHandle
+from midwatch.orchestration.client.job_result import JobResult, result_of
+from midwatch.schemas.job import JobStatus
 from midwatch.workers.demo.account import Account
 from midwatch.workers.demo.desk.tickets import CheckReport, Ticket, check, make_tickets, open_desk
 from midwatch.workers.demo.screen import Screen

@@ -14,7 +14,7 @@ from midwatch.workers.cli.exits import Exit
 from midwatch.workers.views.output import print_json, print_text, say
 
 if TYPE_CHECKING:
-    from midwatch.schemas.job import JobResult
+    from midwatch.orchestration.client.job_result import JobResult
 
 
 @click.command()
@@ -91,8 +91,8 @@ def report(result: JobResult, *, as_json: bool) -> None:
     """Print the job's result, and exit with its exit code."""
     if as_json:
         print_json(result.model_dump(mode="json"))
-    elif result.output is not None:
-        print_text(result.output)
+    elif result.output_or_none is not None:
+        print_text(result.output_or_none)
     if result.status == "completed":
         return
     if result.status == "parked":

@@ -10,7 +10,8 @@ from itertools import cycle
 from pathlib import Path
 from random import Random
 
-from midwatch.schemas.job import JobResult, JobStatus
+from midwatch.orchestration.client.job_result import JobResult
+from midwatch.schemas.job import JobStatus
 from midwatch.workers.demo.desk.data import TODAY, Article, Customer, Order, make_address, make_shop
 from midwatch.workers.demo.desk.desk import Desk, Duplicate, Effect, ServiceFaults
 from midwatch.workers.demo.desk.kinds import KINDS, Outcome
@@ -169,7 +170,7 @@ def check(desk: Desk, tickets: Sequence[Ticket], results: Mapping[str, JobResult
             lost.append(ticket.id)
         elif result.status is not JobStatus.COMPLETED:
             aside.append(ticket.id)
-        elif faults := list(_find_faults(desk, ticket, done.get(ticket.id, []), result.output or "")):
+        elif faults := list(_find_faults(desk, ticket, done.get(ticket.id, []), result.output_or_none or "")):
             wrong.append(f"{ticket.id} ({ticket.kind}): {'; '.join(faults)}")
     solved = len(tickets) - len(lost) - len(aside) - len(wrong)
     return CheckReport(solved, tuple(lost), tuple(desk.duplicate_effects()), tuple(wrong), tuple(aside))

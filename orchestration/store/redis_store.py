@@ -14,9 +14,10 @@ from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.commits import CallRow, Ending, ResultCommit, TurnCommit
 from midwatch.orchestration.protocol.store_replies import ChildWait, LeaseState, TurnCommitted
 from midwatch.orchestration.store.backlog import PLACES, keys_of_new_job
-from midwatch.orchestration.store.compaction import Compactions
+from midwatch.orchestration.store.conversation.compaction import Compactions
+from midwatch.orchestration.store.conversation.log_cache import Held, HeldMark, LogCache
+from midwatch.orchestration.store.damage.unreadable import SettingAside
 from midwatch.orchestration.store.decisions import decision_at_expiry
-from midwatch.orchestration.store.log_cache import Held, HeldMark, LogCache
 from midwatch.orchestration.store.reads import Reads
 from midwatch.orchestration.store.records import member, member_base, spec, waits_for_child, waits_for_human
 from midwatch.orchestration.store.script_calls import begin_work, commit_work, put_aside
@@ -24,7 +25,6 @@ from midwatch.orchestration.store.script_calls.begin_work import EnqueueResult
 from midwatch.orchestration.store.script_calls.commit_work import CallOfTurn, ResultOfCall
 from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unavailable
 from midwatch.orchestration.store.step_keys import StepKeys, step_keys
-from midwatch.orchestration.store.unreadable import SettingAside
 from midwatch.schemas.job import NewJob, SessionPolicy
 from midwatch.schemas.lineage import Bounds
 from midwatch.schemas.loss import Loss

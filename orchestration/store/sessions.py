@@ -20,8 +20,8 @@ from midwatch.orchestration.protocol.reading import (
     read_record,
     split_errors,
 )
+from midwatch.orchestration.store.conversation.log_cache import LogCache, decode
 from midwatch.orchestration.store.due_and_owed import DueAndOwed
-from midwatch.orchestration.store.log_cache import LogCache, decode
 from midwatch.orchestration.store.pipelines import run_pipeline
 from midwatch.orchestration.store.records import job_of_reply
 from midwatch.orchestration.store.script_calls import shorten

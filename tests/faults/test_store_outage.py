@@ -17,7 +17,7 @@ from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.commits import TurnCommit
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
-from midwatch.orchestration.store.log_cache import decode, encode
+from midwatch.orchestration.store.conversation.log_cache import decode, encode
 from midwatch.orchestration.tokens.weight import weigh_all
 from midwatch.schemas.message import AssistantMessage, NoteMessage, Text
 from midwatch.schemas.model import Usage

@@ -12,7 +12,7 @@ from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
-from midwatch.orchestration.store.log_cache import COMPRESS_ABOVE_BYTES
+from midwatch.orchestration.store.conversation.log_cache import COMPRESS_ABOVE_BYTES
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.schemas.job import JobStatus

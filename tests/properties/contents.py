@@ -12,7 +12,7 @@ import redis as redis_py
 from fakeredis.model import Hash, ZSet
 
 from midwatch.orchestration.protocol.claims import Claim
-from midwatch.orchestration.store.log_cache import LogCache
+from midwatch.orchestration.store.conversation.log_cache import LogCache
 from midwatch.orchestration.store.records import job_of, ref_of
 from midwatch.schemas.job import Job
 from midwatch.schemas.loss import Loss

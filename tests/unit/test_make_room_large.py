@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from midwatch import tool
-from midwatch.orchestration.store.log_cache import decode, encode
+from midwatch.orchestration.store.conversation.log_cache import decode, encode
 from midwatch.orchestration.tools.result_pages import pack
 from midwatch.schemas.message import ToolCall, ToolMessage
 from midwatch.schemas.model import ModelRequest

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.store_replies import LeaseState
+from midwatch.orchestration.store.conversation.log_cache import Held
 from midwatch.orchestration.store.decisions import read_decision
-from midwatch.orchestration.store.log_cache import Held
 from midwatch.orchestration.store.records import fields, job_of
 from midwatch.orchestration.store.script_calls.script_call import ScriptCall, as_json, in_order, or_empty
 from midwatch.orchestration.store.step_keys import StepKeys

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.commits import CallRow
 from midwatch.orchestration.protocol.store_replies import TurnCommitted
-from midwatch.orchestration.store.log_cache import encode
+from midwatch.orchestration.store.conversation.log_cache import encode
 from midwatch.orchestration.store.records import first_step, usage_fields
 from midwatch.orchestration.store.records import member as member_of
 from midwatch.orchestration.store.script_calls.script_call import ScriptCall, as_json, in_order

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from midwatch.orchestration.keyspace import Keyspace, partition
 from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.store_replies import CompactionBusy, NothingToCompact
-from midwatch.orchestration.store.log_cache import decode, encode
+from midwatch.orchestration.store.conversation.log_cache import decode, encode
 from midwatch.orchestration.store.records import usage_fields
 from midwatch.orchestration.store.script_calls.script_call import ScriptCall, in_order
 from midwatch.schemas.job import JobStatus

@@ -5,7 +5,7 @@ from __future__ import annotations
 from midwatch.orchestration.keyspace import KEPT_S
 from midwatch.orchestration.protocol.compactions import Compaction, CompactionWork
 from midwatch.orchestration.protocol.store_replies import CompactionBusy, NothingToCompact
-from midwatch.orchestration.store.originals import Originals
+from midwatch.orchestration.store.conversation.originals import Originals
 from midwatch.orchestration.store.script_calls import shorten
 from midwatch.orchestration.tokens.weight import weigh_message
 from midwatch.schemas.step import StepRef

@@ -1,0 +1,1 @@
+"""The conversation of a session in Redis: the cached log, compactions, originals."""

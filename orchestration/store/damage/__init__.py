@@ -1,0 +1,1 @@
+"""What happens when stored records are damaged or lost."""

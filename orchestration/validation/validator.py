@@ -36,18 +36,18 @@ class JSONSchemaValidator:
     `format` is checked. Nothing outside the schema is fetched or read.
 
     Args:
-        schema: A JSON Schema whose top level is an object.
+        schema: A JSON Schema whose top level is an object. Without `type` it counts as one.
 
     Raises:
-        ConfigError: the schema is invalid, too large or too deep, refers outside of itself, or has a pattern of
+        SchemaRefused: the schema is invalid, too large or too deep, refers outside of itself, or has a pattern of
             exponential time. The message names the first problem.
 
     """
 
     def __init__(self, schema: JsonObject) -> None:
-        self.schema, draft = check_and_copy(schema)
+        self.schema, applied, draft = check_and_copy(schema)
         """A copy of the declared schema. Don't change it; make another validator instead."""
-        own = deepcopy(self.schema)
+        own = deepcopy(applied)
         own.pop("$schema", None)  # with it, a `$ref` to "#" would use the library's own validator class
         self._validator: Any = draft(own, registry=Registry(), format_checker=FORMATS)
         self.has_required = bool(self.problems({}))
@@ -64,6 +64,8 @@ class JSONSchemaValidator:
         unfit = tuple(islice(_find_non_json(arguments), MAX_PROBLEMS))
         if unfit:
             return unfit
+        if not isinstance(arguments, dict):
+            return (Problem("", "object", show(arguments), "type"),)
         found: set[Problem] = set()
         try:
             errors = self._validator.evolve(format_checker=EffortBudget()).iter_errors(arguments)

@@ -65,6 +65,37 @@ def test_every_line_is_counted_once_and_wrong_labels_are_listed(cases: Path) -> 
     assert found["schemas"] == 4
 
 
+def test_refused_schemas_and_wrong_verdicts_are_counted_apart(cases: Path) -> None:
+    """Line 11 has a refused schema, so its disagreement is no wrong verdict."""
+    found = run(cases, lambda _: None)
+    assert (found["refused"], found["refusals"]) == (4, {"pattern": 3, "json": 1})
+    assert found["wrong_verdicts"] == [3, 8]
+
+
+def test_the_standards_suite_is_read_from_a_folder_or_a_file(tmp_path: Path) -> None:
+    """Only tests whose data are an object are calls. `$schema` is added for draft 07."""
+    group = {
+        "schema": {"dependencies": {"a": ["b"]}},
+        "tests": [
+            {"data": {"a": 1}, "valid": False},
+            {"data": {"b": 1}, "valid": True},
+            {"data": [1], "valid": True},
+        ],
+    }
+    folder = tmp_path / "draft7"
+    folder.mkdir()
+    (folder / "dependencies.json").write_text(json.dumps([group]))
+    packed = tmp_path / "draft7.json"
+    packed.write_text(json.dumps({"dependencies.json": [group], "optional/format/date.json": [{}]}))
+    for suite in (folder, packed):
+        found = run(None, lambda _: None, [suite])
+        assert (found["cases"], found["accepted"], found["blocked"], found["wrong_verdicts"]) == (2, 1, 1, [])
+    packed.write_text("[]")
+    with pytest.raises(ConfigError, match="expected a folder or file of the JSON Schema Test Suite"):
+        run(None, lambda _: None, [packed])
+    assert CliRunner().invoke(program, ["bench", "validation"]).exit_code == 2
+
+
 def test_times_are_those_of_a_call_and_are_compared_with_the_plain_way(cases: Path) -> None:
     """Our time excludes building the validator, which happens once for each schema. The plain way builds it for each call."""
     found = run(cases, lambda _: None)

@@ -2,14 +2,16 @@
 
 A case is blocked if its text is not a JSON object, or if the schema refuses it. Some schemas are already refused at
 declaration, so no worker could get such a call. Then the case is blocked if it is marked invalid, and an error otherwise. A
-line that is not a case is also an error.
+line that is not a case is also an error. Refused schemas and wrong verdicts are counted apart: a refusal has a documented
+reason, and a wrong verdict is a defect.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +22,11 @@ import jsonschema
 from midwatch.orchestration.errors import ConfigError
 from midwatch.orchestration.validation.arguments import InvalidArguments, parse_arguments
 from midwatch.orchestration.validation.problems import explain
+from midwatch.orchestration.validation.schema_refused import SchemaRefused
 from midwatch.orchestration.validation.validator import JSONSchemaValidator
 from midwatch.schemas.contract import JsonObject
 from midwatch.workers.bench.measure import percentile
+from midwatch.workers.bench.standard_suite import read_suite
 
 REPEATS = 3
 """Each case is timed this often, and the shortest time counts. So other work of the machine has less influence."""
@@ -44,23 +48,38 @@ class _Figures:
     ended: dict[Ending, int] = field(default_factory=lambda: {"accepted": 0, "blocked": 0, "error": 0})
     took_ns: list[int] = field(default_factory=list)
     disagreements: list[int] = field(default_factory=list)
+    wrong: list[int] = field(default_factory=list)
+    refusals: Counter[str] = field(default_factory=Counter)
+    """Cases whose schema is refused at declaration, by reason."""
     comparable: list[tuple[JsonObject, str]] = field(default_factory=list)
     """Schema and arguments of the cases for the baseline."""
-    validators: dict[str, JSONSchemaValidator | None] = field(default_factory=dict)
-    """Schema's text -> validator. None: the schema is refused at declaration."""
+    validators: dict[str, JSONSchemaValidator | str] = field(default_factory=dict)
+    """Schema's text -> its validator, or the reason why the schema is refused at declaration."""
 
 
-def run(cases: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def run(cases: Path | None, say: Callable[[str], None], suites: Iterable[Path] = ()) -> dict[str, Any]:
     """Validate every line of a JSON Lines file: `{"schema", "arguments" (the raw text), "valid"?}`.
+
+    Args:
+        cases: the file.
+        say: gets a line of progress now and then.
+        suites: folders or files of the JSON Schema Test Suite, whose tests follow the lines of the file.
 
     Returns:
         `cases` is `blocked` + `accepted` + `errors`. `p50_us`, `p99_us` and `max_ms` are the time of a call, with parsing
         and explaining, without building the validator. `disagreements` are the numbers of the lines (from 1) whose result
-        differs from their `valid`. `baseline_p50_us` is the time of `jsonschema.validate()` for the same calls.
+        differs from their `valid`. `refused` counts the cases whose schema is refused at declaration, and `refusals` has
+        their reasons. `wrong_verdicts` are the lines whose schema is accepted, and whose result differs from their `valid`.
+        `baseline_p50_us` is the time of `jsonschema.validate()` for the same calls.
 
     """
+    suites = tuple(suites)
+    if cases is None and not suites:
+        raise ConfigError("bench validation: expected --cases FILE, --suite PATH, or both")
     found = _Figures()
-    for number, line in _read_lines(cases):
+    for number, line in enumerate(_read_all(cases, suites), 1):
+        if not line.strip():
+            continue
         _judge_line(found, number, line)
         if number % 10_000 == 0:
             say(f"{number:,} lines")
@@ -75,6 +94,9 @@ def run(cases: Path, say: Callable[[str], None]) -> dict[str, Any]:
         "p50_us": _us(took, 50),
         "p99_us": _us(took, 99),
         "disagreements": found.disagreements,
+        "refused": found.refusals.total(),
+        "refusals": dict(found.refusals.most_common()),
+        "wrong_verdicts": found.wrong,
         "schemas": len(found.validators),
         "baseline_cases": len(baseline),
         "baseline_p50_us": _us(baseline, 50),
@@ -82,10 +104,17 @@ def run(cases: Path, say: Callable[[str], None]) -> dict[str, Any]:
     }
 
 
-def _read_lines(cases: Path) -> Iterator[tuple[int, str]]:
+def _read_all(cases: Path | None, suites: Iterable[Path]) -> Iterator[str]:
+    if cases is not None:
+        yield from _read_lines(cases)
+    for suite in suites:
+        yield from (json.dumps(case._asdict()) for case in read_suite(suite))
+
+
+def _read_lines(cases: Path) -> Iterator[str]:
     try:
         with cases.open(encoding="utf-8", errors="surrogateescape") as lines:
-            yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+            yield from lines
     except OSError as error:
         raise ConfigError(f"--cases {cases}: expected a JSON Lines file; {error.strerror}") from error
 
@@ -100,25 +129,28 @@ def _judge_line(found: _Figures, number: int, line: str) -> None:
         found.ended["error"] += 1
         return
     validator = _get_validator(found, schema)
-    if validator is None:
+    if isinstance(validator, str):
+        found.refusals[validator] += 1
         ending: Ending = "blocked" if valid is False else "error"
     else:
         ending = _time_case(found, validator, raw)
     found.ended[ending] += 1
     if valid is not None and (ending == "accepted") is not valid:
         found.disagreements.append(number)
+        if not isinstance(validator, str):
+            found.wrong.append(number)
 
 
-def _get_validator(found: _Figures, schema: Any) -> JSONSchemaValidator | None:
+def _get_validator(found: _Figures, schema: Any) -> JSONSchemaValidator | str:
     try:
         text = json.dumps(schema)
     except RecursionError:
-        return None
+        return "size"
     if text not in found.validators:
         try:
             found.validators[text] = JSONSchemaValidator(schema)
-        except ConfigError:
-            found.validators[text] = None
+        except SchemaRefused as refused:
+            found.validators[text] = refused.reason
     return found.validators[text]
 
 

@@ -192,16 +192,22 @@ def backlog(
 @click.option(
     "--cases",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    required=True,
     metavar="FILE",
     help='JSON Lines: {"schema", "arguments": "the raw text", "valid"?}.',
 )
+@click.option(
+    "--suite",
+    "suites",
+    type=click.Path(exists=True, path_type=Path),
+    multiple=True,
+    help="A draft of the JSON Schema Test Suite: its folder, or one file with all of it. May be repeated.",
+)
 @options.as_json
-def validation(cases: Path, as_json: bool) -> None:
+def validation(cases: Path | None, suites: tuple[Path, ...], as_json: bool) -> None:
     """Validate recorded tool calls as a worker does, and compare with plain `jsonschema.validate()`."""
     from midwatch.workers.bench.validation import run
 
-    print_figures(run(cases, say=say), as_json=as_json)
+    print_figures(run(cases, say=say, suites=suites), as_json=as_json)
 
 
 @bench.command("judged")

@@ -42,3 +42,10 @@ class Failure(Record):
     """The field of `RunLimits` that ended the job, if one did: raise it, then replay."""
     request_id: str | None = None
     """The provider's id of the failed call. Its support asks for it."""
+    status: int | None = None
+    """The HTTP status of the response. 200 if the response could not be used, None if there was none."""
+
+    @property
+    def is_refused_request(self) -> bool:
+        """Did the downstream refuse the request's form? Another form may pass. A reply that can't be read is no refusal."""
+        return self.kind is FailureKind.FORMAT_ERROR and self.status != 200

@@ -62,7 +62,7 @@ class ModelStep:
             if ended := make_room(self.attempt, self.agent, overflowed=True):
                 return ended
             reply = self.ask_model()
-        if isinstance(reply, Failure) and reply.kind is FailureKind.FORMAT_ERROR and self.offer.strict:
+        if isinstance(reply, Failure) and reply.is_refused_request and self.offer.strict:
             self.give_up_strict(reply)
             reply = self.ask_model()
         if isinstance(reply, Failure):

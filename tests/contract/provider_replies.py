@@ -31,11 +31,8 @@ class VendorReplies(Protocol):
     def cut_at_length(self, text: str, output_tokens: int = 900) -> Any:
         """Return an answer that stopped at the output limit."""
 
-    def unfinished(self) -> Any:
-        """Return an answer without a stop reason."""
-
-    def odd_stop(self) -> Any:
-        """Return an answer with an unknown stop reason."""
+    def stopped(self, answer: Any, word: object) -> Any:
+        """Return the answer with this stop word. `...` leaves the field out."""
 
     def refusal(self) -> Any:
         """Return an answer in which the model refuses."""
@@ -49,8 +46,14 @@ class VendorReplies(Protocol):
     def error(self, kind: str, message: str) -> Any:
         """Return an error body with this code."""
 
-    def invalid_bodies(self) -> list[Any]:
-        """Return JSON bodies of a 200 that are not valid answers."""
+    def bodies_without_an_answer(self) -> list[Any]:
+        """Return JSON bodies of a 200 that hold no answer."""
+
+    def odd_texts(self) -> list[tuple[Any, str]]:
+        """Return answers whose text has an unusual type, and the text that is read."""
+
+    def odd_calls(self) -> list[tuple[Any, str, str]]:
+        """Return answers with a broken tool call, and the name and the arguments that are read."""
 
     def results(self, body: Any) -> list[tuple[str, str]]:
         """Return (id, content) of the tool results in a request."""

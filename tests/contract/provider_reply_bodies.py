@@ -42,11 +42,8 @@ class AnthropicReplies:
     def cut_at_length(self, text: str, output_tokens: int = 900) -> Any:
         return self._message([{"type": "text", "text": text}], "max_tokens", usage=self.usage(314, output_tokens))
 
-    def unfinished(self) -> Any:
-        return self._message([{"type": "text", "text": "Well"}], None)
-
-    def odd_stop(self) -> Any:
-        return self._message([{"type": "text", "text": "Well"}], "tea_break")
+    def stopped(self, answer: Any, word: object) -> Any:
+        return set_field(answer, "stop_reason", word)
 
     def refusal(self) -> Any:
         return self._message([{"type": "text", "text": "No."}], "refusal")
@@ -60,13 +57,23 @@ class AnthropicReplies:
     def error(self, kind: str, message: str) -> Any:
         return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_7"}
 
-    def invalid_bodies(self) -> list[Any]:
+    def bodies_without_an_answer(self) -> list[Any]:
+        return [[], {}, self._message(None, "end_turn"), self._message({}, "end_turn")]
+
+    def odd_texts(self) -> list[tuple[Any, str]]:
         return [
-            [], {}, self._message(None, "end_turn"), self._message("hello", "end_turn"),
-            self._message([None], "end_turn"), self._message([{"type": "text", "text": None}], "end_turn"),
-            self._message([{"type": "tool_use", "id": "a", "name": None, "input": {}}], "tool_use"),
-            self._message([{"type": "tool_use", "id": "a", "name": "f", "input": 7}], "tool_use"),
-            self._message([], 7),
+            (self._message("hello", "end_turn"), "hello"),
+            (self._message([None, "hello"], "end_turn"), "hello"),
+            (self._message([{"type": "text", "text": {"a": 1}}], "end_turn"), '{"a":1}'),
+        ]
+
+    def odd_calls(self) -> list[tuple[Any, str, str]]:
+        def call(**changes: Any) -> Any:
+            return self._message([{"type": "tool_use", "id": "a", "name": "search", **changes}], "tool_use")
+
+        return [
+            (call(name=None, input={}), "", "{}"), (call(input=7), "search", "7"),
+            (call(input='{"a'), "search", '{"a'), (call(input=None), "search", ""),
         ]  # fmt: skip
 
     def results(self, body: Any) -> list[tuple[str, str]]:
@@ -106,11 +113,8 @@ class ResponsesReplies:
         usage = self.usage(314, output_tokens)
         return self._response(self._message(text), "incomplete", "max_output_tokens", usage=usage)
 
-    def unfinished(self) -> Any:
-        return self._response(self._message("Well"), "in_progress")
-
-    def odd_stop(self) -> Any:
-        return self._response(self._message("Well"), "incomplete", "tea_break")
+    def stopped(self, answer: Any, word: object) -> Any:
+        return set_field(answer, "status", word)
 
     def refusal(self) -> Any:
         return self._response(self._message("No.", "refusal", "refusal"))
@@ -124,13 +128,23 @@ class ResponsesReplies:
     def error(self, kind: str, message: str) -> Any:
         return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": kind}}
 
-    def invalid_bodies(self) -> list[Any]:
+    def bodies_without_an_answer(self) -> list[Any]:
+        return [[], {}, self._response(None), self._response({})]
+
+    def odd_texts(self) -> list[tuple[Any, str]]:
         return [
-            [], self._response(None), self._response("hello"), self._response([None]), self._response([{"type": None}]),
-            self._response(self._message(None)), self._response([{"type": "message", "content": None}]),
-            self._response([{"type": "function_call", "call_id": "a", "name": None, "arguments": ""}]),
-            self._response([{"type": "function_call", "call_id": "a", "name": "f", "arguments": 7}]),
-            self._response([], 7),
+            (self._response("hello"), "hello"), (self._response([None, "hello"]), "hello"),
+            (self._response([{"type": "message", "content": "hello"}]), "hello"),
+            (self._response(self._message({"a": 1})), '{"a":1}'),
+        ]  # fmt: skip
+
+    def odd_calls(self) -> list[tuple[Any, str, str]]:
+        def call(**changes: Any) -> Any:
+            return self._response([{"type": "function_call", "call_id": "a", "name": "search", **changes}])
+
+        return [
+            (call(name=None, arguments="{}"), "", "{}"), (call(arguments=7), "search", "7"),
+            (call(arguments={"a": 1}), "search", '{"a":1}'), (call(arguments=None), "search", ""),
         ]  # fmt: skip
 
     def results(self, body: Any) -> list[tuple[str, str]]:
@@ -169,11 +183,8 @@ class ChatReplies:
     def cut_at_length(self, text: str, output_tokens: int = 900) -> Any:
         return self._completion(self._message(text), "length", usage=self.usage(314, output_tokens))
 
-    def unfinished(self) -> Any:
-        return self._completion(self._message("Well"), None)
-
-    def odd_stop(self) -> Any:
-        return self._completion(self._message("Well"), "tea_break")
+    def stopped(self, answer: Any, word: object) -> Any:
+        return {**answer, "choices": [set_field(answer["choices"][0], "finish_reason", word)]}
 
     def refusal(self) -> Any:
         return self._completion(self._message(None, refusal="No."))
@@ -187,14 +198,27 @@ class ChatReplies:
     def error(self, kind: str, message: str) -> Any:
         return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": kind}}
 
-    def invalid_bodies(self) -> list[Any]:
+    def bodies_without_an_answer(self) -> list[Any]:
         return [
             [], {}, {"choices": []}, {"choices": None}, {"choices": [None]}, self._completion(None),
-            self._completion(self._message(7)), self._completion(self._message("x", tool_calls="f")),
-            self._completion(self._message(None, tool_calls=[{"id": "a", "type": "function", "function": None}])),
-            self._completion(self._message(None, tool_calls=self._calls(("a", None, "{}")))),
-            self._completion(self._message(None, tool_calls=self._calls(("a", "f", 7)))),
-            self._completion(self._message("x"), 7),
+        ]  # fmt: skip
+
+    def odd_texts(self) -> list[tuple[Any, str]]:
+        return [
+            (self._completion(self._message(7)), "7"), (self._completion(self._message({"a": 1})), '{"a":1}'),
+            (self._completion(self._message(["he", {"type": "text", "text": "llo"}, None])), "hello"),
+            (self._completion(self._message("hello", tool_calls="f")), "hello"),
+        ]  # fmt: skip
+
+    def odd_calls(self) -> list[tuple[Any, str, str]]:
+        def calls(*calls: Any) -> Any:
+            return self._completion(self._message(None, tool_calls=list(calls)), "tool_calls")
+
+        return [
+            (calls(None), "", ""), (calls({"id": "a", "type": "function", "function": None}), "", ""),
+            (calls(*self._calls(("a", None, "{}"))), "", "{}"), (calls(*self._calls(("a", "search", 7))), "search", "7"),
+            (self._completion(self._message(None, function_call={"name": "search", "arguments": "{}"}), "function_call"),
+             "search", "{}"),
         ]  # fmt: skip
 
     def results(self, body: Any) -> list[tuple[str, str]]:
@@ -202,3 +226,9 @@ class ChatReplies:
 
     def call_ids(self, body: Any) -> list[str]:
         return [entry["id"] for message in body["messages"] for entry in message.get("tool_calls", ())]
+
+
+def set_field(body: Any, name: str, value: object) -> Any:
+    """Return a copy of the body with another value. `...` leaves the field out."""
+    others = {key: kept for key, kept in body.items() if key != name}
+    return others if value is ... else {**others, name: value}

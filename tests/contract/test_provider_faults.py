@@ -218,30 +218,7 @@ def test_reply_that_is_no_answer_is_a_provider_error(setup: Setup) -> None:
         failure = setup.failure(reply(200, body, {"content-type": "text/html"}))
         assert failure.kind is FailureKind.PROVIDER_ERROR
         assert "expected" in failure.detail
-    for shape in setup.replies.invalid_bodies():
+    for shape in setup.replies.bodies_without_an_answer():
         failure = setup.failure(reply(200, shape))
-        assert failure.kind in (FailureKind.PROVIDER_ERROR, FailureKind.CONNECTION), shape
-        assert "expected" in failure.detail or "cut off" in failure.detail, failure.detail
-
-
-def test_incomplete_answer_is_a_connection_failure(setup: Setup) -> None:
-    """An incomplete answer is a connection failure: it has no stop reason, or its JSON ends early."""
-    assert setup.failure(reply(200, setup.replies.unfinished())).kind is FailureKind.CONNECTION
-    assert setup.failure(reply(200, '{"id": "x", "content": [{"ty')).kind is FailureKind.CONNECTION
-
-
-def test_hostile_json_is_a_failure(setup: Setup) -> None:
-    """JSON that breaks parsers by its nesting, numbers or constants gives a failure, not a crash."""
-    for body in ("[" * 200_000, '{"a":' * 200_000, '{"a": NaN}', '{"a": 1' + "0" * 5_000 + "}", b'{"a": "\xff"}'):
-        assert setup.failure(reply(200, body)).kind in (FailureKind.PROVIDER_ERROR, FailureKind.CONNECTION)
-
-
-def test_deep_argument_objects_are_refused(setup: Setup) -> None:
-    """Arguments that are sent as text are kept at any depth. Arguments that are sent as objects have a depth limit."""
-    deep = '{"a":' * 80 + "1" + "}" * 80
-    body = setup.replies.calls(("c", "search", deep))
-    if setup.name == "anthropic":
-        assert setup.failure(reply(200, body)).kind is FailureKind.PROVIDER_ERROR
-    else:
-        setup.vendor.answer_next(reply(200, body))
-        assert setup.model.complete(make_request()).tool_calls[0].raw_arguments == deep
+        assert failure.kind is FailureKind.PROVIDER_ERROR, shape
+        assert "expected" in failure.detail, failure.detail

@@ -163,14 +163,6 @@ def test_refusal_is_a_stop(model: Provider, vendor: ProviderServer, replies: Ven
     assert (answer.stop, answer.text) == (Stop.REFUSAL, "No.")
 
 
-def test_unknown_stop_keeps_its_name(model: Provider, vendor: ProviderServer, replies: VendorReplies) -> None:
-    """An unknown stop reason has Stop.UNKNOWN, and `raw_stop` keeps the vendor's name for it."""
-    vendor.answer_next(reply(200, replies.odd_stop()))
-    answer = model.complete(make_request())
-    assert answer.stop is Stop.UNKNOWN
-    assert "tea_break" in answer.raw_stop
-
-
 @pytest.mark.parametrize("bad", [None, -1, 10**12, "12", True, 1.5, [3]])
 def test_impossible_usage_counts_as_not_reported(
     model: Provider, vendor: ProviderServer, replies: VendorReplies, bad: object

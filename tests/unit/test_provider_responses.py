@@ -154,7 +154,7 @@ def test_failed_responses_are_errors() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "stop"),
-    [("max_output_tokens", Stop.CONTEXT_FULL), ("content_filter", Stop.REFUSAL), ("steered", Stop.UNKNOWN)],
+    [("max_output_tokens", Stop.CONTEXT_FULL), ("content_filter", Stop.REFUSAL), ("steered", Stop.LENGTH)],
 )
 def test_incomplete_responses(reason: str, stop: Stop) -> None:
     """The reason of an incomplete response decides its Stop."""

@@ -21,7 +21,8 @@ from midwatch.schemas.model import ModelReply, ModelRequest
 from midwatch.workers.providers.errors.classify import CallContext, classify_error, read_request_id, was_never_sent
 from midwatch.workers.providers.errors.scrub import collect_request_text
 from midwatch.workers.providers.http import deadline
-from midwatch.workers.providers.read_json import raise_wrong_type, read_object
+from midwatch.workers.providers.read_json import raise_wrong_type
+from midwatch.workers.providers.replies.reported_error import read_answer
 from midwatch.workers.providers.request_turns import Unsendable
 from midwatch.workers.providers.token_usage import MAX_TOKENS
 from midwatch.workers.providers.vendor_format import VendorFormat
@@ -133,8 +134,12 @@ class ProviderModel:
         self, error: Exception, request: ModelRequest, timeout_s: float, headers: Mapping[str, str]
     ) -> ModelError:
         """Build the ModelError. `headers` are used for a 2xx reply that can't be used; the SDK's error has its own."""
-        headers = getattr(getattr(error, "response", None), "headers", headers)
-        call = CallContext(self.name, timeout_s, self._connection.secrets, collect_request_text(request), headers)
+        response = getattr(error, "response", None)
+        headers = getattr(response, "headers", headers)
+        status = getattr(response, "status_code", None) or (200 if headers is not _NO_HEADERS else None)
+        call = CallContext(
+            self.name, timeout_s, self._connection.secrets, collect_request_text(request), headers, status
+        )
         return ModelError(classify_error(error, call), ratelimit(headers), sent=not was_never_sent(error))
 
 
@@ -147,7 +152,7 @@ def _serialize(body: JsonObject) -> bytes:
 
 
 def _parse_object(response: httpx2.Response) -> JsonObject:
-    return read_object(response.content, response.headers.get("content-type", ""))
+    return read_answer(response.content, response.headers.get("content-type", ""))
 
 
 def _parse_count(reply: JsonObject) -> int:

@@ -9,23 +9,16 @@ from midwatch.schemas.model import ModelRequest, Stop, Usage
 from midwatch.workers.providers.read_json import (
     BadReply,
     ErrorReply,
+    as_any_text,
     as_arguments,
     as_list,
     as_object,
-    as_text,
     check_depth,
 )
+from midwatch.workers.providers.replies.stop_words import find_stop, show_stop
 from midwatch.workers.providers.request_turns import make_call_id
-from midwatch.workers.providers.token_usage import UNREPORTED, classify_length_stop, read_usage
+from midwatch.workers.providers.token_usage import UNREPORTED, read_usage
 from midwatch.workers.providers.vendor_format import ParsedReply
-
-STOPS: dict[str, Stop] = {
-    "stop": Stop.END,
-    "tool_calls": Stop.TOOLS,
-    "function_call": Stop.TOOLS,
-    "length": Stop.LENGTH,
-    "content_filter": Stop.REFUSAL,
-}
 
 ECHOED = ("reasoning_content", "reasoning", "reasoning_details", "extra_content")
 """Fields of a message that the server wants back: reasoning (DeepSeek, vLLM, OpenRouter) and Gemini's signatures."""
@@ -38,7 +31,7 @@ def parse_completion(reply: JsonObject, request: ModelRequest, provider: str) ->
     """Parse a completion object.
 
     Raises:
-        BadReply: the shape is wrong, or the reply is incomplete because it has no finish reason.
+        BadReply: there is no answer in it.
         ErrorReply: the reply is an error object.
 
     """
@@ -49,18 +42,12 @@ def parse_completion(reply: JsonObject, request: ModelRequest, provider: str) ->
         raise BadReply(FailureKind.PROVIDER_ERROR, "unusable reply: expected one choice, got none")
     choice = as_object(choices[0], "choices[0]")
     message = as_object(choice.get("message"), "message")
-    raw_stop = choice.get("finish_reason")
-    if raw_stop is None:
-        raise BadReply(FailureKind.CONNECTION, "the reply was cut off: it has no finish_reason")
-    raw_stop = as_text(raw_stop, "finish_reason")
-    if raw_stop == "error" or "malformed" in raw_stop.lower():
-        # Gemini sends MALFORMED_FUNCTION_CALL if it can't parse its model's output. A retry usually succeeds.
-        raise BadReply(FailureKind.PROVIDER_ERROR, f"the provider rejected its model's output ({raw_stop[:60]})")
     parts, refused = _parse_parts(message, request, provider)
     usage = _parse_usage(reply.get("usage"))
-    stop = Stop.REFUSAL if refused else _parse_stop(raw_stop, parts, usage, request)
+    word = choice.get("finish_reason") or choice.get("native_finish_reason")
+    stop = Stop.REFUSAL if refused else find_stop(word, parts, usage, request)
     model = reply.get("model")
-    return ParsedReply(tuple(parts), stop, raw_stop, usage, model if isinstance(model, str) and model else None)
+    return ParsedReply(tuple(parts), stop, show_stop(word), usage, model if isinstance(model, str) and model else None)
 
 
 def _parse_parts(message: JsonObject, request: ModelRequest, provider: str) -> tuple[list[Part], bool]:
@@ -73,44 +60,47 @@ def _parse_parts(message: JsonObject, request: ModelRequest, provider: str) -> t
     text = _parse_content(message.get("content")) or (str(refusal) if refused else "")
     if text:
         parts.append(Text(text=text))
-    calls = message.get("tool_calls")
-    for ordinal, item in enumerate([] if calls is None else as_list(calls, "tool_calls")):
-        parts.append(_parse_call(as_object(item, f"tool_calls[{ordinal}]"), ordinal, request))
+    for ordinal, call in enumerate(_list_calls(message)):
+        parts.append(_parse_call(call, ordinal, request))
     return parts, refused
+
+
+def _list_calls(message: JsonObject) -> list[JsonObject]:
+    """List the tool calls. `function_call` is the field's older name, for a single call."""
+    calls = message.get("tool_calls")
+    if isinstance(calls, dict):
+        calls = [calls]
+    if isinstance(calls, list):
+        return [call if isinstance(call, dict) else {} for call in calls]
+    older = message.get("function_call")
+    return [{"function": older}] if isinstance(older, dict) else []
 
 
 def _parse_call(call: JsonObject, ordinal: int, request: ModelRequest) -> ToolCall:
     where = f"tool_calls[{ordinal}]"
-    function = as_object(call.get("function"), f"{where}.function")
+    function = call.get("function")
+    function = function if isinstance(function, dict) else {}
     call_id = call.get("id")
     extra = {key: value for key, value in call.items() if key not in STANDARD_FIELDS and value is not None}
     return ToolCall(
         id=call_id if isinstance(call_id, str) and call_id else make_call_id(request.messages, ordinal),
-        name=as_text(function.get("name"), f"{where}.function.name"),
-        raw_arguments=as_arguments(function.get("arguments"), f"{where}.function.arguments"),
+        name=as_any_text(function.get("name")),
+        raw_arguments=as_arguments(function.get("arguments")),
         vendor_extra=check_depth(extra, where) if extra else None,
     )
 
 
 def _parse_content(content: object) -> str:
-    """Read the text of a message: a string, null in a message with tool calls, or (Mistral) a list of typed pieces."""
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    pieces = [as_object(piece, f"content[{n}]") for n, piece in enumerate(as_list(content, "content"))]
-    return "".join(as_text(piece.get("text"), "content.text") for piece in pieces if piece.get("type") == "text")
+    """Read the text of a message: a string, or (Mistral) a list of typed pieces. Another value is written as JSON."""
+    if not isinstance(content, list):
+        return as_any_text(content)
+    return "".join(_parse_piece(piece) for piece in content)
 
 
-def _parse_stop(raw_stop: str, parts: list[Part], usage: Usage, request: ModelRequest) -> Stop:
-    called = any(isinstance(part, ToolCall) for part in parts)
-    stop = STOPS.get(raw_stop, Stop.UNKNOWN)
-    if stop is Stop.LENGTH:
-        return classify_length_stop(usage, request.max_output_tokens)
-    if stop is Stop.END and called:
-        # With OpenAI, a forced call ends with 'stop'; with some servers, every call does. The calls are complete.
-        return Stop.TOOLS
-    return Stop.UNKNOWN if stop is Stop.TOOLS and not called else stop
+def _parse_piece(piece: object) -> str:
+    if not isinstance(piece, dict):
+        return as_any_text(piece)
+    return as_any_text(piece.get("text")) if piece.get("type") == "text" else ""
 
 
 def _parse_usage(usage: object) -> Usage:

@@ -81,6 +81,8 @@ class CallContext:
     request_text: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Headers of the response, if there was one: an error, or a 200 that can't be used."""
+    status: int | None = None
+    """Status of that response."""
 
 
 def classify_error(error: BaseException, call: CallContext) -> Failure:
@@ -158,7 +160,9 @@ def _build_failure(kind: FailureKind, detail: str, call: CallContext, body_wait_
     if wait_ms is None and kind is FailureKind.RATE_LIMITED:
         wait_ms = exhausted_reset_ms(call.headers)
     text = scrub(f"{call.provider}: {detail}", secrets=call.secrets, request_text=call.request_text)
-    return Failure(kind=kind, detail=text, retry_after_ms=wait_ms, request_id=read_request_id(call.headers))
+    return Failure(
+        kind=kind, detail=text, retry_after_ms=wait_ms, request_id=read_request_id(call.headers), status=call.status
+    )
 
 
 def _read_message(error: BaseException) -> str:

@@ -9,26 +9,26 @@ from midwatch.schemas.model import ModelRequest, Stop, Usage
 from midwatch.workers.providers.read_json import (
     BadReply,
     ErrorReply,
+    as_any_text,
     as_arguments,
     as_list,
-    as_object,
-    as_text,
     check_depth,
 )
+from midwatch.workers.providers.replies.stop_words import FAILED, STOPS, find_stop, normalize, show_stop
 from midwatch.workers.providers.request_turns import make_call_id
 from midwatch.workers.providers.responses.request import PHASE
-from midwatch.workers.providers.token_usage import UNREPORTED, classify_length_stop, read_usage
+from midwatch.workers.providers.token_usage import UNREPORTED, read_usage
 from midwatch.workers.providers.vendor_format import ParsedReply
 
-CUT_OFF = ("queued", "in_progress")
-"""Statuses of an unfinished response. We never request background responses, so an unfinished one was cut off."""
+UNFINISHED = ("queued", "in_progress")
+"""Statuses of a response that its server has not finished, although we never ask for one in the background."""
 
 
 def parse_response(reply: JsonObject, request: ModelRequest, provider: str) -> ParsedReply:
     """Parse a response object.
 
     Raises:
-        BadReply: the shape is wrong, or the response is incomplete.
+        BadReply: there is no answer in it, or the server says that it has not finished it.
         ErrorReply: the status is `failed` or `cancelled`, or the reply is an error object.
 
     """
@@ -37,19 +37,28 @@ def parse_response(reply: JsonObject, request: ModelRequest, provider: str) -> P
         raise ErrorReply(reply)
     if status in ("failed", "cancelled"):
         raise ErrorReply({"error": {"code": status, "message": f"the response has status {status} and no reason"}})
-    if status is None or status in CUT_OFF:
-        raise BadReply(FailureKind.CONNECTION, f"the reply was cut off: its status is {status or 'missing'}")
-    status = as_text(status, "status")
+    if normalize(status) in UNFINISHED:
+        raise BadReply(FailureKind.PROVIDER_ERROR, f"unusable reply: expected a finished one, its status is {status}")
     reader = _Reader(request, provider)
-    for number, item in enumerate(as_list(reply.get("output"), "output")):
-        reader.add(as_object(item, f"output[{number}]"), f"output[{number}]")
+    for number, item in enumerate(_list_items(reply)):
+        reader.add(item, f"output[{number}]")
     details = reply.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
     usage = _parse_usage(reply.get("usage"))
-    stop = _parse_stop(status, reason, reader, usage, request)
+    stop = Stop.REFUSAL if reader.refused else _find_stop(status, reason, reader.parts, usage, request)
     model = reply.get("model")
-    raw_stop = f"{status}/{reason}" if isinstance(reason, str) else status
+    raw_stop = f"{show_stop(status)}/{reason}" if isinstance(reason, str) else show_stop(status)
     return ParsedReply(tuple(reader.parts), stop, raw_stop, usage, model if isinstance(model, str) and model else None)
+
+
+def _list_items(reply: JsonObject) -> list[JsonObject]:
+    """List the output items. A server that sends the answer as a string means one message."""
+    output = reply.get("output")
+    if isinstance(output, str):
+        return [{"type": "message", "content": output}]
+    return [
+        item if isinstance(item, dict) else {"type": "message", "content": item} for item in as_list(output, "output")
+    ]
 
 
 class _Reader:
@@ -63,46 +72,47 @@ class _Reader:
         self.refused = False
 
     def add(self, item: JsonObject, where: str) -> None:
-        kind = as_text(item.get("type"), f"{where}.type")
+        kind = item.get("type") or "message"
         if kind == "message":
-            self._add_message(item, where)
+            self._add_message(item)
         elif kind == "function_call":
             call_id = item.get("call_id")
             usable = isinstance(call_id, str) and call_id != ""
             self.parts.append(
                 ToolCall(
                     id=str(call_id) if usable else make_call_id(self._request.messages, self.calls),
-                    name=as_text(item.get("name"), f"{where}.name"),
-                    raw_arguments=as_arguments(item.get("arguments"), f"{where}.arguments"),
+                    name=as_any_text(item.get("name")),
+                    raw_arguments=as_arguments(item.get("arguments")),
                 )
             )
             self.calls += 1
         else:
             self.parts.append(Opaque(provider=self._provider, raw=check_depth(item, where)))
 
-    def _add_message(self, item: JsonObject, where: str) -> None:
+    def _add_message(self, item: JsonObject) -> None:
         text = ""
-        for number, entry in enumerate(as_list(item.get("content"), f"{where}.content")):
-            piece = as_object(entry, f"{where}.content[{number}]")
-            if piece.get("type") == "refusal":
+        content = item.get("content")
+        for piece in content if isinstance(content, list) else [content]:
+            if not isinstance(piece, dict):
+                text += as_any_text(piece)
+            elif piece.get("type") == "refusal":
                 self.refused = True
-                text += as_text(piece.get("refusal"), f"{where}.content[{number}].refusal")
+                text += as_any_text(piece.get("refusal"))
             else:
-                text += as_text(piece.get("text"), f"{where}.content[{number}].text")
+                text += as_any_text(piece.get("text"))
         if text and isinstance(phase := item.get("phase"), str):
             self.parts.append(Opaque(provider=self._provider, raw={"type": PHASE, "phase": phase}))
         if text:
             self.parts.append(Text(text=text))
 
 
-def _parse_stop(status: str, reason: object, reader: _Reader, usage: Usage, request: ModelRequest) -> Stop:
-    if reader.refused or reason == "content_filter":
-        return Stop.REFUSAL
-    if status == "incomplete":
-        return classify_length_stop(usage, request.max_output_tokens) if reason == "max_output_tokens" else Stop.UNKNOWN
-    if status != "completed":
-        return Stop.UNKNOWN
-    return Stop.TOOLS if reader.calls else Stop.END
+def _find_stop(status: object, reason: object, parts: list[Part], usage: Usage, request: ModelRequest) -> Stop:
+    """Say why the model stopped. An incomplete reply with an unknown reason is handled like one at the output limit."""
+    if normalize(status) != "incomplete":
+        return find_stop(status, parts, usage, request)
+    named = STOPS.get(normalize(reason))
+    is_known = named in (Stop.REFUSAL, Stop.LENGTH, Stop.CONTEXT_FULL) or normalize(reason) in FAILED
+    return find_stop(reason, parts, usage, request) if is_known else Stop.LENGTH
 
 
 def _parse_usage(usage: object) -> Usage:

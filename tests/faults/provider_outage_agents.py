@@ -23,6 +23,16 @@ watchman = Agent(
 )
 """Its time is far shorter than the outages of the tests."""
 
+visitor = Agent(
+    "visitor",
+    "anthropic:claude-sonnet-4-6",
+    "Keep the log.",
+    [log],
+    retry_config=RetryConfig(redrive="manual"),
+    limits=RunLimits(max_steps=12, call_timeout_s=3.0, session_timeout_s=6.0, max_wait_s=30.0),
+)
+"""It waits for 30 seconds at most, and its letters are replayed by hand."""
+
 
 @tool(
     name="search_tickets",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from midwatch import JobHandle
+from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.trace import TraceRecord
 from midwatch.workers.local.embedded_server import EmbeddedServer
@@ -57,9 +58,9 @@ class Night:
     earlier_ms: list[int]
     """When calls arrived, before the server was last started."""
 
-    def enqueue(self, jobs: int) -> list[JobHandle]:
+    def enqueue(self, jobs: int, agent: str = "watchman") -> list[JobHandle]:
         """Enqueue new jobs."""
-        return [self.crew.enqueue(f"night {next(SESSIONS)}", agent="watchman") for _ in range(jobs)]
+        return [self.crew.enqueue(f"night {next(SESSIONS)}", agent=agent) for _ in range(jobs)]
 
     def begin(self, kind: str) -> None:
         """Begin an outage."""
@@ -181,6 +182,27 @@ def test_without_the_rule_the_provider_gets_more_calls(server: EmbeddedServer, t
         night = open_night(stack, tmp_path, server, "off", **off)
         during, _ = live_through(night, "500", 40, 12.0)
         assert most_in_a_second(during) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_800)
+def test_five_hundred_letters_of_an_outage_are_replayed_in_bulk(night: Night) -> None:
+    """Every job waits longer than `max_wait_s` and becomes a letter. When the provider is back, all are replayed and complete."""
+    night.enqueue(1)[0].result(PATIENCE_S)
+    letters = night.crew.client.dead_letters
+    night.begin("529")
+    handles = night.enqueue(500, agent="visitor")
+    ended = [handle.result(PATIENCE_S) for handle in handles]
+    assert {(result.status, result.failure and result.failure.kind) for result in ended} == {
+        (JobStatus.DEAD_LETTERED, FailureKind.WAITED_TOO_LONG)
+    }
+    night.end("529")
+    replay = letters.replay_all(agent="visitor", wait_s=3_600)
+    for _ in replay.run():
+        pass
+    assert sum(group.replayed for group in replay.groups) == 500
+    assert [handle.result(PATIENCE_S).status for handle in handles] == [JobStatus.COMPLETED] * 500
+    assert not letters.list(agent="visitor")
 
 
 # --- the example

@@ -212,6 +212,8 @@ class RedisStore(Reads, Compactions, SettingAside):
         )  # fmt: skip
         reply = self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS, piggyback=piggyback)
         if reply.finished:
+            if reply.next_step is None:
+                self._cache.forget(ref.session_id)
             for next_step in (reply.next_step, claim.job.parent):
                 if next_step:
                     self._publish((next_step,))

@@ -118,6 +118,17 @@ def test_a_conversation_that_is_evicted_during_a_claim_is_complete(bench):
     assert len(bench.claim(claim.ref.model_turn(2)).log) == 2
 
 
+def test_the_copy_of_a_session_whose_job_ended_is_dropped(bench):
+    """It is kept only while another job of the session waits, because that job is claimed next."""
+    first, second = new_job("job-1", "s1"), new_job("job-2", "s1")
+    bench.store.enqueue(first)
+    bench.store.enqueue(second)
+    for ref, kept in ((first.ref, True), (second.ref, False)):
+        claim = bench.claim(ref)
+        assert bench.store.finish(claim, ending_of(claim, JobStatus.COMPLETED), trace_of(claim, "completed"))
+        assert (bench.store._cache.mark("s1").length > 0) is kept
+
+
 def test_long_messages_are_compressed_and_read_back_unchanged(bench, redis):
     """A long transcript is compressed. The model still reads each tool's result byte for byte."""
     _, (call,) = bench.to_calls(1)

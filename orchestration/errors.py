@@ -6,6 +6,7 @@ MidwatchError
   + Refused                the request is valid, but not allowed now
   |   + SessionBusy        the session runs another job, and the policy is `reject`
   |   + RunInsideTool      agent.run was called inside a tool: a worker must not wait for the fleet
+  |   + WrongSession       a job was named together with another job's session
   + NotFound               no such job, dead letter or session
   + NoOutput               a job did not complete, so it has no output; `failure` says why
   + JobTimeout             result(timeout_s) ran out; the job goes on
@@ -46,6 +47,10 @@ class SessionBusy(Refused):
 
 class RunInsideTool(Refused):
     """Raised when `agent.run` is called inside a tool. Use `agent.as_tool()` instead."""
+
+
+class WrongSession(Refused):
+    """Raised when a job is named together with a session that is not its own. Nothing was read or written."""
 
 
 class NotFound(MidwatchError, LookupError):

@@ -2,10 +2,14 @@
 
 All keys of a session and its jobs have the hash tag of the session's partition. So a script may use them together on Redis
 Cluster, and the indexes that a steward reads (`due`, `owed`) change in the same script as their step.
+
+No two things have the same key. An id may hold colons, and the log of session `x` is at `…:session:x:log`. So a session that is
+named `x:log` gets another key: `…:session:x:log~`. See `stem`.
 """
 
 from __future__ import annotations
 
+import re
 from binascii import crc32
 
 from midwatch.orchestration.key_catalogue import CATALOGUE
@@ -34,6 +38,31 @@ def partition(session_id: str) -> int:
 LINES = ("high", "rest", "retry", "high_first", "rest_first", "replay")
 """The waiting lines of a downstream."""
 
+SESSION_PARTS = ("log", "waiting", "results", "memory", "archive", "originals")
+"""Parts of a session with a key of their own: the session's key, a colon and the part."""
+
+JOB_PARTS = ("steps", "trace")
+"""Parts of a job with a key of their own. `lua/prelude.lua` knows them, too."""
+
+DOWNSTREAM_PARTS = ("calls", *LINES, "flows", "expiry")
+"""Parts of a downstream, in the order of the coordinator's scripts."""
+
+ESCAPE = "~"
+"""No id of a session or a job may hold it. A model's name may."""
+
+
+def ends_like_part(name: str, parts: tuple[str, ...]) -> bool:
+    """Does a user's name end like the key of a part? `x:log` does."""
+    return re.search(rf":(?:{'|'.join(parts)}){ESCAPE}*\Z", name) is not None
+
+
+def stem(name: str, parts: tuple[str, ...]) -> str:
+    """The name as it is in keys. A name that ends like the key of a part gets one more `~`; all others stay as they are.
+
+    So a key that ends with a part belongs to that part, and different names have different keys.
+    """
+    return name + ESCAPE if ends_like_part(name, parts) else name
+
 
 class Keyspace:
     """The keys of one fleet, which all begin with its `MIDWATCH_PREFIX`."""
@@ -52,7 +81,7 @@ class Keyspace:
 
     def session(self, session_id: str) -> str:
         """HASH of the session."""
-        return f"{self._tag(partition(session_id))}:session:{session_id}"
+        return f"{self._tag(partition(session_id))}:session:{stem(session_id, SESSION_PARTS)}"
 
     def log(self, session_id: str) -> str:
         """LIST of the session's messages."""
@@ -80,7 +109,7 @@ class Keyspace:
 
     def job(self, session_id: str, job_id: str) -> str:
         """HASH of the job."""
-        return f"{self._tag(partition(session_id))}:job:{job_id}"
+        return f"{self._tag(partition(session_id))}:job:{stem(job_id, JOB_PARTS)}"
 
     def steps(self, session_id: str, job_id: str) -> str:
         """HASH of the current turn's step rows."""
@@ -100,12 +129,8 @@ class Keyspace:
 
     def downstream(self, name: str) -> list[str]:
         """The keys of one downstream and the index, in the order of the coordinator's scripts."""
-        hash_key = self._gate(f"at:{name}")
-        return [
-            hash_key,
-            *(f"{hash_key}:{part}" for part in ("calls", *LINES, "flows", "expiry")),
-            self.gate_index(),
-        ]
+        hash_key = self._gate(f"at:{stem(name, DOWNSTREAM_PARTS)}")
+        return [hash_key, *(f"{hash_key}:{part}" for part in DOWNSTREAM_PARTS), self.gate_index()]
 
     def gate_index(self) -> str:
         """ZSET of the downstreams."""

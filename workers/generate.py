@@ -97,6 +97,10 @@ def keyspace_page() -> str:
         "partition, so every script that uses them works on Redis Cluster. `{gate}` is the coordinator's hash tag, "
         "such as `{mwgate}`. One decision of the coordinator changes a downstream and a lineage together.",
         "",
+        "No two things have the same key, however users name them. An id or a model's name may hold colons. If it ends like "
+        "the key of a part, such as the session `x:log`, it has one more `~` in its keys: `…:session:x:log~`. Any other id "
+        "stands in its keys as it is. An id with braces, blanks, globs or control characters is refused.",
+        "",
         f"*kept* means {KEPT_S // 86_400} days after the last write. A key without a time to live has a reason instead.",
         "",
         "| key | type | holds | lives |",

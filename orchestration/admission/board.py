@@ -13,6 +13,7 @@ from midwatch.orchestration.admission import script_calls
 from midwatch.orchestration.admission.configuration import configuration, defaults
 from midwatch.orchestration.admission.functions import COORDINATOR
 from midwatch.orchestration.admission.legend_of_configuration import CONFIG
+from midwatch.orchestration.admission.names import is_name
 from midwatch.orchestration.admission.redis_gate import WAKE_MS, call_id
 from midwatch.orchestration.admission.script_calls import Operation
 from midwatch.orchestration.errors import ConfigError, NotFound
@@ -50,7 +51,7 @@ class Board:
 
     def show(self, name: str) -> DownstreamStatus:
         """The state of one downstream. Raises NotFound."""
-        status = self._scripts.run(script_calls.status(self._keys.downstream(name)))
+        status = self._scripts.run(script_calls.status(self._keys.downstream(name))) if is_name(name) else None
         if status is None:
             raise self._unknown(name)
         return status
@@ -71,6 +72,8 @@ class Board:
             ConfigError: no such field, or a value out of its range.
 
         """
+        if not is_name(name):
+            raise ConfigError(f"downstream {name!r:.260}: expected 1 to 240 printable characters without spaces")
         if "*" in name and name not in self.names():
             raise ConfigError(f"{name!r} is a pattern, and patterns are set in midwatch.toml; known: {self._known()}")
         before = self._configured(name)
@@ -141,6 +144,8 @@ class Board:
     def _control(self, name: str, operation: Operation, seconds: float = 0.0, reason: str = "") -> None:
         if seconds < 0:
             raise ConfigError(f"seconds={seconds}: expected at least 0")
+        if not is_name(name):
+            raise self._unknown(name)
         keys = self._keys.downstream(name)
         call = script_calls.control(keys, operation=operation, length_ms=int(seconds * 1_000), reason=reason)
         if not self._scripts.run(call):
@@ -148,6 +153,8 @@ class Board:
 
     def _configured(self, name: str) -> dict[str, Any] | None:
         """The limits as they were set. None if the downstream was never called or configured."""
+        if not is_name(name):
+            return None
         try:
             raw: bytes | None = self._client.hget(self._keys.downstream(name)[0], "json")  # type: ignore[assignment]
         except UNAVAILABLE as error:
@@ -158,7 +165,7 @@ class Board:
         return limits
 
     def _unknown(self, name: str) -> NotFound:
-        return NotFound(f"no downstream {name!r} was called or configured; known: {self._known()}")
+        return NotFound(f"no downstream {name!r:.260} was called or configured; known: {self._known()}")
 
     def _known(self) -> str:
         return ", ".join(self.names()) or "none yet"

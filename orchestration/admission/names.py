@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+
+NAME = re.compile(r"[!-~]{1,240}")
+"""A provider, a colon, and a model's name of at most 200 characters."""
+
+
+def is_name(name: object) -> bool:
+    """Can this be the name of a downstream, or a pattern? It becomes a part of a Redis key."""
+    return isinstance(name, str) and NAME.fullmatch(name) is not None
 
 
 def resolve(name: str, configured: Iterable[str]) -> str:

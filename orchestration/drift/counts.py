@@ -27,14 +27,19 @@ def band(tokens: int) -> str:
     return next((name for limit, name in BANDS if tokens < limit), "over 100k")
 
 
+def _plain(name: str) -> str:
+    """The name without bars, which separate the parts of a counter's name."""
+    return name.replace("|", "%7C")
+
+
 def call_field(model: str, tool: str, tokens: int) -> str:
     """Name of the counter of all calls."""
-    return f"calls|{model}|{tool[:64]}|{band(tokens)}|"
+    return f"calls|{_plain(model)}|{_plain(tool)[:64]}|{band(tokens)}|"
 
 
 def invalid_field(model: str, tool: str, tokens: int, kind: str) -> str:
     """Name of the counter of invalid calls of one kind; with kind `SHADOW`, of those that ran."""
-    return f"invalid|{model}|{tool[:64]}|{band(tokens)}|{kind}"
+    return f"invalid|{_plain(model)}|{_plain(tool)[:64]}|{band(tokens)}|{kind}"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ from hashlib import sha256
 
 from midwatch.schemas.step import StepRef
 
+MADE_ID_LENGTH = 120
+"""Longest job id that becomes a part of its session's id, which has at most 128 characters."""
+
 
 def child_id(ref: StepRef) -> str:
     """The id of the child job of this tool call. It is computed, so a repeated step finds the same child."""
@@ -13,5 +16,7 @@ def child_id(ref: StepRef) -> str:
 
 
 def own_session_id(job_id: str) -> str:
-    """The id of the session that is made for a job if its producer names none."""
-    return job_id.replace("job-", "session-", 1)
+    """The id of the session that is made for a job if its producer names none. Different jobs have different sessions."""
+    if job_id.startswith("job-") and len(job_id) <= MADE_ID_LENGTH:
+        return "session-" + job_id.removeprefix("job-")
+    return "session:" + (job_id if len(job_id) <= MADE_ID_LENGTH else sha256(job_id.encode()).hexdigest())

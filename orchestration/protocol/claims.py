@@ -19,13 +19,17 @@ class ClaimRefusal(StrEnum):
     """Why a claim is refused and the worker has nothing to do."""
 
     GONE = "gone"
-    """There is no such job or step: it has ended, or its records have expired."""
+    """There is no such step: it has ended, or its records have expired."""
     BUSY = "busy"
     """Another worker has the step, and its lease has not ended."""
     EARLY = "early"
     """The step is deferred and not due yet."""
     NOT_YET = "not_yet"
     """Another job of the session is active."""
+    ABSENT = "absent"
+    """There is no record of the job."""
+    WRONG_SESSION = "wrong_session"
+    """The job belongs to another session. The message is poison: nothing was read or written."""
 
 
 @dataclass(frozen=True)

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cached_property
 
 import structlog
 
 from midwatch.orchestration.errors import NotFound, Refused, StoreUnavailable, UnreadableRecord
-from midwatch.orchestration.protocol.letter_filter import EVERY_LETTER, LetterFilter
-from midwatch.orchestration.protocol.reading import Listing, guard, read_field, read_listing, read_record
 from midwatch.orchestration.store import reads
-from midwatch.orchestration.store.letters import Letters
+from midwatch.orchestration.store.job_records import JobRecords
 from midwatch.orchestration.store.records import (
-    job_and_session,
-    job_of_reply,
+    is_step,
     member,
     member_base,
-    priority_of,
-    session_of,
 )
 from midwatch.orchestration.store.script_calls import operate, put_aside
 from midwatch.orchestration.store.script_calls.operate import CancelResult
 from midwatch.orchestration.store.script_calls.put_aside import Resolved
-from midwatch.orchestration.store.sessions import Sessions
-from midwatch.orchestration.store.step_keys import StepKeys, step_keys
-from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
 from midwatch.schemas.decision import Verdict
-from midwatch.schemas.job import Job, JobStatus
+from midwatch.schemas.job import JobStatus
 from midwatch.schemas.step import Priority, StepRef
-from midwatch.schemas.trace import TraceRecord
 
 log = structlog.get_logger("midwatch.operations")
 
@@ -41,75 +31,8 @@ PATIENCE_MS = 1_000
 """How long an operation keeps trying to reach the server."""
 
 
-class Operations(Sessions):
+class Operations(JobRecords):
     """The operations that the Python client, the command line and the pages share."""
-
-    def job(self, job_id: str) -> Job:
-        """The job.
-
-        Raises:
-            NotFound: there is none.
-            UnreadableRecord: it is of a later release, or damaged.
-
-        """
-        jobs = self._jobs([job_id])
-        if jobs.unreadable:
-            raise jobs.unreadable[0]
-        if not jobs:
-            raise NotFound(
-                f"no job {job_id!r}: never enqueued here, or its retention is over; `midwatch jobs list` shows what there is"
-            )
-        return jobs[0]
-
-    def jobs(self, *, limit: int = 50, status: JobStatus | None = None, agent: str | None = None) -> Listing[Job]:
-        """The newest jobs first."""
-        newest = reads.find_newest(
-            self.client, self.keys, "jobs", limit if status is None and agent is None else 10_000
-        )
-        found: Listing[Job] = Listing()
-        for start in range(0, len(newest), 500):
-            some = self._jobs(newest[start : start + 500])
-            found.unreadable += some.unreadable
-            for job in some:
-                if (status is None or job.status is status) and (agent is None or job.agent == agent):
-                    found.append(job)
-            if len(found) >= limit:
-                break
-        return Listing(found[:limit], found.unreadable)
-
-    @cached_property
-    def letters(self) -> Letters:
-        """The dead letters, to be read page by page."""
-        return Letters(self.client, self.keys)
-
-    def dead_letters(self, *, limit: int = 1_000, wanted: LetterFilter = EVERY_LETTER) -> Listing[DeadLetterRecord]:
-        """The newest dead letters first."""
-        return self.letters.newest(limit, wanted)
-
-    def dead_letter(self, job_id: str) -> DeadLetterRecord:
-        """One dead letter. Raises NotFound."""
-        ref = self._ref(job_id)
-        pipe = self.client.pipeline(transaction=False)
-        pipe.hget(self._keys(ref).letters, job_id)
-        what = f"the dead letter of job {job_id}"
-        raw = read_field(self._run(pipe, with_errors=True)[0], what)
-        if raw is None:
-            raise NotFound(f"job {job_id!r} has no dead letter: it is {self.job(job_id).status}")
-        return read_record(DeadLetterRecord, raw, what)
-
-    def poison(self, limit: int = 100) -> Listing[PoisonRecord]:
-        """Messages that are not valid steps, the newest first."""
-        return reads.read_poison(self.client, self.keys, limit)
-
-    def trace(self, job_id: str) -> Listing[TraceRecord]:
-        """The trace records of the job, in the order of their commits."""
-        pipe = self.client.pipeline(transaction=False)
-        pipe.lrange(self._keys(self._ref(job_id)).trace, 0, -1)
-        return reads.read_trace(job_id, self._run(pipe, with_errors=True)[0])
-
-    def counters(self) -> dict[str, int]:
-        """The fleet's counters, summed over the partitions."""
-        return reads.read_counters(self.client, self.keys)
 
     def cancel(self, job_id: str) -> bool:
         """Cancel a job and all its descendants. Returns False if the job had already ended.
@@ -182,6 +105,8 @@ class Operations(Sessions):
         """
         job = self.job(job_id)
         step = step or (job.waiting.step if job.waiting else None)
+        if step is not None and not is_step(step):
+            raise Refused(f"job {job_id!r} has no step {step!r:.40}: expected a step such as '3.0'")
         if job.status is not JobStatus.PARKED or step is None:
             raise Refused(f"job {job_id!r} is {job.status}, not parked: there is nothing to decide")
         if approve and (over := reads.find_over(self.client, self.keys, job)):
@@ -197,44 +122,6 @@ class Operations(Sessions):
         if resolved is Resolved.DECIDED:
             self._publish_owed((ref,))
         return resolved is Resolved.DECIDED
-
-    @staticmethod
-    def first_step(job: Job) -> StepRef:
-        """The job's first step. Its session and priority are those of every step of the job."""
-        return StepRef(job_id=job.job_id, session_id=job.session_id, step="1", priority=job.priority)
-
-    def _ref(self, job_id: str) -> StepRef:
-        """The job's first step. It is found even if the job's record can't be read: an operator must be able to end the job."""
-        pipe = self.client.pipeline(transaction=False)
-        pipe.get(self.keys.job_pointer(job_id))
-        what = f"the session id of job {job_id}"
-        pointer = read_field(self._run(pipe, with_errors=True)[0], what)
-        if pointer is None:
-            raise NotFound(f"no job {job_id!r}: never enqueued here, or its retention is over")
-        session_id = guard(what, lambda: session_of(pointer))
-        pipe = self.client.pipeline(transaction=False)
-        pipe.hmget(self.keys.job(session_id, job_id), "spec", "lane")
-        stored = self._run(pipe, with_errors=True)[0]
-        return StepRef(job_id=job_id, session_id=session_id, step="1", priority=priority_of(stored))
-
-    def _jobs(self, job_ids: Sequence[str]) -> Listing[Job]:
-        pipe = self.client.pipeline(transaction=False)
-        for job_id in job_ids:
-            pipe.get(self.keys.job_pointer(job_id))
-        pointers = zip(job_ids, self._run(pipe, with_errors=True), strict=True)
-        found = read_listing(
-            ((f"the session id of job {job_id}", (job_id, reply)) for job_id, reply in pointers if reply),
-            job_and_session,
-        )
-        pipe = self.client.pipeline(transaction=False)
-        for job_id, session_id in found:
-            pipe.hgetall(self.keys.job(session_id, job_id))
-        hashes = zip(found, self._run(pipe, with_errors=True), strict=True)
-        jobs = read_listing([(f"job {job_id}", (job_id, flat)) for (job_id, _), flat in hashes if flat], job_of_reply)
-        return Listing(jobs, [*found.unreadable, *jobs.unreadable])
-
-    def _keys(self, ref: StepRef) -> StepKeys:
-        return step_keys(self.keys, ref)
 
     def _cancel_all(self, job_ids: Sequence[str]) -> None:
         """Cancel these jobs. A child that is missed here, because it is new, ends itself at its next model turn."""

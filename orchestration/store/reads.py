@@ -15,6 +15,7 @@ from midwatch.orchestration.protocol.addresses import child_id
 from midwatch.orchestration.protocol.lineage import OverAncestor
 from midwatch.orchestration.protocol.reading import Listing, guard, read_list
 from midwatch.orchestration.store import drift_counters
+from midwatch.orchestration.store.earlier_keys import move_earlier_keys
 from midwatch.orchestration.store.pipelines import run_pipeline
 from midwatch.orchestration.store.records import job_of, session_of
 from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
@@ -127,20 +128,20 @@ class Reads:
         return guard(f"job {job_id}", lambda: job_of(job_id, self._read_job(job_id)))
 
     def _read_job(self, job_id: str) -> dict[str, str]:
+        flat: Any = {}
         try:
-            session_id = self.client.get(self.keys.job_pointer(job_id))
-            flat = (
-                self.client.hgetall(self.keys.job(session_of(session_id), job_id))
-                if isinstance(session_id, bytes)
-                else {}
-            )
+            pointer = self.client.get(self.keys.job_pointer(job_id))
+            if isinstance(pointer, bytes):
+                session_id = session_of(pointer)
+                move_earlier_keys(self.client, self.keys, session_id, job_id)
+                flat = self.client.hgetall(self.keys.job(session_id, job_id))
         except UNAVAILABLE as error:
             raise unavailable(error) from error
         if not flat:
             raise NotFound(
                 f"no job {job_id!r}: it was never enqueued here, or its retention of {KEPT_S // 86_400} days is over"
             )
-        return {key.decode(): value.decode() for key, value in flat.items()}  # type: ignore[union-attr]
+        return {key.decode(): value.decode() for key, value in flat.items()}
 
     def over_ancestor(self, job: Job) -> OverAncestor | None:
         """See `ports.Store.over_ancestor`."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import structlog
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from midwatch.orchestration.errors import UnreadableRecord
 from midwatch.orchestration.protocol.reading import MISREAD, check_version, explain, guard, read_listing
@@ -59,6 +60,20 @@ def first_step(session_id: str, entry: bytes | str) -> StepRef | None:
     text = entry.decode() if isinstance(entry, bytes) else entry
     job_id, _, priority = text.rpartition("|")
     return StepRef.model_construct(job_id=job_id, session_id=session_id, step="1", priority=Priority(priority))
+
+
+def is_id(text: str) -> bool:
+    """Can this be the id of a job or a session? Text from a command line or a page may be anything."""
+    try:
+        SESSION_ID.validate_python(text)
+    except ValidationError:
+        return False
+    return True
+
+
+def is_step(text: str) -> bool:
+    """Can this be the id of a step? Other fields of the same hash have longer names, such as `3.0:call`."""
+    return re.fullmatch(r"\d{1,6}(\.\d{1,4}|c)?", text, re.ASCII) is not None
 
 
 def session_of(pointer: bytes) -> str:

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from typing import Any
 
 import redis
 import structlog
 
-from midwatch.orchestration.errors import SessionBusy, StoreUnavailable
-from midwatch.orchestration.keyspace import HELD_S, KEPT_S, ORIGINALS_BYTES, Keyspace
+from midwatch.orchestration.keyspace import ORIGINALS_BYTES, Keyspace
 from midwatch.orchestration.ports import Dispatcher, Piggyback
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.commits import CallRow, Ending, ResultCommit, TurnCommit
 from midwatch.orchestration.protocol.store_replies import ChildWait, LeaseState, TurnCommitted
-from midwatch.orchestration.store.backlog import PLACES, keys_of_new_job
 from midwatch.orchestration.store.conversation.compaction import Compactions
 from midwatch.orchestration.store.conversation.log_cache import Held, HeldMark, LogCache
 from midwatch.orchestration.store.damage.unreadable import SettingAside
 from midwatch.orchestration.store.decisions import decision_at_expiry
+from midwatch.orchestration.store.earlier_keys import move_earlier_keys
+from midwatch.orchestration.store.new_jobs import NewJobs
 from midwatch.orchestration.store.reads import Reads
-from midwatch.orchestration.store.records import member, member_base, spec, waits_for_child, waits_for_human
+from midwatch.orchestration.store.records import member, member_base, waits_for_child, waits_for_human
 from midwatch.orchestration.store.script_calls import begin_work, commit_work, put_aside
-from midwatch.orchestration.store.script_calls.begin_work import EnqueueResult
 from midwatch.orchestration.store.script_calls.commit_work import CallOfTurn, ResultOfCall
-from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unavailable
+from midwatch.orchestration.store.scripts import Scripts
 from midwatch.orchestration.store.step_keys import StepKeys, step_keys
-from midwatch.schemas.job import NewJob, SessionPolicy
 from midwatch.schemas.lineage import Bounds
 from midwatch.schemas.loss import Loss
 from midwatch.schemas.step import Defer, Park, StepKind, StepRef
@@ -40,7 +38,7 @@ COMMIT_PATIENCE_MS = 60_000
 log = structlog.get_logger("midwatch.store")
 
 
-class RedisStore(Reads, Compactions, SettingAside):
+class RedisStore(Reads, NewJobs, Compactions, SettingAside):
     """Implements `ports.Store`. Thread-safe; one per process."""
 
     def __init__(
@@ -59,43 +57,9 @@ class RedisStore(Reads, Compactions, SettingAside):
         self._dispatcher = dispatcher
         self._cache = LogCache()
 
-    def enqueue(self, job: NewJob, *, on_interrupt: Callable[[str], object] | None = None) -> bool:
-        """See `ports.Store.enqueue`. With the policy `interrupt`, `on_interrupt` is called with the job to cancel."""
-        job = job.model_copy(update={"session_id": self._bind_session(job)})
-        call = begin_work.enqueue(
-            keys_of_new_job(self.keys, self._dispatcher, job), job=job.job_id, session=job.session_id, priority=job.priority,
-            spec=spec(job), input=job.input, max_steps=job.max_steps, timeout_ms=job.timeout_ms,
-            max_wait_ms=job.max_wait_ms, max_total_ms=job.max_total_ms, on_busy=job.on_busy,
-            message=self._message(job.ref, begun=job.parent is not None), tenant=job.tenant or "", places=PLACES,
-        )  # fmt: skip
-        result, active_job = self.scripts.run(call, patience_ms=1_000)
-        if result is EnqueueResult.BUSY:
-            self._refuse(job, active_job)
-        if result is EnqueueResult.QUEUED and job.on_busy is SessionPolicy.INTERRUPT and on_interrupt:
-            on_interrupt(active_job)
-        if result is EnqueueResult.STARTED:
-            self._publish_unless_handed_off((job.ref,), begun=job.parent is not None)
-        return result is not EnqueueResult.EXISTS
-
-    def _bind_session(self, job: NewJob) -> str:
-        """Bind the job id to a session and return it. The first enqueue decides, so one id never becomes two jobs."""
-        pointer = self.keys.job_pointer(job.job_id)
-        try:
-            known = self.client.set(pointer, job.session_id, nx=True, get=True, ex=HELD_S + KEPT_S)
-        except UNAVAILABLE as error:
-            raise unavailable(error) from error
-        return known.decode() if isinstance(known, bytes) else job.session_id
-
-    def _refuse(self, job: NewJob, active_job: str) -> None:
-        """Raise SessionBusy. A refused job binds its id to no session."""
-        self.client.delete(self.keys.job_pointer(job.job_id))
-        raise SessionBusy(
-            f"session {job.session_id!r} runs job {active_job!r} and the agent's policy is on_busy='reject'; "
-            "wait for it, cancel it, or use on_busy='enqueue'"
-        )
-
     def claim(self, ref: StepRef, nonce: str) -> Claim | ClaimRefusal:
         """See `ports.Store.claim`."""
+        move_earlier_keys(self.client, self.keys, ref.session_id, ref.job_id)
         mark = self._cache.mark(ref.session_id) if ref.kind is StepKind.MODEL else None
         known = mark or HeldMark()
         call = begin_work.claim(
@@ -104,6 +68,8 @@ class RedisStore(Reads, Compactions, SettingAside):
             known_digest=known.digest,
         )  # fmt: skip
         reply = self.scripts.run(call)
+        if reply is ClaimRefusal.ABSENT:
+            return self._explain_absence(ref)
         if isinstance(reply, ClaimRefusal):
             return reply
         if reply.job.priority is not ref.priority:  # the message is older than the job's last replay
@@ -112,6 +78,12 @@ class RedisStore(Reads, Compactions, SettingAside):
         if mark:
             held = self._cache.extend(ref.session_id, mark, reply.epoch, reply.first_entry, reply.entries, reply.memory)
         return reply.as_claim(ref, nonce, held)
+
+    def _explain_absence(self, ref: StepRef) -> ClaimRefusal:
+        """Say why there is no record of the job. It may be in the partition of another session."""
+        known: Any = self.client.get(self.keys.job_pointer(ref.job_id))
+        is_elsewhere = known is not None and known.decode() != ref.session_id
+        return ClaimRefusal.WRONG_SESSION if is_elsewhere else ClaimRefusal.GONE
 
     def renew(self, claim: Claim) -> LeaseState:
         """See `ports.Store.renew`."""
@@ -225,17 +197,3 @@ class RedisStore(Reads, Compactions, SettingAside):
     def _keys_with_queues(self, ref: StepRef) -> StepKeys:
         """The keys for scripts that hand off the next step."""
         return step_keys(self.keys, ref, self._dispatcher.hand_off(ref.priority))
-
-    def _message(self, ref: StepRef, *, begun: bool = False) -> bytes:
-        """The message that a script pushes to hand off the step. Empty if it must not push one."""
-        return self._dispatcher.message(ref, begun=begun) if self._dispatcher.hand_off(ref.priority) else b""
-
-    def _publish_unless_handed_off(self, refs: Sequence[StepRef], *, begun: bool = False) -> None:
-        if refs and not self._dispatcher.hand_off(refs[0].priority):
-            self._publish(refs, begun=begun)
-
-    def _publish(self, refs: Sequence[StepRef], *, begun: bool = False) -> None:
-        try:
-            self._dispatcher.publish(refs, begun=begun)
-        except StoreUnavailable as error:  # recorded as owed: a steward publishes it
-            log.warning("publish.failed", steps=len(refs), error=str(error))

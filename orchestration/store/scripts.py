@@ -11,7 +11,7 @@ from typing import Any
 import redis
 from redis import exceptions as redis_errors
 
-from midwatch.orchestration.errors import StoreUnavailable
+from midwatch.orchestration.errors import StoreUnavailable, WrongSession
 from midwatch.orchestration.ports import Piggyback
 from midwatch.orchestration.store.script_calls.script_call import Arg, Reply, ScriptCall
 from midwatch.orchestration.store.script_library import STEP_MACHINE, Library
@@ -69,6 +69,7 @@ class Scripts:
         Raises:
             StoreUnavailable: the server could not be reached, or refused to write, for `patience_ms`.
             UnreadableRecord: a record in the reply is of a newer version, or damaged.
+            WrongSession: the job belongs to another session.
 
         """
         carried = piggyback if isinstance(piggyback, ScriptPiggyback) and piggyback.client is self.client else None
@@ -82,6 +83,10 @@ class Scripts:
             except UNAVAILABLE as error:
                 if time.monotonic() >= give_up:
                     raise unavailable(error) from error
+            except redis_errors.ResponseError as error:
+                if "WRONG_SESSION" in str(error):
+                    raise WrongSession("the job belongs to another session; nothing was read or written") from error
+                raise
             time.sleep(random.uniform(pause_s / 2, pause_s))
             pause_s = min(1.0, pause_s * 2)
 

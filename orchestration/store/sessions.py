@@ -22,8 +22,9 @@ from midwatch.orchestration.protocol.reading import (
 )
 from midwatch.orchestration.store.conversation.log_cache import LogCache, decode
 from midwatch.orchestration.store.due_and_owed import DueAndOwed
+from midwatch.orchestration.store.earlier_keys import move_earlier_keys
 from midwatch.orchestration.store.pipelines import run_pipeline
-from midwatch.orchestration.store.records import job_of_reply
+from midwatch.orchestration.store.records import is_id, job_of_reply
 from midwatch.orchestration.store.script_calls import shorten
 from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.memory import Memory
@@ -64,12 +65,14 @@ class Sessions(DueAndOwed):
 
     def messages(self, session_id: str) -> Listing[Message]:
         """The live messages of a session, in the order in which they are sent. Empty if there is no such session."""
+        self._check_session(session_id)
         pipe = self.client.pipeline(transaction=False)
         pipe.lrange(self.keys.log(session_id), 0, -1)
         return _in_order(session_id, self._run(pipe, with_errors=True)[0])
 
     def memory(self, session_id: str) -> Memory | None:
         """The memory that replaces the archived groups. None before the first compaction."""
+        self._check_session(session_id)
         pipe = self.client.pipeline(transaction=False)
         pipe.get(self.keys.memory(session_id))
         what = f"the memory of session {session_id}"
@@ -78,6 +81,7 @@ class Sessions(DueAndOwed):
 
     def originals(self, session_id: str) -> Listing[Message]:
         """All messages, archived ones first, each in its original length if its original is still stored."""
+        self._check_session(session_id)
         pipe = self.client.pipeline(transaction=True)  # a compaction in between would show a group twice, or not at all
         pipe.hgetall(self.keys.archive(session_id))
         pipe.lrange(self.keys.log(session_id), 0, -1)
@@ -94,6 +98,7 @@ class Sessions(DueAndOwed):
 
     def numbers(self, session_id: str) -> SessionNumbers:
         """The session in numbers. Raises NotFound."""
+        self._check_session(session_id)
         keys = self._keys_of(session_id)
         pipe = self.client.pipeline(transaction=True)
         pipe.hmget(keys[0], "active", "compactions", "anchor", "originals")
@@ -135,6 +140,7 @@ class Sessions(DueAndOwed):
             NotFound: there is no such session, or no record of its jobs is left that names its agent.
 
         """
+        self._check_session(session_id)
         pipe = self.client.pipeline(transaction=False)
         pipe.time()
         pipe.hget(self.keys.session(session_id), "compacting")
@@ -157,6 +163,7 @@ class Sessions(DueAndOwed):
             Refused: a job runs in the session, or a dead letter holds it.
 
         """
+        self._check_session(session_id)
         jobs = [job.job_id for job in self._jobs_of(session_id)]
         reply = self._scripts.run(
             shorten.forget(self.keys, jobs, session_id=session_id, detail=FORGOTTEN), patience_ms=1_000
@@ -167,6 +174,12 @@ class Sessions(DueAndOwed):
                 f"session {session_id!r} is held by job {reply.job!r} ({reply.status}); {todo}, then forget the session"
             )
         return reply.deleted > 0
+
+    def _check_session(self, session_id: str) -> None:
+        """Refuse text that is no id. Move what an earlier release stored for the session to the keys of this release."""
+        if not is_id(session_id):
+            raise NotFound(f"no session {session_id!r:.140}: this is no id of a session")
+        move_earlier_keys(self.client, self.keys, session_id)
 
     def _restored(self, session_id: str, message: Message) -> Message:
         """Restore a message from its stored originals. A message that was cut twice is restored in two steps."""

@@ -17,17 +17,22 @@ from pydantic import ValidationError
 from midwatch.orchestration.client.client import Client
 from midwatch.orchestration.client.new_job import new_job
 from midwatch.orchestration.errors import ConfigError, Refused, StoreUnavailable, UnknownAgent
+from midwatch.orchestration.protocol.claims import ClaimRefusal
 from midwatch.schemas.contract import WIRE_VERSION
 from midwatch.schemas.job import NewJob, StartEnvelope
 from midwatch.schemas.step import StepRef
 from midwatch.schemas.traceparent import is_traceparent
 from midwatch.workers.celery_app.app import app
 from midwatch.workers.celery_app.poison import PoisonList
+from midwatch.workers.celery_app.write_message import QUEUES
 from midwatch.workers.process.runtime import runtime
 
 START_RETRY_S = 60.0
 """How long `midwatch.start` retries while the server is unavailable or full. The broker has accepted the message, so the
 producer will not send it again. A step's message needs no retry: the step is still owed."""
+
+WRONG_SESSION = "the job belongs to another session than the message says; nothing was read or written"
+"""Why such a message is poison."""
 
 log = structlog.get_logger("midwatch.tasks")
 
@@ -115,6 +120,8 @@ def _run_step(queue: str, args: tuple[Any, ...], envelope: dict[str, Any]) -> No
 def _run(ref: StepRef) -> None:
     try:
         outcome = runtime().runner.run(ref)
+        if outcome is ClaimRefusal.WRONG_SESSION:
+            _poison_list().keep(_queue(QUEUES[ref.kind]), ref.model_dump_json(), WRONG_SESSION)
     except StoreUnavailable as error:  # nothing was recorded, so the step is still owed
         log.warning("step.store_unavailable", job_id=ref.job_id, step=ref.step, error=str(error)[:300])
         return

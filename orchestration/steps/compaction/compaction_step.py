@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import structlog
 
-from midwatch.orchestration.errors import NotFound, StoreUnavailable, UnknownAgent, UnreadableRecord
+from midwatch.orchestration.errors import NotFound, StoreUnavailable, UnknownAgent, UnreadableRecord, WrongSession
+from midwatch.orchestration.protocol.claims import ClaimRefusal
 from midwatch.orchestration.steps.compaction.compactor import Compacted, Compactor
 from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.steps.trace import bind_trace
@@ -20,8 +21,10 @@ class CompactionStep:
         self.services = services
         self.ref = ref
 
-    def run(self) -> Outcome:
+    def run(self) -> Outcome | ClaimRefusal:
         """Compact the session. The outcome is always `Continue`: if the compaction fails, the next turn requests another one.
+
+        The refusal is `WRONG_SESSION`, if the job of the message belongs to another session.
 
         Raises:
             StoreUnavailable: Redis can't be reached.
@@ -32,6 +35,8 @@ class CompactionStep:
             result = self.compact()
         except StoreUnavailable:
             raise
+        except WrongSession:
+            return ClaimRefusal.WRONG_SESSION
         except UnreadableRecord as error:
             log.warning("compaction.skipped", session_id=ref.session_id, job_id=ref.job_id, error=str(error))
         except Exception:
@@ -49,6 +54,8 @@ class CompactionStep:
         ref, services = self.ref, self.services
         try:
             job = services.store.job(ref.job_id)
+            if job.session_id != ref.session_id:
+                raise WrongSession(f"job {ref.job_id!r} belongs to another session than {ref.session_id!r}")
             bind_trace(job)
             agent = services.agents.find(job.agent)
         except (NotFound, UnknownAgent) as error:  # the job's record has expired, or only other workers have its agent

@@ -1,10 +1,11 @@
 -- Record a child that a producer enqueues, unless the job is over. A repeated request for the same child changes nothing.
--- Shared: prelude
+-- Shared: names, prelude
 -- ARGV:
 --   child       the child's id
 --   is_added    1: record it; 0: it was not enqueued, so forget it
 -- Output: 'gone' | 'adopted' | 'known': it was recorded before | how the job ended: completed, cancelled, timed_out, discarded
 local child, is_added = unpack(ARGV)
+check_session()
 local status, cancel, discarded, adopted = unpack(redis.call('HMGET', JOB, 'status', 'cancel', 'discarded', 'adopted'))
 if not status then return 'gone' end
 local ids, is_known = {}, false

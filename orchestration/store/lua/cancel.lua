@@ -1,11 +1,12 @@
 -- Cancel a job. A queued job ends at once. A job under way is marked, and ends at its next claim.
--- Shared: prelude, endings
+-- Shared: names, prelude, endings
 -- ARGV:
 --   job
 --   session
 --   member_base    `priority|session|job|`
 -- Output: {'gone'} | {'ended', status} | {'cancelled', next `job|priority` or ''} | {'marked', step...} (steps to publish now)
 local job, session, member_base = unpack(ARGV)
+check_session()
 local now = clock()
 local function leave_line()
   if redis.pcall('HGET', SESSION, 'active') == job then return { 'cancelled', hand_over(now, session) } end

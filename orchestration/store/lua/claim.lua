@@ -1,5 +1,5 @@
 -- Claim a step under a new fence and a lease. Returns everything that the work needs, in one round trip.
--- Shared: prelude, job_clock, losses, endings
+-- Shared: names, prelude, job_clock, losses, endings
 -- ARGV:
 --   job
 --   step
@@ -15,6 +15,10 @@
 --   {'claimed', now, fence, attempt, losses, interrupted, ending, decision, groups, call|'', flags|'', epoch, entries left out,
 --   log entries, job fields, anchor|'', memory|'' (also when the epoch is the known one), lost claims|''}
 local job, step, nonce, lease_ms, max_losses, max_alone, member, known_epoch, known_length, known_digest = unpack(ARGV)
+if not is_of_session() then
+  settle_member(member)
+  return { 'wrong_session' }
+end
 local is_model = not string.find(step, '.', 1, true)
 local time, status, max_steps, cancel, last_fence, waiting, lane =
   read_clock('status', 'max_steps', 'cancel', 'fence', 'waiting', 'lane')
@@ -24,7 +28,7 @@ if lane and string.sub(member, 1, #lane + 1) ~= lane .. '|' then -- the message 
 end
 if not status or has_ended(status) then
   settle_member(member)
-  return { 'gone' }
+  return { status and 'gone' or 'absent' }
 end
 if not may_run(status) then return redis.error_reply('UNREADABLE the status of a later release') end
 

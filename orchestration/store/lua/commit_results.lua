@@ -1,6 +1,6 @@
 -- Append results of tool calls. After the last result of a turn, owe the next model turn.
 -- A result is left out if the fence of its row is another one: its step has ended, or another worker runs it.
--- Shared: prelude, job_clock, arguments
+-- Shared: names, prelude, job_clock, arguments
 -- ARGV:
 --   fence
 --   worked_ms         of the child job whose answer this is; 0 without one

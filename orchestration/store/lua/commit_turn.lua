@@ -1,5 +1,5 @@
 -- Append a model turn. Mark its tool calls as owed, or the next turn if no call runs.
--- Shared: prelude, arguments, model_turn
+-- Shared: names, prelude, arguments, model_turn
 -- ARGV:
 --   step
 --   fence

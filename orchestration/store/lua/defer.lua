@@ -1,5 +1,5 @@
 -- Put a step back until it is due. Then a steward publishes it. A failed attempt counts. A refusal by the gate does not.
--- Shared: prelude, job_clock
+-- Shared: names, prelude, job_clock
 -- ARGV:
 --   step
 --   fence

@@ -1,5 +1,5 @@
 -- Discard a dead letter: answer its open calls, and give its session to the next job.
--- Shared: prelude, endings
+-- Shared: names, prelude, endings
 -- ARGV:
 --   job
 --   session
@@ -7,6 +7,7 @@
 --   repair_text      the answer to open calls
 -- Output: {'gone'} | {'not_dead', status} | {'discarded', next `job|priority` or ''}
 local job, session, member_base, repair_text = unpack(ARGV)
+check_session()
 local has_record = not is_damaged(JOB)
 if has_record then
   local status = redis.call('HGET', JOB, 'status')

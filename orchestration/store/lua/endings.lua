@@ -102,7 +102,7 @@ local function hand_over(now, session_id)
   redis.call('ZADD', OWED, now, priority .. '|' .. session_id .. '|' .. job .. '|1')
   redis.pcall('HSET', SESSION, 'active', job)
   -- From now on it waits for a worker. (Its key is not declared, but is in the same slot.)
-  local key = string.gsub(DUE, 'due$', 'job:') .. job
+  local key = job_key(DUE, job)
   if redis.pcall('HEXISTS', key, 'status') == 1 then redis.pcall('HSET', key, 'held_since', string.format('%d', now)) end
   return next_job
 end

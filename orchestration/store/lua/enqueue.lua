@@ -1,5 +1,5 @@
 -- Record a job. Mark its first step as owed, or let the job wait if the session has an active one.
--- Shared: prelude, first_steps
+-- Shared: names, prelude, first_steps
 -- KEYS 15 and 16 are the backlog and its tenants, if the first step may have to wait there: see first_steps.lua.
 -- ARGV:
 --   job
@@ -21,7 +21,7 @@ local job, session, priority, spec, input, max_steps, timeout_ms, max_wait_ms, m
 if redis.call('EXISTS', JOB) == 1 then return { 'exists' } end
 local active = redis.call('HGET', SESSION, 'active')
 -- An active job whose keys have expired no longer holds the session. (Its key is not declared, but is in the same slot.)
-if active and redis.call('EXISTS', string.sub(JOB, 1, #JOB - #job) .. active) == 0 then active = nil end
+if active and redis.call('EXISTS', job_key(JOB, active)) == 0 then active = nil end
 if active and on_busy == 'reject' then return { 'busy', active } end
 
 -- Set the time to live of the keys that exist so far. The session may be new.
@@ -41,7 +41,7 @@ if max_total_ms ~= '' then
   limit('ends_by_ms', string.format('%d', now + max_total_ms))
 end
 if not active then limit('held_since', string.format('%d', now)) end -- else it waits for its session, which is not counted
-redis.call('HSET', JOB, 'status', 'queued', 'spec', spec, 'input', input, 'max_steps', max_steps, 'timeout_ms', timeout_ms,
+redis.call('HSET', JOB, 'status', 'queued', 'session', session, 'spec', spec, 'input', input, 'max_steps', max_steps, 'timeout_ms', timeout_ms,
   'created_ms', string.format('%d', now), unpack(limits))
 redis.call('ZADD', JOBS, now, job)
 redis.call('ZREMRANGEBYSCORE', JOBS, '-inf', now - HELD_S * 1000)

@@ -1,5 +1,5 @@
 -- End a job. A dead letter holds its session, and keeps its rows for a replay. After any other ending the next job starts.
--- Shared: prelude, arguments, model_turn, endings
+-- Shared: names, prelude, arguments, model_turn, endings
 -- ARGV:
 --   step
 --   fence

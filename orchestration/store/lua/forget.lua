@@ -1,5 +1,6 @@
 -- Delete a session: its conversation, memory, archive and results, and the texts of its jobs. The records of the jobs stay
 -- without texts until they expire: otherwise an idempotency key could run its job twice.
+-- Shared: names
 -- KEYS:
 --   session
 --   log
@@ -18,7 +19,7 @@ local session_id, detail = unpack(ARGV)
 local active = redis.pcall('HGET', session, 'active')
 if type(active) == 'string' then -- otherwise no job has the session, or it is damaged
   -- The active job's key is not declared, but is in the same slot. A job that has expired no longer holds the session.
-  local job = string.sub(session, 1, #session - #session_id - #'session:') .. 'job:' .. active
+  local job = job_key(session, active)
   local status = redis.pcall('HGET', job, 'status')
   if type(status) == 'string' then return { 'held', active, status } end
 end

@@ -1,5 +1,5 @@
 -- Put a step aside until a human decides, or until the question expires.
--- Shared: prelude, job_clock, endings
+-- Shared: names, prelude, job_clock, endings
 -- ARGV:
 --   step
 --   fence

@@ -67,8 +67,26 @@ local function mark(row)
   return string.sub(row.nonce, 1, 1) == '!' and '!' or ''
 end
 
+-- Do the job and the session belong together? A job names its session in `session`. Releases before 0.3 named it in `spec` only.
+-- A job without a readable record has no session that could be another one.
+local function is_of_session()
+  local session = redis.pcall('HGET', JOB, 'session')
+  if not session then
+    local spec = redis.pcall('HGET', JOB, 'spec')
+    local is_readable, fixed = pcall(cjson.decode, type(spec) == 'string' and spec or '')
+    session = is_readable and type(fixed) == 'table' and fixed.session_id
+  end
+  return type(session) ~= 'string' or session_key(JOB, session) == SESSION
+end
+
+-- Refuse a call that names a job together with another job's session.
+local function check_session()
+  if not is_of_session() then error('WRONG_SESSION', 0) end
+end
+
 -- The row of a step that the caller has claimed under `fence`. nil if another worker has claimed it, or if it has ended.
 local function held(step, fence)
+  check_session()
   local row = read_row(step)
   if row and row.fence == fence and (row.state == 'started' or row.state == 'waiting') then return row end
   return nil
@@ -76,6 +94,7 @@ end
 
 -- Like `held`, if the caller needs no other field of the row.
 local function is_held(step, fence)
+  check_session()
   local raw = redis.call('HGET', STEPS, step)
   if not raw then return false end
   local state, fence_now = string.match(raw, '^(%a+)|(%d+)|')

@@ -1,5 +1,5 @@
 -- Record the end of a step's separate process, and put the step back until it is due. The step may have had an effect.
--- Shared: prelude, job_clock, losses
+-- Shared: names, prelude, job_clock, losses
 -- ARGV:
 --   step
 --   fence

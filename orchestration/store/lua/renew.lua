@@ -1,5 +1,5 @@
 -- Extend the lease of a step that the caller has claimed.
--- Shared: prelude
+-- Shared: names, prelude
 -- ARGV:
 --   step
 --   fence

@@ -1,5 +1,5 @@
 -- Resume a dead letter at the step where it stopped. Its attempts are counted from zero, and its limits start again.
--- Shared: prelude, job_clock, endings
+-- Shared: names, prelude, job_clock, endings
 -- ARGV:
 --   job
 --   session
@@ -10,6 +10,7 @@
 --   wait_granted_ms  that others may hold it, from now on; '': max_wait_s
 -- Output: {'gone'} | {'not_dead', status} | {'replayed', priority, step...} (steps to publish now)
 local job, session, lane, redriven, steps_granted, time_granted_ms, wait_granted_ms = unpack(ARGV)
+check_session()
 local time, status, turn, max_steps, timeout_ms, parked_steps, discarded, started_ms, finished_ms, max_worked_ms, max_wait_ms,
   max_total_ms, earlier = read_clock('status', 'turn', 'max_steps', 'timeout_ms', 'parked', 'discarded', 'started_ms',
     'finished_ms', 'max_worked_ms', 'max_wait_ms', 'max_total_ms', 'lane')

@@ -1,5 +1,5 @@
 -- Record a human's decision on a parked step: the step is owed again, with the decision in its row. The first decision wins.
--- Shared: prelude, endings
+-- Shared: names, prelude, endings
 -- ARGV:
 --   step
 --   member       of the step, in due and owed
@@ -7,6 +7,7 @@
 --   reason       a JSON string; kept when the verdict is reject
 -- Output: 1 decided | 0 not parked | -1 the question has expired
 local step, member, verdict, reason = unpack(ARGV)
+check_session()
 local row = read_row(step)
 if not row or row.state ~= 'parked' or redis.call('HGET', JOB, 'status') ~= 'parked' then return 0 end
 local now = clock()

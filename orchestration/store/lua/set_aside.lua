@@ -1,5 +1,5 @@
 -- Put back a step whose records a worker can't read. When its tries are used up, make it a dead letter.
--- Shared: prelude, endings
+-- Shared: names, prelude, endings
 -- ARGV:
 --   step
 --   member         of the step, in due and owed
@@ -15,6 +15,7 @@
 -- Output: {'left' | 'buried' | 'cancelled' | 'gone', next `job|priority` or ''}
 -- Any key may be damaged, or forbidden to this Redis user. So each command may fail, and the others must still run.
 local step, member, member_base, job, session, nonce, max_tries, wait_ms, letter, failure, repair_text = unpack(ARGV)
+check_session()
 local UNREADABLE = string.gsub(DUE, 'due$', 'unreadable') -- this key is not declared, but in the same slot
 
 local function try(...)

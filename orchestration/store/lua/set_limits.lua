@@ -1,5 +1,5 @@
 -- Give a job that was enqueued by name its agent's version and limits, at its first step.
--- Shared: prelude
+-- Shared: names, prelude
 -- ARGV:
 --   step
 --   fence

@@ -1,5 +1,5 @@
 -- Set a tool step aside until its child job ends. The child's work counts as the job's own, its waits do not.
--- Shared: prelude, job_clock
+-- Shared: names, prelude, job_clock
 -- ARGV:
 --   step
 --   fence

@@ -37,6 +37,8 @@ class TraceRecord(Record):
     idempotency_key: str | None = None
     asked: str = ""
     """For a model turn after refused calls: how the request differed from the usual (`only execute_sql, strict; claude-…`)."""
+    prompt_cut: str | None = None
+    """For a model turn whose prompt is cut, because it does not fit into a call: the handle of the whole prompt."""
     invalid: tuple[str, ...] = ()
     """For a model turn: what was wrong with each refused call (`tool: kind`), without the arguments."""
     failure: Failure | None = None

@@ -1,4 +1,4 @@
-"""Findings: what a person should look at. So far these are models whose tool calls do not match the tools' schemas."""
+"""Findings: what a person should look at: models whose tool calls do not match the schemas, and prompts that had to be cut."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import redis
 
-from midwatch.orchestration.drift.counts import MIN_CALLS, THRESHOLD, Drift, drift_rows
+from midwatch.orchestration.drift.counts import MIN_CALLS, THRESHOLD, CutPrompts, Drift, cut_rows, drift_rows
 from midwatch.orchestration.errors import ConfigError
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.store import drift_counters
@@ -44,8 +44,24 @@ class Findings:
             StoreUnavailable: Redis can't be reached.
 
         """
+        found = drift_rows(self._counters(hours))
+        return [DriftFinding(row, threshold, row.calls >= min_calls and row.rate >= threshold) for row in found]
+
+    def cut_prompts(self, *, hours: int = 24) -> list[CutPrompts]:
+        """The calls whose prompt had to be cut, by model, agent and context band. Each is a finding: raise the agent's budget.
+
+        Args:
+            hours: as for `drift`.
+
+        Raises:
+            ConfigError: `hours` is out of its range.
+            StoreUnavailable: Redis can't be reached.
+
+        """
+        return cut_rows(self._counters(hours))
+
+    def _counters(self, hours: int) -> list[tuple[str, int]]:
         if not 1 <= hours <= KEPT_HOURS:
             raise ConfigError(f"hours={hours}: expected 1 to {KEPT_HOURS}; older counters are deleted")
         counters = drift_counters.read(self._client, self._keys, hours)
-        found = drift_rows((name, count) for (_, name), count in counters.items())
-        return [DriftFinding(row, threshold, row.calls >= min_calls and row.rate >= threshold) for row in found]
+        return [(name, count) for (_, name), count in counters.items()]

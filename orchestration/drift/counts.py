@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ BANDS = ((10_000, "under 10k"), (50_000, "10k-50k"), (100_000, "50k-100k"))
 
 SHADOW = "shadow"
 """Kind of the calls that the schema refuses but that run because their tool says `validation="shadow"`."""
+
+CUT = "prompt_cut"
+"""First word of the counters of cut prompts. All other counters are of calls of tools."""
 
 Counters = Mapping[tuple[int, str], int]
 """Counts, by hour and counter name."""
@@ -40,6 +44,31 @@ def call_field(model: str, tool: str, tokens: int) -> str:
 def invalid_field(model: str, tool: str, tokens: int, kind: str) -> str:
     """Name of the counter of invalid calls of one kind; with kind `SHADOW`, of those that ran."""
     return f"invalid|{_plain(model)}|{_plain(tool)[:64]}|{band(tokens)}|{kind}"
+
+
+def cut_field(model: str, agent: str, tokens: int) -> str:
+    """Name of the counter of the calls whose prompt was cut, because it did not fit into a call."""
+    return f"{CUT}|{model}|{agent}|{band(tokens)}|"
+
+
+@dataclass(frozen=True)
+class CutPrompts:
+    """The calls of one agent and model that were made with a cut prompt."""
+
+    model: str
+    agent: str
+    band: str
+    calls: int
+
+
+def cut_rows(counters: Iterable[tuple[str, int]]) -> list[CutPrompts]:
+    """Add up the counters of cut prompts. Returns one row for each model, agent and band, the most calls first."""
+    calls: Counter[tuple[str, str, str]] = Counter()
+    for name, count in counters:
+        what, model, agent, where, _ = name.split("|", 4)
+        if what == CUT:
+            calls[model, agent, where] += count
+    return sorted((CutPrompts(*key, count) for key, count in calls.items()), key=lambda row: -row.calls)
 
 
 @dataclass(frozen=True)
@@ -68,7 +97,7 @@ def drift_rows(counters: Iterable[tuple[str, int]]) -> list[Drift]:
         key = (model, tool, where)
         if what == "calls":
             calls[key] = calls.get(key, 0) + count
-        else:
+        elif what != CUT:
             kinds.setdefault(key, {})[kind] = kinds.get(key, {}).get(kind, 0) + count
     found = [
         Drift(*key, calls=calls.get(key, 0), invalid=sum(kinds.get(key, {}).values()), kinds=kinds.get(key, {}))
@@ -82,6 +111,8 @@ def count_by_tool(counters: Counters) -> dict[tuple[str, str], tuple[int, int]]:
     found: dict[tuple[str, str], tuple[int, int]] = {}
     for (_, name), count in counters.items():
         what, model, tool, _, kind = name.split("|", 4)
+        if what == CUT:
+            continue
         calls, invalid = found.get((model, tool), (0, 0))
         if what == "calls":
             calls += count

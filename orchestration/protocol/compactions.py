@@ -45,6 +45,8 @@ class Compaction:
     """Number of each archived group, and its packed originals."""
     usage: Usage = field(default_factory=Usage)
     """Tokens that the summarizer used. They count for the job."""
+    is_prompt_cut: bool = False
+    """True if the active job's prompt was cut, because it does not fit into a call."""
 
     @property
     def empty(self) -> bool:

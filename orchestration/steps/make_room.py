@@ -11,10 +11,10 @@ from midwatch.orchestration.protocol.addresses import own_session_id
 from midwatch.orchestration.protocol.claims import ClaimRefusal
 from midwatch.orchestration.steps.attempt import Attempt
 from midwatch.orchestration.steps.compaction.compactor import Compacted, Compactor
+from midwatch.orchestration.tokens.estimate import LEAST_PRIOR
 from midwatch.schemas.decision import HumanDecision, ParkReason, Verdict
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import Job
-from midwatch.schemas.model import ModelRequest
 from midwatch.schemas.step import Defer, Outcome, Park, WaitOwner
 
 log = structlog.get_logger("midwatch.context")
@@ -48,12 +48,13 @@ def make_room(attempt: Attempt, agent: Agent, *, overflowed: bool = False) -> Ou
     """
     budget = agent.context_budget
     room = budget.max_tokens - budget.reserve_output
-    tokens = estimate_at_most(attempt, agent)
+    tokens, counted = estimate_at_most(attempt, agent), None
     if not overflowed:
         if tokens <= budget.wait_at * room:
             return None
         if tokens >= COUNT_ABOVE * room:
-            tokens = count_tokens(attempt, agent, window.assemble(agent, attempt.claim)) or tokens
+            counted = count_tokens(attempt, agent)
+            tokens = counted or tokens
         if tokens <= budget.wait_at * room:
             return None
     is_over = overflowed or tokens > room
@@ -63,7 +64,7 @@ def make_room(attempt: Attempt, agent: Agent, *, overflowed: bool = False) -> Ou
         return attempt.end_as_dead_letter(failure) if is_over else None
     if budget.on_overflow == "escalate" and not is_approved(attempt.claim.decision):
         return ask_human(attempt, detail) if is_over else None
-    return compact_now(attempt, agent, detail, above=0.0 if overflowed else budget.shrink_to, must=is_over)
+    return compact_now(attempt, agent, detail, counted, refused=overflowed, must=is_over)
 
 
 def is_approved(decision: HumanDecision | None) -> bool:
@@ -82,12 +83,21 @@ def ask_human(attempt: Attempt, detail: str) -> Outcome:
     return attempt.park(Park(question=question, reason=ParkReason.CONTEXT_FULL))
 
 
-def compact_now(attempt: Attempt, agent: Agent, detail: str, *, above: float, must: bool) -> Outcome | None:
-    """Compact the session. Then claim the step again, to read the shorter conversation."""
+def compact_now(
+    attempt: Attempt, agent: Agent, detail: str, counted: int | None, *, refused: bool, must: bool
+) -> Outcome | None:
+    """Compact the session. Then claim the step again, to read the shorter conversation.
+
+    `counted` is the size of the request if the provider counted it. `refused`: the provider refused the request as too long.
+    """
     claim, services = attempt.claim, attempt.services
-    compactor = Compactor(services.store, services.model, services.gate)
+    compactor = Compactor(services.store, services.model, services.gate, services.estimator)
+    above = 0.0 if refused else agent.context_budget.shrink_to
+    rate = counted / window.weight_of(agent, claim) if counted else None
     with services.leases.hold(claim, COMPACTION_MS):
-        result = compactor.run(claim.ref, agent, claim.nonce, job_id=claim.ref.job_id, above=above)
+        result = compactor.run(
+            claim.ref, agent, claim.nonce, job_id=claim.ref.job_id, above=above, refused=refused, rate=rate
+        )
     if result is Compacted.BUSY:
         if not must:
             return None
@@ -100,17 +110,32 @@ def compact_now(attempt: Attempt, agent: Agent, detail: str, *, above: float, mu
     attempt.claim = again
     if not must and result is not Compacted.DONE:
         return None
-    room = agent.context_budget.max_tokens - agent.context_budget.reserve_output
-    if estimate_tokens(attempt, agent) > room:
+    if is_too_long(attempt, agent):
         why = f"compaction freed too little: prompt, tools and the newest messages alone are too large ({detail})"
         return attempt.end_as_dead_letter(Failure(kind=FailureKind.CONTEXT_OVERFLOW, detail=why))
     return None
 
 
-def count_tokens(attempt: Attempt, agent: Agent, request: ModelRequest) -> int | None:
-    """Count the tokens with the provider's own counter. None if the provider has none, or if it fails."""
+def is_too_long(attempt: Attempt, agent: Agent) -> bool:
+    """Is the compacted conversation too long for a call?
+
+    An estimate for a model that has not reported yet can be far too high. Then the provider's counter decides. If it has none,
+    only a conversation that is certainly too long is not sent, since the provider refuses one that is too long.
+    """
+    claim, estimator, model = attempt.claim, attempt.services.estimator, str(agent.model)
+    room = agent.context_budget.max_tokens - agent.context_budget.reserve_output
+    if estimate_tokens(attempt, agent) <= room:
+        return False
+    if counted := count_tokens(attempt, agent):
+        return counted > room
+    rate = estimator.known_rate(model, claim.anchor)
+    return rate is not None or window.weight_of(agent, claim) * LEAST_PRIOR > room
+
+
+def count_tokens(attempt: Attempt, agent: Agent) -> int | None:
+    """Count the tokens of the call with the provider's own counter. None if the provider has none, or if it fails."""
     try:
-        return attempt.services.model(agent.model.provider).count(request)
+        return attempt.services.model(agent.model.provider).count(window.assemble(agent, attempt.claim))
     except Exception as error:  # a failed count must not stop the call, which may well succeed
         log.info("context.not_counted", job_id=attempt.claim.ref.job_id, error=type(error).__name__)
         return None

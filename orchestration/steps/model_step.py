@@ -11,7 +11,7 @@ from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.client.new_job import times_of
 from midwatch.orchestration.context import window
 from midwatch.orchestration.context.recall import RECALL, answer_recall
-from midwatch.orchestration.drift import counts, ladder
+from midwatch.orchestration.drift import ladder
 from midwatch.orchestration.errors import LeaseLost
 from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.claims import ClaimRefusal
@@ -26,7 +26,7 @@ from midwatch.orchestration.steps.gated_calls import call_model, model_call
 from midwatch.orchestration.steps.inline_calls import run_inline_calls
 from midwatch.orchestration.steps.make_room import estimate_tokens, has_little_room, has_successors, make_room
 from midwatch.orchestration.steps.questions import end_if_rejected, make_question
-from midwatch.orchestration.steps.read_reply import ReadReply, read_reply
+from midwatch.orchestration.steps.read_reply import ReadReply, drift_fields, read_reply
 from midwatch.orchestration.tools.result_pages import answer_read_result
 from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure, FailureKind
@@ -144,7 +144,8 @@ class ModelStep:
         """Read the reply: an answer completes the job, a failure ends or parks it, anything else is committed as a turn."""
         attempt, agent = self.attempt, self.agent
         read = read_reply(agent, attempt.claim, reply, self.offer.model.provider)
-        attempt.drift = self.drift_fields(read, reply)
+        tokens = reply.usage.input_tokens or self.estimated_tokens
+        attempt.drift = drift_fields(agent, attempt.claim, read, reply, model=str(self.offer.model), tokens=tokens)
         if read.failure and read.refusals:  # the end of the ladder: a retry would ask the same question again
             for one in read.refusals:
                 if agent.asks_human("repeated_failure", one.tool):
@@ -210,26 +211,6 @@ class ModelStep:
         """Let another task compact the session, if the call and its answer exceed `act_at`."""
         if has_little_room(self.agent, reply.usage.input_tokens + reply.usage.output_tokens):
             self.services.request_compaction(self.attempt.claim.ref.compaction())
-
-    def drift_fields(self, read: ReadReply, reply: ModelReply) -> tuple[str, ...]:
-        """Names of the drift counters to increment: for calls, and for answers that a schema checked or that were refused.
-
-        A tool that does not exist is counted without its name: a model may invent any number of names.
-        """
-        model, tokens = str(self.offer.model), reply.usage.input_tokens or self.estimated_tokens
-        known = {*(spec.name for spec in self.agent.toolbox.specs), *ladder.RUNTIME_TOOLS, ladder.ANSWER}
-
-        def count_as(tool: str) -> str:
-            return tool if tool in known else "(unknown)"
-
-        made = [call.name for call in reply.tool_calls]
-        if read.has_judged_answer(self.agent):
-            made.append(ladder.ANSWER)
-        return (
-            *(counts.call_field(model, count_as(tool), tokens) for tool in made),
-            *(counts.invalid_field(model, count_as(one.tool), tokens, one.kind) for one in read.refusals),
-            *(counts.invalid_field(model, tool, tokens, counts.SHADOW) for tool in read.shadowed),
-        )
 
     def answer_page(self, reply: ModelReply, call: ToolCall) -> ToolMessage:
         """Answer one call of `read_result` or `recall`, the runtime's own tools."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from midwatch.orchestration.agents.agent import Agent
+from midwatch.orchestration.context.planning.plan import cut_prompt
 from midwatch.orchestration.context.recall import RECALL
-from midwatch.orchestration.drift import answers, ladder
+from midwatch.orchestration.drift import answers, counts, ladder
 from midwatch.orchestration.drift.examples import make_example
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.commits import CallRow
@@ -80,6 +81,29 @@ def read_reply(agent: Agent, claim: Claim, reply: ModelReply, provider: str = ""
     `provider` is the one that answered, if it is not the agent's own. Opaque parts are sent back only to their provider.
     """
     return _Reader(agent, claim, reply, provider or agent.model.provider).read()
+
+
+def drift_fields(
+    agent: Agent, claim: Claim, read: ReadReply, reply: ModelReply, *, model: str, tokens: int
+) -> tuple[str, ...]:
+    """Names of the drift counters to increment: for calls, for judged answers, and for a cut prompt.
+
+    A tool that does not exist is counted without its name: a model may invent any number of names.
+    """
+    known = {*(spec.name for spec in agent.toolbox.specs), *ladder.RUNTIME_TOOLS, ladder.ANSWER}
+
+    def count_as(tool: str) -> str:
+        return tool if tool in known else "(unknown)"
+
+    made = [call.name for call in reply.tool_calls]
+    if read.has_judged_answer(agent):
+        made.append(ladder.ANSWER)
+    return (
+        *(counts.call_field(model, count_as(tool), tokens) for tool in made),
+        *(counts.invalid_field(model, count_as(one.tool), tokens, one.kind) for one in read.refusals),
+        *(counts.invalid_field(model, tool, tokens, counts.SHADOW) for tool in read.shadowed),
+        *((counts.cut_field(model, agent.name, tokens),) if cut_prompt(claim.log) else ()),
+    )
 
 
 def needs_approval(agent: Agent, tool: Tool, arguments: JsonObject) -> bool:

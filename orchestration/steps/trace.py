@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from midwatch.orchestration.context.planning.plan import cut_prompt
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.job import Job
@@ -41,6 +42,7 @@ def make_record(
         worker=worker,
         reason=reason,
         asked=asked,
+        prompt_cut=cut_prompt(claim.log),
         model=reply.model if reply else None,
         stop=reply.stop.value if reply else None,
         usage=reply.usage if reply else None,

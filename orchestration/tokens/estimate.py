@@ -15,6 +15,10 @@ from midwatch.orchestration.protocol.anchor import Anchor
 PRIOR = 1.6
 """Tokens per unit of weight before a report: 1.03 for o200k, 1.55 for the newest tokenizer of Claude (measured)."""
 
+LEAST_PRIOR = 1.05
+"""The lowest rate of a real tokenizer (o200k: 1.03), with some reserve. Before a report, a prompt is cut only if it does not fit
+even at this rate. If the provider then refuses it as too long, it is cut."""
+
 MARGIN = 1.3
 """Factor in `at_most` for the part that no report covers."""
 
@@ -62,6 +66,13 @@ class Estimator:
         with self._lock:
             known = self._rates.get(model)
             self._rates[model] = seen if known is None else known + LEARNING * (seen - known)
+
+    def known_rate(self, model: str, anchor: Anchor | None) -> float | None:
+        """Tokens per unit of weight of the session's last call, or as learned from other sessions. None before a report."""
+        if anchor is not None and anchor.model == model and anchor.weight:
+            return _clamp(anchor.tokens / anchor.weight)
+        with self._lock:
+            return self._rates.get(model)
 
     def correct(self, model: str, weight: int, tokens: int | None) -> None:
         """Raise the rate after a provider refused a request as too long. `tokens` is its size, if the provider reported it."""

@@ -71,6 +71,8 @@ def explain(record: TraceRecord, conversation: JobConversation) -> str:
         parts.insert(0, f"“{text}”")
     elif record.tools:
         parts.insert(0, f"calls {_count_names(record.tools)}")
+    if record.prompt_cut:
+        parts.append("the prompt was cut: it does not fit into the budget")
     if record.asked:
         parts.append(f"asked with {record.asked}")
     return "; ".join(parts)

@@ -62,7 +62,7 @@ class CompactionStep:
             log.warning("compaction.skipped", session_id=ref.session_id, job_id=ref.job_id, error=str(error)[:300])
             return Compacted.NOTHING
         is_operators = ref.turn == 0
-        return Compactor(services.store, services.model, services.gate).run(
+        return Compactor(services.store, services.model, services.gate, services.estimator).run(
             ref,
             agent,
             services.next_nonce(),

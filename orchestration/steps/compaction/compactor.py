@@ -15,14 +15,15 @@ import structlog
 
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.agents.model_names import ModelName
-from midwatch.orchestration.context.strategies import STRATEGIES, Room
+from midwatch.orchestration.context.planning.room import Room
+from midwatch.orchestration.context.strategies import STRATEGIES
 from midwatch.orchestration.context.window import note_weight
 from midwatch.orchestration.errors import ModelError
 from midwatch.orchestration.ports import Gate, Model, Store
 from midwatch.orchestration.protocol.compactions import CompactionWork
 from midwatch.orchestration.protocol.store_replies import CompactionBusy, NothingToCompact
 from midwatch.orchestration.steps.gated_calls import call_model, summary_call
-from midwatch.orchestration.tokens.estimate import BOUNDS, PRIOR
+from midwatch.orchestration.tokens.estimate import LEAST_PRIOR, PRIOR, Estimator
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.model import ModelReply, ModelRequest
 from midwatch.schemas.step import Defer, StepRef
@@ -30,6 +31,9 @@ from midwatch.schemas.step import Defer, StepRef
 LOCK_MS = 15_000
 """How long the lock lasts, not counting model calls. Compacting 3 MB takes less than a second. If a worker dies during a
 compaction, the next one waits at most this long, plus the time limit of one model call."""
+
+REFUSED_SHARE = 0.9
+"""Share of a request that was refused as too long which is believed to fit. Only a prompt that is larger than that is cut."""
 
 log = structlog.get_logger("midwatch.compaction")
 
@@ -54,12 +58,23 @@ class Compactor:
     model: Callable[[str], Model]
     """Returns the `Model` of a provider, by the provider's name. It writes summaries."""
     gate: Gate
+    estimator: Estimator
 
-    def run(self, ref: StepRef, agent: Agent, nonce: str, *, job_id: str = "", above: float) -> Compacted:
+    def run(
+        self,
+        ref: StepRef,
+        agent: Agent,
+        nonce: str,
+        *,
+        job_id: str = "",
+        above: float,
+        refused: bool = False,
+        rate: float | None = None,
+    ) -> Compacted:
         """Shrink the session to the budget's `shrink_to` if it is fuller than `above`, which is a share of its room.
 
-        `above=0` ignores the estimated size. It is used when a provider refused the request as too long, or when an
-        operator requested the compaction.
+        `above=0` ignores the estimated size. It is used when a provider refused the request as too long (`refused`), or when
+        an operator requested the compaction. `rate` is the tokens per unit of weight, if the provider counted this request.
 
         Raises:
             StoreUnavailable: Redis can't be reached. The session is unchanged.
@@ -72,7 +87,8 @@ class Compactor:
         if isinstance(work, CompactionBusy):
             return Compacted.BUSY
         weight = weight_of(agent, work)
-        room = room_of(agent, work) if above else room_of(agent, work, at_most=weight)
+        rate = rate or self.estimator.known_rate(str(agent.model), work.anchor)
+        room = room_of(agent, rate) if above else room_of(agent, rate, at_most=weight, refused=refused)
         if weight <= above * room.full:
             self.store.commit_compaction(work, STRATEGIES["none"].compact(work, agent, room, self.call_summarizer))
             return Compacted.NOTHING
@@ -81,6 +97,8 @@ class Compactor:
             return Compacted.BUSY
         if compaction.empty:
             return Compacted.TOO_LITTLE
+        if compaction.is_prompt_cut:
+            log.warning("context.prompt_cut", session_id=ref.session_id, job_id=work.active_job, agent=agent.name)
         log.info(
             "compaction.done",
             session_id=ref.session_id,
@@ -112,15 +130,18 @@ class Compactor:
         return reply
 
 
-def room_of(agent: Agent, work: CompactionWork, at_most: int | None = None) -> Room:
-    """The budget as a weight, converted by the tokens per weight of the session's last call. At most `at_most`."""
-    budget, anchor = agent.context_budget, work.anchor
-    rate = PRIOR
-    if anchor is not None and anchor.weight and anchor.model == str(agent.model):
-        rate = min(BOUNDS[1], max(BOUNDS[0], anchor.tokens / anchor.weight))
-    full = (budget.max_tokens - budget.reserve_output) / rate
-    full = full if at_most is None else min(full, at_most)
-    return Room(full=int(full), target=int(full * budget.shrink_to) - agent.fixed_weight)
+def room_of(agent: Agent, rate: float | None, *, at_most: int | None = None, refused: bool = False) -> Room:
+    """The budget as a weight, at `rate` tokens per unit of weight. `at_most` is the weight to shrink, if it is less than that.
+
+    Before a report the rate is not known. Then the room is small, but only a prompt that can't fit is cut.
+    """
+    budget = agent.context_budget
+    tokens = budget.max_tokens - budget.reserve_output
+    full, limit = int(tokens / (rate or PRIOR)), int(tokens / (rate or LEAST_PRIOR))
+    if at_most is not None:
+        full = min(full, at_most)
+        limit = min(limit, int(at_most * REFUSED_SHARE)) if refused else limit
+    return Room(full, int(full * budget.shrink_to) - agent.fixed_weight, limit - agent.fixed_weight)
 
 
 def weight_of(agent: Agent, work: CompactionWork) -> int:

@@ -36,11 +36,13 @@ from midwatch.workers.views.output import print_json, printable
 def findings(since_s: float, threshold: float, everything: bool, as_json: bool) -> None:
     """Show findings that a person should look at.
 
-    A finding is a model whose tool calls fail validation too often, by tool and fill of the window. Exits with 1 if there is
-    a finding.
+    A finding is a model whose tool calls fail validation too often, by tool and fill of the window; or an agent whose prompts
+    had to be cut, because they do not fit into its context budget. Exits with 1 if there is a finding.
     """
     hours = max(1, math.ceil(since_s / 3_600))
-    found = connect().findings.drift(hours=hours, threshold=threshold)
+    client = connect()
+    found = client.findings.drift(hours=hours, threshold=threshold)
+    cut = client.findings.cut_prompts(hours=hours)
     shown = [one for one in found if everything or one.over]
     if as_json:
         print_json(
@@ -54,10 +56,17 @@ def findings(since_s: float, threshold: float, everything: bool, as_json: bool) 
                         "rate": round(one.drift.rate, 4), "kinds": one.drift.kinds, "over": one.over,
                     }
                     for one in (found if everything else shown)
+                ]
+                + [
+                    {
+                        "finding": "prompt_cut", "model": one.model, "agent": one.agent, "context": one.band,
+                        "calls": one.calls,
+                    }
+                    for one in cut
                 ],
             }
         )  # fmt: skip
-    else:
+    if not as_json and (shown or not cut):
         print_table(
             [
                 Column("MODEL"), Column("TOOL"), Column("CONTEXT"), Column("CALLS", "right"), Column("INVALID", "right"),
@@ -73,5 +82,11 @@ def findings(since_s: float, threshold: float, everything: bool, as_json: bool) 
             ],
             empty="no findings",
         )  # fmt: skip
-    if any(one.over for one in found):
+    if not as_json and cut:
+        print_table(
+            [Column("AGENT"), Column("MODEL"), Column("CONTEXT"), Column("CALLS WITH A CUT PROMPT", "right")],
+            [[printable(one.agent), printable(one.model), one.band, str(one.calls)] for one in cut],
+            empty="",
+        )
+    if cut or any(one.over for one in found):
         raise SystemExit(1)

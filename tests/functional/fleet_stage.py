@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kombu import pools
 
 from midwatch import Client, JobHandle, connect
 from midwatch.orchestration.client import client as client_module
@@ -82,11 +81,6 @@ def close(client: Client) -> None:
     if app is not None:
         app.producer_pool.force_close_all()
         app.pool.force_close_all()
-        for group in (pools.producers, pools.connections):
-            # The next app with this address would otherwise get closed pools. Open but empty pools would let it wait
-            # forever.
-            with suppress(KeyError):  # two clients of one address share a pool
-                del group[app.connection_for_write()]
 
 
 class Parts:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from midwatch.schemas.step import Complete, Continue
-from midwatch.workers.celery_app.app import make_app
+from midwatch.workers.celery_app.fleet_app import make_app
 from midwatch.workers.celery_app.flower_events import JobEvents
 from midwatch.workers.flower.event_filter import without_content
 from midwatch.workers.local.embedded_server import EmbeddedServer

@@ -13,7 +13,7 @@ from celery.events.state import State, Task
 from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.step import Complete, Continue, DeadLetter, Defer, Park
-from midwatch.workers.celery_app.app import make_app
+from midwatch.workers.celery_app.fleet_app import make_app
 from midwatch.workers.celery_app.flower_events import CAPACITY_EVENTS, JobEvents
 from midwatch.workers.local.embedded_server import EmbeddedServer
 from midwatch.workers.local.fleet import Fleet, wait_ready, worker_argv

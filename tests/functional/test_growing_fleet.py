@@ -14,7 +14,7 @@ import pytest
 from midwatch.orchestration.store.step_keys import StepKeys, step_keys
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.step import StepRef
-from midwatch.workers.celery_app.app import make_app
+from midwatch.workers.celery_app.fleet_app import make_app
 from midwatch.workers.settings import Settings
 from tests.functional.fleet_agents import desk, plain, three_steps, trimming
 from tests.functional.fleet_stage import Stage, fleet_on_stage, told, use

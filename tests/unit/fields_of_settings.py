@@ -11,8 +11,8 @@ from unittest.mock import MagicMock, patch
 from midwatch.schemas.limits import Limits
 from midwatch.schemas.step import Priority
 from midwatch.workers import telemetry
-from midwatch.workers.celery_app.app import make_app
 from midwatch.workers.celery_app.dispatch import make_client
+from midwatch.workers.celery_app.fleet_app import make_app
 from midwatch.workers.process import redrive as redrive_module
 from midwatch.workers.process import runtime
 from midwatch.workers.process.redrive import RedriveThread

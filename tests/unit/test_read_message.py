@@ -1,4 +1,4 @@
-"""Reading queue items: task messages, and the replies that `celery inspect` waits for."""
+"""Reading queue items: the fleet's own task messages strictly, and all others as kombu reads them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from midwatch.workers.celery_app.read_message import UnreadableMessage, read_message
+from midwatch.workers.celery_app.read_message import UnreadableMessage, read_foreign_message, read_message
 
 REPLY = {
     "body": "eyJjZWxlcnlAaG9zdCI6IHsib2siOiAicG9uZyJ9fQ==",
@@ -18,19 +18,29 @@ REPLY = {
 """A worker's reply to `celery inspect ping`, as kombu writes it. It has no task id."""
 
 
-def test_reply_on_a_reply_queue_is_passed_on_unchanged() -> None:
+def test_reply_to_an_inspection_is_read_as_it_is() -> None:
     """`celery inspect` and Flower get the replies of the workers."""
-    assert read_message(json.dumps(REPLY).encode(), "c0ffee.reply.celery.pidbox") == REPLY
+    assert read_foreign_message(json.dumps(REPLY).encode()) == REPLY
 
 
-def test_reply_on_a_task_queue_is_unreadable() -> None:
-    """Only the name of a reply queue lifts the rule that a message has a task id."""
+def test_message_of_another_application_keeps_what_a_step_may_not_have() -> None:
+    """Its headers, its countdown, its compression and its kind of body are that application's affair."""
+    task = {
+        **REPLY,
+        "content-type": "application/x-python-serialize",
+        "headers": {"task": "shop.pay", "id": 7, "eta": "2030-01-01T00:00:00", "compression": "gzip"},
+    }
+    assert read_foreign_message(json.dumps(task).encode()) == task
+
+
+def test_reply_in_a_queue_of_the_fleet_is_unreadable() -> None:
+    """There a message needs a task id."""
     with pytest.raises(UnreadableMessage, match="expected id as a short text, got nothing"):
         read_message(json.dumps(REPLY).encode(), "mw.model")
 
 
-@pytest.mark.parametrize("raw", [b"no json", b"[]", b'{"headers": {}, "properties": {}}'])
-def test_malformed_item_on_a_reply_queue_is_unreadable(raw: bytes) -> None:
-    """An item that kombu could not deliver is refused on every queue."""
-    with pytest.raises(UnreadableMessage, match="not a task message"):
-        read_message(raw, "c0ffee.reply.celery.pidbox")
+@pytest.mark.parametrize("raw", [b"no json", b"[]", b"\xff", b"[" * 100_000, b'{"headers": {}, "properties": {}}'])
+def test_foreign_item_that_kombu_can_not_deliver_is_unreadable(raw: bytes) -> None:
+    """kombu would raise inside the worker's event loop, which ends the worker."""
+    with pytest.raises(UnreadableMessage, match="not a"):
+        read_foreign_message(raw)

@@ -9,8 +9,8 @@ import pytest
 from kombu.utils.scheduling import cycle_by_name
 
 from midwatch.workers.celery_app import transport
-from midwatch.workers.celery_app.app import make_app
 from midwatch.workers.celery_app.first_steps import FirstSteps
+from midwatch.workers.celery_app.fleet_app import make_app
 from midwatch.workers.celery_app.write_message import NUMBERS, SEPARATOR
 from midwatch.workers.settings import Settings
 
@@ -29,6 +29,7 @@ class Channel(transport.Channel):
     def __init__(self) -> None:
         options = make_app(Settings()).conf.broker_transport_options
         self._queue_cycle = cycle_by_name(options["queue_order_strategy"])(list(QUEUES))
+        self.connection = SimpleNamespace(client=SimpleNamespace(transport_options=options))
         self.asked: list[str] = []
         self.client = SimpleNamespace(connection=SimpleNamespace(send_command=self._send))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -87,10 +88,14 @@ class CeleryDispatcher:
 
     @cached_property
     def _app(self) -> Celery:
-        """The process's own app if its settings are the same, as in a worker; else a new app for these settings."""
-        from midwatch.workers.celery_app import app as process_app
+        """The worker's own app if this process is a worker of the same fleet; else a new app for these settings."""
+        from midwatch.workers.celery_app.fleet_app import make_app
 
-        return process_app.app if self._settings == process_app.APP_SETTINGS else process_app.make_app(self._settings)
+        worker = sys.modules.get("midwatch.workers.celery_app.app")
+        if worker is not None and self._settings == worker.APP_SETTINGS:
+            found: Celery = worker.app
+            return found
+        return make_app(self._settings)
 
     def hand_off(self, priority: Priority) -> tuple[str, str] | None:
         """Return None: the message can't be pushed in the commit."""
@@ -121,6 +126,9 @@ class CeleryDispatcher:
                         kwargsrepr=f"{{'job_id': '{ref.job_id}', 'step': '{ref.step}'}}",
                         root_id=ref.job_id,
                         retry=False,
+                        ignore_result=True,
+                        # The producer may be a task of another app. Its trail of results belongs to that app.
+                        add_to_parent=False,
                     )
                 except Exception as error:
                     raise unavailable(error) from error

@@ -50,10 +50,6 @@ class UnreadableMessage(ValueError):
     """Raised when a queue item is not a valid message."""
 
 
-REPLIES = ".reply.celery.pidbox"
-"""End of the name of a queue with workers' replies to `celery inspect`. A reply is no task message: it has no task id."""
-
-
 def read_message(raw: bytes, queue: str) -> Json:
     """Parse a raw queue item into kombu's message. The nesting depth is checked before any recursive parsing.
 
@@ -69,10 +65,6 @@ def read_message(raw: bytes, queue: str) -> Json:
     except (ValueError, RecursionError) as error:
         raise UnreadableMessage(f"not a task message: {type(error).__name__}: {str(error)[:200]}") from error
     properties, headers = _object(frame, "properties"), _object(frame, "headers")
-    if queue.endswith(REPLIES):
-        _word(properties, "delivery_tag")
-        reply: Json = frame
-        return reply
     _refuse_unsupported(frame, headers)
     task_id = _word(headers, "id")
     return {
@@ -89,6 +81,22 @@ def read_message(raw: bytes, queue: str) -> Json:
             "delivery_tag": _word(properties, "delivery_tag"),
         },
     }
+
+
+def read_foreign_message(raw: bytes) -> Json:
+    """Parse an item of a queue that is not the fleet's, as kombu does. Only what kombu can't deliver at all is refused.
+
+    Raises:
+        UnreadableMessage: gives the reason.
+
+    """
+    try:
+        frame = loads(raw.decode())
+    except (ValueError, RecursionError) as error:
+        raise UnreadableMessage(f"not a message: {type(error).__name__}: {str(error)[:200]}") from error
+    _word(_object(frame, "properties"), "delivery_tag")
+    message: Json = frame
+    return message
 
 
 def _object(frame: Any, name: str) -> Json:

@@ -1,6 +1,7 @@
-"""Celery's consumer with one change: a message that is not a valid step is kept as poison.
+"""Celery's consumer with one change: a message in the fleet's queues that is not a valid step is kept as poison.
 
-Stock Celery logs such a message and drops it.
+Stock Celery logs such a message and drops it. It still does so with messages of other queues, which `celery control
+add_consumer` may add to a worker.
 """
 
 from __future__ import annotations
@@ -44,32 +45,49 @@ class Consumer(_Consumer):  # type: ignore[misc]
             try:
                 handle(message)
             except CONTENT_ERRORS as error:
-                self._keep_as_poison(message, f"invalid task message: {type(error).__name__}: {str(error)[:200]}")
+                reason = f"invalid task message: {type(error).__name__}: {str(error)[:200]}"
+                if not self._keep_as_poison(message, reason):
+                    super(Consumer, self).on_invalid_task(message.body, message, error)
 
         return on_message
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Keep a message whose body can't be decoded."""
-        self._keep_as_poison(message, f"undecodable: {type(exc).__name__}: {str(exc)[:200]}")
+        if not self._keep_as_poison(message, f"undecodable: {type(exc).__name__}: {str(exc)[:200]}"):
+            super().on_decode_error(message, exc)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Keep a message that lacks a task's headers."""
-        self._keep_as_poison(message, "not a task message: no task name in its headers")
+        if not self._keep_as_poison(message, "not a task message: no task name in its headers"):
+            super().on_unknown_message(body, message)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Keep a message whose task is not registered here."""
-        self._keep_as_poison(message, f"unknown task {str(message.headers.get('task'))[:100]!r}")
+        if not self._keep_as_poison(message, f"unknown task {str(message.headers.get('task'))[:100]!r}"):
+            super().on_unknown_task(body, message, exc)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Keep a message that Celery can't turn into a request."""
-        self._keep_as_poison(message, f"invalid task message: {type(exc).__name__}: {str(exc)[:200]}")
+        if not self._keep_as_poison(message, f"invalid task message: {type(exc).__name__}: {str(exc)[:200]}"):
+            super().on_invalid_task(body, message, exc)
 
-    def _keep_as_poison(self, message: Any, reason: str) -> None:
-        queue = str((message.delivery_info or {}).get("routing_key") or "unknown")
+    def _keep_as_poison(self, message: Any, reason: str) -> bool:
+        """Keep the message. Returns False if its queue is not the fleet's."""
+        queue = self._find_queue(message)
+        if queue not in {own.name for own in self.app.conf.task_queues}:
+            return False
         body = message.body if isinstance(message.body, (bytes, str)) else safe_repr(message.body)
         client = runtime().client
         PoisonList(client.store.client, client.operations.keys.poison()).keep(queue, body, reason)
         message.ack_log_error(_Log, self.connection_errors)
+        return True
+
+    def _find_queue(self, message: Any) -> str:
+        """Find the queue from which the message came. The routing key alone may be another exchange's."""
+        delivery = message.delivery_info or {}
+        tags: dict[str, str] = getattr(self.task_consumer, "_active_tags", {})
+        names = {tag: name for name, tag in tags.items()}
+        return names.get(delivery.get("consumer_tag", "")) or str(delivery.get("routing_key"))
 
 
 class _Log:

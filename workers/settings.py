@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Self, cast
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
@@ -17,12 +17,14 @@ from pydantic_settings import (
 
 from midwatch.orchestration.keyspace import ORIGINALS_BYTES
 from midwatch.schemas.limits import Limits
+from midwatch.workers.dev_address import find_address
 
 
 class Settings(BaseSettings):
     """Deployment settings: addresses, names and sizes. The behaviour of agents is code and not a setting.
 
-    The environment comes first, then `midwatch.toml` in the working directory, then the defaults here.
+    The environment comes first, then `midwatch.toml` in the working directory, then the address of a
+    `midwatch dev` that runs in this folder, then the defaults here.
     """
 
     model_config = SettingsConfigDict(
@@ -113,8 +115,14 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources in order: arguments, environment, `midwatch.toml`."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        """Return the sources in order: arguments, environment, `midwatch.toml`, a `midwatch dev` in this folder."""
+        file = TomlConfigSettingsSource(settings_cls)
+
+        def find_dev() -> dict[str, str]:
+            is_set = "redis_url" in {**file(), **env_settings(), **init_settings()}
+            return {} if is_set else find_address()
+
+        return init_settings, env_settings, file, cast("PydanticBaseSettingsSource", find_dev)
 
     @property
     def limits_version(self) -> int:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
 import sys
 import tarfile
 import venv
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.patience import PATIENCE_S
+from midwatch.workers.providers.credentials import VARIABLES
+from midwatch.workers.simulator import Faults, ModelServer, Say
+from tests.patience import PATIENCE_S, wait_for
 
 ROOT = Path(__file__).parents[2]
 
 OWN_PACKAGES = ("workers", "orchestration", "schemas")
 """Package names that a user's project may have."""
+
+(QUICKSTART,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 PROJECT = '''
 """A project that has packages of all three names, and an agent."""
@@ -75,6 +83,13 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def find_free_port() -> int:
+    """Return a port of loopback that no program uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def names_in(wheel: Path) -> set[str]:
     """Return the paths of a wheel's files."""
     with zipfile.ZipFile(wheel) as archive:
@@ -112,31 +127,91 @@ def test_the_sdist_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
     assert names_in(build("wheel", source, tmp_path)) == names_in(wheel)
 
 
-def test_it_runs_in_a_project_with_packages_of_all_three_names(wheel: Path, project: Path, tmp_path: Path) -> None:
-    """The project's own `workers`, `orchestration` and `schemas` are imported unchanged, and its agent runs."""
-    environment = tmp_path / "environment"
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment with the wheel. Its dependencies are those of the checkout."""
+    environment = tmp_path_factory.mktemp("environment")
     venv.create(environment, with_pip=False, symlinks=True)
     (site,) = (environment / "lib").glob("python*/site-packages")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     dependencies = Path(pytest.__file__).parents[1]  # installed once and shared, without the link to the checkout
     (site / "dependencies.pth").write_text(f"import sys; sys.path.append({str(dependencies)!r})\n")
-    python = environment / "bin" / "python"
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    ran = subprocess.run(
-        [python, "my_agents.py"], cwd=project, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    return environment / "bin" / "python"
+
+
+@pytest.fixture
+def env() -> dict[str, str]:
+    """The environment of a user who has set nothing."""
+    unset = ("PYTHONPATH", *VARIABLES.values())
+    return {name: value for name, value in os.environ.items() if name not in unset and name[:9] != "MIDWATCH_"}
+
+
+def run(python: Path, *arguments: str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the interpreter to its end."""
+    return subprocess.run(
+        [python, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
+
+
+def test_it_runs_in_a_project_with_packages_of_all_three_names(
+    python: Path, project: Path, env: dict[str, str]
+) -> None:
+    """The project's own `workers`, `orchestration` and `schemas` are imported unchanged, and its agent runs."""
+    ran = run(python, "my_agents.py", cwd=project, env=env)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.startswith(f"completed It is here. {site}")
-    helped = subprocess.run(
-        [python, "-m", "midwatch.workers.cli", "--help"],
-        cwd=project,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
+    assert ran.stdout.startswith(f"completed It is here. {python.parents[1] / 'lib'}")
+    helped = run(python, "-m", "midwatch.workers.cli", "--help", cwd=project, env=env)
     assert "Usage" in helped.stdout, helped.stderr
+
+
+@contextmanager
+def dev(python: Path, project: Path, env: dict[str, str], *options: str) -> Iterator[None]:
+    """Run `midwatch dev` on free ports until the end of the block, then end it as Ctrl-C does."""
+    ports = [word for option in ("--port", "--redis-port", "--model-port") for word in (option, str(find_free_port()))]
+    log = project / "dev.log"
+    argv = [python, "-m", "midwatch.workers.cli", "dev", *ports, *options]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            argv, cwd=project, env={**env, "MIDWATCH_AGENTS": "quickstart"}, stdout=out, stderr=out
+        )
+    try:
+        wait_for(
+            lambda: process.poll() is not None or "Ctrl-C ends it" in log.read_text("utf-8"), "a start of dev", 0.1
+        )
+        assert process.poll() is None, log.read_text("utf-8")
+        yield
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+
+
+def test_the_quick_start_runs_as_written_without_a_key(python: Path, project: Path, env: dict[str, str]) -> None:
+    """Two terminals in one folder, nothing set but the agents. The answer says that no vendor was called."""
+    (project / "quickstart.py").write_text(QUICKSTART)
+    with dev(python, project, env):
+        ran = run(python, "quickstart.py", cwd=project, env=env)
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.startswith("[simulated answer, no vendor was called] high_water returned: ")
+        assert "ANTHROPIC_API_KEY not set" in (project / "dev.log").read_text("utf-8")
+    assert not (project / ".midwatch" / "dev.json").exists()
+
+
+@pytest.mark.slow
+def test_the_quick_start_runs_as_written_with_a_key(python: Path, project: Path, env: dict[str, str]) -> None:
+    """The vendor is called, here a server on this machine. A vendor that refuses the key gives an error and no answer."""
+    (project / "quickstart.py").write_text(QUICKSTART)
+    for faults, code, words in (
+        (Faults(), 0, "High water is at five."),
+        (Faults.parse("auth_error=1"), 1, "auth_error"),
+    ):
+        with ModelServer(lambda _: Say("High water is at five."), faults=faults) as vendor:
+            given = {**env, "ANTHROPIC_API_KEY": "sk-x", "ANTHROPIC_BASE_URL": vendor.url}
+            with dev(python, project, given):
+                ran = run(python, "quickstart.py", cwd=project, env=env)
+        assert ran.returncode == code, ran.stderr
+        assert words in ran.stdout + ran.stderr
+        assert "None" not in ran.stdout
 
 
 @pytest.mark.parametrize("name", OWN_PACKAGES)

@@ -105,3 +105,10 @@ def test_schema_differences_give_one_line_per_rule():
     assert (third.name, third.result) == ("schema optional", "warn")
     assert third.advice
     assert doctor_checks.check_schemas("clerk", ()) == []
+
+
+def test_missing_credentials_are_a_warning_that_names_the_variable():
+    """It is no failure: `doctor` also runs where only tools run, as a health check."""
+    (check,) = doctor_checks.check_credentials({"ANTHROPIC_API_KEY": ["clerk", "judge"]})
+    assert (check.result, check.found) == ("warn", "ANTHROPIC_API_KEY is not set; needed by clerk, judge")
+    assert doctor_checks.check_credentials({}) == []

@@ -51,6 +51,8 @@ def test_a_missing_variable_is_named(name: str, variable: str) -> None:
             providers.load(name, Credentials())
         assert caught.value.failure.kind is FailureKind.AUTH_ERROR
         assert not caught.value.sent
+    assert Credentials().find_missing(name) == variable
+    assert GIVEN.find_missing(name) is None
 
 
 @pytest.mark.parametrize("name", providers.names())

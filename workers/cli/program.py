@@ -12,7 +12,7 @@ COMMANDS = {
             "midwatch.workers.cli.commands.demo:demo", "Show the whole system on this machine, with faults switched on."
         ),
         "dev": LazyCommand(
-            "midwatch.workers.cli.commands.demo:dev", "Run the whole system on this machine with your own agents."
+            "midwatch.workers.cli.commands.dev:dev", "Run the whole system on this machine with your own agents."
         ),
         "worker": LazyCommand(
             "midwatch.workers.cli.commands.worker:worker",

@@ -1,4 +1,4 @@
-"""`midwatch demo` and `midwatch dev`: run a real fleet. The demo switches faults on and accounts for every job."""
+"""`midwatch demo`: run a real fleet with faults switched on, and account for every job."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from midwatch.orchestration.client.job_result import JobResult, result_of
 from midwatch.schemas.job import JobStatus
 from midwatch.workers.demo.account import Account
 from midwatch.workers.demo.desk.tickets import CheckReport, Ticket, check, make_tickets, open_desk
+from midwatch.workers.demo.dev import wait_for_interrupt
 from midwatch.workers.demo.screen import Screen
 from midwatch.workers.demo.stage import Stage
 
@@ -76,29 +77,8 @@ def run_demo(jobs: int = 60, *, as_json: bool = False, keep: bool = False, kills
             else:
                 screen.print_summary(account, report, stage.flower_url if keep else "")
             if keep and not as_json:
-                _wait_for_interrupt()
+                wait_for_interrupt()
         return 0 if _is_accounted_for(account, report) else 1
-
-
-def run_dev(*, flower_port: int = 5555, concurrency: int = 16) -> int:
-    """Run the whole system with the agents of MIDWATCH_AGENTS until Ctrl-C.
-
-    If a vendor's key is set, the vendors are called. Otherwise the model server replaces them and calls each tool once.
-    """
-    screen = Screen(quiet=False)
-    directory = Path(os.environ.get("MIDWATCH_DEV_DIR", ".midwatch"))
-    directory.mkdir(exist_ok=True)
-    has_key = any(os.environ.get(name) for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY"))
-    env = {} if os.environ.get("MIDWATCH_AGENTS") else {"MIDWATCH_AGENTS": "midwatch.workers.demo.hello"}
-    with Stage(directory, env, None if has_key else []) as stage:
-        stage.start_worker("model-1", "model,maintenance", "threads", concurrency)
-        stage.start_worker("tools-1", "tools", "prefork", 2)
-        stage.start_flower(flower_port)
-        stage.await_workers()
-        stage.fleet.watch()
-        screen.print_dev(stage, has_key)
-        _wait_for_interrupt()
-    return 0
 
 
 def _run_tickets(
@@ -166,8 +146,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _wait_for_interrupt() -> None:
-    with suppress(KeyboardInterrupt):
-        threading.Event().wait()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -92,16 +93,15 @@ class Screen:
             self._console.print(f"[red]{wrong}[/]")
         self._console.print(Panel(_next_steps(flower_url), title="Next steps", expand=False))
 
-    def print_dev(self, stage: Stage, has_key: bool) -> None:
-        """Print the running processes, and the commands to try."""
-        models = "the vendors (a key is set)" if has_key else "a model server on this machine (no key is set)"
+    def print_dev(self, stage: Stage, models: str, file: str) -> None:
+        """Print the running processes, and the commands to try. `file` holds the address of the server."""
         lines = [
             f"[bold]Flower[/]    {stage.flower_url}",
-            f"[bold]models[/]    {models}",
+            f"[bold]server[/]    {stage.server.url}, also in {escape(file)}",
+            f"[bold]models[/]    {escape(models)}",
             f"[bold]logs[/]      {stage.folder / 'logs'}",
             "",
-            "In another terminal:",
-            f"  export MIDWATCH_REDIS_URL={stage.server.url}",
+            "In another terminal, in this folder (elsewhere, set MIDWATCH_REDIS_URL to the server):",
             "  midwatch submit AGENT 'your input' --wait",
             "  midwatch jobs list",
         ]

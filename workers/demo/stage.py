@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +20,14 @@ from midwatch.workers.settings import Settings
 NO_KEY = "none-needed-here"
 """Used in place of a vendor's key when the local model server replaces the vendor."""
 
+SIMULATED = {
+    "anthropic": ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", ""),
+    "openai": ("OPENAI_API_KEY", "OPENAI_BASE_URL", "/v1"),
+    "gemini": ("GEMINI_API_KEY", "GEMINI_BASE_URL", "/v1"),
+    "openai-compatible": ("OPENAI_API_KEY", "OPENAI_BASE_URL", "/v1"),
+}
+"""Provider -> the variables of its key and its URL, and the path on the model server that speaks its format."""
+
 
 class Stage:
     """The processes of `midwatch demo` and `midwatch dev`. A context manager that stops them all at the end.
@@ -28,11 +36,22 @@ class Stage:
         folder: folder for the server's data and all logs.
         env: more variables for the workers: the agents and their settings.
         model_server: arguments of `midwatch simulate`. None: the vendors are called.
+        providers: the providers that the model server replaces.
+        redis_port: a fixed port of the embedded server, or 0 for a free one.
     """
 
-    def __init__(self, folder: Path, env: Mapping[str, str], model_server: list[str] | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        env: Mapping[str, str],
+        model_server: list[str] | None,
+        *,
+        providers: Sequence[str] = ("anthropic", "openai"),
+        redis_port: int = 0,
+    ) -> None:
         self.folder = folder
-        self.server = EmbeddedServer(folder / "server", append_only="everysec")
+        self._providers = providers
+        self.server = EmbeddedServer(folder / "server", port=redis_port, append_only="everysec")
         self.deaths: list[Death] = []
         self.env = {
             "PYTHONPATH": os.pathsep.join(filter(None, (os.getcwd(), os.environ.get("PYTHONPATH")))),
@@ -58,12 +77,9 @@ class Stage:
         wait_ready(member, '"url"')
         lines = (self.folder / "logs" / "model-server.log").read_text().splitlines()
         url = json.loads(next(line for line in lines if '"url"' in line))["url"]
-        self.env |= {
-            "ANTHROPIC_BASE_URL": url,
-            "OPENAI_BASE_URL": f"{url}/v1",
-            "ANTHROPIC_API_KEY": NO_KEY,
-            "OPENAI_API_KEY": NO_KEY,
-        }
+        for provider in self._providers:
+            key, base_url, path = SIMULATED[provider]
+            self.env |= {key: NO_KEY, base_url: f"{url}{path}"}
 
     def start_worker(self, name: str, queues: str, pool: str, concurrency: int) -> Member:
         """Start one worker process. It may not be ready when this returns."""

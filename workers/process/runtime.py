@@ -81,20 +81,8 @@ def import_agents(specs: tuple[str, ...]) -> Registry:
 
 def make_model_loader(settings: Settings) -> Callable[[str], Model]:
     """Return a function from a provider's name to its model port, with the credentials of the settings."""
-    credentials = Credentials(
-        anthropic_api_key=_secret(settings.anthropic_api_key),
-        anthropic_base_url=settings.anthropic_base_url,
-        openai_api_key=_secret(settings.openai_api_key),
-        openai_base_url=settings.openai_base_url,
-        gemini_api_key=_secret(settings.gemini_api_key),
-        gemini_base_url=settings.gemini_base_url,
-    )
+    credentials = Credentials.from_settings(settings)
     return lambda provider: load_provider(provider, credentials)
-
-
-def _secret(value: object) -> str | None:
-    reveal = getattr(value, "get_secret_value", None)
-    return reveal() if reveal else None
 
 
 _lock = threading.Lock()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from midwatch.orchestration.errors import ModelError
 from midwatch.schemas.failure import Failure, FailureKind
+
+if TYPE_CHECKING:
+    from midwatch.workers.settings import Settings
 
 VARIABLES: dict[str, str] = {
     "anthropic_api_key": "ANTHROPIC_API_KEY",
@@ -18,6 +21,14 @@ VARIABLES: dict[str, str] = {
     "gemini_base_url": "GEMINI_BASE_URL",
 }
 """Field -> the vendor's own environment variable."""
+
+NEEDED: dict[str, str] = {
+    "anthropic": "anthropic_api_key",
+    "openai": "openai_api_key",
+    "gemini": "gemini_api_key",
+    "openai-compatible": "openai_base_url",
+}
+"""Provider -> the field without which it can't be made. A test compares it with the providers."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,16 @@ class Credentials:
         """Read the vendors' variables. A blank value counts as not set. Whitespace around a key is removed."""
         return cls(**{name: environ.get(variable, "").strip() or None for name, variable in VARIABLES.items()})
 
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Read the settings of a worker: the same variables, or `midwatch.toml`."""
+        return cls(**{name: _reveal(getattr(settings, name)).strip() or None for name in VARIABLES})
+
+    def find_missing(self, provider: str) -> str | None:
+        """Return the variable that must be set before this provider can be called. None if it is set, or none is needed."""
+        name = NEEDED.get(provider)
+        return VARIABLES[name] if name is not None and not getattr(self, name) else None
+
     def need(self, name: str, provider: str) -> str:
         """Return the value of a required field.
 
@@ -48,3 +69,9 @@ class Credentials:
             return value
         detail = f"{provider}: {VARIABLES[name]} is not set; set it in the environment of the workers"
         raise ModelError(Failure(kind=FailureKind.AUTH_ERROR, detail=detail), sent=False)
+
+
+def _reveal(value: object) -> str:
+    """Return the text of a setting that may be a secret. Empty if it is not set."""
+    reveal = getattr(value, "get_secret_value", None)
+    return str(reveal() if reveal else value or "")

@@ -1,4 +1,4 @@
-"""`midwatch demo` and `midwatch dev`: run the whole system on this machine."""
+"""`midwatch demo`: show the whole system on this machine, with faults switched on."""
 
 from __future__ import annotations
 
@@ -22,35 +22,5 @@ def demo(jobs: int, keep: bool, as_json: bool) -> None:
     from midwatch.workers.demo.runner import run_demo
 
     code = run_demo(jobs, as_json=as_json, keep=keep)
-    if code:
-        raise click.exceptions.Exit(code)
-
-
-@click.command()
-@click.option(
-    "--port",
-    type=click.IntRange(1, 65_535),
-    metavar="PORT",
-    default=5555,
-    show_default=True,
-    help="Port of Flower.",
-)
-@click.option(
-    "--concurrency",
-    type=click.IntRange(1, 1_000),
-    metavar="N",
-    default=16,
-    show_default=True,
-    help="Model turns that run at once.",
-)
-def dev(port: int, concurrency: int) -> None:
-    """Run the whole system on this machine with your own agents.
-
-    Runs the agents of MIDWATCH_AGENTS until Ctrl-C. If no vendor's API key is set, the server of `midwatch simulate`
-    replaces the vendor.
-    """
-    from midwatch.workers.demo.runner import run_dev
-
-    code = run_dev(flower_port=port, concurrency=concurrency)
     if code:
         raise click.exceptions.Exit(code)

@@ -83,7 +83,7 @@ def check_environment(current: Settings) -> list[Check]:
 
 def _check_agents(current: Settings) -> list[Check]:
     from midwatch.orchestration.agents.known_models import find_ends
-    from midwatch.workers.cli.commands.load_agents import load_agents
+    from midwatch.workers.cli.commands.load_agents import find_missing, load_agents
 
     if not current.agents:
         advice = "set it for a worker; a producer does not need it"
@@ -93,7 +93,10 @@ def _check_agents(current: Settings) -> list[Check]:
     except ValueError as error:  # ConfigError is a ValueError
         return [doctor_checks.Check("agents", "fail", str(error), "correct the module, or MIDWATCH_AGENTS")]
     names = ", ".join(f"{agent.name} ({agent.model})" for agent in loaded)
-    checks = [doctor_checks.Check("agents", "ok", names)]
+    checks = [
+        doctor_checks.Check("agents", "ok", names),
+        *doctor_checks.check_credentials(find_missing(current, loaded)),
+    ]
     for agent in loaded:
         checks += doctor_checks.check_schemas(agent.name, agent.schema_differences)
         checks += doctor_checks.check_model_ends(agent.name, find_ends(agent.all_models), date.today())

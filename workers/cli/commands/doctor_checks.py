@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Literal
@@ -54,6 +54,18 @@ def check_model_ends(agent: str, ends: Iterable[tuple[str, date]], today: date) 
         if day <= today
         else Check("model ends", "warn", f"{agent}: {model} will be retired on {day}", advice)
         for model, day in ends
+    ]
+
+
+def check_credentials(missing: Mapping[str, Sequence[str]]) -> list[Check]:
+    """Check that each provider has what it needs. `missing` is variable -> the agents that need it.
+
+    It is a warning, because a machine that only runs tools needs no keys.
+    """
+    advice = "set it where the workers of the model queue run: without it their jobs become dead letters"
+    return [
+        Check("credentials", "warn", f"{variable} is not set; needed by {', '.join(agents)}", advice)
+        for variable, agents in missing.items()
     ]
 
 

@@ -7,6 +7,9 @@ import traceback
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from midwatch.orchestration.agents.agent import Agent
     from midwatch.orchestration.agents.registry import Registry
     from midwatch.workers.settings import Settings
 
@@ -27,6 +30,20 @@ def load_agents(current: Settings) -> Registry:
         raise ConfigError(f"{error}{_where(error)}") from error
     except Exception as error:
         raise ConfigError(f"MIDWATCH_AGENTS: {type(error).__name__}: {error}{_where(error)}") from error
+
+
+def find_missing(current: Settings, agents: Iterable[Agent]) -> dict[str, list[str]]:
+    """Return the variables that are not set, each with the names of the agents whose models need it."""
+    from midwatch.workers.providers.credentials import Credentials
+
+    credentials = Credentials.from_settings(current)
+    missing: dict[str, list[str]] = {}
+    for agent in agents:
+        models = (*agent.all_models, agent.summary_model) if agent.summary_model else agent.all_models
+        variables = (credentials.find_missing(model.provider) for model in models)
+        for variable in dict.fromkeys(filter(None, variables)):
+            missing.setdefault(variable, []).append(agent.name)
+    return missing
 
 
 def _where(error: Exception) -> str:

@@ -13,6 +13,8 @@ import click
 from midwatch.workers.cli import options
 from midwatch.workers.cli.environment import FILE, find_mistyped, read_settings, source_of, without_password
 from midwatch.workers.cli.tables import Column, print_table
+from midwatch.workers.dev_address import NAME as DEV_FILE
+from midwatch.workers.dev_address import dev_folder, find_address
 from midwatch.workers.views.output import print_json, printable, say
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ VALUE_COLUMNS = 40
 def settings(as_json: bool) -> None:
     """List every setting with its value and its source.
 
-    The environment wins over `midwatch.toml` in the working directory. Secrets are shown as set or not set.
+    The environment wins over `midwatch.toml` in the working directory. The address of a `midwatch dev` that runs in this
+    folder comes after both. Secrets are shown as set or not set.
     """
     found = list_settings(read_settings())
     if as_json:
@@ -43,12 +46,14 @@ def settings(as_json: bool) -> None:
 
 def list_settings(current: Settings) -> list[dict[str, str]]:
     """Return one entry for each setting: name, variable, value, from, description."""
-    in_file = _read_file_keys()
+    in_file, dev = _read_file_keys(), find_address()
     found = []
     for name, field in type(current).model_fields.items():
         variable = source_of(name)
         file_or_default = FILE if name in in_file or variable in in_file else "default"
         origin = "environment" if variable in os.environ else file_or_default
+        if origin == "default" and name in dev and dev[name] == getattr(current, name):
+            origin = str(dev_folder() / DEV_FILE)
         found.append(
             {
                 "name": name,

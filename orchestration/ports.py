@@ -8,7 +8,7 @@ from typing import Protocol
 
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
-from midwatch.orchestration.protocol.commits import Ending, ResultCommit, TurnCommit
+from midwatch.orchestration.protocol.commits import Bill, Ending, ResultCommit, TurnCommit
 from midwatch.orchestration.protocol.compactions import Compaction, CompactionWork
 from midwatch.orchestration.protocol.lineage import CallReservation, LimitReached, OverAncestor
 from midwatch.orchestration.protocol.store_replies import (
@@ -181,6 +181,10 @@ class Store(Protocol):
         """
         ...
 
+    def bill(self, ref: StepRef, bill: Bill) -> bool:
+        """Add what was paid to the job of this step, whoever has the step now. Returns False if it was added before."""
+        ...
+
     def finish(self, claim: Claim, ending: Ending, trace: TraceRecord, piggyback: Piggyback | None = None) -> bool:
         """End the job. The next job of the session starts, unless this one became a dead letter."""
         ...
@@ -198,10 +202,7 @@ class Store(Protocol):
     def begin_compaction(
         self, ref: StepRef, nonce: str, *, job_id: str = "", lock_ms: int = 15_000
     ) -> CompactionWork | CompactionBusy | NothingToCompact:
-        """Take the session's lock for `lock_ms`, and read the conversation to compact.
-
-        With a `job_id`, there is nothing to compact unless that job is the session's active one.
-        """
+        """Lock the session for `lock_ms`, and read what to compact: nothing, if `job_id` is another job than its active one."""
         ...
 
     def commit_compaction(self, work: CompactionWork, compaction: Compaction) -> bool:

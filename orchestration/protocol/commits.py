@@ -56,6 +56,18 @@ class ResultCommit:
 
 
 @dataclass(frozen=True)
+class Bill:
+    """What a worker has paid for, if no commit of a turn or of an answer carries it."""
+
+    paid_by: str
+    """Who paid: an attempt, or a compaction. What it has paid is added once."""
+    usage: Usage
+    invalid_calls: int = 0
+    drift: tuple[str, ...] = ()
+    """Names of the drift counters to increment."""
+
+
+@dataclass(frozen=True)
 class Ending:
     """How a job ends."""
 

@@ -32,7 +32,7 @@ from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.message import ToolCall, ToolMessage
-from midwatch.schemas.model import ModelReply, Stop
+from midwatch.schemas.model import ModelReply, Stop, Usage
 from midwatch.schemas.step import Complete, Continue, Outcome
 from midwatch.schemas.trace import TraceRecord
 
@@ -107,6 +107,7 @@ class ModelStep:
             attempt.gated_calls.report(call, report)
         if isinstance(reply, Failure):
             return reply
+        attempt.take_reply(reply)
         self.learn_tokens(reply)
         if reply.stop is Stop.CONTEXT_FULL:
             attempt.gated_calls.settle()  # before making room, which may take long
@@ -145,19 +146,20 @@ class ModelStep:
         attempt, agent = self.attempt, self.agent
         read = read_reply(agent, attempt.claim, reply, self.offer.model.provider)
         tokens = reply.usage.input_tokens or self.estimated_tokens
+        attempt.refused = tuple(read.invalid)
         attempt.drift = drift_fields(agent, attempt.claim, read, reply, model=str(self.offer.model), tokens=tokens)
         if read.failure and read.refusals:  # the end of the ladder: a retry would ask the same question again
             for one in read.refusals:
                 if agent.asks_human("repeated_failure", one.tool):
                     question = make_question(agent, ParkReason.REPEATED_FAILURE, read.failure.detail, one.tool)
                     return attempt.park(question)
-            return attempt.end_as_dead_letter(read.failure, reply)
+            return attempt.end_as_dead_letter(read.failure)
         if read.failure:
-            return attempt.retry_or_end(agent.retry_config, read.failure, reply)
+            return attempt.retry_or_end(agent.retry_config, read.failure)
         if read.output is not None:
             messages = (read.assistant,)
-            ending = Ending(JobStatus.COMPLETED, read.output, messages=messages, usage=reply.usage, anchor=self.anchor)
-            outcome = attempt.finish(ending, Complete(output=read.output), reply)
+            ending = Ending(JobStatus.COMPLETED, read.output, messages=messages, anchor=self.anchor)
+            outcome = attempt.finish(ending, Complete(output=read.output))
             if has_successors(attempt.claim.job):
                 self.request_compaction_if_full(reply)
             return outcome
@@ -167,35 +169,37 @@ class ModelStep:
         """Commit the turn, then run its inline calls."""
         attempt, services = self.attempt, self.services
         pages = [self.answer_page(reply, call) for call in read.pages]
-        committed, trace, outcome = self.try_commit(read, pages, reply)
+        committed, trace, outcome = self.try_commit(read, pages)
         if committed is TurnCommitted.ADOPTED:
             adopted = services.store.job(attempt.claim.ref.job_id).adopted
             attempt.claim = replace(attempt.claim, job=attempt.claim.job.model_copy(update={"adopted": adopted}))
-            committed, trace, outcome = self.try_commit(read, pages, reply)
-        if committed is TurnCommitted.LOST:
-            raise LeaseLost
+            committed, trace, outcome = self.try_commit(read, pages)
         self.request_compaction_if_full(reply)
         services.observe(attempt.claim, trace, outcome)
         if read.inline and committed is TurnCommitted.COMMITTED:
             run_inline_calls(attempt, self.agent, read.inline)
         return outcome
 
-    def try_commit(
-        self, read: ReadReply, pages: Sequence[ToolMessage], reply: ModelReply
-    ) -> tuple[TurnCommitted, TraceRecord, Outcome]:
-        """Reserve the turn's calls in its lineage, and commit the turn."""
+    def try_commit(self, read: ReadReply, pages: Sequence[ToolMessage]) -> tuple[TurnCommitted, TraceRecord, Outcome]:
+        """Reserve the turn's calls in its lineage, and commit the turn.
+
+        Raises:
+            LeaseLost: another worker has claimed the step.
+
+        """
         attempt, claim, services = self.attempt, self.attempt.claim, self.services
         is_alone = bool(read.calls) and not read.children and not claim.job.shares_limits
         for declined in reserve_calls(services.gate, self.agent, claim, read.calls):
             read.withdraw(declined.row, declined.message, is_child=declined.is_child)
         owed = tuple(claim.ref.call(row.ordinal) for row in read.calls if not row.started)
         outcome = Continue(next=owed if read.calls else (claim.ref.model_turn(claim.ref.turn + 1),))
-        trace = attempt.trace(outcome, reply, invalid=tuple(read.invalid))
+        attempt.refused = tuple(read.invalid)
+        trace = attempt.trace(outcome)
         trace = trace.model_copy(update={"estimated_tokens": self.estimated_tokens})
         commit = TurnCommit(
             messages=(read.assistant, *read.answers, *pages),
             calls=tuple(read.calls),
-            usage=reply.usage,
+            usage=attempt.unbilled or Usage(),
             trace=trace,
             tool_calls=len(read.calls),
             invalid_calls=len(read.invalid),
@@ -205,7 +209,12 @@ class ModelStep:
             drift=attempt.drift,
         )
         with attempt.gated_calls.settle_with_commit() as settlement:
-            return services.store.commit_turn(claim, commit, settlement), trace, outcome
+            committed = services.store.commit_turn(claim, commit, settlement)
+        if committed is TurnCommitted.LOST:
+            raise LeaseLost
+        if committed is not TurnCommitted.ADOPTED:
+            attempt.unbilled = None
+        return committed, trace, outcome
 
     def request_compaction_if_full(self, reply: ModelReply) -> None:
         """Let another task compact the session, if the call and its answer exceed `act_at`."""

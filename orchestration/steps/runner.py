@@ -70,10 +70,12 @@ class StepRunner:
             return self._run_step(attempt)
         except LeaseLost:
             log.info("lease.lost", job_id=claim.ref.job_id, step=claim.ref.step)
+            attempt.bill_if_possible()
             return Continue()
         except StoreUnavailable:
             raise
         except UnreadableRecord as error:
+            attempt.bill_if_possible()
             return self._set_aside(claim.ref, claim.nonce, str(error))
         except Exception as error:  # end the job here: if the error were raised, three leases would be lost first
             log.exception("step.broke", job_id=claim.ref.job_id, step=claim.ref.step)

@@ -10,7 +10,7 @@ import structlog
 from midwatch.orchestration.keyspace import ORIGINALS_BYTES, Keyspace
 from midwatch.orchestration.ports import Dispatcher, Piggyback
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
-from midwatch.orchestration.protocol.commits import CallRow, Ending, ResultCommit, TurnCommit
+from midwatch.orchestration.protocol.commits import Bill, CallRow, Ending, ResultCommit, TurnCommit
 from midwatch.orchestration.protocol.store_replies import ChildWait, LeaseState, TurnCommitted
 from midwatch.orchestration.store.conversation.compaction import Compactions
 from midwatch.orchestration.store.conversation.log_cache import Held, HeldMark, LogCache
@@ -190,6 +190,13 @@ class RedisStore(Reads, NewJobs, Compactions, SettingAside):
                 if next_step:
                     self._publish((next_step,))
         return reply.finished
+
+    def bill(self, ref: StepRef, bill: Bill) -> bool:
+        """See `ports.Store.bill`."""
+        call = commit_work.bill(
+            self._keys(ref), paid_by=bill.paid_by, invalid_calls=bill.invalid_calls, usage=bill.usage, drift=bill.drift
+        )
+        return self.scripts.run(call, patience_ms=COMMIT_PATIENCE_MS)
 
     def _keys(self, ref: StepRef) -> StepKeys:
         return step_keys(self.keys, ref)

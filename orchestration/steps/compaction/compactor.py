@@ -20,12 +20,13 @@ from midwatch.orchestration.context.strategies import STRATEGIES
 from midwatch.orchestration.context.window import note_weight
 from midwatch.orchestration.errors import ModelError
 from midwatch.orchestration.ports import Gate, Model, Store
-from midwatch.orchestration.protocol.compactions import CompactionWork
+from midwatch.orchestration.protocol.commits import Bill
+from midwatch.orchestration.protocol.compactions import Compaction, CompactionWork
 from midwatch.orchestration.protocol.store_replies import CompactionBusy, NothingToCompact
 from midwatch.orchestration.steps.gated_calls import call_model, summary_call
 from midwatch.orchestration.tokens.estimate import LEAST_PRIOR, PRIOR, Estimator
 from midwatch.schemas.failure import Failure, FailureKind
-from midwatch.schemas.model import ModelReply, ModelRequest
+from midwatch.schemas.model import ModelReply, ModelRequest, Usage
 from midwatch.schemas.step import Defer, StepRef
 
 LOCK_MS = 15_000
@@ -92,8 +93,7 @@ class Compactor:
         if weight <= above * room.full:
             self.store.commit_compaction(work, STRATEGIES["none"].compact(work, agent, room, self.call_summarizer))
             return Compacted.NOTHING
-        compaction = STRATEGIES[agent.context_budget.on_overflow].compact(work, agent, room, self.call_summarizer)
-        if not self.store.commit_compaction(work, compaction):
+        if not (compaction := self.compact(work, agent, room)):
             return Compacted.BUSY
         if compaction.empty:
             return Compacted.TOO_LITTLE
@@ -108,6 +108,28 @@ class Compactor:
             ms=round(1_000 * (time.monotonic() - started_s)),
         )
         return Compacted.DONE
+
+    def compact(self, work: CompactionWork, agent: Agent, room: Room) -> Compaction | None:
+        """Plan the changes and commit them. None if the lock was lost.
+
+        The commit bills what the summarizer's model used. Without a commit it is billed here, since it was paid for.
+        """
+        spent: list[Usage] = []
+
+        def ask(work: CompactionWork, model: ModelName, request: ModelRequest) -> ModelReply:
+            reply = self.call_summarizer(work, model, request)
+            spent.append(reply.usage)
+            return reply
+
+        committed = False
+        try:
+            compaction = STRATEGIES[agent.context_budget.on_overflow].compact(work, agent, room, ask)
+            committed = self.store.commit_compaction(work, compaction)
+        finally:
+            if spent and not committed:
+                bill = Bill(f"compaction|{work.nonce}|{work.epoch}", sum(spent, Usage()))
+                self.store.bill(work.ref, bill)
+        return compaction if committed else None
 
     def call_summarizer(self, work: CompactionWork, model: ModelName, request: ModelRequest) -> ModelReply:
         """Call the summarizer's model once. After a ModelError, the memory is made without a model.

@@ -52,6 +52,7 @@ bound_originals(session, tonumber(most_bytes))
 keep_as_long(session, kept_s, { 'memory', 'archive', 'results', 'originals' })
 if job ~= session and redis.call('EXISTS', job) == 1 then
   for field, amount in rows_of(usage, 2) do redis.call('HINCRBY', job, field, amount) end
+  if length(usage) > 0 then redis.call('HSET', job, 'billed', 'compaction|' .. nonce .. '|' .. epoch) end -- see bill.lua
 end
 redis.call('HINCRBY', counters, 'compactions', 1)
 return 1

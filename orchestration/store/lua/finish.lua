@@ -33,6 +33,7 @@ if length(messages) > 0 then redis.call('HSET', SESSION, 'groups', group) end
 if anchor ~= '' then redis.call('HSET', SESSION, 'anchor', anchor) end
 count_drift(now, drift)
 add_usage(usage)
+if length(usage) > 0 then redis.call('HSET', JOB, 'committed', step .. '|' .. fence) end -- so that it is not billed twice
 add_trace(trace)
 redis.call('HSET', JOB, 'status', status, 'finished_ms', string.format('%d', now))
 if output ~= '' then redis.call('HSET', JOB, 'output', output) end

@@ -130,6 +130,23 @@ def commit_turn(
     return ScriptCall("commit_turn", keys.used(), args, read)
 
 
+def bill(
+    keys: StepKeys, *, paid_by: str, invalid_calls: int, usage: Usage, drift: Sequence[str]
+) -> ScriptCall[bool]:  # fmt: skip
+    """Add to a job what a worker has paid for, if no commit carries it. Returns False if it was added before.
+
+    Args:
+        keys: of the step.
+        paid_by: who paid. Each pays once.
+        invalid_calls: calls that were refused.
+        usage: added to the job's.
+        drift: the counters to increment by one.
+
+    """
+    args = in_order((paid_by, invalid_calls), usage_fields(usage), drift)
+    return ScriptCall("bill", keys.used(), args, bool)
+
+
 def commit_results(
     keys: StepKeys,
     *,

@@ -93,7 +93,8 @@ def test_the_standards_suite_is_read_from_a_folder_or_a_file(tmp_path: Path) -> 
     packed.write_text("[]")
     with pytest.raises(ConfigError, match="expected a folder or file of the JSON Schema Test Suite"):
         run(None, lambda _: None, [packed])
-    assert CliRunner().invoke(program, ["bench", "validation"]).exit_code == 2
+    with pytest.raises(ConfigError, match="expected --cases FILE, --suite PATH, or both"):
+        run(None, lambda _: None)
 
 
 def test_times_are_those_of_a_call_and_are_compared_with_the_plain_way(cases: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ import click
 from pydantic import SecretStr, TypeAdapter
 
 from midwatch.orchestration.client.job_result import JobResult
+from midwatch.orchestration.dialects.limits import LIMITS
+from midwatch.orchestration.dialects.rule import Rule
+from midwatch.orchestration.dialects.tables import RULES, STRICT
 from midwatch.orchestration.keyspace import KEPT_S, PARTITIONS, Keyspace
 from midwatch.schemas.contract import WIRE_VERSION
 from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
@@ -71,7 +74,12 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
 def documents() -> dict[str, str]:
     """Return path -> text of every generated file. Paths start at the root of the repository."""
     wire = {f"{WIRE}/{name}.json": wire_schema(name) for name in WIRE_SHAPES}
-    return {**wire, "docs/keyspace.md": keyspace_page(), "docs/cli.md": cli_page()}
+    return {
+        **wire,
+        "docs/keyspace.md": keyspace_page(),
+        "docs/cli.md": cli_page(),
+        "docs/vendors.md": vendors_page(),
+    }
 
 
 def wire_schema(name: str) -> str:
@@ -139,6 +147,40 @@ def cli_page() -> str:
         path, text = page
         lines += ["", f"### {path}", "", "```text", *(line.rstrip() for line in text.splitlines()), "```"]
     return "\n".join(lines) + "\n"
+
+
+def vendors_page() -> str:
+    """Return the text of `docs/vendors.md`."""
+    lines = [
+        "# What each vendor takes",
+        "",
+        "<!-- Written by `make docs` from orchestration/dialects; do not edit. -->",
+        "",
+        "These are the published limits on tools and schemas. `Agent(...)` checks them for its model's provider and for the "
+        "providers of its fallback models. *refused* is a `ConfigError`. *rewritten* and *reported* are in "
+        "`agent.schema_differences`, and `midwatch doctor` shows them. Strict mode is used by the ladder, and for answers with "
+        "an `output_schema`. [Validation](validation.md#what-does-each-provider-accept) explains how.",
+    ]
+    for provider in RULES:
+        lines += ["", f"## {provider}", "", "| limit | effect | source |", "|---|---|---|"]
+        for limit in LIMITS.get(provider, ()):
+            lines.append(f"| at most {limit.most:,} {_cell(limit.what)} | {limit.effect} | {_links(limit.source)} |")
+        lines += ["", "| construct | effect | source |", "|---|---|---|"]
+        lines += _rule_rows(RULES[provider], "")
+        lines += _rule_rows(STRICT.get(provider, ()), "strict mode: ")
+    return "\n".join(lines) + "\n"
+
+
+def _rule_rows(rules: Iterable[Rule], mode: str) -> Iterator[str]:
+    for rule in rules:
+        yield f"| {mode}{_cell(rule.about)} | {rule.effect}: {_cell(rule.says)} | {_links(rule.source)} |"
+
+
+def _links(source: str) -> str:
+    return ", ".join(
+        f"[{one.removeprefix('https://').partition('/')[0]}]({one})" if one.startswith("https://") else one
+        for one in source.split(", ")
+    )
 
 
 def _help_pages(context: click.Context) -> Iterator[tuple[str, str]]:

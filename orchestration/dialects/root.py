@@ -14,7 +14,7 @@ from itertools import count
 from urllib.parse import unquote
 
 from midwatch.orchestration.dialects.shapes import ANY_OBJECT, Form, Shape, merge_all, merge_alternatives
-from midwatch.orchestration.validation.problems import pointer
+from midwatch.orchestration.validation.problems import pointer, show
 from midwatch.orchestration.validation.subschemas import every_part, resolve_reference, types
 from midwatch.schemas.contract import JsonObject
 
@@ -99,7 +99,7 @@ class _Reader:
 
     def _read_reference(self, reference: str, inside: tuple[str, ...]) -> Shape | None:
         if reference in inside:
-            raise NotOneObject(f"the reference {reference[:80]!r} leads back to itself")
+            raise NotOneObject(f"the reference {show(reference[:80])} leads back to itself")
         return self.read(resolve_reference(self.root, reference), (*inside, reference))
 
 
@@ -115,7 +115,7 @@ def _with_definitions(schema: JsonObject) -> JsonObject:
             or (reference != "#" and resolve_reference(copy, reference) is None)
         ):
             raise NotOneObject(
-                f"the reference {str(part.get('$dynamicRef', reference))[:80]!r} does not have the form #/..."
+                f"the reference {show(str(part.get('$dynamicRef', reference))[:80])} does not have the form #/..."
             )
         if reference != "#" and not reference.startswith(_DEFINED):
             found.setdefault(reference, []).append(part)

@@ -12,34 +12,22 @@ public issues in 2025 and 2026.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from midwatch.orchestration.dialects.arrays import has_listed_items, lacks_items
+from midwatch.orchestration.dialects.answer import answer_form
+from midwatch.orchestration.dialects.limits import OUTPUT, find_exceeded
 from midwatch.orchestration.dialects.root import NotOneObject, to_one_object
-from midwatch.orchestration.dialects.vendor_form import ROOT_REFUSED, STRICT_MODES
+from midwatch.orchestration.dialects.rule import REFUSED, REWRITTEN, ROOT, Rule
+from midwatch.orchestration.dialects.tables import LEAVE, RULES, STRICT
+from midwatch.orchestration.dialects.vendor_form import STRICT_MODES, to_vendor_output
 from midwatch.orchestration.errors import ConfigError
 from midwatch.orchestration.validation.problems import pointer
-from midwatch.orchestration.validation.subschemas import Part, Place, every_part, members, types
+from midwatch.orchestration.validation.subschemas import every_part
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.tools import ToolSpec
 
-Found = Iterator[tuple[Place, str]]
-"""Places that break a rule, each with a short text: a property or a keyword."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One construct that a provider does not accept, or treats differently."""
-
-    name: str
-    finds: Callable[[Sequence[Part]], Found]
-    effect: str
-    says: str
-    """Advice for the author, or what is sent instead."""
-    unless: str = ""
-    """What to do if the schema can't be rewritten."""
+__all__ = ["OUTPUT", "RULES", "STRICT", "SchemaDifference", "check", "check_all"]
 
 
 @dataclass(frozen=True)
@@ -52,13 +40,6 @@ class SchemaDifference:
     message: str
     rewritten: bool
     """True if the request is sent in a form that the provider accepts."""
-
-
-REWRITTEN, REPORTED, REFUSED = "rewritten", "reported", "refused"
-
-OUTPUT = "output_schema"
-
-ROOT = "root"
 
 
 def check_all(
@@ -74,30 +55,45 @@ def check(provider: str, tools: Iterable[ToolSpec], output: JsonObject | None = 
     Args:
         provider: the part of a model name before the colon.
         tools: the tools that are offered to the model.
-        output: the schema of the final answer, which is rewritten by the same rules. What a vendor's own SDK changes
-            afterwards is not included.
+        output: the schema of the final answer, which is rewritten by the same rules.
 
     Raises:
         ConfigError: the vendor would refuse every request with this tool. Raised for the first such difference.
 
     """
+    tools = tuple(tools)
     found = [difference for tool in tools for difference in _check_tool(provider, tool)]
     if output is not None:
-        rewritten = [rule for rule in RULES.get(provider, ()) if rule.effect == REWRITTEN]
-        found += _check(provider, OUTPUT, output, rewritten)
+        found += _check_output(provider, output)
+    answer = None if output is None else answer_form(provider, to_vendor_output(provider, output))
+    for one in find_exceeded(provider, tools, answer.schema if answer is not None and answer.strict else None):
+        if one.limit.effect == REFUSED:
+            where = f"tool {one.where}" if one.where not in ("", OUTPUT) else one.where or "tools"
+            raise ConfigError(f"{where}: {provider} refuses {one}")
+        found.append(SchemaDifference(one.limit.name, one.where or "tools", f"{provider}: {one}", rewritten=False))
     return tuple(found)
+
+
+def _check_output(provider: str, output: JsonObject) -> Iterator[SchemaDifference]:
+    """Check the schema of the answer: what is rewritten for it, and what the provider can't enforce."""
+    yield from _check(provider, OUTPUT, output, [rule for rule in RULES.get(provider, ()) if rule.effect == REWRITTEN])
+    answer = answer_form(provider, to_vendor_output(provider, output))
+    if answer.refused:
+        raise ConfigError(f"{OUTPUT}: {provider} refuses it: {answer.refused}")
+    if answer.lost:
+        yield SchemaDifference("answer", OUTPUT, f"{provider}: {answer.lost}", rewritten=False)
 
 
 def _check_tool(provider: str, tool: ToolSpec) -> Iterator[SchemaDifference]:
     rules = RULES.get(provider, ())
     if tool.strict and provider in STRICT_MODES:
-        rules = (*map(_as_written, rules), *(STRICT if provider == "openai" else ()))
+        rules = (*map(_as_written, rules), *STRICT[provider])
     return _check(provider, tool.name, tool.input_schema, rules)
 
 
 def _as_written(rule: Rule) -> Rule:
     """The same rule in strict mode, where nothing is rewritten, so that the schema is refused."""
-    advice = f"in strict mode it is sent as written; {_LEAVE} {rule.unless}"
+    advice = f"in strict mode it is sent as written; {LEAVE} {rule.unless}"
     return Rule(rule.name, rule.finds, REFUSED, advice) if rule.effect == REWRITTEN else rule
 
 
@@ -121,128 +117,3 @@ def _check(provider: str, name: str, schema: JsonObject, rules: Sequence[Rule]) 
         yield SchemaDifference(
             rule.name, where, f"{provider}: {listed}: {rule.says}", rewritten=rule.effect == REWRITTEN
         )
-
-
-_GEMINI_TAKES = frozenset({
-    "type", "description", "properties", "required", "items", "enum", "anyOf", "nullable", "pattern",
-    "minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength",
-})  # fmt: skip
-_GEMINI_REWRITES = frozenset({"$ref", "$defs", "definitions", "allOf", "oneOf", "const"})
-_STRICT_LACKS = ("allOf", "oneOf", "not", "dependentRequired", "dependentSchemas", "if", "then", "else")
-
-_ANTHROPIC_PROPERTY = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
-
-
-def _composed_root(provider: str) -> Callable[[Sequence[Part]], Found]:
-    def finds(parts: Sequence[Part]) -> Found:
-        yield from (((), f"{word} at the top level") for word in ROOT_REFUSED[provider] if word in parts[0][1])
-
-    return finds
-
-
-def _without_properties(parts: Sequence[Part]) -> Found:
-    if "properties" not in parts[0][1]:
-        yield (), "a tool without `properties`"
-
-
-def _property_names(parts: Sequence[Part]) -> Found:
-    """Only names at the top level: Anthropic does not check deeper ones."""
-    for name in parts[0][1].get("properties", {}):
-        if not _ANTHROPIC_PROPERTY.fullmatch(name):
-            yield ("properties", name), f"the property name {name[:80]!r}"
-
-
-def _untyped_arrays(parts: Sequence[Part]) -> Found:
-    yield from ((path, "an array without `items`") for path, part in parts if lacks_items(part))
-
-
-def _listed_items(parts: Sequence[Part]) -> Found:
-    yield from ((path, "a list of schemas as `items`") for path, part in parts if has_listed_items(part))
-
-
-def _optional(parts: Sequence[Part]) -> Found:
-    for path, part in parts:
-        for name, one in members(part.get("properties")):
-            if name not in part.get("required", ()) and not (isinstance(one, dict) and "default" in one):
-                yield (*path, "properties", name), str(name)[:80]
-
-
-def _keywords(wanted: Callable[[str], bool]) -> Callable[[Sequence[Part]], Found]:
-    def finds(parts: Sequence[Part]) -> Found:
-        yield from (((*path, word), f"`{word}`") for path, part in parts for word in part if wanted(word))
-
-    return finds
-
-
-def _nullable(parts: Sequence[Part]) -> Found:
-    for path, part in parts:
-        branches = [one for key in ("anyOf", "oneOf") for one in part.get(key, ()) if isinstance(one, dict)]
-        if "null" in types(part) or any("null" in types(one) for one in branches):
-            yield path, "null as a type"
-
-
-def _other_choices(parts: Sequence[Part]) -> Found:
-    for path, part in parts:
-        if not all(isinstance(one, str) for one in part.get("enum", [part.get("const", "")])):
-            yield path, "choices that are not strings"
-
-
-def _open_objects(parts: Sequence[Part]) -> Found:
-    for path, part in parts:
-        if ("properties" in part or "object" in types(part)) and part.get("additionalProperties") is not False:
-            yield path, "an object without `additionalProperties: false`"
-
-
-def _not_required(parts: Sequence[Part]) -> Found:
-    for path, part in parts:
-        for name in part.get("properties", {}):
-            if name not in part.get("required", ()):
-                yield (*path, "properties", name), f"the optional property {name[:80]!r}"
-
-
-_SPLIT = "describe the alternatives in the description and check them in the tool, or put them into one property"
-_LEAVE = "leave strict mode off for this tool, or"
-_ADD_ITEMS = 'say what is in it, e.g. "items": {"type": "string"}'
-
-STRICT = (
-    Rule("closed", _open_objects, REFUSED, f"in strict mode every object is closed; {_LEAVE} close it"),
-    Rule("required", _not_required, REFUSED, f"in strict mode all are required; {_LEAVE} make it required and nullable"),
-    Rule("keyword", _keywords(lambda word: word in _STRICT_LACKS), REFUSED,
-         f"strict mode has no such keyword; {_LEAVE} drop it"),
-    Rule("default", _keywords(lambda word: word == "default"), REPORTED,
-         "strict mode requires every value, so the default is never used"),
-)  # fmt: skip
-
-
-def _root(provider: str) -> Rule:
-    says = "sent as one object, the alternatives as text; the arguments are still validated against them"
-    return Rule(ROOT, _composed_root(provider), REWRITTEN, says, _SPLIT)
-
-
-_PLACES = Rule("places", _listed_items, REWRITTEN, "sent as `prefixItems`", "write it as `prefixItems`")
-
-RULES: dict[str, tuple[Rule, ...]] = {
-    "anthropic": (
-        _root("anthropic"),
-        _PLACES,
-        Rule("names", _property_names, REFUSED, "at most 64 letters, digits, `_`, `.`, `-`; rename it"),
-    ),
-    "openai": (
-        _root("openai"),
-        _PLACES,
-        Rule("items", _untyped_arrays, REWRITTEN, 'sent with `"items": {}`', _ADD_ITEMS),
-        Rule("properties", _without_properties, REWRITTEN, 'sent with `"properties": {}`', 'write "properties": {}'),
-    ),
-    "gemini": (
-        _root("gemini"),
-        Rule("reference", _keywords(_GEMINI_REWRITES.__contains__), REWRITTEN, "sent written out, with `anyOf` and `enum`"),
-        Rule("null", _nullable, REWRITTEN, "sent as `nullable`"),
-        Rule("values", _other_choices, REWRITTEN, "sent as text in the description"),
-        Rule("places", _listed_items, REWRITTEN, "sent as an array of any of them"),
-        Rule("items", _untyped_arrays, REWRITTEN, "sent as an array of strings"),
-        Rule("keyword", _keywords(lambda word: word not in _GEMINI_TAKES | _GEMINI_REWRITES), REWRITTEN,
-             "not sent; the arguments are still validated against it"),
-        Rule("optional", _optional, REPORTED,
-             "optional without a default: this model tends to fill it in; give it a default"),
-    ),
-}  # fmt: skip

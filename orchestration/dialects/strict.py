@@ -11,9 +11,15 @@ Sources: OpenAI's guide to structured outputs and Anthropic's to strict tools, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
+from midwatch.orchestration.dialects.finders import STRICT_FORMATS
+from midwatch.orchestration.dialects.limits import fits_strict_limits
+from midwatch.orchestration.dialects.values import fit_values, fits_type
+from midwatch.orchestration.validation.subschemas import types
 from midwatch.schemas.contract import JsonObject, canonical_json
+from midwatch.schemas.tools import ToolSpec
 
 
 @dataclass(frozen=True)
@@ -24,14 +30,17 @@ class _StrictMode:
     optional: bool
     """True if properties may be optional. Otherwise each must be given, if only as null."""
     recursive: bool
+    lenient: bool = False
+    """True if what the mode can't express is described, so that the form allows fewer values than the schema."""
 
 
-_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
 _NUMBERS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})
 
 MODES = {
-    "openai": _StrictMode(_NUMBERS | {"pattern", "minItems", "maxItems"}, _FORMATS, optional=False, recursive=True),
-    "anthropic": _StrictMode(frozenset(), _FORMATS | {"uri"}, optional=True, recursive=False),
+    "openai": _StrictMode(
+        _NUMBERS | {"pattern", "minItems", "maxItems"}, STRICT_FORMATS["openai"], optional=False, recursive=True
+    ),
+    "anthropic": _StrictMode(frozenset(), STRICT_FORMATS["anthropic"], optional=True, recursive=False),
 }
 """Strict modes by provider. The strict mode of other providers is never used."""
 
@@ -53,6 +62,35 @@ def strict_form(provider: str, schema: JsonObject) -> JsonObject | None:
     mode = MODES.get(provider)
     if mode is None or schema.get("type") != "object":
         return None
+    form = _write(schema, mode)
+    if form is None or not fits_strict_limits(provider, (_probe(form),)):
+        return None
+    return form
+
+
+def lenient_form(provider: str, schema: JsonObject) -> JsonObject | None:
+    """The nearest form for an answer whose schema has no strict form. It may allow fewer values. None if there is none."""
+    return _write(schema, replace(MODES[provider], lenient=True))
+
+
+def to_strict_tools(provider: str, specs: Sequence[ToolSpec], wanted: Collection[str]) -> tuple[ToolSpec, ...]:
+    """The tools, the wanted ones in their strict form, as many as the provider takes in one request."""
+    tools = list(specs)
+    for place, spec in enumerate(specs):
+        form = strict_form(provider, spec.input_schema) if spec.name in wanted else None
+        if form is not None:
+            strict = spec.model_copy(update={"input_schema": form, "strict": True})
+            if fits_strict_limits(provider, [*tools[:place], strict]):
+                tools[place] = strict
+    return tuple(tools)
+
+
+def _probe(form: JsonObject) -> ToolSpec:
+    return ToolSpec(name="probe", description="", input_schema=form, strict=True)
+
+
+def _write(schema: JsonObject, mode: _StrictMode) -> JsonObject | None:
+    schema = fit_values(schema)
     try:
         form = _form(schema, mode, 0)
         for word in ("$defs", "definitions"):
@@ -60,13 +98,11 @@ def strict_form(provider: str, schema: JsonObject) -> JsonObject | None:
                 form[word] = {name: _form(one, mode, 1) for name, one in schema[word].items()}
     except _NoForm:
         return None
-    if not mode.recursive and _refers_to_itself(form):
-        return None
-    return form
+    return form if mode.recursive or not _refers_to_itself(form) else None
 
 
 def _form(schema: object, mode: _StrictMode, depth: int) -> JsonObject:
-    if not isinstance(schema, dict) or depth > MAX_DEPTH or _SPREAD & schema.keys():
+    if not isinstance(schema, dict) or depth > MAX_DEPTH or (_SPREAD & schema.keys() and not mode.lenient):
         raise _NoForm
     if "$ref" in schema:
         if not str(schema["$ref"]).startswith(("#/$defs/", "#/definitions/")):
@@ -79,9 +115,16 @@ def _form(schema: object, mode: _StrictMode, depth: int) -> JsonObject:
         if kind == "object":
             _close(form, schema, mode, depth)
         elif kind == "array":
-            form["items"] = _form(schema.get("items"), mode, depth + 1)
+            _list(form, schema, mode, depth)
     _describe_the_rest(form, schema, mode)
     return form
+
+
+def _list(form: JsonObject, schema: JsonObject, mode: _StrictMode, depth: int) -> None:
+    if "items" in schema or not mode.lenient:
+        form["items"] = _form(schema.get("items"), mode, depth + 1)
+    if schema.get("minItems") in (0, 1):
+        form["minItems"] = schema["minItems"]
 
 
 def _choose(form: JsonObject, schema: JsonObject, mode: _StrictMode, depth: int) -> None:
@@ -91,6 +134,9 @@ def _choose(form: JsonObject, schema: JsonObject, mode: _StrictMode, depth: int)
         if "properties" in schema:
             raise _NoForm  # the properties apply in each branch
         form["anyOf"] = [_form(one, mode, depth + 1) for one in branches]
+        return
+    if "allOf" in schema and "type" not in schema:
+        form["allOf"] = [_form(one, mode, depth + 1) for one in schema["allOf"]]
         return
     values = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if values is not None:
@@ -106,11 +152,13 @@ def _choose(form: JsonObject, schema: JsonObject, mode: _StrictMode, depth: int)
 def _close(form: JsonObject, schema: JsonObject, mode: _StrictMode, depth: int) -> None:
     properties, required = schema.get("properties"), list(schema.get("required", ()))
     closed = schema.get("additionalProperties", True)
-    if isinstance(closed, dict) or (not properties and closed is not False):
+    if not mode.lenient and (isinstance(closed, dict) or (not properties and closed is not False)):
         raise _NoForm  # a map or a free-form object; when closed, it could only be empty
     properties = properties or {}
     if any(name not in properties for name in required):
-        raise _NoForm
+        if not mode.lenient:
+            raise _NoForm
+        required = [name for name in required if name in properties]
     form["properties"] = {name: _form(one, mode, depth + 1) for name, one in properties.items()}
     form["additionalProperties"] = False
     if not mode.optional:
@@ -137,7 +185,12 @@ _STRUCTURE = frozenset({
 def _describe_the_rest(form: JsonObject, schema: JsonObject, mode: _StrictMode) -> None:
     """Move unsupported constraints to the description. The author's schema still validates them."""
     unsupported = {}
-    for word in sorted(schema.keys() - _STRUCTURE - _TEXTS - _LEFT_OUT):
+    kinds = types(schema)
+    if isinstance(schema.get("additionalProperties"), dict):
+        unsupported["additionalProperties"] = schema["additionalProperties"]
+    for word in sorted(schema.keys() - _STRUCTURE - _TEXTS - _LEFT_OUT - form.keys()):
+        if not fits_type(word, kinds):
+            continue  # it has no effect, and a strict mode refuses it
         if word in mode.keeps or (word == "format" and schema[word] in mode.formats):
             form[word] = schema[word]
         else:

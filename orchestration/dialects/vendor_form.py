@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from midwatch.orchestration.dialects.arrays import add_items
 from midwatch.orchestration.dialects.root import COMPOSED, NotOneObject, RootForm, to_one_object
+from midwatch.orchestration.dialects.values import fit_values
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.tools import ToolSpec
 
@@ -51,7 +52,7 @@ def to_vendor_schema(provider: str, schema: JsonObject) -> RootForm:
     if any(keyword in schema for keyword in ROOT_REFUSED[provider]):
         with suppress(NotOneObject):
             form = to_one_object(schema)
-    written = add_items(form.schema, untyped=provider == "openai")
+    written = fit_values(add_items(form.schema, untyped=provider == "openai"))
     if provider == "openai" and "properties" not in written:
         written = {**written, "properties": {}}
     return RootForm(written, form.note)

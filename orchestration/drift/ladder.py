@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.agents.model_names import ModelName
-from midwatch.orchestration.dialects.strict import strict_form
+from midwatch.orchestration.dialects.strict import strict_form, to_strict_tools
 from midwatch.orchestration.drift import answers
 from midwatch.orchestration.tools.toolbox import CheckedCall
 from midwatch.schemas.contract import JsonObject
@@ -125,16 +125,11 @@ def make_offer(
     wanted = (behind.tools if narrow else frozenset()) | drifting
     if (agent.version, str(model)) in not_strict:
         wanted = frozenset()
-    tools = tuple(_to_strict(model, spec) if spec.name in wanted else spec for spec in specs)
+    tools = to_strict_tools(model.provider, specs, wanted)
     if output is not None and ANSWER in wanted:
         output = strict_form(model.provider, output) or output
     is_strict = tools != specs or output is not agent.output_schema
     return Offer(model, tools, output, is_strict, "; ".join([*changes, "strict"] if is_strict else changes))
-
-
-def _to_strict(model: ModelName, spec: ToolSpec) -> ToolSpec:
-    form = strict_form(model.provider, spec.input_schema)
-    return spec if form is None else spec.model_copy(update={"input_schema": form, "strict": True})
 
 
 def find_streak(agent: Agent, log: Sequence[Message]) -> Streak:

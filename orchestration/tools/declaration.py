@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from midwatch.orchestration.errors import ConfigError
 from midwatch.orchestration.tools.signature import Signature
+from midwatch.orchestration.validation.problems import show
 from midwatch.orchestration.validation.validator import JSONSchemaValidator
 from midwatch.schemas.contract import JsonObject, canonical_json
 from midwatch.schemas.policy import RetryConfig
@@ -187,7 +188,7 @@ def _check_parameters(tool: Tool) -> None:
     missing = [name for name in properties if name not in signature.parameters]
     if missing and not signature.takes_any:
         raise ConfigError(
-            f"tool {tool.name}: the schema has {', '.join(map(repr, missing))}, the function {signature.name} has no "
+            f"tool {tool.name}: the schema has {', '.join(map(show, missing))}, the function {signature.name} has no "
             "such parameter; add it, or take **arguments"
         )
     for one in signature.parameters.values():

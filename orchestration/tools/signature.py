@@ -129,7 +129,9 @@ class Signature:
                 values[name] = parameter.adapter.validate_json(json.dumps(value), strict=True)
             except ValidationError as error:
                 problems += [
-                    Problem(pointer([name, *one["loc"]]), one["msg"], show(one["input"]), one["type"])
+                    Problem(
+                        pointer([name, *one["loc"]]), _in_json(one["type"], one["msg"]), show(one["input"]), one["type"]
+                    )
                     for one in error.errors(include_url=False, include_context=False)
                 ]
             except Exception as error:  # the author's own validator may raise anything
@@ -165,6 +167,13 @@ def _adapter(tool: str, parameter: Parameter) -> TypeAdapter[Any]:
             f"tool {tool}: parameter {parameter.name!r}: no JSON value can be converted to {parameter.annotation!r}; "
             f"use plain types, a pydantic model or a dataclass ({str(error).partition(chr(10))[0]:.200})"
         ) from error
+
+
+def _in_json(kind: str, message: str) -> str:
+    """The message of a pydantic error with the spelling of JSON: pydantic lists choices as Python does."""
+    if kind == "none_required":
+        return "null"
+    return message.replace("'", '"') if kind in ("enum", "literal_error") else message
 
 
 def _only_one(tool: str, found: str | None, name: str) -> str:

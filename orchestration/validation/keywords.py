@@ -31,19 +31,19 @@ def _unique_items(_validator: Validator, wanted: bool, instance: object, _schema
         return
     seen: dict[Hashable, int] = {}
     for index, item in enumerate(instance):
-        if seen.setdefault(_identity(item), index) != index:
+        if seen.setdefault(identity(item), index) != index:
             yield ValidationError("the same item twice", path=[index], instance=item)
             return
 
 
-def _identity(value: Any) -> Hashable:
+def identity(value: Any) -> Hashable:
     """A key that is equal for equal JSON values: 1 and 1.0 are equal, 1 and true are not."""
     if isinstance(value, bool):
         return ("boolean", value)
     if isinstance(value, list):
-        return ("array", tuple(_identity(item) for item in value))
+        return ("array", tuple(identity(item) for item in value))
     if isinstance(value, dict):
-        return ("object", frozenset((key, _identity(item)) for key, item in value.items()))
+        return ("object", frozenset((key, identity(item)) for key, item in value.items()))
     if isinstance(value, int | float):
         # As text: 15,000 numbers with the same hash cost seconds, and are easy to find. Hashes of text are randomized.
         return ("number", str(int(value) if value == int(value) else value))

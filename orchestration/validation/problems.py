@@ -138,7 +138,7 @@ def _unknown(where: str, error: ValidationError) -> Iterator[Problem]:
     extras = (name for name in came if name not in properties)
     for name in islice(extras, MAX_PROBLEMS):
         close = _close(name, known)
-        hint = f", did you mean {close[0]!r}?" if close else (f", known are {_join(known)}" if known else "")
+        hint = f", did you mean {show(close[0])}?" if close else (f", known are {_join(known)}" if known else "")
         yield Problem(
             f"{where}{pointer([name])}",
             f"no such property{hint}",

@@ -9,13 +9,13 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from jsonschema import SchemaError
+from jsonschema import SchemaError, ValidationError
 from jsonschema.protocols import Validator
 
 from midwatch.orchestration.validation.keywords import DRAFTS, LATEST
-from midwatch.orchestration.validation.problems import pointer, show
+from midwatch.orchestration.validation.problems import from_error, pointer, show
 from midwatch.orchestration.validation.regex_safety import find_hazard
 from midwatch.orchestration.validation.root_object import to_object
 from midwatch.orchestration.validation.schema_refused import SchemaRefused
@@ -57,9 +57,9 @@ def check_and_copy(schema: object) -> Checked:
     draft = draft.removesuffix("#") if isinstance(draft, str) else show(draft)
     if draft not in DRAFTS:
         known = ", ".join(DRAFTS)
-        came = draft[:200]
+        came = show(copy["$schema"])
         raise SchemaRefused(
-            "draft", f"schema /$schema: expected one of {known}, got {came!r}; rewrite it, or leave it out"
+            "draft", f"schema /$schema: expected one of {known}, got {came}; rewrite it, or leave it out"
         )
     try:
         DRAFTS[draft].check_schema(copy)
@@ -125,13 +125,15 @@ def _invalid(error: SchemaError) -> SchemaRefused:
     if isinstance(value, str) and error.validator == "format" and error.validator_value == "regex":
         why = find_hazard(value) or "not a regular expression"
         return SchemaRefused("pattern", f"{where}: {why} ({show(value)})")
-    return SchemaRefused("schema", f"{where}: not valid JSON Schema: {error.message[:300]}")
+    problem = next(from_error(cast(ValidationError, error)))
+    message = f"{where}: not valid JSON Schema: expected {problem.expected}, got {problem.got}"
+    return SchemaRefused("schema", message)
 
 
 def _unknown_type(came: object) -> str:
     word = came.lower() if isinstance(came, str) else ""
     if word == "any":
-        return "'any' is not a type; leave `type` out to accept any value"
+        return '"any" is not a type; leave `type` out to accept any value'
     close = _FOREIGN.get(word) or next(iter(difflib.get_close_matches(word, _TYPES, 1)), None)
-    hint = f"; did you mean {close!r}?" if close else ""
+    hint = f"; did you mean {show(close)}?" if close else ""
     return f"expected one of {', '.join(_TYPES)}, got {show(came)}{hint}"

@@ -58,7 +58,7 @@ class SchemaWalk:
         own = contents.get("$schema", self.draft)
         if isinstance(own, str) and own.removesuffix("#") != self.draft:
             raise SchemaRefused(
-                "draft", f"schema: only one `$schema` is allowed; {self.draft} and {own[:200]!r} are mixed"
+                "draft", f"schema: only one `$schema` is allowed; {self.draft} and {show(own)} are mixed"
             )
         for pattern in [contents.get("pattern"), *contents.get("patternProperties", {})]:
             why = find_hazard(pattern) if isinstance(pattern, str) else None

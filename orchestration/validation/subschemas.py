@@ -25,14 +25,19 @@ def every_part(schema: JsonObject) -> Iterator[Part]:
     while todo:
         path, part = todo.pop()
         yield path, part
-        below: list[tuple[Place, object]] = []
-        for keyword in _MAPS:
-            below += [((*path, keyword, name), one) for name, one in members(part.get(keyword))]
-        below += [((*path, keyword), part.get(keyword)) for keyword in ("items", *_SINGLE)]
-        for keyword in ("items", *_SEVERAL):
-            found = part.get(keyword)
-            below += [((*path, keyword, n), one) for n, one in enumerate(found if isinstance(found, list) else ())]
-        todo += [(place, one) for place, one in reversed(below) if isinstance(one, dict)]
+        todo += [((*path, *step), one) for step, one in reversed(list(parts_below(part)))]
+
+
+def parts_below(part: JsonObject) -> Iterator[Part]:
+    """The direct subschemas of a schema, each with the steps that lead to it."""
+    below: list[tuple[Place, object]] = []
+    for keyword in _MAPS:
+        below += [((keyword, name), one) for name, one in members(part.get(keyword))]
+    below += [((keyword,), part.get(keyword)) for keyword in ("items", *_SINGLE)]
+    for keyword in ("items", *_SEVERAL):
+        found = part.get(keyword)
+        below += [((keyword, n), one) for n, one in enumerate(found if isinstance(found, list) else ())]
+    yield from ((step, one) for step, one in below if isinstance(one, dict))
 
 
 def members(value: object) -> Iterable[tuple[str, object]]:

@@ -34,7 +34,7 @@ ELSEWHERE = {"$anchor": "there", "type": "string"}
         ("anthropic", {"anyOf": [{"properties": {"a b": {}}}]}, "tool probe/properties/a b: anthropic refuses the property"),
         ("anthropic", {"anyOf": [{"type": "null"}, {"type": "string"}]}, "it can't be sent as one object: no object satisfies"),
         ("openai", {"allOf": [{}, {"type": "array"}]}, "tool probe: openai refuses allOf at the top level, and it can't be"),
-        ("gemini", {"oneOf": [one({"$ref": "#there"})], "$defs": {"a": ELSEWHERE}}, "the reference '#there' does not have the"),
+        ("gemini", {"oneOf": [one({"$ref": "#there"})], "$defs": {"a": ELSEWHERE}}, 'the reference "#there" does not have the'),
     ],
 )  # fmt: skip
 def test_a_schema_that_the_vendor_refuses_is_refused_first(provider: str, schema: dict[str, Any], refusal: str) -> None:
@@ -80,7 +80,11 @@ def test_nothing_is_rewritten_in_strict_mode(provider: str, schema: dict[str, An
 
 def test_an_output_schema_is_checked_as_well() -> None:
     """Neither vendor accepts alternatives at the top level. Anthropic's SDK would reduce them to `{}`."""
-    schema = {"type": "object", "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}
+    text = {"type": "string"}
+    schema = {
+        "type": "object",
+        "anyOf": [{"properties": {name: text}, "required": [name]} for name in ("a", "b")],
+    }
     for model in ("gpt-5-2025-08-07", "claude-sonnet-4-6"):
         (difference,) = Agent("clerk", model, "You help.", output_schema=schema).schema_differences
         assert (difference.rule, difference.where, difference.rewritten) == ("root", "output_schema", True)
@@ -94,7 +98,7 @@ def test_an_output_schema_is_checked_as_well() -> None:
     ("schema", "refusal"),
     [
         (one({"type": "string"}), "tool probe: openai refuses an object without `additionalProperties: false`"),
-        ({"properties": {"a": {}}, **CLOSED}, "refuses the optional property 'a': in strict mode all are required"),
+        ({"properties": {"a": {}}, **CLOSED}, 'refuses the optional property "a": in strict mode all are required'),
         (one({"allOf": [{}]}, **CLOSED), "tool probe/properties/x/allOf: openai refuses `allOf`"),
         (one({"type": "object"}, **CLOSED), "tool probe/properties/x: openai refuses an object without"),
     ],
@@ -176,7 +180,7 @@ def test_an_agent_holds_the_schema_differences() -> None:
     assert [(difference.rule, difference.where) for difference in both.schema_differences] == [
         ("items", "tagged/properties/tags")
     ]
-    with pytest.raises(ConfigError, match=r"tool tagged/properties/a b: anthropic refuses the property name 'a b'"):
+    with pytest.raises(ConfigError, match=r"tool tagged/properties/a b: anthropic refuses the property name \"a b\""):
         Agent("clerk", "gpt-5-2025-08-07", "Help.", tools=[misnamed], fallback_models=["claude-sonnet-4-6"])
 
 

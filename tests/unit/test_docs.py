@@ -32,7 +32,7 @@ AWAITED: set[str] = set()
 """Pages that are linked but not written yet. Remove a page from this list when you write it."""
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-GENERATED = {"cli.md", "keyspace.md"}
+GENERATED = {"cli.md", "keyspace.md", "vendors.md"}
 
 
 def name_of(path: Path) -> str:

@@ -107,12 +107,12 @@ def test_references_keep_their_meaning() -> None:
     [
         ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "no object satisfies it"),
         ({"allOf": [{"properties": A}, {"type": "array"}]}, "no object satisfies it"),
-        ({"anyOf": [{"$ref": "#name"}]}, "the reference '#name' does not have the form #/..."),
-        ({"anyOf": [{"$ref": "https://x/y"}]}, "the reference 'https://x/y' does not have the form #/..."),
-        ({"anyOf": [{"$ref": "#/$defs/gone"}]}, "the reference '#/$defs/gone' does not have the form #/..."),
-        ({"anyOf": [{"$dynamicRef": "#x"}]}, "the reference '#x' does not have the form #/..."),
+        ({"anyOf": [{"$ref": "#name"}]}, 'the reference "#name" does not have the form #/...'),
+        ({"anyOf": [{"$ref": "https://x/y"}]}, 'the reference "https://x/y" does not have the form #/...'),
+        ({"anyOf": [{"$ref": "#/$defs/gone"}]}, 'the reference "#/$defs/gone" does not have the form #/...'),
+        ({"anyOf": [{"$dynamicRef": "#x"}]}, 'the reference "#x" does not have the form #/...'),
         ({"anyOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}]}}},
-         "the reference '#/$defs/a' leads back to itself"),
+         'the reference "#/$defs/a" leads back to itself'),
     ],
 )  # fmt: skip
 def test_a_schema_that_is_no_object_is_refused(schema: dict[str, Any], why: str) -> None:

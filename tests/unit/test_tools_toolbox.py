@@ -85,7 +85,7 @@ def test_invalid_arguments_say_that_nothing_ran() -> None:
     assert answer.kind == "schema"
     assert answer.message.splitlines() == [
         "search_tickets was not run: its arguments are not valid.",
-        "/limt: expected no such property, did you mean 'limit'?; got 3",
+        '/limt: expected no such property, did you mean "limit"?; got 3',
         "/query: expected string; got 5",
         "Required: query (string). Optional: limit (integer).",
     ]

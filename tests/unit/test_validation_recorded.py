@@ -96,7 +96,7 @@ def test_foreign_types_are_refused_with_the_right_name() -> None:
         assert found.startswith("schema ")
         assert "\n" not in found
         assert len(found) < 600
-    assert "did you mean 'object'?" in finding({"type": "dict", "properties": {}})
+    assert 'did you mean "object"?' in finding({"type": "dict", "properties": {}})
 
 
 def test_cut_off_and_invalid_arguments_are_distinguished() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import anthropic
 import httpx2
 
+from midwatch.orchestration.dialects.answer import answer_form
 from midwatch.orchestration.dialects.vendor_form import to_vendor_output
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.failure import FailureKind
@@ -65,9 +66,8 @@ def connect(credentials: Credentials) -> ProviderModel:
 def _with_accepted_schema(request: ModelRequest) -> ModelRequest:
     if request.output_schema is None:
         return request
-    try:
-        accepted = anthropic.transform_schema(to_vendor_output(NAME, request.output_schema))
-    except (ValueError, AssertionError, TypeError, AttributeError):
-        detail = "the output schema can't be reduced to what Anthropic accepts; give every part of it a single type"
-        raise Unsendable(detail, FailureKind.FORMAT_ERROR) from None
-    return request.model_copy(update={"output_schema": accepted})
+    answer = answer_form(NAME, to_vendor_output(NAME, request.output_schema))
+    if answer.refused:
+        detail = f"the output schema can't be reduced to what Anthropic accepts: {answer.refused}"
+        raise Unsendable(detail, FailureKind.FORMAT_ERROR)
+    return request.model_copy(update={"output_schema": answer.schema})

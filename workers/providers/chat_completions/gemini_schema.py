@@ -6,11 +6,15 @@ still validated by the author's own schema.
 
 from __future__ import annotations
 
+from midwatch.orchestration.dialects.values import TYPES_OF_KEYWORD, fits_type, is_of_type, list_choices, type_of
 from midwatch.orchestration.validation.subschemas import resolve_reference
 from midwatch.schemas.contract import JsonObject
 
 KEPT = ("description", "minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength", "pattern", "nullable")
-"""Keywords that are kept unchanged."""
+"""Keywords that are kept, if they have an effect on the type."""
+
+_OF_ALL = ("description", "nullable")
+"""Keywords that belong to a schema with alternatives. The others go into each alternative of a fitting type."""
 
 MAX_PARTS = 2_000
 """Most parts that are written. References are replaced by their targets, so a small schema can become a huge one."""
@@ -40,32 +44,37 @@ class _Writer:
         if not isinstance(part, dict):
             return dict(ANYTHING)
         schema, followed = self._flatten(part, followed)
-        out: JsonObject = {key: schema[key] for key in KEPT if key in schema}
-        _add_values(schema, out)
         variants = _list_variants(schema)
+        if not variants:
+            return self._write_one(schema, followed)
+        out: JsonObject = {key: schema[key] for key in _OF_ALL if key in schema}
         present = [variant for variant in variants if variant.get("type") != "null"]
         if len(present) < len(variants):
             out["nullable"] = True
         if len(present) == 1:
-            return {**self.write(present[0], followed), **out}
-        if present:
-            out["anyOf"] = [self.write(variant, followed) for variant in present]
-            return out
-        if isinstance(schema.get("type"), str):
-            out["type"] = schema["type"]
-        return self._with_children(schema, out, followed)
+            inner = self.write(present[0], followed)
+            described = " ".join(filter(None, (out.pop("description", None), inner.pop("description", None))))
+            return {**inner, **out, **({"description": described} if described else {})}
+        if not present:
+            return {"type": "string", **out}
+        out["anyOf"] = [self.write(variant, followed) for variant in present]
+        return out
 
-    def _with_children(self, schema: JsonObject, out: JsonObject, followed: frozenset[str]) -> JsonObject:
+    def _write_one(self, schema: JsonObject, followed: frozenset[str]) -> JsonObject:
+        """Write a schema with one type. A keyword that has no effect on this type is not sent."""
+        kind = _type_of(schema)
+        out = {key: _whole(schema[key]) for key in KEPT if key in schema and fits_type(key, [kind])}
+        _add_values(schema, kind, out)
+        out["type"] = kind
         properties, items = schema.get("properties"), _merge_items(schema)
-        if isinstance(properties, dict):
+        if kind == "object" and isinstance(properties, dict) and properties:
             out["properties"] = {name: self.write(value, followed) for name, value in properties.items()}
             required = [name for name in dict.fromkeys(schema.get("required", ())) if name in properties]
             if required:
                 out["required"] = required
-        if out.get("type") == "array" or items is not None:
+        if kind == "array":
             # Gemini refuses an array without `items`.
             out["items"] = self.write(items, followed) if items else {"type": "string"}
-        out.setdefault("type", "object" if "properties" in out else "array" if "items" in out else "string")
         return out
 
     def _flatten(self, schema: JsonObject, followed: frozenset[str]) -> tuple[JsonObject, frozenset[str]]:
@@ -96,12 +105,43 @@ def _list_variants(schema: JsonObject) -> list[JsonObject]:
     If the schema has properties, `anyOf` only narrows them ("at least one of these is required"). It is left out then,
     because the format can't express both.
     """
-    types = schema.get("type")
+    types, values = schema.get("type"), _values(schema)
+    if types is None and len(kinds := {type_of(value) for value in values}) > 1:
+        types = sorted(kinds - {"integer"} if "number" in kinds else kinds)
     if isinstance(types, list):
-        return [{**schema, "type": name} for name in types]
+        plain = {key: value for key, value in schema.items() if key not in ("const", "description")}
+        fitting = {name: [value for value in values if is_of_type(value, [name])] for name in types}
+        return [
+            {**plain, "type": name, **({"enum": fitting[name]} if values else {})}
+            for name in types
+            if fitting[name] or not values
+        ]
     if "properties" in schema:
         return []
-    return [item for key in ("anyOf", "oneOf") for item in schema.get(key, ()) if isinstance(item, dict)]
+    shared = {key: schema[key] for key in KEPT if key in schema and key not in _OF_ALL}
+    return [{**shared, **one} for key in ("anyOf", "oneOf") for one in schema.get(key, ()) if isinstance(one, dict)]
+
+
+def _type_of(schema: JsonObject) -> str:
+    """The type of a schema that has none: that of its choices, or that of its keywords."""
+    kind = schema.get("type")
+    if isinstance(kind, str):
+        return kind
+    kinds = [type_of(value) for value in _values(schema)]
+    if kinds:
+        return kinds[0]
+    meant = [TYPES_OF_KEYWORD[key] for key in schema if key in TYPES_OF_KEYWORD]
+    return next((kind for kind in ("object", "array", "number") if any(kind in types for types in meant)), "string")
+
+
+def _values(schema: JsonObject) -> list[object]:
+    values = schema.get("enum", [schema["const"]] if "const" in schema else ())
+    return list(values)
+
+
+def _whole(value: object) -> object:
+    """Gemini reads `minLength` and similar as integers, also if they are written `2.0`."""
+    return int(value) if isinstance(value, float) and value == int(value) else value
 
 
 def _merge_items(schema: JsonObject) -> object:
@@ -124,13 +164,12 @@ def _merge(flat: JsonObject, more: JsonObject) -> None:
             flat.setdefault(key, value)
 
 
-def _add_values(schema: JsonObject, out: JsonObject) -> None:
-    """Write `enum` and `const`: as an enumeration if all values are strings, else as text in the description."""
-    values = schema.get("enum", [schema["const"]] if "const" in schema else None)
-    if not isinstance(values, list):
+def _add_values(schema: JsonObject, kind: str, out: JsonObject) -> None:
+    """Write `enum` and `const`: as an enumeration if all values are strings with text, else in the description."""
+    values = _values(schema)
+    if not values:
         return
-    if all(isinstance(value, str) for value in values):
+    if kind == "string" and all(isinstance(value, str) and value for value in values):
         out["enum"] = values
         return
-    listed = "One of: " + ", ".join(str(value) for value in values)
-    out["description"] = f"{out['description']} {listed}" if out.get("description") else listed
+    out["description"] = " ".join(filter(None, (out.get("description"), list_choices(values))))

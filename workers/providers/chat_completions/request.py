@@ -64,7 +64,9 @@ def _write_functions(request: ModelRequest, provider: str, gemini: bool) -> list
     functions: list[JsonObject] = []
     for tool in (to_vendor_tool(provider, tool) for tool in request.tools):
         schema = convert_to_gemini(tool.input_schema) if gemini else tool.input_schema
-        functions.append({"name": tool.name, "description": tool.description, "parameters": schema})
+        functions.append({"name": tool.name, "description": tool.description})
+        if not gemini or schema.get("properties"):  # Gemini refuses an object without properties
+            functions[-1]["parameters"] = schema
         if tool.strict and not gemini:
             functions[-1]["strict"] = True
     return functions

@@ -6,13 +6,13 @@ import hashlib
 import re
 from collections.abc import Iterable
 
+from midwatch.orchestration.dialects.answer import answer_form
 from midwatch.orchestration.dialects.vendor_form import to_vendor_output, to_vendor_tool
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.message import Message, NoteMessage, Text, ToolCall
 from midwatch.schemas.model import ModelRequest
 from midwatch.workers.providers.earlier_turns import make_portable_name, render_result
 from midwatch.workers.providers.request_turns import RequestTurn, split_into_turns
-from midwatch.workers.providers.responses.strict_schema import is_openai_strict
 
 MIN_OUTPUT_TOKENS = 16
 """OpenAI refuses a smaller limit."""
@@ -68,9 +68,9 @@ def _write_prompt(request: ModelRequest, provider: str) -> JsonObject:
             for tool in (to_vendor_tool(provider, tool) for tool in request.tools)
         ]
     if request.output_schema is not None:
-        schema = to_vendor_output(provider, request.output_schema)
-        strict = is_openai_strict(schema)
-        prompt["text"] = {"format": {"type": "json_schema", "name": "output", "schema": schema, "strict": strict}}
+        answer = answer_form(provider, to_vendor_output(provider, request.output_schema))
+        form = {"type": "json_schema", "name": "output", "schema": answer.schema, "strict": answer.strict}
+        prompt["text"] = {"format": form}
     prompt["input"] = _write_items(request.messages, provider)
     return prompt
 

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-_VALUES = frozenset({"enum", "const", "default", "examples"})
-"""Keywords that hold values, not schemas."""
+from midwatch.orchestration.dialects.answer import fits_strict_mode
+from midwatch.schemas.contract import JsonObject
 
 
-def is_openai_strict(schema: object) -> bool:
-    """Return True if every object in the schema is closed and requires all of its properties.
-
-    In strict mode, OpenAI answers 400 to any other schema.
-    """
-    if isinstance(schema, list):
-        return all(is_openai_strict(item) for item in schema)
-    if not isinstance(schema, dict):
-        return True
-    if "properties" in schema or schema.get("type") == "object":
-        properties, required = schema.get("properties", {}), schema.get("required", [])
-        if schema.get("additionalProperties") is not False or set(properties) != set(required):
-            return False
-    return all(is_openai_strict(value) for key, value in schema.items() if key not in _VALUES)
+def is_openai_strict(schema: JsonObject) -> bool:
+    """Return True if strict mode accepts the schema as written. To any other schema OpenAI answers 400 in strict mode."""
+    return fits_strict_mode("openai", schema)

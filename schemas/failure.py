@@ -31,6 +31,15 @@ class FailureKind(StrEnum):
     INTERNAL = "internal"
 
 
+class RetryAdvice(StrEnum):
+    """What is known about a retry of a transient failure, beside a wait in seconds."""
+
+    SLOW = "slow"
+    """What answered is not the provider: a firewall, a proxy, a login page. It is not over within seconds."""
+    LAST = "last"
+    """The downstream asks not to retry (`x-should-retry: false`). The call is given up, unless the downstream is down for all."""
+
+
 class Failure(Record):
     """One failure. `detail` is for people. It must not contain a key or a part of the conversation."""
 
@@ -44,6 +53,9 @@ class Failure(Record):
     """The provider's id of the failed call. Its support asks for it."""
     status: int | None = None
     """The HTTP status of the response. 200 if the response could not be used, None if there was none."""
+
+    advice: RetryAdvice | None = None
+    """Set for a transient failure that should not be retried as usual."""
 
     @property
     def is_refused_request(self) -> bool:

@@ -1,6 +1,9 @@
-"""Reads a provider's rate-limit headers as figures per minute: Anthropic's and OpenAI's names.
+"""Reads a provider's rate-limit headers as figures per minute.
 
-Sources: platform.claude.com/docs/en/api/rate-limits, developers.openai.com guides/rate-limits (November 2026).
+Sources: platform.claude.com/docs/en/api/rate-limits; developers.openai.com guides/rate-limits (November 2026); Cerebras and
+Mistral (`-minute`; mistralai/client-ts 169), Fireworks (`-tokens-prompt`, `-tokens-generated`), Together (per second: it also
+sends `x-tokenlimit-limit`), Kong (`x-ratelimit-limit-minute`), and the IETF's draft (`quota_fields`). The figures of an hour,
+a day or a month are not read: a limit of a day says nothing about a minute.
 """
 
 from __future__ import annotations
@@ -8,13 +11,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from midwatch.orchestration.protocol.quota_fields import read_count, read_quotas
+
 HEADERS = {
-    "requests": ("anthropic-ratelimit-requests-{}", "x-ratelimit-{}-requests"),
-    "input_tokens": ("anthropic-ratelimit-input-tokens-{}",),
-    "output_tokens": ("anthropic-ratelimit-output-tokens-{}",),
-    "tokens": ("x-ratelimit-{}-tokens", "x-ratelimit-{}-project-tokens"),
-}
+    "requests": (
+        "anthropic-ratelimit-requests-{}", "x-ratelimit-{}-requests", "x-ratelimit-{}-requests-minute",
+        "x-ratelimit-{}-req-minute", "x-ratelimit-{}-minute",
+    ),
+    "input_tokens": ("anthropic-ratelimit-input-tokens-{}", "x-ratelimit-{}-tokens-prompt"),
+    "output_tokens": ("anthropic-ratelimit-output-tokens-{}", "x-ratelimit-{}-tokens-generated"),
+    "tokens": (
+        "x-ratelimit-{}-tokens", "x-ratelimit-{}-project-tokens", "x-ratelimit-{}-tokens-minute", "ratelimitbysize-{}",
+        "x-ratelimitbysize-{}-minute",
+    ),
+}  # fmt: skip
 """Header names by the resource that they limit (`legend.RESOURCES`)."""
+
+PER_SECOND: dict[str, tuple[str, ...]] = {
+    "requests": ("x-ratelimit-limit-second", "x-ratelimit-limit-requests-second"),
+    "tokens": ("x-ratelimit-limit-tokens-second", "x-tokenlimit-limit"),
+}
+"""Limits of a second. What remains of a second is gone before the next call, so it is not read."""
+
+LONGEST_WINDOW_S = 60
+"""A limit of a longer window may be used up at once, so it is no limit of a minute."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +51,39 @@ class Figures:
 
 def read(headers: Mapping[str, str]) -> Figures:
     """Read the figures in headers, whose names are in lower case. If two limit the same resource, the lower limit counts."""
-    return Figures(remaining=_figures(headers, "remaining"), limits=_figures(headers, "limit"))
+    remaining = [
+        (resource, read_count(headers.get(name.format("remaining"))))
+        for resource, names in HEADERS.items()
+        for name in names
+    ]
+    limits = [
+        (resource, read_count(headers.get(name.format("limit"))))
+        for resource, names in HEADERS.items()
+        for name in names
+    ]
+    return Figures(remaining=_lowest(remaining), limits=_lowest(limits + _per_second(headers) + _quotas(headers)))
 
 
-def _figures(headers: Mapping[str, str], kind: str) -> dict[str, float]:
+def _per_second(headers: Mapping[str, str]) -> list[tuple[str, float | None]]:
+    names = dict(PER_SECOND)
+    if "x-tokenlimit-limit" in headers:
+        names["requests"] += ("x-ratelimit-limit",)
+    found = [(resource, read_count(headers.get(name))) for resource, several in names.items() for name in several]
+    return [(resource, None if count is None else 60 * count) for resource, count in found]
+
+
+def _quotas(headers: Mapping[str, str]) -> list[tuple[str, float | None]]:
+    return [
+        ("tokens" if quota.unit == "tokens" else "requests", quota.limit * 60 / quota.window_s)
+        for quota in read_quotas(headers)
+        if quota.limit is not None and quota.window_s and quota.window_s <= LONGEST_WINDOW_S
+        if quota.unit in ("requests", "tokens")
+    ]
+
+
+def _lowest(figures: list[tuple[str, float | None]]) -> dict[str, float]:
     found: dict[str, float] = {}
-    for resource, names in HEADERS.items():
-        figures = [n for name in names if (n := _number(headers.get(name.format(kind)))) is not None]
-        if figures:
-            found[resource] = min(figures)
+    for resource, figure in figures:
+        if figure is not None:
+            found[resource] = min(figure, found.get(resource, figure))
     return found
-
-
-def _number(text: str | None) -> float | None:
-    """Read a count. Text with a sign, a letter or more than twelve digits is ignored."""
-    text = (text or "").strip()
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 13 else None

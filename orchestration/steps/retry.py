@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from midwatch.orchestration.protocol.calls import Settlement
-from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.failure import Failure, FailureKind, RetryAdvice
 from midwatch.schemas.policy import NEVER_RETRIED, TRANSIENT, RetryConfig
 from midwatch.schemas.step import DeadLetter, Defer, WaitOwner
 
@@ -17,6 +17,9 @@ wait longer than this to find out that the downstream is back."""
 
 LONGEST_RETRY_AFTER_MS = 900_000
 """The longest `Retry-After` that is obeyed without a coordinator. With one, the downstream's `pause_max_s` decides."""
+
+SLOW_S = (30.0, 600.0)
+"""First and longest backoff after `RetryAdvice.SLOW` or `LAST`. A firewall's block lasts minutes, and each call may extend it."""
 
 MOST_DOUBLINGS = 64
 """The backoff grows up to this exponent. It has reached every possible cap by then, and a larger one overflows a float."""
@@ -36,6 +39,13 @@ def backoff_ms(config: RetryConfig, attempt: int, rng: random.Random, at_most_s:
     return int(1000 * (rng.uniform(0, ceiling_s) if config.jitter == "full" else ceiling_s))
 
 
+def slow_backoff_ms(config: RetryConfig, attempt: int, rng: random.Random) -> int:
+    """The wait before the next retry of a call that should not be hurried. It doubles, and its random part is one half."""
+    first_s, longest_s = SLOW_S
+    ceiling_s = min(longest_s, first_s * 2.0 ** min(attempt, MOST_DOUBLINGS))
+    return int(1000 * (rng.uniform(ceiling_s / 2, ceiling_s) if config.jitter == "full" else ceiling_s))
+
+
 def decide(
     config: RetryConfig, failure: Failure, attempt: int, rng: random.Random, settled: Settlement = UNSETTLED
 ) -> Defer | DeadLetter:
@@ -45,10 +55,18 @@ def decide(
     the downstream. The backoff grows with all failures of the step. `Retry-After` is a minimum, to which the jittered wait is
     added: otherwise all throttled steps would come back in the same millisecond. The time until the downstream takes calls
     again, which the coordinator reports, is a minimum too.
+
+    A failure with `RetryAdvice.LAST` is not tried again, unless the coordinator does not blame it on the call: an outage whose
+    answers forbid a retry still costs time, not jobs.
     """
-    if not is_retried(config, failure.kind) or (attempt >= config.max_retries and not settled.free):
+    retries_left = attempt < config.max_retries and failure.advice is not RetryAdvice.LAST
+    if not is_retried(config, failure.kind) or not (retries_left or settled.free):
         return DeadLetter(failure=failure)
-    wait_ms = backoff_ms(config, attempt + settled.earlier, rng, TRIAL_S if settled.in_trouble else None)
+    tries = attempt + settled.earlier
+    if failure.advice is None:
+        wait_ms = backoff_ms(config, tries, rng, TRIAL_S if settled.in_trouble else None)
+    else:
+        wait_ms = slow_backoff_ms(config, tries, rng)
     if settled.downstream:
         wait_ms += settled.retry_after_ms
     else:

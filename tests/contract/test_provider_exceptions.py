@@ -146,7 +146,7 @@ def test_every_anthropic_error_code(status: int, code: str) -> None:
 @pytest.mark.parametrize("status", [key[0] for key in anthropic_errors.ERROR_CLASSES if key[1] is None])
 def test_every_anthropic_status(status: int) -> None:
     """Each status that the SDK has a class for has a kind."""
-    error = anthropic_errors.make_status_error("x", body=None, response=response(status))
+    error = anthropic_errors.make_status_error("x", body=None, response=response(status, {"error": {"message": "x"}}))
     assert classify_error(error, CALL).kind is BY_STATUS[status]
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midwatch.orchestration.protocol.retry_after import MAX_WAIT_MS, duration_ms, exhausted_reset_ms, retry_after_ms
+from midwatch.orchestration.protocol.named_times import MAX_WAIT_MS, wait_ms
+from midwatch.orchestration.protocol.retry_after import exhausted_reset_ms, retry_after_ms
 from midwatch.schemas.failure import FailureKind
 from midwatch.workers.providers.errors.scrub import ECHO_CHARS, MAX_DETAIL_CHARS, scrub
 from midwatch.workers.providers.errors.vendor_error import VendorError
@@ -70,14 +71,14 @@ def test_any_error_body_is_parsed(body: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "wait_ms"),
+    ("text", "expected_ms"),
     [("1s", 1_000), ("6m0s", 360_000), ("19ms", 19), ("34.07s", 34_070), ("1h2m3.5s", 3_723_500), ("2d", 172_800_000),
      ("", None), ("soon", None), ("5 apples", None), ("999999d", MAX_WAIT_MS), ("2026-11-24T10:00:05Z", 5_000),
      ("2026-11-24T09:00:00+00:00", 0)],
 )  # fmt: skip
-def test_durations_and_times_are_parsed(text: str, wait_ms: int | None) -> None:
+def test_durations_and_times_are_parsed(text: str, expected_ms: int | None) -> None:
     """Durations (OpenAI, Google) and times (Anthropic) are parsed. A time is compared with the server's date."""
-    assert duration_ms(text, "Tue, 24 Nov 2026 10:00:00 GMT") == wait_ms
+    assert wait_ms(text, "Tue, 24 Nov 2026 10:00:00 GMT") == expected_ms
 
 
 @given(
@@ -88,5 +89,5 @@ def test_durations_and_times_are_parsed(text: str, wait_ms: int | None) -> None:
 )
 def test_any_header_is_parsed(headers: dict[str, str]) -> None:
     """No header value makes the parser raise, and no wait is negative or above the maximum."""
-    for wait_ms in (retry_after_ms(headers), exhausted_reset_ms(headers)):
-        assert wait_ms is None or 0 <= wait_ms <= MAX_WAIT_MS
+    for wait in (retry_after_ms(headers), exhausted_reset_ms(headers)):
+        assert wait is None or 0 <= wait <= MAX_WAIT_MS

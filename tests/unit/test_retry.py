@@ -8,7 +8,7 @@ import pytest
 
 from midwatch.orchestration.protocol.calls import Settlement
 from midwatch.orchestration.steps.retry import LONGEST_RETRY_AFTER_MS, TRIAL_S, backoff_ms, decide
-from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.failure import Failure, FailureKind, RetryAdvice
 from midwatch.schemas.policy import NEVER_RETRIED, TRANSIENT, RetryConfig
 from midwatch.schemas.step import DeadLetter, Defer, WaitOwner
 
@@ -163,3 +163,22 @@ def test_an_absurd_retry_after_is_cut():
     config = RetryConfig(jitter="none")
     assert decide(config, month, 0, RNG).after_ms == LONGEST_RETRY_AFTER_MS + 1_000
     assert decide(config, month, 0, RNG, free(retry_after_ms=60_000, closed_ms=60_000)).after_ms == 61_000
+
+
+def test_a_slow_failure_waits_for_minutes():
+    """A firewall's block is not over in seconds. The wait doubles from 30 s to 10 min, also in trouble."""
+    config, settled = RetryConfig(jitter="none", cap_s=1.0), Settlement(free=True, downstream="x", in_trouble=True)
+    slow = failure(FailureKind.PROVIDER_ERROR, advice=RetryAdvice.SLOW)
+    waits = [decide(config, slow, attempt, RNG, settled).after_ms for attempt in (0, 1, 2, 3, 4, 5, 100_000)]
+    assert waits == [30_000, 60_000, 120_000, 240_000, 480_000, 600_000, 600_000]
+    jittered = [decide(RetryConfig(), slow, 0, RNG, settled).after_ms for _ in range(200)]
+    assert 15_000 <= min(jittered) < 17_000
+    assert 28_000 < max(jittered) <= 30_000
+
+
+def test_a_last_failure_has_no_retries():
+    """The server asked not to retry. Only a failure that the coordinator does not blame on the call is tried again."""
+    last = failure(FailureKind.OVERLOADED, advice=RetryAdvice.LAST)
+    assert decide(RetryConfig(), last, 0, RNG) == DeadLetter(failure=last)
+    assert decide(RetryConfig(), last, 0, RNG, Settlement(downstream="x")) == DeadLetter(failure=last)
+    assert decide(RetryConfig(), last, 9, RNG, Settlement(free=True, downstream="x")).after_ms >= 15_000

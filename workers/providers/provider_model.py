@@ -18,7 +18,8 @@ from midwatch.orchestration.errors import ModelError
 from midwatch.orchestration.protocol.retry_after import ratelimit
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.model import ModelReply, ModelRequest
-from midwatch.workers.providers.errors.classify import CallContext, classify_error, read_request_id, was_never_sent
+from midwatch.workers.providers.errors.call_context import CallContext, read_request_id
+from midwatch.workers.providers.errors.classify import classify_error, was_never_sent
 from midwatch.workers.providers.errors.scrub import collect_request_text
 from midwatch.workers.providers.http import deadline
 from midwatch.workers.providers.read_json import raise_wrong_type

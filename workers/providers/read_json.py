@@ -26,6 +26,14 @@ class ErrorReply(Exception):
         self.body = body
 
 
+class NoApiReply(Exception):
+    """Raised when the body of a reply with status 2xx is no JSON: a login page, a proxy's page, plain text."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__("the reply is no JSON")
+        self.content = content
+
+
 def raise_wrong_type(what: str, expected: str, got: object) -> NoReturn:
     """Refuse a reply because `what` is not `expected`. The message names the type received, never the value.
 

@@ -48,7 +48,6 @@ class VendorFormat(Protocol):
 
         Raises:
             BadReply: the reply can't be used.
-            ErrorReply: the reply reports an error.
 
         """
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.message import Opaque, Part, Text, ToolCall
 from midwatch.schemas.model import ModelRequest, Usage
-from midwatch.workers.providers.read_json import ErrorReply, as_any_text, as_arguments, as_list, check_depth
+from midwatch.workers.providers.read_json import as_any_text, as_arguments, as_list, check_depth
 from midwatch.workers.providers.replies.stop_words import find_stop, show_stop
 from midwatch.workers.providers.request_turns import make_call_id
 from midwatch.workers.providers.token_usage import UNREPORTED, add_counts, read_usage
@@ -17,11 +17,8 @@ def parse_message(reply: JsonObject, request: ModelRequest, provider: str) -> Pa
 
     Raises:
         BadReply: there is no answer in it.
-        ErrorReply: the reply is an error object.
 
     """
-    if isinstance(reply.get("error"), dict):
-        raise ErrorReply(reply)
     parts: list[Part] = []
     for number, block in enumerate(_list_blocks(reply)):
         if part := _parse_part(

@@ -8,7 +8,6 @@ from midwatch.schemas.message import Opaque, Part, Text, ToolCall
 from midwatch.schemas.model import ModelRequest, Stop, Usage
 from midwatch.workers.providers.read_json import (
     BadReply,
-    ErrorReply,
     as_any_text,
     as_arguments,
     as_list,
@@ -32,11 +31,8 @@ def parse_completion(reply: JsonObject, request: ModelRequest, provider: str) ->
 
     Raises:
         BadReply: there is no answer in it.
-        ErrorReply: the reply is an error object.
 
     """
-    if reply.get("error"):
-        raise ErrorReply(reply)
     choices = as_list(reply.get("choices"), "choices")
     if not choices:
         raise BadReply(FailureKind.PROVIDER_ERROR, "unusable reply: expected one choice, got none")

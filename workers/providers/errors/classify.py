@@ -6,18 +6,15 @@ test covers every exception class that the SDKs export.
 
 from __future__ import annotations
 
-import json
 import traceback
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Protocol, cast
 
-from midwatch.orchestration.protocol.retry_after import exhausted_reset_ms, retry_after_ms
-from midwatch.schemas.failure import Failure, FailureKind
-from midwatch.workers.providers.errors.scrub import scrub
-from midwatch.workers.providers.errors.vendor_error import VendorError
-from midwatch.workers.providers.read_json import BadReply, ErrorReply
+from midwatch.schemas.failure import Failure, FailureKind, RetryAdvice
+from midwatch.workers.providers.errors.answers import classify_answer, classify_body
+from midwatch.workers.providers.errors.call_context import CallContext, build_failure
+from midwatch.workers.providers.read_json import BadReply, ErrorReply, NoApiReply
 from midwatch.workers.providers.request_turns import Unsendable
 
 CLASSES: dict[str, FailureKind] = {
@@ -71,31 +68,20 @@ class _Response(Protocol):
     content: bytes
 
 
-@dataclass(frozen=True)
-class CallContext:
-    """The data about a call that its failure needs: the timeout, and the text that must not be quoted."""
-
-    provider: str
-    timeout_s: float
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-    request_text: str = field(default="", repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Headers of the response, if there was one: an error, or a 200 that can't be used."""
-    status: int | None = None
-    """Status of that response."""
-
-
 def classify_error(error: BaseException, call: CallContext) -> Failure:
     """Turn an exception into a Failure. Its kind is INTERNAL if CLASSES lists none of the exception's classes."""
     if isinstance(error, BadReply):
-        return _build_failure(error.kind, error.detail, call)
+        return build_failure(error.kind, error.detail, call)
     if isinstance(error, ErrorReply):
-        return _classify_body(error.body, call)
+        return classify_body(error.body, call)
+    if isinstance(error, NoApiReply):
+        return classify_answer(200, error.content, call)
     if isinstance(error, Unsendable):
-        return _build_failure(error.kind, str(error), call)
+        return build_failure(error.kind, str(error), call)
     response = getattr(error, "response", None)
     if getattr(response, "status_code", 0) >= 300:
-        return _classify_response(cast("_Response", response), call)
+        answer = cast("_Response", response)
+        return classify_answer(answer.status_code, answer.content, call)
     kind = kind_by_class(error)
     if kind is FailureKind.TIMEOUT:
         return Failure(kind=kind, detail=f"{call.provider}: no complete answer within {call.timeout_s:g} s")
@@ -103,8 +89,10 @@ def classify_error(error: BaseException, call: CallContext) -> Failure:
     if find_listed_class(root) is None:
         # The exception is not an HTTP client's. Its message may quote content (pydantic quotes the value), so only the
         # place in the code is shown.
-        return _build_failure(kind, f"{type(root).__name__} at {_find_place(root)}", call)
-    return _build_failure(kind, f"{type(root).__name__}: {_read_message(root)}", call)
+        return build_failure(kind, f"{type(root).__name__} at {_find_place(root)}", call)
+    detail = f"{type(root).__name__}: {_read_message(root)}"
+    refused_by_proxy = any(cls.__name__ == "ProxyError" for cls in type(root).__mro__)
+    return build_failure(kind, detail, call, advice=RetryAdvice.SLOW if refused_by_proxy else None)
 
 
 def kind_by_class(error: BaseException) -> FailureKind:
@@ -124,45 +112,6 @@ def was_never_sent(error: BaseException) -> bool:
 def find_listed_class(error: BaseException) -> str | None:
     """Find the first class in the exception's MRO that is listed in CLASSES."""
     return next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in CLASSES), None)
-
-
-def _classify_body(body: object, call: CallContext) -> Failure:
-    error = VendorError.parse(body)
-    return _build_failure(error.kind(200), _write_detail(error, error.status or 200), call, error.retry_after_ms)
-
-
-def _classify_response(response: _Response, call: CallContext) -> Failure:
-    try:
-        body: object = json.loads(response.content)
-    except (ValueError, RecursionError):
-        body = None
-    error = VendorError.parse(body)
-    status = response.status_code
-    return _build_failure(error.kind(status), _write_detail(error, status), call, error.retry_after_ms)
-
-
-def read_request_id(headers: Mapping[str, str]) -> str | None:
-    """Read the provider's id of the call, from Anthropic's header or OpenAI's."""
-    found = headers.get("request-id") or headers.get("x-request-id")
-    return None if found is None else "".join(char for char in found[:128] if char.isprintable())
-
-
-def _write_detail(error: VendorError, status: int) -> str:
-    codes = "/".join(dict.fromkeys(error.codes))
-    return " ".join(part for part in (str(status), codes, error.message or "(no message)") if part)
-
-
-def _build_failure(kind: FailureKind, detail: str, call: CallContext, body_wait_ms: int | None = None) -> Failure:
-    """Build a Failure. The wait is taken from `retry-after`, else from the body, else from the limit's reset time."""
-    wait_ms = retry_after_ms(call.headers)
-    if wait_ms is None:
-        wait_ms = body_wait_ms
-    if wait_ms is None and kind is FailureKind.RATE_LIMITED:
-        wait_ms = exhausted_reset_ms(call.headers)
-    text = scrub(f"{call.provider}: {detail}", secrets=call.secrets, request_text=call.request_text)
-    return Failure(
-        kind=kind, detail=text, retry_after_ms=wait_ms, request_id=read_request_id(call.headers), status=call.status
-    )
 
 
 def _read_message(error: BaseException) -> str:

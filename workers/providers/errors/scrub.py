@@ -32,15 +32,17 @@ _KEY_LIKE = re.compile(
 )
 
 
-def scrub(text: str, *, secrets: Iterable[str] = (), request_text: str = "") -> str:
-    """Return at most 300 characters of `text`, without secrets, key-like words and quotations from the request."""
-    text = text[:_READ_CHARS]
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "[key]")
+def scrub(text: str, *, secrets: Iterable[str] = (), request_text: str = "", prefix: str = "") -> str:
+    """Return at most 300 characters of `text`, without secrets, key-like words and quotations from the request.
+
+    `prefix` is put in front. It comes from headers and may hold long ids, so it is searched for the secrets only.
+    """
+    prefix = _remove_secrets(prefix, secrets)[: MAX_DETAIL_CHARS - 40]
+    text = _remove_secrets(text[:_READ_CHARS], secrets)
     text = _KEY_LIKE.sub("[key]", text)
     text = "".join(char if char.isprintable() else " " for char in text)
     text = _remove_quotations(" ".join(text.split())[: 3 * MAX_DETAIL_CHARS], " ".join(request_text.split()))
+    text = prefix + text
     return text if len(text) <= MAX_DETAIL_CHARS else text[: MAX_DETAIL_CHARS - 1] + "…"
 
 
@@ -54,6 +56,13 @@ def collect_request_text(request: ModelRequest) -> str:
         else:
             texts.append(message.content if isinstance(message, ToolMessage) else message.text)
     return "\n".join(texts)
+
+
+def _remove_secrets(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "[key]")
+    return text
 
 
 def _remove_quotations(text: str, request_text: str) -> str:

@@ -1,8 +1,7 @@
-"""Parses the error body of any vendor and finds its failure kind.
+"""Parses the error body of any vendor or gateway and finds its failure kind.
 
 The code and the message count more than the status, because the status is ambiguous. A spend cap is a 429 or a 400, a
-full window is a 400, 413 or 429, and a gateway may send an error with status 200. Codes are matched exactly. Messages
-are matched by phrases that vendors document, or that appear in public reports.
+full window is a 400, 413 or 429, and a gateway may send an error with status 200.
 """
 
 from __future__ import annotations
@@ -11,62 +10,40 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from midwatch.orchestration.protocol.retry_after import duration_ms
 from midwatch.schemas.failure import FailureKind
+from midwatch.workers.providers.errors.body_wait import read_body_wait_ms
+from midwatch.workers.providers.errors.error_codes import CODES, OVERFLOW, PHRASES, PRECEDENCE, kind_by_status
+from midwatch.workers.providers.replies.json_body import read_object
 
-OVERFLOW, RATE, QUOTA = FailureKind.CONTEXT_OVERFLOW, FailureKind.RATE_LIMITED, FailureKind.QUOTA_EXHAUSTED
-AUTH, REFUSED, FORMAT = FailureKind.AUTH_ERROR, FailureKind.REFUSED, FailureKind.FORMAT_ERROR
-OVERLOADED, TIMEOUT, PROVIDER = FailureKind.OVERLOADED, FailureKind.TIMEOUT, FailureKind.PROVIDER_ERROR
-
-CODES: dict[str, FailureKind] = {
-    **dict.fromkeys(("context_length_exceeded", "exceed_context_size_error", "request_too_large"), OVERFLOW),
-    **dict.fromkeys(("request_body_too_large_after_decoding", "context_window_exceeded"), OVERFLOW),
-    **dict.fromkeys(("contract_spend_limit_reached", "enforced_spend_limit_reached", "insufficient_quota"), QUOTA),
-    **dict.fromkeys(("linked_organization_spend_limit_reached", "linked_organization_billing_unavailable"), QUOTA),
-    **dict.fromkeys(("billing_error", "billing_hard_limit_reached", "billing_not_active"), QUOTA),
-    **dict.fromkeys(("authentication_error", "permission_error", "invalid_api_key", "account_deactivated"), AUTH),
-    **dict.fromkeys(("organization_on_hold", "unauthenticated", "permission_denied"), AUTH),
-    **dict.fromkeys(("content_filter", "content_policy_violation", "responsible_ai_policy_violation"), REFUSED),
-    **dict.fromkeys(("invalid_prompt", "bio_policy", "misalignment_policy_violation"), REFUSED),
-    **dict.fromkeys(("overloaded_error", "overloaded", "engine_overloaded", "slow_down", "unavailable"), OVERLOADED),
-    "compaction_unavailable": OVERLOADED,
-    **dict.fromkeys(("timeout_error", "deadline_exceeded", "request_body_timeout", "vector_store_timeout"), TIMEOUT),
-    **dict.fromkeys(("rate_limit_error", "rate_limit_exceeded", "ramp_limit_exceeded", "resource_exhausted"), RATE),
-}
-"""A vendor's `code`, `type`, `error_code` or `status` in lower case -> kind. `server_error` is left out, because the
-status says more."""
-
-PRECEDENCE = (OVERFLOW, QUOTA, AUTH, REFUSED, OVERLOADED, TIMEOUT, RATE)
-"""If an error matches several kinds, the first one here counts. A spend cap, for example, has the `type` of a rate
-limit, but its own `code`."""
-
-PHRASES: tuple[tuple[re.Pattern[str], FailureKind], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), kind)
-    for pattern, kind in (
-        (r"prompt is too long", OVERFLOW),
-        (r"maximum context length", OVERFLOW),
-        (r"exceeds? the (?:model'?s? )?(?:maximum )?context (?:window|length|limit)", OVERFLOW),
-        (r"exceeds the context window", OVERFLOW),
-        (r"exceeds the available context size", OVERFLOW),
-        (r"input length and `?max_tokens`? exceed context limit", OVERFLOW),
-        (r"input token count .{0,40}exceeds the maximum number of tokens", OVERFLOW),
-        (r"request too large|input is too long", OVERFLOW),
-        (r"max_new_tokens`? must be <=", OVERFLOW),
-        (r"reached your specified api usage limits", QUOTA),
-        (r"credit balance is too low", QUOTA),
-        (r"api key not valid|api_key_invalid", AUTH),
-        (r"blocked by (?:our )?content filter", REFUSED),
-    )
+CODE_FIELDS = (
+    "code",
+    "type",
+    "status",
+    "reason",
+    "error_code",
+    "errorCode",
+    "errorcode",
+    "error_type",
+    "__type",
+    "Code",
 )
+MESSAGE_FIELDS = (
+    "message", "msg", "error_msg", "error_message", "errorMessage", "status_msg", "detail", "description", "faultstring",
+    "Message", "title", "error",
+)  # fmt: skip
+STATUS_FIELDS = ("code", "status", "status_code", "statusCode", "http_status", "httpStatus")
+INNER_FIELDS = ("error", "errors", "Error", "base_resp", "fault", "detail", "Output", "response")
+"""Fields that may hold the error object, or its text."""
 
-STATUSES: dict[int, FailureKind] = {
-    401: AUTH, 402: QUOTA, 403: AUTH, 408: TIMEOUT, 409: PROVIDER, 413: OVERFLOW, 425: PROVIDER, 429: RATE,
-    499: FailureKind.CONNECTION, 501: FORMAT, 503: OVERLOADED, 504: TIMEOUT, 522: TIMEOUT, 524: TIMEOUT,
-    529: OVERLOADED,
-}  # fmt: skip
-"""Status -> kind, used if neither code nor message is known. Any other 4xx is a FORMAT_ERROR."""
+ERROR_FIELDS = ("error", "errors", "Error", "detail", "fault")
+
+GENERIC_STATUSES = frozenset({400, 500, 502})
+"""Statuses that gateways use for any failure behind them. A status inside the body says more."""
 
 _REQUESTED = re.compile(r"limit:?\s*([\d,]+)\b.{0,80}?\brequested:?\s*([\d,]+)", re.IGNORECASE | re.DOTALL)
+
+_DEEPEST = 4
+"""How many error objects inside one another are read."""
 
 
 @dataclass(frozen=True)
@@ -78,71 +55,127 @@ class VendorError:
     status: int | None = None
     """A status inside the body. Gateways send one there when the response's own status is 200."""
     retry_after_ms: int | None = None
+    upstream: str = ""
+    """The provider behind the gateway that failed, if the gateway names it."""
+    should_retry: bool | None = None
+    """`retryable` in the body: Cloudflare says so."""
+    is_error: bool = False
+    """Is there an `error`, a `detail` or a similar field, whatever it holds?"""
+    from_cloudflare: bool = False
+    """Cloudflare's own error, not that of the server behind it (its RFC 9457 body)."""
 
     @classmethod
     def parse(cls, body: object) -> VendorError:
-        """Parse an error body: `{"error": {...}}`, Google's list of it, a bare object, or a string in `error` or `detail`.
-
-        Any other body gives an empty VendorError.
-        """
-        if isinstance(body, list) and body:
-            body = body[0]
-        if not isinstance(body, Mapping):
+        """Parse an error body in any known shape. Any other body gives an empty VendorError."""
+        objects = list(_walk(body))
+        if not objects:
             return cls(message=body if isinstance(body, str) else "")
-        inner = body.get("error", body)
-        if not isinstance(inner, Mapping):
-            inner = {"message": inner}
-        details = inner.get("details")
-        code = inner.get("code")
-        message = inner.get("message") or inner.get("detail") or ""
+        outer, inner = objects[0], objects[-1]
+        flags = [flag for one in objects if isinstance(flag := one.get("retryable"), bool)]
         return cls(
-            codes=tuple(_read_codes(inner, details)),
-            message=message if isinstance(message, str) else "",
-            status=code if isinstance(code, int) and not isinstance(code, bool) else None,
-            retry_after_ms=_read_retry_delay_ms(details),
+            codes=tuple(dict.fromkeys(code for one in reversed(objects) for code in _read_codes(one))),
+            message=next(filter(None, (_read_message(one) for one in reversed(objects))), ""),
+            status=next(filter(None, (_read_status(one) for one in reversed(objects))), None),
+            retry_after_ms=read_body_wait_ms(objects),
+            upstream=_read_upstream(objects),
+            should_retry=flags[-1] if flags else None,
+            is_error=any(one.get(name) for one in objects for name in ERROR_FIELDS),
+            from_cloudflare=outer.get("cloudflare_error") is True or inner.get("cloudflare_error") is True,
         )
+
+    @property
+    def is_empty(self) -> bool:
+        """Does the body say nothing about an error?"""
+        return not (self.codes or self.message or self.status or self.is_error)
 
     def kind(self, status: int) -> FailureKind:
         """Return the failure kind of this error in a response with this status."""
+        named = self.named_kind()
+        if named is not None:
+            return named
+        is_inner = self.status is not None and (status < 400 or status in GENERIC_STATUSES)
+        return kind_by_status(self.status if is_inner and self.status else status)
+
+    def named_kind(self) -> FailureKind | None:
+        """Return the kind that the code or the message names. None if neither is known."""
         if self._exceeds_limit():
             return OVERFLOW
         found = {CODES[code] for code in self.codes if code in CODES}
         found.update(kind for pattern, kind in PHRASES if pattern.search(self.message))
-        for kind in PRECEDENCE:
-            if kind in found:
-                return kind
-        return kind_by_status(self.status if self.status and status < 400 else status)
+        return next((kind for kind in PRECEDENCE if kind in found), None)
 
     def _exceeds_limit(self) -> bool:
         """Return True if one request asks for more tokens than the whole limit, so that no wait can help."""
         found = _REQUESTED.search(self.message)
         if found is None:
             return False
-        limit, requested = (int(number.replace(",", "") or 0) for number in found.groups())
+        limit, requested = (int(number.replace(",", "")[:15] or 0) for number in found.groups())
         return requested > limit > 0
 
 
-def kind_by_status(status: int) -> FailureKind:
-    """Return the failure kind of a status without a body."""
-    if status in STATUSES:
-        return STATUSES[status]
-    return FORMAT if 400 <= status < 500 else PROVIDER
+def _walk(body: object) -> Iterator[Mapping[str, object]]:
+    """Yield the error objects of a body, from the outermost to the innermost."""
+    for _ in range(_DEEPEST):
+        if isinstance(body, list) and body:
+            body = body[0]
+        if not isinstance(body, Mapping):
+            return
+        yield body
+        inner = next((body[name] for name in INNER_FIELDS if isinstance(body.get(name), (Mapping, list))), None)
+        if (
+            inner is None
+            and isinstance(metadata := body.get("metadata"), Mapping)
+            and isinstance(metadata.get("raw"), str)
+        ):
+            # OpenRouter puts the answer of the provider behind it here, as text.
+            inner = read_object(str(metadata["raw"]).encode("utf-8", "replace"))
+        body = inner
 
 
-def _read_codes(inner: Mapping[str, object], details: object) -> Iterator[str]:
-    for value in (inner.get("code"), inner.get("type"), inner.get("status")):
-        if isinstance(value, str):
-            yield value.lower()
-    if isinstance(details, Mapping) and isinstance(code := details.get("error_code"), str):
+def _read_codes(one: Mapping[str, object]) -> Iterator[str]:
+    for name in CODE_FIELDS:
+        value = one.get(name)
+        if isinstance(value, str) and value and value != "error" and "://" not in value:
+            yield value.rpartition("#")[2].lower()
+        elif isinstance(value, int) and not isinstance(value, bool) and value >= 1_000:
+            yield str(value)
+    if isinstance(number := one.get("status_code"), int) and number >= 1_000:
+        yield f"base_resp.{number}"
+    details = one.get("details", one.get("detail"))
+    for detail in details if isinstance(details, list) else [details]:
+        if isinstance(detail, Mapping):
+            yield from (
+                value.lower() for name in ("error_code", "reason") if isinstance(value := detail.get(name), str)
+            )
+            if "PerDay" in str(detail.get("violations")):
+                yield "insufficient_quota"
+    metadata = one.get("metadata")
+    if isinstance(metadata, Mapping) and isinstance(code := metadata.get("error_type"), str):
         yield code.lower()
-    for detail in details if isinstance(details, list) else ():
-        if isinstance(detail, Mapping) and "PerDay" in str(detail.get("violations")):
-            yield "insufficient_quota"
 
 
-def _read_retry_delay_ms(details: object) -> int | None:
-    """Read the wait from Google's `RetryInfo`, because Google sends no header."""
-    for detail in details if isinstance(details, list) else ():
-        if isinstance(detail, Mapping) and isinstance(delay := detail.get("retryDelay"), str):
-            return duration_ms(delay)
+def _read_message(one: Mapping[str, object]) -> str:
+    message = next((value for name in MESSAGE_FIELDS if isinstance(value := one.get(name), str) and value.strip()), "")
+    metadata = one.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
+    return f"{message}: {raw}" if isinstance(raw, str) and raw.strip() and not raw.lstrip().startswith("{") else message
+
+
+def _read_status(one: Mapping[str, object]) -> int | None:
+    for name in STATUS_FIELDS:
+        value = one.get(name)
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) == 3:
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600:
+            return value
     return None
+
+
+def _read_upstream(objects: list[Mapping[str, object]]) -> str:
+    for one in objects:
+        metadata = one.get("metadata")
+        for holder in (metadata if isinstance(metadata, Mapping) else {}, one):
+            for name in ("provider_name", "provider", "upstream"):
+                if isinstance(value := holder.get(name), str) and value:
+                    return value[:40]
+    return ""

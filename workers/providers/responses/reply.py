@@ -8,7 +8,6 @@ from midwatch.schemas.message import Opaque, Part, Text, ToolCall
 from midwatch.schemas.model import ModelRequest, Stop, Usage
 from midwatch.workers.providers.read_json import (
     BadReply,
-    ErrorReply,
     as_any_text,
     as_arguments,
     as_list,
@@ -29,14 +28,9 @@ def parse_response(reply: JsonObject, request: ModelRequest, provider: str) -> P
 
     Raises:
         BadReply: there is no answer in it, or the server says that it has not finished it.
-        ErrorReply: the status is `failed` or `cancelled`, or the reply is an error object.
 
     """
     status = reply.get("status")
-    if isinstance(reply.get("error"), dict):
-        raise ErrorReply(reply)
-    if status in ("failed", "cancelled"):
-        raise ErrorReply({"error": {"code": status, "message": f"the response has status {status} and no reason"}})
     if normalize(status) in UNFINISHED:
         raise BadReply(FailureKind.PROVIDER_ERROR, f"unusable reply: expected a finished one, its status is {status}")
     reader = _Reader(request, provider)

@@ -1,0 +1,83 @@
+"""Reads a body that is no JSON: the title of a web page, its visible text, and the id that it shows.
+
+A load balancer, a firewall, a proxy or a login page answers with such a body. A vendor's API never does.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from html.parser import HTMLParser
+
+READ_CHARS = 20_000
+"""How much of a page is read. Its title and its first words stand at the beginning."""
+
+_HIDDEN = frozenset({"script", "style", "noscript", "svg", "head"})
+
+_SHOWN_ID = re.compile(
+    r"\b(ray id|reference|request id|incident id|support id|error id)\b[\s:#]*([\w.-]{6,80})", re.IGNORECASE
+)
+"""The id that a page asks the reader to name: Cloudflare, Akamai, CloudFront, Imperva, F5."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page says. Each field may be empty."""
+
+    is_html: bool
+    title: str
+    words: str
+    """The visible text of a web page, or the whole of a plain text."""
+    shown_id: str
+    """The id in the text, with its name: `Ray ID 8d49989abc171ce8`."""
+
+
+def read_page(text: str) -> Page:
+    """Read a body that is no JSON."""
+    text = text[:READ_CHARS]
+    start = text.lstrip().lower()
+    is_html = (
+        start.startswith("<") and re.match(r"<(?:!doctype|!--|\?xml|html|head|body|center|h1|title)", start) is not None
+    )
+    if not is_html:
+        return Page(False, "", _squeeze(text), _find_id(text))
+    reader = _Reader()
+    reader.feed(text)
+    words = _squeeze(" ".join(reader.words))
+    return Page(True, _squeeze("".join(reader.title))[:80], words, _find_id(words))
+
+
+class _Reader(HTMLParser):
+    """Collects the title and the visible text."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.title: list[str] = []
+        self.words: list[str] = []
+        self._in_title = False
+        self._hidden = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._in_title = tag == "title"
+        self._hidden += tag in _HIDDEN
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "title":
+            self._in_title = False
+        if tag in _HIDDEN and self._hidden:
+            self._hidden -= 1
+
+    def handle_data(self, data: str) -> None:
+        if self._in_title:
+            self.title.append(data)
+        elif not self._hidden:
+            self.words.append(data)
+
+
+def _squeeze(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _find_id(text: str) -> str:
+    found = _SHOWN_ID.search(text)
+    return f"{found[1]} {found[2]}" if found and any(char.isdigit() for char in found[2]) else ""

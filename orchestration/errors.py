@@ -95,13 +95,21 @@ class UnreadableRecord(MidwatchError):
 class ModelError(MidwatchError):
     """Raised by a provider. Picklable. Holds no key, no prompt, and not the SDK's own exception."""
 
-    def __init__(self, failure: Failure, ratelimit: Mapping[str, str] | None = None, sent: bool = True) -> None:
-        super().__init__(failure, ratelimit, sent)
+    def __init__(
+        self,
+        failure: Failure,
+        ratelimit: Mapping[str, str] | None = None,
+        sent: bool = True,
+        opaque_sent_to: str = "",
+    ) -> None:
+        super().__init__(failure, ratelimit, sent, opaque_sent_to)
         self.failure = failure
         self.ratelimit = ratelimit or {}
         """The provider's rate-limit headers, for the coordinator."""
         self.sent = sent
         """False if the provider never got the call, so that it costs nothing."""
+        self.opaque_sent_to = opaque_sent_to
+        """The server, if the request held opaque parts of earlier turns. It may have refused the call because of them."""
 
     def __str__(self) -> str:
         return f"{self.failure.kind}: {self.failure.detail}"

@@ -25,11 +25,11 @@ class ToolCall(Record):
     raw_arguments: str
     """The arguments exactly as received. They must be sent back byte for byte (prompt caches, signatures)."""
     vendor_extra: JsonObject | None = None
-    """Data that must be sent back to the same vendor, e.g. Gemini's thought signature."""
+    """Data that must be sent back to the model that made it, e.g. Gemini's thought signature."""
 
 
 class Opaque(Record):
-    """A block of one vendor (thinking, encrypted reasoning). It is sent back unchanged to that vendor, and to no other."""
+    """A block of one vendor (thinking, encrypted reasoning). Only the model and server that made it get it back."""
 
     type: Literal["opaque"] = "opaque"
     provider: str
@@ -75,6 +75,10 @@ class AssistantMessage(LogEntry):
     provider: str
     model: str
     """The model id that the response named."""
+    requested: str | None = None
+    """The model id that was requested. None in a message of an earlier release."""
+    server: str | None = None
+    """The server that answered: host and path of its base URL. Opaque parts are sent back to no other server."""
 
     @property
     def text(self) -> str:

@@ -57,6 +57,8 @@ class ModelRequest(Contract):
     output_schema: JsonObject | None = None
     cache_key: str | None = None
     """Constant within a session, so that a vendor can route its calls to a warm prompt cache."""
+    opaque_refused_by: frozenset[str] = frozenset()
+    """Servers that refused opaque parts of earlier turns. The request is written for them without these parts."""
 
 
 class ModelReply(Contract):
@@ -72,6 +74,8 @@ class ModelReply(Contract):
     latency_ms: int = 0
     ratelimit: dict[str, str] | None = None
     """The provider's rate-limit headers, for the coordinator."""
+    server: str = ""
+    """The server that answered: host and path of its base URL. Empty if the provider does not name it."""
 
     @property
     def text(self) -> str:

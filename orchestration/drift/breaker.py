@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
-from midwatch.orchestration.drift.counts import MIN_CALLS, Counters, count_by_tool
+from midwatch.orchestration.drift.counts import MIN_CALLS, Counters, count_by_tool, opaque_refusals
 
 log = structlog.get_logger("midwatch.drift")
 
@@ -35,6 +35,7 @@ class DriftBreaker:
         self._seen: deque[tuple[int, Counters]] = deque()
         """The readings: when, and the counters."""
         self._open: dict[str, frozenset[str]] = {}
+        self._opaque: dict[str, frozenset[str]] = {}
         self._lock = threading.Lock()
 
     def open_tools(self, model: str) -> frozenset[str]:
@@ -50,6 +51,10 @@ class DriftBreaker:
         if due:
             self._update(now, self._counters(2))
         return self._open.get(model, frozenset())
+
+    def opaque_refused_by(self, model: str) -> frozenset[str]:
+        """The servers that refused this model's opaque parts in this hour or the one before, as of the last reading."""
+        return self._opaque.get(model, frozenset())
 
     def _update(self, now: int, counters: Counters) -> None:
         with self._lock:
@@ -68,3 +73,4 @@ class DriftBreaker:
         if now_open != self._open:
             log.warning("drift.breaker", open={model: sorted(tools) for model, tools in now_open.items()})
         self._open = now_open
+        self._opaque = opaque_refusals(counters)

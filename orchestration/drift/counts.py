@@ -22,6 +22,9 @@ SHADOW = "shadow"
 CUT = "prompt_cut"
 """First word of the counters of cut prompts. All other counters are of calls of tools."""
 
+OPAQUE = "opaque"
+"""First word of the counters of calls that a server refused because of opaque parts."""
+
 Counters = Mapping[tuple[int, str], int]
 """Counts, by hour and counter name."""
 
@@ -71,6 +74,11 @@ def cut_rows(counters: Iterable[tuple[str, int]]) -> list[CutPrompts]:
     return sorted((CutPrompts(*key, count) for key, count in calls.items()), key=lambda row: -row.calls)
 
 
+def opaque_field(model: str, server: str) -> str:
+    """Name of the counter of calls that a server refused because of opaque parts of earlier turns."""
+    return f"{OPAQUE}|{_plain(model)}|{server.replace('|', ' ')[:200]}||"
+
+
 @dataclass(frozen=True)
 class Drift:
     """The calls that one model made of one tool in one context band."""
@@ -97,7 +105,7 @@ def drift_rows(counters: Iterable[tuple[str, int]]) -> list[Drift]:
         key = (model, tool, where)
         if what == "calls":
             calls[key] = calls.get(key, 0) + count
-        elif what != CUT:
+        elif what not in (CUT, OPAQUE):
             kinds.setdefault(key, {})[kind] = kinds.get(key, {}).get(kind, 0) + count
     found = [
         Drift(*key, calls=calls.get(key, 0), invalid=sum(kinds.get(key, {}).values()), kinds=kinds.get(key, {}))
@@ -111,7 +119,7 @@ def count_by_tool(counters: Counters) -> dict[tuple[str, str], tuple[int, int]]:
     found: dict[tuple[str, str], tuple[int, int]] = {}
     for (_, name), count in counters.items():
         what, model, tool, _, kind = name.split("|", 4)
-        if what == CUT:
+        if what in (CUT, OPAQUE):
             continue
         calls, invalid = found.get((model, tool), (0, 0))
         if what == "calls":
@@ -119,4 +127,14 @@ def count_by_tool(counters: Counters) -> dict[tuple[str, str], tuple[int, int]]:
         elif kind != SHADOW:
             invalid += count
         found[model, tool] = calls, invalid
+    return found
+
+
+def opaque_refusals(counters: Counters) -> dict[str, frozenset[str]]:
+    """The servers that refused opaque parts of earlier turns, by model."""
+    found: dict[str, frozenset[str]] = {}
+    for _, name in counters:
+        what, model, server, _, _ = name.split("|", 4)
+        if what == OPAQUE:
+            found[model] = found.get(model, frozenset()) | {server}
     return found

@@ -43,6 +43,8 @@ class Report:
     headers: Mapping[str, str] = field(default_factory=dict)
     """The provider's rate-limit headers, names in lower case, after a success or a failure."""
     latency_ms: int = 0
+    opaque_sent_to: str = ""
+    """The server, if a call failed that held opaque parts of earlier turns. The gate does not use it."""
 
 
 @dataclass(frozen=True)

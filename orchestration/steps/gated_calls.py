@@ -116,7 +116,9 @@ def call_model(
     try:
         reply = model().complete(request)
     except ModelError as error:
-        return error.failure, Report(failure=error.failure, sent=error.sent, headers=error.ratelimit)
+        return error.failure, Report(
+            failure=error.failure, sent=error.sent, headers=error.ratelimit, opaque_sent_to=error.opaque_sent_to
+        )
     except Exception as error:  # a provider may raise only ModelError: settle, or the reservation would stay
         gate.settle(call, Report(failure=Failure(kind=FailureKind.INTERNAL, detail=type(error).__name__)))
         raise

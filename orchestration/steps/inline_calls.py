@@ -1,4 +1,4 @@
-"""Inline calls: the quick tools of a turn, run in the turn's own task."""
+"""Inline calls: the quick tools of a turn, run in the turn's own task, and the runtime's own tools."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from midwatch.orchestration.agents.agent import Agent
+from midwatch.orchestration.context.recall import RECALL, answer_recall
 from midwatch.orchestration.errors import LeaseLost
+from midwatch.orchestration.ports import Store
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.commits import CallRow, ResultCommit
 from midwatch.orchestration.steps.attempt import Attempt
 from midwatch.orchestration.steps.tool_calls import GRACE_MS, FailedCall, make_message, run_call
 from midwatch.orchestration.steps.tool_step import ToolStep
 from midwatch.orchestration.tools.declaration import Tool
+from midwatch.orchestration.tools.result_pages import answer_read_result
 from midwatch.schemas.contract import JsonObject
-from midwatch.schemas.message import ToolMessage
+from midwatch.schemas.message import ToolCall, ToolMessage
+from midwatch.schemas.model import ModelReply
 from midwatch.schemas.step import Continue, StepRef
 from midwatch.schemas.trace import TraceRecord
 
@@ -58,3 +62,11 @@ def _commit(turn: Attempt, done: Sequence[tuple[StepRef, ToolMessage, TraceRecor
         raise LeaseLost
     for trace in traces:
         turn.services.observe(turn.claim, trace, Continue())
+
+
+def answer_page(store: Store, claim: Claim, reply: ModelReply, call: ToolCall) -> ToolMessage:
+    """Answer one call of `read_result` or `recall`, the runtime's own tools."""
+    if call.name == RECALL.name:
+        ordinal = next(place for place, one in enumerate(reply.tool_calls) if one is call)
+        return answer_recall(store, claim, call, ordinal)
+    return answer_read_result(store, claim, reply, call)

@@ -10,8 +10,7 @@ import structlog
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.client.new_job import times_of
 from midwatch.orchestration.context import window
-from midwatch.orchestration.context.recall import RECALL, answer_recall
-from midwatch.orchestration.drift import ladder
+from midwatch.orchestration.drift import counts, ladder
 from midwatch.orchestration.errors import LeaseLost
 from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.claims import ClaimRefusal
@@ -23,15 +22,14 @@ from midwatch.orchestration.steps.call_limits import reserve_calls
 from midwatch.orchestration.steps.child_jobs import end_orphan
 from midwatch.orchestration.steps.endings import failure_of_ending, find_spent_budget
 from midwatch.orchestration.steps.gated_calls import call_model, model_call
-from midwatch.orchestration.steps.inline_calls import run_inline_calls
+from midwatch.orchestration.steps.inline_calls import answer_page, run_inline_calls
 from midwatch.orchestration.steps.make_room import estimate_tokens, has_little_room, has_successors, make_room
 from midwatch.orchestration.steps.questions import end_if_rejected, make_question
 from midwatch.orchestration.steps.read_reply import ReadReply, drift_fields, read_reply
-from midwatch.orchestration.tools.result_pages import answer_read_result
 from midwatch.schemas.decision import ParkReason
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import JobStatus
-from midwatch.schemas.message import ToolCall, ToolMessage
+from midwatch.schemas.message import ToolMessage
 from midwatch.schemas.model import ModelReply, Stop, Usage
 from midwatch.schemas.step import Complete, Continue, Outcome
 from midwatch.schemas.trace import TraceRecord
@@ -51,9 +49,13 @@ class ModelStep:
         self.estimated_tokens = 0
         self.offer = ladder.usual_offer(agent)
         """The model and the tools of the request."""
+        self.opaque_sent_to = ""
+        """The server, if the last call failed and held opaque parts of earlier turns."""
+        self.opaque_counters: tuple[str, ...] = ()
+        """The counter that tells the fleet that this server refuses opaque parts."""
 
     def run(self) -> Outcome:
-        """Call the model. Call it again if the request was too long, or if the provider refused its strict schemas."""
+        """Call the model. Call it again if the request was too long, or if the provider refused a part of it."""
         if ended := self.check_limits() or end_if_rejected(self.attempt) or make_room(self.attempt, self.agent):
             return ended
         reply = self.ask_model()
@@ -62,6 +64,8 @@ class ModelStep:
             if ended := make_room(self.attempt, self.agent, overflowed=True):
                 return ended
             reply = self.ask_model()
+        if isinstance(reply, Failure) and self.opaque_sent_to:
+            reply = self.ask_without_opaque(reply)
         if isinstance(reply, Failure) and reply.is_refused_request and self.offer.strict:
             self.give_up_strict(reply)
             reply = self.ask_model()
@@ -96,7 +100,8 @@ class ModelStep:
         """Ask the gate, then call the model. An outcome means that the gate did not admit the call."""
         attempt, agent, claim = self.attempt, self.agent, self.attempt.claim
         self.offer = self.choose_offer()
-        request = window.assemble(agent, claim, self.offer)
+        refused_by = self.services.opaque.servers(str(self.offer.model), claim.ref.session_id)
+        request = window.assemble(agent, claim, self.offer).model_copy(update={"opaque_refused_by": refused_by})
         self.estimated_tokens = estimate_tokens(attempt, agent)
         call = model_call(agent, claim, request, self.estimated_tokens, self.offer.model)
         if refusal := attempt.gated_calls.admit(call):
@@ -105,6 +110,7 @@ class ModelStep:
         with self.services.leases.hold(claim, call.lasts_ms):
             reply, report = call_model(lambda: self.services.model(provider), request, self.services.gate, call)
             attempt.gated_calls.report(call, report)
+        self.opaque_sent_to = report.opaque_sent_to
         if isinstance(reply, Failure):
             return reply
         attempt.take_reply(reply)
@@ -112,6 +118,23 @@ class ModelStep:
         if reply.stop is Stop.CONTEXT_FULL:
             attempt.gated_calls.settle()  # before making room, which may take long
             return Failure(kind=FailureKind.CONTEXT_OVERFLOW, detail="the model's window is full")
+        return reply
+
+    def ask_without_opaque(self, refused: Failure) -> ModelReply | Failure | Outcome:
+        """Ask once more without opaque parts of earlier turns, if the provider may have refused them."""
+        model, server, session_id = str(self.offer.model), self.opaque_sent_to, self.attempt.claim.ref.session_id
+        if not self.services.opaque.suspect(session_id, server, refused):
+            return refused
+        reply = self.ask_model()
+        if isinstance(reply, ModelReply):
+            log.warning("opaque.refused", model=model, server=server, detail=refused.detail[:300])
+            self.services.opaque.confirm(model, server)
+            self.opaque_counters = (counts.opaque_field(model, server),)
+            self.attempt.changed_request = "; ".join(filter(None, [self.offer.changes, "without opaque parts"]))
+        elif isinstance(reply, Failure) and reply.kind is FailureKind.FORMAT_ERROR:
+            self.services.opaque.clear(session_id)
+            detail = f"{refused.detail} (and without opaque parts of earlier turns: {reply.detail})"
+            return refused if reply.detail == refused.detail else refused.model_copy(update={"detail": detail})
         return reply
 
     def choose_offer(self) -> ladder.Offer:
@@ -144,10 +167,11 @@ class ModelStep:
     def end(self, reply: ModelReply) -> Outcome:
         """Read the reply: an answer completes the job, a failure ends or parks it, anything else is committed as a turn."""
         attempt, agent = self.attempt, self.agent
-        read = read_reply(agent, attempt.claim, reply, self.offer.model.provider)
+        read = read_reply(agent, attempt.claim, reply, self.offer.model)
         tokens = reply.usage.input_tokens or self.estimated_tokens
         attempt.refused = tuple(read.invalid)
-        attempt.drift = drift_fields(agent, attempt.claim, read, reply, model=str(self.offer.model), tokens=tokens)
+        drift = drift_fields(agent, attempt.claim, read, reply, model=str(self.offer.model), tokens=tokens)
+        attempt.drift = (*drift, *self.opaque_counters)
         if read.failure and read.refusals:  # the end of the ladder: a retry would ask the same question again
             for one in read.refusals:
                 if agent.asks_human("repeated_failure", one.tool):
@@ -168,7 +192,7 @@ class ModelStep:
     def commit_turn(self, read: ReadReply, reply: ModelReply) -> Outcome:
         """Commit the turn, then run its inline calls."""
         attempt, services = self.attempt, self.services
-        pages = [self.answer_page(reply, call) for call in read.pages]
+        pages = [answer_page(services.store, attempt.claim, reply, call) for call in read.pages]
         committed, trace, outcome = self.try_commit(read, pages)
         if committed is TurnCommitted.ADOPTED:
             adopted = services.store.job(attempt.claim.ref.job_id).adopted
@@ -220,11 +244,3 @@ class ModelStep:
         """Let another task compact the session, if the call and its answer exceed `act_at`."""
         if has_little_room(self.agent, reply.usage.input_tokens + reply.usage.output_tokens):
             self.services.request_compaction(self.attempt.claim.ref.compaction())
-
-    def answer_page(self, reply: ModelReply, call: ToolCall) -> ToolMessage:
-        """Answer one call of `read_result` or `recall`, the runtime's own tools."""
-        store, claim = self.services.store, self.attempt.claim
-        if call.name == RECALL.name:
-            ordinal = next(place for place, one in enumerate(reply.tool_calls) if one is call)
-            return answer_recall(store, claim, call, ordinal)
-        return answer_read_result(store, claim, reply, call)

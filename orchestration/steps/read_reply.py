@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from midwatch.orchestration.agents.agent import Agent
+from midwatch.orchestration.agents.model_names import ModelName
 from midwatch.orchestration.context.planning.plan import cut_prompt
 from midwatch.orchestration.context.recall import RECALL
 from midwatch.orchestration.drift import answers, counts, ladder
@@ -75,12 +76,12 @@ class ReadReply:
         )
 
 
-def read_reply(agent: Agent, claim: Claim, reply: ModelReply, provider: str = "") -> ReadReply:
+def read_reply(agent: Agent, claim: Claim, reply: ModelReply, asked: ModelName | None = None) -> ReadReply:
     """Sort the contents of a reply. Calls run only after `Stop.TOOLS`: a call in a reply that was cut off must not run.
 
-    `provider` is the one that answered, if it is not the agent's own. Opaque parts are sent back only to their provider.
+    `asked` is the model that was asked, if it is not the agent's own. Only this model gets its opaque parts back.
     """
-    return _Reader(agent, claim, reply, provider or agent.model.provider).read()
+    return _Reader(agent, claim, reply, asked or agent.model).read()
 
 
 def drift_fields(
@@ -112,13 +113,20 @@ def needs_approval(agent: Agent, tool: Tool, arguments: JsonObject) -> bool:
 
 
 class _Reader:
-    def __init__(self, agent: Agent, claim: Claim, reply: ModelReply, provider: str) -> None:
+    def __init__(self, agent: Agent, claim: Claim, reply: ModelReply, asked: ModelName) -> None:
         self.agent = agent
         self.claim = claim
         self.reply = reply
         self.streak = ladder.find_streak(agent, claim.log)
         """The calls and answers that were refused in the turns just before."""
-        assistant = AssistantMessage(group=claim.group, parts=reply.parts, provider=provider, model=reply.model)
+        assistant = AssistantMessage(
+            group=claim.group,
+            parts=reply.parts,
+            provider=asked.provider,
+            model=reply.model,
+            requested=asked.model,
+            server=reply.server or None,
+        )
         self.found = ReadReply(assistant)
 
     def read(self) -> ReadReply:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from midwatch.orchestration.agents.registry import Registry
 from midwatch.orchestration.drift.breaker import DriftBreaker
+from midwatch.orchestration.drift.opaque_refusals import OpaqueRefusals
 from midwatch.orchestration.ports import Clock, Gate, Model, Store
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.isolation import AloneRun
@@ -57,6 +58,7 @@ class Services:
 
     def __post_init__(self) -> None:
         self.drift = DriftBreaker(self.store.drift_counters, self.clock.monotonic_ms)
+        self.opaque = OpaqueRefusals(self.drift.opaque_refused_by, self.clock.monotonic_ms)
 
     def next_nonce(self) -> str:
         """A nonce that no other claim of any process has."""

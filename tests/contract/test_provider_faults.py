@@ -8,9 +8,9 @@ import pytest
 
 from midwatch.orchestration.errors import ModelError
 from midwatch.schemas.failure import FailureKind
-from midwatch.schemas.message import UserMessage
+from midwatch.schemas.message import AssistantMessage, Opaque, Text
 from midwatch.workers import providers
-from tests.contract.provider_requests import assistant, call, make_request
+from tests.contract.provider_requests import make_request
 from tests.contract.provider_server import reply
 from tests.contract.provider_setup import Setup, connect_to_fake_vendor
 
@@ -135,13 +135,14 @@ def test_error_with_status_200_and_an_exhausted_limit(setup: Setup) -> None:
 
 
 def test_a_request_that_can_not_be_built_is_not_sent(setup: Setup) -> None:
-    """A call without a result, or a lone surrogate, is an internal error. The call counts as not sent."""
-    unanswered = make_request(UserMessage(group=1, text="hi"), assistant(2, call()), UserMessage(group=3, text="well?"))
-    for request in (unanswered, make_request(UserMessage(group=1, text="\ud800"))):
-        with pytest.raises(ModelError) as caught:
-            setup.model.complete(request)
-        assert caught.value.failure.kind is FailureKind.INTERNAL
-        assert not caught.value.sent
+    """A history that can't be written as JSON is an internal error. The call counts as not sent."""
+    raw = {"type": "reasoning", "content": [float("nan")]}
+    parts = (Opaque(provider=setup.name, raw=raw), Text(text="hi"))
+    opaque = AssistantMessage(group=1, parts=parts, provider=setup.name, model=make_request().model)
+    with pytest.raises(ModelError) as caught:
+        setup.model.complete(make_request(opaque))
+    assert caught.value.failure.kind is FailureKind.INTERNAL
+    assert not caught.value.sent
     assert setup.vendor.requests == []
 
 

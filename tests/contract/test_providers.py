@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from midwatch.orchestration.errors import ModelError
-from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.message import Text, UserMessage
 from midwatch.schemas.model import Stop, Usage
 from midwatch.workers import providers
@@ -85,7 +83,9 @@ def test_parallel_calls_keep_their_order(model: Provider, vendor: ProviderServer
     vendor.answer_next(reply(200, replies.text("done")))
     answers = [result(2, n, f"r{n}", call_id=f"c{n}") for n in (3, 0, 4, 2, 1)]
     model.complete(make_request(UserMessage(group=1, text="go"), assistant(2, *calls), *answers))
-    assert replies.results(vendor.requests[1].json) == [(f"c{n}", f"r{n}") for n in range(5)]
+    body = vendor.requests[1].json
+    assert len(set(replies.call_ids(body))) == 5
+    assert replies.results(body) == [(one, f"r{n}") for n, one in enumerate(replies.call_ids(body))]
 
 
 def test_repeated_ids_are_sent_as_unique_ids(
@@ -196,10 +196,23 @@ def test_output_schema(model: Provider, vendor: ProviderServer, replies: VendorR
     assert "tool_choice" not in {*shaped, *plain}
 
 
-def test_a_call_without_a_result_is_never_sent(model: Provider, vendor: ProviderServer) -> None:
-    """A history that no vendor accepts is an internal error, and no request is sent."""
-    with pytest.raises(ModelError) as caught:
-        model.complete(make_request(UserMessage(group=1, text="go"), assistant(2, call())))
-    assert caught.value.failure.kind is FailureKind.INTERNAL
-    assert "group 2: call 0 has no result" in caught.value.failure.detail
-    assert vendor.requests == []
+def test_a_call_without_a_result_gets_one(model: Provider, vendor: ProviderServer, replies: VendorReplies) -> None:
+    """A call whose result was lost is sent with a result that says so, because every vendor refuses it without one."""
+    vendor.answer_next(reply(200, replies.text("ok")))
+    model.complete(make_request(UserMessage(group=1, text="go"), assistant(2, call())))
+    body = vendor.requests[0].json
+    ((call_id, content),) = replies.results(body)
+    assert [call_id] == replies.call_ids(body)
+    assert "No result of this call was recorded." in content
+
+
+def test_surrogates_and_nul_are_replaced(model: Provider, vendor: ProviderServer, replies: VendorReplies) -> None:
+    """A lone surrogate has no UTF-8 form, and NUL is refused by some servers. Both are sent as replacement characters."""
+    vendor.answer_next(reply(200, replies.text("ok")))
+    written = call(raw_arguments='{"query":"a\\ud800b\\u0000c"}')
+    text = "x\ud800y\0z, and the text \\u0000"
+    model.complete(make_request(UserMessage(group=1, text=text), assistant(2, written), result(2, 0, "r\0\udfff")))
+    sent = str(vendor.requests[0].json)
+    assert not {"\ud800", "\0"} & set(sent)
+    assert "\\ud800" not in sent
+    assert vendor.requests[0].body.decode().count("\ufffd") == 6

@@ -44,7 +44,10 @@ def make_request(*messages: Message, **changes: Any) -> ModelRequest:
 
 
 def test_chat_request_has_all_fields() -> None:
-    """A request has one system message, marked errors, merged user messages, and no field of a single vendor."""
+    """A request has one system message, marked errors, merged user messages, and no field of a single vendor.
+
+    Mistral refuses a user message right after a tool result, so a model message comes between them.
+    """
     request = make_request(
         UserMessage(group=1, text="go"),
         assistant(2, tool_call(), provider="openai-compatible"),
@@ -69,6 +72,7 @@ def test_chat_request_has_all_fields() -> None:
                 "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
             },
             {"role": "tool", "tool_call_id": "call_1", "content": "ERROR: no"},
+            {"role": "assistant", "content": "(no answer)"},
             {"role": "user", "content": "<reminder>stay</reminder>\n\non"},
         ],
     }
@@ -173,6 +177,6 @@ def test_output_schema_is_strict_if_possible() -> None:
 
 
 def test_window_without_a_user_message_gets_one() -> None:
-    """Chat templates want a user message first. A trimmed window gets a marked line as its first message."""
+    """Chat templates want a user message first, and Mistral wants one last. A window without them gets marked lines."""
     body = write_chat_request(make_request(assistant(2, Text(text="hi"))), "openai-compatible", gemini=False)
-    assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant"]
+    assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "user"]

@@ -72,7 +72,7 @@ def test_responses_request_has_all_fields() -> None:
             {"role": "user", "content": "go"},
             thought,
             {"role": "assistant", "content": "Looking."},
-            {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": '{ "a" : 1'},
+            {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"},
             {"type": "function_call_output", "call_id": "call_1", "output": "ERROR: no"},
             {"role": "developer", "content": "stay on the goal"},
         ],
@@ -135,7 +135,7 @@ def test_phase_and_reasoning_are_sent_back() -> None:
     assert sent[:3] == [
         output[0],
         {"role": "assistant", "content": "I look.", "phase": "commentary"},
-        {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": ""},
+        {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"},
     ]
 
 

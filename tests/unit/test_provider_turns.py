@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midwatch.schemas.message import AssistantMessage, Message, ToolCall, ToolMessage, UserMessage
+from midwatch.schemas.message import AssistantMessage, Message, Text, ToolCall, ToolMessage, UserMessage
 from midwatch.workers.providers.earlier_turns import make_portable_name
-from midwatch.workers.providers.request_turns import Unsendable, split_into_turns
+from midwatch.workers.providers.request_turns import GO_ON, NO_RESULT, split_into_turns
 
 
 def assistant(group: int, *ids: str, provider: str = "a") -> AssistantMessage:
@@ -52,20 +51,39 @@ def test_late_result_belongs_to_its_call() -> None:
     assert [message.text for message in found[0].inputs] == ["wait"]
 
 
-@pytest.mark.parametrize(
-    ("messages", "words"),
-    [
-        ((assistant(2, "x"),), "call 0 has no result"),
-        ((assistant(2, "x", "y"), tool_result(2, 0)), "call 1 has no result"),
-        ((tool_result(2, 0),), "the result of call 0 has no open call"),
-        ((assistant(2, "x"), tool_result(2, 1)), "the result of call 1 has no open call"),
-        ((assistant(2, "x"), tool_result(2, 0), tool_result(2, 0)), "the result of call 0 has no open call"),
-    ],
-)
-def test_unpaired_calls_and_results_are_refused(messages: tuple[Message, ...], words: str) -> None:
-    """A call without a result, a result without a call, and a second result are refused. The error names the call."""
-    with pytest.raises(Unsendable, match=words):
-        split_into_turns(messages, "a")
+def sent(*messages: Message) -> list[tuple[tuple[str, ...], list[str]]]:
+    """(names of the calls, results) of each turn."""
+    return [
+        (
+            tuple(call.name for call in turn.assistant.tool_calls) if turn.assistant else (),
+            [result.content for _, result in turn.results],
+        )
+        for turn in split_into_turns(messages, "a")
+    ]
+
+
+def test_a_call_without_a_result_gets_one() -> None:
+    """Every vendor refuses a call without a result. A damaged log must not end a session, so the result is made up."""
+    assert sent(assistant(2, "x")) == [(("f",), [NO_RESULT])]
+    assert sent(assistant(2, "x", "y"), tool_result(2, 1)) == [(("f", "f"), [NO_RESULT, "r"])]
+
+
+def test_a_result_without_a_call_gets_one() -> None:
+    """A result whose call is gone stays a result, with a made-up call. As a user's text, it would be trusted more."""
+    assert sent(tool_result(2, 0)) == [(("f",), ["r"])]
+    assert sent(assistant(2, "x"), tool_result(2, 0), tool_result(2, 1, "s")) == [(("f",), ["r"]), (("f",), ["s"])]
+
+
+def test_a_second_result_of_a_call_is_left_out() -> None:
+    """The model has seen the first result of a call, so only that one is sent."""
+    assert sent(assistant(2, "x"), tool_result(2, 0), tool_result(2, 0, "again")) == [(("f",), ["r"])]
+
+
+def test_a_note_follows_a_model_turn_without_an_answer() -> None:
+    """A request may not end with a model message, nor hold two in a row. A turn of text is followed by a note."""
+    said = AssistantMessage(group=1, parts=(Text(text="hm"),), provider="a", model="m")
+    found = split_into_turns((said, said.model_copy(update={"group": 2}), UserMessage(group=3, text="x")), "a")
+    assert [[message.text for message in turn.inputs] for turn in found] == [[GO_ON], ["x"]]
 
 
 names = st.sampled_from(["", "same", "other", "x.y", "call_1_0", "call_2_1"]) | st.text(max_size=50)

@@ -27,4 +27,4 @@ def open_connection(key: str, base_url: str, *, own_vendor: bool) -> Connection:
     def post(path: str, body: bytes, timeout_s: float) -> httpx2.Response:
         return client.post(path, content=body, cast_to=httpx2.Response, options={"timeout": make_timeouts(timeout_s)})
 
-    return Connection(post, client.close, (key,))
+    return Connection(post, client.close, (key,), base_url)

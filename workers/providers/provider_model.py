@@ -8,6 +8,7 @@ history of 200 messages costs 75 ms of CPU per call (OpenAI Responses). Sending 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -17,10 +18,13 @@ from typing import TYPE_CHECKING
 from midwatch.orchestration.errors import ModelError
 from midwatch.orchestration.protocol.retry_after import ratelimit
 from midwatch.schemas.contract import JsonObject
+from midwatch.schemas.failure import FailureKind
 from midwatch.schemas.model import ModelReply, ModelRequest
+from midwatch.workers.providers.earlier_turns import replace_unsendable
 from midwatch.workers.providers.errors.call_context import CallContext, read_request_id
 from midwatch.workers.providers.errors.classify import classify_error, was_never_sent
 from midwatch.workers.providers.errors.scrub import collect_request_text
+from midwatch.workers.providers.history.opaque_parts import leave_out_foreign_parts, name_server
 from midwatch.workers.providers.http import deadline
 from midwatch.workers.providers.read_json import raise_wrong_type
 from midwatch.workers.providers.replies.reported_error import read_answer
@@ -37,6 +41,13 @@ COUNT_TIMEOUT_S = 15.0
 NO_COUNTER = frozenset({404, 405, 501})
 """A server at another base URL answers with one of these statuses if it has no counter."""
 
+MAY_BE_OPAQUE = frozenset({FailureKind.FORMAT_ERROR, FailureKind.PROVIDER_ERROR})
+"""Failures that opaque parts of earlier turns may cause. Vendors word the refusal differently, some without a body. Several
+local servers answer 500, because their chat template fails."""
+
+NUL = "\\u0000"
+"""NUL as JSON writes it. A text may also hold these six characters; then nothing is replaced."""
+
 _NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -48,6 +59,8 @@ class Connection:
     """(path, body, timeout in seconds) -> response; raises the SDK's exceptions. Never retries."""
     close: Callable[[], None]
     secrets: tuple[str, ...] = field(repr=False)
+    base_url: str = field(default="", repr=False)
+    """Where the calls go. Opaque parts of earlier turns are sent only to the server that made them."""
 
 
 class ProviderModel:
@@ -57,6 +70,8 @@ class ProviderModel:
         self.name = name
         self._vendor_format = vendor_format
         self._connection = connection
+        self.server = name_server(connection.base_url) or name
+        """Host and path of the base URL."""
 
     def complete(self, request: ModelRequest) -> ModelReply:
         """Make one call, without retrying.
@@ -93,9 +108,7 @@ class ProviderModel:
         begun = time.monotonic()
         headers = _NO_HEADERS
         try:
-            response = self._post(
-                self._vendor_format.path, self._vendor_format.write_request(request), request.timeout_s
-            )
+            response = self._post(self._vendor_format.path, self._write(request), request.timeout_s)
             headers = response.headers
             answer = self._vendor_format.parse_reply(_parse_object(response), request)
             return ModelReply(
@@ -107,6 +120,7 @@ class ProviderModel:
                 raw_stop=answer.raw_stop,
                 latency_ms=round(1_000 * (time.monotonic() - begun)),
                 ratelimit=ratelimit(headers) or None,
+                server=self.server,
             )
         except Exception as error:
             return self._build_error(error, request, request.timeout_s, headers)
@@ -116,15 +130,28 @@ class ProviderModel:
             return None
         headers = _NO_HEADERS
         try:
-            response = self._post(
-                self._vendor_format.count_path, self._vendor_format.write_count_request(request), timeout_s
-            )
+            body = self._vendor_format.write_count_request(self._keep_own_parts(request))
+            response = self._post(self._vendor_format.count_path, body, timeout_s)
             headers = response.headers
             return _parse_count(_parse_object(response))
         except Exception as error:
             if getattr(getattr(error, "response", None), "status_code", 0) in NO_COUNTER:
                 return None
             return self._build_error(error, request, timeout_s, headers)
+
+    def _keep_own_parts(self, request: ModelRequest) -> ModelRequest:
+        return leave_out_foreign_parts(request, self.name, self.server)
+
+    def _write(self, request: ModelRequest) -> JsonObject:
+        return self._vendor_format.write_request(self._keep_own_parts(request))
+
+    def _sent_opaque_parts(self, request: ModelRequest) -> bool:
+        """Did the request hold opaque parts? It did if it is written differently for a server that refuses them."""
+        without = request.model_copy(update={"opaque_refused_by": request.opaque_refused_by | {self.server}})
+        try:
+            return self._write(request) != self._write(without)
+        except Exception:  # it could not be written at all
+            return False
 
     def _post(self, path: str, body: JsonObject, timeout_s: float) -> httpx2.Response:
         content = _serialize(body)
@@ -141,15 +168,31 @@ class ProviderModel:
         call = CallContext(
             self.name, timeout_s, self._connection.secrets, collect_request_text(request), headers, status
         )
-        return ModelError(classify_error(error, call), ratelimit(headers), sent=not was_never_sent(error))
+        failure = classify_error(error, call)
+        is_suspect = failure.kind in MAY_BE_OPAQUE and self._sent_opaque_parts(request)
+        return ModelError(
+            failure,
+            ratelimit(headers),
+            sent=not was_never_sent(error),
+            opaque_sent_to=self.server if is_suspect else "",
+        )
 
 
 def _serialize(body: JsonObject) -> bytes:
+    """Write the body as JSON. Lone surrogates and NUL are replaced, because they can't be sent."""
     try:
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    except (ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
-        detail = "the request can't be written as JSON: it holds NaN, Infinity or a lone surrogate, or nests too deep"
+        text = _dump(body)
+        if NUL not in text:
+            with contextlib.suppress(UnicodeEncodeError):
+                return text.encode()
+        return _dump(replace_unsendable(body)).encode()
+    except (ValueError, RecursionError):
+        detail = "the request can't be written as JSON: it holds NaN or Infinity, or nests too deep"
         raise Unsendable(detail) from None
+
+
+def _dump(body: JsonObject) -> str:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _parse_object(response: httpx2.Response) -> JsonObject:

@@ -80,12 +80,19 @@ def as_arguments(value: object) -> str:
 
 def check_depth(value: JsonObject, what: str) -> JsonObject:
     """Return `value` as it can be stored, or raise BadReply if it nests deeper than a stored value may."""
+    if is_too_deep(value):
+        raise BadReply(FailureKind.FORMAT_ERROR, f"unusable reply: {what} nests deeper than {MAX_DEPTH} levels")
+    return cast("JsonObject", to_plain_json(value))
+
+
+def is_too_deep(value: JsonObject) -> bool:
+    """Does a decoded value nest deeper than a stored value may?"""
     level: list[object] = [value]
     for _ in range(MAX_DEPTH):
         level = [inner for outer in level for inner in _children(outer)]
         if not level:
-            return cast("JsonObject", to_plain_json(value))
-    raise BadReply(FailureKind.FORMAT_ERROR, f"unusable reply: {what} nests deeper than {MAX_DEPTH} levels")
+            return False
+    return True
 
 
 def _write(value: object) -> str:

@@ -2,25 +2,31 @@
 
 Tool calls and results are paired by (group, ordinal). The providers' ids can't be used for that. Real models repeat
 ids for different calls (71 of 1,164 in one public record), but vendors pair by id and refuse a repeated one. So each
-call gets a unique id here. It is the call's own id if the vendor accepts it and no earlier call has it. Otherwise it
-is made from group and ordinal.
+call gets a unique id here: see `history.call_ids`.
+
+Every vendor refuses a call without a result, a result without a call, and some refuse two model messages in a row. A
+damaged log may hold them. So what is missing is added here, marked as such, and any log can be sent.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from midwatch.schemas.failure import FailureKind
-from midwatch.schemas.message import AssistantMessage, Message, NoteMessage, ToolMessage, UserMessage
+from midwatch.schemas.message import AssistantMessage, Message, NoteMessage, Opaque, ToolCall, ToolMessage, UserMessage
+from midwatch.workers.providers.history.call_ids import OPENAI_IDS, IdRule, choose_call_ids
 
-_PORTABLE_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
-"""An id that every vendor accepts. Anthropic allows only these characters; OpenAI's chat allows at most 40."""
+NO_RESULT = "No result of this call was recorded."
+"""The result of a call that has none in the log."""
+
+GO_ON = "Go on."
+"""A note after a model turn that is followed by no other message. Mistral and newer Claude models refuse a request that ends
+with a model message; chat templates refuse two of them in a row."""
 
 
 class Unsendable(ValueError):
-    """Raised when a request can't be written in a vendor's format, e.g. because a tool call has no result.
+    """Raised when a request can't be written in a vendor's format, e.g. because of its output schema.
 
     The message says where the problem is. It never quotes content.
     """
@@ -48,35 +54,37 @@ class RequestTurn:
         ]
 
 
-def split_into_turns(messages: Iterable[Message], provider: str) -> list[RequestTurn]:
-    """Split messages into turns.
+def split_into_turns(messages: Iterable[Message], provider: str, rule: IdRule = OPENAI_IDS) -> list[RequestTurn]:
+    """Split messages into turns in which each call has exactly one result.
 
-    Raises:
-        Unsendable: a call has no result or two results, or a result has no call.
+    Args:
+        messages: The conversation, in order.
+        provider: The provider that is asked. It accepts most ids that its own models made.
+        rule: The ids that the provider accepts.
 
     """
     found = [RequestTurn()]
     by_group: dict[int, RequestTurn] = {}
     taken: set[str] = set()
+
+    def begin(message: AssistantMessage) -> RequestTurn:
+        ids = choose_call_ids(message, rule, taken, is_own=message.provider == provider)
+        found.append(RequestTurn(message, ids))
+        return found[-1]
+
     for message in messages:
         if isinstance(message, AssistantMessage):
-            found.append(RequestTurn(message, _choose_call_ids(message, provider, taken)))
-            by_group[message.group] = found[-1]
+            by_group[message.group] = begin(message)
         elif isinstance(message, ToolMessage):
             turn = by_group.get(message.group)
-            if (
-                turn is None
-                or not 0 <= message.ordinal < len(turn.call_ids)
-                or message.ordinal in turn.results_by_ordinal
-            ):
-                raise Unsendable(f"group {message.group}: the result of call {message.ordinal} has no open call")
-            turn.results_by_ordinal[message.ordinal] = message
+            if turn is None or not 0 <= message.ordinal < len(turn.call_ids):
+                begin(_invent_call(message)).results_by_ordinal[0] = message
+            else:
+                turn.results_by_ordinal.setdefault(message.ordinal, message)  # the model has seen the first one
         else:
             found[-1].inputs.append(message)
     for turn in found:
-        if turn.assistant is not None and len(turn.results_by_ordinal) < len(turn.call_ids):
-            missing = min(set(range(len(turn.call_ids))) - set(turn.results_by_ordinal))
-            raise Unsendable(f"group {turn.assistant.group}: call {missing} has no result; each call needs one")
+        _complete(turn)
     return found if found[0].inputs else found[1:]
 
 
@@ -86,18 +94,32 @@ def make_call_id(messages: Iterable[Message], ordinal: int) -> str:
     return f"call_{turn}_{ordinal}"
 
 
-def _choose_call_ids(message: AssistantMessage, provider: str, taken: set[str]) -> tuple[str, ...]:
-    ids = []
-    for ordinal, call in enumerate(message.tool_calls):
-        own = message.provider == provider and call.id != ""
-        call_id = call.id if own or _PORTABLE_ID.fullmatch(call.id) else f"call_{message.group}_{ordinal}"
-        if call_id in taken:
-            call_id = f"call_{message.group}_{ordinal}"
-        # Group numbers are unique in a session. Only a hand-written history can repeat one.
-        for again in range(2, len(taken) + 3):
-            if call_id not in taken:
-                break
-            call_id = f"call_{message.group}_{ordinal}_{again}"
-        taken.add(call_id)
-        ids.append(call_id)
-    return tuple(ids)
+def has_open_server_call(message: AssistantMessage) -> bool:
+    """Did the vendor pause in a call of its own tool? It goes on only if its message is the last one of the request."""
+    blocks = [part.raw for part in message.parts if isinstance(part, Opaque)]
+    answered = {block.get("tool_use_id") for block in blocks}
+    return any(block.get("type") == "server_tool_use" and block.get("id") not in answered for block in blocks)
+
+
+def _invent_call(result: ToolMessage) -> AssistantMessage:
+    """Make a call for a result whose call is not in the log. As a result, the model trusts its content no more than before."""
+    call = ToolCall(id="", name=result.tool, raw_arguments="{}")
+    return AssistantMessage(group=result.group, parts=(call,), provider="", model="")
+
+
+def _complete(turn: RequestTurn) -> None:
+    """Add the results that are missing. If nothing follows a model message, add a note."""
+    if turn.assistant is None:
+        return
+    for ordinal, call in enumerate(turn.assistant.tool_calls):
+        if ordinal not in turn.results_by_ordinal:
+            turn.results_by_ordinal[ordinal] = ToolMessage(
+                group=turn.assistant.group,
+                ordinal=ordinal,
+                call_id=call.id,
+                tool=call.name,
+                content=NO_RESULT,
+                is_error=True,
+            )
+    if not turn.call_ids and not turn.inputs and not has_open_server_call(turn.assistant):
+        turn.inputs.append(NoteMessage(group=turn.assistant.group, text=GO_ON))

@@ -60,7 +60,7 @@ def connect(credentials: Credentials) -> ProviderModel:
     def post(path: str, body: bytes, timeout_s: float) -> httpx2.Response:
         return client.post(path, content=body, cast_to=httpx2.Response, options={"timeout": make_timeouts(timeout_s)})
 
-    return ProviderModel(NAME, MessagesFormat(), Connection(post, client.close, (key,)))
+    return ProviderModel(NAME, MessagesFormat(), Connection(post, client.close, (key,), base_url))
 
 
 def _with_accepted_schema(request: ModelRequest) -> ModelRequest:

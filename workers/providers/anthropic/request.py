@@ -13,8 +13,16 @@ from midwatch.orchestration.dialects.vendor_form import to_vendor_tool
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.message import Message, Text, ToolCall
 from midwatch.schemas.model import ModelRequest
-from midwatch.workers.providers.earlier_turns import EARLIER_TURNS, make_portable_name, parse_arguments, render_input
-from midwatch.workers.providers.request_turns import RequestTurn, split_into_turns
+from midwatch.workers.providers.anthropic.own_blocks import declare_past_tools, finish_assistant_blocks
+from midwatch.workers.providers.earlier_turns import (
+    BLANK,
+    EARLIER_TURNS,
+    make_portable_name,
+    parse_arguments,
+    render_input,
+)
+from midwatch.workers.providers.history.call_ids import ANTHROPIC_IDS
+from midwatch.workers.providers.request_turns import RequestTurn, has_open_server_call, split_into_turns
 
 CACHE_CONTROL = {"type": "ephemeral"}
 
@@ -47,12 +55,14 @@ def _write_prompt(request: ModelRequest, provider: str) -> JsonObject:
     if request.output_schema is not None:
         prompt["output_config"] = {"format": {"type": "json_schema", "schema": request.output_schema}}
     prompt["messages"] = _write_messages(request.messages, provider)
+    if not request.tools:
+        prompt.update(declare_past_tools(prompt["messages"]))
     return prompt
 
 
 def _write_messages(messages: Iterable[Message], provider: str) -> list[JsonObject]:
     body_messages: list[JsonObject] = []
-    for turn in split_into_turns(messages, provider):
+    for turn in split_into_turns(messages, provider, ANTHROPIC_IDS):
         if assistant_blocks := _write_assistant(turn, provider):
             _append(body_messages, "assistant", assistant_blocks)
         if user_blocks := _write_user(turn):
@@ -88,7 +98,7 @@ def _write_assistant(turn: RequestTurn, provider: str) -> list[JsonObject]:
                 blocks.append(_write_text(part.text))
         elif part.provider == provider:
             blocks.append(dict(part.raw))
-    return blocks
+    return finish_assistant_blocks(blocks, is_paused=has_open_server_call(turn.assistant) and not turn.inputs)
 
 
 def _write_user(turn: RequestTurn) -> list[JsonObject]:
@@ -100,9 +110,7 @@ def _write_user(turn: RequestTurn) -> list[JsonObject]:
             # Anthropic refuses an error without text.
             block.update(content=result.content if result.content.strip() else "(no details)", is_error=True)
         blocks.append(block)
-    return blocks + [
-        _write_text(render_input(message) if message.text.strip() else "(blank)") for message in turn.inputs
-    ]
+    return blocks + [_write_text(render_input(message) if message.text.strip() else BLANK) for message in turn.inputs]
 
 
 def _write_text(text: str) -> JsonObject:

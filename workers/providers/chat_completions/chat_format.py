@@ -8,6 +8,10 @@ from midwatch.workers.providers.chat_completions.reply import parse_completion
 from midwatch.workers.providers.chat_completions.request import write_chat_request
 from midwatch.workers.providers.vendor_format import ParsedReply
 
+WANT_REASONING = frozenset({"api.deepseek.com", "api.moonshot.ai", "api.moonshot.cn"})
+"""Hosts that refuse a model message without `reasoning_content` while thinking is on, also one that another model wrote
+(MoonshotAI/kimi-cli#2141, charmbracelet/crush#2696). Where the same models are served by others, the field may be refused."""
+
 
 class ChatFormat:
     """The Chat Completions format for one provider. Its servers have no token counter."""
@@ -15,13 +19,16 @@ class ChatFormat:
     path = "/chat/completions"
     count_path = None
 
-    def __init__(self, provider: str, *, gemini: bool) -> None:
+    def __init__(self, provider: str, *, gemini: bool, server: str = "") -> None:
         self._provider = provider
         self._gemini = gemini
+        self._server = server
 
     def write_request(self, request: ModelRequest) -> JsonObject:
         """Write the body of a call."""
-        return write_chat_request(request, self._provider, gemini=self._gemini)
+        wants_reasoning = self._server.partition("/")[0] in WANT_REASONING
+        fill = wants_reasoning and self._server not in request.opaque_refused_by
+        return write_chat_request(request, self._provider, gemini=self._gemini, fill_reasoning=fill)
 
     def write_count_request(self, request: ModelRequest) -> JsonObject:
         """Write the body of a token count. Not used: `count_path` is None."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from midwatch.workers.providers.chat_completions.chat_format import ChatFormat
 from midwatch.workers.providers.credentials import Credentials
+from midwatch.workers.providers.history.opaque_parts import name_server
 from midwatch.workers.providers.openai_client import open_connection
 from midwatch.workers.providers.provider_model import ProviderModel
 
@@ -22,4 +23,4 @@ def connect(credentials: Credentials) -> ProviderModel:
     """
     base_url = credentials.need("openai_base_url", NAME)
     connection = open_connection(credentials.openai_api_key or NO_KEY, base_url, own_vendor=False)
-    return ProviderModel(NAME, ChatFormat(NAME, gemini=False), connection)
+    return ProviderModel(NAME, ChatFormat(NAME, gemini=False, server=name_server(base_url)), connection)

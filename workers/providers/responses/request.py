@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from midwatch.orchestration.dialects.answer import answer_form
 from midwatch.orchestration.dialects.vendor_form import to_vendor_output, to_vendor_tool
 from midwatch.schemas.contract import JsonObject
-from midwatch.schemas.message import Message, NoteMessage, Text, ToolCall
+from midwatch.schemas.message import Message, NoteMessage, Opaque, ToolCall
 from midwatch.schemas.model import ModelRequest
-from midwatch.workers.providers.earlier_turns import make_portable_name, render_result
+from midwatch.workers.providers.earlier_turns import make_portable_name, render_arguments, render_result
 from midwatch.workers.providers.request_turns import RequestTurn, split_into_turns
 
 MIN_OUTPUT_TOKENS = 16
@@ -21,6 +21,14 @@ MAX_CACHE_KEY_CHARS = 64
 
 PHASE = "message_phase"
 """Type of a marker that we store before a text. It keeps the `phase`, which newer models want back with each message."""
+
+SELF_CONTAINED = frozenset(
+    {
+        "code_interpreter_call", "compaction", "file_search_call", "image_generation_call", "mcp_call", "mcp_list_tools",
+        "web_search_call",
+    }
+)  # fmt: skip
+"""Types of output items that need no output from us (SDK: `ResponseOutputItem`)."""
 
 _REASONING = re.compile(r"(?:ft:)?(?:o\d|codex|gpt-(?:[5-9]|\d\d))")
 _NOT_REASONING = re.compile(r"-chat(?:-|$)")
@@ -91,22 +99,40 @@ def _write_items(messages: Iterable[Message], provider: str) -> list[JsonObject]
 
 
 def _write_assistant(turn: RequestTurn, provider: str) -> list[JsonObject]:
-    """Write the model's items in their original order, because a reasoning item belongs to the item after it."""
+    """Write the model's items in their original order. An opaque item is sent only together with the item after it."""
     if turn.assistant is None:
         return []
     items: list[JsonObject] = []
+    waiting: list[JsonObject] = []
     ids = iter(turn.call_ids)
     phase: JsonObject = {}
     for part in turn.assistant.parts:
-        if isinstance(part, Text):
-            items.append({"role": "assistant", "content": part.text, **phase})
-            phase = {}
-        elif isinstance(part, ToolCall):
-            name = make_portable_name(part.name)
-            items.append({"type": "function_call", "call_id": next(ids), "name": name, "arguments": part.raw_arguments})
-        elif part.provider == provider:
-            if part.raw.get("type") == PHASE:
+        if isinstance(part, Opaque):
+            if part.provider == provider and part.raw.get("type") == PHASE:
                 phase = {"phase": part.raw.get("phase")}
-            else:
-                items.append(part.raw)
+            elif part.provider == provider:
+                waiting.append(part.raw)
+            continue
+        if isinstance(part, ToolCall):
+            name, arguments = make_portable_name(part.name), render_arguments(part.raw_arguments)
+            item: JsonObject = {"type": "function_call", "call_id": next(ids), "name": name, "arguments": arguments}
+        elif part.text:
+            item, phase = {"role": "assistant", "content": part.text, **phase}, {}
+        else:
+            continue
+        # An item is refused without the reasoning before it, and a reasoning item without the item after it.
+        items += [*waiting, item] if all(map(is_complete_item, waiting)) else [item]
+        waiting = []
     return items
+
+
+def is_complete_item(item: JsonObject) -> bool:
+    """May this item of an earlier response be sent to a server that stores nothing?
+
+    A reasoning item needs its encrypted or its plain content. With its id alone, OpenAI looks it up and answers 404. A call of
+    a vendor's tool that we never answer would be refused, too.
+    """
+    kind = item.get("type")
+    if kind == "reasoning":
+        return bool(item.get("encrypted_content") or item.get("content"))
+    return kind in SELF_CONTAINED

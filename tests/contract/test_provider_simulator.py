@@ -8,7 +8,8 @@ import pytest
 
 from midwatch.orchestration.admission.headers import read
 from midwatch.orchestration.errors import ModelError
-from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.failure import FailureKind, RetryAdvice
+from midwatch.schemas.model import Stop
 from midwatch.workers import providers
 from midwatch.workers.providers import Provider
 from midwatch.workers.simulator import Fault, Faults, ModelServer, Say
@@ -23,6 +24,7 @@ REFUSALS = {
     Fault.AUTH_ERROR: FailureKind.AUTH_ERROR,
     Fault.CONTEXT_OVERFLOW: FailureKind.CONTEXT_OVERFLOW,
     Fault.PAYLOAD_TOO_LARGE: FailureKind.CONTEXT_OVERFLOW,
+    Fault.BAD_REQUEST: FailureKind.FORMAT_ERROR,
 }
 
 
@@ -61,6 +63,35 @@ def test_refusals_have_their_failure_kind(
     assert read(caught.ratelimit).remaining["requests"] == 599
     assert caught.failure.retry_after_ms == (7_000 if kind is FailureKind.RATE_LIMITED else None)
     assert len(server.journal()) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "advice"),
+    [
+        (Fault.HTML, FailureKind.PROVIDER_ERROR, RetryAdvice.SLOW),
+        (Fault.BLOCKED_PAGE, FailureKind.PROVIDER_ERROR, RetryAdvice.SLOW),
+        (Fault.ERROR_IN_200, FailureKind.OVERLOADED, None),
+        (Fault.TRUNCATED, FailureKind.CONNECTION, None),
+    ],
+)
+def test_other_faults_have_their_failure_kind(
+    model: Provider, server: ModelServer, fault: Fault, kind: FailureKind, advice: RetryAdvice | None
+) -> None:
+    """A page is never the vendor's verdict, an error in a 200 keeps its kind, and half a body is cut off."""
+    for fields in ({fault: 1.0, "once": False}, {"outage": fault, "outage_s": 60}):
+        if "outage" in fields and fault is Fault.TRUNCATED:
+            continue  # half an answer reaches the client, so it is no outage
+        server.use(Faults.model_validate(fields))
+        failure = error(model).failure
+        assert (failure.kind, failure.advice) == (kind, advice)
+    assert fault is not Fault.BLOCKED_PAGE or "8f00000000000001-SIM" in failure.detail
+
+
+def test_a_null_stop_reason_is_no_fault_of_the_answer(model: Provider, server: ModelServer) -> None:
+    """The answer is whole, so it is an answer."""
+    server.use(Faults(stop_null=1.0, once=False))
+    answer = model.complete(make_request(max_output_tokens=50))
+    assert (answer.text, answer.stop) == ("ok", Stop.END)
 
 
 def test_token_limit_is_a_rate_limit(model: Provider, server: ModelServer) -> None:

@@ -26,7 +26,7 @@ from midwatch.workers.demo.stage import Stage
 
 SEED = 20
 CHAOS = (
-    "rate_limited=0.03,overloaded=0.03,provider_error=0.02,reset=0.02,truncated=0.01,html=0.01,drip=0.005,"
+    "rate_limited=0.03,overloaded=0.03,provider_error=0.02,reset=0.02,truncated=0.01,error_in_200=0.01,drip=0.005,"
     "malformed_arguments=0.03,invalid_arguments=0.06,unknown_tool=0.02,repeated_id=0.05,no_usage=0.02"
 )
 """Faults of the model server. About one call in three goes wrong."""

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import responses
 from typing import cast
 
@@ -34,6 +34,15 @@ WEB_PAGE = HttpAnswer(
 )
 """A web page, as a proxy or a captive portal sends instead of the answer."""
 
+PAGES = {
+    Fault.HTML: WEB_PAGE,
+    Fault.BLOCKED_PAGE: replace(
+        WEB_PAGE,
+        status=403,
+        headers={"server": "cloudflare", "cf-ray": "8f00000000000001-SIM", "cf-mitigated": "challenge"},
+    ),
+}
+"""The faults that send a page."""
 
 RecordStatus = Callable[[int], None]
 """Records the status (0: nothing was sent) before the client receives the answer. So a client that has its answer also

@@ -7,7 +7,6 @@ import hashlib
 import math
 import time
 import traceback
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -16,13 +15,14 @@ from tornado.httputil import HTTPServerRequest
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.model import Stop, Usage
 from midwatch.workers.simulator.brains.brain import Answer, Brain, Conversation, SimulatedCall, UnexpectedCall, Use
-from midwatch.workers.simulator.delivery import WEB_PAGE, HttpAnswer, deliver
+from midwatch.workers.simulator.delivery import PAGES, WEB_PAGE, HttpAnswer, deliver
 from midwatch.workers.simulator.faults.faults import ALTERING, MISREPORTING, REFUSING, SPOILING, Fault, Faults, chance
 from midwatch.workers.simulator.faults.refusals import find_refusal
 from midwatch.workers.simulator.faults.spoiled_replies import spoil, use_up_tokens
 from midwatch.workers.simulator.journal import Entry, Journal
 from midwatch.workers.simulator.metering import Meter, count_output_tokens
 from midwatch.workers.simulator.rate_limit import RateLimit
+from midwatch.workers.simulator.turn_attempts import AttemptCounts
 from midwatch.workers.simulator.vendor_formats.compact_json import dump_json, encode_json
 from midwatch.workers.simulator.vendor_formats.request_parsing import parse_request
 from midwatch.workers.simulator.vendor_formats.vendor_format import (
@@ -33,16 +33,6 @@ from midwatch.workers.simulator.vendor_formats.vendor_format import (
     Reply,
     SimulatedFormat,
 )
-
-REMEMBERED_TURNS = 200_000
-
-
-@dataclass(slots=True)
-class TurnAttempts:
-    """How often one turn of one conversation was requested, and how many of the requests had a fault."""
-
-    count: int = 0
-    faulted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +57,7 @@ class ModelCalls:
         self.meter = Meter()
         self._journal = journal
         self._latency_ms = latency_ms
-        self._attempts: OrderedDict[tuple[str, int], TurnAttempts] = OrderedDict()
+        self._attempts = AttemptCounts()
         self.use(faults)
 
     def use(self, faults: Faults) -> None:
@@ -118,7 +108,7 @@ class ModelCalls:
         key, turn = prompt.conversation.key, prompt.conversation.turn
         if plan := self._plan_outage_or_limit(number, vendor_format, prompt):
             return replace(plan, conversation=key, turn=turn)
-        attempts = self._count_attempt(key, turn)
+        attempts = self._attempts.count(key, turn)
         fault = self.faults.find_scripted(number, turn, attempts.count) or self.faults.draw(
             key, turn, attempts.count, attempts.faulted
         )
@@ -134,7 +124,10 @@ class ModelCalls:
             refusal = find_refusal(self.faults, outage, prompt.conversation, self.meter) if outage in REFUSING else None
             if refusal and refusal.kind is RefusalKind.RATE_LIMITED:
                 refusal = replace(refusal, retry_after_s=math.ceil(left_s))
-            return Plan(self._write_refusal(number, vendor_format, refusal) if refusal else WEB_PAGE, fault=outage)
+            answer = self._write_refusal(number, vendor_format, refusal) if refusal else PAGES.get(outage, WEB_PAGE)
+            if outage is Fault.ERROR_IN_200:
+                answer = self._write_error_in_200(number, vendor_format)
+            return Plan(answer, fault=outage)
         input_usage = self.meter.read(prompt, remember=False) if self._limit.counts_tokens else Usage()
         reached = self._limit.admit(
             now_s,
@@ -145,14 +138,6 @@ class ModelCalls:
         if reached is None:
             return None
         return Plan(self._write_refusal(number, vendor_format, reached.to_refusal(prompt.conversation.model)))
-
-    def _count_attempt(self, key: str, turn: int) -> TurnAttempts:
-        """Count this attempt and return the attempts of this turn. If there are too many turns, drop the oldest."""
-        attempts = self._attempts.setdefault((key, turn), TurnAttempts())
-        attempts.count += 1
-        if len(self._attempts) > REMEMBERED_TURNS:
-            self._attempts.popitem(last=False)
-        return attempts
 
     def _plan_answer(
         self, number: int, vendor_format: SimulatedFormat, prompt: Prompt, fault: Fault | None, attempt: int
@@ -180,11 +165,12 @@ class ModelCalls:
             fault, reply = (fault, spoiled) if spoiled else (None, reply)
             usage = usage if fault in MISREPORTING else reply.usage
         self._limit.charge_output(usage.output_tokens if usage else 0)
-        http = (
-            WEB_PAGE
-            if fault is Fault.HTML
-            else self._write_http(number, vendor_format, 200, vendor_format.write_reply(reply, int(time.time())))
-        )
+        if fault in PAGES:
+            http = PAGES[fault]
+        elif fault is Fault.ERROR_IN_200:
+            http = self._write_error_in_200(number, vendor_format)
+        else:
+            http = self._write_http(number, vendor_format, 200, vendor_format.write_reply(reply, int(time.time())))
         return replace(plan, answer=http, fault=fault, usage=usage, delay_ms=self._delay_ms(plan, fault))
 
     def _make_reply(self, vendor_format: SimulatedFormat, prompt: Prompt, answer: Answer) -> Reply:
@@ -225,6 +211,10 @@ class ModelCalls:
         if refusal.kind is RefusalKind.UNEXPECTED:
             answer.headers["x-should-retry"] = "false"
         return answer
+
+    def _write_error_in_200(self, number: int, vendor_format: SimulatedFormat) -> HttpAnswer:
+        _, body = vendor_format.write_refusal(Refusal(RefusalKind.OVERLOADED), _request_id(number))
+        return self._write_http(number, vendor_format, 200, body)
 
     def _write_http(self, number: int, vendor_format: SimulatedFormat, status: int, body: JsonObject) -> HttpAnswer:
         states = self._limit.states()

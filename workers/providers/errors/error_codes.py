@@ -77,6 +77,7 @@ PHRASES: tuple[tuple[re.Pattern[str], FailureKind], ...] = tuple(
         (r"credit balance is too low", QUOTA),
         (r"api key not valid|api_key_invalid|(?:incorrect|invalid) api[ _-]?key|api key .{0,40}is invalid", AUTH),
         (r"blocked by (?:our )?content filter", REFUSED),
+        (r"(?:engine|model|server|service) is (?:currently |temporarily )?overloaded", OVERLOADED),
     )
 )
 

@@ -7,7 +7,6 @@ conversation.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from enum import StrEnum
@@ -16,7 +15,8 @@ from typing import Annotated, Self
 from pydantic import Field, ValidationError, model_validator
 
 from midwatch.orchestration.errors import ConfigError
-from midwatch.schemas.contract import Contract, JsonObject
+from midwatch.schemas.contract import Contract
+from midwatch.workers.simulator.faults.chaos_text import parse_pairs, suggest
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -32,12 +32,15 @@ class Fault(StrEnum):
     SPEND_CAP = "spend_cap"
     AUTH_ERROR = "auth_error"
     PAYLOAD_TOO_LARGE = "payload_too_large"
+    BAD_REQUEST = "bad_request"
     HANG = "hang"
     SLOW = "slow"
     DRIP = "drip"
     RESET = "reset"
     TRUNCATED = "truncated"
     HTML = "html"
+    BLOCKED_PAGE = "blocked_page"
+    ERROR_IN_200 = "error_in_200"
     CONTENT_NULL = "content_null"
     NO_USAGE = "no_usage"
     ABSURD_USAGE = "absurd_usage"
@@ -59,7 +62,7 @@ MISREPORTING = frozenset({Fault.NO_USAGE, Fault.ABSURD_USAGE})
 ALTERING = frozenset(list(Fault)[list(Fault).index(Fault.CONTENT_NULL) :])
 """Faults that change the content of the answer."""
 
-OUTAGES = REFUSING | {Fault.HANG, Fault.RESET, Fault.HTML}
+OUTAGES = REFUSING | {Fault.HANG, Fault.RESET, Fault.HTML, Fault.BLOCKED_PAGE, Fault.ERROR_IN_200}
 """Faults that can be used as an outage, because no answer reaches the client."""
 
 SPOILING = frozenset({Fault.MALFORMED_ARGUMENTS, Fault.INVALID_ARGUMENTS, Fault.UNKNOWN_TOOL, Fault.CUT_OFF})
@@ -91,6 +94,8 @@ class Faults(Contract):
     """401: the API key is invalid."""
     payload_too_large: Probability = 0.0
     """413: the request body is too large."""
+    bad_request: Probability = 0.0
+    """400: the request is refused, in the vendor's format and without a telling code."""
     hang: Probability = 0.0
     """The server sends nothing until the client gives up or `hang_s` have passed."""
     slow: Probability = 0.0
@@ -103,6 +108,10 @@ class Faults(Contract):
     """Half of the body is sent, then the connection is closed."""
     html: Probability = 0.0
     """200 with a web page."""
+    blocked_page: Probability = 0.0
+    """403 with a web page: the challenge of a firewall in front of the vendor. It is no verdict on the key."""
+    error_in_200: Probability = 0.0
+    """200 with the vendor's error body for an overload, as gateways send it."""
     content_null: Probability = 0.0
     """200 with null as content."""
     no_usage: Probability = 0.0
@@ -110,7 +119,7 @@ class Faults(Contract):
     absurd_usage: Probability = 0.0
     """200 with impossible usage: zero, negative, a trillion, or fifty times too much. The journal has the real usage."""
     stop_null: Probability = 0.0
-    """200 with null as stop reason."""
+    """200 with null as stop reason. The answer is whole."""
     repeated_id: Probability = 0.0
     """A tool call has the id of an earlier call. Parallel calls have the same id."""
     empty_id: Probability = 0.0
@@ -191,11 +200,13 @@ class Faults(Contract):
         it is written twice, the second one is for the second attempt at that turn.
         """
         try:
-            return cls.model_validate(json.loads(text) if text.lstrip().startswith("{") else _parse_pairs(text))
+            return cls.model_validate(json.loads(text) if text.lstrip().startswith("{") else parse_pairs(text))
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"]))
-            raise ConfigError(f"chaos: {where or 'faults'}: {problem['msg']}{_suggest(where)}") from error
+            raise ConfigError(
+                f"chaos: {where or 'faults'}: {problem['msg']}{suggest(where, cls.model_fields)}"
+            ) from error
         except ValueError as error:
             raise ConfigError(f"chaos: {error}") from error
 
@@ -219,29 +230,3 @@ class Faults(Contract):
             if left < 0:
                 return fault
         return None
-
-
-def _parse_pairs(text: str) -> JsonObject:
-    """Parse the fields of a chaos string."""
-    fields: JsonObject = {}
-    for item in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, value = item.partition("=")
-        if equals:
-            fields[name.strip()] = value.strip()
-            continue
-        name, at, place = item.partition("@")
-        turn = place.removeprefix("turn")
-        if not (at and turn.isdecimal()):
-            raise ValueError(f"expected name=value, fault@3 or fault@turn2, got {item!r}")
-        if place == turn:
-            fields.setdefault("at_request", {})[int(turn)] = name
-        else:
-            fields.setdefault("at_turn", {}).setdefault(int(turn), []).append(name)
-    return fields
-
-
-def _suggest(name: str) -> str:
-    if name in Faults.model_fields or "." in name or not name:
-        return ""
-    near = difflib.get_close_matches(name, Faults.model_fields, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(Faults.model_fields)}"

@@ -61,6 +61,7 @@ ERRORS: dict[RefusalKind, tuple[int, str, str]] = {
     ),
     RefusalKind.AUTH_ERROR: (401, "authentication_error", "invalid x-api-key"),
     RefusalKind.PAYLOAD_TOO_LARGE: (413, "request_too_large", "Request exceeds the maximum size"),
+    RefusalKind.BAD_REQUEST: (400, "invalid_request_error", "The request is not valid."),
     RefusalKind.INVALID_REQUEST: (400, "invalid_request_error", "{detail}"),
     RefusalKind.NOT_FOUND: (404, "not_found_error", "{detail}"),
     RefusalKind.UNEXPECTED: (500, "api_error", "{detail}"),

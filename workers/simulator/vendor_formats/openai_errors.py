@@ -38,6 +38,7 @@ ERRORS: dict[RefusalKind, tuple[int, str, str | None, str]] = {
     ),
     RefusalKind.AUTH_ERROR: (401, "invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
     RefusalKind.PAYLOAD_TOO_LARGE: (413, "invalid_request_error", None, "Request entity too large"),
+    RefusalKind.BAD_REQUEST: (400, "invalid_request_error", None, "Invalid request."),
     RefusalKind.INVALID_REQUEST: (400, "invalid_request_error", None, "{detail}"),
     RefusalKind.NOT_FOUND: (404, "invalid_request_error", None, "{detail}"),
     RefusalKind.UNEXPECTED: (500, "server_error", "simulator_unexpected", "{detail}"),

@@ -28,6 +28,7 @@ class RefusalKind(StrEnum):
     SPEND_CAP = "spend_cap"
     AUTH_ERROR = "auth_error"
     PAYLOAD_TOO_LARGE = "payload_too_large"
+    BAD_REQUEST = "bad_request"
     INVALID_REQUEST = "invalid_request"
     NOT_FOUND = "not_found"
     UNEXPECTED = "unexpected"

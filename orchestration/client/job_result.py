@@ -37,16 +37,17 @@ class JobResult(Record):
 
         """
         if self.output_or_none is None:
-            raise NoOutput(self.job_id, self.status, self.failure, self._why)
+            raise NoOutput(self.job_id, self.status, self.failure, self.why)
         return self.output_or_none
 
     def __str__(self) -> str:
         """The outcome in one sentence, then the output if there is one."""
         done = self.status is JobStatus.COMPLETED
-        return f"job {self.job_id} is {self.status}: {self.output_or_none or self._why if done else self._why}"
+        return f"job {self.job_id} is {self.status}: {self.output_or_none or self.why if done else self.why}"
 
     @property
-    def _why(self) -> str:
+    def why(self) -> str:
+        """Why there is no output, in one line."""
         if self.failure is not None:
             return f"{self.failure.kind}: {self.failure.detail}"
         return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -18,3 +18,5 @@ class Account:
     retries: int = 0
     worker_kills: int = 0
     seconds: float = 0.0
+    not_completed: list[dict[str, str]] = field(default_factory=list)
+    """One entry for each job that did not complete: ticket, job_id, status, why."""

@@ -51,7 +51,7 @@ def run_dev(plan: DevPlan) -> int:
         ConfigError: a port is taken, or another `midwatch dev` runs in this folder.
 
     """
-    screen = Screen(quiet=False)
+    screen = Screen()
     folder = _make_folder()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as with Ctrl-C, and remove the file

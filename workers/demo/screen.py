@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -22,47 +22,58 @@ if TYPE_CHECKING:
     from midwatch.workers.demo.desk.tickets import CheckReport
     from midwatch.workers.demo.stage import Stage
 
+MOST_FAULTS = 10
+"""Most tickets that the summary names."""
+
 
 class Screen:
     """Prints messages and progress on stderr, so that stdout holds only the output of `--json`."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._console = Console(stderr=True, quiet=quiet)
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
         self._progress: Progress | None = None
-        self._counts = Text()
+        self._counts = Text(no_wrap=True, overflow="ellipsis")
+        self._shown = 0
 
     def say(self, text: str) -> None:
         """Print one line."""
-        self._console.print(f"[dim]{text}[/]")
+        self._console.print(f"[dim]{escape(text)}[/]", soft_wrap=True, highlight=False)
 
     @contextmanager
     def progress(self, jobs: int) -> Iterator[None]:
         """Show the progress bar and the counts while the block runs.
 
         The counts have their own line. In one line with the bar, a terminal of 80 columns had no room for the completed jobs.
+        In a pipe, a line is printed for each tenth of the jobs.
         """
         columns = (TextColumn("[bold]jobs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=self._console)
         self._progress.add_task("jobs", total=jobs)
-        with Live(Group(self._progress, self._counts), console=self._console):
+        with Live(Group(self._progress, self._counts), console=self._console) if self._is_live else nullcontext():
             yield
-        if not self._console.is_interactive:
-            self._console.print()  # Live ends its last line on a terminal only
+
+    @property
+    def _is_live(self) -> bool:
+        return self._console.is_terminal and self._console.is_interactive
 
     def update(self, account: Account, jobs: Sequence[Job], seconds: float) -> None:
         """Show new counts."""
         if self._progress is None:
             return
         states = Counter(job.status for job in jobs)
-        waiting = sum(job.waiting is not None and job.status is JobStatus.RUNNING for job in jobs)
-        counts = Text.from_markup(
-            f"[cyan]{states[JobStatus.RUNNING]} running[/]  [yellow]{waiting} waiting  {account.retries} retries[/]  "
-            f"[magenta]{account.invalid_calls_caught} bad calls caught[/]  [red]{account.worker_kills} workers killed[/]"
-        )
-        self._counts.plain = ""
-        self._counts.append_text(counts)
         ended = sum(count for status, count in states.items() if status.ended)
-        self._progress.update(self._progress.task_ids[0], completed=ended)
+        dead = f"  [red]{account.dead_lettered} dead letters[/]" if account.dead_lettered else ""
+        counts = Text.from_markup(
+            f"[cyan]{states[JobStatus.RUNNING]} running[/]  [yellow]{account.retries} retries[/]  "
+            f"[magenta]{account.invalid_calls_caught} bad calls caught[/]  [red]{account.worker_kills} workers killed[/]{dead}"
+        )
+        if self._is_live:
+            self._counts.plain = ""
+            self._counts.append_text(counts)
+            self._progress.update(self._progress.task_ids[0], completed=ended)
+        elif ended * 10 // max(1, account.submitted) > self._shown:
+            self._shown = ended * 10 // account.submitted
+            self.say(f"{ended} of {account.submitted} jobs, {seconds:.0f} s: {counts.plain}")
 
     def print_summary(self, account: Account, report: CheckReport, flower_url: str) -> None:
         """Print the account and the next steps."""
@@ -74,7 +85,7 @@ class Screen:
         missing = account.submitted - account.completed - account.dead_lettered
         table.add_row("jobs submitted", str(account.submitted), "")
         table.add_row("completed", str(account.completed), good if account.completed == account.submitted else "")
-        table.add_row("dead letters, to replay", str(account.dead_lettered), "")
+        table.add_row("dead letters, to replay", str(account.dead_lettered), bad if account.dead_lettered else "")
         table.add_row("lost", str(max(account.lost, missing)), good if missing == 0 and not account.lost else bad)
         table.add_section()
         table.add_row("invalid tool calls caught before they ran", str(account.invalid_calls_caught), good)
@@ -89,9 +100,18 @@ class Screen:
         table.add_section()
         table.add_row("seconds", f"{account.seconds:.1f}", "")
         self._console.print(table)
-        for wrong in report.wrong[:10]:
-            self._console.print(f"[red]{wrong}[/]")
+        self._print_faults(account, report)
         self._console.print(Panel(_next_steps(flower_url), title="Next steps", expand=False))
+
+    def _print_faults(self, account: Account, report: CheckReport) -> None:
+        """Print which tickets went wrong, and why."""
+        for wrong in report.wrong[:MOST_FAULTS]:
+            self._console.print(f"[red]{escape(wrong)}[/]")
+        for entry in account.not_completed[:MOST_FAULTS]:
+            about = f"{entry['ticket']}: job {entry['job_id']} is {entry['status']}: {entry['why']}"
+            self._console.print(f"[red]{escape(about)}[/]", soft_wrap=True)
+        if (more := len(account.not_completed) - MOST_FAULTS) > 0:
+            self._console.print(f"[red]and {more} more[/]")
 
     def print_dev(self, stage: Stage, models: str, file: str) -> None:
         """Print the running processes, and the commands to try. `file` holds the address of the server."""

@@ -28,6 +28,9 @@ SIMULATED = {
 }
 """Provider -> the variables of its key and its URL, and the path on the model server that speaks its format."""
 
+READY_S = 300.0
+"""How long a worker may take to be ready. It takes 2 s, but minutes on a machine loaded tenfold (measured)."""
+
 
 class Stage:
     """The processes of `midwatch demo` and `midwatch dev`. A context manager that stops them all at the end.
@@ -93,7 +96,7 @@ class Stage:
         self.fleet.start("flower", argv, self.env)
         self.flower_url = f"http://127.0.0.1:{port}"
 
-    def await_workers(self, timeout_s: float = 60.0) -> None:
+    def await_workers(self, timeout_s: float = READY_S) -> None:
         """Wait until every worker is ready.
 
         Raises:

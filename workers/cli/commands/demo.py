@@ -16,8 +16,9 @@ from midwatch.workers.cli import options
 def demo(jobs: int, keep: bool, as_json: bool) -> None:
     """Show the whole system on this machine, with faults switched on.
 
-    Starts an embedded server, a model server with faults, workers and Flower, and kills workers at random. Runs N real jobs
-    to their ends and prints a summary. Needs no API key. Exits with 1 if a job is lost or an effect happened twice.
+    Starts an embedded server, a model server with faults, workers and Flower, and kills workers while jobs make progress. Runs
+    N real jobs to their ends and prints a summary. Needs no API key. Exits with 1 if a job does not complete, and says why, or
+    if an effect happened twice. With --json, stdout holds one JSON document, and the progress goes to stderr.
     """
     from midwatch.workers.demo.runner import run_demo
 

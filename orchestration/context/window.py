@@ -15,6 +15,7 @@ from midwatch.orchestration.tools.result_pages import READ_RESULT
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message, NoteMessage
 from midwatch.schemas.model import ModelRequest
+from midwatch.schemas.tools import ToolSpec
 
 
 def assemble(agent: Agent, claim: Claim, offer: Offer | None = None) -> ModelRequest:
@@ -25,9 +26,7 @@ def assemble(agent: Agent, claim: Claim, offer: Offer | None = None) -> ModelReq
     Between two compactions each request begins with the bytes of the one before, so that a prompt cache can hit.
     """
     offer = offer or usual_offer(agent)
-    tools = offer.tools
-    tools += (READ_RESULT,) if "results" in claim.flags else ()
-    tools += (RECALL,) if claim.memory else ()
+    tools = (*offer.tools, *runtime_tools(claim))
     messages: Sequence[Message] = claim.log
     if claim.memory:
         messages = (NoteMessage(group=claim.memory.through_group, text=note(claim.memory)), *messages)
@@ -44,6 +43,11 @@ def assemble(agent: Agent, claim: Claim, offer: Offer | None = None) -> ModelReq
     )
 
 
+def runtime_tools(claim: Claim) -> tuple[ToolSpec, ...]:
+    """The tools that read originals. They are offered if there is something to read."""
+    return ((READ_RESULT,) if "results" in claim.flags else ()) + ((RECALL,) if claim.memory else ())
+
+
 def max_output_tokens(agent: Agent, claim: Claim) -> int:
     """Most output tokens of the call: the reserve of the budget, or the rest of the job's own limit."""
     reserve, ceiling = agent.context_budget.reserve_output, agent.limits.max_output_tokens
@@ -52,7 +56,13 @@ def max_output_tokens(agent: Agent, claim: Claim) -> int:
 
 def weight_of(agent: Agent, claim: Claim) -> int:
     """Weight of the whole request: prompt, goal, tools, memory, messages."""
-    return agent.fixed_weight + claim.log_weight + (note_weight(claim.memory) if claim.memory else 0)
+    readers = sum(_TOOL_WEIGHTS[tool.name] for tool in runtime_tools(claim))
+    return agent.fixed_weight + readers + claim.log_weight + (note_weight(claim.memory) if claim.memory else 0)
+
+
+_TOOL_WEIGHTS = {tool.name: weigh(tool.model_dump_json()) for tool in (READ_RESULT, RECALL)}
+READERS_WEIGHT = sum(_TOOL_WEIGHTS.values())
+"""Weight of both tools that read originals. A call that follows a compaction has them."""
 
 
 _notes: OrderedDict[int, tuple[Memory, str, int]] = OrderedDict()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from midwatch import Agent, ContextBudget, GoalContract, tool
 from midwatch.orchestration.context import window
+from midwatch.orchestration.context.recall import RECALL
 from midwatch.orchestration.context.render import render
 from midwatch.orchestration.tokens.weight import weigh
 from midwatch.schemas.memory import Facts, Memory
@@ -92,4 +93,5 @@ def test_the_weight_counts_the_whole_request():
     assert window.weight_of(clerk, bare) == clerk.fixed_weight + bare.log_weight
     with_memory = claim_of(log=long_log(2), memory=MEMORY)
     noted = window.weight_of(clerk, with_memory) - window.weight_of(clerk, bare)
-    assert noted == window.note_weight(MEMORY) == weigh(render(MEMORY)) > 0
+    recall = weigh(RECALL.model_dump_json())
+    assert noted - recall == window.note_weight(MEMORY) == weigh(render(MEMORY)) > 0

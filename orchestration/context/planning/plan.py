@@ -24,8 +24,8 @@ CUT_TRIES = 4
 LARGE_SHARE = 0.8
 """A message that takes more than this share of the room for messages is cut, so that other messages fit, too."""
 
-SPARE = 300
-"""Weight of an empty memory and of the tools that read originals. A call that follows a compaction has them."""
+SPARE = 150
+"""Weight of an empty memory. A call that follows a compaction has one."""
 
 PROMPT_SHARE = 0.5
 """Share of a call that a prompt keeps that must be cut. The rest is for the work on it."""

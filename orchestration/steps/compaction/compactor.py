@@ -17,7 +17,7 @@ from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.agents.model_names import ModelName
 from midwatch.orchestration.context.planning.room import Room
 from midwatch.orchestration.context.strategies import STRATEGIES
-from midwatch.orchestration.context.window import note_weight
+from midwatch.orchestration.context.window import READERS_WEIGHT, note_weight
 from midwatch.orchestration.errors import ModelError
 from midwatch.orchestration.ports import Gate, Model, Store
 from midwatch.orchestration.protocol.commits import Bill
@@ -35,6 +35,9 @@ compaction, the next one waits at most this long, plus the time limit of one mod
 
 REFUSED_SHARE = 0.9
 """Share of a request that was refused as too long which is believed to fit. Only a prompt that is larger than that is cut."""
+
+LIMIT_SHARE = 0.97
+"""Share of the budget that a compacted request may take. The estimate of a request that no report covers is off by 1 to 2 %."""
 
 log = structlog.get_logger("midwatch.compaction")
 
@@ -159,13 +162,14 @@ def room_of(agent: Agent, rate: float | None, *, at_most: int | None = None, ref
     """
     budget = agent.context_budget
     tokens = budget.max_tokens - budget.reserve_output
-    full, limit = int(tokens / (rate or PRIOR)), int(tokens / (rate or LEAST_PRIOR))
+    full, limit = int(tokens / (rate or PRIOR)), int(LIMIT_SHARE * tokens / (rate or LEAST_PRIOR))
     if at_most is not None:
         full = min(full, at_most)
         limit = min(limit, int(at_most * REFUSED_SHARE)) if refused else limit
-    return Room(full, int(full * budget.shrink_to) - agent.fixed_weight, limit - agent.fixed_weight)
+    return Room(full, int(full * budget.shrink_to) - agent.fixed_weight, limit - agent.fixed_weight - READERS_WEIGHT)
 
 
 def weight_of(agent: Agent, work: CompactionWork) -> int:
     """The weight of everything that the next call would send."""
-    return agent.fixed_weight + sum(work.weights) + (note_weight(work.memory) if work.memory else 0)
+    memory = READERS_WEIGHT + note_weight(work.memory) if work.memory else 0
+    return agent.fixed_weight + sum(work.weights) + memory

@@ -33,6 +33,7 @@ class Opaque(Record):
 
     type: Literal["opaque"] = "opaque"
     provider: str
+    """Empty for thinking that stood in a text. It is kept for people, and is sent to no model."""
     raw: JsonObject
 
 

@@ -10,6 +10,7 @@ from midwatch.orchestration.context.planning.plan import cut_prompt
 from midwatch.orchestration.context.recall import RECALL
 from midwatch.orchestration.drift import answers, counts, ladder
 from midwatch.orchestration.drift.examples import make_example
+from midwatch.orchestration.drift.leftovers.thinking import move_thinking
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.commits import CallRow
 from midwatch.orchestration.steps.call_limits import find_exceeded_limit
@@ -119,9 +120,11 @@ class _Reader:
         self.reply = reply
         self.streak = ladder.find_streak(agent, claim.log)
         """The calls and answers that were refused in the turns just before."""
+        parts = move_thinking(reply.parts)
+        self.has_thinking = parts is not reply.parts
         assistant = AssistantMessage(
             group=claim.group,
-            parts=reply.parts,
+            parts=parts,
             provider=asked.provider,
             model=reply.model,
             requested=asked.model,
@@ -141,7 +144,9 @@ class _Reader:
             case Stop.LENGTH:
                 self.read_answer(answers.CUT_OFF)
             case Stop.END:
-                self.read_answer(answers.find_problem(self.agent, reply.text))
+                text = found.assistant.text
+                only_thinking = self.has_thinking and not text.strip()
+                self.read_answer(answers.THINKING if only_thinking else answers.find_problem(self.agent, text))
             case Stop.PAUSE:
                 pass
             case _:
@@ -196,7 +201,7 @@ class _Reader:
 
     def read_answer(self, bad: answers.BadAnswer | None) -> None:
         """Take the answer as the job's output, or refuse it. After too many refusals in a row, the job ends."""
-        found, text = self.found, self.reply.text
+        found, text = self.found, self.found.assistant.text
         if bad is None:
             found.output = text
             return

@@ -96,6 +96,7 @@ def _texts(message: Message) -> Iterator[str]:
         if isinstance(part, Text):
             yield part.text
         elif isinstance(part, Opaque):
-            yield canonical_json(part.raw)
+            if part.provider:  # a part without a provider is sent to no model
+                yield canonical_json(part.raw)
         else:
             yield from (part.id, part.name, part.raw_arguments)

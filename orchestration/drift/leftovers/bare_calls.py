@@ -1,0 +1,94 @@
+"""Tool calls without a mark: a JSON object or list that names a tool, or a call as in Python."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from midwatch.orchestration.tools.toolbox import Toolbox
+
+MAX_CHARS = 200_000
+"""A longer text is not decoded."""
+
+NAMES = ("name", "tool", "tool_name", "function", "function_name", "recipient_name", "action")
+ARGUMENTS = ("arguments", "parameters", "args", "input", "params", "kwargs", "tool_input", "tool_args", "action_input")
+"""The keys that models use for a call's tool and its arguments."""
+
+AROUND = ("function", "function_call", "tool_call", "tool_calls", "tool_uses", "calls")
+"""Keys of an object around calls."""
+
+ALSO = frozenset({"id", "type", "index", "call_id", "thought", "reasoning"})
+"""Other keys that a call may have. An object with more keys, such as the definition of a tool, is no call."""
+
+_DECODER = json.JSONDecoder()
+_SEPARATORS = re.compile(r"[\s;,]*")
+_PYTHON = re.compile(
+    r"\[?\s*(?:print\()?(?:default_api\.|functions\.|tools\.)?([A-Za-z_]\w*)\((?=\s*(?:\)|\w+\s*=|\{|\")).*\)\s*\]?",
+    re.DOTALL,
+)
+
+
+def is_bare_call(text: str, toolbox: Toolbox) -> bool:
+    """Is the whole text one or several calls of offered tools?"""
+    text = text.strip()
+    if not toolbox.specs or not text or len(text) > MAX_CHARS:
+        return False
+    if (python := _PYTHON.fullmatch(text)) is not None:
+        return toolbox.get(python[1]) is not None
+    if text[0] not in "{[":
+        return False
+    values = _decode_all(text)
+    return bool(values) and all(_is_call(value, toolbox) for value in values)
+
+
+def is_json(text: str) -> bool:
+    """Is the whole text one JSON object or list?"""
+    return text[:1] in ("{", "[") and len(text) <= MAX_CHARS and len(_decode_all(text)) == 1
+
+
+def _decode_all(text: str) -> list[object]:
+    """Decode JSON values one after the other. An empty list if anything else is between them or behind."""
+    values: list[object] = []
+    place = 0
+    while place < len(text):
+        try:
+            value, place = _DECODER.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            return []
+        values.append(value)
+        separator = _SEPARATORS.match(text, place)
+        place = separator.end() if separator else place
+    return values
+
+
+def _is_call(value: object, toolbox: Toolbox) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(_is_call(one, toolbox) for one in value)
+    if not isinstance(value, dict):
+        return False
+    for key in AROUND:
+        if isinstance(value.get(key), (dict, list)) and value.keys() <= {key, *ALSO}:
+            return _is_call(value[key], toolbox)
+    named = [key for key in NAMES if _is_offered(value.get(key), toolbox)]
+    if named:
+        has_arguments = any(isinstance(value.get(key), (dict, str)) for key in ARGUMENTS)
+        return value.keys() <= {named[0], *ARGUMENTS, *ALSO} and has_arguments
+    return _is_keyed_call(value, toolbox)
+
+
+def _is_keyed_call(value: dict[str, object], toolbox: Toolbox) -> bool:
+    """`{"look_up": {"order": "A"}}`: a call if the tool accepts these arguments, and it has some."""
+    if len(value) != 1:
+        return False
+    ((name, arguments),) = value.items()
+    found = toolbox.get(name)
+    return (
+        found is not None
+        and isinstance(arguments, dict)
+        and bool(arguments)
+        and not found.validator.problems(arguments)
+    )
+
+
+def _is_offered(name: object, toolbox: Toolbox) -> bool:
+    return isinstance(name, str) and toolbox.get(name.rpartition(".")[2].partition(":")[0]) is not None

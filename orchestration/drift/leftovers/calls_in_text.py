@@ -1,0 +1,116 @@
+"""Find a tool call that was left in the text of an answer.
+
+A text that only speaks of such calls is an honest answer. So a mark counts only where a call follows it, and code, quotations and
+inline code do not count, unless they are the whole answer. A call of a tool that is not offered counts at the beginning of the
+text, or at its end.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from midwatch.orchestration.drift.leftovers.bare_calls import is_bare_call, is_json
+from midwatch.orchestration.drift.leftovers.markers import (
+    SPECIAL,
+    TAGS,
+    compile_names,
+    compile_react,
+    is_call_at,
+    names_tool_at,
+)
+from midwatch.orchestration.tools.toolbox import Toolbox
+
+_FENCE = re.compile(
+    r"^ {0,3}(`{3,}|~{3,})[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL
+)
+_INLINE_CODE = re.compile(r"(`+)(?!`)[^\n]{0,1000}?(?<!`)\1(?!`)")
+_QUOTATION = re.compile(r"^ {0,3}>[^\n]*$", re.MULTILINE)
+
+CALL_LANGUAGES = frozenset({"tool_code", "tool_call", "tool_calls", "tool", "function_call", "tool_use"})
+"""Languages of a code block in which Gemma and others write calls."""
+
+_OPEN_END = re.compile(r"(?:</[^>\n]{1,60}>|<[|｜][^>\n]{1,60}>|[\s}\])\"'])*\Z")
+
+
+class _Block(NamedTuple):
+    """A code block."""
+
+    language: str
+    text: str
+    start: int
+    is_last: bool
+
+
+def holds_call(text: str, toolbox: Toolbox) -> bool:
+    """Was a tool call left in this text?"""
+    text = text.strip()
+    if is_bare_call(text, toolbox):
+        return True
+    if is_json(text):
+        return False  # an answer in JSON; its texts may hold anything
+    names = [spec.name for spec in toolbox.specs]
+    places = compile_names(names)
+    blocks = [
+        _Block(found[2].lower(), found[3], found.start(), not text[found.end() :].strip())
+        for found in _FENCE.finditer(text)
+    ]
+    if blocks and blocks[-1].is_last and _is_call_block(blocks[-1], toolbox, places):
+        return True
+    prose = _QUOTATION.sub(_blank, _INLINE_CODE.sub(_blank, _FENCE.sub(_blank, text)))
+    if compile_react(names).search(prose) or _is_marked(prose, toolbox, places):
+        return True
+    return _ends_with_bare_call(prose, toolbox)
+
+
+def _is_call_block(block: _Block, toolbox: Toolbox, names: re.Pattern[str]) -> bool:
+    """Is the last code block a call of an offered tool? After a text it is an example, unless its language says otherwise."""
+    if block.language in CALL_LANGUAGES:
+        return names.search(block.text) is not None
+    if block.start > 0:
+        return False
+    inside = block.text.lstrip()
+    marked = SPECIAL.match(inside) or TAGS.match(inside)
+    return is_bare_call(inside, toolbox) or (marked is not None and names_tool_at(inside, marked.end(), names))
+
+
+def _is_marked(prose: str, toolbox: Toolbox, names: re.Pattern[str]) -> bool:
+    for pattern in (SPECIAL, TAGS):
+        for mark in pattern.finditer(prose):
+            if not is_call_at(prose, mark.end()):
+                continue
+            if names_tool_at(prose, mark.end(), names):
+                return True
+            if _is_plain_xml(mark[0]):
+                continue
+            # An invented tool, or one that is not offered here.
+            if not prose[: mark.start()].strip():
+                return True
+            if toolbox.specs and _is_rest_a_call(prose, mark.end()):
+                return True
+    return False
+
+
+def _is_plain_xml(mark: str) -> bool:
+    """`<invoke name=` and `<function name=` are also tags of other documents."""
+    return mark.startswith("<") and mark.endswith("=") and "name" in mark
+
+
+def _is_rest_a_call(prose: str, end: int) -> bool:
+    """Does the text end with the call? Its arguments are JSON or tags, and no sentence follows."""
+    rest = prose[end:]
+    closed = max(rest.rfind("}"), rest.rfind("]"), rest.rfind("</"), rest.rfind("<|"), rest.rfind("<｜"))
+    if closed < 0:
+        return not rest.strip()
+    return _OPEN_END.match(rest, closed) is not None
+
+
+def _ends_with_bare_call(prose: str, toolbox: Toolbox) -> bool:
+    """Is the last paragraph, or all from the first line that begins with a bracket, a bare call?"""
+    places = [found.start(1) for found in re.finditer(r"(?:^|\n)[ \t]*([{\[])", prose)][:20]
+    return any(is_bare_call(prose[place:], toolbox) for place in places)
+
+
+def _blank(found: re.Match[str]) -> str:
+    """Replace by blanks, so that places stay the same. A line break stays one."""
+    return re.sub(r"[^\n]", " ", found[0])

@@ -59,5 +59,10 @@ class Failure(Record):
 
     @property
     def is_refused_request(self) -> bool:
-        """Did the downstream refuse the request's form? Another form may pass. A reply that can't be read is no refusal."""
+        """Did the downstream refuse the request's form? Another form may pass.
+
+        A reply that can't be read is no refusal. A 400 without a body may be one: some servers give no reason.
+        """
+        if self.kind is FailureKind.PROVIDER_ERROR:
+            return self.status in (400, 422)
         return self.kind is FailureKind.FORMAT_ERROR and self.status != 200

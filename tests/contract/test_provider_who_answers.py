@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from midwatch.orchestration.admission.headers import read
 from midwatch.orchestration.protocol.calls import Settlement
 from midwatch.orchestration.steps.retry import decide
 from midwatch.schemas.failure import FailureKind, RetryAdvice
+from midwatch.schemas.message import AssistantMessage, Opaque, Text, UserMessage
 from midwatch.schemas.policy import TRANSIENT, RetryConfig
 from midwatch.schemas.step import DeadLetter, Defer
 from midwatch.workers import providers
@@ -315,6 +317,34 @@ def test_wait_in_the_body_is_heard(setup: Setup, body: Any, wait_ms: int | None)
     assert setup.failure(reply(429, body, {"retry-after": "3"})).retry_after_ms == 3_000
 
 
+def test_limits_in_the_body_reach_the_coordinator(setup: Setup) -> None:
+    """Google and OpenRouter name a limit in the body. It is learned like one in a header. A limit per day is not."""
+    quota = "generativelanguage.googleapis.com/generate_content_free_tier_"
+    violations = [
+        {"quotaMetric": quota + "requests", "quotaId": "GenerateRequestsPerMinutePerProject", "quotaValue": "15"},
+        {"quotaMetric": quota + "input_token_count", "quotaId": "GenerateTokensPerMinute", "quotaValue": 250000},
+    ]
+    error = {"code": 429, "message": "x", "details": [{"violations": violations}]}
+    for body in ([{"error": error}], {"error": error}):
+        assert read(setup.error(reply(429, body)).ratelimit).limits == {"requests": 15, "input_tokens": 250_000}
+    headers = {"X-RateLimit-Limit-Requests-Minute": "20", "X-RateLimit-Remaining-Requests-Minute": "0"}
+    body = {"error": {"code": 429, "message": "x", "metadata": {"headers": headers}}}
+    figures = read(setup.error(reply(200, body)).ratelimit)
+    assert (figures.limits, figures.remaining) == ({"requests": 20}, {"requests": 0})
+    daily = [{"quotaMetric": quota + "requests", "quotaId": "GenerateRequestsPerDay", "quotaValue": "50"}]
+    assert not read(setup.error(reply(429, {"error": {"code": 429, "details": [{"violations": daily}]}})).ratelimit)
+
+
+def test_error_type_in_a_header_is_a_code(setup: Setup) -> None:
+    """AWS names the exception in a header."""
+    for name, kind in (
+        ("ThrottlingException", FailureKind.RATE_LIMITED),
+        ("AccessDeniedException", FailureKind.AUTH_ERROR),
+    ):
+        headers = {"x-amzn-errortype": f"{name}:http://internal.amazon.com/coral/"}
+        assert setup.failure(reply(400, {"message": "no"}, headers)).kind is kind
+
+
 def test_wait_in_a_message_is_only_for_limits(setup: Setup) -> None:
     """A sentence in a final error, or a number in a page, is no wait."""
     message = "Invalid model. Please try again in 5 minutes"
@@ -322,3 +352,36 @@ def test_wait_in_a_message_is_only_for_limits(setup: Setup) -> None:
     assert (
         setup.failure(reply(503, setup.replies.error("x", "Please try again in 5 minutes"))).retry_after_ms == 300_000
     )
+
+
+def test_page_and_unreadable_reply_are_no_refusal_of_opaque_parts(setup: Setup) -> None:
+    """A firewall's page and a reply that can't be read lead to no second request. A refused request does."""
+    raw = (
+        {"reasoning_content": "hm"}
+        if setup.name not in ("anthropic", "openai")
+        else {"type": "thinking", "thinking": "hm"}
+    )
+    if setup.name == "openai":
+        raw = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"}
+    server = getattr(setup.model, "server", "")
+    turn = AssistantMessage(
+        group=2,
+        parts=(Opaque(provider=setup.name, raw=raw), Text(text="a")),
+        provider=setup.name,
+        model="model-under-test",
+        server=server,
+    )
+    request = make_request(UserMessage(group=1, text="x"), turn, UserMessage(group=3, text="y"))
+    refused = setup.error(reply(400, setup.replies.error("invalid_request_error", "unknown field")), request)
+    assert refused.opaque_sent_to
+    for answer in (reply(403, CHALLENGE, HTML), reply(200, '{"a": 1,}'), reply(200, "<html>", HTML)):
+        assert not setup.error(answer, request).opaque_sent_to
+
+
+def test_bare_400_may_refuse_the_form(setup: Setup) -> None:
+    """A 400 without a reason may be about the request's form. A page of any other status, or a broken reply, is not."""
+    assert setup.failure(reply(400, "")).is_refused_request
+    assert setup.failure(reply(422, "")).is_refused_request
+    assert setup.failure(reply(400, setup.replies.error("invalid_request_error", "no"))).is_refused_request
+    for answer in (reply(403, ""), reply(500, ""), reply(200, '{"a": 1,}'), reply(200, "<html>")):
+        assert not setup.failure(answer).is_refused_request

@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING
 from midwatch.orchestration.errors import ModelError
 from midwatch.orchestration.protocol.retry_after import ratelimit
 from midwatch.schemas.contract import JsonObject
-from midwatch.schemas.failure import FailureKind
+from midwatch.schemas.failure import Failure, FailureKind, RetryAdvice
 from midwatch.schemas.model import ModelReply, ModelRequest
 from midwatch.workers.providers.earlier_turns import replace_unsendable
+from midwatch.workers.providers.errors.body_limits import read_body_limits
 from midwatch.workers.providers.errors.call_context import CallContext, read_request_id
-from midwatch.workers.providers.errors.classify import classify_error, was_never_sent
+from midwatch.workers.providers.errors.classify import classify_error, read_error_body, was_never_sent
 from midwatch.workers.providers.errors.scrub import collect_request_text
 from midwatch.workers.providers.history.opaque_parts import leave_out_foreign_parts, name_server
 from midwatch.workers.providers.http import deadline
-from midwatch.workers.providers.read_json import raise_wrong_type
+from midwatch.workers.providers.read_json import BadReply, raise_wrong_type
 from midwatch.workers.providers.replies.reported_error import read_answer
 from midwatch.workers.providers.request_turns import Unsendable
 from midwatch.workers.providers.token_usage import MAX_TOKENS
@@ -169,13 +170,19 @@ class ProviderModel:
             self.name, timeout_s, self._connection.secrets, collect_request_text(request), headers, status
         )
         failure = classify_error(error, call)
-        is_suspect = failure.kind in MAY_BE_OPAQUE and self._sent_opaque_parts(request)
+        is_suspect = _may_be_opaque(error, failure) and self._sent_opaque_parts(request)
         return ModelError(
             failure,
-            ratelimit(headers),
+            ratelimit(headers) | read_body_limits(read_error_body(error)),
             sent=not was_never_sent(error),
             opaque_sent_to=self.server if is_suspect else "",
         )
+
+
+def _may_be_opaque(error: Exception, failure: Failure) -> bool:
+    """Can opaque parts be the cause? A reply that can't be read was not refused, and a firewall does not read the request."""
+    is_strangers = failure.advice is RetryAdvice.SLOW and failure.status not in (400, 422)
+    return failure.kind in MAY_BE_OPAQUE and not isinstance(error, BadReply) and not is_strangers
 
 
 def _serialize(body: JsonObject) -> bytes:

@@ -7,6 +7,8 @@ or a request. It is transient, and it lasts minutes.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from midwatch.orchestration.protocol.retry_after import exhausted_reset_ms, should_retry
 from midwatch.schemas.failure import Failure, FailureKind, RetryAdvice
 from midwatch.schemas.policy import TRANSIENT
@@ -44,7 +46,7 @@ def classify_answer(status: int, content: bytes, call: CallContext) -> Failure:
     content_type = call.headers.get("content-type", "")
     text = decode(content[:100_000], content_type)
     body = read_object(content, content_type)
-    error = VendorError.parse(body)
+    error = _with_error_type(VendorError.parse(body), call)
     speaks_for_provider = body is not None and not error.is_empty and not error.from_cloudflare
     page = read_page(text)
     if body is None and not page.is_html and status >= 300:
@@ -85,6 +87,12 @@ def _classify_stranger(status: int, error: VendorError, page: Page, call: CallCo
     if 200 <= status < 300:
         detail = f"{where}: expected JSON, got {_name_type(call)}{title} {_shorten(words)}"
     return build_failure(kind, detail, call, source=source, wait_ms=_find_wait_ms(kind, error, call), advice=advice)
+
+
+def _with_error_type(error: VendorError, call: CallContext) -> VendorError:
+    """Add the exception's name that AWS sends in a header, in front of a colon and an address."""
+    name = call.headers.get("x-amzn-errortype", "").partition(":")[0].strip().lower()
+    return replace(error, codes=(*error.codes, name)) if name else error
 
 
 def _heed(kind: FailureKind, error: VendorError, call: CallContext) -> tuple[FailureKind, RetryAdvice | None]:

@@ -15,6 +15,7 @@ from midwatch.schemas.failure import Failure, FailureKind, RetryAdvice
 from midwatch.workers.providers.errors.answers import classify_answer, classify_body
 from midwatch.workers.providers.errors.call_context import CallContext, build_failure
 from midwatch.workers.providers.read_json import BadReply, ErrorReply, NoApiReply
+from midwatch.workers.providers.replies.json_body import read_object
 from midwatch.workers.providers.request_turns import Unsendable
 
 CLASSES: dict[str, FailureKind] = {
@@ -93,6 +94,14 @@ def classify_error(error: BaseException, call: CallContext) -> Failure:
     detail = f"{type(root).__name__}: {_read_message(root)}"
     refused_by_proxy = any(cls.__name__ == "ProxyError" for cls in type(root).__mro__)
     return build_failure(kind, detail, call, advice=RetryAdvice.SLOW if refused_by_proxy else None)
+
+
+def read_error_body(error: BaseException) -> object:
+    """Return the JSON of an error's body. None if it has none."""
+    if isinstance(error, ErrorReply):
+        return error.body
+    content = getattr(getattr(error, "response", None), "content", None)
+    return read_object(content) if isinstance(content, bytes) else None
 
 
 def kind_by_class(error: BaseException) -> FailureKind:

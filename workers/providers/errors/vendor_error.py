@@ -67,7 +67,7 @@ class VendorError:
     @classmethod
     def parse(cls, body: object) -> VendorError:
         """Parse an error body in any known shape. Any other body gives an empty VendorError."""
-        objects = list(_walk(body))
+        objects = list(list_error_objects(body))
         if not objects:
             return cls(message=body if isinstance(body, str) else "")
         outer, inner = objects[0], objects[-1]
@@ -113,7 +113,7 @@ class VendorError:
         return requested > limit > 0
 
 
-def _walk(body: object) -> Iterator[Mapping[str, object]]:
+def list_error_objects(body: object) -> Iterator[Mapping[str, object]]:
     """Yield the error objects of a body, from the outermost to the innermost."""
     for _ in range(_DEEPEST):
         if isinstance(body, list) and body:

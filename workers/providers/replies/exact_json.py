@@ -55,14 +55,29 @@ def read_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def write_exactly(value: object) -> str:
     """Write a value as compact JSON. Odd numbers and repeated names are written as they came."""
+    return _dump(value) if _is_plain(value) else _write(value)
+
+
+def _is_plain(value: object) -> bool:
+    """Is there neither an odd number nor a repeated name in the value? Almost always; then the fast writer is used."""
+    if isinstance(value, dict):
+        return type(value) is dict and all(map(_is_plain, value.values()))
+    return all(map(_is_plain, value)) if isinstance(value, list) else not isinstance(value, OddNumber)
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _write(value: object) -> str:
     if isinstance(value, OddNumber):
         return value.text
     if isinstance(value, dict):
         pairs = value.pairs if isinstance(value, RepeatedNames) else value.items()
-        return "{" + ",".join(f"{write_exactly(name)}:{write_exactly(inner)}" for name, inner in pairs) + "}"
+        return "{" + ",".join(f"{_dump(name)}:{_write(inner)}" for name, inner in pairs) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(write_exactly(inner) for inner in value) + "]"
-    return json.dumps(value, ensure_ascii=False)
+        return "[" + ",".join(map(_write, value)) + "]"
+    return _dump(value)
 
 
 def to_plain_json(value: Any) -> Any:

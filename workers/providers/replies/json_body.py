@@ -76,7 +76,7 @@ def read_value(content: bytes, content_type: str = "") -> Any:
         detail = f"unusable reply: expected JSON, got a mistake {place}. The same request is not sent again"
         raise BadReply(FailureKind.FORMAT_ERROR, detail) from None
     # A text that was cut between two tokens may end with half of a surrogate pair, which can't be encoded later.
-    return _replace_lone_surrogates(value) if "\\ud" in text.lower() else value
+    return _replace_lone_surrogates(value) if "\\ud" in text or "\\uD" in text else value
 
 
 def read_object(content: bytes, content_type: str = "") -> JsonObject | None:

@@ -9,6 +9,8 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.connection import DefaultParser
 from redis.retry import Retry
 
+from midwatch.workers.server_address import read_address
+
 _Parser: Any = DefaultParser
 """Untyped, because the stubs declare it as a variable."""
 
@@ -31,14 +33,26 @@ def connect_redis(url: str, *, max_connections: int = 256) -> redis.Redis:
 
     A command is retried once if the server had closed the pooled connection. This is safe: every script may run twice.
     A timeout is not retried, because a frozen server would cost it twice.
+
+    Raises:
+        AddressError: the URL can't be used. `Settings` checks its URLs, so this concerns other callers.
+
     """
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=4.0,
-        socket_connect_timeout=2.0,
-        socket_keepalive=True,
-        max_connections=max_connections,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 1, supported_errors=(redis.ConnectionError,)),
-        client_name="midwatch",
-        parser_class=Parser,
-    )
+    address = read_address(url)
+    options: dict[str, Any] = {
+        "socket_timeout": 4.0,
+        "socket_connect_timeout": 2.0,
+        "socket_keepalive": True,
+        "max_connections": max_connections,
+        "retry": Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 1, supported_errors=(redis.ConnectionError,)),
+        "client_name": "midwatch",
+        "parser_class": Parser,
+        **address.for_redis_py(),
+    }
+    if address.path:
+        kind: Any = redis.UnixDomainSocketConnection
+        for name in ("socket_connect_timeout", "socket_keepalive"):
+            options.pop(name)
+    else:
+        kind = redis.Connection if address.tls is None else redis.SSLConnection
+    return redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **options))

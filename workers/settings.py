@@ -18,6 +18,7 @@ from pydantic_settings import (
 from midwatch.orchestration.keyspace import ORIGINALS_BYTES
 from midwatch.schemas.limits import Limits
 from midwatch.workers.dev_address import find_address
+from midwatch.workers.server_address import AddressError, is_redis, read_address
 
 
 class Settings(BaseSettings):
@@ -28,7 +29,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="MIDWATCH_", toml_file="midwatch.toml", extra="forbid", populate_by_name=True, frozen=True
+        env_prefix="MIDWATCH_",
+        toml_file="midwatch.toml",
+        extra="forbid",
+        populate_by_name=True,
+        frozen=True,
+        hide_input_in_errors=True,  # a URL may hold a password
     )
 
     redis_url: str = Field(
@@ -97,6 +103,26 @@ class Settings(BaseSettings):
     def _comma_separated(cls, value: object) -> object:
         return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
 
+    @field_validator("redis_url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        """Check the URL now. A Redis client would raise at its first command, and a worker would already have said ready."""
+        read_address(value)
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_a_broker(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if "://" not in value:
+            raise AddressError(
+                "expected the URL of a broker, as in redis://HOST:PORT/DB or amqp://USER:PASSWORD@HOST/VHOST"
+            )
+        if is_redis(value):
+            read_address(value)
+        return value
+
     @model_validator(mode="after")
     def _can_hand_off(self) -> Self:
         """Only a value that is set is refused. The default is not used with another broker."""
@@ -141,7 +167,9 @@ class Settings(BaseSettings):
     @property
     def one_server(self) -> bool:
         """Are broker and state one Redis? Then a commit can hand off the next step."""
-        return self.broker_url is None or self.broker_url == self.redis_url
+        if self.broker_url is None or self.broker_url == self.redis_url:
+            return True
+        return is_redis(self.broker_url) and read_address(self.broker_url) == read_address(self.redis_url)
 
 
 @cache

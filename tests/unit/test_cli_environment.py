@@ -92,7 +92,7 @@ def test_a_password_in_a_url_is_hidden(url, shown):
         ("MIDWATCH_EVENTS", "maybe", "MIDWATCH_EVENTS: should be a valid boolean"),
         ("MIDWATCH_LEASE_MS", "1", "MIDWATCH_LEASE_MS: should be greater than or equal to 500"),
         ("MIDWATCH_REDIS_URL", "localhost:6379", "MIDWATCH_REDIS_URL: expected redis://HOST:PORT/DB"),
-        ("MIDWATCH_REDIS_URL", "redis://h:port/0", "MIDWATCH_REDIS_URL: 'redis://h:port/0' is not a URL"),
+        ("MIDWATCH_REDIS_URL", "redis://h:port/0", "MIDWATCH_REDIS_URL: not a URL: Port"),
         ("MIDWATCH_LIMITS", '{"jira": {"rpm": 60}', "MIDWATCH_LIMITS: not valid JSON: Expecting"),
         ("MIDWATCH_LIMITS", '{"jira": {"rmp": 60}}', "MIDWATCH_LIMITS.jira: unknown limit 'rmp'; did you mean 'rpm'?"),
         ("MIDWATCH_LIMITS", '{"jira": {"rpm": -1}}', "MIDWATCH_LIMITS.jira.rpm: should be greater than 0, got -1"),

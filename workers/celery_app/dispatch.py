@@ -26,6 +26,7 @@ from midwatch.workers.celery_app.write_message import (
     queue_number,
 )
 from midwatch.workers.redis_connection import connect_redis
+from midwatch.workers.server_address import is_redis
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -136,7 +137,7 @@ class CeleryDispatcher:
     def _number(self, ref: StepRef, *, begun: bool) -> int:
         """Celery's number of the priority. On Redis the lowest number is served first, on RabbitMQ the highest."""
         number = queue_number(ref.priority, first=is_first(ref) and not begun)
-        return number if self._settings.broker.startswith(("redis://", "rediss://")) else 9 - number
+        return number if is_redis(self._settings.broker) else 9 - number
 
 
 def make_client(settings: Settings) -> Client:

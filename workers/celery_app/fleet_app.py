@@ -19,6 +19,7 @@ from midwatch.workers.celery_app import transport
 from midwatch.workers.celery_app.poison import PoisonList
 from midwatch.workers.celery_app.write_message import NUMBERS, SEPARATOR
 from midwatch.workers.redis_connection import connect_redis
+from midwatch.workers.server_address import is_redis, read_address
 from midwatch.workers.settings import Settings
 
 QUEUES = ("model", "tools", "maintenance")
@@ -78,10 +79,17 @@ class FleetApp(_Celery):  # type: ignore[misc]
 
 def make_app(current: Settings, *, fixups: Collection[str] = ()) -> Celery:
     """Return the Celery app of one fleet. `fixups` are Celery's, which prepare a worker for Django."""
-    redis_broker = current.broker.startswith(("redis://", "rediss://"))
+    address = read_address(current.broker) if is_redis(current.broker) else None
+    redis_broker = address is not None
     queues = [f"{current.prefix}.{name}" for name in QUEUES]
     # Shared tasks of a producer go to the current app, so this app must not be current.
-    app: Celery = FleetApp("midwatch", broker=current.broker, include=INCLUDED, set_as_current=False, fixups=fixups)
+    app: Celery = FleetApp(
+        "midwatch",
+        broker=address.for_celery() if address else current.broker,
+        include=INCLUDED,
+        set_as_current=False,
+        fixups=fixups,
+    )
     app.conf.update(
         # A message is only a hint; the state in Redis is the truth. So messages on Redis are not acknowledged. This
         # halves the number of broker commands. Without unacked messages no visibility timeout can run a step twice.
@@ -109,9 +117,11 @@ def make_app(current: Settings, *, fixups: Collection[str] = ()) -> Celery:
             "socket_keepalive": True,
             "health_check_interval": 25,
             "visibility_timeout": 24 * 3600,
+            **address.socket,
         }
-        if redis_broker
+        if address
         else {},
+        broker_use_ssl=address.tls if address else None,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         # Running tasks need no cancelling: the fence makes a step that outlives its connection harmless.

@@ -13,9 +13,11 @@ import structlog
 from celery import bootsteps
 from celery.signals import worker_init, worker_process_init
 
+from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.workers import telemetry
 from midwatch.workers.celery_app.app import app
 from midwatch.workers.process import prepare
+from midwatch.workers.process.boot_check import check_store
 from midwatch.workers.process.runtime import import_agents, runtime
 from midwatch.workers.settings import settings
 
@@ -78,6 +80,14 @@ def _prepare_child(**_: object) -> None:
         _reports[0].report()
 
 
+def _refuse_an_unusable_store() -> None:
+    """End the start if the server refuses this worker. `midwatch worker` has checked it, but `celery worker` has not."""
+    try:
+        check_store(settings())
+    except StoreUnavailable as error:
+        log.error("worker.store_not_ready", error=str(error)[:300])
+
+
 class PrepareStep(bootsteps.StartStopStep):
     """Prepares this process before the worker reports ready and takes its first message."""
 
@@ -92,6 +102,7 @@ class PrepareStep(bootsteps.StartStopStep):
         if self._done:
             return
         self._done = True
+        _refuse_an_unusable_store()
         pool = consumer.pool
         if type(pool).__module__ == "celery.concurrency.prefork":
             self._await_children(pool.num_processes)

@@ -6,10 +6,13 @@ add_consumer` may add to a worker.
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable
 from typing import Any
 
 from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.state import maybe_shutdown
 from kombu.utils.encoding import safe_repr
 
 from midwatch.workers.celery_app.poison import PoisonList
@@ -22,6 +25,11 @@ from midwatch.workers.process.wakeup import WakeupStep
 CONTENT_ERRORS = (TypeError, LookupError, ValueError, AttributeError, OverflowError, RecursionError)
 """Errors that invalid content causes in Celery's code. A lost connection raises none of them."""
 
+SHORT_S = 10.0
+"""A connection that was lost sooner may be lost again at once: the server became a replica, or its memory is full."""
+
+LONGEST_PAUSE_S = 5.0
+
 _Consumer: Any = CeleryConsumer
 """Untyped, because the stubs are incomplete."""
 
@@ -33,6 +41,26 @@ class Consumer(_Consumer):  # type: ignore[misc]
         """Celery's boot steps, then those of this package."""
 
         default_steps = (*_Consumer.Blueprint.default_steps, PrepareStep, WakeupStep, StewardStep, RedriveStep)
+
+    _connected_s = 0.0
+    _short = 0
+    """How many connections in a row were short."""
+
+    def connect(self) -> Any:
+        """Connect, and note when."""
+        connection = super().connect()
+        self._connected_s = time.monotonic()
+        return connection
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Reconnect at once after a connection that lasted. Pause before the next one if it did not. Celery never pauses."""
+        super().on_connection_error_after_connected(exc)
+        self._short = self._short + 1 if time.monotonic() - self._connected_s < SHORT_S else 0
+        pause_s = min(LONGEST_PAUSE_S, 0.1 * 2**self._short) if self._short > 1 else 0.0
+        until_s = time.monotonic() + pause_s * random.uniform(0.8, 1.0)
+        while time.monotonic() < until_s:
+            maybe_shutdown()
+            time.sleep(0.1)
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Wrap Celery's handler, which raises into the event loop when a message's content is invalid.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date
 
 import structlog
@@ -60,16 +60,22 @@ def prepare(runtime: Runtime, queues: Iterable[str]) -> None:
 
 
 def _is_provider_ready(runtime: Runtime, provider: str, agents: list[str]) -> bool:
-    try:
-        runtime.runner.services.model(provider)
-    except ModelError as error:
-        why = error.failure.detail
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-    else:
+    why = find_missing(runtime.runner.services.model, provider)
+    if why is None:
         return True
-    log.error("worker.provider_not_ready", provider=provider, agents=agents, error=why[:300])
+    log.error("worker.provider_not_ready", provider=provider, agents=agents, error=why)
     return False
+
+
+def find_missing(load: Callable[[str], object], provider: str) -> str | None:
+    """Say what a provider's client lacks: a key, or a package. None if the client can be made."""
+    try:
+        load(provider)
+    except ModelError as error:
+        return error.failure.detail[:300]
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[:300]
+    return None
 
 
 def warn_of_model_ends(agents: Iterable[Agent], today: date) -> None:

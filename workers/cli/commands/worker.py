@@ -14,6 +14,7 @@ from midwatch.workers.cli.environment import BadSetting, find_mistyped, read_set
 from midwatch.workers.cli.exits import Exit
 
 if TYPE_CHECKING:
+    from midwatch.orchestration.agents.registry import Registry
     from midwatch.workers.cli.commands.worker_plan import WorkerPlan
     from midwatch.workers.settings import Settings
 
@@ -83,10 +84,22 @@ def run(current: Settings, queues: tuple[str, ...], pool: str | None, concurrenc
         agents=agents,
         cpus=cpu_budget().count,
     )
-    return _serve(current, chosen, sorted(agent.name for agent in agents))
+    return _serve(current, chosen, agents)
 
 
-def _serve(current: Settings, chosen: WorkerPlan, agents: list[str]) -> int:
+def _refuse_what_can_not_work(current: Settings, queues: tuple[str, ...], agents: Registry) -> None:
+    """Wait for the servers, and look for the providers' credentials. A worker that says ready must be able to work."""
+    from midwatch.workers.process import boot_check, prepare
+    from midwatch.workers.process.runtime import make_model_loader
+
+    boot_check.await_servers(current)
+    wanted = prepare.find_providers(agents, queues)
+    load = make_model_loader(current)
+    missing = {name: why for name in wanted if (why := prepare.find_missing(load, name))}
+    boot_check.refuse_without_credentials(wanted, missing)
+
+
+def _serve(current: Settings, chosen: WorkerPlan, agents: Registry) -> int:
     """Run Celery's worker with this package's logging."""
     import structlog
     from celery import signals
@@ -118,10 +131,11 @@ def _serve(current: Settings, chosen: WorkerPlan, agents: list[str]) -> int:
         concurrency=chosen.concurrency,
         time_limit_s=chosen.time_limit_s,
         prefix=current.prefix,
-        agents=agents,
+        agents=sorted(agent.name for agent in agents),
     )
     for warning in filter(None, (chosen.warning, *find_mistyped())):
         log.warning("worker.advice", advice=warning)
+    _refuse_what_can_not_work(current, chosen.queues, agents)
     app.worker_main(chosen.argv(current.prefix))
     if ended.get("signal") == "SIGINT":
         return Exit.INTERRUPTED

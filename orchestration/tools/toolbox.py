@@ -14,7 +14,7 @@ from midwatch.orchestration.tools.docstrings import read_docstring
 from midwatch.orchestration.tools.result_pages import READ_RESULT, RECALL
 from midwatch.orchestration.tools.signature import Signature
 from midwatch.orchestration.validation.arguments import InvalidArguments, parse_arguments
-from midwatch.orchestration.validation.problems import explain, properties_line, show
+from midwatch.orchestration.validation.problems import explain, properties_line
 from midwatch.orchestration.validation.validator import JSONSchemaValidator
 from midwatch.schemas.contract import JsonObject, canonical_json
 from midwatch.schemas.message import ToolCall
@@ -186,7 +186,7 @@ class Toolbox:
             if names
             else "There are no tools; answer in words."
         )
-        return f"There is no tool {show(name[:100])}.{hint} {there}"
+        return f"There is no tool {name[:100]!r}.{hint} {there}"
 
 
 def idempotency_key(job_id: str, step: str, tool: str, arguments: JsonObject) -> str:

@@ -1,4 +1,8 @@
-"""Read a tool's description from a docstring: the first paragraph, and the `Args:` section (Google style)."""
+"""Read a tool's description from a docstring: the first paragraph, and what it says about each parameter.
+
+The parameters are read by `docstring_parser`, which the `anthropic` SDK brings along. It knows the styles of Google, NumPy,
+Sphinx and Epytext (decision 26).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,14 @@ import inspect
 import re
 from dataclasses import dataclass, field
 
-_SECTION = re.compile(r"(Args|Arguments|Parameters):\s*$")
-_ENTRY = re.compile(r"\*{0,2}(?P<name>\w+)\s*(?:\([^)]*\))?:\s*(?P<text>.*)")
+_SECTION = re.compile(
+    r"(Args|Arguments|Params|Parameters|Keyword Args|Returns|Yields|Raises|Note|Notes|Examples?):\s*$"
+)
+_FIELD = re.compile(r"[:@](param|parameter|arg|argument|key|keyword|type|return|returns|rtype|raise|raises)\b")
+_UNDERLINE = re.compile(r"-{3,}\s*$")
+_PARAMETERS = re.compile(
+    r"(?m)^\s*(?:(?:Args|Arguments|Params|Parameters|Keyword Args):?\s*$|[:@](?:param|arg|key)\w*\b)"
+)
 
 
 @dataclass(frozen=True)
@@ -19,32 +29,35 @@ class Docstring:
 
 
 def read_docstring(text: str | None) -> Docstring:
-    """Parse a docstring. Anything but a Google style `Args:` section is ignored, and is never an error."""
-    lines = inspect.cleandoc(text or "").splitlines()
+    """Parse a docstring. What can't be read is ignored, and is never an error."""
+    clean = inspect.cleandoc(text or "")
+    return Docstring(_read_summary(clean.splitlines()), _read_parameters(clean))
+
+
+def _read_summary(lines: list[str]) -> str:
+    """The first paragraph, up to an empty line or the first section."""
     summary: list[str] = []
-    for line in lines:
-        if not line.strip() or _SECTION.match(line):
+    for line, after in zip(lines, [*lines[1:], ""], strict=False):
+        if not line.strip() or _SECTION.match(line) or _FIELD.match(line) or _UNDERLINE.match(after):
             break
         summary.append(line.strip())
-    start = next((place for place, line in enumerate(lines) if _SECTION.match(line)), len(lines))
-    return Docstring(" ".join(summary), _entries(lines[start + 1 :]))
+    return " ".join(summary)
 
 
-def _entries(lines: list[str]) -> dict[str, str]:
-    """Split the lines into entries, by indentation: a deeper line continues its entry, a shallower one is the end."""
-    found: dict[str, list[str]] = {}
-    indent, current = 0, ""
-    for line in lines:
-        if not line.strip():
-            continue
-        depth = len(line) - len(line.lstrip())
-        indent = indent or depth
-        if depth < indent or not depth:
-            break
-        entry = _ENTRY.match(line.strip()) if depth == indent else None
-        if entry:
-            current = entry["name"]
-            found[current] = [entry["text"]]
-        elif current:
-            found[current].append(line.strip())
-    return {name: " ".join(words).strip() for name, words in found.items() if any(words)}
+def _read_parameters(text: str) -> dict[str, str]:
+    if not _PARAMETERS.search(text):
+        return {}
+    import docstring_parser  # only tools with described parameters need it
+
+    try:
+        found = docstring_parser.parse(
+            f"_\n\n{text}"
+        ).params  # without a first line, a section is taken for the summary
+    except Exception:  # a docstring of another form describes no parameters
+        return {}
+    described: dict[str, str] = {}
+    for one in found:
+        words = " ".join((one.description or "").split())
+        if words:
+            described |= {name.strip().lstrip("*"): words for name in one.arg_name.split(",")}
+    return described

@@ -1,7 +1,7 @@
 """The two supported drafts of JSON Schema, with replacements for keywords that the library checks slowly or wrongly.
 
 - `uniqueItems`: the library compares every pair, and 5,000 objects took 100 seconds (measured). Here a hash table is used.
-- `pattern`: each pattern is compiled only once.
+- `pattern` and the keywords of properties: see `property_keywords`.
 - `multipleOf`: 19.99 is a multiple of 0.01, but not in binary floating point. Here the decimal numbers are compared exactly.
 
 Every keyword pays for its work before it does it (see `cost`).
@@ -17,7 +17,12 @@ from jsonschema import Draft7Validator, Draft202012Validator, ValidationError, v
 from jsonschema.protocols import Validator
 
 from midwatch.orchestration.validation.cost import CHARS_PER_UNIT, ERROR_UNITS, EffortBudget
-from midwatch.orchestration.validation.pattern_cost import pattern_cost
+from midwatch.orchestration.validation.property_keywords import (
+    additional_properties,
+    pattern,
+    pattern_properties,
+    unevaluated_properties,
+)
 
 Keyword = Callable[[Validator, Any, Any, Any], Iterable[ValidationError] | None]
 
@@ -60,11 +65,6 @@ def _exact(number: float) -> Fraction:
     return Fraction(str(number))
 
 
-def _pattern(_validator: Validator, wanted: str, instance: object, _schema: object) -> Iterator[ValidationError]:
-    if isinstance(instance, str) and not pattern_cost(wanted).expression.search(instance):
-        yield ValidationError("does not match")
-
-
 def _charge(keyword: str, check: Keyword) -> Keyword:
     """Wrap a keyword so that it pays before it validates, and for every error."""
 
@@ -82,8 +82,19 @@ def _charge(keyword: str, check: Keyword) -> Keyword:
     return check_and_pay
 
 
+_REPLACED: dict[str, Keyword] = {
+    "uniqueItems": _unique_items,
+    "multipleOf": _multiple_of,
+    "pattern": pattern,
+    "patternProperties": pattern_properties,
+    "additionalProperties": additional_properties,
+    "unevaluatedProperties": unevaluated_properties,
+}
+
+
 def _extend(draft: Any) -> type[Validator]:
-    keywords = {**draft.VALIDATORS, "uniqueItems": _unique_items, "multipleOf": _multiple_of, "pattern": _pattern}
+    replaced = {name: check for name, check in _REPLACED.items() if name in draft.VALIDATORS}
+    keywords = {**draft.VALIDATORS, **replaced}
     extend: Callable[..., type[Validator]] = validators.extend
     return extend(draft, {name: _charge(name, check) for name, check in keywords.items()})
 

@@ -134,8 +134,7 @@ def _unknown(where: str, error: ValidationError) -> Iterator[Problem]:
     schema: Any = error.schema if isinstance(error.schema, Mapping) else {}
     known = list(schema.get("properties", {}))
     came: Any = error.instance
-    properties = schema.get("properties", {})
-    extras = (name for name in came if name not in properties)
+    extras: Iterable[str] = getattr(error, "names", ())
     for name in islice(extras, MAX_PROBLEMS):
         close = _close(name, known)
         hint = f", did you mean {show(close[0])}?" if close else (f", known are {_join(known)}" if known else "")

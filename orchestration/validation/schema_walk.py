@@ -9,10 +9,10 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT7, DRAFT202012, SchemaResource
 
 from midwatch.orchestration.validation.cost import EffortBudget
+from midwatch.orchestration.validation.formats import prepare
 from midwatch.orchestration.validation.keywords import DRAFTS, LATEST
-from midwatch.orchestration.validation.pattern_cost import pattern_cost
+from midwatch.orchestration.validation.patterns import BadPattern, compile_pattern
 from midwatch.orchestration.validation.problems import from_error, pointer, show
-from midwatch.orchestration.validation.regex_safety import find_hazard
 from midwatch.orchestration.validation.schema_refused import SchemaRefused
 from midwatch.schemas.contract import JsonObject
 
@@ -61,14 +61,13 @@ class SchemaWalk:
                 "draft", f"schema: only one `$schema` is allowed; {self.draft} and {show(own)} are mixed"
             )
         for pattern in [contents.get("pattern"), *contents.get("patternProperties", {})]:
-            why = find_hazard(pattern) if isinstance(pattern, str) else None
-            if why:
-                advice = (
-                    "rewrite it so that each repetition begins or ends with a character that it can't contain elsewhere"
-                )
-                raise SchemaRefused("pattern", f"schema: the pattern {show(pattern)} is refused: {why}; {advice}")
             if isinstance(pattern, str):
-                pattern_cost(pattern)  # computed now, not during the first call
+                try:
+                    compile_pattern(pattern)  # now, not during the first call
+                except BadPattern as why:
+                    raise SchemaRefused("pattern", f"schema: the pattern {show(pattern)} is refused: {why}") from None
+
+        prepare(contents.get("format"))
 
     def _check_default(self, contents: JsonObject, resolver: Any) -> None:
         """Refuse a default that the schema itself would refuse (`"type": "string", "default": null`)."""

@@ -15,7 +15,8 @@ from typing import Any
 
 from referencing import Registry
 
-from midwatch.orchestration.validation.cost import EffortBudget, EffortExceeded
+from midwatch.orchestration.validation.cost import EffortBudget
+from midwatch.orchestration.validation.effort import EffortExceeded
 from midwatch.orchestration.validation.formats import FORMATS
 from midwatch.orchestration.validation.problems import MAX_PROBLEMS, Problem, from_error, pointer, show
 from midwatch.orchestration.validation.schema_check import check_and_copy

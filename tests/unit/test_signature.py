@@ -273,6 +273,74 @@ def test_methods_partials_and_callable_objects() -> None:
     assert schema_of(partial(both, b=1))["required"] == ["a"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        """Book a berth
+        in a harbour.
+
+        Longer talk.
+
+        Parameters
+        ----------
+        harbour : str
+            Where, with
+            its country.
+        nights, days : int, optional
+            How long.
+
+        Returns
+        -------
+        str
+            harbour : not an argument
+        """,
+        """Book a berth
+        in a harbour.
+
+        :param str harbour: Where, with
+            its country.
+        :param nights: How long.
+        :type nights: int
+        :param days: How long.
+        :returns: harbour
+        """,
+        """Book a berth
+        in a harbour.
+        @param harbour: Where, with its country.
+        @param nights: How long.
+        @param days: How long.
+        @return: harbour
+        """,
+        """Book a berth
+        in a harbour.
+
+        Arguments:
+            harbour: Where, with
+                its country.
+            nights (int): How long.
+            days (int, optional): How long.
+
+        Raises:
+            ValueError: harbour: unknown
+        """,
+    ],
+    ids=["numpy", "sphinx", "epytext", "google"],
+)
+def test_a_docstring_of_each_usual_style_describes_the_parameters(text: str) -> None:
+    """The styles of NumPy, Sphinx and Epytext were ignored, so the model did not learn what a parameter means."""
+    found = read_docstring(text)
+    assert found.summary == "Book a berth in a harbour."
+    assert found.parameters == {"harbour": "Where, with its country.", "nights": "How long.", "days": "How long."}
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":param", "Args:", "Parameters\n---", "A.\n\n:param x", "@param :", "Args:\n\n\n  x"]
+)
+def test_an_odd_docstring_is_never_an_error(text: str) -> None:
+    """What can't be read is ignored."""
+    assert read_docstring(text).parameters == {}
+
+
 def test_google_style_docstrings() -> None:
     """The first paragraph and the `Args:` entries are read, with continuation lines. Later sections are not entries."""
     found = read_docstring("""Look up an order

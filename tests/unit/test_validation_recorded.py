@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from referencing.exceptions import Unresolvable
 
 from midwatch.orchestration.errors import ConfigError
 from midwatch.orchestration.validation.arguments import parse_arguments
-from midwatch.orchestration.validation.formats import FORMATS
+from midwatch.orchestration.validation.formats import NAMES
 from midwatch.orchestration.validation.keywords import DRAFTS, LATEST
 from midwatch.validators import InvalidArguments, JSONSchemaValidator
 from midwatch.workers.bench.validation import run
@@ -129,7 +128,7 @@ def test_the_standards_own_suite_passes(dialect: str, suite: str, least: int) ->
             for case in group["tests"]:
                 try:
                     valid = validator.is_valid(case["data"])
-                except (Unresolvable, re.error):  # remote schemas are not fetched; `\p{L}` is refused at declaration
+                except Unresolvable:  # remote schemas are not fetched
                     continue
                 assert valid is case["valid"], (group["description"], case["description"])
                 passed += 1
@@ -137,27 +136,19 @@ def test_the_standards_own_suite_passes(dialect: str, suite: str, least: int) ->
 
 
 def test_no_object_of_the_standards_suite_gets_a_wrong_verdict() -> None:
-    """Of 742 tests whose data are an object, 660 are judged and none wrongly. Every refusal has a documented reason."""
+    """Of 742 tests whose data are an object, 662 are judged and none wrongly. Every refusal has a documented reason."""
     suites = [DATA / f"json_schema_test_suite/{name}.json.gz" for name in ("draft2020-12", "draft7")]
     found = run(None, lambda _: None, suites)
     assert found["cases"] == 742
     assert found["wrong_verdicts"] == []
-    assert found["refusals"] == {"reference": 41, "default": 14, "object": 14, "json": 8, "draft": 3, "pattern": 2}
+    assert found["refusals"] == {"reference": 41, "default": 14, "object": 14, "json": 8, "draft": 3}
 
 
-@pytest.mark.parametrize("name", ["date-time", "time", "date", "uuid", "ipv4", "ipv6", "regex", "uri", "email"])
+@pytest.mark.parametrize("name", [*NAMES, "ecmascript-regex", "unknown"])
 def test_the_standards_suite_of_formats_passes(name: str) -> None:
-    """Every case of every checked format passes, except the inside of IP literals in brackets."""
-    known = {
-        "square brackets are not allowed in a path segment",
-        "invalid userinfo",
-        "leading zero in an embedded IPv4 address is invalid",
-        "an invalid IPv4-address-literal",
-    }
+    """Every case of every format passes: 764 in all."""
     for group in load("json_schema_test_suite/draft2020-12.json.gz")[f"optional/format/{name}.json"]:
         schema = {"type": "object", "properties": {"x": {"format": group["schema"]["format"]}}}
         validator = JSONSchemaValidator(schema)
         for case in group["tests"]:
-            if case["description"] not in known:
-                assert (validator.problems({"x": case["data"]}) == ()) is case["valid"], case
-    assert name in FORMATS.checkers
+            assert (validator.problems({"x": case["data"]}) == ()) is case["valid"], case

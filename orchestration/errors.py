@@ -12,6 +12,7 @@ MidwatchError
   + JobTimeout             result(timeout_s) ran out; the job goes on
   + StoreUnavailable       Redis can't be reached, or refuses to write
   + UnreadableRecord       a stored record is of a newer release, or is damaged
+  + RecordLost             a record of a job that goes on is gone
   + ModelError             a provider call failed; `failure` holds the kind and detail
   + ToolError              raised BY a tool: its request was wrong; the message is returned to the model
   + ToolFailed             a tool raised anything else or ran out of time; `failure` holds the kind and detail
@@ -90,6 +91,26 @@ class UnreadableRecord(MidwatchError):
 
     def __str__(self) -> str:
         return f"{self.what} can't be read: {self.why}"
+
+
+class RecordLost(MidwatchError):
+    """Raised when Redis has no longer a record that a step needs. `what` is the record: job, steps, log, memory or session."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"Redis has lost {_LOST.get(self.what, self.what)}"
+
+
+_LOST = {
+    "job": "the record of the job",
+    "steps": "steps of the job's turn",
+    "log": "messages of the conversation",
+    "memory": "the memory of the conversation",
+    "session": "the record of the session, and another job has the session since",
+}
 
 
 class ModelError(MidwatchError):

@@ -163,6 +163,12 @@ CATALOGUE = (
     ),
     Key("{prefix}:backlog:{priority}:tenants", "HASH", "tenant -> virtual start of its next job", "kept"),
     Key("{prefix}:tools_served", "STRING", "it exists while a worker serves the tools queue", "10 s"),
+    Key(
+        "{prefix}:looked_over",
+        "STRING",
+        "it exists for a while after a steward has looked over the jobs' records",
+        "5 s",
+    ),
     Key("{prefix}:poison", "LIST", "PoisonRecords, newest first, at most 1,000", "kept"),
     Key(
         "{prefix}.model, .tools, .maintenance (+ priority)",

@@ -160,6 +160,10 @@ class Keyspace:
         """STRING that exists while a worker serves the tools queue."""
         return f"{self.prefix}:tools_served"
 
+    def looked_over(self) -> str:
+        """STRING that exists while a steward has looked over the jobs' records a short time ago."""
+        return f"{self.prefix}:looked_over"
+
     def poison(self) -> str:
         """LIST of PoisonRecords."""
         return f"{self.prefix}:poison"

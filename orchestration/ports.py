@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
+from midwatch.orchestration.errors import RecordLost
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.commits import Bill, Ending, ResultCommit, TurnCommit
@@ -140,7 +141,7 @@ class Store(Protocol):
         ...
 
     def claim(self, ref: StepRef, nonce: str) -> Claim | ClaimRefusal:
-        """Claim the step. A repetition with the same nonce returns the same claim, because the first reply may be lost."""
+        """Claim the step. A repetition with the same nonce returns the same claim. Raises RecordLost: a record is gone."""
         ...
 
     def renew(self, claim: Claim) -> LeaseState:
@@ -192,12 +193,11 @@ class Store(Protocol):
     def set_aside(
         self, ref: StepRef, nonce: str, failure: Failure, *, worker: str, max_tries: int, wait_ms: int
     ) -> SetAside:
-        """Put back a step whose records this worker can't read. After `max_tries` times, make it a dead letter.
-
-        No record is read, so damaged ones do no harm. `nonce` is that of this worker's claim, whether the claim succeeded
-        or raised.
-        """
+        """Put back a step whose records this worker can't read. After `max_tries` times it is a dead letter. Reads no record."""
         ...
+
+    def bury(self, ref: StepRef, lost: RecordLost, *, worker: str) -> SetAside:
+        """End a job that has lost a record, as a dead letter that can't be replayed. What is left is kept."""
 
     def begin_compaction(
         self, ref: StepRef, nonce: str, *, job_id: str = "", lock_ms: int = 15_000

@@ -28,6 +28,8 @@ class FailureKind(StrEnum):
     UNKNOWN_EFFECT = "unknown_effect"
     WORKER_LOST = "worker_lost"
     WAITED_TOO_LONG = "waited_too_long"
+    RECORD_LOST = "record_lost"
+    """Redis has lost a record of the job or of its session."""
     INTERNAL = "internal"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from midwatch.orchestration.errors import LeaseLost, StoreUnavailable, UnknownAgent, UnreadableRecord
+from midwatch.orchestration.errors import LeaseLost, RecordLost, StoreUnavailable, UnknownAgent, UnreadableRecord
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.reading import explain
 from midwatch.orchestration.protocol.store_replies import SetAside
@@ -17,6 +17,7 @@ from midwatch.orchestration.steps.model_step import ModelStep
 from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.steps.tool_step import ToolStep
 from midwatch.orchestration.steps.trace import bind_trace
+from midwatch.orchestration.store.damage.burying import failure_of_loss
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.policy import RetryConfig
 from midwatch.schemas.step import Continue, DeadLetter, Defer, Outcome, StepKind, StepRef, WaitOwner
@@ -56,6 +57,8 @@ class StepRunner:
             claim = self.services.store.claim(ref, nonce)
         except StoreUnavailable:
             raise
+        except RecordLost as error:
+            return self._bury(ref, error)
         except Exception as error:
             return self._set_aside(ref, nonce, f"its records can't be read: {explain(error)}")
         if isinstance(claim, ClaimRefusal):
@@ -74,6 +77,8 @@ class StepRunner:
             return Continue()
         except StoreUnavailable:
             raise
+        except RecordLost as error:
+            return self._bury(claim.ref, error)
         except UnreadableRecord as error:
             attempt.bill_if_possible()
             return self._set_aside(claim.ref, claim.nonce, str(error))
@@ -109,6 +114,17 @@ class StepRunner:
         except Exception as error:  # the usual script can't write the dead letter: the job's keys are damaged
             log.error("step.not_ended", job_id=attempt.claim.ref.job_id, error=type(error).__name__)
             return self._set_aside(attempt.claim.ref, attempt.claim.nonce, detail, max_tries=1)
+
+    def _bury(self, ref: StepRef, lost: RecordLost) -> Outcome:
+        """End a job that has lost a record: no other worker can find it."""
+        log.error("record.lost", job_id=ref.job_id, step=ref.step, session_id=ref.session_id, lost=lost.what)
+        try:
+            result = self.services.store.bury(ref, lost, worker=self.services.worker)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            return self._set_aside(ref, "", f"{lost}: {explain(error)}")
+        return DeadLetter(failure=failure_of_loss(lost)) if result is SetAside.BURIED else Continue()
 
     def _set_aside(self, ref: StepRef, nonce: str, detail: str, *, max_tries: int = UNREADABLE_TRIES) -> Outcome:
         """Leave a step to a worker that can read its records, or make it a dead letter after `max_tries`."""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import redis
+import structlog
 
 from midwatch.orchestration.keyspace import PARTITIONS, Keyspace, partition
 from midwatch.orchestration.ports import Dispatcher
+from midwatch.orchestration.protocol.reading import explain
 from midwatch.orchestration.store.backlog import Backlog
 from midwatch.orchestration.store.records import member
 from midwatch.orchestration.store.script_calls import bring_back
 from midwatch.orchestration.store.script_calls.script_call import Reply, ScriptCall
-from midwatch.orchestration.store.scripts import Scripts
+from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unavailable
 from midwatch.schemas.step import StepRef
+
+log = structlog.get_logger("midwatch.operations")
 
 
 class DueAndOwed:
@@ -48,7 +53,7 @@ class DueAndOwed:
 
         """
         model_queue_idle, tools_queue_idle = idle
-        replies = self._scripts.run_all(
+        replies = self._run_sweeps(
             [
                 bring_back.sweep(
                     self.keys, p, self.backlog.used_keys(), limit=limit, patience_ms=patience_ms, stale_ms=stale_ms,
@@ -61,6 +66,18 @@ class DueAndOwed:
         due = [ref for reply in replies for ref in reply.due]
         owed = [ref for reply in replies for ref in reply.owed]
         return due, owed, min(next_due, default=-1)
+
+    def _run_sweeps(self, calls: Sequence[ScriptCall[Any]]) -> list[Any]:
+        """Sweep all partitions. A damaged index of one partition does not keep the others from their steps."""
+        found = []
+        for p, reply in enumerate(self._scripts.run_each(calls)):
+            if isinstance(reply, UNAVAILABLE):
+                raise unavailable(reply) from reply
+            if isinstance(reply, Exception):
+                log.warning("sweep.failed", partition=p, error=explain(reply))
+            else:
+                found.append(reply)
+        return found
 
     def wake(self, refs: Sequence[StepRef]) -> list[StepRef]:
         """Mark as owed the steps that the coordinator woke, and return them. A step that no longer waits is not changed."""

@@ -10,6 +10,7 @@ import structlog
 from midwatch.orchestration.errors import SessionBusy, StoreUnavailable
 from midwatch.orchestration.keyspace import HELD_S, KEPT_S, Keyspace
 from midwatch.orchestration.ports import Dispatcher
+from midwatch.orchestration.protocol.reading import guard
 from midwatch.orchestration.store.backlog import PLACES, keys_of_new_job
 from midwatch.orchestration.store.earlier_keys import move_earlier_keys
 from midwatch.orchestration.store.records import spec
@@ -40,7 +41,9 @@ class NewJobs:
             max_wait_ms=job.max_wait_ms, max_total_ms=job.max_total_ms, on_busy=job.on_busy,
             message=self._message(job.ref, begun=job.parent is not None), tenant=job.tenant or "", places=PLACES,
         )  # fmt: skip
-        result, active_job = self.scripts.run(call, patience_ms=1_000)
+        result, active_job = guard(
+            f"job {job.job_id}, or its session,", lambda: self.scripts.run(call, patience_ms=1_000)
+        )
         if result is EnqueueResult.BUSY:
             self._refuse(job, active_job)
         if result is EnqueueResult.QUEUED and job.on_busy is SessionPolicy.INTERRUPT and on_interrupt:
@@ -53,7 +56,10 @@ class NewJobs:
         """Bind the job id to a session and return it. The first enqueue decides, so one id never becomes two jobs."""
         pointer = self.keys.job_pointer(job.job_id)
         try:
-            known = self.client.set(pointer, job.session_id, nx=True, get=True, ex=HELD_S + KEPT_S)
+            known = guard(
+                f"the session id of job {job.job_id}",
+                lambda: self.client.set(pointer, job.session_id, nx=True, get=True, ex=HELD_S + KEPT_S),
+            )
         except UNAVAILABLE as error:
             raise unavailable(error) from error
         return known.decode() if isinstance(known, bytes) else job.session_id

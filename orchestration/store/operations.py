@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 
 import structlog
 
 from midwatch.orchestration.errors import NotFound, Refused, StoreUnavailable, UnreadableRecord
+from midwatch.orchestration.protocol.reading import guard
 from midwatch.orchestration.store import reads
+from midwatch.orchestration.store.damage.looking_over import LookingOver
 from midwatch.orchestration.store.job_records import JobRecords
 from midwatch.orchestration.store.records import (
     is_step,
@@ -18,6 +21,7 @@ from midwatch.orchestration.store.records import (
 from midwatch.orchestration.store.script_calls import operate, put_aside
 from midwatch.orchestration.store.script_calls.operate import CancelResult
 from midwatch.orchestration.store.script_calls.put_aside import Resolved
+from midwatch.orchestration.store.script_calls.script_call import Reply, ScriptCall
 from midwatch.schemas.decision import Verdict
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.step import Priority, StepRef
@@ -27,12 +31,20 @@ log = structlog.get_logger("midwatch.operations")
 DISCARDED = "This call was not made: its job was given up."
 """The answer to open calls of a discarded dead letter."""
 
+LOST = "This call has no result: its job was cancelled, and records of it were lost."
+"""The answer to open calls of a cancelled job that lost some of its steps."""
+
 PATIENCE_MS = 1_000
 """How long an operation keeps trying to reach the server."""
 
 
 class Operations(JobRecords):
     """The operations that the Python client, the command line and the pages share."""
+
+    @cached_property
+    def records(self) -> LookingOver:
+        """Looks for jobs that no message will reach, because entries or records are lost."""
+        return LookingOver(self.client, self.keys, self._dispatcher)
 
     def cancel(self, job_id: str) -> bool:
         """Cancel a job and all its descendants. Returns False if the job had already ended.
@@ -41,8 +53,10 @@ class Operations(JobRecords):
         """
         ref = self._ref(job_id)
         children = reads.find_children(self.client, self.keys, ref)  # before its steps end
-        call = operate.cancel(self._keys(ref), job=job_id, session=ref.session_id, member_base=member_base(ref))
-        reply = self._scripts.run(call, patience_ms=PATIENCE_MS)
+        call = operate.cancel(
+            self._keys(ref), job=job_id, session=ref.session_id, member_base=member_base(ref), repair_text=LOST
+        )
+        reply = self._run_script(job_id, call)
         if reply.status is JobStatus.DEAD_LETTERED:
             return self.discard(job_id)
         owed = [ref.model_copy(update={"step": step}) for step in reply.owed_steps]
@@ -67,13 +81,22 @@ class Operations(JobRecords):
             wait_ms: how long others may hold it from now on. None: its limit starts again.
             lane: the priority of its steps from now on. None: the one that it was enqueued with.
             redriven: True if no human asked for the replay.
+
+        Raises:
+            Refused: records of the job are lost.
+
         """
         ref = self._ref(job_id)
         call = operate.replay(
             self._keys(ref), job=job_id, session=ref.session_id, lane=lane, redriven=redriven, steps_granted=max_steps,
             time_granted_ms=time_ms, wait_granted_ms=wait_ms,
         )  # fmt: skip
-        reply = self._scripts.run(call, patience_ms=PATIENCE_MS)
+        reply = self._run_script(job_id, call)
+        if reply.is_lost:
+            raise Refused(
+                f"job {job_id!r} can't go on: Redis lost records of it. Discard it with `midwatch dlq discard {job_id}`, "
+                "then enqueue its input again"
+            )
         if reply.replayed:
             ref = ref.model_copy(update={"priority": reply.priority})
             self._publish_owed([ref.model_copy(update={"step": step}) for step in reply.owed_steps])
@@ -89,7 +112,7 @@ class Operations(JobRecords):
         call = operate.discard(
             self._keys(ref), job=job_id, session=ref.session_id, member_base=member_base(ref), repair_text=DISCARDED
         )
-        reply = self._scripts.run(call, patience_ms=PATIENCE_MS)
+        reply = self._run_script(job_id, call)
         if reply.next_step:
             self._publish_owed((reply.next_step,))
         if reply.discarded:
@@ -116,12 +139,16 @@ class Operations(JobRecords):
         ref = self._ref(job_id).model_copy(update={"step": step})
         verdict = Verdict.APPROVE if approve else Verdict.REJECT
         call = put_aside.resolve(self._keys(ref), step=step, member=member(ref), verdict=verdict, reason=reason[:500])
-        resolved = self._scripts.run(call, patience_ms=PATIENCE_MS)
+        resolved = self._run_script(job_id, call)
         if resolved is Resolved.EXPIRED:
             raise Refused(f"step {step} of job {job_id!r} waited too long for a decision: its question has expired")
         if resolved is Resolved.DECIDED:
             self._publish_owed((ref,))
         return resolved is Resolved.DECIDED
+
+    def _run_script(self, job_id: str, call: ScriptCall[Reply]) -> Reply:
+        """Run a script on a job. A damaged key raises UnreadableRecord."""
+        return guard(f"job {job_id}, or its session,", lambda: self._scripts.run(call, patience_ms=PATIENCE_MS))
 
     def _cancel_all(self, job_ids: Sequence[str]) -> None:
         """Cancel these jobs. A child that is missed here, because it is new, ends itself at its next model turn."""

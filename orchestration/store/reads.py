@@ -96,11 +96,11 @@ def _how_it_ended(status: str | None, cancel: str | None, discarded: str | None)
 
 
 def find_newest(client: redis.Redis, keys: Keyspace, index: str, limit: int) -> list[str]:
-    """The newest entries of an index of all partitions."""
+    """The newest entries of an index of all partitions. A damaged index hides its own entries only."""
     pipe = client.pipeline(transaction=False)
     for p in range(PARTITIONS):
         pipe.zrange(keys.index(p, index), 0, limit - 1, desc=True, withscores=True)
-    rows = [row for reply in run_pipeline(pipe) for row in reply]
+    rows = [row for reply in run_pipeline(pipe, with_errors=True) if not isinstance(reply, Exception) for row in reply]
     return [row[0].decode() for row in sorted(rows, key=lambda row: row[1], reverse=True)[:limit]]
 
 

@@ -61,3 +61,10 @@ def _job_keys(keys: Keyspace, session_id: str, job_id: str, queues: tuple[str, s
         model_queue=model_queue,
         tools_queue=tools_queue,
     )
+
+
+def keys_of_partition(keys: Keyspace, p: int) -> StepKeys:
+    """The keys of a partition, for a script that finds jobs and sessions itself. Those of a job and a session do not exist."""
+    index, unused = keys.index(p, ""), keys.index(p, "unused")
+    parts = (unused, unused, unused, unused, unused, "due", "owed", "counters", unused, "jobs", "dead", "letters")
+    return StepKeys(*(part if part is unused else index + part for part in parts))

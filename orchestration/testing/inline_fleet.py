@@ -155,7 +155,7 @@ class InlineFleet:
             job = self.store.job(job_id)
             if job.status.ended or (job.status is JobStatus.PARKED and not self._find_step()):
                 return result_of(job)
-            if not self._find_step():
+            if not self._find_step() and not (self.operations.records.look() and self._find_step()):
                 raise ConfigError(
                     f"job {job_id} is {job.status} and no step is left: does another job hold its session?"
                 )

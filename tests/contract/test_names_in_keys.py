@@ -236,7 +236,7 @@ def test_an_operation_with_another_jobs_session_writes_nothing(bench: Bench, oth
     keys, scripts = step_keys(bench.keys, ref), bench.operations._scripts
     calls = [
         operate.adopt(keys, child="job-c", is_added=True),
-        operate.cancel(keys, job="job-1", session=other, member_base=f"normal|{other}|job-1|"),
+        operate.cancel(keys, job="job-1", session=other, member_base=f"normal|{other}|job-1|", repair_text="x"),
         operate.discard(keys, job="job-1", session=other, member_base=f"normal|{other}|job-1|", repair_text="x"),
         operate.replay(
             keys, job="job-1", session=other, lane=None, redriven=False, steps_granted=1, time_granted_ms=None,

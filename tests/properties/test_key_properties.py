@@ -46,7 +46,7 @@ def keys_of_fleet() -> Iterator[tuple[str, tuple[str, ...]]]:
     for p in range(PARTITIONS):
         for name in ("due", "owed", "jobs", "dead", "letters", "redrive", "unreadable", "counters", "drift:1"):
             yield KEYS.index(p, name), ("index", str(p), name)
-    for kind in (KEYS.gate_index, KEYS.redrive, KEYS.redrive_lease, KEYS.tools_served, KEYS.poison):
+    for kind in (KEYS.gate_index, KEYS.redrive, KEYS.redrive_lease, KEYS.tools_served, KEYS.looked_over, KEYS.poison):
         yield kind(), (kind.__name__,)
     for priority in Priority:
         yield KEYS.backlog(priority), ("backlog", priority)

@@ -29,7 +29,18 @@ from midwatch.orchestration.store.step_keys import StepKeys
 from midwatch.schemas.model import Usage
 
 LUA = Path(script_call.__file__).parents[1] / "lua"
-SHARED = {"arguments", "endings", "first_steps", "job_clock", "losses", "model_turn", "names", "originals", "prelude"}
+SHARED = {
+    "arguments",
+    "endings",
+    "first_steps",
+    "job_clock",
+    "losses",
+    "lost",
+    "model_turn",
+    "names",
+    "originals",
+    "prelude",
+}
 MODEL_TURN = (LUA / "model_turn.lua").read_text()
 MODULES: tuple[ModuleType, ...] = (
     begin_work, bring_back, commit_work, first_steps, operate, put_aside, redrive, shorten,

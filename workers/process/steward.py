@@ -26,6 +26,9 @@ STALE_MS = 60_000
 """How long a published step may be unclaimed while its queue is not empty. Until then the step most likely waits its turn,
 and a second message would only lengthen the queue."""
 
+LOOK_MS = 5_000
+"""How often the fleet looks for jobs that no message will reach. One look costs the server about 3 ms."""
+
 SETTLE_MS = 2_000
 """Shortest time without a release after an outage. A commit that waits for the server tries once a second."""
 
@@ -40,6 +43,7 @@ class Steward:
         self._slots = slots
         self._queues = queues
         self._after_outage = after_outage
+        self._look_at_s = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="midwatch-steward", daemon=True)
 
@@ -67,9 +71,20 @@ class Steward:
                 client.operations.publish(refs, begun=begun)
         if FIRST_STEPS.others_wait:
             client.operations.backlog.fill_queues()
+        self._look_over_records()
         if published := len(due) + len(owed) + len(admitted):
             log.info("steward.published", steps=published)
         return min((ms for ms in (soonest, more) if ms >= 0), default=-1)
+
+    def _look_over_records(self) -> None:
+        """Look for jobs that no message will reach. One steward of the fleet does it, every few seconds."""
+        now_s = time.monotonic()
+        if now_s < self._look_at_s:
+            return
+        self._look_at_s = now_s + LOOK_MS / 1_000
+        operations = self._runtime.client.operations
+        if operations.client.set(operations.keys.looked_over(), self._runtime.worker, nx=True, px=LOOK_MS):
+            operations.records.look()
 
     def _look_at_queues(self) -> tuple[bool, bool]:
         """Are the model and tools queues empty? Always False if the broker is not this Redis.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import redis
 
+from midwatch.orchestration.errors import RecordLost
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.ports import Dispatcher
 from midwatch.orchestration.protocol.store_replies import SetAside
+from midwatch.orchestration.store.damage.burying import bury
 from midwatch.orchestration.store.records import member, member_base
 from midwatch.orchestration.store.script_calls import put_aside
 from midwatch.orchestration.store.scripts import Scripts
@@ -52,3 +54,7 @@ class SettingAside:
         if reply.next_step:
             self._dispatcher.publish((reply.next_step,))
         return reply.result
+
+    def bury(self, ref: StepRef, lost: RecordLost, *, worker: str) -> SetAside:
+        """See `ports.Store.bury`."""
+        return bury(self.client, self.keys, self._dispatcher, ref, lost, worker=worker)

@@ -1,5 +1,5 @@
 -- Claim a step under a new fence and a lease. Returns everything that the work needs, in one round trip.
--- Shared: names, prelude, job_clock, losses, endings
+-- Shared: names, prelude, lost, job_clock, losses, endings
 -- ARGV:
 --   job
 --   step
@@ -11,7 +11,7 @@
 --   known_epoch       of the caller's copy of the log; -1: it has none
 --   known_length      of the copy, in entries
 --   known_digest      SHA-1 of the copy's last entry; a server that crashed may have lost that entry
--- Output: {refusal} or
+-- Output: {refusal} or {'lost', what: job | steps | log | memory | session} or
 --   {'claimed', now, fence, attempt, losses, interrupted, ending, decision, groups, call|'', flags|'', epoch, entries left out,
 --   log entries, job fields, anchor|'', memory|'' (also when the epoch is the known one), lost claims|''}
 local job, step, nonce, lease_ms, max_losses, max_alone, member, known_epoch, known_length, known_digest = unpack(ARGV)
@@ -26,9 +26,15 @@ if lane and string.sub(member, 1, #lane + 1) ~= lane .. '|' then -- the message 
   settle_member(member)
   member = string.gsub(member, '^%a+', lane)
 end
-if not status or has_ended(status) then
+if not status then
+  -- A job that is over has no steps, and its session has no active job or another one.
+  if redis.call('EXISTS', STEPS) == 1 or redis.pcall('HGET', SESSION, 'active') == job then return { 'lost', 'job' } end
   settle_member(member)
-  return { status and 'gone' or 'absent' }
+  return { 'absent' }
+end
+if has_ended(status) then
+  settle_member(member)
+  return { 'gone' }
 end
 if not may_run(status) then return redis.error_reply('UNREADABLE the status of a later release') end
 
@@ -37,15 +43,31 @@ local active, groups, epoch, flags, anchor =
   unpack(redis.call('HMGET', SESSION, 'active', 'groups', 'epoch', 'flags', 'anchor'))
 local row = read_row(step)
 if status == 'queued' then
-  if active ~= job then return { 'not_yet' } end
+  if active and active ~= job then return { 'not_yet' } end
+  if not active then
+    -- The record of the session was lost. No job has it, so this one takes it, wherever it was in the line.
+    for _, priority in ipairs({ 'high', 'normal', 'low', 'replay' }) do redis.pcall('LREM', WAITING, 1, job .. '|' .. priority) end
+    restore_session(job, now)
+    active, groups, epoch, flags, anchor = unpack(redis.call('HMGET', SESSION, 'active', 'groups', 'epoch', 'flags', 'anchor'))
+  end
   if not row and step == '1' then
     row = { state = 'pending', fence = '0', till = 0, attempt = 0, losses = 0, nonce = '', decision = '' }
   end
 end
 if not row then
+  if has_lost_rows(status, redis.call('HGET', JOB, 'open')) then return { 'lost', 'steps' } end
   settle_member(member)
   return { 'gone' }
 end
+
+if not active then
+  restore_session(job, now)
+  active, groups, epoch, flags, anchor = unpack(redis.call('HMGET', SESSION, 'active', 'groups', 'epoch', 'flags', 'anchor'))
+elseif active ~= job then
+  return { 'lost', 'session' } -- its record was lost, and the session has another job since
+end
+local lost_text = not cancel and find_lost_text(epoch, is_model and status ~= 'queued')
+if lost_text then return { 'lost', lost_text } end
 
 local again = row.state == 'started' and is_own(row, nonce)
 local lost = row.state == 'started' and not again
@@ -111,7 +133,7 @@ if activated then
   groups = groups + 1
   local timeout_ms, max_worked_ms, input = unpack(redis.call('HMGET', JOB, 'timeout_ms', 'max_worked_ms', 'input'))
   time.deadline_ms = now + (max_worked_ms or timeout_ms)
-  redis.call('RPUSH', LOG, '{"role":"user","group":' .. groups .. ',"text":' .. input .. '}')
+  append('{"role":"user","group":' .. groups .. ',"text":' .. input .. '}')
   redis.call('HSET', SESSION, 'groups', groups)
   changed = { 'status', 'running', 'started_ms', string.format('%d', now) }
 end
@@ -141,6 +163,11 @@ if row.state == 'parked' then unpark(step)
 elseif waiting and status ~= 'parked' then redis.call('HDEL', JOB, 'waiting') end
 keep()
 
+if epoch or flags then
+  for _, part in ipairs({ ':memory', ':archive', ':results', ':originals' }) do redis.call('EXPIRE', SESSION .. part, KEPT_S, 'GT') end
+end
+
+count_entries(epoch)
 local call, entries, from, memory = '', {}, 0, ''
 if is_model then
   if (epoch or '0') == known_epoch and known_length ~= '0' then
@@ -149,12 +176,6 @@ if is_model then
   end
   entries = redis.call('LRANGE', LOG, from, -1)
   if epoch and (epoch ~= known_epoch or from == 0) then memory = redis.call('GET', SESSION .. ':memory') or '' end
-  if epoch then
-    redis.call('EXPIRE', SESSION .. ':memory', KEPT_S, 'GT')
-    redis.call('EXPIRE', SESSION .. ':archive', KEPT_S, 'GT')
-  end
-  if flags then redis.call('EXPIRE', SESSION .. ':results', KEPT_S, 'GT') end
-  if epoch or flags then redis.call('EXPIRE', SESSION .. ':originals', KEPT_S, 'GT') end
 else
   call = redis.call('HGET', STEPS, step .. ':call') or ''
 end

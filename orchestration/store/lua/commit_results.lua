@@ -14,7 +14,7 @@ local results = take_list(4)
 local done = {} -- fields of STEPS
 for step, member, message, trace in rows_of(results, 4) do
   if is_held(step, fence) then
-    redis.call('RPUSH', LOG, message)
+    append(message)
     add_trace(trace)
     settle_member(member)
     done[#done + 1] = step
@@ -24,7 +24,7 @@ for step, member, message, trace in rows_of(results, 4) do
 end
 local applied = #done / 3
 if applied == 0 then return { 0, 0 } end
-redis.call('HINCRBY', COUNTERS, 'steps.tool', applied)
+redis.pcall('HINCRBY', COUNTERS, 'steps.tool', applied)
 local now = clock()
 local time, open = read_clock('open')
 local changed = {}

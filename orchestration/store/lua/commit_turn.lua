@@ -49,12 +49,12 @@ add_usage(usage)
 if tool_calls ~= '0' then redis.call('HINCRBY', JOB, 'tool_calls', tool_calls) end
 if invalid_calls ~= '0' then
   redis.call('HINCRBY', JOB, 'invalid_calls', invalid_calls)
-  redis.call('HINCRBY', COUNTERS, 'calls.invalid', invalid_calls)
+  redis.pcall('HINCRBY', COUNTERS, 'calls.invalid', invalid_calls)
 end
 if children ~= '0' then redis.call('HINCRBY', JOB, 'children', children) end
 add_trace(trace)
 settle_member(member)
-redis.call('HINCRBY', COUNTERS, 'steps.model', 1)
+redis.pcall('HINCRBY', COUNTERS, 'steps.model', 1)
 count_drift(now, drift)
 local working = 0
 

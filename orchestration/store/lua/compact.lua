@@ -43,9 +43,12 @@ if length(removed) + length(replaced) == 0 then
   redis.call('HDEL', session, 'compacting')
   return 1
 end
-if new_memory ~= '' then redis.call('SET', memory, new_memory, 'KEEPTTL') end
+if new_memory ~= '' then
+  redis.call('SET', memory, new_memory, 'KEEPTTL')
+  redis.call('HSET', session, 'has_memory', '1')
+end
 if length(kept_results) > 0 then redis.call('HSET', session, 'flags', 'results') end
-redis.call('HSET', session, 'epoch', tonumber(epoch) + 1)
+redis.call('HSET', session, 'epoch', tonumber(epoch) + 1, 'entries', redis.call('LLEN', log), 'entries_epoch', tonumber(epoch) + 1)
 redis.call('HINCRBY', session, 'compactions', 1)
 redis.call('HDEL', session, 'compacting')
 bound_originals(session, tonumber(most_bytes))
@@ -54,5 +57,5 @@ if job ~= session and redis.call('EXISTS', job) == 1 then
   for field, amount in rows_of(usage, 2) do redis.call('HINCRBY', job, field, amount) end
   if length(usage) > 0 then redis.call('HSET', job, 'billed', 'compaction|' .. nonce .. '|' .. epoch) end -- see bill.lua
 end
-redis.call('HINCRBY', counters, 'compactions', 1)
+redis.pcall('HINCRBY', counters, 'compactions', 1)
 return 1

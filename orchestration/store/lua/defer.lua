@@ -39,6 +39,6 @@ end
 redis.call('HSET', JOB, unpack(changed))
 if counts == '1' then
   redis.call('HINCRBY', JOB, 'retries', 1)
-  redis.call('HINCRBY', COUNTERS, 'steps.retried', 1)
+  redis.pcall('HINCRBY', COUNTERS, 'steps.retried', 1)
 end
 return 1

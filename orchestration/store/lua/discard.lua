@@ -15,6 +15,8 @@ if has_record then
   if status ~= 'dead_lettered' or redis.call('HEXISTS', JOB, 'discarded') == 1 then return { 'not_dead', status } end
   if not pcall(repair, repair_text, member_base) then redis.call('DEL', STEPS) end -- the log, or the rows, are damaged
   redis.call('HSET', JOB, 'discarded', '1')
+  -- The session goes on with what is left of its conversation.
+  if redis.call('HEXISTS', JOB, 'lost') == 1 then redis.pcall('HDEL', SESSION, 'entries', 'entries_epoch', 'has_memory') end
   set_redrive('')
 else
   if redis.call('HEXISTS', LETTERS, job) == 0 then return { 'gone' } end
@@ -22,6 +24,6 @@ else
 end
 redis.call('ZREM', DEAD, job)
 redis.call('HDEL', LETTERS, job)
-redis.call('HINCRBY', COUNTERS, 'letters.discarded', 1)
+redis.pcall('HINCRBY', COUNTERS, 'letters.discarded', 1)
 keep_new()
-return { 'discarded', hand_over(clock(), session) }
+return { 'discarded', hand_over(clock(), session, job) }

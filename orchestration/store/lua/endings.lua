@@ -80,7 +80,7 @@ local function repair(text, member_base)
     if raw then
       local call = cjson.decode(raw)
       group = group or tonumber(redis.call('HGET', SESSION, 'groups') or '0')
-      redis.call('RPUSH', LOG, cjson.encode({
+      append(cjson.encode({
         role = 'tool', group = group, ordinal = ordinal(step), call_id = call.id, tool = call.name, content = text,
         is_error = true }))
     end
@@ -90,9 +90,12 @@ local function repair(text, member_base)
   if group then redis.call('HSET', JOB, 'open', 0) end -- there were open calls
 end
 
--- Give the session to the next job in line. Returns its `job|priority`, or ''.
+-- Give the session to the next job in line. Returns its `job|priority`, or ''. `ended` must have the session: if its record was
+-- lost, another job may have it since.
 -- If the session is damaged, the next job is still owed. Its claim finds the damage, and it becomes a dead letter too.
-local function hand_over(now, session_id)
+local function hand_over(now, session_id, ended)
+  local active = redis.pcall('HGET', SESSION, 'active')
+  if type(active) == 'string' and active ~= ended then return '' end
   local next_job = redis.pcall('LPOP', WAITING)
   if type(next_job) ~= 'string' then
     redis.pcall('HDEL', SESSION, 'active')

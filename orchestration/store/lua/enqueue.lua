@@ -30,6 +30,7 @@ local function keep_new_job()
   redis.call('EXPIRE', SESSION, KEPT_S, 'NX')
   redis.call('EXPIRE', SESSION, KEPT_S, 'GT')
   redis.call('EXPIRE', LOG, KEPT_S, 'GT')
+  for _, part in ipairs({ ':memory', ':archive', ':results', ':originals' }) do redis.call('EXPIRE', SESSION .. part, KEPT_S, 'GT') end
 end
 
 local now = clock()
@@ -43,10 +44,11 @@ end
 if not active then limit('held_since', string.format('%d', now)) end -- else it waits for its session, which is not counted
 redis.call('HSET', JOB, 'status', 'queued', 'session', session, 'spec', spec, 'input', input, 'max_steps', max_steps, 'timeout_ms', timeout_ms,
   'created_ms', string.format('%d', now), unpack(limits))
-redis.call('ZADD', JOBS, now, job)
-redis.call('ZREMRANGEBYSCORE', JOBS, '-inf', now - HELD_S * 1000)
+-- The listing and the counters may be damaged. A job does not depend on them.
+redis.pcall('ZADD', JOBS, now, job)
+redis.pcall('ZREMRANGEBYSCORE', JOBS, '-inf', now - HELD_S * 1000)
 redis.call('EXPIRE', JOBS, HELD_S)
-redis.call('HINCRBY', COUNTERS, 'jobs.enqueued', 1)
+redis.pcall('HINCRBY', COUNTERS, 'jobs.enqueued', 1)
 if active then
   redis.call(on_busy == 'interrupt' and 'LPUSH' or 'RPUSH', WAITING, job .. '|' .. priority)
   redis.call('EXPIRE', WAITING, KEPT_S, 'NX')

@@ -40,7 +40,7 @@ if output ~= '' then redis.call('HSET', JOB, 'output', output) end
 if failure ~= '' then redis.call('HSET', JOB, 'failure', failure) end
 if waiting then redis.call('HDEL', JOB, 'waiting') end
 local function count_ending() -- last, because a missing count does less harm than a missing dead letter
-  if status ~= before then redis.call('HINCRBY', COUNTERS, 'jobs.' .. status, 1) end -- they are equal if another call has ended the job
+  if status ~= before then redis.pcall('HINCRBY', COUNTERS, 'jobs.' .. status, 1) end -- they are equal if another call has ended the job
 end
 
 if status == 'dead_lettered' then
@@ -63,7 +63,7 @@ if before == 'dead_lettered' then
   set_redrive('')
 end
 repair(repair_text, member_base)
-local next_job = hand_over(now, session)
+local next_job = hand_over(now, session, job)
 keep()
 count_ending()
 return { 1, next_job }

@@ -2,7 +2,7 @@
 
 -- Append messages to the log.
 local function add_messages(messages)
-  if length(messages) > 0 then redis.call('RPUSH', LOG, items(messages)) end
+  if length(messages) > 0 then append(items(messages)) end
 end
 
 -- Add the usage to the job's fields.

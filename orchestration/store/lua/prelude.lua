@@ -135,6 +135,12 @@ local function keep_new()
   keep()
 end
 
+-- Append messages to the log, and count them. (The session may be damaged.)
+local function append(...)
+  redis.call('RPUSH', LOG, ...)
+  redis.pcall('HINCRBY', SESSION, 'entries', select('#', ...))
+end
+
 -- Append the record of an attempt. The list may be new.
 local function add_trace(trace)
   if redis.call('RPUSH', TRACE, trace) == 1 then redis.call('EXPIRE', TRACE, KEPT_S) end

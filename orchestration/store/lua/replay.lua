@@ -8,7 +8,7 @@
 --   steps_granted    model turns, from the last one on
 --   time_granted_ms  of its own work, from now on; '': session_timeout_s
 --   wait_granted_ms  that others may hold it, from now on; '': max_wait_s
--- Output: {'gone'} | {'not_dead', status} | {'replayed', priority, step...} (steps to publish now)
+-- Output: {'gone'} | {'lost'} | {'not_dead', status} | {'replayed', priority, step...} (steps to publish now)
 local job, session, lane, redriven, steps_granted, time_granted_ms, wait_granted_ms = unpack(ARGV)
 check_session()
 local time, status, turn, max_steps, timeout_ms, parked_steps, discarded, started_ms, finished_ms, max_worked_ms, max_wait_ms,
@@ -16,6 +16,7 @@ local time, status, turn, max_steps, timeout_ms, parked_steps, discarded, starte
     'finished_ms', 'max_worked_ms', 'max_wait_ms', 'max_total_ms', 'lane')
 if not status then return { 'gone' } end
 if status ~= 'dead_lettered' or discarded then return { 'not_dead', status } end
+if redis.call('HEXISTS', JOB, 'lost') == 1 or #rows() == 0 then return { 'lost' } end
 local now = clock()
 local ceiling = math.max(tonumber(max_steps), tonumber(turn or '0') + steps_granted)
 local granted_ms = tonumber(time_granted_ms) or tonumber(timeout_ms)
@@ -71,13 +72,13 @@ redis.call('HDEL', JOB, 'failure', 'finished_ms', 'cancel', 'holder')
 redis.call('HINCRBY', JOB, 'granted', steps_granted) -- its descendants may take them, too
 if redriven == '1' then
   redis.call('HINCRBY', JOB, 'redrives', 1)
-  redis.call('HINCRBY', COUNTERS, 'letters.redriven', 1)
+  redis.pcall('HINCRBY', COUNTERS, 'letters.redriven', 1)
 else
   redis.call('HDEL', JOB, 'redrives')
 end
 redis.call('ZREM', DEAD, job)
 redis.call('HDEL', LETTERS, job)
 set_redrive('')
-redis.call('HINCRBY', COUNTERS, 'letters.replayed', 1)
+redis.pcall('HINCRBY', COUNTERS, 'letters.replayed', 1)
 keep_new()
 return out

@@ -31,7 +31,7 @@ local is_ours = row and row.state == 'started' and (row.nonce == nonce or row.no
 if row and row.state == 'started' and not is_ours and row.till > now then return { 'gone', '' } end
 local status = try('HGET', JOB, 'status') -- nil: can't be read; false: no such job
 local is_over = is_readable and not row and (status == 'running' or status == 'parked')
-if status == false or has_ended(status) or is_over then
+if status == false or has_ended(status) or is_over or row and row.state == 'dead' then -- dead: it has its letter
   settle_member(member)
   return { 'gone', '' }
 end
@@ -57,7 +57,7 @@ try('HDEL', JOB, 'waiting')
 try('HINCRBY', COUNTERS, 'jobs.' .. ended, 1)
 if is_cancelled then
   if not pcall(repair, repair_text, member_base) then try('DEL', STEPS) end
-  local has_next, next_job = pcall(hand_over, now, session)
+  local has_next, next_job = pcall(hand_over, now, session, job)
   return { 'cancelled', has_next and next_job or '' }
 end
 if row then

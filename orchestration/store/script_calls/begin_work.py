@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from midwatch.orchestration.errors import RecordLost
 from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.store_replies import LeaseState
@@ -143,7 +144,7 @@ def claim(
     keys: StepKeys, *, job: str, step: str, nonce: str, lease_ms: int, max_losses: int, max_alone: int, member: str,
     known_epoch: int, known_length: int, known_digest: str,
 ) -> ScriptCall[ClaimReply | ClaimRefusal]:  # fmt: skip
-    """Claim a step, or return why the claim is refused.
+    """Claim a step, or return why the claim is refused. The reply raises RecordLost if a record that the step needs is gone.
 
     Args:
         keys: of the step.
@@ -164,6 +165,8 @@ def claim(
     )
 
     def read(reply: Any) -> ClaimReply | ClaimRefusal:
+        if reply[0] == b"lost":
+            raise RecordLost(reply[1].decode())
         if reply[0] != b"claimed":
             return ClaimRefusal(reply[0].decode())
         (

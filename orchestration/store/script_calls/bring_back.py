@@ -1,4 +1,4 @@
-"""Script calls of stewards: find the steps to publish, and mark as owed the steps that the coordinator woke."""
+"""Script calls of stewards: find the steps to publish, mark woken steps as owed, look for jobs that no message reaches."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.store.records import refs_of
 from midwatch.orchestration.store.script_calls.script_call import ScriptCall, in_order
+from midwatch.orchestration.store.step_keys import keys_of_partition
 from midwatch.schemas.step import StepRef
 
 
@@ -58,3 +59,42 @@ def wake(keys: Keyspace, partition: int, *, members: Sequence[str]) -> ScriptCal
     return ScriptCall(
         "wake", [keys.index(partition, "due"), keys.index(partition, "owed")], in_order((), members), read
     )
+
+
+class LookReply(NamedTuple):
+    """The reply of `look_over`."""
+
+    next_rank: int
+    """Where the next look at older jobs begins."""
+    restored: int
+    """Number of entries that were written again."""
+    lost: tuple[tuple[str, str], ...]
+    """Jobs that have lost a record: what is lost (see `errors.RecordLost`), and a member of `due` for the job."""
+    unlisted: tuple[tuple[str, str], ...]
+    """Dead-lettered jobs without their letter: session and job."""
+
+
+def look_over(keys: Keyspace, partition: int, *, newest: int, first: int, older: int) -> ScriptCall[LookReply]:
+    """Look for jobs of one partition that no message will reach.
+
+    Args:
+        keys: of the fleet.
+        partition: its number.
+        newest: how many of the newest jobs to look at.
+        first: rank of the first older job to look at. The newest one has rank 0.
+        older: how many older jobs to look at.
+
+    """
+
+    def read(reply: Any) -> LookReply:
+        next_rank, restored, lost, unlisted = reply
+        found = (line.decode().partition("|") for line in lost)
+        pairs = (line.decode().partition("|") for line in unlisted)
+        return LookReply(
+            next_rank,
+            restored,
+            tuple((what, member) for what, _, member in found),
+            tuple((session, job) for session, _, job in pairs),
+        )
+
+    return ScriptCall("look_over", keys_of_partition(keys, partition).used(), in_order((newest, first, older)), read)

@@ -42,6 +42,8 @@ class ReplayReply(NamedTuple):
 
     replayed: bool
     """False if there is no such job, or if it is not a dead letter."""
+    is_lost: bool = False
+    """Nothing changed: records of the job are lost, so it can't go on."""
     priority: Priority = Priority.NORMAL
     """The priority of the job's steps from now on."""
     owed_steps: tuple[str, ...] = ()
@@ -57,7 +59,7 @@ class DiscardReply(NamedTuple):
     """First step of the job that has the session now; it must be published."""
 
 
-def cancel(keys: StepKeys, *, job: str, session: str, member_base: str) -> ScriptCall[CancelReply]:
+def cancel(keys: StepKeys, *, job: str, session: str, member_base: str, repair_text: str) -> ScriptCall[CancelReply]:
     """Cancel a job. A queued job ends at once. A running job ends at its next claim.
 
     Args:
@@ -65,6 +67,7 @@ def cancel(keys: StepKeys, *, job: str, session: str, member_base: str) -> Scrip
         job: its id.
         session: the session's id.
         member_base: see `records.member_base`.
+        repair_text: the answer to open calls, if steps of the job are lost.
 
     """
 
@@ -78,7 +81,7 @@ def cancel(keys: StepKeys, *, job: str, session: str, member_base: str) -> Scrip
             case _:
                 return CancelReply(result, owed_steps=tuple(rest))
 
-    return ScriptCall("cancel", keys.used(), in_order((job, session, member_base)), read)
+    return ScriptCall("cancel", keys.used(), in_order((job, session, member_base, repair_text)), read)
 
 
 def replay(
@@ -102,8 +105,8 @@ def replay(
     def read(reply: Any) -> ReplayReply:
         result, *rest = (word.decode() for word in reply)
         if result != "replayed":
-            return ReplayReply(replayed=False)
-        return ReplayReply(True, Priority(rest[0]), tuple(rest[1:]))
+            return ReplayReply(replayed=False, is_lost=result == "lost")
+        return ReplayReply(True, priority=Priority(rest[0]), owed_steps=tuple(rest[1:]))
 
     args = in_order((
         job, session, lane or "", int(redriven), steps_granted, or_empty(time_granted_ms), or_empty(wait_granted_ms),

@@ -1,4 +1,4 @@
-"""Script calls that put a step aside: defer it, record its loss, park it, wait for a child, resolve it, set it aside unread."""
+"""Script calls that put a step aside: defer it, record its loss, park it, wait for a child, resolve it, set it aside, bury it."""
 
 from __future__ import annotations
 
@@ -179,3 +179,32 @@ def set_aside(
         step, member, member_base, job, session, nonce, max_tries, wait_ms, as_json(letter), as_json(failure), repair_text,
     ))  # fmt: skip
     return ScriptCall("set_aside", keys.used(), args, read)
+
+
+def bury(
+    keys: StepKeys, *, step: str, member_base: str, job: str, session: str, lost: str, spec: str, letter: DeadLetterRecord,
+    failure: Failure, repair_text: str,
+) -> ScriptCall[SetAsideReply]:  # fmt: skip
+    """End a job whose records are lost. What is left is kept for a person.
+
+    Args:
+        keys: of the step.
+        step: of the job.
+        member_base: see `records.member_base`.
+        job: its id.
+        session: the session's id.
+        lost: see `errors.RecordLost`.
+        spec: see `records.spec`; it is used if the job's record is lost.
+        letter: its times are 0; the script fills them in.
+        failure: what is lost.
+        repair_text: the answer to open calls, when the job was cancelled.
+
+    """
+
+    def read(reply: Any) -> SetAsideReply:
+        return SetAsideReply(SetAside(reply[0].decode()), first_step(session, reply[1]))
+
+    args = in_order((
+        step, member_base, job, session, lost, spec, as_json(letter), as_json(failure), repair_text,
+    ))  # fmt: skip
+    return ScriptCall("bury", keys.used(), args, read)

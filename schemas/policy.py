@@ -44,8 +44,9 @@ class RetryConfig(Policy):
     The wait before try *n* (from 1) is drawn from `U(0, min(cap_s, base_s * backoff_factor ** (n - 1)))` ("full jitter",
     AWS Architecture Blog, 2015). With `jitter="none"` it is exactly that maximum. A `Retry-After` is added to it.
 
-    `format_error` in `retry_on` means a reply of the provider that can't be read, or a request that it can't read. Invalid
-    calls and answers of the model are not retried: the ladder answers them, and when it gives up, the job ends.
+    `format_error` in `retry_on` means a reply of the provider that can't be read. A request that the provider refuses (a 400) is
+    not sent again. Invalid calls and answers of the model are not retried: the ladder answers them, and when it gives up, the
+    job ends.
     """
 
     max_retries: int = Field(default=3, ge=0, le=100)

@@ -56,11 +56,15 @@ def decide(
     added: otherwise all throttled steps would come back in the same millisecond. The time until the downstream takes calls
     again, which the coordinator reports, is a minimum too.
 
+    A request that the provider refused for its form (a 400) is not sent again, because the same words would be refused again.
+    `format_error` in `retry_on` is for replies that can't be read: the next one may be readable.
+
     A failure with `RetryAdvice.LAST` is not tried again, unless the coordinator does not blame it on the call: an outage whose
     answers forbid a retry still costs time, not jobs.
     """
     retries_left = attempt < config.max_retries and failure.advice is not RetryAdvice.LAST
-    if not is_retried(config, failure.kind) or not (retries_left or settled.free):
+    refused = failure.is_refused_request and failure.status is not None
+    if refused or not is_retried(config, failure.kind) or not (retries_left or settled.free):
         return DeadLetter(failure=failure)
     tries = attempt + settled.earlier
     if failure.advice is None:

@@ -217,9 +217,9 @@ def test_the_example_agent_lives_through_a_transient_failure(night: Night, fault
     assert len(failed_attempts(night, job)) == 1
 
 
-@pytest.mark.parametrize("fault", [Fault.AUTH_ERROR, Fault.SPEND_CAP])
+@pytest.mark.parametrize("fault", [Fault.AUTH_ERROR, Fault.SPEND_CAP, Fault.BAD_REQUEST])
 def test_the_example_agent_ends_at_a_permanent_failure(night: Night, fault: Fault) -> None:
-    """A 401 and a 400 are dead letters after one call. The second one is a spend cap, which blocks the downstream."""
+    """A 401, a 400 for a spend cap (which blocks the downstream) and a plain 400 are dead letters after one call."""
     night.model.use(Faults(at_turn={1: (fault,)}))
     job = night.crew.enqueue(f"ticket {next(SESSIONS)}", agent="support-triage-v2")
     assert job.result(PATIENCE_S).status is JobStatus.DEAD_LETTERED

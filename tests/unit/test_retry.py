@@ -116,6 +116,15 @@ def test_retry_on_adds_other_kinds(kind):
     assert isinstance(decide(MISSION, failure(FailureKind(kind)), 3, RNG), DeadLetter)
 
 
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+def test_a_refused_request_is_not_sent_again(status):
+    """The same words would be refused again. A reply that can't be read is another matter: the next one may be readable."""
+    refused = Failure(kind=FailureKind.FORMAT_ERROR, detail="tools.0: unknown field", status=status)
+    assert isinstance(decide(MISSION, refused, 0, RNG), DeadLetter)
+    unreadable = refused.model_copy(update={"status": 200})
+    assert isinstance(decide(MISSION, unreadable, 0, RNG), Defer)
+
+
 # --- whose fault it is
 
 

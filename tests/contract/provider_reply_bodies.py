@@ -64,6 +64,7 @@ class AnthropicReplies:
         return [
             (self._message("hello", "end_turn"), "hello"),
             (self._message([None, "hello"], "end_turn"), "hello"),
+            (self._message({"type": "text", "text": "hello"}, "end_turn"), "hello"),
             (self._message([{"type": "text", "text": {"a": 1}}], "end_turn"), '{"a":1}'),
         ]
 
@@ -133,7 +134,8 @@ class ResponsesReplies:
 
     def odd_texts(self) -> list[tuple[Any, str]]:
         return [
-            (self._response("hello"), "hello"), (self._response([None, "hello"]), "hello"),
+            (self._response("hello"), "hello"), (self._response(None, output_text="hello"), "hello"),
+            (self._response(self._message("hello")[0]), "hello"), (self._response([None, "hello"]), "hello"),
             (self._response([{"type": "message", "content": "hello"}]), "hello"),
             (self._response(self._message({"a": 1})), '{"a":1}'),
         ]  # fmt: skip
@@ -208,6 +210,8 @@ class ChatReplies:
             (self._completion(self._message(7)), "7"), (self._completion(self._message({"a": 1})), '{"a":1}'),
             (self._completion(self._message(["he", {"type": "text", "text": "llo"}, None])), "hello"),
             (self._completion(self._message("hello", tool_calls="f")), "hello"),
+            ({"choices": [{"text": "hello", "finish_reason": "stop"}]}, "hello"),
+            ({"choices": [{"delta": {"content": "hello"}, "finish_reason": "stop"}]}, "hello"),
         ]  # fmt: skip
 
     def odd_calls(self) -> list[tuple[Any, str, str]]:

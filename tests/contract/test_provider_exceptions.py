@@ -11,8 +11,9 @@ import httpx2
 import openai
 import pytest
 
-from midwatch.schemas.failure import FailureKind
-from midwatch.workers.providers.errors.classify import CallContext, classify_error
+from midwatch.schemas.failure import FailureKind, RetryAdvice
+from midwatch.workers.providers.errors.call_context import CallContext
+from midwatch.workers.providers.errors.classify import classify_error, was_never_sent
 
 CALL = CallContext("vendor", 1.0)
 
@@ -175,3 +176,13 @@ def test_cycle_of_causes_ends() -> None:
     first, second = RuntimeError("a"), RuntimeError("b")
     first.__cause__, second.__cause__ = second, first
     assert classify_error(first, CALL).kind is FailureKind.INTERNAL
+
+
+def test_proxy_that_refuses_the_tunnel_is_slow() -> None:
+    """A proxy that wants a login (407) or forbids the host (403) does so for minutes. The call was never sent."""
+    error = openai.APIConnectionError(request=REQUEST)
+    error.__cause__ = httpx2.ProxyError("407 Proxy Authentication Required")
+    failure = classify_error(error, CALL)
+    assert (failure.kind, failure.advice) == (FailureKind.CONNECTION, RetryAdvice.SLOW)
+    assert "407 Proxy Authentication Required" in failure.detail
+    assert was_never_sent(error)

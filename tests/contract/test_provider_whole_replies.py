@@ -43,7 +43,7 @@ def complete(setup: Setup, body: Any, headers: dict[str, str] | None = None) -> 
 
 def test_whole_answer_ends_with_any_word(setup: Setup) -> None:
     """An answer with another server's stop word, an unknown one or none is an answer."""
-    for word in ENDS:
+    for word in (*ENDS, "tool_use", "function_call"):
         answer = complete(setup, setup.replies.stopped(setup.replies.text("Well"), word))
         assert (word, answer.stop, answer.text) == (word, Stop.END, "Well")
         if isinstance(word, str):

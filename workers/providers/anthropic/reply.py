@@ -36,7 +36,7 @@ def _list_blocks(reply: JsonObject) -> list[JsonObject]:
     content = reply.get("content")
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
-    blocks = as_list(content, "content")
+    blocks = as_list([content] if isinstance(content, dict) and content else content, "content")
     return [block if isinstance(block, dict) else {"type": "text", "text": as_any_text(block)} for block in blocks]
 
 

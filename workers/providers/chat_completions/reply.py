@@ -37,13 +37,20 @@ def parse_completion(reply: JsonObject, request: ModelRequest, provider: str) ->
     if not choices:
         raise BadReply(FailureKind.PROVIDER_ERROR, "unusable reply: expected one choice, got none")
     choice = as_object(choices[0], "choices[0]")
-    message = as_object(choice.get("message"), "message")
+    message = _find_message(choice)
     parts, refused = _parse_parts(message, request, provider)
     usage = _parse_usage(reply.get("usage"))
     word = choice.get("finish_reason") or choice.get("native_finish_reason")
     stop = Stop.REFUSAL if refused else find_stop(word, parts, usage, request)
     model = reply.get("model")
     return ParsedReply(tuple(parts), stop, show_stop(word), usage, model if isinstance(model, str) and model else None)
+
+
+def _find_message(choice: JsonObject) -> JsonObject:
+    """Find the message of a choice. Some servers put it into `delta`, or send its text alone, as for older models."""
+    text = choice.get("text")
+    found = choice.get("message") or choice.get("delta") or ({"content": text} if isinstance(text, str) else None)
+    return as_object(found, "message")
 
 
 def _parse_parts(message: JsonObject, request: ModelRequest, provider: str) -> tuple[list[Part], bool]:

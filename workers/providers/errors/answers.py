@@ -63,7 +63,7 @@ def _classify_error(error: VendorError, status: int, shown_status: int, text: st
     kind, advice = _heed(error.kind(status), error, call)
     codes = "/".join(code for code in error.codes if code != str(shown_status))
     upstream = f"(upstream {error.upstream})" if error.upstream else ""
-    message = error.message or f"(no message; {_name_type(call)}{_name_source(call)}) {_shorten(text)}"
+    message = error.message or f"(no message; {describe_source(call)}) {_shorten(text)}"
     detail = " ".join(part for part in (str(shown_status), codes, upstream, message) if part)
     return build_failure(kind, detail, call, wait_ms=_find_wait_ms(kind, error, call), advice=advice)
 
@@ -123,9 +123,10 @@ def _name_type(call: CallContext) -> str:
     return call.headers.get("content-type", "").partition(";")[0].strip()[:40] or "no content type"
 
 
-def _name_source(call: CallContext) -> str:
+def describe_source(call: CallContext) -> str:
+    """Say what was received and from whom: `application/json from cloudflare`."""
     responder = name_responder(call.headers)
-    return f" from {responder}" if responder else ""
+    return _name_type(call) + (f" from {responder}" if responder else "")
 
 
 def _name_host(call: CallContext) -> str:

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import Protocol, cast
 
 from midwatch.schemas.failure import Failure, FailureKind, RetryAdvice
-from midwatch.workers.providers.errors.answers import classify_answer, classify_body
+from midwatch.workers.providers.errors.answers import classify_answer, classify_body, describe_source
 from midwatch.workers.providers.errors.call_context import CallContext, build_failure
 from midwatch.workers.providers.read_json import BadReply, ErrorReply, NoApiReply
 from midwatch.workers.providers.replies.json_body import read_object
@@ -72,7 +72,7 @@ class _Response(Protocol):
 def classify_error(error: BaseException, call: CallContext) -> Failure:
     """Turn an exception into a Failure. Its kind is INTERNAL if CLASSES lists none of the exception's classes."""
     if isinstance(error, BadReply):
-        return build_failure(error.kind, error.detail, call)
+        return build_failure(error.kind, f"{error.detail} ({describe_source(call)})", call)
     if isinstance(error, ErrorReply):
         return classify_body(error.body, call)
     if isinstance(error, NoApiReply):

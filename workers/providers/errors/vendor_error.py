@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.failure import FailureKind
 from midwatch.workers.providers.errors.body_wait import read_body_wait_ms
 from midwatch.workers.providers.errors.error_codes import CODES, OVERFLOW, PHRASES, PRECEDENCE, kind_by_status
@@ -122,14 +123,22 @@ def list_error_objects(body: object) -> Iterator[Mapping[str, object]]:
             return
         yield body
         inner = next((body[name] for name in INNER_FIELDS if isinstance(body.get(name), (Mapping, list))), None)
-        if (
-            inner is None
-            and isinstance(metadata := body.get("metadata"), Mapping)
-            and isinstance(metadata.get("raw"), str)
-        ):
-            # OpenRouter puts the answer of the provider behind it here, as text.
-            inner = read_object(str(metadata["raw"]).encode("utf-8", "replace"))
-        body = inner
+        body = _read_inner_text(body) if inner is None else inner
+
+
+def _read_inner_text(body: Mapping[str, object]) -> JsonObject | None:
+    """Read the error of the provider behind a gateway, if the gateway passes it on as text (OpenRouter, LiteLLM, one-api)."""
+    metadata = body.get("metadata")
+    texts = [
+        metadata.get("raw") if isinstance(metadata, Mapping) else None,
+        *(body.get(name) for name in MESSAGE_FIELDS),
+    ]
+    for text in texts:
+        if isinstance(text, str) and (start := text.find('{"')) >= 0:
+            found = read_object(text[start:].encode("utf-8", "replace"))
+            if found is not None and any(name in found for name in (*INNER_FIELDS, *CODE_FIELDS, *MESSAGE_FIELDS)):
+                return found
+    return None
 
 
 def _read_codes(one: Mapping[str, object]) -> Iterator[str]:

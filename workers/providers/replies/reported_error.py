@@ -27,6 +27,7 @@ SIGNS = (
 """Fields of an error that takes the place of the answer."""
 
 _MOST_EVENTS = 10_000
+_DEEPEST = 3
 
 
 def read_answer(content: bytes, content_type: str) -> JsonObject:
@@ -56,9 +57,8 @@ def find_error(reply: JsonObject) -> Any | None:
     """Find the error in a reply. None if it reports none."""
     if _is_error(reply.get("error")) or reply.get("type") == "error":
         return reply
-    choices = reply.get("choices")
-    if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) and _is_error(choices[0].get("error")):
-        return {"error": choices[0]["error"]}
+    if (found := _find_in_answer(reply)) is not None:
+        return found
     base = reply.get("base_resp")
     if isinstance(base, Mapping) and base.get("status_code") not in (None, 0, "0", 200):
         return {"base_resp": base}
@@ -68,7 +68,38 @@ def find_error(reply: JsonObject) -> Any | None:
     if any(reply.get(name) for name in ANSWERS):
         return None
     is_status = isinstance(status, int) and status >= 400
-    return reply if any(reply.get(name) for name in SIGNS) or is_status or reply.get("success") is False else None
+    if is_status or reply.get("success") is False or any(_is_sign(reply.get(name)) for name in SIGNS):
+        return reply
+    return _find_nested(reply, _DEEPEST)
+
+
+def _find_in_answer(reply: JsonObject) -> Any | None:
+    """Find an error that a server puts where the answer belongs: in the first choice, or as one of the items."""
+    choices = reply.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    for holder in (first, first.get("message") if isinstance(first, Mapping) else None):
+        if isinstance(holder, Mapping) and _is_error(holder.get("error")):
+            return {"error": holder["error"]}
+    for name in ("content", "output"):
+        for item in reply[name] if isinstance(reply.get(name), list) else ():
+            if isinstance(item, Mapping) and item.get("type") == "error":
+                return item
+    return None
+
+
+def _find_nested(value: object, depth: int) -> Any | None:
+    """Find an error object in the fields of a reply without an answer."""
+    for inner in value.values() if isinstance(value, Mapping) and depth else ():
+        if isinstance(inner, Mapping) and _is_error(inner.get("error")):
+            return inner
+        if (found := _find_nested(inner, depth - 1)) is not None:
+            return found
+    return None
+
+
+def _is_sign(value: object) -> bool:
+    """Is it a text, a number that is not zero, or a list? A `message` that is an object is another format's answer."""
+    return bool(value) and not (isinstance(value, Mapping) and "content" in value)
 
 
 def _is_error(value: object) -> bool:

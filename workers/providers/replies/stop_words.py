@@ -69,7 +69,7 @@ def find_stop(word: object, parts: Sequence[Part], usage: Usage, request: ModelR
         # With OpenAI, a forced call ends with 'stop'; with some servers, every call does. The calls are complete.
         return Stop.TOOLS
     if stop is Stop.TOOLS and not called:
-        return Stop.UNKNOWN
+        stop = Stop.UNKNOWN
     return _judge_by_content(name, parts, usage, request) if stop is Stop.UNKNOWN else stop
 
 

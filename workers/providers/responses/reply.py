@@ -46,13 +46,12 @@ def parse_response(reply: JsonObject, request: ModelRequest, provider: str) -> P
 
 
 def _list_items(reply: JsonObject) -> list[JsonObject]:
-    """List the output items. A server that sends the answer as a string means one message."""
-    output = reply.get("output")
+    """List the output items. A server that sends the answer as a string, or one item without a list, means one message."""
+    output = reply.get("output") or reply.get("output_text")
     if isinstance(output, str):
         return [{"type": "message", "content": output}]
-    return [
-        item if isinstance(item, dict) else {"type": "message", "content": item} for item in as_list(output, "output")
-    ]
+    items = [output] if isinstance(output, dict) else as_list(reply.get("output"), "output")
+    return [item if isinstance(item, dict) else {"type": "message", "content": item} for item in items]
 
 
 class _Reader:

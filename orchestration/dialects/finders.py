@@ -89,6 +89,11 @@ def misplaced(parts: Sequence[Part]) -> Found:
                 yield (*path, word), f"`{word}` of the type {show(part['type'])}"
 
 
+def listed_types(parts: Sequence[Part]) -> Found:
+    """Lists of types."""
+    yield from (((*path, "type"), "a list of types") for path, part in parts if isinstance(part.get("type"), list))
+
+
 def nullable(parts: Sequence[Part]) -> Found:
     """Schemas that allow null beside other types."""
     for path, part in parts:

@@ -103,6 +103,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
              "a choice twice, or one that the type excludes", _ISSUE + "tailcallhq/forgecode/issues/3767"),
         Rule("numbers", finders.big_integers, REPORTED, "some servers can't read it", "",
              "a whole number beyond 64 bits", _NUMBERS.source),
+        Rule("types", finders.listed_types, REPORTED, "some servers take one type only; write `anyOf`", "",
+             "a list of types", _ISSUE + "ollama/ollama/issues/10328"),
+        Rule("items", finders.untyped_arrays, REPORTED, "OpenAI's own server refuses it; say what is in it", "",
+             "an array without `items`", _ISSUE + "PrefectHQ/fastmcp/issues/2464"),
+        Rule("properties", finders.without_properties, REPORTED,
+             'OpenAI\'s own server refuses it; write "properties": {}', "", "a top level without `properties`",
+             _ISSUE + "tailcallhq/forgecode/issues/1359"),
     ),
 }  # fmt: skip
 """Rules by provider. Other servers (`openai-compatible`) get every schema as written."""

@@ -12,10 +12,21 @@ MAX_DEPTH = 6
 WORDS = {
     "date": "2026-01-31",
     "date-time": "2026-01-31T12:00:00Z",
+    "time": "12:00:00Z",
+    "duration": "P1D",
     "email": "name@example.com",
+    "idn-email": "name@example.com",
+    "hostname": "example.com",
+    "idn-hostname": "example.com",
+    "ipv4": "192.0.2.1",
+    "ipv6": "2001:db8::1",
     "uri": "https://example.com",
+    "iri": "https://example.com",
+    "uuid": "123e4567-e89b-12d3-a456-426614174000",
+    "json-pointer": "/name",
+    "relative-json-pointer": "0",
 }
-"""Example values for the usual formats."""
+"""Example values for the formats that the word `text` does not have."""
 
 
 def make_example(validator: JSONSchemaValidator) -> str | None:

@@ -140,6 +140,23 @@ def test_a_long_description_is_a_finding() -> None:
     assert check("anthropic", [long]) == ()
 
 
+@pytest.mark.parametrize(
+    ("schema", "rule", "where"),
+    [
+        (one({"type": ["string", "null"]}), "types", "probe/properties/x/type"),
+        (one({"type": "array"}), "items", "probe/properties/x"),
+        ({}, "properties", "probe"),
+        (one({"maximum": BIG}), "numbers", "probe/properties/x/maximum"),
+    ],
+)
+def test_what_some_servers_refuse_is_a_finding(schema: dict[str, Any], rule: str, where: str) -> None:
+    """Other servers get every schema as written, because they differ too much for rules."""
+    tool = spec(schema)
+    (found,) = check("openai-compatible", [tool])
+    assert (found.rule, found.where, found.rewritten) == (rule, where, False)
+    assert to_vendor_tool("openai-compatible", tool) is tool
+
+
 def test_an_enum_without_values_is_refused() -> None:
     """No value satisfies it."""
     for provider in ("openai", "gemini"):

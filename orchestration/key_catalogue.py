@@ -169,6 +169,7 @@ CATALOGUE = (
         "it exists for a while after a steward has looked over the jobs' records",
         "5 s",
     ),
+    Key("{prefix}:workers", "HASH", "worker -> its latest report, JSON", "1 day after the last report of any worker"),
     Key("{prefix}:poison", "LIST", "PoisonRecords, newest first, at most 1,000", "kept"),
     Key(
         "{prefix}.model, .tools, .maintenance (+ priority)",

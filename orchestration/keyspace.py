@@ -164,6 +164,10 @@ class Keyspace:
         """STRING that exists while a steward has looked over the jobs' records a short time ago."""
         return f"{self.prefix}:looked_over"
 
+    def workers(self) -> str:
+        """HASH of the reports of the workers."""
+        return f"{self.prefix}:workers"
+
     def poison(self) -> str:
         """LIST of PoisonRecords."""
         return f"{self.prefix}:poison"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -16,6 +17,8 @@ from midwatch.orchestration.client.findings import Findings
 from midwatch.orchestration.client.handle import JobHandle
 from midwatch.orchestration.client.letters.dead_letters import DeadLetters
 from midwatch.orchestration.client.new_job import new_job
+from midwatch.orchestration.client.presence import Presence
+from midwatch.orchestration.client.why import explain_waits
 from midwatch.orchestration.errors import ConfigError, NotFound, SessionBusy
 from midwatch.orchestration.protocol.reading import Listing
 from midwatch.orchestration.store.operations import Operations
@@ -49,6 +52,10 @@ class Jobs:
     def trace(self, job_id: str) -> Listing[TraceRecord]:
         """The committed steps of the job. Raises NotFound."""
         return self._operations.trace(job_id)
+
+    def explain(self, jobs: Sequence[Job]) -> dict[str, str]:
+        """Job id -> why it does not run, for the jobs among these whose record does not say it."""
+        return explain_waits(self._operations, jobs)
 
     def cancel(self, job_id: str) -> bool:
         """Cancel the job. Returns False if it had already ended."""
@@ -140,6 +147,7 @@ class Client:
         self.approvals = Approvals(self.operations)
         self.sessions = Sessions(self.operations)
         self.gate = Board(self.store.client, self.operations.keys)
+        self.workers = Presence(self.store.client, self.operations.keys)
         self.findings = Findings(self.store.client, self.operations.keys)
 
     def enqueue(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 from midwatch.orchestration.client.job_result import JobResult, result_of
-from midwatch.orchestration.errors import JobTimeout, RunInsideTool
+from midwatch.orchestration.client.why import explain_waits
+from midwatch.orchestration.errors import JobTimeout, RunInsideTool, StoreUnavailable
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.tools.run import is_inside_tool
 from midwatch.schemas.job import Job, JobStatus
@@ -59,10 +61,20 @@ class JobHandle:
                 return result_of(job)
             if deadline is not None and time.monotonic() >= deadline:
                 raise JobTimeout(
-                    f"job {self.id} is {job.status} after {timeout_s} s; it goes on, so call result() again"
+                    f"job {self.id} is {job.status} after {timeout_s} s{self._explain(job)}; it goes on, so call result() again"
                 )
             time.sleep(pause_s)
             pause_s = min(POLL_LONGEST_S, pause_s * 1.3)
+
+    def _explain(self, job: Job) -> str:
+        """Say why the job has not ended, if that is known."""
+        if job.waiting is not None:
+            holder = f"held by {job.waiting.downstream}: " if job.waiting.downstream else ""
+            return f": {holder}{job.waiting.reason}"
+        with suppress(StoreUnavailable):
+            why = explain_waits(self._operations, [job]).get(job.job_id)
+            return f": {why}" if why else ""
+        return ""
 
     def events(self, follow: bool = False) -> Iterator[TraceRecord]:
         """The job's committed steps. With `follow`, wait for new ones until the job ends."""

@@ -227,12 +227,29 @@ def test_status_and_timeout_while_a_job_waits(stage, occupied):
     """A timeout of `result()` is not a failure of the job. The error has the job's state."""
     handle = plain.enqueue("patience")
     assert handle.status() is JobStatus.QUEUED
-    with pytest.raises(JobTimeout, match=rf"job {handle.id} is queued after 0.2 s; it goes on, so call result"):
+    with pytest.raises(JobTimeout, match=rf"job {handle.id} is queued after 0.2 s(: waits for .*)?; it goes on, so"):
         handle.result(0.2)
     with pytest.raises(TimeoutError):
         plain.run("patience, too", timeout_s=0.05)
     occupied.cancel()
     assert handle.result(PATIENCE_S).output == "You said: patience"
+
+
+def test_workers_report_themselves_and_their_load(stage, occupied, wait_for):
+    """A real worker is listed with its queues, slots and agents, and with the step that it runs."""
+    (worker,) = wait_for(
+        lambda: [one for one in stage.client.workers.list() if one.busy], "a report with the running step"
+    )
+    assert {"model", "tools"} <= set(worker.queues)
+    assert (worker.slots, worker.busy, worker.pool) == (1, 1, "thread")
+    assert worker.agents["plain"] == plain.version
+    assert worker.started_ms <= worker.seen_ms
+    handle = plain.enqueue("patience")
+    wait_for(
+        lambda: "1 of 1 slots are busy" in stage.client.jobs.explain([handle.job()]).get(handle.id, ""),
+        "the reason of the waiting job",
+    )
+    handle.cancel()
 
 
 def test_a_queued_job_that_is_cancelled_never_calls_the_model(stage, occupied):

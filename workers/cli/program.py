@@ -46,6 +46,7 @@ COMMANDS = {
         ),
     },
     "Look after": {
+        "workers": LazyCommand("midwatch.workers.cli.commands.workers:workers", "List the workers of the fleet."),
         "findings": LazyCommand(
             "midwatch.workers.cli.commands.findings:findings", "Show findings that a person should look at."
         ),

@@ -7,6 +7,7 @@ from typing import Any
 
 from tornado import web
 
+from midwatch.orchestration.client.why import explain_waits
 from midwatch.orchestration.protocol.reading import Listing
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.job import Job, JobStatus
@@ -36,17 +37,24 @@ class Filter:
             raise web.HTTPError(400, f"status={status!r}: expected one of {', '.join(JobStatus)}") from error
 
 
-def list_jobs(wanted: Filter) -> tuple[Listing[Job], int]:
-    """Return the newest jobs that match, and the server's time."""
-    return operations().jobs(limit=SHOWN_JOBS, status=wanted.status, agent=wanted.agent), now_ms()
+def list_jobs(wanted: Filter) -> tuple[Listing[Job], int, dict[str, str]]:
+    """Return the newest jobs that match, the server's time, and why jobs wait whose record does not say it."""
+    found = operations().jobs(limit=SHOWN_JOBS, status=wanted.status, agent=wanted.agent)
+    return found, now_ms(), explain_waits(operations(), found)
 
 
-def read_job(job_id: str, most_rows: int = MOST_ROWS) -> tuple[Job, Waterfall, str, int]:
-    """Return one job, its waterfall, a line about records that can't be read, and the server's time. Raises NotFound."""
+def read_job(job_id: str, most_rows: int = MOST_ROWS) -> tuple[Job, Waterfall, str, int, str]:
+    """Return one job, its waterfall, a line about records that can't be read, the server's time, and why the job waits.
+
+    Raises:
+        NotFound: there is no such job.
+
+    """
     job = operations().job(job_id)
     trace, messages = operations().trace(job_id), operations().messages(job.session_id)
     unreadable = summarize_unreadable([*trace.unreadable, *messages.unreadable])
-    return job, draw(job, trace, messages, most_rows), unreadable, now_ms()
+    why = explain_waits(operations(), [job]).get(job_id, "")
+    return job, draw(job, trace, messages, most_rows), unreadable, now_ms(), why
 
 
 def read_trace(job_id: str) -> JsonObject:
@@ -54,14 +62,14 @@ def read_trace(job_id: str) -> JsonObject:
     job = operations().job(job_id)
     found = operations().trace(job_id)
     trace = [step.model_dump(mode="json", exclude_none=True) for step in found]
-    return {
-        **job_as_json(job, now_ms()), "output": job.output, "trace": trace, **unreadable_as_json(found.unreadable),
-    }  # fmt: skip
+    why = explain_waits(operations(), [job]).get(job_id, "")
+    shown = {**job_as_json(job, now_ms(), why), "output": job.output, "trace": trace}
+    return {**shown, **unreadable_as_json(found.unreadable)}
 
 
-def job_as_json(job: Job, at_ms: int) -> JsonObject:
+def job_as_json(job: Job, at_ms: int, why: str = "") -> JsonObject:
     """Return a job as JSON with its state in words, without its output."""
-    return {**job.model_dump(mode="json", exclude={"output"}), "standing": str(describe_state(job, at_ms))}
+    return {**job.model_dump(mode="json", exclude={"output"}), "standing": str(describe_state(job, at_ms, why))}
 
 
 class JobsPage(Page):
@@ -71,12 +79,13 @@ class JobsPage(Page):
     async def get(self) -> None:
         """Show the jobs. `?status=` and `?agent=` filter them."""
         wanted = Filter.from_query(self)
-        jobs, at_ms = await run_query(list_jobs, wanted)
+        jobs, at_ms, why = await run_query(list_jobs, wanted)
         self.show(
             "jobs.html",
             unreadable=summarize_unreadable(jobs.unreadable),
             jobs=jobs,
             at_ms=at_ms,
+            why=why,
             wanted=wanted,
             statuses=tuple(JobStatus),
             most=SHOWN_JOBS,
@@ -90,8 +99,8 @@ class JobPage(Page):
     async def get(self, job_id: str) -> None:
         """Show one job. `?all=1` shows every step of a long job."""
         most_rows = EVERY_ROW if self.get_argument("all", "") else MOST_ROWS
-        job, waterfall, unreadable, at_ms = await run_query(read_job, job_id, most_rows)
-        self.show("job.html", job=job, waterfall=waterfall, unreadable=unreadable, at_ms=at_ms)
+        job, waterfall, unreadable, at_ms, why = await run_query(read_job, job_id, most_rows)
+        self.show("job.html", job=job, waterfall=waterfall, unreadable=unreadable, at_ms=at_ms, why=why)
 
 
 class JobsApi(Api):
@@ -100,8 +109,8 @@ class JobsApi(Api):
     @web.authenticated
     async def get(self) -> None:
         """Return the jobs. `?status=` and `?agent=` filter them."""
-        jobs, at_ms = await run_query(list_jobs, Filter.from_query(self))
-        shown = [job_as_json(job, at_ms) for job in jobs]
+        jobs, at_ms, why = await run_query(list_jobs, Filter.from_query(self))
+        shown = [job_as_json(job, at_ms, why.get(job.job_id, "")) for job in jobs]
         self.write({"now_ms": at_ms, "jobs": shown, **unreadable_as_json(jobs.unreadable)})
 
 

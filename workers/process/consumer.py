@@ -17,6 +17,7 @@ from kombu.utils.encoding import safe_repr
 
 from midwatch.workers.celery_app.poison import PoisonList
 from midwatch.workers.process.boot import PrepareStep
+from midwatch.workers.process.presence import PresenceStep
 from midwatch.workers.process.redrive import RedriveStep
 from midwatch.workers.process.runtime import runtime
 from midwatch.workers.process.steward import StewardStep
@@ -35,12 +36,19 @@ _Consumer: Any = CeleryConsumer
 
 
 class Consumer(_Consumer):  # type: ignore[misc]
-    """A consumer with more boot steps: preparation, wake-up, steward, redrive."""
+    """A consumer with more boot steps: preparation, wake-up, steward, redrive, presence."""
 
     class Blueprint(_Consumer.Blueprint):  # type: ignore[misc]
         """Celery's boot steps, then those of this package."""
 
-        default_steps = (*_Consumer.Blueprint.default_steps, PrepareStep, WakeupStep, StewardStep, RedriveStep)
+        default_steps = (
+            *_Consumer.Blueprint.default_steps,
+            PrepareStep,
+            WakeupStep,
+            StewardStep,
+            RedriveStep,
+            PresenceStep,
+        )
 
     _connected_s = 0.0
     _short = 0

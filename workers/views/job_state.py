@@ -49,13 +49,18 @@ _HOLDERS = {
 }
 
 
-def describe_state(job: Job, now_ms: int) -> JobState:
-    """Describe a job's state: `held by anthropic:claude-sonnet-4-6 since 41m 00s, next try in 20 s`. Long reasons are cut."""
+def describe_state(job: Job, now_ms: int, why: str = "") -> JobState:
+    """Describe a job's state: `held by anthropic:claude-sonnet-4-6 since 41m 00s, next try in 20 s`. Long reasons are cut.
+
+    `why` is the reason that `client.jobs.explain` found for a job whose record has none.
+    """
     word, tone = job.status.replace("_", " "), _TONES[job.status]
     if job.status is JobStatus.RUNNING and job.waiting:
         return describe_wait(job.waiting, now_ms, SHOWN_CHARS)
     if job.status is JobStatus.PARKED and job.waiting:
         return JobState(word, cut(describe_question(job.waiting, now_ms)), tone)
+    if why:
+        return JobState(word, cut(why), "warning")
     if lacks_worker(job, now_ms):
         return JobState(
             HELD, f"by a lack of workers since {duration(now_ms - (job.held_since_ms or now_ms))}", "warning"

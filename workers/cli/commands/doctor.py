@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, cast
@@ -62,7 +63,18 @@ def check_server(current: Settings) -> list[Check]:
         doctor_checks.check_persistence(info, _read_snapshots(client)),
         doctor_checks.check_eviction(info),
         doctor_checks.check_access(current.redis_url),
+        *check_workers(),
     ]
+
+
+def check_workers() -> list[Check]:
+    """Check whether each queue is served, and name the queues that jobs wait for."""
+    from midwatch.orchestration.client.why import is_unexplained, needed_queue
+
+    client = connect()
+    open_jobs = [job for status in ("queued", "running") for job in client.jobs.list(limit=1_000, status=status)]
+    needed = Counter(needed_queue(job) for job in open_jobs if is_unexplained(job))
+    return doctor_checks.check_workers(client.workers.list(), needed)
 
 
 def _read_snapshots(client: redis.Redis) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    from midwatch.orchestration.client.presence import WorkerReport
     from midwatch.orchestration.dialects.rules import SchemaDifference
 
 VALKEY_FROM = (9, 1, 1)
@@ -67,6 +68,23 @@ def check_credentials(missing: Mapping[str, Sequence[str]]) -> list[Check]:
         Check("credentials", "warn", f"{variable} is not set; needed by {', '.join(agents)}", advice)
         for variable, agents in missing.items()
     ]
+
+
+def check_workers(workers: Sequence[WorkerReport], needed: Mapping[str, int]) -> list[Check]:
+    """Check that each queue has a worker. `needed` is queue -> the number of jobs that wait for it.
+
+    It is a warning, because a worker's health check must not fail for the lack of another worker.
+    """
+    served = {queue for worker in workers for queue in worker.queues}
+    missing = [queue for queue in ("model", "tools", "maintenance") if queue not in served]
+    checks = []
+    if workers:
+        checks.append(Check("workers", "ok", f"{len(workers)}, serving {', '.join(sorted(served))}"))
+    for queue in missing:
+        jobs = f"; jobs that wait for it: {needed[queue]}" if needed.get(queue) else ""
+        advice = f"start one: midwatch worker --queues {queue}"
+        checks.append(Check("workers", "warn", f"no worker serves the queue {queue}{jobs}", advice))
+    return checks
 
 
 Info = Mapping[str, object]

@@ -39,7 +39,7 @@ def list_jobs(status: str | None, agent: str | None, limit: int, as_json: bool) 
     if as_json:
         print_json({"jobs": [document(job) for job in found], **unreadable_as_json(found.unreadable)})
         return
-    now_ms = server_ms(client) if found else 0
+    now_ms, why = (server_ms(client), client.jobs.explain(found)) if found else (0, {})
     columns = [
         Column("JOB"),
         Column("AGENT"),
@@ -57,7 +57,7 @@ def list_jobs(status: str | None, agent: str | None, limit: int, as_json: bool) 
             duration(now_ms - job.created_ms),
             str(job.turn),
             count(job.usage.input_tokens + job.usage.output_tokens),
-            explain_status(job, now_ms),
+            explain_status(job, now_ms, why.get(job.job_id, "")),
         )
         for job in found
     ]
@@ -74,7 +74,7 @@ def show_job(job_id: str, as_json: bool) -> None:
     if as_json:
         print_json(document(job))
         return
-    print_card(card(job, server_ms(client)))
+    print_card(card(job, server_ms(client), client.jobs.explain([job]).get(job_id, "")))
 
 
 @jobs.command("tail")
@@ -105,11 +105,16 @@ def cancel_job(job_id: str) -> None:
         raise click.exceptions.Exit(Exit.REFUSED)
 
 
-def explain_status(job: Job, now_ms: int) -> str:
-    """Explain the job's status: what it waits for and until when, or why it failed."""
+def explain_status(job: Job, now_ms: int, why: str = "") -> str:
+    """Explain the job's status: what it waits for and until when, or why it failed.
+
+    `why` is the reason that `client.jobs.explain` found for a job whose record has none.
+    """
     if job.status.ended:
         return f"{job.failure.kind}: {job.failure.detail}" if job.failure else ""
     if job.waiting is None:
+        if why:
+            return why
         if lacks_worker(job, now_ms):
             return str(describe_state(job, now_ms))
         return f"{job.open_calls} tool calls running" if job.open_calls > 1 else ""
@@ -118,7 +123,7 @@ def explain_status(job: Job, now_ms: int) -> str:
     return str(describe_wait(job.waiting, now_ms))
 
 
-def card(job: Job, now_ms: int) -> list[tuple[str, str]]:
+def card(job: Job, now_ms: int, why: str = "") -> list[tuple[str, str]]:
     """Return the job as names and values."""
     end_ms = job.finished_ms if job.finished_ms and job.status.ended else now_ms
     usage = job.usage
@@ -127,7 +132,7 @@ def card(job: Job, now_ms: int) -> list[tuple[str, str]]:
     return [
         ("job", job.job_id),
         ("status", job.status.value),
-        ("why", explain_status(job, now_ms)),
+        ("why", explain_status(job, now_ms, why)),
         ("agent", f"{job.agent} {job.agent_version}".strip()),
         ("session", job.session_id),
         ("root job", job.root_id if job.root_id != job.job_id else ""),

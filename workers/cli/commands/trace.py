@@ -66,7 +66,7 @@ def trace(job_id: str, as_json: bool) -> None:
         return
     screen = console()
     print_lines(screen, draw(found, screen.width, ascii_only=screen.options.ascii_only))
-    for line in totals(job, found, server_ms(client)):
+    for line in totals(job, found, server_ms(client), client.jobs.explain([job]).get(job_id, "")):
         screen.print(line)
 
 
@@ -117,7 +117,7 @@ def _cells(row: Row, bar: str) -> tuple[str | Text, ...]:
     )
 
 
-def totals(job: Job, found: Sequence[Row], now_ms: int) -> list[Text]:
+def totals(job: Job, found: Sequence[Row], now_ms: int, why: str = "") -> list[Text]:
     """Return the lines with the job's status, its time and its tokens."""
     from rich.text import Text
 
@@ -138,7 +138,7 @@ def totals(job: Job, found: Sequence[Row], now_ms: int) -> list[Text]:
     summary = Text(job.status.value, STYLES.get(job.status.value, ""))
     summary.append(" · " + " · ".join(filter(None, facts)), "default")
     lines = [Text(), summary] if found else [summary]
-    reason = explain_status(job, now_ms)
+    reason = explain_status(job, now_ms, why)
     if reason:
         lines.append(Text(printable(reason)))
     if job.status == "dead_lettered":

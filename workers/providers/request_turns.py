@@ -84,7 +84,7 @@ def split_into_turns(messages: Iterable[Message], provider: str, rule: IdRule = 
         else:
             found[-1].inputs.append(message)
     for turn in found:
-        _complete(turn)
+        _complete(turn, is_last=turn is found[-1])
     return found if found[0].inputs else found[1:]
 
 
@@ -107,7 +107,7 @@ def _invent_call(result: ToolMessage) -> AssistantMessage:
     return AssistantMessage(group=result.group, parts=(call,), provider="", model="")
 
 
-def _complete(turn: RequestTurn) -> None:
+def _complete(turn: RequestTurn, *, is_last: bool) -> None:
     """Add the results that are missing. If nothing follows a model message, add a note."""
     if turn.assistant is None:
         return
@@ -121,5 +121,6 @@ def _complete(turn: RequestTurn) -> None:
                 content=NO_RESULT,
                 is_error=True,
             )
-    if not turn.call_ids and not turn.inputs and not has_open_server_call(turn.assistant):
+    is_paused = is_last and has_open_server_call(turn.assistant)
+    if not turn.call_ids and not turn.inputs and not is_paused:
         turn.inputs.append(NoteMessage(group=turn.assistant.group, text=GO_ON))

@@ -98,7 +98,8 @@ def _write_assistant(turn: RequestTurn, provider: str) -> list[JsonObject]:
                 blocks.append(_write_text(part.text))
         elif part.provider == provider:
             blocks.append(dict(part.raw))
-    return finish_assistant_blocks(blocks, is_paused=has_open_server_call(turn.assistant) and not turn.inputs)
+    is_paused = has_open_server_call(turn.assistant) and not turn.inputs and not turn.results
+    return finish_assistant_blocks(blocks, is_paused=is_paused)
 
 
 def _write_user(turn: RequestTurn) -> list[JsonObject]:

@@ -79,10 +79,6 @@ def _name(tools: Sequence[ToolSpec], _strict: Strict) -> Counted:
     yield from ((tool.name, len(tool.name)) for tool in tools)
 
 
-def _depth(tools: Sequence[ToolSpec], _strict: Strict) -> Counted:
-    yield from ((tool.name, object_depth(tool.input_schema)) for tool in tools)
-
-
 def _strict_tools(tools: Sequence[ToolSpec], _strict: Strict) -> Counted:
     yield "", sum(tool.strict for tool in tools)
 
@@ -192,9 +188,6 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
               "https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/function-calling"),
         Limit("name", 64, _name, "characters in the tool's name", REFUSED, "shorten it",
               f"{_ISSUE}kaitranntt/ccs/issues/25"),
-        Limit("depth", 5, _depth, "levels in the schema", REPORTED,
-              "the vendor publishes no number, and has refused such schemas; write it flatter",
-              f"{_ISSUE}google-gemini/gemini-cli/issues/5923, {_ISSUE}Portkey-AI/gateway/pull/1616"),
     ),
     "openai-compatible": (
         Limit("tools", 128, _tools, "tools", REPORTED, "OpenAI's own server and some others refuse more",

@@ -19,7 +19,7 @@ MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 
 _NUMBERS = frozenset({"number", "integer"})
 TYPES_OF_KEYWORD: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("minLength", "maxLength", "pattern", "format", "contentEncoding"), frozenset({"string"})),
+    **dict.fromkeys(("minLength", "maxLength", "pattern", "contentEncoding"), frozenset({"string"})),
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), _NUMBERS),
     **dict.fromkeys(
         ("items", "prefixItems", "additionalItems", "contains", "minContains", "maxContains", "minItems", "maxItems",

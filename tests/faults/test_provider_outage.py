@@ -37,6 +37,8 @@ KINDS = {
     "500": {"provider_error": 1.0},
     "reset": {"reset": 1.0},
     "hang": {"hang": 1.0},
+    "403 page": {"blocked_page": 1.0},
+    "error in a 200": {"error_in_200": 1.0},
     "refused": None,
 }
 """The faults of every request during the outage. None: the server does not listen."""

@@ -5,6 +5,7 @@ A load balancer, a firewall, a proxy or a login page answers with such a body. A
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -42,7 +43,9 @@ def read_page(text: str) -> Page:
     if not is_html:
         return Page(False, "", _squeeze(text), _find_id(text))
     reader = _Reader()
-    reader.feed(text)
+    with contextlib.suppress(AssertionError):  # the standard parser raises it for a broken `<![...]>`
+        reader.feed(text)
+        reader.close()
     words = _squeeze(" ".join(reader.words))
     return Page(True, _squeeze("".join(reader.title))[:80], words, _find_id(words))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from midwatch.schemas.contract import Id, Record, Version
 from midwatch.schemas.failure import Failure
+from midwatch.schemas.loss import Loss
 from midwatch.schemas.step import StepKind
 
 
@@ -14,6 +15,8 @@ class Try(Record):
     worker: str
     attempt: int
     failure: Failure | None = None
+    loss: Loss | None = None
+    """What is known of the process that was lost, if one was. `worker` is its name."""
 
 
 class DeadLetterRecord(Record):

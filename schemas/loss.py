@@ -20,6 +20,27 @@ class LossKind(StrEnum):
     """The step's separate process died during the step, and its worker lived. This is a proof: nothing else ran in it."""
 
 
+class LossCause(StrEnum):
+    """How the lost process ended, as far as that is known."""
+
+    OUT_OF_MEMORY = "out_of_memory"
+    """SIGKILL, and the kernel has counted a process that it killed for memory."""
+    KILLED = "killed"
+    """SIGKILL, and the kernel has counted none: somebody else sent it."""
+    KILLED_OR_OUT_OF_MEMORY = "killed_or_out_of_memory"
+    """SIGKILL. The kernel's counter can't be read here."""
+    CRASHED = "crashed"
+    """A signal that native code causes: SIGSEGV, SIGABRT and others."""
+    SIGNALLED = "signalled"
+    """Another signal, which somebody sent."""
+    EXITED = "exited"
+    """The step's code ended the process."""
+    HUNG = "hung"
+    """It did not end in time, and its worker killed it."""
+    UNKNOWN = "unknown"
+    """Only the lease shows the loss."""
+
+
 class Loss(Record):
     """One loss. It is stored with the step until the step is done."""
 
@@ -30,8 +51,9 @@ class Loss(Record):
     kind: LossKind
     kept_ms: int = 0
     """How long the lease was renewed."""
+    cause: LossCause = LossCause.UNKNOWN
     detail: str = ""
-    """How the process ended, if that is known."""
+    """How the process ended, if that is known, in words."""
 
     @property
     def explanation(self) -> str:
@@ -39,7 +61,7 @@ class Loss(Record):
         seconds = f"{self.kept_ms / 1000:.1f} s"
         match self.kind:
             case LossKind.LEASE_ENDED:
-                return f"its lease, renewed for {seconds}, ended: the worker was killed, hung or was suspended"
+                return f"its lease, renewed for {seconds}, ended; its worker was killed, hung, was suspended or was cut off"
             case LossKind.DIED_TOGETHER:
                 return f"it ran alone in a process, which was lost together with its worker after {seconds}"
             case LossKind.NOT_STARTED:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from midwatch.schemas.loss import LossCause
+
 
 def alone(nonce: str) -> str:
     """The nonce with which a separate process continues its worker's claim. It shows in the row that the step runs alone."""
@@ -33,3 +35,4 @@ class AloneRun:
     """Host and pid."""
     detail: str = ""
     """For people: how it ended."""
+    cause: LossCause = LossCause.UNKNOWN

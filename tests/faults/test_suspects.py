@@ -96,7 +96,7 @@ def test_an_inline_tool_that_kills_its_worker_is_found(crew: Crew) -> None:
     assert len(runs) == 3
     shown = " ".join(show_letter(crew, job).split())
     assert all(f".{run.pid} worker_lost: " in shown for run in runs), shown
-    assert "the worker was killed, hung or was suspended" in shown
+    assert "its worker was killed, hung, was suspended or was cut off" in shown
     assert shown.count("it ran alone in a process, which was killed by SIGSEGV (a crash in native code)") >= 2
 
 

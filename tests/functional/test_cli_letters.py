@@ -17,6 +17,7 @@ from midwatch.schemas.deadletter import DeadLetterRecord
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.trace import TraceRecord
+from midwatch.workers.celery_app.poison import PoisonList
 from midwatch.workers.cli.__main__ import main
 from midwatch.workers.settings import settings
 
@@ -195,3 +196,33 @@ def test_replay_that_fails_again_stops_with_exit_code_1(run, client):
     assert "2 letters left as they were. Mend the cause, then replay again" in err
     assert out.splitlines()[1].split("\t")[:4] == ["overloaded", "shop", "7", "5"]
     assert len(client.dead_letters.list()) == 7
+
+
+def test_poison_is_discarded_and_an_alarm_on_its_number_ends(client: Client, run: Run):
+    """One by its id, all with --poison. `dlq list --json` and `doctor` count what is left. A second discard finds nothing."""
+    messages = PoisonList(client.store.client, client.operations.keys.poison())
+    for number in range(3):
+        messages.keep("mw.model", b"no json %d" % number, "not a task message")
+    run("dlq", "list")  # prints the log lines of `keep`, too
+    one, *_ = json.loads(run("dlq", "list", "--json")[1])["poison"]
+    assert f"midwatch dlq discard {one['poison_id']}" in " ".join(run("dlq", "show", one["poison_id"])[1].split())
+    assert "3 poison messages" in run("doctor")[1]
+    assert run("dlq", "discard", one["poison_id"])[0] == 0
+    assert run("dlq", "discard", one["poison_id"])[0] == 3
+    left = json.loads(run("dlq", "list", "--json")[1])["poison"]
+    assert len(left) == 2
+    assert one["poison_id"] not in {each["poison_id"] for each in left}
+    assert "2 poison messages discarded" in run("dlq", "discard", "--poison")[2]
+    assert "0 poison messages discarded" in run("dlq", "discard", "--poison")[2]
+    assert json.loads(run("dlq", "list", "--json")[1])["poison"] == []
+    assert "no poison messages" in run("doctor")[1]
+    assert run("dlq", "discard")[0] == run("dlq", "discard", "job-1", "--poison")[0] == 2
+
+
+def test_poison_that_can_not_be_read_is_discarded_with_all(client: Client, run: Run):
+    """A damaged record has no id that could be named."""
+    client.store.client.lpush(client.operations.keys.poison(), "damaged")
+    client.store.client.expire(client.operations.keys.poison(), 60)
+    messages = PoisonList(client.store.client, client.operations.keys.poison())
+    assert not messages.discard("damaged")
+    assert "1 poison message discarded" in run("dlq", "discard", "--poison")[2]

@@ -87,8 +87,9 @@ def test_two_proofs_sentence_a_step_and_the_failure_says_what_is_known():
     failure = find_proven_failure(tool_claim(LEASE, *[PROOF] * PROVEN_LOSSES), agent_with())
     assert failure.kind is FailureKind.WORKER_LOST
     assert failure.detail == (
-        "this step lost its worker 3 times: once its lease, renewed for 2.3 s, ended: the worker was killed, hung or was "
-        "suspended; 2 times it ran alone in a process, which was killed by SIGSEGV (a crash in native code)"
+        "this step lost its worker 3 times (host.1, host.3): once its lease, renewed for 2.3 s, ended; its worker was killed, "
+        "hung, was suspended or was cut off; 2 times it ran alone in a process, which was killed by SIGSEGV (a crash in native "
+        "code)"
     )
 
 

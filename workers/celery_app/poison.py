@@ -5,6 +5,7 @@ The list keeps a bounded number of raw messages.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -57,3 +58,30 @@ class PoisonList:
             pipe.execute()
         except UNAVAILABLE as error:
             log.error("message.poison_not_kept", poison_id=entry.poison_id, error=str(error)[:200])
+
+    def count(self) -> int:
+        """Count the messages that wait for a person. Those that were discarded are not among them."""
+        return int(self._client.llen(self._key))
+
+    def discard(self, poison_id: str) -> bool:
+        """Remove one message. Returns False if there is none of this id, for example because it was discarded before."""
+        for raw in self._client.lrange(self._key, 0, -1):
+            if _read_id(raw) == poison_id:
+                return bool(self._client.lrem(self._key, 1, raw))  # type: ignore[arg-type]  # bytes are sent as they are
+        return False
+
+    def discard_all(self) -> int:
+        """Remove all messages that are there now. Returns how many."""
+        pipe = self._client.pipeline(transaction=True)
+        pipe.llen(self._key)
+        pipe.delete(self._key)
+        return int(pipe.execute()[0])
+
+
+def _read_id(raw: bytes | str) -> object:
+    """Read the id of a record that may be damaged, or of a later version."""
+    try:
+        found = json.loads(raw)
+    except ValueError:
+        return None
+    return found.get("poison_id") if isinstance(found, dict) else None

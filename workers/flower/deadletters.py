@@ -13,6 +13,7 @@ from midwatch.orchestration.protocol.letter_filter import LetterFilter
 from midwatch.orchestration.protocol.reading import Listing
 from midwatch.orchestration.store.letters import Entry
 from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
+from midwatch.workers.celery_app.poison import PoisonList
 from midwatch.workers.flower import guard
 from midwatch.workers.flower.page import Api, Page, now_ms, operations, run_query
 from midwatch.workers.views.durations import parse_seconds
@@ -80,7 +81,11 @@ def read_letters(query: Query) -> Letters:
 
 
 def change(verb: str, job_id: str) -> bool:
-    """Replay or discard a dead letter. Returns False if this was done before. Raises NotFound."""
+    """Replay or discard a dead letter, or discard a poison message. Returns False if this was done before. Raises NotFound."""
+    if verb == "discard" and job_id.startswith("poison-"):
+        messages = PoisonList(operations().client, operations().keys.poison())
+        if messages.discard(job_id):
+            return True
     return operations().replay(job_id) if verb == "replay" else operations().discard(job_id)
 
 

@@ -9,6 +9,9 @@ from midwatch.schemas.deadletter import Try
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.loss import Loss, LossKind
 
+NAMED = 5
+"""Most lost processes that a failure names. The tries of the letter name all of them."""
+
 log = structlog.get_logger("midwatch.step")
 
 
@@ -22,7 +25,7 @@ def log_loss(claim: Claim, loss: Loss) -> None:
     """Log a loss. The line names the process that was lost."""
     log.warning(
         "step.lost", job_id=claim.ref.job_id, step=claim.ref.step, worker=loss.worker, kind=loss.kind.value,
-        kept_ms=loss.kept_ms, detail=loss.detail,
+        kept_ms=loss.kept_ms, cause=loss.cause.value, detail=loss.detail,
     )  # fmt: skip
 
 
@@ -39,18 +42,20 @@ def tries_of_losses(claim: Claim) -> tuple[Try, ...]:
             worker=loss.worker,
             attempt=claim.attempt,
             failure=Failure(kind=FailureKind.WORKER_LOST, detail=loss.explanation),
+            loss=loss,
         )
         for loss in claim.loss_records
     )
 
 
 def describe_losses(claim: Claim) -> str:
-    """Say how often the step lost its worker, and what is known of the last loss of each kind."""
+    """Say how often the step lost its worker, which processes these were, and what is known of the last loss of each kind."""
     counted = claim.counted_losses
+    names = ", ".join(dict.fromkeys(loss.worker for loss in counted[-NAMED:]))
     last = {loss.kind: loss.explanation for loss in counted}
     counts = {kind: sum(loss.kind is kind for loss in counted) for kind in last}
     known = "; ".join(f"{_times(counts[kind])} {text}" for kind, text in last.items())
-    return f"this step lost its worker {_times(claim.losses)}" + (f": {known}" if known else "")
+    return f"this step lost its worker {_times(claim.losses)}" + (f" ({names}): {known}" if known else "")
 
 
 def _times(count: int) -> str:

@@ -99,7 +99,9 @@ def record_loss(attempt: Attempt, agent: Agent, run: AloneRun) -> Outcome:
     claim, services = attempt.claim, attempt.services
     kind = LossKind.NOT_STARTED if run.end is AloneEnd.NOT_STARTED else LossKind.DIED_ALONE
     now_ms = attempt.now_ms()
-    loss = Loss(at_ms=now_ms, worker=run.process, kind=kind, kept_ms=now_ms - claim.now_ms, detail=run.detail)
+    loss = Loss(
+        at_ms=now_ms, worker=run.process, kind=kind, kept_ms=now_ms - claim.now_ms, cause=run.cause, detail=run.detail
+    )
     config = retry_config(agent, find_tool(claim, agent))
     wait_ms = backoff_ms(config, claim.losses - 1, services.rng)
     if not services.store.record_loss(claim, loss, wait_ms):

@@ -9,16 +9,17 @@ import click
 
 from midwatch.workers.cli import options
 from midwatch.workers.cli.commands.dlq_replay import replay
-from midwatch.workers.cli.commands.dlq_show import MOST_POISON, show_letter
+from midwatch.workers.cli.commands.dlq_show import MOST_POISON, POISON, find_poison, show_letter
 from midwatch.workers.cli.environment import connect, server_ms
 from midwatch.workers.cli.exits import Exit
 from midwatch.workers.cli.lazy_group import OrderedGroup
 from midwatch.workers.cli.letter_options import conditions, make_filter
 from midwatch.workers.cli.tables import Column, print_table
-from midwatch.workers.views.output import document, duration, say, stream_json
+from midwatch.workers.views.output import document, duration, pluralize, say, stream_json
 from midwatch.workers.views.unreadable import unreadable_as_json, warn_of_unreadable
 
 if TYPE_CHECKING:
+    from midwatch.orchestration.client.client import Client
     from midwatch.orchestration.errors import UnreadableRecord
     from midwatch.orchestration.protocol.reading import Listing
     from midwatch.schemas.deadletter import DeadLetterRecord, PoisonRecord
@@ -144,10 +145,19 @@ dlq.add_command(replay)
 
 
 @dlq.command("discard")
-@options.job_id
-def discard(job_id: str) -> None:
-    """Give up a dead letter. Its session goes on with the next job."""
+@click.argument("job_id", metavar="[ID]", required=False)
+@click.option("--poison", is_flag=True, help="Discard all poison messages.")
+def discard(job_id: str | None, poison: bool) -> None:
+    """Give up a dead letter, or remove poison messages. After a dead letter, its session goes on with the next job.
+
+    ID is that of a job, or of a poison message. `dlq list --json` and `doctor` count poison messages until they are discarded.
+    """
+    if poison == bool(job_id):
+        raise click.UsageError("expected the ID of a job or of a poison message, or --poison")
     client = connect()
+    if job_id is None or (job_id.startswith(POISON) and find_poison(client, job_id)):
+        discard_poison(client, job_id)
+        return
     if client.dead_letters.discard(job_id):
         say(f"job {job_id} is given up; its session goes on")
         return
@@ -157,3 +167,15 @@ def discard(job_id: str) -> None:
         return
     say(f"job {job_id} is {status} and not a dead letter: nothing to discard")
     raise click.exceptions.Exit(Exit.REFUSED)
+
+
+def discard_poison(client: Client, poison_id: str | None) -> None:
+    """Remove one poison message, or all of them."""
+    from midwatch.workers.celery_app.poison import PoisonList
+
+    messages = PoisonList(client.store.client, client.operations.keys.poison())
+    if poison_id is None:
+        say(f"{pluralize(messages.discard_all(), 'poison message')} discarded")
+        return
+    messages.discard(poison_id)
+    say(f"{poison_id} is discarded")

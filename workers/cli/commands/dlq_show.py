@@ -26,7 +26,7 @@ MOST_POISON = 1_000
 def show_letter(job_id: str, as_json: bool) -> None:
     """Show one dead letter with its tries, or one poison message with its body."""
     client = connect()
-    poison = _find_poison(client, job_id) if job_id.startswith(POISON) else None
+    poison = find_poison(client, job_id) if job_id.startswith(POISON) else None
     if poison is not None:
         if as_json:
             print_json(document(poison))
@@ -40,7 +40,7 @@ def show_letter(job_id: str, as_json: bool) -> None:
         print_card(_letter_card(letter))
 
 
-def _find_poison(client: Client, poison_id: str) -> PoisonRecord | None:
+def find_poison(client: Client, poison_id: str) -> PoisonRecord | None:
     """Find a poison message. None: a producer has given a job such an id. Raises NotFound."""
     from midwatch.orchestration.errors import NotFound
 
@@ -65,6 +65,7 @@ def _poison_card(poison: PoisonRecord) -> list[tuple[str, str]]:
         ("by worker", poison.worker),
         ("bytes", f"{poison.size_bytes:,}"),
         ("body", poison.body),
+        ("next", f"midwatch dlq discard {poison.poison_id}"),
     ]
 
 

@@ -63,6 +63,7 @@ def check_server(current: Settings) -> list[Check]:
         doctor_checks.check_persistence(info, _read_snapshots(client)),
         doctor_checks.check_eviction(info),
         doctor_checks.check_access(current.redis_url),
+        doctor_checks.check_poison(_count_poison(client, current)),
         *check_workers(),
     ]
 
@@ -75,6 +76,13 @@ def check_workers() -> list[Check]:
     open_jobs = [job for status in ("queued", "running") for job in client.jobs.list(limit=1_000, status=status)]
     needed = Counter(needed_queue(job) for job in open_jobs if is_unexplained(job))
     return doctor_checks.check_workers(client.workers.list(), needed)
+
+
+def _count_poison(client: redis.Redis, current: Settings) -> int:
+    from midwatch.orchestration.keyspace import Keyspace
+    from midwatch.workers.celery_app.poison import PoisonList
+
+    return PoisonList(client, Keyspace(current.prefix).poison()).count()
 
 
 def _read_snapshots(client: redis.Redis) -> str | None:

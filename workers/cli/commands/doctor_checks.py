@@ -153,3 +153,10 @@ def check_access(url: str) -> Check:
     if parts.scheme != "rediss":
         return Check("access", "warn", "password, unencrypted", "use rediss:// unless the network is private")
     return Check("access", "ok", "password, encrypted")
+
+
+def check_poison(count: int) -> Check:
+    """Do messages that can't become a step wait for a person?"""
+    if not count:
+        return Check("poison", "ok", "no poison messages")
+    return Check("poison", "warn", f"{count:,} poison messages", "look with `dlq list`, then `dlq discard --poison`")

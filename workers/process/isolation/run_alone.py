@@ -21,8 +21,10 @@ import structlog
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.isolation import AloneEnd, AloneRun, alone
 from midwatch.orchestration.steps.losses.suspects import START_MS
+from midwatch.schemas.loss import LossCause
 from midwatch.workers.celery_app.flower_events import node_name
 from midwatch.workers.process.die_with_parent import Process, start_process
+from midwatch.workers.process.isolation.memory_kills import count_memory_kills
 from midwatch.workers.process.isolation.order import BEGUN, DONE, Order
 
 log = structlog.get_logger("midwatch.isolation")
@@ -111,19 +113,21 @@ class _Watch:
     def wait(self) -> AloneRun:
         """Wait until the process has ended. Kill it if it exceeds its time."""
         killed_because = ""
+        memory_kills = count_memory_kills()
         while not self._has_ended():
             self._read_reports(_POLL_S)
             if not killed_because and (killed_because := self._find_excess()):
                 self._process.kill()
         self._read_reports(0)
-        detail = killed_because or self._describe_end()
+        cause = LossCause.HUNG if killed_because else self._find_cause(memory_kills)
+        detail = killed_because or self._describe_end(cause)
         name = f"{socket.gethostname()}.{self._process.pid}"
         if DONE in self._marks:
             return AloneRun(AloneEnd.DONE, name)
         if BEGUN not in self._marks:
-            return AloneRun(AloneEnd.NOT_STARTED, name, f"it {detail}")
+            return AloneRun(AloneEnd.NOT_STARTED, name, f"it {detail}", cause)
         time.sleep(SETTLE_S)
-        return AloneRun(AloneEnd.DIED, name, detail)
+        return AloneRun(AloneEnd.DIED, name, detail, cause)
 
     def close(self) -> None:
         """Close the pipe. Kill the process if the wait was interrupted."""
@@ -170,16 +174,36 @@ class _Watch:
             return f"hung: it blocked all its threads, and was killed after {phase_s:.0f} s"
         return f"did not end within {phase_s:.0f} s and was killed" if phase_s > self._limit_s + OVERTIME_S else ""
 
-    def _describe_end(self) -> str:
+    def _find_cause(self, memory_kills: int | None) -> LossCause:
+        """Find out how the process ended. `memory_kills`: the kernel's counter when the process started."""
         code = self._process.returncode
         if code >= 0:
-            return f"ended with exit code {code} before the step was done"
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+            return LossCause.EXITED
         if -code in CRASHES:
-            return f"was killed by {name} (a crash in native code)"
-        if -code == signal.SIGKILL:
-            return f"was killed by {name} (out of memory, or from outside{self._describe_memory()})"
-        return f"was killed by {name}"
+            return LossCause.CRASHED
+        if -code != signal.SIGKILL:
+            return LossCause.SIGNALLED
+        now = count_memory_kills()
+        if memory_kills is None or now is None:
+            return LossCause.KILLED_OR_OUT_OF_MEMORY
+        return LossCause.OUT_OF_MEMORY if now > memory_kills else LossCause.KILLED
+
+    def _describe_end(self, cause: LossCause) -> str:
+        code = self._process.returncode
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        match cause:
+            case LossCause.EXITED:
+                return f"ended with exit code {code} before the step was done"
+            case LossCause.CRASHED:
+                return f"was killed by {name} (a crash in native code)"
+            case LossCause.OUT_OF_MEMORY:
+                return f"was killed by the kernel, because memory ran out{self._describe_memory()}"
+            case LossCause.KILLED:
+                return f"was killed by {name} from outside (the kernel killed nothing for memory)"
+            case LossCause.KILLED_OR_OUT_OF_MEMORY:
+                return f"was killed by {name} (out of memory, or from outside{self._describe_memory()})"
+            case _:
+                return f"was killed by {name}"
 
     def _describe_memory(self) -> str:
         """How much memory the process used, if it used more than this one. A smaller number may be this process's own."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.message import Opaque, Part, Text, ToolCall
-from midwatch.schemas.model import ModelRequest, Usage
+from midwatch.schemas.model import ModelRequest, Stop, Usage
 from midwatch.workers.providers.read_json import as_any_text, as_arguments, as_list, check_depth
+from midwatch.workers.providers.replies.refusals import read_refusal
 from midwatch.workers.providers.replies.stop_words import find_stop, show_stop
 from midwatch.workers.providers.request_turns import make_call_id
 from midwatch.workers.providers.token_usage import UNREPORTED, add_counts, read_usage
@@ -27,7 +28,8 @@ def parse_message(reply: JsonObject, request: ModelRequest, provider: str) -> Pa
             parts.append(part)
     usage = _parse_usage(reply.get("usage"))
     word = reply.get("stop_reason")
-    stop = find_stop(word, parts, usage, request)
+    refused = any(read_refusal(block) is not None for block in _list_blocks(reply))
+    stop = Stop.REFUSAL if refused else find_stop(word, parts, usage, request)
     return ParsedReply(tuple(parts), stop, show_stop(word), usage, _parse_name(reply.get("model")))
 
 
@@ -45,6 +47,8 @@ def _parse_part(block: JsonObject, where: str, request: ModelRequest, provider: 
     if kind == "text":
         text = as_any_text(block.get("text"))
         return Text(text=text) if text else None
+    if (refusal := read_refusal(block)) is not None:
+        return Text(text=refusal) if refusal else None
     if kind == "tool_use":
         call_id = block.get("id")
         return ToolCall(

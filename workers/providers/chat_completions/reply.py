@@ -14,7 +14,8 @@ from midwatch.workers.providers.read_json import (
     as_object,
     check_depth,
 )
-from midwatch.workers.providers.replies.stop_words import find_stop, show_stop
+from midwatch.workers.providers.replies.refusals import read_refusal, was_filtered
+from midwatch.workers.providers.replies.stop_words import find_stop, look_up, show_stop
 from midwatch.workers.providers.request_turns import make_call_id
 from midwatch.workers.providers.token_usage import UNREPORTED, read_usage
 from midwatch.workers.providers.vendor_format import ParsedReply
@@ -33,24 +34,30 @@ def parse_completion(reply: JsonObject, request: ModelRequest, provider: str) ->
         BadReply: there is no answer in it.
 
     """
-    choices = as_list(reply.get("choices"), "choices")
+    choices = as_list(reply.get("choices") or [], "choices")
+    if not choices and was_filtered(reply):
+        choices = [{"finish_reason": "content_filter"}]  # the prompt was blocked, so there is no answer
     if not choices:
         raise BadReply(FailureKind.PROVIDER_ERROR, "unusable reply: expected one choice, got none")
     choice = as_object(choices[0], "choices[0]")
-    message = _find_message(choice)
-    parts, refused = _parse_parts(message, request, provider)
-    usage = _parse_usage(reply.get("usage"))
     word = choice.get("finish_reason") or choice.get("native_finish_reason")
+    filtered = was_filtered(choice) or look_up(word) is Stop.REFUSAL
+    parts, refused = _parse_parts(_find_message(choice, may_lack=filtered), request, provider)
+    refused = refused or filtered
+    usage = _parse_usage(reply.get("usage"))
     stop = Stop.REFUSAL if refused else find_stop(word, parts, usage, request)
     model = reply.get("model")
     return ParsedReply(tuple(parts), stop, show_stop(word), usage, model if isinstance(model, str) and model else None)
 
 
-def _find_message(choice: JsonObject) -> JsonObject:
-    """Find the message of a choice. Some servers put it into `delta`, or send its text alone, as for older models."""
+def _find_message(choice: JsonObject, *, may_lack: bool) -> JsonObject:
+    """Find the message of a choice. Some servers put it into `delta`, or send its text alone, as for older models.
+
+    `may_lack` means that a refused choice may have none.
+    """
     text = choice.get("text")
     found = choice.get("message") or choice.get("delta") or ({"content": text} if isinstance(text, str) else None)
-    return as_object(found, "message")
+    return as_object({} if found is None and may_lack else found, "message")
 
 
 def _parse_parts(message: JsonObject, request: ModelRequest, provider: str) -> tuple[list[Part], bool]:
@@ -58,9 +65,11 @@ def _parse_parts(message: JsonObject, request: ModelRequest, provider: str) -> t
     echoed = {key: message[key] for key in ECHOED if message.get(key)}
     if echoed:
         parts.append(Opaque(provider=provider, raw=check_depth(echoed, "message")))
-    refusal = message.get("refusal")
-    refused = isinstance(refusal, str) and refusal != ""
-    text = _parse_content(message.get("content")) or (str(refusal) if refused else "")
+    content = message.get("content")
+    pieces = [message, *(content if isinstance(content, list) else [content])]
+    refusals = [text for text in map(read_refusal, pieces) if text is not None]
+    refused = bool(refusals)
+    text = _parse_content(content) or "".join(refusals)
     if text:
         parts.append(Text(text=text))
     for ordinal, call in enumerate(_list_calls(message)):

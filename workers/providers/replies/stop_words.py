@@ -32,6 +32,7 @@ STOPS: dict[str, Stop] = {
     **dict.fromkeys(("content_filter", "content_filtered", "refusal", "safety", "recitation"), Stop.REFUSAL),
     **dict.fromkeys(("blocklist", "prohibited_content", "spii", "sensitive", "moderation"), Stop.REFUSAL),
     **dict.fromkeys(("guardrail_intervened", "error_toxic", "image_safety", "policy_violation"), Stop.REFUSAL),
+    **dict.fromkeys(("image_prohibited_content", "image_recitation", "language", "model_armor"), Stop.REFUSAL),
     **dict.fromkeys(("pause_turn", "compaction"), Stop.PAUSE),
 }
 """Word in lower case -> Stop."""
@@ -61,7 +62,7 @@ def find_stop(word: object, parts: Sequence[Part], usage: Usage, request: ModelR
         # Gemini sends MALFORMED_FUNCTION_CALL if it can't parse its model's output. A retry usually succeeds.
         kind = FAILED.get(name, FailureKind.PROVIDER_ERROR)
         raise BadReply(kind, f"the provider rejected its model's output ({name[:60]})")
-    stop = Stop.END if _SPECIAL_TOKEN.fullmatch(name) else STOPS.get(name, Stop.UNKNOWN)
+    stop = Stop.END if _SPECIAL_TOKEN.fullmatch(name) else look_up(name)
     if stop is Stop.LENGTH:
         return classify_length_stop(usage, request.max_output_tokens)
     called = any(isinstance(part, ToolCall) for part in parts)
@@ -71,6 +72,12 @@ def find_stop(word: object, parts: Sequence[Part], usage: Usage, request: ModelR
     if stop is Stop.TOOLS and not called:
         stop = Stop.UNKNOWN
     return _judge_by_content(name, parts, usage, request) if stop is Stop.UNKNOWN else stop
+
+
+def look_up(word: object) -> Stop:
+    """Return the Stop of a word. Gemini puts two words into one: `content_filter: RECITATION`."""
+    name = normalize(word)
+    return next((STOPS[one] for one in (name, *re.split(r":_?", name)) if one in STOPS), Stop.UNKNOWN)
 
 
 def normalize(word: object) -> str:

@@ -13,6 +13,7 @@ from midwatch.workers.providers.read_json import (
     as_list,
     check_depth,
 )
+from midwatch.workers.providers.replies.refusals import read_refusal, was_filtered
 from midwatch.workers.providers.replies.stop_words import FAILED, STOPS, find_stop, normalize, show_stop
 from midwatch.workers.providers.request_turns import make_call_id
 from midwatch.workers.providers.responses.request import PHASE
@@ -39,7 +40,8 @@ def parse_response(reply: JsonObject, request: ModelRequest, provider: str) -> P
     details = reply.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
     usage = _parse_usage(reply.get("usage"))
-    stop = Stop.REFUSAL if reader.refused else _find_stop(status, reason, reader.parts, usage, request)
+    refused = reader.refused or was_filtered(reply)
+    stop = Stop.REFUSAL if refused else _find_stop(status, reason, reader.parts, usage, request)
     model = reply.get("model")
     raw_stop = f"{show_stop(status)}/{reason}" if isinstance(reason, str) else show_stop(status)
     return ParsedReply(tuple(reader.parts), stop, raw_stop, usage, model if isinstance(model, str) and model else None)
@@ -66,8 +68,8 @@ class _Reader:
 
     def add(self, item: JsonObject, where: str) -> None:
         kind = item.get("type") or "message"
-        if kind == "message":
-            self._add_message(item)
+        if kind in ("message", "refusal"):
+            self._add_message(item if kind == "message" else {"content": item})
         elif kind == "function_call":
             call_id = item.get("call_id")
             usable = isinstance(call_id, str) and call_id != ""
@@ -88,9 +90,9 @@ class _Reader:
         for piece in content if isinstance(content, list) else [content]:
             if not isinstance(piece, dict):
                 text += as_any_text(piece)
-            elif piece.get("type") == "refusal":
+            elif (refusal := read_refusal(piece)) is not None:
                 self.refused = True
-                text += as_any_text(piece.get("refusal"))
+                text += refusal
             else:
                 text += as_any_text(piece.get("text"))
         if text and isinstance(phase := item.get("phase"), str):

@@ -35,7 +35,10 @@ def deferral(call: Call, name: str, reply: Waits) -> Defer:
     shortest, longest = SAFETY_MS
     after_ms = max(shortest, min(2 * reply.ms, longest)) if reply.in_line else reply.ms
     about = f", about {math.ceil(reply.ms / 1_000)} s" if reply.ms else ""
-    reason = f"{name}: {reply.reason}{about}"
+    guessed = (
+        f" (limit guessed: {reply.guessed:,} a minute)" if reply.guessed and reply.reason in ("rate", "queued") else ""
+    )
+    reason = f"{name}: {reply.reason}{about}{guessed}"
     return Defer(
         after_ms=after_ms, reason=reason, counts_as_attempt=False, wakes=reply.in_line, owner=WaitOwner.DOWNSTREAM,
         downstream=name,

@@ -16,7 +16,7 @@ from redis import exceptions as redis_errors
 from midwatch.orchestration.admission.legend import with_stored_names
 from midwatch.orchestration.store.script_library import Library
 
-SHARED = ("prelude", "health", "buckets", "lineage", "members", "lines", "feedback")
+SHARED = ("prelude", "health", "evidence", "buckets", "lineage", "members", "lines", "learned", "feedback")
 """Files that all functions share, one concept each. A file uses only files before it."""
 
 FUNCTIONS = ("admit", "settle", "release", "configure", "control", "status", "gone")

@@ -36,6 +36,8 @@ class Waits:
     reason: str
     in_line: bool
     """True if the call has a place in a line, from which a steward will wake it."""
+    guessed: int = 0
+    """The limit of requests a minute, if it was guessed from 429s. 0 if it was set or named, or if there is none."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ def decode_admit(reply: list[Any]) -> Admitted | Waits | Denied | Unconfigured:
     match reply:
         case [b"admit", hold_ms, _]:
             return Admitted(hold_ms)
-        case [b"wait", ms, reason, in_line]:
-            return Waits(ms, reason.decode(), bool(in_line))
+        case [b"wait", ms, reason, in_line, guessed]:
+            return Waits(ms, reason.decode(), bool(in_line), guessed)
         case [b"deny", ms, reason, figures]:
             return Denied(ms, reason.decode(), json.loads(figures))
         case _:

@@ -118,15 +118,14 @@ def test_a_burst_of_429s_is_one_signal(bench: Make, spread_s: float) -> None:
 
 
 def test_the_rate_climbs_back_after_a_cut(bench: Make) -> None:
-    """The rate rises linearly: from 0.7 to 1 in three tenths of `recover_s`. Each further 429 cuts it again, never to zero."""
+    """The rate rises linearly: from 0.7 to 1 in three tenths of `recover_s`. Further 429s cut it again, never to zero."""
     gate = bench(rpm=6_000, recover_s=60)
     factors = []
     for n in range(12):
-        call = gate.call(f"j{n}")
-        answered = gate.call(f"answered-{n}")
-        gate.admit_all(call, answered)
-        gate.fail(call, THROTTLED)
-        gate.ok(answered, 10, 10)
+        calls = [gate.call(f"j{n}-{each}") for each in range(6)]
+        gate.admit_all(*calls)
+        for is_answered, call in zip((False, False, True) * 2, calls, strict=True):
+            _ = gate.ok(call, 10, 10) if is_answered else gate.fail(call, THROTTLED)
         gate.time.pass_s(2)
         factors.append(gate.status().rate_factor)
     assert factors[0] == pytest.approx(0.7 + 0.9 / 60, abs=0.02)

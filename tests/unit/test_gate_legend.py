@@ -34,8 +34,8 @@ CODE = {name: re.sub(r"--.*", "", text) for name, text in SOURCES.items()}
 ALL_CODE = "\n".join(CODE.values())
 
 RELEASED = {
-    "state": "br bu cap cb cf ck cu f fc ft g guess la lf lim live lv na name no nq nx p9 pa pb pf pk pl po pu pw px rb sk sr "
-    "ta tb tf th tr ts tw nt v vb w wa wb wf wk wn wo ws",
+    "state": "br bu cap cb cf ck cl cr cs ct cu ev f fc ft g gb gp gs guess la lf lim live lv na name no nq nx p9 pa pb pf pg pk "
+    "pl po pp pq pr ps pu pw px rb rn rr sk sr ss ta tb tf th tr ts tw nt v vb w wa wb wf wg wk wn wo wr ws",
     "call": "at bh fc fe fr g hr i lane li lo lx m o p pt root s tag tr w y",
     "past": "a l n o u",
     "own": "a b c f k l n t w",

@@ -23,7 +23,7 @@
 --   lineage_output_tokens    output, likewise
 --   ancestry                 JSON of the jobs whose limits bind this one, see members.lua; '' = no other job
 -- Output: {'admit', ms to hold, note: '' | probe | dup}
---       | {'wait', ms, reason, in line 0|1}
+--       | {'wait', ms, reason, in line 0|1, the guessed limit of requests a minute; 0: it was not guessed}
 --       | {'deny', ms, reason, its figures as JSON}
 --       | {'unconfigured'}
 local call_id, member, attempt_id, is_retry, is_first, fence, input_tokens, cached_tokens, output_tokens, hold_ms, lasts_ms, priority, tenant,
@@ -85,10 +85,12 @@ end
 if state.blocked_until > now then
   return deny('blocked', { why = state.block_reason }, (state.blocked_until - now) / MS)
 end
+-- Only a limit that a person has set denies. A call that is larger than a learned limit starts when its bucket is full, and
+-- leaves a debt.
 for _, resource in ipairs(RESOURCES) do
-  local per_minute = limit(config, state, resource)
-  if per_minute > 0 and need[resource] > per_minute and resource ~= REQUESTS then
-    return deny('too_large', { resource = resource, need = need[resource], limit = per_minute })
+  local set = config[resource]
+  if set > 0 and need[resource] > set and resource ~= REQUESTS then
+    return deny('too_large', { resource = resource, need = need[resource], limit = set })
   end
 end
 
@@ -171,7 +173,7 @@ local function wait(us, reason, told_us)
   schedule_within(state, now, us)
   count('waited')
   save(state)
-  return { 'wait', math.ceil((told_us or us) / MS), reason, 1 }
+  return { 'wait', math.ceil((told_us or us) / MS), reason, 1, guessed_limit(config, state) }
 end
 
 if state.paused_until > now then return wait(state.paused_until - now, 'paused') end
@@ -224,6 +226,7 @@ if is_bound then reserve_tokens(input_tokens, output_tokens, most_input, most_ou
 local suffixes = ancestry and reserve_ancestry_tokens(ancestry, input_tokens, output_tokens)
 if ancestry then begin_turn(ancestry, lineage_kept_ms) end
 take(state, need)
+note_begun(state)
 state.admitted, state.live, state.second_begun = state.admitted + 1, state.live + 1, state.second_begun + 1
 state.admitted_at = now + hold_us
 if state.troubled_since then state.trials = state.trials + 1 end

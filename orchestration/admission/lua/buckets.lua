@@ -7,6 +7,11 @@ local function limit(config, state, resource)
   return resource == REQUESTS and state.braked_to and (known == 0 or state.braked_to < known) and state.braked_to or known
 end
 
+-- The limit of requests a minute if it is a guess, else 0.
+local function guessed_limit(config, state)
+  return state.guessed and config.requests_per_minute == 0 and math.floor(limit(config, state, REQUESTS)) or 0
+end
+
 -- How much the bucket holds.
 local function depth(config, state, resource)
   local burst = limit(config, state, resource) * config.burst_ms / 60000
@@ -31,6 +36,9 @@ local function carry_over(state, us)
   state.window_since, state.failed_at = back(state.window_since), back(state.failed_at)
   state.sick_since = state.sick_since and back(state.sick_since)
   state.troubled_since = state.troubled_since and back(state.troubled_since)
+  state.passed_since = state.passed_since and back(state.passed_since)
+  state.span_since = state.span_since and back(state.span_since)
+  state.span_before_since = state.span_before_since and back(state.span_before_since)
   state.admitted_at, state.woken_at = back(state.admitted_at or 0), back(state.woken_at or 0)
   for n, deadline in ipairs(state.probe_deadlines or {}) do state.probe_deadlines[n] = deadline - us end
 end
@@ -46,8 +54,15 @@ local function fill_buckets(config, state, now, from, rate)
   end
   -- Drop a guessed limit that no 429 has confirmed: the guess came from a short disturbance.
   if state.guessed and now - state.cut_at > FORGET_MS * MS then state.learned[REQUESTS], state.guessed = nil, nil end
-  if state.guessed and config.requests_per_minute == 0 then
-    state.learned[REQUESTS] = state.learned[REQUESTS] * (1 + 0.1 * (now - from) / MINUTE)
+  if state.guessed and config.requests_per_minute == 0 and state.in_line > 0 and not state.tested then
+    local before_ms = state.pressed_ms or 0
+    state.pressed_ms = before_ms + (now - from) / MS
+    state.learned[REQUESTS] = state.learned[REQUESTS] * growth(state, state.pressed_ms) / growth(state, before_ms)
+  end
+  if state.tested and rate == 1 then
+    learn_strays(state)
+    end_test(state)
+    state.evidence = 0
   end
 end
 
@@ -55,6 +70,7 @@ end
 local function refill(config, state, now)
   if now < state.refilled_at then carry_over(state, state.refilled_at - now) end
   state.braked_to = brake(config, state, now)
+  hold_cut(state, now)
   local rate = rate_now(config, state, now)
   -- While no call is admitted, the buckets do not fill.
   local from = math.max(state.refilled_at, state.paused_until, state.breaker ~= CLOSED and state.open_until or 0)
@@ -71,6 +87,7 @@ local function refill(config, state, now)
     state.window_ok, state.window_failed, state.window_since = 0, 0, now
   end
   count_by_second(state, now)
+  begin_span(config, state, now)
   -- Lost and slow probes no longer count, so that others can start.
   while state.probe_deadlines and state.probe_deadlines[1] and state.probe_deadlines[1] <= now do
     table.remove(state.probe_deadlines, 1)

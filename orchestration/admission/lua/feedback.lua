@@ -34,44 +34,6 @@ local function learn_usual(state, output_used, latency_ms)
   state.latency_ms = state.latency_ms == 0 and latency_ms or state.latency_ms * 0.9 + latency_ms * 0.1
 end
 
--- The provider's figures win: its limits if the operator set none, and its remaining amount if it is below the level here.
-local function obey_headers(config, state, headers)
-  for _, resource in ipairs(RESOURCES) do
-    local named, left = headers.limits[resource], headers.remaining[resource]
-    if named and named > 0 then
-      if limit(config, state, resource) == 0 then state.level[resource] = 0 end -- use from the time without a limit is no debt
-      state.learned = state.learned or {}
-      state.learned[resource] = named
-      if resource == REQUESTS then state.guessed = nil end
-    end
-    if left and limit(config, state, resource) > 0 then
-      state.level[resource] = math.min(state.level[resource], left)
-    end
-  end
-end
-
--- Cut the rate after a 429. A burst of 429s is one signal, so there is one cut in each gap. A 5xx cuts nothing, because it
--- comes at any rate (simulated). A 429 during a pause answers a call from before the pause: it is part of the same burst.
--- In trouble no call is answered at any rate, so that a 429 says nothing about the limit: it only pauses.
-local function slow_down(config, state, now, rate, retry_after_ms)
-  local is_new = state.paused_until <= now and now - state.cut_at >= config.cut_gap_ms * MS and not state.troubled_since
-  local cut = is_new and config.cut or 1
-  if limit(config, state, REQUESTS) == 0 then -- an unknown limit is guessed from the recent requests, answered or not
-    state.learned = state.learned or {}
-    state.learned[REQUESTS] = math.max(6, let_through(config, state, now, state.live + 1))
-    state.guessed = true
-    state.level[REQUESTS] = 0
-  elseif state.guessed and is_new then -- the guess was too high: take the admitted rate, between the guess and its cut
-    local tried = state.learned[REQUESTS] * rate
-    local passed = math.max(let_through(config, state, now, 0), tried * config.cut)
-    state.learned[REQUESTS] = math.max(6, math.min(tried, passed))
-    rate, cut = 1, 1
-  end
-  if is_new then state.cut_at = now end
-  local pause_ms = math.min(config.pause_max_ms, math.max(retry_after_ms, config.throttle_pause_ms))
-  pause(config, state, now, now + pause_ms * MS, rate, cut)
-end
-
 -- Does this failure say anything about the downstream now? Not if the call began before the breaker last opened: 512 timeouts of one outage must
 -- open it only once. Not if it was a probe that took too long: it has hung since then.
 local function is_news(state, call, now)

@@ -1,12 +1,5 @@
 -- The health of a downstream: the results of its last calls, the brake, the breaker, pauses.
 
--- The recent rate of admitted requests that have ended, per minute, with `more` added to their number.
-local function let_through(config, state, now, more)
-  local before = state.window_before_ok + state.window_before_failed
-  local span = math.max(1000 * MS, now - state.window_since + (before > 0 and config.window_ms * MS or 0))
-  return (state.window_ok + state.window_failed + before + more) * MINUTE / span
-end
-
 -- Number of failed calls in both windows, and of all calls.
 local function recent_calls(state)
   local failed = state.window_failed + state.window_before_failed
@@ -134,7 +127,10 @@ end
 
 -- Admit no call before `till`. After a long pause the rate starts lower.
 local function pause(config, state, now, till, rate, cut)
-  if till <= state.paused_until then return end
+  if till <= state.paused_until then
+    if cut == 1 then return end
+    till = state.paused_until -- a longer pause goes on, at a lower rate after it
+  end
   state.paused_until = till
   -- Keep the threshold of the slow start: the rate had not reached it yet.
   state.rate_threshold = math.max(config.least_rate, math.max(rate, state.rate_threshold) * cut)

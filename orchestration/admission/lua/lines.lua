@@ -130,7 +130,7 @@ end
 -- The reply to a call that waits without a place in a line.
 local function wait_outside_lines(state, reason, ms)
   save(state)
-  return { 'wait', math.ceil(ms), reason, 0 }
+  return { 'wait', math.ceil(ms), reason, 0, 0 }
 end
 
 -- Give up a live call whose worker is dead, since no worker will settle it. Its reservation is charged: it may have been made.

@@ -59,6 +59,7 @@ if call then
     spend_tokens(call, input_tokens or is_free and 0 or call.reserved_input, output_tokens or is_free and 0 or call.reserved_output)
   end
   bound_levels(config, state)
+  if outcome == 'ok' then note_passed(state, now, needs(input_tokens or 0, output_tokens or 0)) end
   if state.in_line > 0 then schedule(state, now, 0) end -- the returned tokens may be enough for a waiting call
   if outcome == 'ok' then learn_usual(state, output_tokens, latency_ms) end
   if headers then obey_headers(config, state, headers) end
@@ -80,7 +81,7 @@ if call then
     state.retry_balance = math.min(config.retry_cap, state.retry_balance + config.retry_ratio)
   elseif outcome == 'throttled' then
     count('throttled')
-    slow_down(config, state, now, rate, retry_after_ms)
+    slow_down(config, state, now, rate, call, retry_after_ms)
   elseif outcome == 'failed' then
     count('failed')
     state.failed_at = now

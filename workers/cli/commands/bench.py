@@ -11,6 +11,7 @@ from midwatch.workers.cli import options
 from midwatch.workers.cli.commands.bench_context import context
 from midwatch.workers.cli.commands.bench_figures import print_figures
 from midwatch.workers.cli.commands.bench_replay import replay
+from midwatch.workers.cli.commands.bench_strays import strays
 from midwatch.workers.cli.lazy_group import OrderedGroup
 from midwatch.workers.views.output import say
 
@@ -240,6 +241,7 @@ def judged(seconds: int, rpm: int, only: tuple[str, ...], as_json: bool) -> None
 
 
 bench.add_command(replay)
+bench.add_command(strays)
 bench.add_command(context)
 
 

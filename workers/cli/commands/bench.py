@@ -85,11 +85,8 @@ def admission(processes: str, seconds: float, rounds: int, as_json: bool) -> Non
     """Measure a decision of the coordinator, compared with rate limiters from PyPI (`pip install midwatch[bench]`)."""
     from midwatch.workers.bench.admission.run import run
 
-    print_figures(
-        run(processes=_parse_counts(processes), seconds=seconds, rounds=rounds, say=say),
-        as_json=as_json,
-        line_per_row=True,
-    )
+    figures = run(processes=_parse_counts(processes), seconds=seconds, rounds=rounds, say=say)
+    print_figures(figures, as_json=as_json, line_per_row=True)
 
 
 @bench.command("storm")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -10,15 +11,17 @@ import redis as redis_py
 
 from midwatch.orchestration.keyspace import Key
 from midwatch.orchestration.protocol.calls import Call, Settlement
-from midwatch.schemas.failure import FailureKind
+from midwatch.orchestration.steps.retry import decide
+from midwatch.schemas.failure import Failure, FailureKind, RetryAdvice
 from midwatch.schemas.policy import TRANSIENT, RetryConfig
-from midwatch.schemas.step import Priority
+from midwatch.schemas.step import DeadLetter, Defer, Priority
 from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits
 from tests.contract.gate_crowd import Answer, Crowd
 
 Make = Callable[..., GateBench]
 OUTAGE_S = 120.0
 DEFAULTS = RetryConfig()
+LAST = Failure(kind=FailureKind.OVERLOADED, detail="529", advice=RetryAdvice.LAST)
 
 
 @pytest.fixture
@@ -218,6 +221,27 @@ def test_a_call_that_fails_while_others_are_answered_counts(bench: Make, kind: F
         gate.answer_others()
         counted.append(not settled.free)
     assert counted == [False, True, True, True]
+
+
+def test_forbidden_retries_cost_time_in_an_outage(bench: Make) -> None:
+    """A vendor that sends `x-should-retry: false` with every answer of an incident ends no job."""
+    gate = bench()
+    call = gate.call("alone")
+    for _ in range(8):
+        settled, call = fail_again(gate, call)
+        assert isinstance(decide(DEFAULTS, LAST, call.claim.attempt, random.Random(1), settled), Defer)
+
+
+def test_forbidden_retries_end_a_call_if_others_are_answered(bench: Make) -> None:
+    """The first failure is no sign of anything. The second one is the last, although three retries are left."""
+    gate = bench()
+    call, ends = gate.call("poison"), []
+    for _ in range(2):
+        settled, call = fail_again(gate, call)
+        gate.time.pass_s(30)
+        gate.answer_others()
+        ends.append(type(decide(DEFAULTS, LAST, call.claim.attempt, random.Random(1), settled)))
+    assert ends == [Defer, DeadLetter]
 
 
 def test_a_trial_that_hangs_past_the_end_of_the_trouble_does_not_count(bench: Make) -> None:

@@ -46,19 +46,38 @@ class Exceeded:
     limit: Limit
     where: str
     count: int
+    more: int = 0
+    """What the runtime may add to the count."""
+
+    @property
+    def is_refused(self) -> bool:
+        """Does the provider refuse every request? If only the runtime's own tools exceed the limit, it refuses some."""
+        return self.limit.effect == REFUSED and self.count > self.limit.most
 
     def __str__(self) -> str:
-        return f"{self.count:,} {self.limit.what}, at most {self.limit.most:,}: {self.limit.advice}"
+        added = f" and {self.more} of the runtime" if self.more else ""
+        return f"{self.count:,} {self.limit.what}{added}, at most {self.limit.most:,}: {self.limit.advice}"
 
 
-def find_exceeded(provider: str, tools: Sequence[ToolSpec], output: JsonObject | None = None) -> Iterator[Exceeded]:
-    """Find the limits of this provider that the tools exceed. `output` is the schema of the answer, if it is strict."""
+def find_exceeded(
+    provider: str, tools: Sequence[ToolSpec], output: JsonObject | None = None, *, more_tools: int = 0
+) -> Iterator[Exceeded]:
+    """Find the limits of this provider that the tools exceed.
+
+    Args:
+        provider: the provider.
+        tools: the tools of a request.
+        output: the schema of the answer, if it is strict.
+        more_tools: how many tools a request may have in addition.
+
+    """
     strict = [(tool.name, tool.input_schema) for tool in tools if tool.strict]
     strict += [] if output is None else [(OUTPUT, output)]
     for limit in LIMITS.get(provider, ()):
-        over = [(where, count) for where, count in limit.counts(tools, strict) if count > limit.most]
+        more = more_tools if limit.counts is _tools else 0
+        over = [(where, count) for where, count in limit.counts(tools, strict) if count + more > limit.most]
         if over:
-            yield Exceeded(limit, *max(over, key=lambda one: one[1]))
+            yield Exceeded(limit, *max(over, key=lambda one: one[1]), more)
 
 
 def fits_strict_limits(provider: str, tools: Sequence[ToolSpec], output: JsonObject | None = None) -> bool:

@@ -42,20 +42,28 @@ class SchemaDifference:
     """True if the request is sent in a form that the provider accepts."""
 
 
+RUNTIME_TOOLS = 2
+"""Tools that the runtime offers in addition when they are needed: `read_result` and `recall`."""
+
+
 def check_all(
     providers: Iterable[str], tools: Sequence[ToolSpec], output: JsonObject | None
 ) -> tuple[SchemaDifference, ...]:
-    """Find what each of these providers treats differently. Raises ConfigError, as `check` does."""
-    return tuple(difference for one in dict.fromkeys(providers) for difference in check(one, tools, output))
+    """Find what each of these providers treats differently for an agent. Raises ConfigError, as `check` does."""
+    more = RUNTIME_TOOLS if tools else 0
+    return tuple(found for one in dict.fromkeys(providers) for found in check(one, tools, output, more_tools=more))
 
 
-def check(provider: str, tools: Iterable[ToolSpec], output: JsonObject | None = None) -> tuple[SchemaDifference, ...]:
+def check(
+    provider: str, tools: Iterable[ToolSpec], output: JsonObject | None = None, *, more_tools: int = 0
+) -> tuple[SchemaDifference, ...]:
     """Find what this provider treats differently. A provider without known rules has no differences.
 
     Args:
         provider: the part of a model name before the colon.
         tools: the tools that are offered to the model.
         output: the schema of the final answer, which is rewritten by the same rules.
+        more_tools: how many tools a request may have in addition.
 
     Raises:
         ConfigError: the vendor would refuse every request with this tool. Raised for the first such difference.
@@ -66,8 +74,9 @@ def check(provider: str, tools: Iterable[ToolSpec], output: JsonObject | None = 
     if output is not None:
         found += _check_output(provider, output)
     answer = None if output is None else answer_form(provider, to_vendor_output(provider, output))
-    for one in find_exceeded(provider, tools, answer.schema if answer is not None and answer.strict else None):
-        if one.limit.effect == REFUSED:
+    enforced = answer.schema if answer is not None and answer.strict else None
+    for one in find_exceeded(provider, tools, enforced, more_tools=more_tools):
+        if one.is_refused:
             where = f"tool {one.where}" if one.where not in ("", OUTPUT) else one.where or "tools"
             raise ConfigError(f"{where}: {provider} refuses {one}")
         found.append(SchemaDifference(one.limit.name, one.where or "tools", f"{provider}: {one}", rewritten=False))

@@ -130,6 +130,19 @@ def test_more_than_128_tools_are_refused(provider: str) -> None:
     assert check("anthropic", tools) == ()
 
 
+def test_the_runtimes_own_tools_are_a_finding() -> None:
+    """A request may also offer `read_result` and `recall`. With 127 tools of its own, an agent exceeds the limit later."""
+    from midwatch.orchestration.dialects.rules import check_all
+
+    tools = [spec({"properties": {"a": {"type": "string"}}}, name=f"t{n}") for n in range(129)]
+    with pytest.raises(ConfigError, match="tools: openai refuses 129 tools and 2 of the runtime, at most 128"):
+        check_all(["openai"], tools, None)
+    for count in (127, 128):
+        (found,) = check_all(["openai"], tools[:count], None)
+        assert (found.rule, found.where, found.rewritten) == ("tools", "tools", False)
+    assert check_all(["openai"], tools[:126], None) == ()
+
+
 def test_a_long_description_is_a_finding() -> None:
     """OpenAI's older models and some servers refuse more than 1,024 characters."""
     long = spec({"properties": {}}, description="x" * 1_025)

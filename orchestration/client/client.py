@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -15,51 +14,19 @@ from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.client.adoption import Adoption
 from midwatch.orchestration.client.findings import Findings
 from midwatch.orchestration.client.handle import JobHandle
+from midwatch.orchestration.client.jobs import Jobs, only_match
 from midwatch.orchestration.client.letters.dead_letters import DeadLetters
 from midwatch.orchestration.client.new_job import new_job
 from midwatch.orchestration.client.presence import Presence
-from midwatch.orchestration.client.why import explain_waits
 from midwatch.orchestration.errors import ConfigError, NotFound, SessionBusy
 from midwatch.orchestration.protocol.reading import Listing
 from midwatch.orchestration.store.operations import Operations
+from midwatch.orchestration.store.pipelines import run_pipeline
 from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.orchestration.store.sessions import SessionNumbers
 from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message
-from midwatch.schemas.trace import TraceRecord
-
-
-class Jobs:
-    """`client.jobs`: jobs, listed, shown and cancelled."""
-
-    def __init__(self, operations: Operations) -> None:
-        self._operations = operations
-
-    def list(self, *, limit: int = 50, status: str | None = None, agent: str | None = None) -> Listing[Job]:
-        """The newest jobs first."""
-        return self._operations.jobs(limit=limit, status=JobStatus(status) if status else None, agent=agent)
-
-    def get(self, job_id: str) -> JobHandle:
-        """A handle of a job that exists. Raises NotFound."""
-        job = self._operations.job(job_id)
-        return JobHandle(self._operations, job.job_id, job.session_id)
-
-    def show(self, job_id: str) -> Job:
-        """The record of the job. Raises NotFound."""
-        return self._operations.job(job_id)
-
-    def trace(self, job_id: str) -> Listing[TraceRecord]:
-        """The committed steps of the job. Raises NotFound."""
-        return self._operations.trace(job_id)
-
-    def explain(self, jobs: Sequence[Job]) -> dict[str, str]:
-        """Job id -> why it does not run, for the jobs among these whose record does not say it."""
-        return explain_waits(self._operations, jobs)
-
-    def cancel(self, job_id: str) -> bool:
-        """Cancel the job. Returns False if it had already ended."""
-        return self._operations.cancel(job_id)
 
 
 class Approvals:
@@ -86,6 +53,14 @@ class Sessions:
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
+
+    def find_id(self, prefix: str) -> str:
+        """The id of the only session of the newest jobs that begins with the text. Otherwise as `client.jobs.find_id`."""
+        pipe = self._operations.client.pipeline(transaction=False)
+        pipe.exists(self._operations.keys.session(prefix))
+        if run_pipeline(pipe) == [1]:
+            return prefix
+        return only_match(prefix, [job.session_id for job in self._operations.jobs(limit=1_000)], "sessions")
 
     def messages(self, session_id: str) -> Listing[Message]:
         """The live messages: those that the next call sends, without the memory. Raises NotFound."""

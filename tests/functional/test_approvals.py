@@ -167,7 +167,8 @@ def test_a_session_waits_behind_a_parked_job(stage):
     handle = desk.enqueue(stage.cast([use(("wipe", {"target": "x"})), "Done."]), session_id="behind")
     assert handle.result(PATIENCE_S).status is JobStatus.PARKED
     behind = plain.enqueue("next", session_id="behind")
-    with pytest.raises(JobTimeout, match=rf"job {behind.id} is queued after 0.3 s; it goes on"):
+    why = rf"job {behind.id} is queued after 0.3 s: behind job {handle.id} of its session, which waits for a decision"
+    with pytest.raises(JobTimeout, match=why):
         behind.result(0.3)
     handle.approve()
     assert behind.result(PATIENCE_S).output == "You said: next"

@@ -17,6 +17,7 @@ from midwatch.orchestration.protocol.claims import Claim
 from midwatch.schemas.step import Defer
 from midwatch.schemas.trace import TraceRecord
 from midwatch.workers.celery_app.dispatch import make_client
+from midwatch.workers.cli.tables import shorten_id
 from midwatch.workers.settings import Settings
 from tests.patience import PATIENCE_S
 
@@ -128,7 +129,7 @@ def test_a_terminal_gets_a_coloured_table_unless_no_color_is_set(client):
     assert COLOUR.search(coloured)
     assert not COLOUR.search(plain)
     for shown in (coloured, plain):
-        assert job.id in shown
+        assert shorten_id(job.id) in shown
         assert "cancelled" in shown
     assert "\t" not in coloured
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,6 +45,10 @@ GAP = 2
 LONG_COLUMNS = 40
 """Least width of the long cell on the line of its row. If there is less room, it is printed on the next line."""
 
+MADE_ID = re.compile(r"[a-z]+-[0-9a-f]{32}")
+SHORT_ID_CHARS = 20
+"""The name of the kind, the millisecond, and 12 bits that are random. Two ids of one millisecond rarely share them."""
+
 PIPED_COLUMNS = 160
 """Width of a drawing that goes into a file or a pipe."""
 
@@ -79,7 +84,12 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, emp
             click.echo("\t".join(printable(cell) for cell in row))
     else:
         screen = console()
-        print_lines(screen, lay_out(columns, rows, screen.width))
+        print_lines(screen, lay_out(columns, [[shorten_id(cell) for cell in row] for row in rows], screen.width))
+
+
+def shorten_id(cell: str) -> str:
+    """Shorten an id that Midwatch made. Every command takes the short form. An id that a user chose stays whole."""
+    return cell[:SHORT_ID_CHARS] if MADE_ID.fullmatch(cell) else cell
 
 
 def print_lines(screen: Console, lines: Sequence[Text]) -> None:

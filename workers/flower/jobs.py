@@ -8,11 +8,14 @@ from typing import Any
 from tornado import web
 
 from midwatch.orchestration.client.why import explain_waits
+from midwatch.orchestration.errors import NotFound
 from midwatch.orchestration.protocol.reading import Listing
+from midwatch.orchestration.store.reads import find_children
 from midwatch.schemas.contract import JsonObject
 from midwatch.schemas.job import Job, JobStatus
 from midwatch.workers.flower.page import Api, Page, now_ms, operations, run_query
-from midwatch.workers.flower.waterfall import MOST_ROWS, Waterfall, draw
+from midwatch.workers.flower.waterfall import MOST_ROWS, draw
+from midwatch.workers.views.job_content import read_content
 from midwatch.workers.views.job_state import describe_state
 from midwatch.workers.views.unreadable import summarize_unreadable, unreadable_as_json
 
@@ -43,8 +46,8 @@ def list_jobs(wanted: Filter) -> tuple[Listing[Job], int, dict[str, str]]:
     return found, now_ms(), explain_waits(operations(), found)
 
 
-def read_job(job_id: str, most_rows: int = MOST_ROWS) -> tuple[Job, Waterfall, str, int, str]:
-    """Return one job, its waterfall, a line about records that can't be read, the server's time, and why the job waits.
+def read_job(job_id: str, most_rows: int = MOST_ROWS, *, with_content: bool = False) -> dict[str, Any]:
+    """Return what the page of one job shows: the job, its waterfall, its children, why it waits, its content if wanted.
 
     Raises:
         NotFound: there is no such job.
@@ -52,9 +55,24 @@ def read_job(job_id: str, most_rows: int = MOST_ROWS) -> tuple[Job, Waterfall, s
     """
     job = operations().job(job_id)
     trace, messages = operations().trace(job_id), operations().messages(job.session_id)
-    unreadable = summarize_unreadable([*trace.unreadable, *messages.unreadable])
-    why = explain_waits(operations(), [job]).get(job_id, "")
-    return job, draw(job, trace, messages, most_rows), unreadable, now_ms(), why
+    return {
+        "job": job,
+        "waterfall": draw(job, trace, messages, most_rows),
+        "unreadable": summarize_unreadable([*trace.unreadable, *messages.unreadable]),
+        "at_ms": now_ms(),
+        "why": explain_waits(operations(), [job]).get(job_id, ""),
+        "children": find_children(operations().client, operations().keys, operations().first_step(job)),
+        "content": read_content(operations(), job, _failing_step(job)) if with_content else None,
+    }
+
+
+def _failing_step(job: Job) -> str | None:
+    if job.status is not JobStatus.DEAD_LETTERED:
+        return None
+    try:
+        return operations().dead_letter(job.job_id).step
+    except NotFound:  # replayed or discarded a moment ago
+        return None
 
 
 def read_trace(job_id: str) -> JsonObject:
@@ -97,10 +115,10 @@ class JobPage(Page):
 
     @web.authenticated
     async def get(self, job_id: str) -> None:
-        """Show one job. `?all=1` shows every step of a long job."""
+        """Show one job. `?all=1` shows every step of a long job, `?content=1` its input and its failing call."""
         most_rows = EVERY_ROW if self.get_argument("all", "") else MOST_ROWS
-        job, waterfall, unreadable, at_ms, why = await run_query(read_job, job_id, most_rows)
-        self.show("job.html", job=job, waterfall=waterfall, unreadable=unreadable, at_ms=at_ms, why=why)
+        with_content = bool(self.get_argument("content", ""))
+        self.show("job.html", **await run_query(read_job, job_id, most_rows, with_content=with_content))
 
 
 class JobsApi(Api):

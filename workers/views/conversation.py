@@ -21,6 +21,8 @@ class JobConversation:
     texts: dict[str, str] = field(default_factory=dict)
     calls: dict[str, ToolCall] = field(default_factory=dict)
     results: dict[str, ToolMessage] = field(default_factory=dict)
+    input: str | None = None
+    """The job's input."""
 
 
 def find_conversation(job: Job, records: Sequence[TraceRecord], messages: Sequence[Message]) -> JobConversation:
@@ -64,7 +66,7 @@ def _matches(turns: Sequence[TraceRecord], part: Sequence[Message]) -> bool:
 
 
 def _by_step(part: Sequence[Message]) -> JobConversation:
-    found = JobConversation()
+    found = JobConversation(input=next((one.text for one in part if isinstance(one, UserMessage)), None))
     turn_of_group: dict[int, int] = {}
     for turn, answer in enumerate(_answers(part), 1):
         turn_of_group[answer.group] = turn

@@ -60,7 +60,9 @@ def list_letters(limit: int, as_json: bool, **given: Any) -> None:
     warn_of_unreadable(unreadable)
     now_ms = server_ms(client) if shown or poison else 0
     if shown or not poison:
-        print_letters(shown, now_ms)
+        print_letters(
+            shown, now_ms, "no dead letter fits these conditions" if any(given.values()) else "no dead letters"
+        )
     if poison:
         if shown:
             click.echo()
@@ -87,11 +89,11 @@ def _as_json(
     yield from unreadable_as_json(unreadable).items()  # complete only when all letters have been read
 
 
-def print_letters(letters: list[DeadLetterRecord], now_ms: int) -> None:
+def print_letters(letters: list[DeadLetterRecord], now_ms: int, empty: str = "no dead letters") -> None:
     """Print dead letters as a table."""
     columns = [
         Column("JOB"),
-        Column("AGENT"),
+        Column("AGENT", kind="spare"),
         Column("STEP"),
         Column("TOOL", kind="spare"),
         Column("TRIES", "right", "spare"),
@@ -114,7 +116,7 @@ def print_letters(letters: list[DeadLetterRecord], now_ms: int) -> None:
         )
         for letter in letters
     ]
-    print_table(columns, rows, empty="no dead letters")
+    print_table(columns, rows, empty=empty)
 
 
 def describe_redrive(letter: DeadLetterRecord) -> str:

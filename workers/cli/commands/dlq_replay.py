@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("replay")
-@click.argument("job_ids", metavar="[ID]...", nargs=-1)
+@click.argument("job_ids", metavar="[ID]...", nargs=-1, callback=options.expand_job_ids)
 @click.option("--all", "everything", is_flag=True, help="Replay all letters, or those that --where selects.")
 @click.option(
     "--where", metavar="NAME=VALUE", multiple=True, callback=read_where,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -22,9 +23,13 @@ MOST_POISON = 1_000
 
 @click.command("show")
 @options.job_id
+@options.content
 @options.as_json
-def show_letter(job_id: str, as_json: bool) -> None:
-    """Show one dead letter with its tries, or one poison message with its body."""
+def show_letter(job_id: str, content: bool, as_json: bool) -> None:
+    """Show one dead letter with its tries, or one poison message with its body.
+
+    The job's input and the arguments of the failing call are shown with --content.
+    """
     client = connect()
     poison = find_poison(client, job_id) if job_id.startswith(POISON) else None
     if poison is not None:
@@ -34,10 +39,14 @@ def show_letter(job_id: str, as_json: bool) -> None:
             print_card(_poison_card(poison))
         return
     letter = client.dead_letters.show(job_id)
+    from midwatch.workers.cli.commands.jobs import content_card, read_failing_content
+
+    job = client.jobs.show(letter.job_id)
+    found = read_failing_content(client, job) if content else None
     if as_json:
-        print_json(document(letter))
+        print_json({**document(letter), **({"content": asdict(found)} if found else {})})
     else:
-        print_card(_letter_card(letter))
+        print_card([*_letter_card(letter), *content_card(job, found)])
 
 
 def find_poison(client: Client, poison_id: str) -> PoisonRecord | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +17,11 @@ from midwatch.workers.views.output import count, document, duration, iso, print_
 from midwatch.workers.views.unreadable import unreadable_as_json, warn_of_unreadable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from midwatch.orchestration.client.client import Client
     from midwatch.schemas.job import Job
+    from midwatch.workers.views.job_content import JobContent
 
 STATUSES = ("queued", "running", "parked", "completed", "dead_lettered", "cancelled", "timed_out")
 
@@ -42,7 +47,7 @@ def list_jobs(status: str | None, agent: str | None, limit: int, as_json: bool) 
     now_ms, why = (server_ms(client), client.jobs.explain(found)) if found else (0, {})
     columns = [
         Column("JOB"),
-        Column("AGENT"),
+        Column("AGENT", kind="spare"),
         Column("STATUS"),
         Column("AGE", "right"),
         Column("TURNS", "right", "spare"),
@@ -61,20 +66,30 @@ def list_jobs(status: str | None, agent: str | None, limit: int, as_json: bool) 
         )
         for job in found
     ]
-    print_table(columns, rows, empty="no jobs; `midwatch submit AGENT INPUT` enqueues one")
+    given = [f"{name} {value}" for name, value in (("agent", agent), ("status", status)) if value]
+    empty = f"no job fits {' and '.join(given)}" if given else "no jobs; `midwatch submit AGENT INPUT` enqueues one"
+    print_table(columns, rows, empty=empty)
 
 
 @jobs.command("show")
 @options.job_id
+@options.content
 @options.as_json
-def show_job(job_id: str, as_json: bool) -> None:
-    """Show one job with all its fields."""
+def show_job(job_id: str, content: bool, as_json: bool) -> None:
+    """Show one job with all its fields.
+
+    Its input and the arguments of its failing call are shown with --content.
+    """
     client = connect()
     job = client.jobs.show(job_id)
+    found = read_failing_content(client, job) if content else None
+    children = client.jobs.children(job_id)
     if as_json:
-        print_json(document(job))
+        shown = {"content": asdict(found)} if found else {}
+        print_json({**document(job), "child_ids": children, **shown})
         return
-    print_card(card(job, server_ms(client), client.jobs.explain([job]).get(job_id, "")))
+    fields = card(job, server_ms(client), client.jobs.explain([job]).get(job_id, ""))
+    print_card([*fields, *relatives(job, children), *content_card(job, found)])
 
 
 @jobs.command("tail")
@@ -146,11 +161,38 @@ def card(job: Job, now_ms: int, why: str = "") -> list[tuple[str, str]]:
         ("ends by", iso(job.ends_by_ms) if job.ends_by_ms and not job.status.ended else ""),
         ("model turns", f"{job.turn} of at most {job.max_steps}"),
         ("tool calls", calls),
-        ("child jobs", str(job.children) if job.children else ""),
         ("retries", str(job.retries) if job.retries else ""),
         ("tokens", f"{count(usage.input_tokens)} in{cached}, {count(usage.output_tokens)} out"),
         ("output", job.output or ""),
     ]
+
+
+def relatives(job: Job, children: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the ids of the job's parent and of its children."""
+    parent = f"{job.parent.job_id}, step {job.parent.step}" if job.parent else ""
+    counted = f"{job.children} in all, of its current turn: " if job.children > len(children) else ""
+    return [("parent job", parent), ("child jobs", counted + ", ".join(children) if job.children or children else "")]
+
+
+def read_failing_content(client: Client, job: Job) -> JobContent:
+    """Return the job's input, and the call that failed or waits for a decision."""
+    from midwatch.orchestration.errors import NotFound
+    from midwatch.workers.views.job_content import read_content
+
+    try:
+        step = client.dead_letters.show(job.job_id).step if job.status == "dead_lettered" else None
+    except NotFound:  # replayed or discarded a moment ago
+        step = None
+    return read_content(client.operations, job, step)
+
+
+def content_card(job: Job, found: JobContent | None) -> list[tuple[str, str]]:
+    """Return the content as names and values. Without content, say how to see it, and where the conversation is."""
+    session = f"midwatch sessions show {job.session_id}"
+    if found is None:
+        return [("input", "hidden; --content shows it"), ("conversation", session)]
+    call = f"{found.call or 'not a tool call, or no longer kept'}" if found.step else ""
+    return [("input", found.input or "no longer kept"), ("called with", call), ("conversation", session)]
 
 
 def _of_at_most(ms: int, most_ms: int | None) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from midwatch.schemas.message import Message
 
-session_id = click.argument("session_id", metavar="ID")
+session_id = click.argument("session_id", metavar="ID", callback=options.expand_session_id)
 
 
 @click.group(cls=OrderedGroup)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from midwatch.workers.cli import options
-from midwatch.workers.cli.commands.jobs import explain_status
+from midwatch.workers.cli.commands.jobs import content_card, explain_status, read_failing_content, relatives
 from midwatch.workers.cli.environment import connect, server_ms
-from midwatch.workers.cli.tables import STYLES, Column, console, lay_out, print_lines
+from midwatch.workers.cli.tables import STYLES, Column, console, lay_out, print_card, print_lines
 from midwatch.workers.views.output import count, document, duration, pluralize, print_json, printable
 from midwatch.workers.views.unreadable import unreadable_as_json, warn_of_unreadable
 
@@ -38,11 +38,12 @@ MOST_NAME_CHARS = 26
 
 @click.command()
 @options.job_id
+@options.content
 @options.as_json
-def trace(job_id: str, as_json: bool) -> None:
+def trace(job_id: str, content: bool, as_json: bool) -> None:
     """Show what a job did, step by step, and why.
 
-    Bars are work and dots are waiting. Long waits are shortened.
+    Bars are work and dots are waiting. Long waits are shortened. --content adds the input and the arguments of the failing call.
     """
     from midwatch.orchestration.errors import NotFound
     from midwatch.workers.views.conversation import JobConversation, find_conversation
@@ -68,6 +69,9 @@ def trace(job_id: str, as_json: bool) -> None:
     print_lines(screen, draw(found, screen.width, ascii_only=screen.options.ascii_only))
     for line in totals(job, found, server_ms(client), client.jobs.explain([job]).get(job_id, "")):
         screen.print(line)
+    children = client.jobs.children(job_id)
+    shown = [*relatives(job, children), *(content_card(job, read_failing_content(client, job)) if content else [])]
+    print_card(shown)
 
 
 def _document(job: Job, row: Row) -> dict[str, Any]:

@@ -156,6 +156,20 @@ def test_json_is_a_verdict(setup: Setup, status: int, body: Any, kind: FailureKi
     assert shown in failure.detail
 
 
+def test_json_403_that_names_a_wait_is_a_limit(setup: Setup) -> None:
+    """GitHub answers 403 to too many requests, with the time of the next one. A code for a bad key counts more."""
+    body = {"message": "You have exceeded a secondary rate limit", "documentation_url": "https://docs.github.com"}
+    for headers, wait_ms in (
+        ({"retry-after": "60"}, 60_000),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "30"}, 30_000),
+    ):
+        failure = setup.failure(reply(403, body, headers))
+        assert (failure.kind, failure.retry_after_ms) == (FailureKind.RATE_LIMITED, wait_ms)
+    refused = setup.replies.error("permission_error", "no access")
+    assert setup.failure(reply(403, refused, {"retry-after": "60"})).kind is (FailureKind.AUTH_ERROR)
+    assert setup.failure(reply(403, body, {"x-ratelimit-remaining": "5"})).kind is FailureKind.AUTH_ERROR
+
+
 @pytest.mark.parametrize(
     ("body", "shown"),
     [({"error": {"foo": "bar"}}, '{"error": {"foo": "bar"}}'), ({"error": {"code": "weird"}}, "weird")],

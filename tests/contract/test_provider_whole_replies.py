@@ -20,10 +20,37 @@ from tests.contract.provider_setup import Setup, connect_to_fake_vendor
 
 ENDS = ["stop", "STOP", "eos", "EOS", "eos_token", "end_turn", "complete", "COMPLETE", "done", "stop_sequence", "<|eot_id|>",
         "</s>", "FinishReason.STOP", "finish_reason_stop", "tea_break", "", None, ..., 7, True]  # fmt: skip
-LENGTHS = ["length", "LENGTH", "max_tokens", "MAX_TOKENS", "max_output_tokens", "max-tokens", "max_new_tokens"]
-REFUSALS = ["content_filter", "SAFETY", "RECITATION", "refusal", "sensitive", "guardrail_intervened"]
-FULL = ["model_context_window_exceeded", "model_length", "context_length_exceeded"]
-FAILED = ["error", "network_error", "MALFORMED_FUNCTION_CALL", "abort", "insufficient_system_resource"]
+LENGTHS = [
+    "length",
+    "LENGTH",
+    "max_tokens",
+    "MAX_TOKENS",
+    "max_output_tokens",
+    "max-tokens",
+    "max_new_tokens",
+    "MAX_LENGTH_REACHED",
+    "token limit",
+    "output_truncated",
+    "limit_of_tokens",
+]
+REFUSALS = [
+    "content_filter",
+    "SAFETY",
+    "RECITATION",
+    "refusal",
+    "sensitive",
+    "guardrail_intervened",
+    "blocked_by_policy",
+]
+FULL = ["model_context_window_exceeded", "model_length", "context_length_exceeded", "max_context"]
+FAILED = [
+    "error",
+    "network_error",
+    "MALFORMED_FUNCTION_CALL",
+    "abort",
+    "insufficient_system_resource",
+    "upstream_failure",
+]
 
 TOOLBOX = Toolbox(
     [tool(name="search", description="Find.", validator=JSONSchemaValidator(SEARCH.input_schema))(lambda **_: 1)]
@@ -52,7 +79,7 @@ def test_whole_answer_ends_with_any_word(setup: Setup) -> None:
 
 def test_whole_calls_run_after_any_word(setup: Setup) -> None:
     """Complete tool calls are calls, also if the word is another server's, an unknown one or missing."""
-    for word in (*ENDS, "tool_calls", "tool_use", "TOOL_CALLS", "function_call", "tool-calls"):
+    for word in (*ENDS, "tool_calls", "tool_use", "TOOL_CALLS", "function_call", "tool-calls", "server_tool_use"):
         answer = complete(setup, setup.replies.stopped(setup.replies.calls(("c", "search", '{"query":"a"}')), word))
         assert (word, answer.stop) == (word, Stop.TOOLS)
 

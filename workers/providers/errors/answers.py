@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from midwatch.orchestration.protocol.retry_after import exhausted_reset_ms, should_retry
+from midwatch.orchestration.protocol.retry_after import exhausted_reset_ms, retry_after_ms, should_retry
 from midwatch.schemas.failure import Failure, FailureKind, RetryAdvice
 from midwatch.schemas.policy import TRANSIENT
 from midwatch.workers.providers.errors.body_wait import read_spoken_wait_ms
@@ -60,7 +60,10 @@ def classify_answer(status: int, content: bytes, call: CallContext) -> Failure:
 
 def _classify_error(error: VendorError, status: int, shown_status: int, text: str, call: CallContext) -> Failure:
     """Classify an error that the provider, or the gateway in its place, reports."""
-    kind, advice = _heed(error.kind(status), error, call)
+    kind = error.kind(status)
+    if kind is FailureKind.AUTH_ERROR and status == 403 and error.named_kind() is None and _names_a_limit(error, call):
+        kind = FailureKind.RATE_LIMITED
+    kind, advice = _heed(kind, error, call)
     codes = "/".join(code for code in error.codes if code != str(shown_status))
     upstream = f"(upstream {error.upstream})" if error.upstream else ""
     message = error.message or f"(no message; {describe_source(call)}) {_shorten(text)}"
@@ -87,6 +90,12 @@ def _classify_stranger(status: int, error: VendorError, page: Page, call: CallCo
     if 200 <= status < 300:
         detail = f"{where}: expected JSON, got {_name_type(call)}{title} {_shorten(words)}"
     return build_failure(kind, detail, call, source=source, wait_ms=_find_wait_ms(kind, error, call), advice=advice)
+
+
+def _names_a_limit(error: VendorError, call: CallContext) -> bool:
+    """Does a 403 tell when to come back? GitHub's limits do, and no refusal of a key does."""
+    waits = (error.retry_after_ms, retry_after_ms(call.headers), exhausted_reset_ms(call.headers))
+    return any(wait is not None for wait in waits)
 
 
 def _with_error_type(error: VendorError, call: CallContext) -> VendorError:

@@ -46,6 +46,18 @@ FAILED: dict[str, FailureKind] = {
 }
 """Words for a generation that failed on the server. Its text is not an answer."""
 
+TELLING_PARTS: tuple[tuple[str, Stop], ...] = (
+    (r"context", Stop.CONTEXT_FULL),
+    (r"length|truncat|(?:max|limit).*token|token.*(?:max|limit)|max_(?:output|completion)", Stop.LENGTH),
+    (r"filter|safety|block|refus|moderat|guardrail|sensitive|prohibit|polic", Stop.REFUSAL),
+    (r"tool|function", Stop.TOOLS),
+)
+"""What a word means that is not listed, by a part of it. A call in a reply that was cut off must not run, so a word that hints
+at a limit is believed."""
+
+_FAILED_PARTS = re.compile(r"malformed|error|fail|abort|cancel|timeout|timed_out|exception")
+"""Parts of unlisted words for a generation that failed. Gemini sends MALFORMED_FUNCTION_CALL, for example."""
+
 _SPECIAL_TOKEN = re.compile(r"<[^<>\s]{1,60}>")
 """The model's own end token, in the place of a word (`<|eot_id|>`, `</s>`). Together and llama.cpp send it."""
 
@@ -58,8 +70,7 @@ def find_stop(word: object, parts: Sequence[Part], usage: Usage, request: ModelR
 
     """
     name = normalize(word)
-    if name in FAILED or "malformed" in name:
-        # Gemini sends MALFORMED_FUNCTION_CALL if it can't parse its model's output. A retry usually succeeds.
+    if name not in STOPS and (name in FAILED or _FAILED_PARTS.search(name)):
         kind = FAILED.get(name, FailureKind.PROVIDER_ERROR)
         raise BadReply(kind, f"the provider rejected its model's output ({name[:60]})")
     stop = Stop.END if _SPECIAL_TOKEN.fullmatch(name) else look_up(name)
@@ -77,7 +88,10 @@ def find_stop(word: object, parts: Sequence[Part], usage: Usage, request: ModelR
 def look_up(word: object) -> Stop:
     """Return the Stop of a word. Gemini puts two words into one: `content_filter: RECITATION`."""
     name = normalize(word)
-    return next((STOPS[one] for one in (name, *re.split(r":_?", name)) if one in STOPS), Stop.UNKNOWN)
+    listed = next((STOPS[one] for one in (name, *re.split(r":_?", name)) if one in STOPS), None)
+    if listed is not None or _FAILED_PARTS.search(name):
+        return listed or Stop.UNKNOWN
+    return next((stop for part, stop in TELLING_PARTS if re.search(part, name)), Stop.UNKNOWN)
 
 
 def normalize(word: object) -> str:

@@ -9,6 +9,7 @@ A match pays before it is made. What it may cost is computed from the size of th
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -53,7 +54,10 @@ class Pattern:
                 raise BadPattern(_why(pattern))
             self._shape = shape
         limit = None if self._shape is None else BACKTRACKS[0]
-        self._size = next(size for size in SIZES_BYTES if _build(self._text, limit, size) is not None)
+        sizes = SIZES_BYTES[:-1]  # the largest suffices, as was tried above
+        found = bisect_left(sizes, True, key=lambda size: _build(self._text, limit, size) is not None)
+        self.size_bytes = SIZES_BYTES[found]
+        """The size of the compiled pattern, rounded up to a power of two."""
         if self.price(1) > MAX_EFFORT:
             raise BadPattern("repetitions around a lookaround or a reference make any match too expensive")
 
@@ -65,7 +69,7 @@ class Pattern:
     def price(self, chars: int, backtracks: int = BACKTRACKS[0]) -> int:
         """The units that a match of a text of this length may cost, for the first limit on backtracks."""
         steps = chars + 1 if self._shape is None else self._shape.steps(chars, backtracks)
-        return steps * self._size // BYTE_STEPS_PER_UNIT
+        return steps * self.size_bytes // BYTE_STEPS_PER_UNIT
 
     def matches(self, text: str, spend: Callable[[int], None]) -> bool:
         """Is the pattern anywhere in the text? The price for the first limit has been paid.

@@ -19,6 +19,9 @@ from midwatch.schemas.contract import JsonObject
 MAX_EXPANSION = 1_000
 """Most subschemas that apply to one value. A schema of 30 lines that each double the next would apply 2^30."""
 
+MAX_PATTERNS_BYTES = 8_000_000
+"""Most bytes of all compiled patterns: a thousand usual ones, or 120 with letters of all languages. It takes two seconds."""
+
 _SPECIFICATIONS = {LATEST: DRAFT202012, "http://json-schema.org/draft-07/schema": DRAFT7}
 _IN_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
 
@@ -30,6 +33,8 @@ class SchemaWalk:
         self.draft = draft
         self.specification = _SPECIFICATIONS[draft]
         self.root: SchemaResource = self.specification.create_resource(schema)
+        self.patterns: dict[str, int] = {}
+        """Pattern -> the size of the compiled pattern."""
         self.edges: dict[int, list[int]] = {}
         """Subschema -> subschemas that apply to the same value. These edges must not form a circle."""
 
@@ -62,12 +67,17 @@ class SchemaWalk:
             )
         for pattern in [contents.get("pattern"), *contents.get("patternProperties", {})]:
             if isinstance(pattern, str):
-                try:
-                    compile_pattern(pattern)  # now, not during the first call
-                except BadPattern as why:
-                    raise SchemaRefused("pattern", f"schema: the pattern {show(pattern)} is refused: {why}") from None
-
+                self._compile(pattern)
         prepare(contents.get("format"))
+
+    def _compile(self, pattern: str) -> None:
+        """Compile a pattern now, not during the first call."""
+        try:
+            self.patterns[pattern] = compile_pattern(pattern).size_bytes
+        except BadPattern as why:
+            raise SchemaRefused("pattern", f"schema: the pattern {show(pattern)} is refused: {why}") from None
+        if sum(self.patterns.values()) > MAX_PATTERNS_BYTES:
+            raise SchemaRefused("size", f"schema: its patterns have over {MAX_PATTERNS_BYTES:,} bytes when compiled")
 
     def _check_default(self, contents: JsonObject, resolver: Any) -> None:
         """Refuse a default that the schema itself would refuse (`"type": "string", "default": null`)."""

@@ -218,6 +218,16 @@ def _stop_at_the_budget() -> Any:
     return spend
 
 
+def test_a_schema_with_too_many_large_patterns_is_refused() -> None:
+    """3,000 patterns with letters of all languages took 13 seconds to compile. The same pattern counts once."""
+    large = {f"p{n}": {"pattern": rf"\p{{L}}\p{{N}}{n}"} for n in range(200)}
+    with pytest.raises(SchemaRefused, match="its patterns have over 8,000,000 bytes when compiled") as refused:
+        JSONSchemaValidator({"properties": large})
+    assert refused.value.reason == "size"
+    JSONSchemaValidator({"properties": {f"p{n}": {"pattern": r"\p{L}"} for n in range(1_000)}})
+    JSONSchemaValidator({"properties": {f"p{n}": {"pattern": f"^[a-z]+-{n}$"} for n in range(200)}})
+
+
 def test_a_higher_limit_costs_more() -> None:
     """So a call can't buy unlimited work with many texts."""
     prices = [compile_pattern(EMAIL).price(30, limit) for limit in BACKTRACKS]

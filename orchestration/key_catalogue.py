@@ -170,6 +170,7 @@ CATALOGUE = (
         "5 s",
     ),
     Key("{prefix}:workers", "HASH", "worker -> its latest report, JSON", "1 day after the last report of any worker"),
+    Key("{prefix}:later", "ZSET", "producers' messages with an eta, by their time in seconds; at the broker", "kept"),
     Key("{prefix}:poison", "LIST", "PoisonRecords, newest first, at most 1,000", "kept"),
     Key(
         "{prefix}.model, .tools, .maintenance (+ priority)",

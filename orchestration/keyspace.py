@@ -172,6 +172,10 @@ class Keyspace:
         """LIST of PoisonRecords."""
         return f"{self.prefix}:poison"
 
+    def later(self) -> str:
+        """ZSET of messages whose time has not come, by that time in seconds. It is on the broker's server."""
+        return f"{self.prefix}:later"
+
     def queue(self, name: str) -> str:
         """Name of a Celery queue."""
         return f"{self.prefix}.{name}"

@@ -63,6 +63,11 @@ class EventListener:
         mine = [event for event in self._heard if event.get("uuid") == job_id]
         return [str(event["type"]) for event in sorted(mine, key=lambda event: float(str(event["timestamp"])))]
 
+    def failed_steps(self, job_id: str) -> list[str]:
+        """Return the exceptions of the job's steps whose Celery task failed. This is what Celery's own tools count."""
+        mine = [event for event in self._heard if str(event.get("uuid")).startswith(f"{job_id}.")]
+        return [str(event["exception"]) for event in mine if event["type"] == "task-failed"]
+
     def row(self, job_id: str) -> Task:
         """Return the job's row."""
         task: Task = self._state.tasks[job_id]
@@ -202,6 +207,9 @@ def test_rows_come_from_every_pool(
     jobs = [handle.id for handle in handles]
     wait_for(lambda: "task-succeeded" in listener.event_types(jobs[0]), "the event of a completed job")
     wait_for(lambda: "task-dead-lettered" in listener.event_types(jobs[1]), "the event of a dead letter")
+    wait_for(lambda: listener.failed_steps(jobs[1]), "the failed task of the dead letter's step")
+    assert [name.partition("(")[0] for name in listener.failed_steps(jobs[1])] == ["DeadLettered"]
+    assert listener.failed_steps(jobs[0]) == []
     for job, end in zip(jobs, ("task-succeeded", "task-dead-lettered"), strict=True):
         first, *between, last = listener.event_types(job)
         assert (first, last) == ("task-deferred", end)

@@ -360,3 +360,33 @@ def test_long_and_unusual_texts_arrive_unchanged(stage):
     assert plain.run(text, timeout_s=PATIENCE_S).output == "Read."
     long = "y" * 200_000
     assert plain.run(stage.cast(["Read that, too."], long), timeout_s=PATIENCE_S).output == "Read that, too."
+
+
+def test_a_start_may_have_a_countdown_and_an_expiry(stage, foreign, wait_for):
+    """The job begins after its countdown, even if no worker ran meanwhile. An expired start is no job. Neither is poison."""
+    keys = stage.client.operations.keys
+    queue = Queue(keys.queue("model"), routing_key=keys.queue("model"))
+    text = stage.cast(["Later."])
+
+    def start(job_id: str, **options: object) -> None:
+        envelope = {"v": 1, "job_id": job_id, "agent": "plain", "session_id": f"of-{job_id}", "input": text}
+        foreign.send_task("midwatch.start", args=[envelope], queue=queue, ignore_result=True, **options)
+
+    start("job-expired", expires=-1)
+    start("job-later", countdown=2, link=foreign.signature("shop.pay"))
+    wait_for(lambda: stage.client.store.client.zcard(keys.later()) == 1, "the message to be kept")
+    with pytest.raises(NotFound):
+        stage.client.jobs.show("job-later")
+    wait_for(lambda: _exists(stage, "job-later"), "the job after its countdown")
+    assert stage.client.jobs.get("job-later").result(PATIENCE_S).output == "Later."
+    assert stage.client.store.client.zcard(keys.later()) == 0
+    with pytest.raises(NotFound):
+        stage.client.jobs.show("job-expired")
+    assert not [each for each in stage.client.operations.poison() if "expire" in each.reason or "eta" in each.reason]
+
+
+def _exists(stage, job_id: str) -> bool:
+    try:
+        return bool(stage.client.jobs.show(job_id))
+    except NotFound:
+        return False

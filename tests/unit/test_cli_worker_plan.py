@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 import pytest
 
 from midwatch import Agent, RunLimits, tool
-from midwatch.workers.cli.commands.worker import split_queues
+from midwatch.workers.cli.commands import worker_options
+from midwatch.workers.cli.commands.worker import split_queues, worker
+from midwatch.workers.cli.commands.worker_options import CeleryOptions
 from midwatch.workers.cli.commands.worker_plan import WorkerPlan, make_plan
 
 
@@ -100,3 +104,91 @@ def test_queues_are_read_in_order_and_checked():
         split_queues(context, parameter, "tool")
     with pytest.raises(click.BadParameter, match="got none"):
         split_queues(context, parameter, ",")
+
+
+@pytest.mark.parametrize(
+    ("options", "argument"),
+    [
+        (CeleryOptions(max_tasks_per_child=50), "--max-tasks-per-child=50"),
+        (CeleryOptions(max_memory_per_child=400_000), "--max-memory-per-child=400000"),
+        (CeleryOptions(autoscale="8,2"), "--autoscale=8,2"),
+    ],
+)
+def test_children_of_a_prefork_pool_can_be_recycled(options, argument):
+    """Celery gets the option. A pool of threads has no children, so there it is refused with what to do."""
+    plan = make_plan(
+        queues=["tools"], pool=None, concurrency=None, name=None, events=False, agents=[AGENT], cpus=4, celery=options
+    )
+    assert argument in plan.argv("mw")
+    with pytest.raises(click.UsageError, match="add --pool prefork"):
+        options.arguments("threads")
+
+
+def test_a_name_may_have_celerys_form():
+    """`-n w1@%h` is `--name w1`. A pid file is Celery's in every pool."""
+    plan = make_plan(
+        queues=["model"], pool=None, concurrency=None, name="w1@%h", events=False, agents=[AGENT], cpus=4,
+        celery=CeleryOptions(pidfile="/run/w1.pid"),
+    )  # fmt: skip
+    assert "w1@%h" in plan.argv("mw")
+    assert "--pidfile=/run/w1.pid" in plan.argv("mw")
+
+
+def parse(*arguments: str) -> dict[str, object]:
+    """Parse a command line. Returns what the command would get."""
+    return dict(worker.make_context("worker", list(arguments)).params)
+
+
+def test_celerys_short_options_are_taken(monkeypatch):
+    """As on `celery worker`. What is so in every worker may be said."""
+    monkeypatch.delenv("MIDWATCH_LOG_LEVEL", raising=False)
+    monkeypatch.setenv("MIDWATCH_EVENTS", "false")
+    given = parse(
+        "-c", "3", "-Q", "tools", "-n", "w1@%h", "-P", "processes", "-l", "info", "-E", "-f", "w.log", "--without-gossip",
+        "--without-mingle", "--without-heartbeat", "--autoscale=2,6",
+    )  # fmt: skip
+    assert (given["concurrency"], given["queues"], given["name"], given["pool"]) == (3, ("tools",), "w1@%h", "prefork")
+    assert (given["logfile"], given["autoscale"]) == ("w.log", "6,2")
+    assert (os.environ["MIDWATCH_LOG_LEVEL"], os.environ["MIDWATCH_EVENTS"]) == ("INFO", "true")
+    assert parse("-c", "auto")["concurrency"] is None
+
+
+@pytest.mark.parametrize("names", worker_options.REFUSED, ids="/".join)
+def test_other_options_of_celery_are_refused_with_the_reason(names):
+    """None is unknown, and none is ignored."""
+    is_flag, reason = worker_options.REFUSED[names]
+    for name in names:
+        with pytest.raises(click.UsageError) as caught:
+            parse(name, *(() if is_flag else ("7",)))
+        assert reason in str(caught.value)
+
+
+@pytest.mark.process
+def test_no_option_of_celerys_worker_is_unknown():
+    """A new release of Celery may bring another one."""
+    from celery.bin.worker import worker as celery_worker
+
+    known = {name for parameter in worker.params for name in parameter.opts}
+    assert {name for parameter in celery_worker.params for name in parameter.opts} - known <= {
+        "--executable",
+        "-O",
+        "--optimization",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-P", "gevent"), "lose running steps"),
+        (("-c", "many"), "expected a number"),
+        (("--autoscale", "9"), "expected MAX,MIN"),
+        (("--autoscale", "3,0"), "at least 1 child"),
+        (("-Q", "modle"), "did you mean 'model'?"),
+        (("-l", "loud"), "is not one of"),
+    ],
+)
+def test_a_wrong_value_says_what_was_expected(arguments, said):
+    """Before anything starts."""
+    with pytest.raises(click.UsageError) as caught:
+        parse(*arguments)
+    assert said in caught.value.format_message()

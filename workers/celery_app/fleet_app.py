@@ -16,6 +16,7 @@ from kombu.pools import ProducerPool
 
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.workers.celery_app import transport
+from midwatch.workers.celery_app.later import LaterMessages
 from midwatch.workers.celery_app.poison import PoisonList
 from midwatch.workers.celery_app.write_message import NUMBERS, SEPARATOR
 from midwatch.workers.redis_connection import connect_redis
@@ -106,6 +107,7 @@ def make_app(current: Settings, *, fixups: Collection[str] = ()) -> Celery:
         worker_disable_prefetch=redis_broker,
         broker_transport_options={
             transport.POISON_LIST: PoisonList(connect_redis(current.redis_url), Keyspace(current.prefix).poison()),
+            transport.LATER: LaterMessages(connect_redis(current.broker), Keyspace(current.prefix).later()),
             transport.OWN_QUEUES: tuple(queues),
             "sep": SEPARATOR,
             "priority_steps": NUMBERS,

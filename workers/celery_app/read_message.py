@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
+import structlog
 from kombu.utils.json import loads
 
 from midwatch.schemas.contract import MAX_ENVELOPE_BYTES, check_depth
+from midwatch.workers.celery_app.later import LONGEST_S, read_time
+
+log = structlog.get_logger("midwatch.tasks")
 
 SHOWN_CHARS = 1_000
 """Most characters kept of a header that Flower shows."""
@@ -50,11 +55,25 @@ class UnreadableMessage(ValueError):
     """Raised when a queue item is not a valid message."""
 
 
+class ExpiredMessage(Exception):
+    """Raised when a message's `expires` has passed. Its argument is the task's id."""
+
+
+class EarlyMessage(Exception):
+    """Raised when a message's `eta` has not come."""
+
+    def __init__(self, eta_s: float) -> None:
+        super().__init__(eta_s)
+        self.eta_s = eta_s
+
+
 def read_message(raw: bytes, queue: str) -> Json:
     """Parse a raw queue item into kombu's message. The nesting depth is checked before any recursive parsing.
 
     Raises:
         UnreadableMessage: gives the reason.
+        ExpiredMessage: its `expires` has passed.
+        EarlyMessage: its `eta` has not come.
 
     """
     if len(raw) > MAX_ENVELOPE_BYTES:
@@ -67,8 +86,12 @@ def read_message(raw: bytes, queue: str) -> Json:
     properties, headers = _object(frame, "properties"), _object(frame, "headers")
     _refuse_unsupported(frame, headers)
     task_id = _word(headers, "id")
+    _word(headers, "task")
+    _word(properties, "delivery_tag")
+    body = _body(frame.get("body"), properties.get("body_encoding"), task_id)
+    _check_times(headers, task_id)
     return {
-        "body": _body(frame.get("body"), properties.get("body_encoding")),
+        "body": body,
         "content-type": "application/json",
         "content-encoding": "utf-8",
         "headers": _headers(headers, task_id),
@@ -127,14 +150,29 @@ def _refuse_unsupported(frame: Json, headers: Json) -> None:
         raise UnreadableMessage(f"content type {kind}: expected application/json in utf-8")
     if headers.get("compression"):
         raise UnreadableMessage("compressed: expected plain JSON")
-    if headers.get("eta") is not None or headers.get("expires") is not None:
-        raise UnreadableMessage(
-            "eta, countdown and expires are not supported: a worker that dies would lose the message"
-        )
 
 
-def _body(body: Any, encoding: Any) -> str:
-    """Return the body as JSON text after checking it. Celery does not check its arguments."""
+def _check_times(headers: Json, task_id: str) -> None:
+    """Raise if the message has expired, or if its time has not come."""
+    now_s = time.time()
+    try:
+        expires_s = read_time(headers["expires"], "expires") if headers.get("expires") is not None else None
+        eta_s = read_time(headers["eta"], "eta") if headers.get("eta") is not None else now_s
+    except ValueError as error:
+        raise UnreadableMessage(f"invalid task message: {error}") from error
+    if eta_s - now_s > LONGEST_S:
+        raise UnreadableMessage(f"eta: expected a time within {LONGEST_S // 86_400} days, got {headers['eta'][:40]!r}")
+    if expires_s is not None and expires_s <= now_s:
+        raise ExpiredMessage(task_id)
+    if eta_s > now_s:
+        raise EarlyMessage(eta_s)
+
+
+def _body(body: Any, encoding: Any, task_id: str) -> str:
+    """Return the body as JSON text after checking it. Celery does not check its arguments.
+
+    Callbacks and chains are left out, with a line in the log: they would run when the job is enqueued, not when it is done.
+    """
     try:
         if not isinstance(body, str) or encoding not in (None, "utf-8", "base64"):
             raise UnreadableMessage(
@@ -150,9 +188,11 @@ def _body(body: Any, encoding: Any) -> str:
         raise UnreadableMessage(f"undecodable: {type(error).__name__}: {str(error)[:200]}") from error
     match arguments:
         case [list(), dict(), None | dict() as embedded]:
-            if embedded and any(embedded.values()):
-                raise UnreadableMessage("callbacks, chains and chords are not supported: a step names what follows it")
-            return text
+            if not embedded or not any(embedded.values()):
+                return text
+            ignored = sorted(str(name)[:40] for name, value in embedded.items() if value)
+            log.warning("message.ignored_options", task_id=task_id, options=ignored)
+            return json.dumps([*arguments[:2], {}])
         case _:
             raise UnreadableMessage(
                 "invalid task message: expected [positional, keyword, embedded] arguments as its body"

@@ -22,13 +22,23 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 
 from midwatch.workers.celery_app.first_steps import FIRST_STEPS
+from midwatch.workers.celery_app.later import LaterMessages
 from midwatch.workers.celery_app.poison import PoisonList
-from midwatch.workers.celery_app.read_message import UnreadableMessage, read_foreign_message, read_message
+from midwatch.workers.celery_app.read_message import (
+    EarlyMessage,
+    ExpiredMessage,
+    UnreadableMessage,
+    read_foreign_message,
+    read_message,
+)
 from midwatch.workers.celery_app.write_message import FIRST_NUMBERS
 from midwatch.workers.redis_connection import Parser
 
 POISON_LIST = "midwatch_poison_list"
 """The transport option that holds the `PoisonList` of unreadable messages."""
+
+LATER = "midwatch_later"
+"""The transport option that holds the `LaterMessages`."""
 
 OWN_QUEUES = "midwatch_queues"
 """The transport option with the names of the fleet's queues. Only their messages are read strictly. The model queue is first."""
@@ -118,6 +128,13 @@ class Channel(_Channel):  # type: ignore[misc]
             if number and int(number) in FIRST_NUMBERS:
                 FIRST_STEPS.note_taken()
             return read_message(raw, queue)
+        except EarlyMessage as early:
+            later: LaterMessages = self.connection.client.transport_options[LATER]
+            later.keep(queue, int(number or 0), raw, early.eta_s)
+            raise Empty from early
+        except ExpiredMessage as expired:
+            log.warning("message.expired", queue=queue, task_id=str(expired))
+            raise Empty from expired
         except UnreadableMessage as error:
             if queue in self._own_queues:
                 self._poison_list.keep(queue, raw, str(error))

@@ -15,7 +15,7 @@ BY_SCRIPTS: dict[str, Command] = {
     "HLEN": (), "HSETNX": ("f", "v"), "HSTRLEN": ("f",), "LINDEX": (0,), "LLEN": (), "LPOP": (), "LPUSH": ("v",),
     "LRANGE": (0, 0), "LREM": (0, "v"), "LSET": (0, "v"), "LTRIM": (0, 0), "PEXPIRE": (60_000,), "RPUSH": ("v",), "SET": ("v",),
     "TTL": (), "TYPE": (), "ZADD": (1, "m"), "ZCARD": (), "ZRANGE": (0, 0), "ZRANGEBYLEX": ("-", "+"),
-    "ZRANGEBYSCORE": (0, 0), "ZREM": ("m",),
+    "ZRANGEBYSCORE": (0, 0), "ZREM": ("m",), "ZREVRANGE": (0, 0),
     "ZREMRANGEBYSCORE": (0, 0), "ZSCORE": ("m",),
 }  # fmt: skip
 """Command -> its arguments after the key. Lua files use these, and so does Python code."""
@@ -30,6 +30,10 @@ def list_commands(keys: Keyspace, *, is_state: bool) -> list[Command]:
         ("BRPOP", queue, 1),
         ("LPUSH", queue, "v"),
         ("LLEN", queue),
+        ("WATCH", keys.later()),
+        ("ZADD", keys.later(), 1, "m"),
+        ("ZRANGEBYSCORE", keys.later(), 0, 0),
+        ("ZREM", keys.later(), "m"),
         ("SADD", f"_kombu.binding.{queue}", "v"),
         ("SMEMBERS", f"_kombu.binding.{queue}"),
         ("PUBLISH", "/0.celeryev/worker.heartbeat", "v"),

@@ -15,8 +15,11 @@ from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.store.scripts import UNAVAILABLE
 from midwatch.schemas.step import Priority, StepKind
 from midwatch.workers.celery_app.first_steps import ALIVE_S, FIRST_STEPS
+from midwatch.workers.celery_app.later import LaterMessages
 from midwatch.workers.celery_app.write_message import QUEUES, queue_keys
 from midwatch.workers.process.runtime import Runtime, runtime
+from midwatch.workers.redis_connection import connect_redis
+from midwatch.workers.server_address import is_redis
 
 log = structlog.get_logger("midwatch.steward")
 
@@ -33,6 +36,15 @@ SETTLE_MS = 2_000
 """Shortest time without a release after an outage. A commit that waits for the server tries once a second."""
 
 
+def make_later(current: Runtime) -> LaterMessages | None:
+    """Make the list of messages with an eta. None: the broker is not a Redis, and keeps them itself."""
+    broker = current.settings.broker
+    if not is_redis(broker):
+        return None
+    client = current.client.store.client if current.settings.one_server else connect_redis(broker, max_connections=2)
+    return LaterMessages(client, current.client.operations.keys.later())
+
+
 class Steward:
     """One thread. A fleet may run any number of stewards: each due step is given to only one of them."""
 
@@ -43,6 +55,7 @@ class Steward:
         self._slots = slots
         self._queues = queues
         self._after_outage = after_outage
+        self._later = make_later(current)
         self._look_at_s = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="midwatch-steward", daemon=True)
@@ -69,6 +82,8 @@ class Steward:
         for refs, begun in ((due + admitted, True), (owed, False)):
             if refs:
                 client.operations.publish(refs, begun=begun)
+        if self._later is not None:
+            self._later.deliver_due()
         if FIRST_STEPS.others_wait:
             client.operations.backlog.fill_queues()
         self._look_over_records()

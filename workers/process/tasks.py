@@ -20,7 +20,7 @@ from midwatch.orchestration.errors import ConfigError, Refused, StoreUnavailable
 from midwatch.orchestration.protocol.claims import ClaimRefusal
 from midwatch.schemas.contract import WIRE_VERSION
 from midwatch.schemas.job import NewJob, StartEnvelope
-from midwatch.schemas.step import StepRef
+from midwatch.schemas.step import DeadLetter, StepRef
 from midwatch.schemas.traceparent import is_traceparent
 from midwatch.workers.celery_app.app import app
 from midwatch.workers.celery_app.poison import PoisonList
@@ -37,19 +37,27 @@ WRONG_SESSION = "the job belongs to another session than the message says; nothi
 log = structlog.get_logger("midwatch.tasks")
 
 
-@app.task(name="midwatch.model")
+class DeadLettered(Exception):
+    """Raised after a step has become a dead letter, so that its Celery task fails. All is recorded; only Celery's tools see it.
+
+    `celery events`, Flower's *Failed* and exporters of metrics count failed tasks. Celery logs an expected exception without a
+    traceback.
+    """
+
+
+@app.task(name="midwatch.model", throws=(DeadLettered,))
 def model(*args: Any, **envelope: Any) -> None:
     """Run one model turn."""
     _run_step("model", args, envelope)
 
 
-@app.task(name="midwatch.tool")
+@app.task(name="midwatch.tool", throws=(DeadLettered,))
 def tool(*args: Any, **envelope: Any) -> None:
     """Run one tool call."""
     _run_step("tools", args, envelope)
 
 
-@app.task(name="midwatch.compact")
+@app.task(name="midwatch.compact", throws=(DeadLettered,))
 def compact(*args: Any, **envelope: Any) -> None:
     """Compact a session, concurrently with the job that runs in it."""
     _run_step("maintenance", args, envelope)
@@ -126,6 +134,8 @@ def _run(ref: StepRef) -> None:
         log.warning("step.store_unavailable", job_id=ref.job_id, step=ref.step, error=str(error)[:300])
         return
     log.debug("step.done", job_id=ref.job_id, step=ref.step, outcome=getattr(outcome, "kind", outcome))
+    if isinstance(outcome, DeadLetter):
+        raise DeadLettered(outcome.failure.kind.value)
 
 
 def _poison_list() -> PoisonList:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from midwatch.workers.cli.commands import worker_options
 from midwatch.workers.cli.environment import BadSetting, find_mistyped, read_settings
 from midwatch.workers.cli.exits import Exit
 
@@ -37,33 +38,70 @@ def split_queues(_context: click.Context, _parameter: click.Parameter, text: str
 
 @click.command()
 @click.option(
-    "--queues", metavar="Q,...", default=QUEUES, show_default=True, callback=split_queues, help="Queues to serve."
+    "-Q", "--queues", metavar="Q,...", default=QUEUES, show_default=True, callback=split_queues, help="Queues to serve."
 )
-@click.option("--pool", type=click.Choice(("threads", "prefork", "solo")), help="How steps run concurrently.")
-@click.option("--concurrency", type=click.IntRange(1, 1_000), metavar="N", help="How many steps run at once.")
-@click.option("--name", metavar="NAME", help="Name in logs and in Flower. The host's name is added.")
+@click.option(
+    "-P", "--pool", metavar="POOL", callback=worker_options.read_pool,
+    help="How steps run concurrently: threads, prefork or solo.",
+)  # fmt: skip
+@click.option(
+    "-c", "--concurrency", metavar="N", callback=worker_options.read_concurrency, help="How many steps run at once."
+)
+@click.option(
+    "-n", "--name", "--hostname", "name", metavar="NAME", help="Name in logs and in Flower: w1, or w1@%h as in Celery."
+)
+@click.option(
+    "-l", "--loglevel", type=click.Choice(worker_options.LEVELS, case_sensitive=False), expose_value=False,
+    callback=worker_options.set_level, help="Instead of MIDWATCH_LOG_LEVEL.",
+)  # fmt: skip
+@click.option(
+    "-E", "--task-events", "--events", is_flag=True, expose_value=False, callback=worker_options.set_events,
+    help="Send events, whatever MIDWATCH_EVENTS says.",
+)  # fmt: skip
+@click.option(
+    "--autoscale", metavar="MAX,MIN", callback=worker_options.read_autoscale, help="Children of a prefork pool."
+)
+@click.option(
+    "--max-tasks-per-child", type=click.IntRange(1), metavar="N",
+    help="Replace a child of a prefork pool after N steps. For tools that leak.",
+)  # fmt: skip
+@click.option(
+    "--max-memory-per-child", type=click.IntRange(1), metavar="KIB",
+    help="Replace a child of a prefork pool that has used more, after its step.",
+)  # fmt: skip
+@click.option("--pidfile", metavar="PATH", help="File for the process id.")
+@click.option("-f", "--logfile", metavar="PATH", help="File for all output. %n is the name, %h the host.")
 @click.option(
     "--embedded",
     is_flag=True,
     help="Also run a Valkey server, for a laptop. Its data stays in ~/.local/state/midwatch.",
 )
+@worker_options.refuse_others
 def worker(
-    queues: tuple[str, ...], pool: str | None, concurrency: int | None, name: str | None, embedded: bool
-) -> None:
+    queues: tuple[str, ...], pool: str | None, concurrency: int | None, name: str | None, embedded: bool,
+    logfile: str | None, **celery: Any,
+) -> None:  # fmt: skip
     """Run one worker process. All workers together form the fleet.
 
     Needs MIDWATCH_AGENTS. At equal priority the queues take turns. By default a worker for the tools queue alone uses a prefork
     pool with one child per CPU, because a hanging child can be killed. A worker for the model queue alone has 100 threads,
     any other worker has 16. After SIGTERM or Ctrl-C the worker finishes running steps and takes no new ones.
+
+    Options have Celery's short forms. An option of `celery worker` that a fleet does not take is refused with the reason.
     """
+    if logfile:
+        worker_options.append_to_file(logfile, worker_options.make_node(name))
     current = read_settings()
     with _start_server(current) if embedded else nullcontext():
-        code = run(current, queues, pool, concurrency, name)
+        code = run(current, queues, pool, concurrency, name, worker_options.CeleryOptions(**celery))
     if code:
         raise click.exceptions.Exit(code)
 
 
-def run(current: Settings, queues: tuple[str, ...], pool: str | None, concurrency: int | None, name: str | None) -> int:
+def run(
+    current: Settings, queues: tuple[str, ...], pool: str | None, concurrency: int | None, name: str | None,
+    celery: worker_options.CeleryOptions,
+) -> int:  # fmt: skip
     """Load the agents, then run the worker until a signal ends it. Returns the exit code."""
     from celery.utils.sysinfo import cpu_budget  # type: ignore[attr-defined]  # newer than its stubs
 
@@ -83,6 +121,7 @@ def run(current: Settings, queues: tuple[str, ...], pool: str | None, concurrenc
         events=current.events,
         agents=agents,
         cpus=cpu_budget().count,
+        celery=celery,
     )
     return _serve(current, chosen, agents)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from midwatch.orchestration.agents.agent import Agent
+from midwatch.workers.cli.commands.worker_options import CeleryOptions, make_node
 
 QUEUES = ("model", "tools", "maintenance")
 POOLS = ("threads", "prefork", "solo")
@@ -31,6 +32,8 @@ class WorkerPlan:
     """A pool child that runs longer is killed. None: no limit."""
     name: str | None
     events: bool
+    extra: tuple[str, ...] = ()
+    """More arguments for Celery."""
 
     @property
     def warning(self) -> str | None:
@@ -53,8 +56,8 @@ class WorkerPlan:
         if self.time_limit_s is not None:
             arguments += ["--time-limit", f"{self.time_limit_s:g}"]
         if self.name:
-            arguments += ["--hostname", f"{self.name}@%h"]
-        return arguments
+            arguments += ["--hostname", make_node(self.name)]
+        return [*arguments, *self.extra]
 
 
 def make_plan(
@@ -66,6 +69,7 @@ def make_plan(
     events: bool,
     agents: Iterable[Agent],
     cpus: int,
+    celery: CeleryOptions = CeleryOptions(),  # noqa: B008 - it is frozen
 ) -> WorkerPlan:
     """Make the plan, with defaults for missing options.
 
@@ -80,6 +84,7 @@ def make_plan(
         time_limit_s=_time_limit_s(queues, agents) if chosen == "prefork" else None,
         name=name,
         events=events,
+        extra=celery.arguments(chosen),
     )
 
 

@@ -34,7 +34,7 @@ class FailureKind(StrEnum):
 
 
 class RetryAdvice(StrEnum):
-    """What is known about a retry of a transient failure, beside a wait in seconds."""
+    """What is known about a retry of a transient failure, in addition to a wait in seconds."""
 
     SLOW = "slow"
     """What answered is not the provider: a firewall, a proxy, a login page. It is not over within seconds."""

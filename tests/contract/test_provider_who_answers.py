@@ -270,7 +270,7 @@ def test_empty_error_fields_are_no_error(setup: Setup) -> None:
 
 
 def test_event_stream_with_an_answer_is_final(setup: Setup) -> None:
-    """A stream that nobody asked for was paid, and comes again each time. It is a format error."""
+    """A stream that was not requested was paid, and comes again each time. It is a format error."""
     stream = 'data: {"id":"1","choices":[{"delta":{"content":"Hi"}}]}\n\ndata: [DONE]\n\n'
     failure = setup.failure(reply(200, stream, {"content-type": "text/event-stream"}))
     assert failure.kind is FailureKind.FORMAT_ERROR

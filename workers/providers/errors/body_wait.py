@@ -1,4 +1,4 @@
-"""Reads the wait that an error body names in a field of its own, or (the last resort) in its message.
+"""Reads the wait that an error body names in a field, or (the last resort) in its message.
 
 Sources: Google (`google.rpc.RetryInfo`), OpenRouter (`error.metadata.headers`), Discord and gateways made after it
 (`retry_after` in seconds), Cloudflare's RFC 9457 body (`retry_after`), OpenAI's usage limits (`resets_in_seconds`).

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 
 READ_CHARS = 20_000
-"""How much of a page is read. Its title and its first words stand at the beginning."""
+"""How much of a page is read. Its title and its first words are at the beginning."""
 
 _HIDDEN = frozenset({"script", "style", "noscript", "svg", "head"})
 

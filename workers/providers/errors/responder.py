@@ -56,7 +56,7 @@ def list_ids(headers: Mapping[str, str]) -> str:
 
 
 def is_firewall(headers: Mapping[str, str]) -> bool:
-    """Did a firewall answer, whatever it wrote?"""
+    """Did a firewall answer? Its body may look like anything."""
     return any(name in headers for name in FIREWALL)
 
 

@@ -61,7 +61,7 @@ class VendorError:
     should_retry: bool | None = None
     """`retryable` in the body: Cloudflare says so."""
     is_error: bool = False
-    """Is there an `error`, a `detail` or a similar field, whatever it holds?"""
+    """Is there an `error`, a `detail` or a similar field, of any type?"""
     from_cloudflare: bool = False
     """Cloudflare's own error, not that of the server behind it (its RFC 9457 body)."""
 

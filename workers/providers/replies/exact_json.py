@@ -1,6 +1,6 @@
 """Keeps what Python's JSON parser would lose: numbers that no float can hold, and names that one object gives twice.
 
-Such a value is rare, and it is almost always in a field that nobody needs. So it must not spoil the whole reply. If it
+Such a value is rare, and it is almost always in a field that is not used. So it must not spoil the whole reply. If it
 is in the arguments of a tool call, the arguments are written as they came. The toolbox then refuses that one call, and
 tells the model why.
 """
@@ -22,7 +22,7 @@ class OddNumber(float):
     """The number as the reply has it."""
 
     def __new__(cls, text: str) -> OddNumber:
-        """Keep the text beside the float, which is NaN or infinite."""
+        """Keep the text. The float is NaN or infinite."""
         number = super().__new__(cls, text)
         number.text = text
         return number

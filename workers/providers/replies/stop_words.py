@@ -1,6 +1,6 @@
 """Why a model stopped, in the words of every vendor and server.
 
-A reply that came to its end is an answer, whatever word it ends with. It was paid, and the same request would get the
+A reply that came to its end is an answer, also if its stop word is unknown. It was paid, and the same request would get the
 same word again. So a word that is not listed here, or no word, is judged by what the reply contains.
 
 Sources of the words: the SDKs of OpenAI, Anthropic and Google; Mistral (`model_length`), Together and TGI (`eos`,

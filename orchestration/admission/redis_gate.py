@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import redis
-import structlog
 
 from midwatch.orchestration.admission import script_calls
 from midwatch.orchestration.admission.ancestry import ancestry_of, reserve_calls
@@ -20,6 +19,7 @@ from midwatch.orchestration.admission.replies import Admitted, Denied, Settled, 
 from midwatch.orchestration.admission.script_calls import Outcome
 from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.keyspace import KEPT_S, Keyspace
+from midwatch.orchestration.logs import get_logger
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement
 from midwatch.orchestration.protocol.lineage import CallReservation, LimitReached
 from midwatch.orchestration.store.records import member
@@ -31,7 +31,7 @@ from midwatch.schemas.limits import Limits
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import Defer, StepRef
 
-log = structlog.get_logger("midwatch.gate")
+log = get_logger("midwatch.gate")
 
 HOLD_MS = 200
 """The worker itself waits up to this long, because to defer the step and claim it again would cost more."""

@@ -16,7 +16,7 @@ from midwatch.orchestration.dialects import rules
 from midwatch.orchestration.errors import ConfigError, RunInsideTool
 from midwatch.orchestration.tokens.weight import weigh
 from midwatch.orchestration.tools.declaration import Tool
-from midwatch.orchestration.tools.run import is_inside_tool
+from midwatch.orchestration.tools.inside import is_inside_tool
 from midwatch.orchestration.tools.toolbox import Toolbox, agent_tool
 from midwatch.orchestration.validation.validator import JSONSchemaValidator
 from midwatch.schemas.contract import JsonObject, Name, canonical_json

@@ -5,17 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import entry_points
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from midwatch.orchestration.admission.board import Board
-from midwatch.orchestration.agents.agent import Agent
-from midwatch.orchestration.client.adoption import Adoption
-from midwatch.orchestration.client.findings import Findings
 from midwatch.orchestration.client.handle import JobHandle
 from midwatch.orchestration.client.jobs import Jobs, only_match
-from midwatch.orchestration.client.letters.dead_letters import DeadLetters
 from midwatch.orchestration.client.new_job import new_job
 from midwatch.orchestration.client.presence import Presence
 from midwatch.orchestration.errors import ConfigError, NotFound, SessionBusy
@@ -27,6 +22,12 @@ from midwatch.orchestration.store.sessions import SessionNumbers
 from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message
+
+if TYPE_CHECKING:
+    from midwatch.orchestration.admission.board import Board
+    from midwatch.orchestration.agents.agent import Agent
+    from midwatch.orchestration.client.findings import Findings
+    from midwatch.orchestration.client.letters.dead_letters import DeadLetters
 
 
 class Approvals:
@@ -118,12 +119,32 @@ class Client:
 
     def __post_init__(self) -> None:
         self.jobs = Jobs(self.operations)
-        self.dead_letters = DeadLetters(self.operations)
         self.approvals = Approvals(self.operations)
         self.sessions = Sessions(self.operations)
-        self.gate = Board(self.store.client, self.operations.keys)
         self.workers = Presence(self.store.client, self.operations.keys)
-        self.findings = Findings(self.store.client, self.operations.keys)
+
+    # The rest is imported at its first use, because most programs only enqueue or list jobs.
+
+    @cached_property
+    def dead_letters(self) -> DeadLetters:
+        """The dead letters: shown, replayed, discarded."""
+        from midwatch.orchestration.client.letters.dead_letters import DeadLetters
+
+        return DeadLetters(self.operations)
+
+    @cached_property
+    def gate(self) -> Board:
+        """The limits and the state of the downstreams."""
+        from midwatch.orchestration.admission.board import Board
+
+        return Board(self.store.client, self.operations.keys)
+
+    @cached_property
+    def findings(self) -> Findings:
+        """What a person should look at."""
+        from midwatch.orchestration.client.findings import Findings
+
+        return Findings(self.store.client, self.operations.keys)
 
     def enqueue(
         self,
@@ -148,7 +169,11 @@ class Client:
             StoreUnavailable: Redis can't be reached. Nothing was recorded.
 
         """
-        adoption = Adoption(self.operations, parent.id, tenant) if parent else None
+        adoption = None
+        if parent:
+            from midwatch.orchestration.client.adoption import Adoption
+
+            adoption = Adoption(self.operations, parent.id, tenant)
         job = new_job(
             agent,
             input,

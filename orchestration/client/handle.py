@@ -10,7 +10,7 @@ from midwatch.orchestration.client.job_result import JobResult, result_of
 from midwatch.orchestration.client.why import explain_waits
 from midwatch.orchestration.errors import JobTimeout, RunInsideTool, StoreUnavailable
 from midwatch.orchestration.store.operations import Operations
-from midwatch.orchestration.tools.run import is_inside_tool
+from midwatch.orchestration.tools.inside import is_inside_tool
 from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.trace import TraceRecord
 

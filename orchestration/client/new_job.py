@@ -5,11 +5,10 @@ from __future__ import annotations
 import secrets
 import time
 from hashlib import sha256
-from typing import TypedDict, get_args
+from typing import TYPE_CHECKING, TypedDict, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.errors import ConfigError
 from midwatch.orchestration.protocol.addresses import own_session_id
 from midwatch.orchestration.protocol.lineage import bounds_of
@@ -17,6 +16,9 @@ from midwatch.schemas.contract import MAX_INPUT_BYTES, Id, Name
 from midwatch.schemas.job import Job, NewJob, Parent, SessionPolicy
 from midwatch.schemas.policy import RunLimits
 from midwatch.schemas.step import LivePriority, Priority
+
+if TYPE_CHECKING:
+    from midwatch.orchestration.agents.agent import Agent
 
 _ID: TypeAdapter[str] = TypeAdapter(Id)
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -130,8 +132,8 @@ def new_job(
             "priority='replay' is for replays of dead letters only; use 'low' for work that can wait, "
             "or replay dead letters with `midwatch dlq replay`"
         )
-    name = agent.name if isinstance(agent, Agent) else check_agent_name(agent)
-    limits = agent.limits if isinstance(agent, Agent) else RunLimits()
+    name = agent.name if not isinstance(agent, str) else check_agent_name(agent)
+    limits = agent.limits if not isinstance(agent, str) else RunLimits()
     if tenant is not None:
         check_id(tenant, "tenant")
     if job_id is None and idempotency_key is not None:
@@ -142,14 +144,14 @@ def new_job(
     return NewJob(
         job_id=job_id,
         agent=name,
-        agent_version=agent.version if isinstance(agent, Agent) else "",
+        agent_version=agent.version if not isinstance(agent, str) else "",
         session_id=session_id,
         input=check_input(input),
         tenant=tenant,
         priority=Priority(priority),
         parent=parent,
         traceparent=traceparent,
-        bounds=bounds_of(limits) if isinstance(agent, Agent) else None,
+        bounds=bounds_of(limits) if not isinstance(agent, str) else None,
         max_steps=limits.max_steps,
         timeout_ms=times["timeout_ms"],
         max_wait_ms=times["max_wait_ms"],

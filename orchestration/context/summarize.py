@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.agents.model_names import ModelName
 from midwatch.orchestration.context.summary_by_model import ModelSummarizer, Summary
 from midwatch.orchestration.context.summary_extractive import ExtractiveSummarizer
+from midwatch.orchestration.logs import get_logger
 from midwatch.orchestration.protocol.compactions import CompactionWork
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message
 from midwatch.schemas.model import ModelReply, ModelRequest
 
-log = structlog.get_logger("midwatch.compaction")
+log = get_logger("midwatch.compaction")
 
 Ask = Callable[[CompactionWork, ModelName, ModelRequest], ModelReply]
 """Calls the summarizer's model, with the gate's admission. Raises ModelError."""

@@ -6,11 +6,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-import structlog
-
 from midwatch.orchestration.drift.counts import MIN_CALLS, Counters, count_by_tool, opaque_refusals
+from midwatch.orchestration.logs import get_logger
 
-log = structlog.get_logger("midwatch.drift")
+log = get_logger("midwatch.drift")
 
 OPEN_AT = 0.3
 """The breaker of a model and tool opens from this share of refused calls on."""

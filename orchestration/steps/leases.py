@@ -7,14 +7,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import structlog
-
 from midwatch.orchestration.errors import StoreUnavailable
+from midwatch.orchestration.logs import get_logger
 from midwatch.orchestration.ports import Clock
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.store_replies import LeaseState
 
-log = structlog.get_logger("midwatch.leases")
+log = get_logger("midwatch.leases")
 
 RENEWALS_PER_LEASE = 4
 """How often a lease is renewed before it would end: three renewals may fail before another worker can claim the step."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis
-import structlog
 
 from midwatch.orchestration.keyspace import PARTITIONS, Keyspace, partition
+from midwatch.orchestration.logs import get_logger
 from midwatch.orchestration.ports import Dispatcher
 from midwatch.orchestration.protocol.reading import explain
 from midwatch.orchestration.store.backlog import Backlog
@@ -18,7 +18,7 @@ from midwatch.orchestration.store.script_calls.script_call import Reply, ScriptC
 from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unavailable
 from midwatch.schemas.step import StepRef
 
-log = structlog.get_logger("midwatch.operations")
+log = get_logger("midwatch.operations")
 
 
 class DueAndOwed:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import redis
-import structlog
 
 from midwatch.orchestration.errors import SessionBusy, StoreUnavailable
 from midwatch.orchestration.keyspace import HELD_S, KEPT_S, Keyspace
+from midwatch.orchestration.logs import get_logger
 from midwatch.orchestration.ports import Dispatcher
 from midwatch.orchestration.protocol.reading import guard
 from midwatch.orchestration.store.backlog import PLACES, keys_of_new_job
@@ -20,7 +20,7 @@ from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unavailab
 from midwatch.schemas.job import NewJob, SessionPolicy
 from midwatch.schemas.step import StepRef
 
-log = structlog.get_logger("midwatch.store")
+log = get_logger("midwatch.store")
 
 
 class NewJobs:

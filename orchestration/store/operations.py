@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 
-import structlog
-
 from midwatch.orchestration.errors import NotFound, Refused, StoreUnavailable, UnreadableRecord
+from midwatch.orchestration.logs import get_logger
 from midwatch.orchestration.protocol.reading import guard
 from midwatch.orchestration.store import reads
 from midwatch.orchestration.store.damage.looking_over import LookingOver
@@ -26,7 +25,7 @@ from midwatch.schemas.decision import Verdict
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.step import Priority, StepRef
 
-log = structlog.get_logger("midwatch.operations")
+log = get_logger("midwatch.operations")
 
 DISCARDED = "This call was not made: its job was given up."
 """The answer to open calls of a discarded dead letter."""

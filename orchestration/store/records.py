@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from midwatch.orchestration.errors import UnreadableRecord
+from midwatch.orchestration.logs import get_logger
 from midwatch.orchestration.protocol.reading import MISREAD, check_version, explain, guard, read_listing
 from midwatch.schemas.contract import Id
 from midwatch.schemas.failure import Failure
@@ -19,7 +19,7 @@ from midwatch.schemas.lineage import Bounds, Member
 from midwatch.schemas.model import Usage
 from midwatch.schemas.step import Park, Priority, StepRef, WaitOwner
 
-log = structlog.get_logger("midwatch.store")
+log = get_logger("midwatch.store")
 
 SESSION_ID: TypeAdapter[str] = TypeAdapter(Id)
 

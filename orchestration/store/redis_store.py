@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import redis
-import structlog
 
 from midwatch.orchestration.keyspace import ORIGINALS_BYTES, Keyspace
+from midwatch.orchestration.logs import get_logger
 from midwatch.orchestration.ports import Dispatcher, Piggyback
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
 from midwatch.orchestration.protocol.commits import Bill, CallRow, Ending, ResultCommit, TurnCommit
@@ -35,7 +35,7 @@ LEASE_MS = 3_000
 COMMIT_PATIENCE_MS = 60_000
 """How long a commit waits for a server that restarts. Then the work is dropped, and repeated when its lease has ended."""
 
-log = structlog.get_logger("midwatch.store")
+log = get_logger("midwatch.store")
 
 
 class RedisStore(Reads, NewJobs, Compactions, SettingAside):

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from midwatch.orchestration.context.recall import unpack_group
-from midwatch.orchestration.context.restore import decompress_text, handles_of, restore
 from midwatch.orchestration.errors import NotFound, Refused, UnreadableRecord
 from midwatch.orchestration.keyspace import partition
 from midwatch.orchestration.protocol.anchor import Anchor
@@ -81,6 +79,10 @@ class Sessions(DueAndOwed):
 
     def originals(self, session_id: str) -> Listing[Message]:
         """All messages, archived ones first, each in its original length if its original is still stored."""
+        from midwatch.orchestration.context.recall import (
+            unpack_group,  # with jsonschema, which other operations don't need
+        )
+
         self._check_session(session_id)
         pipe = self.client.pipeline(transaction=True)  # a compaction in between would show a group twice, or not at all
         pipe.hgetall(self.keys.archive(session_id))
@@ -183,6 +185,8 @@ class Sessions(DueAndOwed):
 
     def _restored(self, session_id: str, message: Message) -> Message:
         """Restore a message from its stored originals. A message that was cut twice is restored in two steps."""
+        from midwatch.orchestration.context.restore import decompress_text, handles_of, restore
+
         for _ in range(8):
             found = {handle: self._kept(session_id, handle) for handle in handles_of(message)}
             whole = restore(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from midwatch.orchestration.tools.context import ToolContext
 from midwatch.orchestration.tools.coroutines import run_on_loop
 from midwatch.orchestration.tools.declaration import Tool
 from midwatch.orchestration.tools.failures import tool_failure
+from midwatch.orchestration.tools.inside import INSIDE
 from midwatch.orchestration.tools.results import render
 from midwatch.orchestration.tools.threads import Overrun, RunningCall, run_in_thread
 from midwatch.orchestration.validation.problems import explain
@@ -29,19 +30,12 @@ MAX_DETAIL_CHARS = 500
 MAX_ANSWER_CHARS = 4_000
 """Longest message of a `ToolError`. It is an answer to the model, so it may be longer than a failure's detail."""
 
-_inside: ContextVar[bool] = ContextVar("midwatch_inside_tool", default=False)
-
 
 @dataclass(frozen=True)
 class ToolOutcome:
     """The value that a tool returned, as text. Its length is not limited yet: see `results.bound`."""
 
     content: str
-
-
-def is_inside_tool() -> bool:
-    """Does this code run in a tool's thread or coroutine? There, code must not wait for the fleet."""
-    return _inside.get()
 
 
 def run_tool(tool: Tool, arguments: JsonObject, context: ToolContext | None = None) -> ToolOutcome:
@@ -61,7 +55,7 @@ def run_tool(tool: Tool, arguments: JsonObject, context: ToolContext | None = No
     values = _convert_arguments(tool, arguments, context)
     timeout_s = min(tool.timeout_s, context.remaining_s()) if context else tool.timeout_s
     inside = copy_context()
-    inside.run(_inside.set, True)
+    inside.run(INSIDE.set, True)
     try:
         call = _call(tool, values, inside, timeout_s)
     except Overrun as overrun:

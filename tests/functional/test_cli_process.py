@@ -65,8 +65,27 @@ def test_help_loads_nothing(arguments):
 
 
 def test_a_listing_loads_neither_celery_nor_a_vendor(prefix):
-    """A producer's machine needs neither to list jobs."""
-    assert not {"celery", "kombu", "flower", "anthropic", "openai"} & set(loaded("jobs", "list", "--json"))
+    """A producer's machine needs neither to list jobs. Logging and validation are imported only where they are used."""
+    needless = {"celery", "kombu", "flower", "anthropic", "openai", "structlog", "rich", "jsonschema"}
+    assert not needless & set(loaded("jobs", "list", "--json"))
+
+
+PRODUCERS = {
+    "enqueue by name": "from midwatch import connect; connect().enqueue('clerk', 'x').cancel()",
+    "an agent": "from midwatch import Agent, tool; Agent('clerk', 'scripted:m-1', 'You help.')",
+}
+
+
+@pytest.mark.parametrize("what", PRODUCERS)
+def test_a_producer_loads_no_worker(prefix, what):
+    """Neither an SDK nor Celery, Flower or the logs. By name, not even the validation of schemas."""
+    code = f"import sys; {PRODUCERS[what]}; print(*(name for name in sys.argv[1].split(',') if name in sys.modules))"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, ",".join(HEAVY)], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    needless = {"celery", "kombu", "flower", "anthropic", "openai", "structlog", "rich"}
+    assert not (needless | ({"jsonschema"} if what == "enqueue by name" else set())) & set(ran.stdout.split())
 
 
 def test_the_version_is_that_of_the_distribution():

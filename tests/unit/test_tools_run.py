@@ -17,7 +17,8 @@ import structlog
 from midwatch import ToolContext, ToolError, tool
 from midwatch.orchestration.errors import ConfigError, ToolFailed
 from midwatch.orchestration.tools.declaration import Tool
-from midwatch.orchestration.tools.run import is_inside_tool, run_tool
+from midwatch.orchestration.tools.inside import is_inside_tool
+from midwatch.orchestration.tools.run import run_tool
 from midwatch.schemas.failure import FailureKind
 from midwatch.validators import JSONSchemaValidator
 

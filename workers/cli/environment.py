@@ -67,14 +67,10 @@ def connect() -> Client:
 
     """
     current = read_settings()
-    import sys
-
-    import structlog
-
+    from midwatch.orchestration.logs import log_to_stderr
     from midwatch.workers.celery_app.dispatch import make_client
 
-    if not structlog.is_configured():  # by default structlog prints to stdout, in the middle of the data
-        structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+    log_to_stderr()
     return make_client(current)
 
 

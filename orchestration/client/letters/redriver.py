@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import structlog
 from pydantic import ValidationError
 
 from midwatch.orchestration.admission.board import Board
@@ -14,6 +13,7 @@ from midwatch.orchestration.client.letters.redrive_index import RedriveIndex
 from midwatch.orchestration.client.letters.replay_window import ReplayWindow
 from midwatch.orchestration.client.letters.replays import Replayed, Replays
 from midwatch.orchestration.errors import NotFound, UnknownAgent
+from midwatch.orchestration.logs import get_logger
 from midwatch.orchestration.protocol.redrive import Cause, RedriveGroup
 from midwatch.orchestration.store.operations import Operations
 from midwatch.schemas.contract import Record
@@ -23,7 +23,7 @@ LEASE_MS = 10_000
 LONGEST_WAIT_MS = 3_600_000
 """The longest wait between two batches of probes."""
 
-log = structlog.get_logger("midwatch.redrive")
+log = get_logger("midwatch.redrive")
 
 
 class RedriveState(Record):

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import redis
-import structlog
 
 from midwatch.orchestration.errors import MidwatchError, NotFound, RecordLost, StoreUnavailable, UnreadableRecord
 from midwatch.orchestration.keyspace import PARTITIONS, Keyspace, partition
+from midwatch.orchestration.logs import get_logger
 from midwatch.orchestration.ports import Dispatcher
 from midwatch.orchestration.store.damage.burying import bury
 from midwatch.orchestration.store.pipelines import run_pipeline
@@ -26,7 +26,7 @@ from midwatch.schemas.deadletter import DeadLetterRecord
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.step import StepRef
 
-log = structlog.get_logger("midwatch.records")
+log = get_logger("midwatch.records")
 
 NEWEST, OLDER = 100, 100
 """How many jobs of each partition one look covers: the newest ones each time, and older ones in turn."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from typing import Any
@@ -226,6 +228,27 @@ def test_a_schema_with_too_many_large_patterns_is_refused() -> None:
     assert refused.value.reason == "size"
     JSONSchemaValidator({"properties": {f"p{n}": {"pattern": r"\p{L}"} for n in range(1_000)}})
     JSONSchemaValidator({"properties": {f"p{n}": {"pattern": f"^[a-z]+-{n}$"} for n in range(200)}})
+
+
+def test_the_engine_is_loaded_only_for_a_pattern_or_a_format() -> None:
+    """It takes 35 ms and 9 MB. Most producers declare neither."""
+    program = """if True:
+        import sys
+        from midwatch import Agent, tool
+        from midwatch.validators import JSONSchemaValidator
+
+        @tool
+        def find(query: str, limit: int = 3) -> str:
+            "Find orders."
+            return query
+
+        Agent("clerk", "claude-sonnet-4-6", "You help.", tools=[find])
+        print("jsonschema_rs" in sys.modules)
+        JSONSchemaValidator({"properties": {"day": {"format": "date"}}})
+        print("jsonschema_rs" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_a_higher_limit_costs_more() -> None:

@@ -38,6 +38,8 @@ class Report:
 
     usage: Usage | None = None
     failure: Failure | None = None
+    is_usage_wrong: bool = False
+    """True if the provider reported token counts that can't be true. Then `usage` counts as not reported."""
     sent: bool = True
     """False if the call never reached the downstream. Then it costs nothing."""
     headers: Mapping[str, str] = field(default_factory=dict)

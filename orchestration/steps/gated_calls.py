@@ -10,11 +10,13 @@ from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.agents.model_names import ModelName
 from midwatch.orchestration.errors import ModelError
 from midwatch.orchestration.ports import Gate, Model, Piggyback
+from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.calls import Call, Report, Settlement
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.protocol.compactions import CompactionWork
 from midwatch.orchestration.protocol.lineage import shared_chain
 from midwatch.orchestration.tokens.estimate import PRIOR
+from midwatch.orchestration.tokens.reported import drop_impossible_usage
 from midwatch.orchestration.tokens.weight import weigh, weigh_all
 from midwatch.orchestration.tools.declaration import Tool
 from midwatch.schemas.failure import Failure, FailureKind
@@ -110,9 +112,17 @@ def tool_call(tool: Tool, claim: Claim) -> Call | None:
 
 
 def call_model(
-    model: Callable[[], Model], request: ModelRequest, gate: Gate, call: Call
+    model: Callable[[], Model],
+    request: ModelRequest,
+    gate: Gate,
+    call: Call,
+    weight: int | None = None,
+    anchor: Anchor | None = None,
 ) -> tuple[ModelReply | Failure, Report]:
-    """Make an admitted call. Returns the reply or the failure, and the report for the coordinator."""
+    """Make an admitted call. Returns the reply or the failure, and the report for the coordinator.
+
+    A usage that can't be true for a request of this weight (None: prompt and messages) counts as not reported.
+    """
     try:
         reply = model().complete(request)
     except ModelError as error:
@@ -122,4 +132,14 @@ def call_model(
     except Exception as error:  # a provider may raise only ModelError: settle, or the reservation would stay
         gate.settle(call, Report(failure=Failure(kind=FailureKind.INTERNAL, detail=type(error).__name__)))
         raise
-    return reply, Report(usage=reply.usage, headers=reply.ratelimit or {}, latency_ms=reply.latency_ms)
+    if weight is None:
+        weight = weigh(request.system) + weigh_all(request.messages)
+    checked = drop_impossible_usage(
+        reply, model=call.downstream, weight=weight, max_output_tokens=request.max_output_tokens, anchor=anchor
+    )
+    return checked, Report(
+        usage=checked.usage,
+        is_usage_wrong=checked is not reply,
+        headers=reply.ratelimit or {},
+        latency_ms=reply.latency_ms,
+    )

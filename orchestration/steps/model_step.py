@@ -108,13 +108,14 @@ class ModelStep:
             return attempt.turn_back(refusal)
         provider = self.offer.model.provider
         with self.services.leases.hold(claim, call.lasts_ms):
-            reply, report = call_model(lambda: self.services.model(provider), request, self.services.gate, call)
+            weight, model, gate = window.weight_of(agent, claim), self.services.model, self.services.gate
+            reply, report = call_model(lambda: model(provider), request, gate, call, weight, claim.anchor)
             attempt.gated_calls.report(call, report)
         self.opaque_sent_to = report.opaque_sent_to
         if isinstance(reply, Failure):
             return reply
         attempt.take_reply(reply)
-        self.learn_tokens(reply)
+        self.learn_tokens(reply, is_wrong=report.is_usage_wrong)
         if reply.stop is Stop.CONTEXT_FULL:
             attempt.gated_calls.settle()  # before making room, which may take long
             return Failure(kind=FailureKind.CONTEXT_OVERFLOW, detail="the model's window is full")
@@ -155,14 +156,16 @@ class ModelStep:
         log.warning("ladder.strict_refused", agent=self.agent.name, model=model, detail=failure.detail[:300])
         self.services.not_strict.add((self.agent.version, model))
 
-    def learn_tokens(self, reply: ModelReply) -> None:
-        """Keep the provider's count as the anchor of the next estimate."""
-        tokens = reply.usage.input_tokens
-        if not reply.usage.reported or tokens <= 0:
-            return
-        weight, model = window.weight_of(self.agent, self.attempt.claim), str(self.offer.model)
-        self.services.estimator.learn(model, weight, tokens, self.attempt.claim.anchor)
-        self.anchor = Anchor(weight, tokens, model)
+    def learn_tokens(self, reply: ModelReply, *, is_wrong: bool) -> None:
+        """Keep the provider's count as the anchor of the next estimate. Keep no count of a server that counts wrongly."""
+        tokens, model, estimator = reply.usage.input_tokens, str(self.offer.model), self.services.estimator
+        if is_wrong:
+            estimator.forget(model)
+            self.anchor = Anchor(0, 0, model)
+        elif reply.usage.reported and tokens > 0:
+            weight = window.weight_of(self.agent, self.attempt.claim)
+            estimator.learn(model, weight, tokens, self.attempt.claim.anchor)
+            self.anchor = Anchor(weight, tokens, model)
 
     def end(self, reply: ModelReply) -> Outcome:
         """Read the reply: an answer completes the job, a failure ends or parks it, anything else is committed as a turn."""

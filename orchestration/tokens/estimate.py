@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
+from typing import TypeGuard
 
 from midwatch.orchestration.protocol.anchor import Anchor
 
@@ -28,6 +29,12 @@ LEARNING = 0.3
 LEAST_DELTA = 100
 """A rate is learned only if at least this weight was added. In smaller additions the message format outweighs the text."""
 
+LEAST_WEIGHT = 200
+"""In lighter requests the marks of a chat format outweigh the words."""
+
+HIDDEN_TOKENS = 10_000
+"""What a provider may add to a request: its own prompt for tools, images, a cached prefix."""
+
 BOUNDS = (0.25, 4.0)
 """Possible tokens per unit of weight. A report outside these bounds is a server's mistake, and is ignored."""
 
@@ -41,7 +48,7 @@ class Estimator:
 
     def estimate(self, model: str, weight: int, anchor: Anchor | None) -> int:
         """Estimate the input tokens of a request (prompt, tools, messages) from its weight."""
-        if anchor is None or anchor.model != model or not anchor.weight:
+        if not _is_usable(anchor, model):
             return math.ceil(weight * self._rate(model))
         if weight >= anchor.weight:
             return anchor.tokens + math.ceil((weight - anchor.weight) * self._rate(model, anchor))
@@ -49,7 +56,7 @@ class Estimator:
 
     def at_most(self, model: str, weight: int, anchor: Anchor | None) -> int:
         """Estimate with a margin on the part that no report covers."""
-        if anchor is None or anchor.model != model or not anchor.weight:
+        if not _is_usable(anchor, model):
             return self.estimate(model, weight, anchor)
         if weight < anchor.weight:
             return math.ceil(self.estimate(model, weight, anchor) * MARGIN)
@@ -62,17 +69,24 @@ class Estimator:
             return
         seen = tokens / weight
         if anchor is not None and anchor.model == model and weight - anchor.weight >= LEAST_DELTA:
-            seen = _clamp((tokens - anchor.tokens) / (weight - anchor.weight))
+            seen = (tokens - anchor.tokens) / (weight - anchor.weight)
+            if not BOUNDS[0] <= seen <= BOUNDS[1]:
+                return  # one of both reports is wrong
         with self._lock:
             known = self._rates.get(model)
             self._rates[model] = seen if known is None else known + LEARNING * (seen - known)
 
     def known_rate(self, model: str, anchor: Anchor | None) -> float | None:
         """Tokens per unit of weight of the session's last call, or as learned from other sessions. None before a report."""
-        if anchor is not None and anchor.model == model and anchor.weight:
+        if _is_usable(anchor, model):
             return _clamp(anchor.tokens / anchor.weight)
         with self._lock:
             return self._rates.get(model)
+
+    def forget(self, model: str) -> None:
+        """Forget the rate of a model whose reports can't be true. Its earlier ones, of lighter requests, are wrong as well."""
+        with self._lock:
+            self._rates.pop(model, None)
 
     def correct(self, model: str, weight: int, tokens: int | None) -> None:
         """Raise the rate after a provider refused a request as too long. `tokens` is its size, if the provider reported it."""
@@ -87,6 +101,15 @@ class Estimator:
         if known is not None:
             return known
         return _clamp(anchor.tokens / anchor.weight) if anchor else PRIOR
+
+
+def _is_usable(anchor: Anchor | None, model: str) -> TypeGuard[Anchor]:
+    """Is this the report of the same model, and can it be true? An earlier release may have stored one that can't."""
+    if anchor is None or anchor.model != model or not anchor.weight:
+        return False
+    fewest, most = BOUNDS
+    least = fewest * anchor.weight if anchor.weight >= LEAST_WEIGHT else 0
+    return least <= anchor.tokens <= most * anchor.weight + HIDDEN_TOKENS
 
 
 def _clamp(rate: float) -> float:

@@ -80,13 +80,13 @@ def test_the_ended_job_pays_for_the_summary():
     talk = Talk(agent, Talker(0))
 
     def summarize(request: ModelRequest) -> ModelReply:
-        usage = Usage(input_tokens=7_000_000, output_tokens=1)
+        usage = Usage(input_tokens=9_999, output_tokens=1)
         return ModelReply(parts=(Text(text="{}"),), stop=Stop.END, usage=usage, model="s-1")
 
     talk.model.summarize = summarize
     jobs = chat(talk, 22)
     assert talk.compactions == 1
-    paid = [job for job in jobs if talk.fleet.store.job(job).usage.input_tokens >= 7_000_000]
+    paid = [job for job in jobs if talk.fleet.store.job(job).usage.input_tokens >= 9_999]
     assert paid
     assert talk.fleet.store.job(paid[0]).status == "completed"
 

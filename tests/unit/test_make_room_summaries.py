@@ -25,7 +25,7 @@ def answer(*sentences: str, tool: bool = False) -> str:
 
 def summary(text: str, *, stop: Stop = Stop.END) -> ModelReply:
     """Make a summarizer's reply."""
-    usage = Usage(input_tokens=1_000, output_tokens=100)
+    usage = Usage(input_tokens=1_000, output_tokens=max(100, len(text) // 5))
     return ModelReply(parts=(Text(text=text),), stop=stop, usage=usage, model="s-1")
 
 
@@ -67,7 +67,7 @@ def breaking(request: ModelRequest) -> ModelReply:
         lambda request: summary(answer("Order X-99999 was paid with DE-00000-1.")),
         lambda request: summary("I can't help with that.", stop=Stop.REFUSAL),
         lambda request: summary(answer("cut o"), stop=Stop.LENGTH),
-        lambda request: summary(answer(*[f"and then, and then, number {n} " * 20 for n in range(2_000)])),
+        lambda request: summary(answer(*[f"and then, and then, number {n} " * 20 for n in range(60)])),
         failing,
         breaking,
     ],

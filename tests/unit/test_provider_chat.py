@@ -22,6 +22,7 @@ from midwatch.schemas.tools import ToolSpec
 from midwatch.workers.providers.chat_completions.reply import parse_completion
 from midwatch.workers.providers.chat_completions.request import write_chat_request
 from midwatch.workers.providers.read_json import BadReply
+from midwatch.workers.providers.token_usage import UNREPORTED
 
 TOOLS = (ToolSpec(name="f", description="does f", input_schema={"type": "object"}),)
 
@@ -142,6 +143,37 @@ def test_unusual_arguments_are_sent_back_as_objects(arguments: object, raw: str,
     )
     body = write_chat_request(request, "openai-compatible", gemini=False)
     assert body["messages"][2]["tool_calls"][0]["function"]["arguments"] == replayed
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"input_tokens": 100, "output_tokens": 20}, Usage(input_tokens=100, output_tokens=20)),
+        (
+            {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": None},
+            Usage(input_tokens=100, output_tokens=20),
+        ),
+        (
+            {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 90},
+            Usage(input_tokens=100, output_tokens=20),
+        ),
+        ({"prompt_tokens": 100.0, "completion_tokens": 20.0}, Usage(input_tokens=100, output_tokens=20)),
+        (
+            {"prompt_tokens": 120, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 80_000}},
+            UNREPORTED,
+        ),
+        ({"prompt_tokens": None, "completion_tokens": None}, UNREPORTED),
+        ({"prompt_tokens": 0, "completion_tokens": 20}, UNREPORTED),
+        ({"prompt_tokens": "100", "completion_tokens": "20"}, UNREPORTED),
+        ({"prompt_tokens": 100, "completion_tokens": 20.5}, UNREPORTED),
+        ({"tokens": 120}, UNREPORTED),
+        (None, UNREPORTED),
+    ],
+)
+def test_usage_of_compatible_servers(usage: object, expected: Usage):
+    """Servers use other names, floats, `null`, or a prompt without its cached part. What is not a count is not reported."""
+    found = parse_completion(completion({"content": "x"}, usage=usage), make_request(), "openai-compatible")
+    assert found.usage == expected
 
 
 def test_thinking_tokens_in_the_total_count_as_output() -> None:

@@ -119,7 +119,9 @@ def _parse_usage(usage: object) -> Usage:
     if not isinstance(usage, dict):
         return UNREPORTED
     read, written = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    prompt, completion, total = (usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total"))
+    # Some servers use the names of the Responses API.
+    prompt, completion = usage.get("prompt_tokens", usage.get("input_tokens")), usage.get("completion_tokens")
+    completion, total = usage.get("output_tokens") if completion is None else completion, usage.get("total_tokens")
     reasoning = written.get("reasoning_tokens") if isinstance(written, dict) else 0
     if type(prompt) is type(completion) is type(total) is int and total - prompt > completion >= 0:
         # Gemini bills its thoughts as output, but counts them only in the total, not in the completion.

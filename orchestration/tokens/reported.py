@@ -1,0 +1,71 @@
+"""Can a provider's token counts be true? Counts that can't be true count as not reported, for estimates, budgets and settlement.
+
+Examples: a server whose `prompt_tokens` leave out the cached part, an output of 0 tokens with a long text, a count of 10^12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import structlog
+
+from midwatch.orchestration.protocol.anchor import Anchor
+from midwatch.orchestration.tokens.estimate import BOUNDS, HIDDEN_TOKENS, LEAST_WEIGHT
+from midwatch.orchestration.tokens.weight import weigh
+from midwatch.schemas.message import Part, Text, ToolCall
+from midwatch.schemas.model import ModelReply, Usage
+
+log = structlog.get_logger("midwatch.usage")
+
+LEAST_OUTPUT_WEIGHT = 1_000
+"""Like `LEAST_WEIGHT`, for a reply."""
+
+UNCHANGED_SHARE = 0.8
+"""A conversation that has grown still has the tokens of the last call, at least this share of them. The rest is for a compaction
+since then: other texts of the same weight have up to a fifth fewer tokens (docs/context.md)."""
+
+_said: set[str] = set()
+"""Models whose counts were logged. One line for each process is enough."""
+
+
+def find_impossible(
+    usage: Usage, *, model: str, weight: int, parts: Iterable[Part], max_output_tokens: int, anchor: Anchor | None
+) -> str | None:
+    """Return the name of the count that can't be true: `input_tokens` or `output_tokens`. None if both can be.
+
+    `weight` is the request's, and `parts` are the reply's.
+    """
+    fewest, most = BOUNDS
+    least = fewest * weight if weight >= LEAST_WEIGHT else 0.0
+    if anchor is not None and anchor.model == model and 0 < anchor.weight <= weight:
+        least = max(least, UNCHANGED_SHARE * anchor.tokens + fewest * (weight - anchor.weight))
+    if not least <= usage.input_tokens <= most * weight + HIDDEN_TOKENS:
+        return "input_tokens"
+    written = sum(weigh(text) for text in _texts(parts))
+    least = fewest * written if written >= LEAST_OUTPUT_WEIGHT else 0.0
+    # The second bound is for a server that overshoots its limit. Thoughts are below the limit, too.
+    return None if least <= usage.output_tokens <= 2 * max_output_tokens + HIDDEN_TOKENS else "output_tokens"
+
+
+def drop_impossible_usage(
+    reply: ModelReply, *, model: str, weight: int, max_output_tokens: int, anchor: Anchor | None
+) -> ModelReply:
+    """Return the reply without its usage if that can't be true, and log it once for each model."""
+    usage = reply.usage
+    wrong = usage.reported and find_impossible(
+        usage, model=model, weight=weight, parts=reply.parts, max_output_tokens=max_output_tokens, anchor=anchor
+    )
+    if not wrong:
+        return reply
+    if model not in _said:
+        _said.add(model)
+        log.warning("usage.impossible", model=model, count=wrong, reported=getattr(usage, wrong), weight=weight)
+    return reply.model_copy(update={"usage": Usage(reported=False)})
+
+
+def _texts(parts: Iterable[Part]) -> Iterable[str]:
+    for part in parts:
+        if isinstance(part, Text):
+            yield part.text
+        elif isinstance(part, ToolCall):
+            yield part.raw_arguments

@@ -15,6 +15,7 @@ from midwatch.orchestration.context.render import UNTRUSTED
 from midwatch.orchestration.context.scan import clean, pieces
 from midwatch.orchestration.context.summary_extractive import ExtractiveSummarizer, advance_memory, limit_prose
 from midwatch.orchestration.context.taint import mark_untrusted
+from midwatch.orchestration.drift.leftovers.thinking import separate_thinking
 from midwatch.orchestration.errors import MidwatchError, StoreUnavailable
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message, UserMessage
@@ -114,7 +115,7 @@ class ModelSummarizer:
             spent.append(reply.usage)
             if reply.stop is not Stop.END or reply.tool_calls:
                 raise UnusableAnswer(f"the model stopped with {reply.stop.value}, expected one whole answer")
-            answer = _parse_answer(reply.text)
+            answer = _parse_answer(separate_thinking(reply.text).answer)
         return answer
 
     def _request(self, known: str, chunk: str) -> ModelRequest:

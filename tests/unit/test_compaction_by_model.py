@@ -63,6 +63,14 @@ def test_the_model_writes_the_prose_but_not_the_facts() -> None:
     assert (done.memory.through_group, done.memory.compactions) == (2, 1)
 
 
+def test_thinking_before_the_summary_is_left_out() -> None:
+    """A server that leaves thinking in the text does not spoil the summary, even if the thinking holds braces."""
+    plain = summarized(says(answer(("The user asked about an order.", False))))
+    thought = summarized(says("<think>{hm}</think>" + answer(("The user asked about an order.", False))))
+    assert not thought.fell_back
+    assert thought.memory.summary == plain.memory.summary
+
+
 def test_a_sentence_with_an_invented_identifier_is_dropped() -> None:
     """A value that is not in the input does not enter the memory."""
     done = summarized(says(answer(("Order #W2378156 is late.", False), ("Refund RF-90210 was issued.", False))))

@@ -266,3 +266,44 @@ def test_the_second_call_is_admitted_and_settled_like_any_other() -> None:
     assert (gate.admitted, len(gate.reported)) == (3, 3)
     assert [report.failure is not None for report in gate.reported] == [False, True, False]
     assert result.usage.output_tokens == 10
+
+
+def test_reasoning_of_a_key_that_was_rotated_costs_one_call() -> None:
+    """OpenAI can't decrypt the reasoning of another organization. The session goes on without it."""
+
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        if any(item.get("encrypted_content") == "old" for item in body["input"]):
+            return 400, {
+                "error": {"code": "invalid_encrypted_content", "type": "invalid_request_error", "message": "no"}
+            }
+        thought = {**THOUGHT, "encrypted_content": key}
+        text = {"type": "message", "content": [{"type": "output_text", "text": "ok"}]}
+        return 200, {"status": "completed", "output": [thought, text], "model": "gpt-5-2025-08-07"}
+
+    vendor, key = StrictVendor("openai", answer), "old"
+    fleet, clerk = InlineFleet(model=vendor.model), agent("openai:gpt-5-2025-08-07")
+    fleet.run(fleet.enqueue(clerk, "a", session_id="s-1"))
+    key = "new"
+    for _ in range(2):
+        assert fleet.run(fleet.enqueue(clerk, "b", session_id="s-1")).output == "ok"
+    assert vendor.statuses == [200, 400, 200, 200]
+
+
+class DeferringGate(OpenGate):
+    """A gate that defers one call."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._left = number
+
+    def admit(self, call: Call) -> Defer | Failure | None:
+        self._left -= 1
+        return Defer(after_ms=10, reason="slow", counts_as_attempt=False) if self._left == 0 else super().admit(call)
+
+
+def test_a_second_call_that_is_deferred_comes_back_without_the_parts() -> None:
+    """If the gate defers the second call, the next attempt does not send the refused parts again."""
+    vendor = StrictVendor("openai-compatible", refuse_reasoning)
+    fleet = InlineFleet(model=vendor.model, gate=DeferringGate(3))
+    assert fleet.run(fleet.enqueue(agent(), "Where is A?")).output == "On its way."
+    assert vendor.statuses == [200, 400, 200]

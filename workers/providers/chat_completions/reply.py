@@ -20,8 +20,12 @@ from midwatch.workers.providers.request_turns import make_call_id
 from midwatch.workers.providers.token_usage import UNREPORTED, read_usage
 from midwatch.workers.providers.vendor_format import ParsedReply
 
-ECHOED = ("reasoning_content", "reasoning", "reasoning_details", "extra_content")
-"""Fields of a message that the server wants back: reasoning (DeepSeek, vLLM, OpenRouter) and Gemini's signatures."""
+ECHOED = (
+    "reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks", "reasoning_text", "reasoning_opaque",
+    "extra_content",
+)  # fmt: skip
+"""Fields of a message that the server may want back: reasoning (DeepSeek, vLLM, OpenRouter, Ollama, LiteLLM, Copilot) and
+Gemini's signatures."""
 
 STANDARD_FIELDS = frozenset({"id", "type", "function", "index"})
 """The standard fields of a tool call. All other fields are kept in `vendor_extra`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 
 from midwatch.orchestration.tools.toolbox import Toolbox
 
@@ -20,6 +21,7 @@ AROUND = ("function", "function_call", "tool_call", "tool_calls", "tool_uses", "
 ALSO = frozenset({"id", "type", "index", "call_id", "thought", "reasoning"})
 """Other keys that a call may have. An object with more keys, such as the definition of a tool, is no call."""
 
+_NO_JSON = object()
 _DECODER = json.JSONDecoder()
 _SEPARATORS = re.compile(r"[\s;,]*")
 _PYTHON = re.compile(
@@ -37,28 +39,29 @@ def is_bare_call(text: str, toolbox: Toolbox) -> bool:
         return toolbox.get(python[1]) is not None
     if text[0] not in "{[":
         return False
-    values = _decode_all(text)
-    return bool(values) and all(_is_call(value, toolbox) for value in values)
+    return all(value is not _NO_JSON and _is_call(value, toolbox) for value in _decode_all(text))
 
 
 def is_json(text: str) -> bool:
     """Is the whole text one JSON object or list?"""
-    return text[:1] in ("{", "[") and len(text) <= MAX_CHARS and len(_decode_all(text)) == 1
+    if text[:1] not in ("{", "[") or len(text) > MAX_CHARS:
+        return False
+    values = _decode_all(text)
+    return next(values) is not _NO_JSON and next(values, None) is None
 
 
-def _decode_all(text: str) -> list[object]:
-    """Decode JSON values one after the other. An empty list if anything else is between them or behind."""
-    values: list[object] = []
+def _decode_all(text: str) -> Iterator[object]:
+    """Decode JSON values one after the other, as far as they are asked for. `_NO_JSON` if anything else comes."""
     place = 0
     while place < len(text):
         try:
             value, place = _DECODER.raw_decode(text, place)
         except (ValueError, RecursionError):
-            return []
-        values.append(value)
+            yield _NO_JSON
+            return
+        yield value
         separator = _SEPARATORS.match(text, place)
         place = separator.end() if separator else place
-    return values
 
 
 def _is_call(value: object, toolbox: Toolbox) -> bool:

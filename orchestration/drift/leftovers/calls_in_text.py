@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from midwatch.orchestration.drift.leftovers.bare_calls import is_bare_call, is_json
+from midwatch.orchestration.drift.leftovers.bare_calls import MAX_CHARS, is_bare_call, is_json
 from midwatch.orchestration.drift.leftovers.markers import (
     SPECIAL,
     TAGS,
@@ -22,13 +22,16 @@ from midwatch.orchestration.drift.leftovers.markers import (
 from midwatch.orchestration.tools.toolbox import Toolbox
 
 _FENCE = re.compile(
-    r"^ {0,3}(`{3,}|~{3,})[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL
+    r"^ {0,3}(`{3,20}+|~{3,20}+)[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL
 )
-_INLINE_CODE = re.compile(r"(`+)(?!`)[^\n]{0,1000}?(?<!`)\1(?!`)")
+_TICKS = re.compile(r"`+")
 _QUOTATION = re.compile(r"^ {0,3}>[^\n]*$", re.MULTILINE)
 
 CALL_LANGUAGES = frozenset({"tool_code", "tool_call", "tool_calls", "tool", "function_call", "tool_use"})
 """Languages of a code block in which Gemma and others write calls."""
+
+LOOK_AHEAD = 20
+"""Among how many runs of backticks the closing one is looked for."""
 
 _OPEN_END = re.compile(r"(?:</[^>\n]{1,60}>|<[|｜][^>\n]{1,60}>|[\s}\])\"'])*\Z")
 
@@ -38,26 +41,26 @@ class _Block(NamedTuple):
 
     language: str
     text: str
-    start: int
-    is_last: bool
+    is_after_text: bool
 
 
 def holds_call(text: str, toolbox: Toolbox) -> bool:
     """Was a tool call left in this text?"""
     text = text.strip()
+    if len(text) > MAX_CHARS:  # a call that was left is at the beginning or at the end
+        text = f"{text[: MAX_CHARS // 2]}\n{text[-MAX_CHARS // 2 :]}"
     if is_bare_call(text, toolbox):
         return True
     if is_json(text):
         return False  # an answer in JSON; its texts may hold anything
     names = [spec.name for spec in toolbox.specs]
     places = compile_names(names)
-    blocks = [
-        _Block(found[2].lower(), found[3], found.start(), not text[found.end() :].strip())
-        for found in _FENCE.finditer(text)
-    ]
-    if blocks and blocks[-1].is_last and _is_call_block(blocks[-1], toolbox, places):
-        return True
-    prose = _QUOTATION.sub(_blank, _INLINE_CODE.sub(_blank, _FENCE.sub(_blank, text)))
+    *_, last = (None, *_FENCE.finditer(text))
+    if last and not text[last.end() :].strip():
+        block = _Block(last[2].lower(), last[3], is_after_text=last.start() > 0)
+        if _is_call_block(block, toolbox, places):
+            return True
+    prose = _QUOTATION.sub(_blank, _blank_inline_code(_FENCE.sub(_blank, text)))
     if compile_react(names).search(prose) or _is_marked(prose, toolbox, places):
         return True
     return _ends_with_bare_call(prose, toolbox)
@@ -67,7 +70,7 @@ def _is_call_block(block: _Block, toolbox: Toolbox, names: re.Pattern[str]) -> b
     """Is the last code block a call of an offered tool? After a text it is an example, unless its language says otherwise."""
     if block.language in CALL_LANGUAGES:
         return names.search(block.text) is not None
-    if block.start > 0:
+    if block.is_after_text:
         return False
     inside = block.text.lstrip()
     marked = SPECIAL.match(inside) or TAGS.match(inside)
@@ -109,6 +112,23 @@ def _ends_with_bare_call(prose: str, toolbox: Toolbox) -> bool:
     """Is the last paragraph, or all from the first line that begins with a bracket, a bare call?"""
     places = [found.start(1) for found in re.finditer(r"(?:^|\n)[ \t]*([{\[])", prose)][:20]
     return any(is_bare_call(prose[place:], toolbox) for place in places)
+
+
+def _blank_inline_code(text: str) -> str:
+    """Replace inline code by blanks: what is between two runs of as many backticks in one line."""
+    runs = [(found.start(), found.end()) for found in _TICKS.finditer(text)]
+    pieces: list[str] = []
+    place = done = 0
+    while place < len(runs):
+        start, end = runs[place]
+        for other in range(place + 1, min(place + LOOK_AHEAD, len(runs))):
+            closing = runs[other]
+            if closing[1] - closing[0] == end - start and "\n" not in text[end : closing[0]]:
+                pieces += [text[done:start], " " * (closing[1] - start)]
+                done, place = closing[1], other
+                break
+        place += 1
+    return "".join([*pieces, text[done:]])
 
 
 def _blank(found: re.Match[str]) -> str:

@@ -8,6 +8,7 @@ text, or at its end.
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import NamedTuple
 
 from midwatch.orchestration.drift.leftovers.bare_calls import MAX_CHARS, is_bare_call, is_json
@@ -29,6 +30,9 @@ _QUOTATION = re.compile(r"^ {0,3}>[^\n]*$", re.MULTILINE)
 
 CALL_LANGUAGES = frozenset({"tool_code", "tool_call", "tool_calls", "tool", "function_call", "tool_use"})
 """Languages of a code block in which Gemma and others write calls."""
+
+MAX_MARKS = 300
+"""Most marks of a kind that are looked at in one text."""
 
 LOOK_AHEAD = 20
 """Among how many runs of backticks the closing one is looked for."""
@@ -56,7 +60,7 @@ def holds_call(text: str, toolbox: Toolbox) -> bool:
     names = [spec.name for spec in toolbox.specs]
     places = compile_names(names)
     *_, last = (None, *_FENCE.finditer(text))
-    if last and not text[last.end() :].strip():
+    if last is not None and not text[last.end() :].strip():
         block = _Block(last[2].lower(), last[3], is_after_text=last.start() > 0)
         if _is_call_block(block, toolbox, places):
             return True
@@ -79,7 +83,7 @@ def _is_call_block(block: _Block, toolbox: Toolbox, names: re.Pattern[str]) -> b
 
 def _is_marked(prose: str, toolbox: Toolbox, names: re.Pattern[str]) -> bool:
     for pattern in (SPECIAL, TAGS):
-        for mark in pattern.finditer(prose):
+        for mark in islice(pattern.finditer(prose), MAX_MARKS):
             if not is_call_at(prose, mark.end()):
                 continue
             if names_tool_at(prose, mark.end(), names):

@@ -34,7 +34,7 @@ TAGS = re.compile(
 
 _PAYLOAD = re.compile(
     r"""
-    (?:\s | <[|｜][^>\n]{0,60}> | <[^>\n]{0,80}> | function\b | assistant\b)*+   # more marks
+    (?:\s | <[|｜][^>\n]{0,60}> | <[^>\n]{0,80}> | function\b | assistant\b){0,100}+   # more marks
     (?: $ | [{\[(] | ["'][\w.-]+["']? | (?:functions\.|call:)?[\w.-]{1,80}\s*(?: $ | \n | [{\[(<:>] ) )
     """,
     re.VERBOSE,

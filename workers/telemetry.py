@@ -9,6 +9,7 @@ import time
 
 import structlog
 
+from midwatch.orchestration.protocol.passwords import hide_passwords
 from midwatch.workers.settings import Settings
 
 
@@ -43,6 +44,7 @@ def configure(settings: Settings) -> None:
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
                 renderer,
+                _hide_passwords,
             ],
         )
     )
@@ -53,6 +55,11 @@ def configure(settings: Settings) -> None:
     # The SDKs log whole prompts at DEBUG, and Celery logs a line per task at INFO. Both are suppressed.
     for name in ("anthropic", "openai", "httpx2", "httpcore2", "celery.app.trace", "celery.worker.strategy"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _hide_passwords(_logger: object, _name: str, line: object) -> str:
+    """Hide the passwords of URLs in a finished line, also in its traceback."""
+    return hide_passwords(str(line))
 
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0

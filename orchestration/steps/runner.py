@@ -6,6 +6,7 @@ import structlog
 
 from midwatch.orchestration.errors import LeaseLost, RecordLost, StoreUnavailable, UnknownAgent, UnreadableRecord
 from midwatch.orchestration.protocol.claims import Claim, ClaimRefusal
+from midwatch.orchestration.protocol.passwords import hide_passwords
 from midwatch.orchestration.protocol.reading import explain
 from midwatch.orchestration.protocol.store_replies import SetAside
 from midwatch.orchestration.steps import endings
@@ -84,7 +85,7 @@ class StepRunner:
             return self._set_aside(claim.ref, claim.nonce, str(error))
         except Exception as error:  # end the job here: if the error were raised, three leases would be lost first
             log.exception("step.broke", job_id=claim.ref.job_id, step=claim.ref.step)
-            return self._end_broken(attempt, f"{type(error).__name__}: {error}"[:500])
+            return self._end_broken(attempt, hide_passwords(f"{type(error).__name__}: {error}")[:500])
         finally:
             attempt.gated_calls.settle()
 

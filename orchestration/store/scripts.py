@@ -13,6 +13,7 @@ from redis import exceptions as redis_errors
 
 from midwatch.orchestration.errors import StoreUnavailable, WrongSession
 from midwatch.orchestration.ports import Piggyback
+from midwatch.orchestration.protocol.passwords import hide_passwords
 from midwatch.orchestration.store.script_calls.script_call import Arg, Reply, ScriptCall
 from midwatch.orchestration.store.script_library import STEP_MACHINE, Library
 
@@ -167,6 +168,6 @@ def _command(library: Library, call: ScriptCall[Any]) -> tuple[Arg, ...]:
 def unavailable(error: Exception) -> StoreUnavailable:
     """Make the error for an unreachable Redis. It says what failed and what to check."""
     return StoreUnavailable(
-        f"Redis did not take the command ({type(error).__name__}: {str(error)[:200]}); nothing was recorded. "
+        f"Redis did not take the command ({type(error).__name__}: {hide_passwords(str(error))[:200]}); nothing was recorded. "
         "Check MIDWATCH_REDIS_URL, the server's memory and its persistence"
     )

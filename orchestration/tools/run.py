@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from midwatch.orchestration.errors import ConfigError, ToolError, ToolFailed
+from midwatch.orchestration.protocol.passwords import hide_passwords
 from midwatch.orchestration.tools.context import ToolContext
 from midwatch.orchestration.tools.coroutines import run_on_loop
 from midwatch.orchestration.tools.declaration import Tool
@@ -70,7 +71,7 @@ def run_tool(tool: Tool, arguments: JsonObject, context: ToolContext | None = No
     if isinstance(error, ToolFailed):
         raise error
     if error is not None:
-        raise ToolFailed(tool_failure(error, _detail(error))) from error
+        raise ToolFailed(tool_failure(error, hide_passwords(_detail(error)))) from error
     return ToolOutcome(call.value or "")
 
 

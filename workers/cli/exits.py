@@ -88,5 +88,7 @@ def code_of(error: Exception) -> Exit | None:
 
 
 def _say(message: str, code: int) -> int:
-    click.echo(f"midwatch: {printable_lines(message)}", err=True)
+    from midwatch.orchestration.protocol.passwords import hide_passwords
+
+    click.echo(f"midwatch: {printable_lines(hide_passwords(message))}", err=True)
     return code

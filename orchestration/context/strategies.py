@@ -10,7 +10,9 @@ from midwatch.orchestration.context.fact_ledger import absorb_facts
 from midwatch.orchestration.context.planning.plan import Plan
 from midwatch.orchestration.context.planning.room import Room
 from midwatch.orchestration.context.recall import pack_group
+from midwatch.orchestration.context.render import rendered_bytes
 from midwatch.orchestration.context.summarize import Ask, summarize
+from midwatch.orchestration.context.window import note_weight
 from midwatch.orchestration.protocol.compactions import Compaction, CompactionWork
 from midwatch.schemas.memory import Memory
 from midwatch.schemas.message import Message
@@ -19,8 +21,14 @@ from midwatch.schemas.model import Usage
 MEMORY_SHARE = 0.5
 """Share of the room beside the prompt that is for the memory. The rest is for messages, which hold more detail."""
 
-NOTE_BYTES = 2.5
-"""Bytes of a note per unit of weight. The ratio is low, since ids and numbers take many tokens."""
+NOTE_BYTES = 3.2
+"""Most bytes of a note per unit of weight. A note that turns out heavier is shortened."""
+
+NOTE_TRIES = 4
+"""Most attempts to shorten a note to its room."""
+
+NOTE_MARGIN = 1.25
+"""A note of many numbers has up to a quarter more tokens than its weight says, compared with the messages that it replaces."""
 
 
 class Strategy(Protocol):
@@ -47,7 +55,6 @@ class SummarizeAndTrim:
     def compact(self, work: CompactionWork, agent: Agent, room: Room, ask: Ask) -> Compaction:
         """See `Strategy.compact`."""
         plan = Plan(work, room, agent.context_budget, MEMORY_SHARE)
-        memory_bytes = int(plan.memory_room * NOTE_BYTES)
         plan.cut_large()
         if self.remembers and plan.excess > 0:
             plan.elide()
@@ -55,6 +62,8 @@ class SummarizeAndTrim:
         if plan.excess > 0:
             leaving = plan.find_oldest()
             plan.cut_newest(set(leaving))
+        memory_room = plan.find_memory_room(set(leaving))
+        memory_bytes = int(memory_room * NOTE_BYTES / NOTE_MARGIN)
         gone = [work.messages[at] for at in leaving]
         live = [message for at, message in enumerate(plan.messages) if at not in set(leaving)]
         memory, usage = work.memory or Memory(), Usage()
@@ -66,6 +75,8 @@ class SummarizeAndTrim:
             memory = memory.model_copy(update={"through_group": through, "compactions": memory.compactions + 1})
         if plan.elided and self.remembers:
             memory = absorb_facts(memory, plan.elided, memory_bytes, live=live, pinned=agent.system)
+        if self.remembers and memory.facts:
+            memory = fit_note(memory, memory_room, live=live, pinned=agent.system)
         changed = memory != (work.memory or Memory())
         return Compaction(
             memory=memory if changed else None,
@@ -92,6 +103,17 @@ STRATEGIES: dict[str, Strategy] = {
     "fail": SummarizeAndTrim(),  # an operator can compact; a turn never does
 }
 """Strategies by the name in `ContextBudget.on_overflow`."""
+
+
+def fit_note(memory: Memory, room: int, *, live: Sequence[Message], pinned: str) -> Memory:
+    """Drop the facts of the least worth until the note's weight fits its room."""
+    for _ in range(NOTE_TRIES):
+        weight = int(note_weight(memory) * NOTE_MARGIN)
+        if weight <= room:
+            break
+        room_bytes = rendered_bytes(memory) * room // weight
+        memory = absorb_facts(memory, (), room_bytes, live=live, pinned=pinned)
+    return memory
 
 
 def _pack_groups(gone: Sequence[Message]) -> list[tuple[int, bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from midwatch.orchestration.context.cut import Cut, cut, size_bytes
@@ -27,6 +28,9 @@ LARGE_SHARE = 0.8
 SPARE = 150
 """Weight of an empty memory. A call that follows a compaction has one."""
 
+GROWTH_GROUPS = 4
+"""Number of groups from which the growth of a conversation is estimated."""
+
 PROMPT_SHARE = 0.5
 """Share of a call that a prompt keeps that must be cut. The rest is for the work on it."""
 
@@ -51,10 +55,11 @@ class Plan:
         """Index of the active job's prompt, which never leaves the window."""
         self.is_prompt_cut = False
         self.cut_prompt(room.most)
-        rest = room.beside(self.prompt_weight, budget)
-        self.memory_room = int(rest * memory_share)
-        """Most weight of the memory."""
-        self.room = rest - self.memory_room
+        self.rest = room.beside(self.prompt_weight, budget, self.find_growth())
+        """Most weight of the memory and of all messages but the prompt."""
+        self.memory_room = int(self.rest * memory_share)
+        """The weight that the memory may have in any case."""
+        self.room = self.rest - self.memory_room
         """Most weight of all messages but the prompt."""
         usual_room = int(max(0, room.target) * (1 - memory_share))
         fresh_room = int((room.most - self.prompt_weight - self.memory_room) * LARGE_SHARE)
@@ -70,6 +75,22 @@ class Plan:
     def excess(self) -> int:
         """Weight that must be freed."""
         return sum(self.weights) - self.prompt_weight - self.room
+
+    def find_growth(self) -> int:
+        """The weight that a turn adds: the mean of the newest groups."""
+        groups: Counter[int] = Counter()
+        for at, message in enumerate(self.work.messages):
+            if at != self.prompt_at:
+                groups[message.group] += self.work.weights[at]
+        newest = [groups[group] for group in sorted(groups)[-GROWTH_GROUPS:]]
+        return sum(newest) // max(1, len(newest))
+
+    def find_memory_room(self, leaving: set[int]) -> int:
+        """Most weight of the memory. It also gets the room that the messages that stay do not need."""
+        staying = sum(
+            self.weights[at] for at in range(len(self.messages)) if at not in leaving and at != self.prompt_at
+        )
+        return max(self.memory_room, self.rest - staying)
 
     def handle(self, message: Message, at: int) -> str:
         """Make a handle for the original of a message. A later cut of the same message gets another handle."""

@@ -64,12 +64,22 @@ def tally(calls: Iterable[ToolCall], history: Iterable[str], window: Iterable[st
         fixed: System prompt and tools.
 
     """
+    return tally_names({name for call in calls for name in identifiers(call)}, history, window, fixed)
+
+
+def names_in(text: str) -> set[str]:
+    """Return the identifiers in a text of the model, by rule 2."""
+    return set(_inside(text))
+
+
+def tally_names(names: Iterable[str], history: Iterable[str], window: Iterable[str], fixed: str) -> Tally:
+    """Like `tally`, for given identifiers."""
     originals, there = set(history), set(window)
     shown = [text for text in there if text in originals] + [fixed]
     gone = [text for text in originals if text not in there]
     changed = [text for text in there if text not in originals]
     total = Tally()
-    for name in {name for call in calls for name in identifiers(call)}:
+    for name in names:
         if contain(shown, name):
             total += Tally(named=1)
         elif contain(gone, name):

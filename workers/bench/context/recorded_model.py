@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import takewhile
 
 from midwatch.orchestration.tools.context import ToolContext
 from midwatch.schemas.contract import canonical_json
@@ -14,7 +15,7 @@ from midwatch.schemas.message import AssistantMessage, Text, ToolMessage
 from midwatch.schemas.model import ModelReply, ModelRequest, Stop, Usage
 from midwatch.schemas.step import StepKind, StepRef
 from midwatch.workers.bench.context.counting import TokenCounter
-from midwatch.workers.bench.context.needed import Tally, tally, text_of
+from midwatch.workers.bench.context.needed import Tally, names_in, tally, tally_names, text_of
 from midwatch.workers.bench.context.recorded_jobs import RecordedJob
 from midwatch.workers.bench.context.transcripts import PROVIDER
 from midwatch.workers.bench.context.windows import Budget, CallFigures, goal_intact, split_groups
@@ -38,6 +39,7 @@ class RecordedModel:
         self.summaries = 0
         self._job = RecordedJob("")
         self._step: StepRef | None = None
+        self._last: ModelRequest | None = None
         self._history: list[str] = []
         """The unchanged texts of all messages of the session."""
 
@@ -76,7 +78,10 @@ class RecordedModel:
         turn = self._job.turn(number)
         tokens = self.counter.request(request)
         fixed = "\n".join((request.system, *(canonical_json(tool.model_dump(mode="json")) for tool in request.tools)))
-        facts = tally(turn.calls, self._history, map(text_of, request.messages), fixed) if turn.calls else Tally()
+        window = list(map(text_of, request.messages))
+        facts = tally(turn.calls, self._history, window, fixed) if turn.calls else Tally()
+        text = "\n".join(part.text for part in turn.parts if isinstance(part, Text))
+        said = tally_names(names_in(text), self._history, window, fixed)
         self.rows.append(
             CallFigures(
                 call=len(self.rows) + 1,
@@ -87,7 +92,9 @@ class RecordedModel:
                 goal_intact=goal_intact(request.messages, self._job.input),
                 system_intact=request.system == self.system,
                 compactions=self._compactions(),
+                cached_tokens=self._count_cached(request),
                 facts=facts,
+                said=said,
             )
         )
         reply = ModelReply(
@@ -100,6 +107,14 @@ class RecordedModel:
             text_of(AssistantMessage(group=0, parts=turn.parts, provider=PROVIDER, model=request.model))
         )
         return reply
+
+    def _count_cached(self, request: ModelRequest) -> int:
+        """Count the tokens of the beginning that this request shares with the one before."""
+        last, self._last = self._last, request
+        if last is None or (last.system, last.tools) != (request.system, request.tools):
+            return 0
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(last.messages, request.messages, strict=False))
+        return self.counter.fixed(request.system, request.tools) + self.counter.messages(one for one, _ in same)
 
     def _summary(self, request: ModelRequest) -> ModelReply:
         """Answer in place of a summary model, with the beginning of the request. A real model would give other figures."""

@@ -13,6 +13,7 @@ from midwatch.orchestration.ports import Model
 from midwatch.workers.bench.context.counting import TokenCounter, token_counter
 from midwatch.workers.bench.context.needed import Tally
 from midwatch.workers.bench.context.peers import PEERS, measure_peer
+from midwatch.workers.bench.context.per_session import summarize_sessions
 from midwatch.workers.bench.context.recorded_model import SUMMARY
 from midwatch.workers.bench.context.replay import Replay, ReplayResult, Summarizer
 from midwatch.workers.bench.context.transcripts import PROVIDER, Transcript, load
@@ -58,7 +59,8 @@ def run(
         say: called with progress messages.
 
     Returns:
-        The totals over all calls, `rows` (one for each call), `transcripts` (totals of each) and `peers`.
+        The totals over all calls, `per_session` (see there), `rows` (one for each call), `transcripts`
+        (totals of each) and `peers`.
 
     Raises:
         ConfigError: the file can't be read, or an argument is invalid.
@@ -78,14 +80,16 @@ def run(
             replayed.append(Replay(client, record, budget, counter, writer).run())
     stand_in = " (a stand-in: no summary_model was named)" if summarizer == "model" and not summary_model else ""
     pairs = [(record, budget) for record, _, budget in plan]
+    sessions = [
+        {"name": record.name, "whole_tokens": whole_tokens, **asdict(budget), **_totals([one])}
+        for (record, whole_tokens, budget), one in zip(plan, replayed, strict=True)
+    ]
     return {
         **_totals(replayed),
         "counted_with": counter.name,
         "summarizer": f"{summarizer}{stand_in}",
-        "transcripts": [
-            {"name": record.name, "whole_tokens": whole_tokens, **asdict(budget), **_totals([one])}
-            for (record, whole_tokens, budget), one in zip(plan, replayed, strict=True)
-        ],
+        "per_session": summarize_sessions(transcript, sessions),
+        "transcripts": sessions,
         "peers": [measure_peer(peer, pairs, counter, say) for peer in PEERS] if peers else [],
         "rows": [
             {"transcript": record.name, **row.as_json()}
@@ -130,7 +134,8 @@ def _choose(records: Sequence[Transcript], only: str | None) -> list[Transcript]
 def _totals(results: Sequence[ReplayResult]) -> dict[str, Any]:
     rows = [row for one in results for row in one.rows]
     took_ms = [row.ms for row in rows]
-    facts = sum((row.facts for row in rows), Tally())
+    facts, said = sum((row.facts for row in rows), Tally()), sum((row.said for row in rows), Tally())
+    tokens = sum(row.tokens for row in rows)
     return {
         "calls": len(rows),
         "over_budget": sum(row.over_budget for row in rows),
@@ -141,10 +146,15 @@ def _totals(results: Sequence[ReplayResult]) -> dict[str, Any]:
         "facts_needed": facts.needed,
         "facts_kept": facts.kept,
         "facts_at_hand": facts.at_hand,
+        "kept_percent": round(100 * facts.kept / facts.needed, 1) if facts.needed else None,
+        "said_needed": said.needed,
+        "said_kept": said.kept,
+        "cached_share": round(sum(row.cached_tokens for row in rows) / tokens, 3) if tokens else None,
         "compactions": sum(one.rows[-1].compactions for one in results if one.rows),
         "redis_peak_bytes": max((one.redis_peak_bytes for one in results), default=0),
         "ms_per_call_p50": round(percentile(took_ms, 0.50), 3) if took_ms else None,
         "ms_per_call_p99": round(percentile(took_ms, 0.99), 3) if took_ms else None,
+        "worker_s": round(sum(took_ms) / 1_000, 2),
         "unplayed_turns": sum(one.unused_turns for one in results),
         "endings": [ending for one in results for ending in one.endings],
     }

@@ -26,13 +26,17 @@ class CallFigures:
     """Compactions of the session so far."""
     ms: float = 0.0
     """Time of the fleet's work until the next call, without the time of the model and of the measurement."""
+    cached_tokens: int = 0
+    """Tokens of the beginning that is equal to that of the call before, so that a prompt cache could serve them."""
     facts: Tally = field(default_factory=Tally)
+    said: Tally = field(default_factory=Tally)
+    """The same count for the text of the turn instead of its calls. Nothing was fitted to it."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as it is printed."""
         row = asdict(self)
-        facts = row.pop("facts")
-        return {**row, "ms": round(self.ms, 3), **{f"facts_{name}": count for name, count in facts.items()}}
+        counts = {f"{what}_{name}": count for what in ("facts", "said") for name, count in row.pop(what).items()}
+        return {**row, "ms": round(self.ms, 3), **counts}
 
 
 @dataclass(frozen=True)

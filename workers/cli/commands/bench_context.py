@@ -23,6 +23,8 @@ COLUMNS = (
     "goal_lost",
     "facts_needed",
     "facts_kept",
+    "kept_percent",
+    "worst_percent",
 )
 """Columns of the table. `--json` prints every call."""
 
@@ -103,10 +105,10 @@ def _provider(summary_model: str) -> Model:
 
 
 def _by_transcript(figures: dict[str, Any]) -> dict[str, Any]:
-    """Return one row for each conversation and each peer, and the totals."""
+    """Return one row for each conversation and each peer, the means over the conversations, and the totals."""
     rows = [
         {"name": row["name"], **{name: row.get(name) for name in COLUMNS}}
-        for row in (*figures["transcripts"], *figures["peers"])
+        for row in (*figures["transcripts"], *figures["peers"], *figures["per_session"])
     ]
     totals = {name: value for name, value in figures.items() if not isinstance(value, list)}
     return {**totals, "endings": "; ".join(figures["endings"]) or None, "rows": rows}

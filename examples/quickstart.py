@@ -1,7 +1,7 @@
 """Declare a tool and an agent, and run a job.
 
-Set `MIDWATCH_REDIS_URL` and `ANTHROPIC_API_KEY`. In this folder, start `MIDWATCH_AGENTS=quickstart midwatch worker`. Then run
-`python quickstart.py` in another terminal. If you have no key, `midwatch simulate` can act as the model.
+In this folder, start `MIDWATCH_AGENTS=quickstart midwatch dev`. Then run `python quickstart.py` in another terminal, in the same
+folder. If `ANTHROPIC_API_KEY` is not set, a simulated model answers and says so.
 """
 
 from midwatch import Agent, tool

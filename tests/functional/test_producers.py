@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
+from pathlib import Path
 
 import pytest
 from celery import Celery
@@ -160,6 +162,19 @@ def test_a_producer_without_celery_starts_a_job(stage, server, wait_for):
             headers={"task": "midwatch.start", "id": "t2"},
         )
     assert started(stage, "job-foreign-2", wait_for).result(PATIENCE_S).output == "Received, too."
+
+
+def test_the_documented_redis_command_starts_a_job(stage, wait_for):
+    """docs/producers.md has one LPUSH for producers in another language. Only agent, queue and input differ here."""
+    page = (Path(__file__).parents[2] / "docs" / "producers.md").read_text("utf-8")
+    (queue, message) = re.search(r"^LPUSH (\S+) (.*)$", page, re.MULTILINE).groups()
+    prefix = stage.client.operations.keys.prefix
+    text = stage.cast(["From Go."])
+    message = message.replace("tide-clerk", "plain").replace("When is high water?", text)
+    for _ in range(2):  # a repetition is the same job
+        stage.client.store.client.lpush(queue.replace("mw.", f"{prefix}."), message)
+    assert started(stage, "from-go-1", wait_for).result(PATIENCE_S).output == "From Go."
+    assert len(stage.heard(text)) == 1
 
 
 def test_an_idempotency_key_works_across_all_producers(stage, foreign, wait_for):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from midwatch import Agent, Client
+from midwatch.testing import InlineFleet, ScriptedModel
 from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.demo.stage import Stage
 from midwatch.workers.providers import REGISTRY
@@ -38,6 +40,7 @@ def files(page: str) -> dict[str, str]:
     return named
 
 
+CLERK = Agent("tide-clerk", "scripted:m-1", "You help.")
 EXTENDING = files("docs/extending.md")
 
 
@@ -97,6 +100,21 @@ def test_the_readmes_example_runs_on_a_fleet(quickstart):
 def test_a_recipe_runs_as_it_stands(recipes, name):
     """Each file of docs/extending.md checks its own results. It imports only Midwatch and the other files."""
     importlib.import_module(name)
+
+
+def test_the_web_service_of_the_producers_page_imports(tmp_path, monkeypatch):
+    """Its functions enqueue and poll. No connection is made at import."""
+    (code,) = blocks("docs/producers.md")
+    (tmp_path / "tide_service.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    service = importlib.import_module("tide_service")
+    fleet = InlineFleet(CLERK, model=ScriptedModel([]))
+    monkeypatch.setattr(service, "client", lambda: Client(store=fleet.store, operations=fleet.operations))
+    job_id = service.ask("When?", "request-1", "17")
+    assert service.ask("When?", "request-1", "17") == job_id
+    assert service.answer(job_id) == {"status": "queued", "output": None}
+    assert service.answer("job-none") == {"status": "unknown", "output": None}
+    sys.modules.pop("tide_service")
 
 
 @pytest.mark.process

@@ -12,6 +12,7 @@ from midwatch.orchestration.keyspace import Key
 from midwatch.orchestration.protocol.calls import Report, Settlement
 from midwatch.schemas.failure import Failure, FailureKind
 from midwatch.schemas.model import Usage
+from midwatch.schemas.step import Defer
 from tests.contract.gate_bench import CLOCK_KEY, SHOP, GateBench, limits, said
 from tests.contract.gate_crowd import Answer, Bucket, Crowd
 
@@ -92,6 +93,15 @@ def test_an_absurd_retry_after_is_cut(bench: Make) -> None:
     call = gate.call("a")
     gate.admit_all(call)
     assert gate.fail(call, THROTTLED, retry_after_s=31_536_000).closed_ms == 900_000
+
+
+def test_in_a_pause_of_a_month_waiting_steps_ask_again(bench: Make) -> None:
+    """An operator paused the downstream. Each step asks again within ten minutes, so that its claim keeps the job's keys."""
+    gate = bench(rpm=600)
+    gate.board.pause(SHOP, 31 * 86_400)
+    answer = gate.gate.admit(gate.call("a"))
+    assert isinstance(answer, Defer)
+    assert answer.after_ms <= 600_000
 
 
 def test_a_shorter_retry_after_does_not_end_a_longer_one(bench: Make) -> None:

@@ -20,8 +20,16 @@ local function is_listed(member)
   return redis.call('ZSCORE', DUE, member) or redis.call('ZSCORE', OWED, member)
 end
 
+-- A job may be queued for longer than its keys live: behind a letter that waits for a human, or in the backlog. It keeps them.
+local function keep_queued()
+  if redis.call('TTL', JOB) > KEPT_S - 86400 then return end
+  for _, key in ipairs({ JOB, SESSION, LOG, WAITING }) do redis.call('EXPIRE', key, KEPT_S, 'GT') end
+  for _, part in ipairs({ ':memory', ':archive', ':results', ':originals' }) do redis.call('EXPIRE', SESSION .. part, KEPT_S, 'GT') end
+end
+
 -- A job that its session's line has lost joins it again. If no living job has the session, the first claim takes it.
 local function look_at_queued(job, priority, member, active)
+  keep_queued()
   if active == job then
     if not is_listed(member) then restore('ZADD', OWED, now, member) end
     return

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
-from redis.exceptions import ResponseError
+from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 from midwatch.orchestration.errors import MidwatchError, UnreadableRecord
 from midwatch.schemas.contract import WIRE_VERSION
@@ -26,6 +26,9 @@ NEWER = f"of a newer version; this release reads up to version {WIRE_VERSION}"
 MISREAD = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, zlib.error)
 """The errors that reading a damaged record raises. `ValidationError` and the error for bad JSON are `ValueError`s. JSON that is
 nested too deep raises a `RecursionError`."""
+
+REFUSED_BY_SERVER = (OutOfMemoryError, ReadOnlyError, ClusterDownError)
+"""Response errors that say nothing about a record: the server takes no writes now."""
 
 
 class NewerVersion(ValueError):
@@ -75,7 +78,7 @@ def guard(what: str, read: Callable[[], T]) -> T:
     """
     try:
         return read()
-    except MidwatchError:
+    except (MidwatchError, *REFUSED_BY_SERVER):
         raise
     except (*MISREAD, ResponseError) as error:
         why = explain(error)

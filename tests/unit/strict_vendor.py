@@ -66,4 +66,4 @@ def chat_call(name: str, arguments: str, **fields: Any) -> dict[str, Any]:
     return {"choices": [{"finish_reason": "tool_calls", "message": message}], "model": "m", "usage": USAGE}
 
 
-USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+USAGE = {"prompt_tokens": 120, "completion_tokens": 20, "total_tokens": 140}

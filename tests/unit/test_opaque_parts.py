@@ -265,7 +265,7 @@ def test_the_second_call_is_admitted_and_settled_like_any_other() -> None:
     result = fleet.run(fleet.enqueue(agent(), "Where is A?"))
     assert (gate.admitted, len(gate.reported)) == (3, 3)
     assert [report.failure is not None for report in gate.reported] == [False, True, False]
-    assert result.usage.output_tokens == 10
+    assert result.usage.output_tokens == 40
 
 
 def test_reasoning_of_a_key_that_was_rotated_costs_one_call() -> None:

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test check house format fast slow docs wheel clean
+.PHONY: help demo dev test check house format fast slow lowest docs wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -47,6 +47,18 @@ fast: $(STAMP) ## The quick tests, without processes: a minute
 slow: $(STAMP) ## The long tests that `make test` leaves out, one at a time on a quiet machine (an hour)
 	@$(BIN)/pytest -q -m "slow" $(ARGS)
 
+LOWEST := .venv-lowest
+LOWEST_TESTS := tests/fundamentals tests/contract/test_wire.py tests/contract/test_stores.py \
+  tests/functional/test_boot_check.py tests/functional/test_celery_neighbours.py tests/unit/test_server_address.py \
+  tests/unit/test_served_lists.py tests/unit/test_redis_connection.py tests/unit/test_cli_worker_plan.py
+
+lowest: ## The lowest versions that pyproject.toml allows, in an environment of their own (three minutes; CI does not run it)
+	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	@$(LOWEST)/bin/python tests/lowest.py > $(LOWEST)/constraints.txt
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt -e '.[embedded]' \
+	  pytest pytest-timeout hypothesis psutil llmock==0.2.2 PyYAML
+	@$(LOWEST)/bin/pytest -q $(LOWEST_TESTS) $(ARGS)
+
 docs: $(STAMP) ## Write the generated files: wire schemas, keyspace, command line
 	@$(BIN)/python -m midwatch.workers.generate
 
@@ -54,4 +66,4 @@ wheel: $(STAMP) ## Build the wheel
 	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## Remove what was built or cached here
-	@rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(LOWEST) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -75,7 +75,7 @@ def test_the_rules_of_the_documentation_are_enough(own: EmbeddedServer, admin: r
     [
         ("maxmemory", "1", "memory is full"),
         ("replicaof", "127.0.0.1 1", "read-only replica"),
-        ("requirepass", "x", "login"),
+        ("requirepass", "x", "requires a"),
     ],
 )
 def test_a_server_that_takes_no_writes_or_no_login_is_described(

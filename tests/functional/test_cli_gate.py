@@ -97,7 +97,12 @@ def test_the_listing_shows_why_calls_wait(run, client, gate):
     spent = Failure(kind=FailureKind.QUOTA_EXHAUSTED, detail="crm: your credit\x1b[2J is used up")
     gate.settle(call(10, "crm"), Report(failure=spent))
     busy = Failure(kind=FailureKind.RATE_LIMITED, detail="429", retry_after_ms=200_000)
-    gate.settle(call(11, "search"), Report(failure=busy))
+    searches = [call(11, "search"), *(call(number, "search") for number in range(20, 32))]
+    for one in searches[1:]:
+        assert gate.admit(one) is None
+    gate.settle(searches[-1], Report())
+    for one in searches[:6]:  # so many 429s are evidence of a limit
+        gate.settle(one, Report(failure=busy))
 
     code, out, _ = run("gate", "status")
     rows = {row["DOWNSTREAM"]: row for row in table(out)}

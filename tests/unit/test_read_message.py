@@ -85,7 +85,10 @@ def test_a_message_is_early_until_its_eta_and_expired_after_its_expiry(zone: boo
         assert read_message(fine, "mw.model")["headers"]["id"] == "job-1.1"
 
 
-@pytest.mark.parametrize("wrong", [7, "soon", [], {"__type__": "datetime"}, at(91 * 86_400), "9999-99-99"])
+@pytest.mark.parametrize(
+    "wrong",
+    [7, "soon", [], {"__type__": "datetime"}, pytest.param(at(91 * 86_400), id="in 91 days"), "9999-99-99"],
+)
 def test_an_eta_that_is_no_time_or_too_far_is_unreadable(wrong: object) -> None:
     """The reason names the header."""
     with pytest.raises(UnreadableMessage, match="eta: "):

@@ -1,13 +1,16 @@
 """Every exception that Midwatch raises."""
 
 from midwatch.orchestration.errors import (
+    BrokerUnavailable,
     ConfigError,
     JobTimeout,
+    KeyReused,
     LeaseLost,
     MidwatchError,
     ModelError,
     NoOutput,
     NotFound,
+    RecordLost,
     Refused,
     RunInsideTool,
     SessionBusy,
@@ -16,16 +19,20 @@ from midwatch.orchestration.errors import (
     ToolFailed,
     UnknownAgent,
     UnreadableRecord,
+    WrongSession,
 )
 
 __all__ = [
+    "BrokerUnavailable",
     "ConfigError",
     "JobTimeout",
+    "KeyReused",
     "LeaseLost",
     "MidwatchError",
     "ModelError",
     "NoOutput",
     "NotFound",
+    "RecordLost",
     "Refused",
     "RunInsideTool",
     "SessionBusy",
@@ -34,4 +41,5 @@ __all__ = [
     "ToolFailed",
     "UnknownAgent",
     "UnreadableRecord",
+    "WrongSession",
 ]

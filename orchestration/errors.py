@@ -6,11 +6,13 @@ MidwatchError
   + Refused                the request is valid, but not allowed now
   |   + SessionBusy        the session runs another job, and the policy is `reject`
   |   + RunInsideTool      agent.run was called inside a tool: a worker must not wait for the fleet
+  |   + KeyReused          an idempotency key, or a job id, was used before for another input
   |   + WrongSession       a job was named together with another job's session
   + NotFound               no such job, dead letter or session
   + NoOutput               a job did not complete, so it has no output; `failure` says why
   + JobTimeout             result(timeout_s) ran out; the job goes on
   + StoreUnavailable       Redis can't be reached, or refuses to write
+  |   + BrokerUnavailable  the broker, another server than Redis, does not take a message
   + UnreadableRecord       a stored record is of a newer release, or is damaged
   + RecordLost             a record of a job that goes on is gone
   + ModelError             a provider call failed; `failure` holds the kind and detail
@@ -50,6 +52,22 @@ class RunInsideTool(Refused):
     """Raised when `agent.run` is called inside a tool. Use `agent.as_tool()` instead."""
 
 
+class KeyReused(Refused):
+    """Raised when an idempotency key was used before for another input. The first job is not changed."""
+
+    def __init__(self, job_id: str, first: str, given: str) -> None:
+        super().__init__(job_id, first, given)
+        self.job_id = job_id
+        """The job that has the key."""
+
+    def __str__(self) -> str:
+        job_id, first, given = self.args
+        return (
+            f"this idempotency key belongs to job {job_id!r}, which was enqueued with another input: the digest of its input is "
+            f"{first}, that of this one {given}. Use another key for another job; with the same input, the key returns that job"
+        )
+
+
 class WrongSession(Refused):
     """Raised when a job is named together with a session that is not its own. Nothing was read or written."""
 
@@ -78,7 +96,11 @@ class JobTimeout(MidwatchError, TimeoutError):
 
 
 class StoreUnavailable(MidwatchError, ConnectionError):
-    """Raised when Redis can't be reached or refuses to write. Nothing was recorded."""
+    """Raised when Redis can't be reached or refuses to write. The message says what is known of the request."""
+
+
+class BrokerUnavailable(StoreUnavailable):
+    """Raised when the broker does not take a message. What was stored stays stored: a steward publishes it later."""
 
 
 class UnreadableRecord(MidwatchError):

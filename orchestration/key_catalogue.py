@@ -64,6 +64,12 @@ CATALOGUE = (
         "held: older entries are trimmed on enqueue",
     ),
     Key("{prefix}:{p}:unreadable", "HASH", "step -> how often a worker could not read its records", "kept"),
+    Key(
+        "{prefix}:{p}:begun",
+        "HASH",
+        "`job|step` -> fence of a call that a worker has begun before data were lost",
+        "kept",
+    ),
     Key("{prefix}:{p}:dead", "ZSET", "job -> ms of its dead letter", "none: entries leave by replay or discard"),
     Key("{prefix}:{p}:letters", "HASH", "job -> DeadLetterRecord", "none: entries leave by replay or discard"),
     Key(
@@ -171,6 +177,9 @@ CATALOGUE = (
     ),
     Key("{prefix}:workers", "HASH", "worker -> its latest report, JSON", "1 day after the last report of any worker"),
     Key("{prefix}:later", "ZSET", "producers' messages with an eta, by their time in seconds; at the broker", "kept"),
+    Key(
+        "{prefix}:data_mark", "STRING", "a random id and the server's; workers notice by it that data were lost", "kept"
+    ),
     Key("{prefix}:poison", "LIST", "PoisonRecords, newest first, at most 1,000", "kept"),
     Key(
         "{prefix}.model, .tools, .maintenance (+ priority)",

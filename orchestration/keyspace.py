@@ -120,7 +120,7 @@ class Keyspace:
         return self.job(session_id, job_id) + ":trace"
 
     def index(self, p: int, name: str) -> str:
-        """A partition's `due`, `owed`, `jobs`, `dead`, `letters`, `redrive`, `unreadable` or `counters`."""
+        """A partition's `due`, `owed`, `jobs`, `dead`, `letters`, `redrive`, `unreadable`, `begun` or `counters`."""
         return f"{self._tag(p)}:{name}"
 
     def _gate(self, name: str) -> str:
@@ -167,6 +167,10 @@ class Keyspace:
     def workers(self) -> str:
         """HASH of the reports of the workers."""
         return f"{self.prefix}:workers"
+
+    def data_mark(self) -> str:
+        """STRING by which workers notice that all data were lost."""
+        return f"{self.prefix}:data_mark"
 
     def poison(self) -> str:
         """LIST of PoisonRecords."""

@@ -13,7 +13,8 @@ from midwatch.orchestration.client.handle import JobHandle
 from midwatch.orchestration.client.jobs import Jobs, only_match
 from midwatch.orchestration.client.new_job import new_job
 from midwatch.orchestration.client.presence import Presence
-from midwatch.orchestration.errors import ConfigError, NotFound, SessionBusy
+from midwatch.orchestration.client.repetition import find_first, is_known_child
+from midwatch.orchestration.errors import ConfigError, KeyReused, NotFound, SessionBusy
 from midwatch.orchestration.protocol.reading import Listing
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.pipelines import run_pipeline
@@ -166,7 +167,9 @@ class Client:
             NotFound: there is no such parent.
             Refused: the parent is over, has another tenant, or may have no more children.
             SessionBusy: the session runs another job, and the agent has `on_busy="reject"`.
-            StoreUnavailable: Redis can't be reached. Nothing was recorded.
+            KeyReused: the idempotency key was used before, with another input.
+            StoreUnavailable: Redis can't be reached. The message says whether anything was recorded.
+            UnreadableRecord: the session is damaged.
 
         """
         adoption = None
@@ -187,14 +190,15 @@ class Client:
             adoption.adopt(job.job_id)
         try:
             accepted = self.store.enqueue(job, on_interrupt=self.operations.cancel)
-        except SessionBusy:
-            if adoption:
+            first = find_first(self.operations, job) if not accepted else None
+        except (SessionBusy, KeyReused) as error:
+            if adoption and not is_known_child(self.operations, error, job):
                 adoption.forget(job.job_id)
             raise
         # The first enqueue of a key decides the session. That may be another call's, so the stored job is read.
-        is_own_session = accepted and idempotency_key is None
-        found_session_id = job.session_id if is_own_session else self.operations.job(job.job_id).session_id
-        return JobHandle(self.operations, job.job_id, found_session_id, accepted=accepted)
+        if first is None and idempotency_key is not None:
+            first = self.operations.job(job.job_id)
+        return JobHandle(self.operations, job.job_id, first.session_id if first else job.session_id, accepted=accepted)
 
 
 class Connect(Protocol):

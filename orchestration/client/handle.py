@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from midwatch.orchestration.client.job_result import JobResult, result_of
+from midwatch.orchestration.client.patience import read_patiently
 from midwatch.orchestration.client.why import explain_waits
-from midwatch.orchestration.errors import JobTimeout, RunInsideTool, StoreUnavailable
+from midwatch.orchestration.errors import JobTimeout, NotFound, RunInsideTool, StoreUnavailable
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.tools.inside import is_inside_tool
 from midwatch.schemas.job import Job, JobStatus
@@ -33,18 +34,29 @@ class JobHandle:
         return f"JobHandle({self.id!r})"
 
     def job(self) -> Job:
-        """The record of the job."""
-        return self._operations.job(self.id)
+        """The record of the job.
+
+        Raises:
+            NotFound: it is gone: Redis has lost its data, or the retention is over.
+            StoreUnavailable: Redis can't be reached.
+
+        """
+        try:
+            return self._operations.job(self.id)
+        except NotFound:
+            return self._operations.find_job(self.id, self.session_id)
 
     def status(self) -> JobStatus:
         """The job's current status."""
         return self.job().status
 
     def result(self, timeout_s: float | None = None) -> JobResult:
-        """Wait until the job ends or is parked for a human.
+        """Wait until the job ends or is parked for a human. While Redis can't be reached, the wait goes on.
 
         Raises:
             JobTimeout: `timeout_s` ran out. The job goes on.
+            NotFound: the record of the job is gone.
+            StoreUnavailable: without a `timeout_s`, Redis could not be reached for a minute. The job goes on.
             RunInsideTool: `result` was called inside a tool.
 
         """
@@ -56,7 +68,7 @@ class JobHandle:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         pause_s = POLL_FIRST_S
         while True:
-            job = self.job()
+            job = self._read_job(deadline, timeout_s)
             if job.status.ended or job.status is JobStatus.PARKED:
                 return result_of(job)
             if deadline is not None and time.monotonic() >= deadline:
@@ -76,17 +88,32 @@ class JobHandle:
             return f": {why}" if why else ""
         return ""
 
+    def _read_job(self, deadline_s: float | None, timeout_s: float | None) -> Job:
+        """Read the record. Wait for a server that restarts, as long as the caller does."""
+        try:
+            return read_patiently(self.job, give_up_s=deadline_s)
+        except StoreUnavailable as error:
+            if timeout_s is None:
+                raise
+            raise JobTimeout(
+                f"the state of job {self.id} is not known after {timeout_s} s, because Redis does not answer; "
+                f"the job goes on when it does, so call result() again ({error})"
+            ) from error
+
     def events(self, follow: bool = False) -> Iterator[TraceRecord]:
-        """The job's committed steps. With `follow`, wait for new ones until the job ends."""
+        """The job's committed steps. With `follow`, wait for new ones until the job ends, and for a server that restarts."""
         seen = 0
         while True:
-            ended = self.job().status.ended
-            records = self._operations.trace(self.id)
+            job, records = read_patiently(self._look) if follow else self._look()
             yield from records[seen:]
             seen = len(records)
-            if ended or not follow:
+            if job.status.ended or not follow:
                 return
             time.sleep(POLL_LONGEST_S)
+
+    def _look(self) -> tuple[Job, list[TraceRecord]]:
+        """The record first: if the job has ended by then, the trace is whole."""
+        return self.job(), self._operations.trace(self.id)
 
     def cancel(self) -> bool:
         """Cancel the job. Returns False if it had already ended."""

@@ -12,6 +12,7 @@ from midwatch.orchestration.protocol.commits import Bill, Ending
 from midwatch.orchestration.steps import endings, retry
 from midwatch.orchestration.steps.call_limits import release_calls
 from midwatch.orchestration.steps.gated_calls import GatedCalls
+from midwatch.orchestration.steps.leases import Hold
 from midwatch.orchestration.steps.letter_cause import add_cause
 from midwatch.orchestration.steps.losses.report import tries_of_losses
 from midwatch.orchestration.steps.services import Services
@@ -43,6 +44,8 @@ class Attempt:
         """The model's last reply in this attempt. Its usage is that of all replies."""
         self.unbilled: Usage | None = None
         """The usage of the replies that the job does not have yet. None: it has all."""
+        self.claimed_at_ms = services.clock.monotonic_ms()
+        """When the claim's lease began, by this process's clock."""
         self.start_clock(claim.now_ms)
 
     def start_clock(self, now_ms: int) -> None:
@@ -76,6 +79,11 @@ class Attempt:
             raise
         except Exception as error:
             log.error("usage.not_billed", job_id=self.claim.ref.job_id, error=type(error).__name__)
+
+    def require_lease(self, hold: Hold) -> None:
+        """Call this before an effect begins. Raises LeaseLost: another worker may run the same step."""
+        if not self.services.leases.has_lease(hold, self.claimed_at_ms):
+            raise LeaseLost
 
     def defer(self, defer: Defer) -> Outcome:
         """Put the step back. A steward publishes it when it is due."""

@@ -37,10 +37,12 @@ def run_inline_calls(turn: Attempt, agent: Agent, calls: Sequence[tuple[CallRow,
         # The commit of the turn ended the turn's row. Each call has its own row, and needs a lease while it waits its turn.
         held = [holds.enter_context(services.leases.hold(attempt.claim, at_most_ms)) for attempt in attempts]
         for attempt, hold, (_, tool, arguments) in zip(attempts, held, calls, strict=True):
-            if hold.lost or hold.cancelled:
+            if hold.cancelled or not services.leases.has_lease(hold):
                 continue
+            if not tool.idempotent:
+                services.note_begin(attempt.claim)
             attempt.start_clock(turn.now_ms())
-            result = run_call(services.store, attempt.claim, agent, tool, arguments, hold)
+            result = run_call(services, attempt.claim, agent, tool, arguments, hold)
             if isinstance(result, FailedCall):
                 if result.ends_attempt:
                     ToolStep(attempt, agent).end(result)

@@ -22,11 +22,14 @@ RENEWALS_PER_LEASE = 4
 class Hold:
     """A claim whose lease is renewed."""
 
-    def __init__(self, claim: Claim, renew_at_ms: int, until_ms: int) -> None:
+    def __init__(self, claim: Claim, renew_at_ms: int, until_ms: int, over_at_ms: int | None = None) -> None:
         self.claim = claim
         self.renew_at_ms = renew_at_ms
         self.until_ms = until_ms
         """When renewal stops: a hung tool or call must not keep its step for ever."""
+        self.over_at_ms = over_at_ms
+        """When the lease is over, if no further renewal succeeds. None: it has no end."""
+        self.renewed = False
         self.lost = False
         self.cancelled = False
 
@@ -37,10 +40,15 @@ class LeaseKeeper:
     def __init__(self, renew: Callable[[Claim], LeaseState], clock: Clock, lease_ms: int) -> None:
         self._renew = renew
         self._clock = clock
+        self._lease_ms = lease_ms
         self._period_ms = lease_ms // RENEWALS_PER_LEASE
         self._holds: dict[tuple[str, str, int], Hold] = {}
         self._lock = threading.Lock()
         self._pid = 0
+        self._thread: threading.Thread | None = None
+        self._turned_at_ms = 0
+        """When the thread began its last round."""
+        self._late_turn_ms = -1
         self._away = False
 
     @contextmanager
@@ -48,7 +56,7 @@ class LeaseKeeper:
         """Keep the claim's lease alive during the block, but no longer than `at_most_ms`."""
         self._ensure_thread()
         now = self._clock.monotonic_ms()
-        hold = Hold(claim, now + self._period_ms, now + at_most_ms)
+        hold = Hold(claim, now + self._period_ms, now + at_most_ms, now + self._lease_ms)
         key = (claim.ref.job_id, claim.ref.step, claim.fence)
         self._holds[key] = hold
         try:
@@ -56,23 +64,59 @@ class LeaseKeeper:
         finally:
             self._holds.pop(key, None)
 
+    def has_lease(self, hold: Hold, claimed_at_ms: int | None = None) -> bool:
+        """Ask before an effect begins: does the lease still hold? If a renewal is overdue, renew it now.
+
+        Without a lease, another worker may run the same call. `claimed_at_ms` is when the lease began, if that was earlier,
+        by this process's clock. It is not used after a renewal.
+        """
+        now = self._clock.monotonic_ms()
+        if hold.over_at_ms is None or hold.lost:
+            return not hold.lost
+        if claimed_at_ms is not None and not hold.renewed:
+            hold.renew_at_ms, hold.over_at_ms = claimed_at_ms + self._period_ms, claimed_at_ms + self._lease_ms
+        if now >= hold.renew_at_ms + self._period_ms and now < hold.until_ms:
+            self._renew_one(hold, now)
+        return not hold.lost and self._clock.monotonic_ms() < hold.over_at_ms
+
+    def is_over(self, hold: Hold) -> bool:
+        """Has the lease ended, or was it lost? A long call asks this, and stops. It sends no command."""
+        return hold.lost or (hold.over_at_ms is not None and self._clock.monotonic_ms() >= hold.over_at_ms)
+
     def _ensure_thread(self) -> None:
-        """Start the thread if this process has none. A forked child does not inherit it."""
-        if self._pid == os.getpid():
+        """Start the thread if this process has none. A forked child does not inherit it. A thread that died is replaced."""
+        if self._pid == os.getpid() and self._thread is not None and self._thread.is_alive():
+            late_ms = self._clock.monotonic_ms() - self._turned_at_ms
+            if late_ms > self._lease_ms and not self._away and self._late_turn_ms != self._turned_at_ms:
+                self._late_turn_ms = self._turned_at_ms  # one log line for each stall
+                log.error("lease.keeper_stalled", late_ms=late_ms, holds=len(self._holds))
             return
         with self._lock:
             if self._pid != os.getpid():
                 self._holds = {}
-                threading.Thread(target=self._work, name="midwatch-leases", daemon=True).start()
-                self._pid = os.getpid()
+            elif self._thread is not None and self._thread.is_alive():
+                return
+            elif self._thread is not None:
+                log.error("lease.keeper_died", holds=len(self._holds))
+            self._turned_at_ms = self._clock.monotonic_ms()
+            self._thread = threading.Thread(target=self._work, name="midwatch-leases", daemon=True)
+            self._thread.start()
+            self._pid = os.getpid()
 
     def _work(self) -> None:
         while True:
             self._clock.sleep_ms(self._period_ms // 2)
-            now = self._clock.monotonic_ms()
-            for hold in list(self._holds.values()):
-                if hold.renew_at_ms <= now < hold.until_ms and not hold.lost and not self._renew_one(hold, now):
-                    break
+            try:
+                self._turn()
+            except Exception:  # without this thread, every step of the process would lose its lease
+                log.exception("lease.keeper_broke", holds=len(self._holds))
+
+    def _turn(self) -> None:
+        """Renew the leases that are due."""
+        now = self._turned_at_ms = self._clock.monotonic_ms()
+        for hold in list(self._holds.values()):
+            if hold.renew_at_ms <= now < hold.until_ms and not hold.lost and not self._renew_one(hold, now):
+                break
 
     def _renew_one(self, hold: Hold, now: int) -> bool:
         """Renew one lease. Returns False if the store can't be reached: then the others wait for the next round too.
@@ -90,7 +134,7 @@ class LeaseKeeper:
             log.exception("lease.renewal_broke", job_id=hold.claim.ref.job_id)
             return True
         self._away = False
-        hold.renew_at_ms = now + self._period_ms
+        hold.renew_at_ms, hold.over_at_ms, hold.renewed = now + self._period_ms, now + self._lease_ms, True
         hold.cancelled = hold.cancelled or answer is LeaseState.CANCELLED
         hold.lost = answer is LeaseState.LOST
         return True

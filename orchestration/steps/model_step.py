@@ -107,7 +107,8 @@ class ModelStep:
         if refusal := attempt.gated_calls.admit(call):
             return attempt.turn_back(refusal)
         provider = self.offer.model.provider
-        with self.services.leases.hold(claim, call.lasts_ms):
+        with self.services.leases.hold(claim, call.lasts_ms) as hold:
+            attempt.require_lease(hold)
             weight, model, gate = window.weight_of(agent, claim), self.services.model, self.services.gate
             reply, report = call_model(lambda: model(provider), request, gate, call, weight, claim.anchor)
             attempt.gated_calls.report(call, report)

@@ -54,6 +54,7 @@ class StepRunner:
         if ref.kind is StepKind.COMPACT:
             return CompactionStep(self.services, ref).run()
         nonce = nonce or self.services.next_nonce()
+        self.services.look_at_data()
         try:
             claim = self.services.store.claim(ref, nonce)
         except StoreUnavailable:
@@ -74,6 +75,7 @@ class StepRunner:
             return self._run_step(attempt)
         except LeaseLost:
             log.info("lease.lost", job_id=claim.ref.job_id, step=claim.ref.step)
+            self._look_at_data()
             attempt.bill_if_possible()
             return Continue()
         except StoreUnavailable:
@@ -88,6 +90,13 @@ class StepRunner:
             return self._end_broken(attempt, hide_passwords(f"{type(error).__name__}: {error}")[:500])
         finally:
             attempt.gated_calls.settle()
+
+    def _look_at_data(self) -> None:
+        """The server does not know this claim. Another worker has the step, or the data are lost."""
+        try:
+            self.services.look_at_data(now=True)
+        except StoreUnavailable as error:
+            log.debug("data.not_looked_at", error=str(error)[:200])
 
     def _run_step(self, attempt: Attempt) -> Outcome:
         if attempt.claim.losses:

@@ -24,7 +24,7 @@ Isolate = Callable[[Claim, int], AloneRun]
 step may take. It returns when the process has ended."""
 
 
-def ignore(*_: object) -> None:
+def ignore(*_: object, **__: object) -> None:
     """Do nothing: the default of the hooks."""
 
 
@@ -46,6 +46,10 @@ class Services:
     """A hook, called after each outcome."""
     request_compaction: Callable[[StepRef], object] = ignore
     """Publishes a compaction task. If it is lost, the next turn requests it again."""
+    note_begin: Callable[[Claim], object] = ignore
+    """A hook, called before a call runs that may not run twice."""
+    look_at_data: Callable[..., object] = ignore
+    """A hook that looks whether Redis has lost its data. `now=True`: there is a reason to look at once."""
     isolate: Isolate | None = None
     """Runs a step that may have killed its worker. None: such a step runs here, and no loss is ever proven."""
     estimator: Estimator = field(default_factory=Estimator)

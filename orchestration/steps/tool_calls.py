@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.errors import LeaseLost, ToolError, ToolFailed
-from midwatch.orchestration.ports import Store
 from midwatch.orchestration.protocol.claims import Claim
 from midwatch.orchestration.steps.attempt import Attempt
 from midwatch.orchestration.steps.leases import Hold
 from midwatch.orchestration.steps.retry import is_retried
+from midwatch.orchestration.steps.services import Services
 from midwatch.orchestration.tools.context import ToolContext
 from midwatch.orchestration.tools.declaration import Tool
 from midwatch.orchestration.tools.results import bound, new_handle
@@ -67,11 +67,11 @@ class FailedCall:
 
 
 def run_call(
-    store: Store, claim: Claim, agent: Agent, tool: Tool, arguments: JsonObject, hold: Hold
+    services: Services, claim: Claim, agent: Agent, tool: Tool, arguments: JsonObject, hold: Hold
 ) -> CallResult | FailedCall:
     """Run the tool. Its arguments have passed validation."""
     try:
-        outcome = run_tool(tool, arguments, make_context(store, claim, tool, arguments, hold))
+        outcome = run_tool(tool, arguments, make_context(services, claim, tool, arguments, hold))
     except ToolError as error:
         return CallResult(f"Error: {error}", is_error=True)
     except ToolFailed as error:
@@ -80,17 +80,17 @@ def run_call(
     bounded = bound(outcome.content, tool.max_result_tokens, handle)
     if bounded.body is None:
         return CallResult(bounded.content)
-    store.put_result(claim.ref.session_id, handle, bounded.body)
+    services.store.put_result(claim.ref.session_id, handle, bounded.body)
     return CallResult(bounded.content, handle=handle)
 
 
-def make_context(store: Store, claim: Claim, tool: Tool, arguments: JsonObject, hold: Hold) -> ToolContext:
+def make_context(services: Services, claim: Claim, tool: Tool, arguments: JsonObject, hold: Hold) -> ToolContext:
     """Make the context, from which a tool's function reads the facts of its call."""
     ref = claim.ref
 
     def keep(name: str, body: bytes) -> str:
         handle = new_handle(ref.job_id, f"{ref.step}-{name}")
-        store.put_result(ref.session_id, handle, body)
+        services.store.put_result(ref.session_id, handle, body)
         return handle
 
     return ToolContext(
@@ -101,7 +101,7 @@ def make_context(store: Store, claim: Claim, tool: Tool, arguments: JsonObject, 
         idempotency_key=idempotency_key(ref.job_id, ref.step, tool.name, arguments),
         attempt=claim.attempt,
         timeout_s=tool.timeout_s,
-        is_cancelled=lambda: hold.cancelled or hold.lost,
+        is_cancelled=lambda: hold.cancelled or services.leases.is_over(hold),
         keep=keep,
     )
 

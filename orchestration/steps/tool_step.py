@@ -93,7 +93,10 @@ class ToolStep:
         if call and (refusal := attempt.gated_calls.admit(call)):
             return attempt.turn_back(refusal)
         with self.services.leases.hold(self.claim, int(tool.timeout_s * 1000) + GRACE_MS) as hold:
-            result = run_call(self.services.store, self.claim, self.agent, tool, checked.arguments, hold)
+            attempt.require_lease(hold)
+            if not tool.idempotent:
+                self.services.note_begin(self.claim)
+            result = run_call(self.services, self.claim, self.agent, tool, checked.arguments, hold)
             failure = result.failure if isinstance(result, FailedCall) else None
             if call:
                 latency_ms = attempt.now_ms() - attempt.started_ms

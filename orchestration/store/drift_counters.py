@@ -5,7 +5,7 @@ from __future__ import annotations
 import redis
 
 from midwatch.orchestration.keyspace import PARTITIONS, Keyspace
-from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
+from midwatch.orchestration.store.scripts import UNAVAILABLE, unread
 
 
 def read(client: redis.Redis, keys: Keyspace, hours: int) -> dict[tuple[int, str], int]:
@@ -25,7 +25,7 @@ def read(client: redis.Redis, keys: Keyspace, hours: int) -> dict[tuple[int, str
                 pipe.hgetall(keys.index(p, f"drift:{hour}"))
         replies = pipe.execute()
     except UNAVAILABLE as error:
-        raise unavailable(error) from error
+        raise unread(error) from error
     found: dict[tuple[int, str], int] = {}
     for place, reply in enumerate(replies):
         for name, count in reply.items():

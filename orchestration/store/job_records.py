@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from midwatch.orchestration.errors import NotFound
+from midwatch.orchestration.keyspace import HELD_S, KEPT_S
 from midwatch.orchestration.protocol.letter_filter import EVERY_LETTER, LetterFilter
 from midwatch.orchestration.protocol.reading import Listing, guard, read_field, read_listing, read_record
 from midwatch.orchestration.store import reads
@@ -39,6 +40,33 @@ class JobRecords(Sessions):
                 f"no job {job_id!r}: never enqueued here, or its retention is over; `midwatch jobs list` shows what there is"
             )
         return jobs[0]
+
+    def find_job(self, job_id: str, session_id: str) -> Job:
+        """A job whose pointer is lost, by its session. The pointer is written again.
+
+        Raises:
+            NotFound: the record of the job is gone.
+
+        """
+        pipe = self.client.pipeline(transaction=False)
+        pipe.hgetall(self.keys.job(session_id, job_id))
+        flat = self._run(pipe, with_errors=True)[0]
+        if not flat:
+            raise NotFound(
+                f"the record of job {job_id!r} is gone: Redis has lost its data, or the retention is over; "
+                "`midwatch doctor` says whether data were lost"
+            )
+        pipe = self.client.pipeline(transaction=False)
+        pipe.set(self.keys.job_pointer(job_id), session_id, nx=True, ex=HELD_S + KEPT_S)
+        self._run(pipe, with_errors=True)
+        return job_of_reply((job_id, flat))
+
+    def input_digest(self, job: Job) -> str:
+        """The digest of the job's input. Empty if it is not known: it is of an earlier release, or its session is forgotten."""
+        pipe = self.client.pipeline(transaction=False)
+        pipe.hget(self.keys.job(job.session_id, job.job_id), "digest")
+        digest = self._run(pipe, with_errors=True)[0]
+        return digest.decode() if isinstance(digest, bytes) else ""
 
     def jobs(self, *, limit: int = 50, status: JobStatus | None = None, agent: str | None = None) -> Listing[Job]:
         """The newest jobs first."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 
 import redis
+from redis.exceptions import ResponseError
 
-from midwatch.orchestration.errors import SessionBusy, StoreUnavailable
+from midwatch.orchestration.errors import SessionBusy, StoreUnavailable, UnreadableRecord
 from midwatch.orchestration.keyspace import HELD_S, KEPT_S, Keyspace
 from midwatch.orchestration.logs import get_logger
 from midwatch.orchestration.ports import Dispatcher
-from midwatch.orchestration.protocol.reading import guard
+from midwatch.orchestration.protocol.reading import explain, guard
 from midwatch.orchestration.store.backlog import PLACES, keys_of_new_job
 from midwatch.orchestration.store.earlier_keys import move_earlier_keys
 from midwatch.orchestration.store.records import spec
@@ -21,6 +23,11 @@ from midwatch.schemas.job import NewJob, SessionPolicy
 from midwatch.schemas.step import StepRef
 
 log = get_logger("midwatch.store")
+
+
+def digest_of(text: str) -> str:
+    """The digest of an input, by which a repetition is known."""
+    return sha256(text.encode()).hexdigest()
 
 
 class NewJobs:
@@ -37,7 +44,7 @@ class NewJobs:
         move_earlier_keys(self.client, self.keys, job.session_id, job.job_id)
         call = begin_work.enqueue(
             keys_of_new_job(self.keys, self._dispatcher, job), job=job.job_id, session=job.session_id, priority=job.priority,
-            spec=spec(job), input=job.input, max_steps=job.max_steps, timeout_ms=job.timeout_ms,
+            spec=spec(job), input=job.input, digest=digest_of(job.input), max_steps=job.max_steps, timeout_ms=job.timeout_ms,
             max_wait_ms=job.max_wait_ms, max_total_ms=job.max_total_ms, on_busy=job.on_busy,
             message=self._message(job.ref, begun=job.parent is not None), tenant=job.tenant or "", places=PLACES,
         )  # fmt: skip
@@ -56,12 +63,11 @@ class NewJobs:
         """Bind the job id to a session and return it. The first enqueue decides, so one id never becomes two jobs."""
         pointer = self.keys.job_pointer(job.job_id)
         try:
-            known = guard(
-                f"the session id of job {job.job_id}",
-                lambda: self.client.set(pointer, job.session_id, nx=True, get=True, ex=HELD_S + KEPT_S),
-            )
+            known = self.client.set(pointer, job.session_id, nx=True, get=True, ex=HELD_S + KEPT_S)
         except UNAVAILABLE as error:
             raise unavailable(error) from error
+        except ResponseError as error:  # the key is of a wrong type
+            raise UnreadableRecord(f"the session id of job {job.job_id}", explain(error)) from error
         return known.decode() if isinstance(known, bytes) else job.session_id
 
     def _refuse(self, job: NewJob, active_job: str) -> None:

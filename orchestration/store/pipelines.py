@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
+from midwatch.orchestration.store.scripts import UNAVAILABLE, unread
 
 
 def run_pipeline(pipe: Any, *, with_errors: bool = False) -> list[Any]:
@@ -17,8 +17,8 @@ def run_pipeline(pipe: Any, *, with_errors: bool = False) -> list[Any]:
     try:
         replies: list[Any] = pipe.execute(raise_on_error=not with_errors) if len(pipe) else []
     except UNAVAILABLE as error:
-        raise unavailable(error) from error
+        raise unread(error) from error
     for reply in replies:
         if isinstance(reply, UNAVAILABLE):
-            raise unavailable(reply) from reply
+            raise unread(reply) from reply
     return replies

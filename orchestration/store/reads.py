@@ -18,7 +18,7 @@ from midwatch.orchestration.store import drift_counters
 from midwatch.orchestration.store.earlier_keys import move_earlier_keys
 from midwatch.orchestration.store.pipelines import run_pipeline
 from midwatch.orchestration.store.records import job_of, session_of
-from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
+from midwatch.orchestration.store.scripts import UNAVAILABLE, unread
 from midwatch.schemas.deadletter import PoisonRecord
 from midwatch.schemas.job import Job
 from midwatch.schemas.lineage import Member
@@ -136,7 +136,7 @@ class Reads:
                 move_earlier_keys(self.client, self.keys, session_id, job_id)
                 flat = self.client.hgetall(self.keys.job(session_id, job_id))
         except UNAVAILABLE as error:
-            raise unavailable(error) from error
+            raise unread(error) from error
         if not flat:
             raise NotFound(
                 f"no job {job_id!r}: it was never enqueued here, or its retention of {KEPT_S // 86_400} days is over"
@@ -152,7 +152,7 @@ class Reads:
         try:
             reply: Any = self.client.lrange(self.keys.trace(ref.session_id, ref.job_id), 0, -1)
         except UNAVAILABLE as error:
-            raise unavailable(error) from error
+            raise unread(error) from error
         except ResponseError as error:  # the key is damaged: only the evidence of earlier tries is lost
             reply = error
         return read_trace(ref.job_id, reply)

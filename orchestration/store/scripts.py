@@ -77,13 +77,14 @@ class Scripts:
         if piggyback and not carried:
             piggyback()
         give_up = time.monotonic() + patience_ms / 1000
-        pause_s = 0.05
+        pause_s, is_certain = 0.05, True
         while True:
             try:
                 return call.typed(self._with(carried, call) if carried else self._once(call))
             except UNAVAILABLE as error:
+                is_certain = is_certain and was_refused(error)
                 if time.monotonic() >= give_up:
-                    raise unavailable(error) from error
+                    raise unavailable(error, is_certain=is_certain) from error
             except redis_errors.ResponseError as error:
                 if "WRONG_SESSION" in str(error):
                     raise WrongSession("the job belongs to another session; nothing was read or written") from error
@@ -165,9 +166,40 @@ def _command(library: Library, call: ScriptCall[Any]) -> tuple[Arg, ...]:
     return (*library.command(call.script), len(call.keys), *call.keys, *call.args)
 
 
-def unavailable(error: Exception) -> StoreUnavailable:
-    """Make the error for an unreachable Redis. It says what failed and what to check."""
+def was_refused(error: Exception) -> bool:
+    """Is it certain that the server did nothing? It refused the command, or there was no connection to send it on."""
+    refusals = (
+        redis_errors.OutOfMemoryError,
+        redis_errors.ReadOnlyError,
+        redis_errors.ClusterDownError,
+        redis_errors.BusyLoadingError,
+        redis_errors.AuthenticationError,
+        redis_errors.MaxConnectionsError,
+    )
+    return isinstance(error, refusals) or "connecting to" in str(error)
+
+
+def unavailable(error: Exception, *, is_certain: bool | None = None) -> StoreUnavailable:
+    """Make the error for an unreachable Redis. It says what failed, what was recorded, and what to check.
+
+    `is_certain`: nothing was recorded. By default the error decides, see `was_refused`.
+    """
+    is_certain = was_refused(error) if is_certain is None else is_certain
+    recorded = (
+        "nothing was recorded"
+        if is_certain
+        else "the connection broke, so it is not known whether anything was recorded; a repetition with the same id or "
+        "idempotency key is safe"
+    )
     return StoreUnavailable(
-        f"Redis did not take the command ({type(error).__name__}: {hide_passwords(str(error))[:200]}); nothing was recorded. "
+        f"Redis did not take the command ({type(error).__name__}: {hide_passwords(str(error))[:200]}); {recorded}. "
         "Check MIDWATCH_REDIS_URL, the server's memory and its persistence"
+    )
+
+
+def unread(error: Exception) -> StoreUnavailable:
+    """Make the error for a read that Redis did not answer."""
+    return StoreUnavailable(
+        f"Redis did not answer ({type(error).__name__}: {hide_passwords(str(error))[:200]}). "
+        "Check MIDWATCH_REDIS_URL, and whether the server runs"
     )

@@ -117,7 +117,7 @@ class Scene:
         names = self.fleet.store.keys
         found = {name: key for name, key in step_keys(names, ref)._asdict().items() if key}
         found |= {part: getattr(names, part)(SESSION) for part in ("memory", "archive", "results", "originals")}
-        found |= {name: names.index(partition(SESSION), name) for name in ("unreadable", "redrive")}
+        found |= {name: names.index(partition(SESSION), name) for name in ("unreadable", "redrive", "begun")}
         return found | {"pointer": names.job_pointer(self.first)}
 
 
@@ -157,7 +157,7 @@ QUICK = ("at_calls", "parked")
 
 KEYS = (
     "job", "steps", "session", "log", "trace", "due", "owed", "counters", "waiting", "jobs", "dead", "letters", "memory",
-    "archive", "results", "originals", "unreadable", "redrive", "pointer",
+    "archive", "results", "originals", "unreadable", "redrive", "pointer", "begun",
 )  # fmt: skip
 
 

@@ -218,6 +218,7 @@ def test_a_claim_returns_the_servers_log(server: EmbeddedServer, prefix: str, lo
         store.client.rpop(log)
     for n in range(regrown):
         store.client.rpush(log, encode(NoteMessage(group=2, text=f"after the crash {n}")))
+    # A crash takes the last writes of all keys. A log that lost entries alone is noticed: see test_lost_keys.py.
     store.client.hset(client.operations.keys.session(job.session_id), "entries", store.client.llen(log))
     store.client.hset(client.operations.keys.steps(job.session_id, job.job_id), "4", "pending|0|0|0|0||")
     claim = claim_step(client, job.ref.model_turn(4))

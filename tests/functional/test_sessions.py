@@ -114,7 +114,7 @@ def test_an_interrupting_job_cancels_the_running_one_and_runs_next(stage, wait_f
 
 
 def test_the_same_key_twice_is_the_same_job(stage):
-    """The second enqueue gets the first job, even with another input or session. Keys of another agent are separate."""
+    """The second enqueue gets the first job, even with another session. Keys of another agent are separate."""
     first = plain.enqueue("pay the bill", idempotency_key="bill-7")
     again = plain.enqueue("pay the bill", idempotency_key="bill-7", session_id="elsewhere")
     assert (first.accepted, again.accepted) == (True, False)

@@ -44,9 +44,17 @@ def keys_of_job(job_id: str, session_id: str) -> Iterator[tuple[str, tuple[str, 
 
 def keys_of_fleet() -> Iterator[tuple[str, tuple[str, ...]]]:
     for p in range(PARTITIONS):
-        for name in ("due", "owed", "jobs", "dead", "letters", "redrive", "unreadable", "counters", "drift:1"):
+        for name in ("due", "owed", "jobs", "dead", "letters", "redrive", "unreadable", "begun", "counters", "drift:1"):
             yield KEYS.index(p, name), ("index", str(p), name)
-    for kind in (KEYS.gate_index, KEYS.redrive, KEYS.redrive_lease, KEYS.tools_served, KEYS.looked_over, KEYS.poison):
+    for kind in (
+        KEYS.gate_index,
+        KEYS.redrive,
+        KEYS.redrive_lease,
+        KEYS.tools_served,
+        KEYS.looked_over,
+        KEYS.data_mark,
+        KEYS.poison,
+    ):
         yield kind(), (kind.__name__,)
     for priority in Priority:
         yield KEYS.backlog(priority), ("backlog", priority)

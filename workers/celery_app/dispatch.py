@@ -5,17 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import redis
 
 from midwatch.orchestration.client.client import Client
+from midwatch.orchestration.errors import BrokerUnavailable
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.store.backlog import first_step_keys, publish_through_backlog
 from midwatch.orchestration.store.operations import Operations
 from midwatch.orchestration.store.redis_store import RedisStore
 from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unavailable
 from midwatch.schemas.step import Priority, StepRef
+from midwatch.workers.celery_app.in_time import InTime
 from midwatch.workers.celery_app.write_message import (
     QUEUES,
     TASKS,
@@ -78,6 +80,18 @@ class RedisDispatcher:
             raise unavailable(error) from error
 
 
+PUBLISH_S = 4.0
+"""How long a producer waits for a broker. kombu's own limits add up to 10 s (measured, with a server that is silent)."""
+
+
+def broker_unavailable(why: str) -> BrokerUnavailable:
+    """Make the error for a broker that does not take a message."""
+    return BrokerUnavailable(
+        f"the broker did not take the message ({why[:200]}). Steps that are stored stay owed, and a steward publishes them "
+        "when the broker answers. Check MIDWATCH_BROKER_URL"
+    )
+
+
 class CeleryDispatcher:
     """Dispatcher for any other broker, and for `hand_off = false`.
 
@@ -86,6 +100,7 @@ class CeleryDispatcher:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._in_time = InTime(PUBLISH_S, broker_unavailable)
 
     @cached_property
     def _app(self) -> Celery:
@@ -111,9 +126,18 @@ class CeleryDispatcher:
         return b""
 
     def publish(self, refs: Sequence[StepRef], *, begun: bool = False) -> None:
-        """See `ports.Dispatcher.publish`."""
+        """See `ports.Dispatcher.publish`. It returns within `PUBLISH_S`, also if the broker's address takes every packet.
+
+        Raises:
+            BrokerUnavailable: the broker did not take all messages in this time. Those that it took are delivered.
+
+        """
+        self._in_time.run(lambda: self._send(refs, begun=begun))
+
+    def _send(self, refs: Sequence[StepRef], *, begun: bool) -> None:
         app = self._app
         with app.producer_pool.acquire(block=True, timeout=5) as producer:
+            self._connect(producer)
             for ref in refs:
                 try:
                     app.send_task(
@@ -132,7 +156,15 @@ class CeleryDispatcher:
                         add_to_parent=False,
                     )
                 except Exception as error:
-                    raise unavailable(error) from error
+                    raise broker_unavailable(f"{type(error).__name__}: {error}") from error
+
+    @staticmethod
+    def _connect(producer: Any) -> None:
+        """Connect, with one more try. Without this, kombu tries for 6 s until it says why it can't."""
+        try:
+            producer.connection.ensure_connection(max_retries=1, interval_start=0.1)
+        except Exception as error:
+            raise broker_unavailable(f"{type(error).__name__}: {error}") from error
 
     def _number(self, ref: StepRef, *, begun: bool) -> int:
         """Celery's number of the priority. On Redis the lowest number is served first, on RabbitMQ the highest."""

@@ -15,10 +15,19 @@ EVERY_S = 1.0
 
 
 def print_lines(look: Callable[[], object]) -> None:
-    """Print one line of JSON each time. The first error ends the loop, so that a program notices it."""
+    """Print one line of JSON each time. A server that restarts costs lines. An outage of a minute ends the loop with its error.
+
+    Raises:
+        StoreUnavailable: Redis could not be reached for a minute, or at the first read.
+
+    """
+    from midwatch.orchestration.client.patience import read_patiently
+
+    state = look()
     while True:
-        print_json_line(look())
+        print_json_line(state)
         time.sleep(EVERY_S)
+        state = read_patiently(look)
 
 
 def draw(look: Callable[[], RenderableType]) -> None:

@@ -16,6 +16,7 @@ from midwatch.orchestration.ports import Model
 from midwatch.orchestration.steps.leases import LeaseKeeper
 from midwatch.orchestration.steps.runner import StepRunner
 from midwatch.orchestration.steps.services import Services
+from midwatch.orchestration.store.damage.data_watch import DataWatch
 from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.celery_app.flower_events import JobEvents
 from midwatch.workers.process.isolation.run_alone import Isolation
@@ -66,6 +67,9 @@ class Runtime:
             )
         )
         self.runner.services.request_compaction = lambda ref: self.client.operations.publish((ref,))
+        self.data_watch = DataWatch(self.client.store.client, self.client.operations.keys)
+        self.runner.services.note_begin = self.data_watch.note_begin
+        self.runner.services.look_at_data = self.data_watch.look
         if settings.events:
             self.runner.services.observe = JobEvents().observe
 

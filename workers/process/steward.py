@@ -97,6 +97,7 @@ class Steward:
         if now_s < self._look_at_s:
             return
         self._look_at_s = now_s + LOOK_MS / 1_000
+        self._runtime.data_watch.look()
         operations = self._runtime.client.operations
         if operations.client.set(operations.keys.looked_over(), self._runtime.worker, nx=True, px=LOOK_MS):
             operations.records.look()

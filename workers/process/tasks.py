@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from midwatch.orchestration.client.client import Client
 from midwatch.orchestration.client.new_job import new_job
+from midwatch.orchestration.client.repetition import find_first
 from midwatch.orchestration.errors import ConfigError, Refused, StoreUnavailable, UnknownAgent
 from midwatch.orchestration.protocol.claims import ClaimRefusal
 from midwatch.schemas.contract import WIRE_VERSION
@@ -101,7 +102,8 @@ def _enqueue(client: Client, job: NewJob) -> None:
     give_up_s = time.monotonic() + START_RETRY_S
     while True:
         try:
-            client.store.enqueue(job, on_interrupt=client.operations.cancel)
+            if not client.store.enqueue(job, on_interrupt=client.operations.cancel):
+                find_first(client.operations, job)
             return
         except StoreUnavailable as error:
             if time.monotonic() >= give_up_s:

@@ -6,11 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 from midwatch.orchestration.client.letters.replay_window import ReplayWindow
 from midwatch.orchestration.client.letters.replays import USUAL_GRANT, Grant, Replayed, Replays
+from midwatch.orchestration.client.patience import read_patiently
+from midwatch.orchestration.errors import StoreUnavailable
 from midwatch.orchestration.protocol.letter_filter import EVERY_LETTER, LetterFilter
 from midwatch.orchestration.store.operations import Operations
 from midwatch.schemas.deadletter import DeadLetterRecord
@@ -103,7 +106,12 @@ class BulkReplay:
         return [group for group in self.groups if group.window.closed]
 
     def run(self) -> Iterator[None]:
-        """Replay until all letters are replayed, or their groups have stopped. Raises StoreUnavailable."""
+        """Replay until all letters are replayed, or their groups have stopped. It waits for a server that restarts.
+
+        Raises:
+            StoreUnavailable: Redis could not be reached for a minute.
+
+        """
         began_s = last_change_s = self._monotonic()
         while True:
             before = self._progress()
@@ -128,12 +136,18 @@ class BulkReplay:
         return counts
 
     def _source(self, group: LetterGroup) -> Iterator[Replayed]:
-        for page in self._letters.pages(self._wanted, until_ms=self._until_ms):
-            yield from (Replayed.of(letter) for letter in page if LetterGroup.of(letter) == group)
+        """The letters of a group. After a restart of the server it begins again: what was replayed is no letter any more."""
+        while True:
+            try:
+                for page in self._letters.pages(self._wanted, until_ms=self._until_ms):
+                    yield from (Replayed.of(letter) for letter in page if LetterGroup.of(letter) == group)
+                return
+            except StoreUnavailable:
+                read_patiently(self._letters.now_ms)
 
     def _look(self, group: GroupReplay) -> None:
         """Learn what became of the letters under way."""
-        verdicts = self._replays.judge(group.window.under_way)
+        verdicts = read_patiently(lambda: self._replays.judge(group.window.under_way))
         passed, failed = group.window.learn(verdicts, no_more=group.exhausted)
         group.passed += passed
         group.failed += failed
@@ -143,7 +157,8 @@ class BulkReplay:
         while not group.exhausted and (free := min(group.window.count_free(), AT_ONCE, self._allowed(began_s))) > 0:
             letters = list(islice(group.source, free))
             group.exhausted = len(letters) < free
-            done = self._replays.replay_each(letters, grant=self._grant) if letters else []
+            # A repetition is safe: a letter that is replayed is no letter any more.
+            done = read_patiently(partial(self._replays.replay_each, letters, grant=self._grant)) if letters else []
             group.window.add(letter for letter, is_done in zip(letters, done, strict=True) if is_done)
             group.replayed += done.count(True)
             group.skipped += done.count(False)

@@ -6,7 +6,7 @@ import redis
 
 from midwatch.orchestration.keyspace import KEPT_S, ORIGINALS_BYTES, Keyspace
 from midwatch.orchestration.store.script_calls import shorten
-from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unavailable
+from midwatch.orchestration.store.scripts import UNAVAILABLE, Scripts, unread
 
 
 class Originals:
@@ -37,4 +37,4 @@ class Originals:
         try:
             return self.client.hget(key, name)  # type: ignore[return-value]
         except UNAVAILABLE as error:
-            raise unavailable(error) from error
+            raise unread(error) from error

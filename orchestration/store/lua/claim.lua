@@ -66,13 +66,17 @@ if not active then
 elseif active ~= job then
   return { 'lost', 'session' } -- its record was lost, and the session has another job since
 end
-local lost_text = not cancel and find_lost_text(epoch, is_model and status ~= 'queued')
+local again = row.state == 'started' and is_own(row, nonce)
+-- A repeated claim had the whole conversation the first time.
+local lost_text = not cancel and (not again or redis.call('LLEN', LOG) == 0) and find_lost_text(epoch, is_model and status ~= 'queued')
 if lost_text then return { 'lost', lost_text } end
 
-local again = row.state == 'started' and is_own(row, nonce)
 local lost = row.state == 'started' and not again
 if lost and row.till > now then return { 'busy', row.till - now } end
-local interrupted = lost or mark(row) ~= ''
+-- A worker began this call under a later fence than the row has: the server has forgotten it.
+local begun = not is_model and redis.pcall('HGET', partition_of(DUE) .. 'begun', job .. '|' .. step)
+local is_forgotten = type(begun) == 'string' and (tonumber(begun) or 0) > tonumber(row.fence)
+local interrupted = lost or is_forgotten or mark(row) ~= ''
 if row.state == 'dead' then
   settle_member(member)
   return { 'gone' }

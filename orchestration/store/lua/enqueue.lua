@@ -7,6 +7,7 @@
 --   priority
 --   spec            JSON, fixed for the job's life
 --   input           a JSON string
+--   digest          of the input, by which a repetition with another input is known
 --   max_steps
 --   timeout_ms      session_timeout_s
 --   max_wait_ms     max_wait_s, or ''
@@ -16,7 +17,7 @@
 --   tenant          of the job, or ''
 --   places          how many first steps the queue holds before others wait in the backlog
 -- Output: {'exists'} | {'busy', active job} | {'started'} | {'queued', active job}
-local job, session, priority, spec, input, max_steps, timeout_ms, max_wait_ms, max_total_ms, on_busy,
+local job, session, priority, spec, input, digest, max_steps, timeout_ms, max_wait_ms, max_total_ms, on_busy,
   message, tenant, places = unpack(ARGV)
 if redis.call('EXISTS', JOB) == 1 then return { 'exists' } end
 local active = redis.call('HGET', SESSION, 'active')
@@ -42,7 +43,7 @@ if max_total_ms ~= '' then
   limit('ends_by_ms', string.format('%d', now + max_total_ms))
 end
 if not active then limit('held_since', string.format('%d', now)) end -- else it waits for its session, which is not counted
-redis.call('HSET', JOB, 'status', 'queued', 'session', session, 'spec', spec, 'input', input, 'max_steps', max_steps, 'timeout_ms', timeout_ms,
+redis.call('HSET', JOB, 'status', 'queued', 'session', session, 'spec', spec, 'input', input, 'digest', digest, 'max_steps', max_steps, 'timeout_ms', timeout_ms,
   'created_ms', string.format('%d', now), unpack(limits))
 -- The listing and the counters may be damaged. A job does not depend on them.
 redis.pcall('ZADD', JOBS, now, job)

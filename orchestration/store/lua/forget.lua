@@ -35,5 +35,6 @@ for i = first_job, #KEYS, 3 do
     redis.call('HSET', job, 'failure', cjson.encode(kept))
   end
   n = n + redis.call('HDEL', job, 'output', 'input', 'waiting') + redis.call('DEL', steps, trace)
+  redis.call('HDEL', job, 'digest') -- of the input: a short text could be guessed from it
 end
 return { 'forgotten', n }

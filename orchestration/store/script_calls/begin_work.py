@@ -103,7 +103,7 @@ class ClaimReply(NamedTuple):
 
 
 def enqueue(
-    keys: Sequence[str], *, job: str, session: str, priority: Priority, spec: str, input: JobInput, max_steps: int,
+    keys: Sequence[str], *, job: str, session: str, priority: Priority, spec: str, input: JobInput, digest: str, max_steps: int,
     timeout_ms: int, max_wait_ms: int | None, max_total_ms: int | None, on_busy: SessionPolicy, message: bytes, tenant: str,
     places: int,
 ) -> ScriptCall[EnqueueReply]:  # fmt: skip
@@ -116,6 +116,7 @@ def enqueue(
         priority: of all its steps.
         spec: see `records.spec`.
         input: the text of its input.
+        digest: of its input.
         max_steps: the most model turns.
         timeout_ms: of the job's own work, from the first claim on.
         max_wait_ms: how long others may hold the job in all.
@@ -128,7 +129,7 @@ def enqueue(
     """
     args = in_order(
         (
-            job, session, priority, spec, json.dumps(input, ensure_ascii=False), max_steps, timeout_ms,
+            job, session, priority, spec, json.dumps(input, ensure_ascii=False), digest, max_steps, timeout_ms,
             or_empty(max_wait_ms), or_empty(max_total_ms), on_busy, message, tenant, places,
         )
     )  # fmt: skip

@@ -45,14 +45,17 @@ def doctor(as_json: bool) -> None:
 
 def check_server(current: Settings) -> list[Check]:
     """Check the server. Raises StoreUnavailable if it does not answer."""
+    from midwatch.orchestration.store.damage.data_watch import read_mark
     from midwatch.orchestration.store.scripts import UNAVAILABLE, unavailable
 
-    client = connect().store.client
+    connected = connect()
+    client = connected.store.client
     try:
         began_s = time.monotonic()
         client.ping()
         took_ms = (time.monotonic() - began_s) * 1_000
         info = cast("dict[str, object]", client.info("everything"))
+        mark = read_mark(client, connected.operations.keys)
     except UNAVAILABLE as error:
         raise unavailable(error) from error
     found = f"{without_password(current.redis_url)}, answers in {took_ms:.1f} ms"
@@ -62,6 +65,7 @@ def check_server(current: Settings) -> list[Check]:
         doctor_checks.check_role(info),
         doctor_checks.check_persistence(info, _read_snapshots(client)),
         doctor_checks.check_eviction(info),
+        doctor_checks.check_data(mark.lost_ms if mark else 0, mark.moved_ms if mark else 0),
         doctor_checks.check_access(current.redis_url),
         doctor_checks.check_poison(_count_poison(client, current)),
         *check_workers(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
@@ -141,6 +141,21 @@ def check_eviction(info: Info) -> Check:
     if limit_bytes == 0:
         return Check("eviction", "warn", f"{policy}, without effect while maxmemory is 0", advice)
     return Check("eviction", "fail", f"{policy} above {limit_bytes:,} bytes", advice)
+
+
+def check_data(lost_ms: int, moved_ms: int) -> Check:
+    """Have workers noticed that data were lost? The times are 0 if not."""
+    if lost_ms:
+        advice = "find out why: a flush, a restart without its file. Enqueue the lost jobs again, with the same keys"
+        return Check("data", "warn", f"workers noticed at {_clock(lost_ms)} that all data were lost", advice)
+    if moved_ms:
+        advice = "if it was a failover, its last writes may be missing: look for dead letters of kind record_lost"
+        return Check("data", "warn", f"workers noticed another server, or its restart, at {_clock(moved_ms)}", advice)
+    return Check("data", "ok", "no worker has noticed a loss in the last 7 days")
+
+
+def _clock(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def check_access(url: str) -> Check:

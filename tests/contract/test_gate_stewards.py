@@ -12,6 +12,7 @@ import redis as redis_py
 from midwatch import Client
 from midwatch.orchestration.keyspace import Key, partition
 from midwatch.orchestration.protocol.claims import Claim
+from midwatch.orchestration.store.damage.data_watch import DataWatch
 from midwatch.orchestration.store.records import member
 from midwatch.schemas.job import JobStatus
 from midwatch.schemas.step import Defer, StepRef
@@ -37,7 +38,11 @@ class Fleet:
         self.bench = GateBench(redis, settings.prefix, {SHOP: limits(rpm=60)})
         self.bench.warm()
         self.client.gate = self.bench.board
-        self.steward = Steward(cast(Any, SimpleNamespace(client=self.client, settings=settings)))
+        store = self.client.store
+        runtime = SimpleNamespace(
+            client=self.client, settings=settings, worker="steward", data_watch=DataWatch(store.client, store.keys)
+        )
+        self.steward = Steward(cast(Any, runtime))
 
     def enqueue(self, name: str) -> StepRef:
         """Enqueue a job in a new session."""

@@ -22,9 +22,14 @@ CODES = {
     errors.Refused: 4,
     errors.SessionBusy: 4,
     errors.RunInsideTool: 4,
+    errors.KeyReused: 4,
+    errors.WrongSession: 4,
     errors.NotFound: 3,
     errors.JobTimeout: 6,
     errors.StoreUnavailable: 5,
+    errors.BrokerUnavailable: 5,
+    errors.NoOutput: 1,
+    errors.RecordLost: 1,
     errors.UnreadableRecord: 1,
     errors.ModelError: 1,
     errors.ToolError: 1,
@@ -70,6 +75,8 @@ def test_an_error_ends_with_its_code_and_one_line(kind, capsys):
         errors.ModelError: (FAILURE,),
         errors.ToolFailed: (FAILURE,),
         errors.UnreadableRecord: ("job x", "damaged"),
+        errors.KeyReused: ("job-1", "11aa", "22bb"),
+        errors.NoOutput: ("job-1", "cancelled", None, "it was cancelled"),
     }
     error = kind(*made.get(kind, ("it can't be; do this",)))
     assert run(raising(error), []) == CODES[kind]

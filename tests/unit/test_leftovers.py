@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from midwatch import Agent, tool
@@ -90,6 +92,27 @@ LEFT = [
     'look_up(order="A-17")',
     '[look_up(order="A-17"), search(query="x")]',
     f"Let me look.\n{CALL}",
+    f"I will look that up.\n\n```json\n{CALL}\n```",
+    f"Ich sehe nach:\n```\n{CALL}\n```",
+    'Let me check.\n```python\nlook_up(order="A-17")\n```',
+    f"Thought: I need it.\nAction:\n```\n{CALL}\n```",
+    'Thought: I need it.\nAction: look_up(order="A-17")',
+    "Action: look_up[A-17]",
+    f"<tools>\n{CALL}\n</tools>",
+    f"<tool>{CALL}</tool>",
+    '<tool_call name="look_up">\n<order>A-17</order>\n</tool_call>',
+    "<look_up>\n<order>A-17</order>\n</look_up>",
+    "I will look it up.\n\n<look_up>\n<order>A-17</order>\n</look_up>",
+    '<look_up>{"order": "A-17"}</look_up>',
+    'look_up\n{"order": "A-17"}',
+    'look_up: {"order": "A-17"}',
+    'functions.look_up:0 {"order": "A-17"}',
+    'assistantcommentary to=functions.look_up json{"order": "A-17"}',
+    'await look_up(order="A-17")',
+    'state = look_up(order="A-17")',
+    CALL[:-1],
+    CALL.replace('"', "'"),
+    CALL[:-1] + ', "id": "call_1", "type": "function", "status": "completed"}',
     '<tool_call>\n{"name": "fetch_order", "arguments": {"id": 1}}\n</tool_call>',
     'I check.\n<tool_call>\n{"name": "fetch_order", "arguments": {"id": 1}}\n</tool_call>',
     "<tool_call>",
@@ -102,7 +125,12 @@ HONEST = [
     "The tag <tool_call> begins a call, and the token [TOOL_CALLS] does so at Mistral.",
     "<tool_call> is the tag with which Hermes begins a call.",
     f"A call looks like this:\n\n```xml\n<tool_call>\n{CALL}\n</tool_call>\n```\n\nThe server parses it.",
-    f"A call looks like this:\n\n```json\n{CALL}\n```",
+    f"A call names the tool and its arguments.\n\nIt looks like this:\n\n```json\n{CALL}\n```",
+    "<answer>\n<order>A-17</order>\n</answer>",
+    "<search>\n<results>3</results>\n</search>",
+    "search: three results.",
+    'search\n{"results": 3',
+    '{"name": "look_up", "parameters": {"type": "object"}, "description": "Finds an order."}',
     f"A call looks like this: `<tool_call>{CALL}</tool_call>`. Your server has to parse it.",
     f"> <tool_call>{CALL}</tool_call>\n\nThis line in your log is a call that the server did not parse.",
     'Mistral writes\n[TOOL_CALLS] [{"name": "get_weather", "arguments": {}}]\nand Llama writes <|python_tag|> first.',
@@ -158,12 +186,18 @@ def test_an_honest_answer_is_not_taken_for_a_call(text: str) -> None:
             None,
             "Four.",
         ),
+        ("analysisTwo and two.assistantfinalFour.", "Two and two.", "Four."),
+        ("Two and two.</think>\n\nFour.", "Two and two.", "Four."),
+        ("<|START_THINKING|>hm<|END_THINKING|>Four.", "hm", "Four."),
+        ("<unused94>thought\nhm<unused95>Four.", "hm", "Four."),
         ("<think>two and two", "two and two", ""),
         ("<think>hm</think>", "hm", ""),
         ("Four.", "", "Four."),
         ("  Four.\n", "", "  Four.\n"),
         ("The tag `<think>` begins thinking, `</think>` ends it.", "", None),
         ("```\nhm\n</think>\n```\nThis is a log.", "", None),
+        ("analysis of the order: it is late", "", None),
+        ("A model ends its thinking with </think>\nand goes on.", "", None),
         ("<thinking>hm</thinking>\n<answer>Four.</answer>", "", None),
     ],
 )
@@ -172,6 +206,36 @@ def test_thinking_is_separated_from_the_answer(text: str, thinking: str | None, 
     found = separate_thinking(text)
     assert found.answer == (text if answer is None else answer)
     assert thinking is None or found.thinking == thinking
+
+
+class Counted(str):
+    """A text that counts how many characters of it are copied."""
+
+    copied = 0
+
+    def _copy(self, found: str) -> Counted:
+        Counted.copied += len(found)
+        return Counted(found)
+
+    def __getitem__(self, place: Any) -> Counted:
+        return self._copy(str(self)[place])
+
+    def lstrip(self, *chars: Any) -> Counted:
+        return self._copy(str(self).lstrip(*chars))
+
+    def removeprefix(self, prefix: str, /) -> Counted:
+        return self._copy(str(self).removeprefix(prefix))
+
+    def partition(self, mark: str, /) -> Any:
+        return tuple(self._copy(part) for part in str(self).partition(mark))
+
+
+def test_thousands_of_thoughts_take_linear_time() -> None:
+    """Each thought is passed once: the text is read from place to place, and never copied."""
+
+    text = Counted("<think>hm</think>\n" * 5_000 + "Four.")
+    assert separate_thinking(text).answer == "Four."
+    assert 0 < Counted.copied < 5 * len(text)
 
 
 def agent() -> Agent:

@@ -18,14 +18,29 @@ ARGUMENTS = ("arguments", "parameters", "args", "input", "params", "kwargs", "to
 AROUND = ("function", "function_call", "tool_call", "tool_calls", "tool_uses", "calls")
 """Keys of an object around calls."""
 
-ALSO = frozenset({"id", "type", "index", "call_id", "thought", "reasoning"})
+ALSO = frozenset({"id", "type", "index", "call_id", "tool_call_id", "status", "thought", "reasoning"})
 """Other keys that a call may have. An object with more keys, such as the definition of a tool, is no call."""
 
 _NO_JSON = object()
 _DECODER = json.JSONDecoder()
 _SEPARATORS = re.compile(r"[\s;,]*")
+_BEGIN = re.compile(
+    rf"""[\[\s]*\{{\s*["'](?:{"|".join(NAMES)})["']\s*:\s*["']([\w.:-]{{1,80}})["']\s*,\s*["'](?:{"|".join(ARGUMENTS)})["']\s*:\s*[{{"']"""
+)
+"""How a call in JSON begins. It counts if the JSON is broken or has single quotes. The definition of a tool is whole JSON."""
+
+_NAMED = re.compile(
+    r"(?:(?:assistant\s?)?commentary\s+)?(?:to=)?(?:functions\.)?([A-Za-z_][\w-]*)(?::\d{1,4})?\s*:?\s*(?:json\s*)?(?=\{)"
+)
+"""A name and its arguments: `look_up {…}`, also with what is left of Kimi's and gpt-oss's marks without special tokens."""
+
+_WRAPPED = re.compile(r"<(\w[\w:-]{0,40})>\s*(.*?)\s*</\1>\s*", re.DOTALL)
+"""A text in one pair of tags."""
+
+_FIELD = re.compile(r"<(\w[\w-]{0,60})>(?:(?!</\1>).){0,100000}</\1>\s*", re.DOTALL)
+
 _PYTHON = re.compile(
-    r"\[?\s*(?:print\()?(?:default_api\.|functions\.|tools\.)?([A-Za-z_]\w*)\((?=\s*(?:\)|\w+\s*=|\{|\")).*\)\s*\]?",
+    r"\[?\s*(?:await\s+|[A-Za-z_]\w*\s*=\s*)?(?:print\()?(?:default_api\.|functions\.|tools\.)?([A-Za-z_]\w*)\((?=\s*(?:\)|\w+\s*=|\{|\")).*\)\s*\]?",
     re.DOTALL,
 )
 
@@ -37,9 +52,25 @@ def is_bare_call(text: str, toolbox: Toolbox) -> bool:
         return False
     if (python := _PYTHON.fullmatch(text)) is not None:
         return toolbox.get(python[1]) is not None
+    if (wrapped := _WRAPPED.fullmatch(text)) is not None:
+        return _is_wrapped_call(wrapped[1], wrapped[2], toolbox)
     if text[0] not in "{[":
-        return False
-    return all(value is not _NO_JSON and _is_call(value, toolbox) for value in _decode_all(text))
+        named = _NAMED.match(text)
+        return named is not None and toolbox.get(named[1]) is not None and is_json(text[named.end() :])
+    values = list(_decode_all(text))
+    if _NO_JSON in values:
+        begun = _BEGIN.match(text)
+        return begun is not None and _is_offered(begun[1], toolbox)
+    return all(_is_call(value, toolbox) for value in values)
+
+
+def _is_wrapped_call(tag: str, inside: str, toolbox: Toolbox) -> bool:
+    """Is it `<tools>{…}</tools>` with a call inside, or `<look_up><order>A</order></look_up>`, as prompts ask for it?"""
+    if (tool := toolbox.get(tag)) is None:
+        return inside[:1] in ("{", "[") and is_bare_call(inside, toolbox)
+    fields = {found[1] for found in _FIELD.finditer(inside[:2_000])}
+    known = tool.validator.schema.get("properties")
+    return is_json(inside) or (bool(fields) and isinstance(known, dict) and fields <= known.keys())
 
 
 def is_json(text: str) -> bool:

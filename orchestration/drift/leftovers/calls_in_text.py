@@ -37,6 +37,9 @@ MAX_MARKS = 300
 LOOK_AHEAD = 20
 """Among how many runs of backticks the closing one is looked for."""
 
+MAX_LEAD_CHARS = 300
+"""Longest paragraph in front of a code block that is a call. A model that goes on to call a tool says one sentence first."""
+
 _OPEN_END = re.compile(r"(?:</[^>\n]{1,60}>|<[|｜][^>\n]{1,60}>|[\s}\])\"'])*\Z")
 
 
@@ -45,7 +48,8 @@ class _Block(NamedTuple):
 
     language: str
     text: str
-    is_after_text: bool
+    is_example: bool
+    """Is there more than one short paragraph in front of it? Then it belongs to an explanation."""
 
 
 def holds_call(text: str, toolbox: Toolbox) -> bool:
@@ -61,7 +65,8 @@ def holds_call(text: str, toolbox: Toolbox) -> bool:
     places = compile_names(names)
     *_, last = (None, *_FENCE.finditer(text))
     if last is not None and not text[last.end() :].strip():
-        block = _Block(last[2].lower(), last[3], is_after_text=last.start() > 0)
+        lead = text[: last.start()].strip()
+        block = _Block(last[2].lower(), last[3], is_example="\n\n" in lead or len(lead) > MAX_LEAD_CHARS)
         if _is_call_block(block, toolbox, places):
             return True
     prose = _QUOTATION.sub(_blank, _blank_inline_code(_FENCE.sub(_blank, text)))
@@ -71,10 +76,14 @@ def holds_call(text: str, toolbox: Toolbox) -> bool:
 
 
 def _is_call_block(block: _Block, toolbox: Toolbox, names: re.Pattern[str]) -> bool:
-    """Is the last code block a call of an offered tool? After a text it is an example, unless its language says otherwise."""
+    """Is the last code block a call of an offered tool? In an explanation it is an example, unless its language says otherwise.
+
+    Of 1,620 recorded answers, 12 end with a code block, and none with a call. So a short text and a call count as a call:
+    delivered as an answer, it would be wrong without a sign. An answer that is refused by mistake costs one more call.
+    """
     if block.language in CALL_LANGUAGES:
         return names.search(block.text) is not None
-    if block.is_after_text:
+    if block.is_example:
         return False
     inside = block.text.lstrip()
     marked = SPECIAL.match(inside) or TAGS.match(inside)
@@ -86,7 +95,7 @@ def _is_marked(prose: str, toolbox: Toolbox, names: re.Pattern[str]) -> bool:
         for mark in islice(pattern.finditer(prose), MAX_MARKS):
             if not is_call_at(prose, mark.end()):
                 continue
-            if names_tool_at(prose, mark.end(), names):
+            if names_tool_at(prose, mark.start(), names):
                 return True
             if _is_plain_xml(mark[0]):
                 continue
@@ -113,8 +122,9 @@ def _is_rest_a_call(prose: str, end: int) -> bool:
 
 
 def _ends_with_bare_call(prose: str, toolbox: Toolbox) -> bool:
-    """Is the last paragraph, or all from the first line that begins with a bracket, a bare call?"""
-    places = [found.start(1) for found in re.finditer(r"(?:^|\n)[ \t]*([{\[])", prose)][:20]
+    """Is the last paragraph, or all from a line that begins with a bracket, a bare call?"""
+    places = [found.start(1) for found in islice(re.finditer(r"(?:^|\n)[ \t]*([{\[])", prose), 20)]
+    places.append(max(prose.rstrip().rfind("\n\n"), 0))
     return any(is_bare_call(prose[place:], toolbox) for place in places)
 
 

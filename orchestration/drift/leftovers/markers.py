@@ -24,7 +24,7 @@ SPECIAL = re.compile(
 
 TAGS = re.compile(
     r"""
-      <(?:\w{1,20}:)?(?:longcat_|start_)?(?:tool_?calls?|function_?calls?|tool_use|call_tool|use_tool|use_mcp_tool)>
+      <(?:\w{1,20}:)?(?:longcat_|start_)?(?:tool_?calls?|function_?calls?|tool_use|call_tool|use_tool|use_mcp_tool)(?:\s+name=[^>\n]{1,90})?>
     | <function=
     | <(?:\w{1,20}:)?(?:invoke|function)\s+name\s*=
     """,
@@ -70,7 +70,8 @@ def compile_names(names: list[str]) -> re.Pattern[str]:
 
 
 def compile_react(names: list[str]) -> re.Pattern[str]:
-    """Compile a pattern that finds a call in the form of ReAct prompts: `Action: NAME`, then `Action Input:`."""
-    return re.compile(
-        rf"(?:^|\n)Action:\s*(?:{'|'.join(map(re.escape, names))})\s*\nAction Input:" if names else r"(?!)"
-    )
+    """Compile a pattern that finds a call of ReAct prompts: `Action: NAME[…]`, or `Action: NAME` and `Action Input:`."""
+    if not names:
+        return re.compile(r"(?!)")
+    name = rf"(?:{'|'.join(map(re.escape, names))})"
+    return re.compile(rf"(?:^|\n)Action:\s*{name}(?:\s*\nAction Input:|[\[(][^\n]*[\])]\s*\Z)")

@@ -20,6 +20,8 @@ MARKS = (
     ("<seed:think>", "</seed:think>"),  # Seed-OSS
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel>thought", "<channel|>"),  # Gemma 4
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Cohere
+    ("<unused94>thought", "<unused95>"),  # MedGemma
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),  # gpt-oss
 )
 """Marks of models' chat templates. They are separated from the answer."""
@@ -27,8 +29,19 @@ MARKS = (
 WORDS = (("<thinking>", "</thinking>"), ("<thought>", "</thought>"), ("<reasoning>", "</reasoning>"))
 """Marks that prompts ask for, too. The user may want such a part, so it stays in the answer. Alone it is no answer."""
 
-_LONE_END = re.compile(r"(?:^|\n)[ \t]*(?:</think>|\[/THINK\])[ \t]*(?:\n|$)")
-"""The end of thinking whose beginning was in the prompt, as in DeepSeek R1's chat template."""
+_ENDS = {begin.lower(): end for begin, end in MARKS}
+
+_BEGIN = re.compile(
+    rf"\s*+(?:<\|start\|>assistant)?({'|'.join(re.escape(begin) for begin, _ in MARKS)})", re.IGNORECASE
+)
+"""A mark where thinking begins."""
+
+_LONE_END = re.compile(r"(?:(?:^|\n)[ \t]*|(?<=[.!?…]))(?:</think>|\[/THINK\])[ \t]*(?:\n|$)")
+"""The end of thinking whose beginning was in the prompt, as in DeepSeek R1's chat template: in a line without other text, or
+at the end of a sentence and of a line."""
+
+_WITHOUT_TOKENS = re.compile(r"analysis\S.*?assistantfinal", re.DOTALL)
+"""gpt-oss's thinking, if the server drops special tokens and keeps the names of the channels."""
 
 _AROUND = re.compile(r"<\|start\|>(?:assistant)?|<\|(?:end|return)\|>\s*$")
 
@@ -43,14 +56,18 @@ class Separated(NamedTuple):
 def separate_thinking(text: str) -> Separated:
     """Separate thinking at the beginning of a text. A text without thinking is returned unchanged."""
     found: list[str] = []
-    rest = text
-    while mark := _find_mark(rest, MARKS):
-        begin, end = mark
-        inside, closed, after = rest.lstrip().removeprefix("<|start|>assistant")[len(begin) :].partition(end)
-        found.append(inside.strip())
-        if not closed:
+    place = 0  # the text is not copied for each pair: servers have sent tens of thousands of them
+    while mark := _BEGIN.match(text, place):
+        end = _ENDS[mark[1].lower()]
+        closed = text.find(end, mark.end())
+        found.append(text[mark.end() : None if closed < 0 else closed].strip())
+        if closed < 0:
             return Separated("\n".join(found), "")  # it does not end, so there is no answer
-        rest = after
+        place = closed + len(end)
+    rest = text[place:]
+    if not found and (bare := _WITHOUT_TOKENS.match(text)):
+        thinking = bare[0].removeprefix("analysis").removesuffix("assistantfinal")
+        return Separated(thinking.strip(), text[bare.end() :].strip())
     if not found and (lone := _LONE_END.search(text)) and text[: lone.start()].count("```") % 2 == 0:
         return Separated(text[: lone.start()].strip(), text[lone.end() :].strip())
     return Separated("\n".join(found), _AROUND.sub("", rest).strip()) if found else Separated("", text)

@@ -105,9 +105,9 @@ def keyspace_page() -> str:
         "partition, so every script that uses them works on Redis Cluster. `{gate}` is the coordinator's hash tag, "
         "such as `{mwgate}`. One decision of the coordinator changes a downstream and a lineage together.",
         "",
-        "No two things have the same key, however users name them. An id or a model's name may hold colons. If it ends like "
-        "the key of a part, such as the session `x:log`, it has one more `~` in its keys: `…:session:x:log~`. Any other id "
-        "stands in its keys as it is. An id with braces, blanks, globs or control characters is refused.",
+        "Different ids have different keys. An id or a model's name may hold colons. If it ends like the key of a part, such "
+        "as the session `x:log`, a `~` is added to it in its keys: `…:session:x:log~`. Every other id is part of its keys "
+        "unchanged. An id with braces, blanks, globs or control characters is refused.",
         "",
         f"*kept* means {KEPT_S // 86_400} days after the last write. A key without a time to live has a reason instead.",
         "",
@@ -158,8 +158,8 @@ def vendors_page() -> str:
         "",
         "These are the published limits on tools and schemas. `Agent(...)` checks them for its model's provider and for the "
         "providers of its fallback models. *refused* is a `ConfigError`. *rewritten* and *reported* are in "
-        "`agent.schema_differences`, and `midwatch doctor` shows them. Strict mode is used by the ladder, and for answers with "
-        "an `output_schema`. [Validation](validation.md#what-does-each-provider-accept) explains how.",
+        "`agent.schema_differences`, and `midwatch doctor` shows them. The ladder uses strict mode. Answers with an "
+        "`output_schema` use it, too. [Validation](validation.md#what-does-each-provider-accept) explains how.",
     ]
     for provider in RULES:
         lines += ["", f"## {provider}", "", "| limit | effect | source |", "|---|---|---|"]

@@ -99,6 +99,7 @@ def test_a_cached_conversation_that_the_server_lost_is_not_used(bench, redis):
     claim = bench.claim(claim.ref.model_turn(2))
     log_key = bench.store.keys.log("s1")
     redis.rpop(log_key)
+    redis.hset(bench.store.keys.session("s1"), "entries", 1)
     assert len(bench.store.claim(claim.ref, claim.nonce).log) == 1
     redis.rpush(log_key, '{"role":"note","group":2,"text":"another history"}')
     assert bench.store.claim(claim.ref, claim.nonce).log[1].text == "another history"

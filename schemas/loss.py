@@ -6,6 +6,9 @@ from enum import StrEnum
 
 from midwatch.schemas.contract import Record
 
+LEAST_RENEWED_MS = 100
+"""A lease that was kept for less was not renewed: its first renewal comes later."""
+
 
 class LossKind(StrEnum):
     """What is known of a loss."""
@@ -59,9 +62,10 @@ class Loss(Record):
     def explanation(self) -> str:
         """What is known, in words."""
         seconds = f"{self.kept_ms / 1000:.1f} s"
+        renewed = f", renewed for {seconds}," if self.kept_ms >= LEAST_RENEWED_MS else ""
         match self.kind:
             case LossKind.LEASE_ENDED:
-                return f"its lease, renewed for {seconds}, ended; its worker was killed, hung, was suspended or was cut off"
+                return f"its lease{renewed} ended; its worker was killed, hung, was suspended or was cut off"
             case LossKind.DIED_TOGETHER:
                 return f"it ran alone in a process, which was lost together with its worker after {seconds}"
             case LossKind.NOT_STARTED:

@@ -34,7 +34,7 @@ class Jobs:
         self._operations = operations
 
     def list(self, *, limit: int = 50, status: str | None = None, agent: str | None = None) -> Listing[Job]:
-        """The newest jobs first."""
+        """The newest jobs first. `agent` is a name, or a pattern such as `support-*`."""
         return self._operations.jobs(limit=limit, status=JobStatus(status) if status else None, agent=agent)
 
     def get(self, job_id: str) -> JobHandle:

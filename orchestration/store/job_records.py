@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from functools import cached_property
 
 from midwatch.orchestration.errors import NotFound
@@ -69,7 +70,7 @@ class JobRecords(Sessions):
         return digest.decode() if isinstance(digest, bytes) else ""
 
     def jobs(self, *, limit: int = 50, status: JobStatus | None = None, agent: str | None = None) -> Listing[Job]:
-        """The newest jobs first."""
+        """The newest jobs first. `agent` is a name, or a pattern such as `support-*`."""
         newest = reads.find_newest(
             self.client, self.keys, "jobs", limit if status is None and agent is None else 10_000
         )
@@ -78,7 +79,7 @@ class JobRecords(Sessions):
             some = self._jobs(newest[start : start + 500])
             found.unreadable += some.unreadable
             for job in some:
-                if (status is None or job.status is status) and (agent is None or job.agent == agent):
+                if (status is None or job.status is status) and (agent is None or fnmatchcase(job.agent, agent)):
                     found.append(job)
             if len(found) >= limit:
                 break

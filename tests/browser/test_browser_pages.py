@@ -103,3 +103,47 @@ def test_filters_are_links(stage: Stage, site: Site, page: Page):
     expect(page).to_have_url(f"{site.url}/jobs?agent=singer&status=completed")
     page.get_by_role("link", name="agent singer").click()
     expect(page).to_have_url(f"{site.url}/jobs?status=completed")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_page_is_wider_than_its_window(stage: Stage, site: Site, page: Page, width: int):
+    """Status, failure, age and buttons are seen without scrolling sideways, with the longest names and ids."""
+    agent = "ledger-keeper-of-the-northern-harbours-and-of-the-southern-ones"
+    claim = stage.turn(
+        stage.begin(agent), "I pay it back.", "issue_refund_for_every_order_of_the_last_year_and_the_next"
+    )[0]
+    killed = stage.kill(claim)
+    done = stage.complete(stage.begin(agent), "done " * 50)
+    stage.poison("x" * 500)
+    page.set_viewport_size({"width": width, "height": 900})
+    for path in ("/jobs", "/dead-letters", f"/jobs/{killed}?content=1", f"/jobs/{done}"):
+        page.goto(site.url + path)
+        for box in [page.locator("html"), *page.locator("main .mw-scroll").all()]:
+            assert box.evaluate("each => each.scrollWidth - each.clientWidth") <= 1, path
+    page.goto(f"{site.url}/dead-letters")
+    for button in page.locator("main .mw-table button").all():
+        place = button.bounding_box()
+        assert place is not None
+        assert place["x"] + place["width"] <= width
+
+
+def test_a_dead_letter_links_to_its_input_and_call(stage: Stage, site: Site, page: Page):
+    """The list shows no conversation. One click shows what the failing call was called with."""
+    job_id = make_dead_letter(stage)
+    page.goto(f"{site.url}/dead-letters")
+    page.locator(f"tr[data-job='{job_id}']").get_by_role("link", name="input and call").click()
+    expect(page.locator("section[aria-label=Content]")).to_contain_text("issue_refund(")
+
+
+def test_a_discarded_poison_message_is_no_link(stage: Stage, site: Site, page: Page):
+    """It has no page. The second of two people who press Discard reads that it was discarded already."""
+    stage.poison("not a task")
+    other = page.context.new_page()
+    rows = "section[aria-label='Poison messages'] tbody tr"
+    for each in (page, other):
+        each.goto(f"{site.url}/dead-letters")
+    for each in (page, other):
+        each.locator(rows).first.get_by_role("button").click()
+    expect(page.get_by_role("status")).to_contain_text("Done for poison-")
+    expect(other.get_by_role("status")).to_contain_text("it was discarded already")
+    expect(page.get_by_role("status").get_by_role("link")).to_have_count(0)

@@ -189,6 +189,26 @@ def test_an_unknown_id_has_exit_code_3(run):
     assert run("dlq", "show", "poison-none")[0] == 3
 
 
+def test_a_name_that_fits_nothing_is_said_by_every_listing(run, client):
+    """A mistyped agent does not look like a quiet fleet. The words name what was asked for. Patterns fit as in `dlq list`."""
+    client.enqueue("support-refunds", "x")
+    for arguments in (("jobs", "list"), ("findings",)):
+        code, out, err = run(*arguments, "--agent", "nosuch")
+        assert (code, out, "fits agent nosuch" in err) == (0, "", True), arguments
+    assert "fits these conditions" in run("dlq", "list", "--agent", "nosuch")[2]
+    assert "no finding fits model nosuch-*" in run("findings", "--model", "nosuch-*")[2]
+    assert run("findings")[2] == "no findings\n"
+    assert "support-refunds" in run("jobs", "list", "--agent", "support-*")[1]
+    assert "no job fits agent desk-*" in run("jobs", "list", "--agent", "desk-*")[2]
+
+
+def test_a_dead_letter_is_discarded_by_the_beginning_of_its_id(run, client):
+    """What `dlq list` shows on a terminal can be copied into `dlq discard`."""
+    letter = make_dead_letter(client)
+    assert run("dlq", "discard", letter[:20])[0] == 0
+    assert client.dead_letters.list() == []
+
+
 def test_a_job_is_cancelled_once(run, client):
     """A second cancel succeeds. Cancelling a dead letter gives it up, once."""
     _, out, _ = run("submit", "desk", "x")

@@ -219,6 +219,22 @@ def test_poison_is_discarded_and_an_alarm_on_its_number_ends(client: Client, run
     assert run("dlq", "discard")[0] == run("dlq", "discard", "job-1", "--poison")[0] == 2
 
 
+def test_poison_is_shown_and_discarded_by_the_beginning_of_its_id(client: Client, run: Run):
+    """The table shows short ids. A beginning that fits several is refused with the candidates, and discards nothing."""
+    messages = PoisonList(client.store.client, client.operations.keys.poison())
+    for number in range(3):
+        messages.keep("mw.model", b"no json %d" % number, "not a task message")
+    run("dlq", "list")
+    kept = [each["poison_id"] for each in json.loads(run("dlq", "list", "--json")[1])["poison"]]
+    for command in ("show", "discard"):
+        code, _, err = run("dlq", command, "poison-")
+        assert (code, "fits 3 poison messages" in err, kept[0] in err) == (2, True, True)
+    short = next(kept[0][:size] for size in range(20, 40) if sum(one.startswith(kept[0][:size]) for one in kept) == 1)
+    assert kept[0] in run("dlq", "show", short)[1]
+    assert kept[0] in run("dlq", "discard", short)[2]
+    assert [each["poison_id"] for each in json.loads(run("dlq", "list", "--json")[1])["poison"]] == kept[1:]
+
+
 def test_poison_that_can_not_be_read_is_discarded_with_all(client: Client, run: Run):
     """A damaged record has no id that could be named."""
     client.store.client.lpush(client.operations.keys.poison(), "damaged")

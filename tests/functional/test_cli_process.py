@@ -17,8 +17,8 @@ from midwatch.orchestration.protocol.claims import Claim
 from midwatch.schemas.step import Defer
 from midwatch.schemas.trace import TraceRecord
 from midwatch.workers.celery_app.dispatch import make_client
-from midwatch.workers.cli.tables import shorten_id
 from midwatch.workers.settings import Settings
+from midwatch.workers.views.output import shorten_ids
 from tests.patience import PATIENCE_S
 
 HEAVY = (
@@ -148,7 +148,7 @@ def test_a_terminal_gets_a_coloured_table_unless_no_color_is_set(client):
     assert COLOUR.search(coloured)
     assert not COLOUR.search(plain)
     for shown in (coloured, plain):
-        assert shorten_id(job.id) in shown
+        assert shorten_ids(job.id) in shown
         assert "cancelled" in shown
     assert "\t" not in coloured
 

@@ -53,6 +53,26 @@ def test_no_line_is_longer_than_the_terminal(width):
     assert all(line.cell_len <= width for line in lay_out(COLUMNS, wide, width))
 
 
+@pytest.mark.parametrize("width", [30, 60, 80, 200])
+def test_a_whole_table_wraps_advice_and_cuts_nothing(width):
+    """Every word of the reason is shown, and no line is longer than the terminal."""
+    lines = lay_out(COLUMNS, ROWS, width, whole=True)
+    assert all(line.cell_len <= max(width, 36) for line in lines)
+    assert ROWS[0][3].split() == [
+        word for line in lines[1:] for word in line.plain.split() if word in ROWS[0][3].split()
+    ]
+
+
+def test_the_last_cell_of_a_whole_table_wraps_below_itself():
+    """A check with many findings is read to its end."""
+    columns = (Column("CHECK"), Column("FOUND"))
+    rows = [("agents", "one, two, three, four, five, six, seven")]
+    assert [line.plain for line in lay_out(columns, rows, 30, whole=True)][1:] == [
+        "agents  one, two, three, four,",
+        "        five, six, seven",
+    ]
+
+
 def test_a_pipe_gets_tab_separated_values_uncut(capsys):
     """There is a header and one line per row, with all columns uncut. Tabs and controls in a cell are replaced."""
     print_table(COLUMNS, (("a\tb", "1", "", "x\n\x1b[31m" + "y" * 300),), empty="none")

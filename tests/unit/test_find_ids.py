@@ -8,7 +8,7 @@ from midwatch import Agent, Client
 from midwatch.errors import ConfigError
 from midwatch.orchestration.client.jobs import only_match
 from midwatch.testing import InlineFleet, ScriptedModel
-from midwatch.workers.cli.tables import SHORT_ID_CHARS, shorten_id
+from midwatch.workers.views.output import SHORT_ID_CHARS, shorten_ids
 
 AGENT = Agent("clerk", "scripted:m-1", "You help.")
 
@@ -26,7 +26,7 @@ def client(fleet):
 def test_the_short_form_finds_the_job(fleet, client):
     """What a list shows can be copied into any command."""
     job_id = fleet.enqueue(AGENT, "x", session_id="sailor-17")
-    short = shorten_id(job_id)
+    short = shorten_ids(job_id)
     assert (len(short), job_id.startswith(short)) == (SHORT_ID_CHARS, True)
     assert client.jobs.find_id(short) == client.jobs.find_id(job_id) == job_id
     assert client.sessions.find_id("sailor") == "sailor-17"
@@ -61,4 +61,10 @@ def test_a_whole_id_wins_over_longer_ones(fleet, client):
 @pytest.mark.parametrize("text", ["sailor-17", "job-short", "2 m", "job-" + "g" * 32, ""])
 def test_only_ids_that_midwatch_made_are_shortened(text):
     """An id that a user chose is copied whole. Other cells are no ids."""
-    assert shorten_id(text) == text
+    assert shorten_ids(text) == text
+
+
+def test_ids_inside_a_reason_are_shortened_too():
+    """The reason names another job, and still fits its line."""
+    text = "behind job job-01a22b99c52974b9a784b487e487a342 of its session, which is running"
+    assert shorten_ids(text) == "behind job job-01a22b99c52974b9 of its session, which is running"

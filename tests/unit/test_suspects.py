@@ -93,6 +93,12 @@ def test_two_proofs_sentence_a_step_and_the_failure_says_what_is_known():
     )
 
 
+def test_a_lease_that_was_never_renewed_is_not_said_to_be():
+    """A tool that kills its worker at once leaves a lease of no length."""
+    loss = Loss(worker="host.1", at_ms=1, kept_ms=20, kind=LossKind.LEASE_ENDED)
+    assert loss.explanation.startswith("its lease ended; its worker was killed")
+
+
 def test_losses_before_the_last_failed_attempt_do_not_count():
     """The row's number of losses says how many of the records count."""
     claim = replace(tool_claim(PROOF, PROOF, LEASE), losses=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from midwatch.workers.views.output import printable, printable_lines, say
+from midwatch.workers.views.output import printable, printable_lines, say, shorten_ids
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,12 +41,11 @@ STYLES = {
 """Colour of each status word. The word itself is always printed."""
 
 GAP = 2
+INDENT = 4
+LEAST_WRAPPED = 20
+"""Least width of text that is wrapped. In less room it is cut."""
 LONG_COLUMNS = 40
 """Least width of the long cell on the line of its row. If there is less room, it is printed on the next line."""
-
-MADE_ID = re.compile(r"[a-z]+-[0-9a-f]{32}")
-SHORT_ID_CHARS = 20
-"""The name of the kind, the millisecond, and 12 bits that are random. Two ids of one millisecond rarely share them."""
 
 PIPED_COLUMNS = 160
 """Width of a drawing that goes into a file or a pipe."""
@@ -74,8 +72,8 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(highlight=False, emoji=False, markup=False, width=PIPED_COLUMNS)
 
 
-def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, empty: str) -> None:
-    """Print a listing. If there are no rows, print `empty` on stderr."""
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, empty: str, whole: bool = False) -> None:
+    """Print a listing. If there are no rows, print `empty` on stderr. A `whole` listing wraps its last cells and cuts none."""
     if not rows:
         say(empty)
     elif not sys.stdout.isatty():
@@ -84,12 +82,9 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, emp
             click.echo("\t".join(printable(cell) for cell in row))
     else:
         screen = console()
-        print_lines(screen, lay_out(columns, [[shorten_id(cell) for cell in row] for row in rows], screen.width))
-
-
-def shorten_id(cell: str) -> str:
-    """Shorten an id that Midwatch made. Every command takes the short form. An id that a user chose stays whole."""
-    return cell[:SHORT_ID_CHARS] if MADE_ID.fullmatch(cell) else cell
+        print_lines(
+            screen, lay_out(columns, [[shorten_ids(cell) for cell in row] for row in rows], screen.width, whole=whole)
+        )
 
 
 def print_lines(screen: Console, lines: Sequence[Text]) -> None:
@@ -98,8 +93,13 @@ def print_lines(screen: Console, lines: Sequence[Text]) -> None:
         screen.print(line, no_wrap=True, overflow="ellipsis")
 
 
-def lay_out(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], width: int) -> list[Text]:
-    """Return the lines of a table that fits `width`. Empty columns are left out."""
+def lay_out(
+    columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], width: int, *, whole: bool = False
+) -> list[Text]:
+    """Return the lines of a table that fits `width`. Empty columns are left out.
+
+    What does not fit is cut. In a `whole` table it is wrapped, for advice that a reader must see to the end.
+    """
     from rich.text import Text
 
     cells = [[_text(cell) for cell in row] for row in rows]
@@ -108,14 +108,28 @@ def lay_out(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], wid
     long = next((p for p in shown if columns[p].kind == "long"), None)
     others, fits = _choose_columns(columns, widths, [p for p in shown if p != long], width, long is not None)
     places = [*others, long] if long is not None and fits else others
-    lines = [_line(columns, [Text(column.title, "bold") for column in columns], widths, places, width)]
+    last_at = sum(widths[p] + GAP for p in places[:-1])
+    lines = _fit(_line(columns, [Text(column.title, "bold") for column in columns], widths, places), width)
     for row in cells:
-        lines.append(_line(columns, row, widths, places, width))
+        lines += _fit(_line(columns, row, widths, places), width, last_at if whole else None)
         if long is not None and not fits and row[long].cell_len:
-            below = Text("    ", "dim").append_text(row[long])
-            below.truncate(width, overflow="ellipsis")
-            lines.append(below)
+            lines += _fit(Text(" " * INDENT, "dim").append_text(row[long]), width, INDENT if whole else None)
     return lines
+
+
+def _fit(line: Text, width: int, indent: int | None = None) -> list[Text]:
+    """Cut a line to the width. With an `indent`, wrap what stands right of it instead."""
+    from rich.console import Console
+    from rich.text import Text
+
+    if indent is None or line.cell_len <= width or width - indent < LEAST_WRAPPED:
+        line.truncate(width, overflow="ellipsis")
+        return [line]
+    head, tail = line[:indent], line[indent:]
+    parts = tail.wrap(Console(width=width), width - indent)
+    for part in parts:
+        part.rstrip()
+    return [(Text(" " * indent) if number else head) + part for number, part in enumerate(parts)]
 
 
 def _choose_columns(
@@ -140,9 +154,7 @@ def _text(cell: str | Text) -> Text:
     return Text(printable(cell), STYLES.get(cell, "")) if isinstance(cell, str) else cell
 
 
-def _line(
-    columns: Sequence[Column], cells: Sequence[Text], widths: Sequence[int], places: Sequence[int], width: int
-) -> Text:
+def _line(columns: Sequence[Column], cells: Sequence[Text], widths: Sequence[int], places: Sequence[int]) -> Text:
     from rich.text import Text
 
     line = Text()
@@ -153,7 +165,6 @@ def _line(
         line.append_text(cells[p])
         line.append((pad if columns[p].align == "left" else "") + " " * GAP)
     line.rstrip()
-    line.truncate(width, overflow="ellipsis")
     return line
 
 

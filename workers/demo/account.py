@@ -15,7 +15,10 @@ class Account:
     lost: int = 0
     duplicate_effects: int = 0
     invalid_calls_caught: int = 0
+    failed_calls: int = 0
+    """Model calls that the provider failed or throttled. In an outage they count against no job's retries."""
     retries: int = 0
+    """Failed attempts that counted against `max_retries`."""
     worker_kills: int = 0
     seconds: float = 0.0
     not_completed: list[dict[str, str]] = field(default_factory=list)

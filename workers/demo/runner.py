@@ -115,6 +115,7 @@ def _watch(
             account.completed = sum(job.status is JobStatus.COMPLETED for job in jobs)
             account.dead_lettered = sum(job.status is JobStatus.DEAD_LETTERED for job in jobs)
             account.retries = counters.get("steps.retried", 0)
+            account.failed_calls = sum(each.failed + each.throttled for each in client.gate.status())
             account.invalid_calls_caught = counters.get("calls.invalid", 0)
             ended = sum(job.status.ended for job in jobs)
             steps = counters.get("steps.model", 0) + counters.get("steps.tool", 0)

@@ -64,7 +64,7 @@ class Screen:
         ended = sum(count for status, count in states.items() if status.ended)
         dead = f"  [red]{account.dead_lettered} dead letters[/]" if account.dead_lettered else ""
         counts = Text.from_markup(
-            f"[cyan]{states[JobStatus.RUNNING]} running[/]  [yellow]{account.retries} retries[/]  "
+            f"[cyan]{states[JobStatus.RUNNING]} running[/]  [yellow]{account.failed_calls} calls failed[/]  "
             f"[magenta]{account.invalid_calls_caught} bad calls caught[/]  [red]{account.worker_kills} workers killed[/]{dead}"
         )
         if self._is_live:
@@ -89,7 +89,8 @@ class Screen:
         table.add_row("lost", str(max(account.lost, missing)), good if missing == 0 and not account.lost else bad)
         table.add_section()
         table.add_row("invalid tool calls caught before they ran", str(account.invalid_calls_caught), good)
-        table.add_row("steps retried after a failure", str(account.retries), good)
+        table.add_row("model calls that failed, and were repeated", str(account.failed_calls), good)
+        table.add_row("retries that counted against max_retries", str(account.retries), "")
         table.add_row("workers killed with kill -9", str(account.worker_kills), good)
         table.add_row(
             "refunds and other effects applied twice",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from tornado import web
 from tornado.httputil import url_concat
 
-from midwatch.orchestration.errors import UnreadableRecord
+from midwatch.orchestration.errors import NotFound, UnreadableRecord
 from midwatch.orchestration.protocol.letter_filter import LetterFilter
 from midwatch.orchestration.protocol.reading import Listing
 from midwatch.orchestration.store.letters import Entry
@@ -80,12 +81,20 @@ def read_letters(query: Query) -> Letters:
     return Letters([letter for _, letter in shown], reader.count(), next_place, poison, now_ms(), unreadable)
 
 
+def is_poison(text: str) -> bool:
+    """Is this the id of a poison message? It has no page."""
+    return text.startswith("poison-")
+
+
 def change(verb: str, job_id: str) -> bool:
     """Replay or discard a dead letter, or discard a poison message. Returns False if this was done before. Raises NotFound."""
-    if verb == "discard" and job_id.startswith("poison-"):
+    if verb == "discard" and is_poison(job_id):
         messages = PoisonList(operations().client, operations().keys.poison())
         if messages.discard(job_id):
             return True
+        with suppress(NotFound):  # a producer may have given a job such an id
+            return operations().discard(job_id)
+        return False
     return operations().replay(job_id) if verb == "replay" else operations().discard(job_id)
 
 
@@ -102,7 +111,7 @@ class DeadLettersPage(Page):
         older_page = url_concat(self.reverse_url("midwatch_dead_letters"), {**query.given, "after": shown.next_place})
         self.show(
             "dead_letters.html", shown=shown, unreadable=unreadable, done=done, late=late, given=query.given,
-            names=(*NAMES, "older"), older_page=older_page if shown.next_place else "",
+            is_poison=is_poison, names=(*NAMES, "older"), older_page=older_page if shown.next_place else "",
         )  # fmt: skip
 
 

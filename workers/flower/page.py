@@ -17,7 +17,7 @@ from midwatch.workers.celery_app.dispatch import make_client
 from midwatch.workers.flower import guard
 from midwatch.workers.settings import settings
 from midwatch.workers.views.job_state import cut, describe_failure, describe_state
-from midwatch.workers.views.output import count, duration
+from midwatch.workers.views.output import count, duration, shorten_ids
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,6 +30,7 @@ TEMPLATE_FUNCTIONS: dict[str, Callable[..., object]] = {
     "describe_failure": describe_failure,
     "describe_state": describe_state,
     "duration": duration,
+    "shorten_ids": shorten_ids,
 }
 
 

@@ -43,6 +43,10 @@ TIMES = {
 }
 """Name of a time in stored records -> its name in `--json`, where it is ISO 8601. Durations keep their `_ms`."""
 
+MADE_ID = re.compile(r"\b[a-z]+-[0-9a-f]{32}\b")
+SHORT_ID_CHARS = 20
+"""The name of the kind, the millisecond, and 12 bits that are random. Two ids of one millisecond rarely share them."""
+
 
 def say(text: str) -> None:
     """Print a message on stderr."""
@@ -150,3 +154,8 @@ def count(number: int) -> str:
 def pluralize(number: int, one: str, many: str = "") -> str:
     """Format a number of things: `1 tool call`, `2 tool calls`."""
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def shorten_ids(cell: str) -> str:
+    """Shorten the ids that Midwatch made. Every command takes the short form. An id that a user chose stays whole."""
+    return MADE_ID.sub(lambda found: found[0][:SHORT_ID_CHARS], cell)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from midwatch.workers.cli import options
-from midwatch.workers.cli.environment import connect
+from midwatch.workers.cli.environment import connect, server_ms
 from midwatch.workers.cli.exits import Exit
 from midwatch.workers.cli.lazy_group import OrderedGroup
 from midwatch.workers.cli.tables import Column, print_card, print_table
-from midwatch.workers.views.output import document, print_json, say
+from midwatch.workers.views.output import document, duration, iso, print_json, say
 from midwatch.workers.views.unreadable import unreadable_as_json, warn_of_unreadable
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from midwatch.schemas.message import ToolCall
 
 MOST_PARKED = 10_000
+
+TITLES = ("job", "step", "agent", "age", "until", "question", "call")
 
 
 @click.group(cls=OrderedGroup)
@@ -41,18 +43,23 @@ def list_approvals(as_json: bool) -> None:
         print_json({"approvals": shown, **unreadable_as_json(parked.unreadable)})
         return
     if not sys.stdout.isatty() or not pairs:
-        titles = [Column(title) for title in ("JOB", "STEP", "AGENT", "QUESTION", "CALL")]
-        print_table(titles, [_row(job, call) for job, call in pairs], empty="nothing waits for a decision")
+        now_ms = server_ms(client) if pairs else 0
+        titles = [Column(title.upper()) for title in TITLES]
+        print_table(titles, [_row(job, call, now_ms) for job, call in pairs], empty="nothing waits for a decision")
         return
+    now_ms = server_ms(client)
     for number, (job, call) in enumerate(pairs):
         if number:
             click.echo()
-        print_card(list(zip(("job", "step", "agent", "question", "call"), _row(job, call), strict=True)))
+        print_card(list(zip(TITLES, _row(job, call, now_ms), strict=True)))
 
 
-def _row(job: Job, call: ToolCall | None) -> tuple[str, ...]:
-    step, question = (job.waiting.step, job.waiting.reason) if job.waiting else ("", "")
-    return job.job_id, step, job.agent, question, f"{call.name}({call.raw_arguments})" if call else ""
+def _row(job: Job, call: ToolCall | None, now_ms: int) -> tuple[str, ...]:
+    waiting = job.waiting
+    step, question = (waiting.step, waiting.reason) if waiting else ("", "")
+    age = duration(now_ms - waiting.since_ms) if waiting and waiting.since_ms else ""
+    until = iso(waiting.until_ms) if waiting and waiting.until_ms else ""
+    return job.job_id, step, job.agent, age, until, question, f"{call.name}({call.raw_arguments})" if call else ""
 
 
 def find_parked_call(client: Client, job: Job) -> ToolCall | None:

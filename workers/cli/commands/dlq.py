@@ -147,7 +147,7 @@ dlq.add_command(replay)
 
 
 @dlq.command("discard")
-@click.argument("job_id", metavar="[ID]", required=False)
+@click.argument("job_id", metavar="[ID]", required=False, callback=options.expand_job_ids)
 @click.option("--poison", is_flag=True, help="Discard all poison messages.")
 def discard(job_id: str | None, poison: bool) -> None:
     """Give up a dead letter, or remove poison messages. After a dead letter, its session goes on with the next job.
@@ -157,8 +157,9 @@ def discard(job_id: str | None, poison: bool) -> None:
     if poison == bool(job_id):
         raise click.UsageError("expected the ID of a job or of a poison message, or --poison")
     client = connect()
-    if job_id is None or (job_id.startswith(POISON) and find_poison(client, job_id)):
-        discard_poison(client, job_id)
+    found = find_poison(client, job_id) if job_id and job_id.startswith(POISON) else None
+    if job_id is None or found:
+        discard_poison(client, found.poison_id if found else None)
         return
     if client.dead_letters.discard(job_id):
         say(f"job {job_id} is given up; its session goes on")
@@ -179,5 +180,5 @@ def discard_poison(client: Client, poison_id: str | None) -> None:
     if poison_id is None:
         say(f"{pluralize(messages.discard_all(), 'poison message')} discarded")
         return
-    messages.discard(poison_id)
-    say(f"{poison_id} is discarded")
+    done = messages.discard(poison_id)
+    say(f"{poison_id} is discarded" if done else f"{poison_id} was already discarded")

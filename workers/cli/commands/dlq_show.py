@@ -50,12 +50,20 @@ def show_letter(job_id: str, content: bool, as_json: bool) -> None:
 
 
 def find_poison(client: Client, poison_id: str) -> PoisonRecord | None:
-    """Find a poison message. None: a producer has given a job such an id. Raises NotFound."""
+    """Find a poison message by its id, or by the beginning of it. None: a producer has given a job such an id.
+
+    Raises:
+        ConfigError: the text fits several messages.
+        NotFound: it fits neither a message nor a job.
+
+    """
+    from midwatch.orchestration.client.jobs import only_match
     from midwatch.orchestration.errors import NotFound
 
-    for each in client.operations.poison(MOST_POISON):
-        if each.poison_id == poison_id:
-            return each
+    kept = {each.poison_id: each for each in client.operations.poison(MOST_POISON)}
+    whole = poison_id if poison_id in kept else only_match(poison_id, kept, "poison messages")
+    if whole in kept:
+        return kept[whole]
     try:
         client.jobs.show(poison_id)
     except NotFound as error:

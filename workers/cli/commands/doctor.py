@@ -38,7 +38,7 @@ def doctor(as_json: bool) -> None:
     else:
         columns = [Column("CHECK"), Column("RESULT"), Column("FOUND"), Column("DO", kind="long")]
         rows = [(check.name, check.result, check.found, check.advice) for check in checks]
-        print_table(columns, rows, empty="")
+        print_table(columns, rows, whole=True, empty="")
     if any(check.result == "fail" for check in checks):
         raise click.exceptions.Exit(Exit.FAILED)
 

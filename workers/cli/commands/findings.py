@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fnmatch import fnmatchcase
 
 import click
 
@@ -31,9 +32,18 @@ from midwatch.workers.views.output import print_json, printable
     show_default=True,
     help="Share of invalid calls at which a row becomes a finding.",
 )
+@click.option(
+    "--agent",
+    metavar="PATTERN",
+    help="Only findings of this agent, or of a pattern such as `support-*`. Invalid calls are left out: they are counted by "
+    "model, without an agent.",
+)
+@click.option("--model", metavar="PATTERN", help="Only findings of this model, or of a pattern such as `claude-*`.")
 @click.option("--all", "everything", is_flag=True, help="Show rows below the threshold as well.")
 @options.as_json
-def findings(since_s: float, threshold: float, everything: bool, as_json: bool) -> None:
+def findings(
+    since_s: float, threshold: float, agent: str | None, model: str | None, everything: bool, as_json: bool
+) -> None:
     """Show findings that a person should look at.
 
     A finding is a model whose tool calls fail validation too often, by tool and fill of the window; or an agent whose prompts
@@ -41,8 +51,13 @@ def findings(since_s: float, threshold: float, everything: bool, as_json: bool) 
     """
     hours = max(1, math.ceil(since_s / 3_600))
     client = connect()
-    found = client.findings.drift(hours=hours, threshold=threshold)
-    cut = client.findings.cut_prompts(hours=hours)
+    found = [] if agent else client.findings.drift(hours=hours, threshold=threshold)
+    found = [one for one in found if _fits(one.drift.model, model)]
+    cut = [
+        one
+        for one in client.findings.cut_prompts(hours=hours)
+        if _fits(one.model, model) and (agent is None or fnmatchcase(one.agent, agent))
+    ]
     shown = [one for one in found if everything or one.over]
     if as_json:
         print_json(
@@ -80,7 +95,7 @@ def findings(since_s: float, threshold: float, everything: bool, as_json: bool) 
                 ]
                 for one in shown
             ],
-            empty="no findings",
+            empty=_describe_none(agent, model),
         )  # fmt: skip
     if not as_json and cut:
         print_table(
@@ -90,3 +105,13 @@ def findings(since_s: float, threshold: float, everything: bool, as_json: bool) 
         )
     if cut or any(one.over for one in found):
         raise SystemExit(1)
+
+
+def _fits(model: str, pattern: str | None) -> bool:
+    """Does `provider:model`, or the model's name alone, fit the pattern?"""
+    return pattern is None or any(fnmatchcase(name, pattern) for name in (model, model.partition(":")[2]))
+
+
+def _describe_none(agent: str | None, model: str | None) -> str:
+    given = [f"{name} {value}" for name, value in (("agent", agent), ("model", model)) if value]
+    return f"no finding fits {' and '.join(given)}" if given else "no findings"

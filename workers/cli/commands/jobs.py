@@ -33,7 +33,7 @@ def jobs() -> None:
 
 @jobs.command("list")
 @click.option("--status", type=click.Choice(STATUSES), help="Only jobs with this status.")
-@click.option("--agent", metavar="NAME", help="Only jobs of this agent.")
+@click.option("--agent", metavar="PATTERN", help="Only jobs of this agent, or of a pattern such as `support-*`.")
 @options.limit
 @options.as_json
 def list_jobs(status: str | None, agent: str | None, limit: int, as_json: bool) -> None:

@@ -39,7 +39,7 @@ def settings(as_json: bool) -> None:
         columns = [Column("SETTING"), Column("VALUE"), Column("FROM", kind="spare"), Column("DESCRIPTION", kind="long")]
         width = VALUE_COLUMNS if sys.stdout.isatty() else None
         rows = [(e["variable"], printable(e["value"], width), e["from"], e["description"]) for e in found]
-        print_table(columns, rows, empty="")
+        print_table(columns, rows, whole=True, empty="")
     for problem in find_mistyped():
         say(f"warning: {problem}")
 

@@ -55,7 +55,7 @@ def workers(as_json: bool) -> None:
         )
         for worker in found
     ]
-    print_table(columns, rows, empty="no workers; `midwatch worker` starts one")
+    print_table(columns, rows, whole=True, empty="no workers; `midwatch worker` starts one")
     if found:
         for queue in unserved:
             say(f"no worker serves the queue {queue!r}")

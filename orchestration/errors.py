@@ -77,7 +77,7 @@ class NotFound(MidwatchError, LookupError):
 
 
 class NoOutput(MidwatchError):
-    """Raised when the output of a job is read that has none. Most often the job did not complete."""
+    """Raised by reading the output of a job that has none. Most often the job did not complete."""
 
     def __init__(self, job_id: str, status: str, failure: Failure | None, why: str) -> None:
         super().__init__(job_id, status, failure, why)
@@ -116,7 +116,10 @@ class UnreadableRecord(MidwatchError):
 
 
 class RecordLost(MidwatchError):
-    """Raised when Redis has no longer a record that a step needs. `what` is the record: job, steps, log, memory or session."""
+    """Raised when Redis no longer has a record that a step needs.
+
+    `what` is the record: job, steps, log, memory or session.
+    """
 
     def __init__(self, what: str) -> None:
         super().__init__(what)

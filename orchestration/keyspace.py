@@ -3,8 +3,8 @@
 All keys of a session and its jobs have the hash tag of the session's partition. So a script may use them together on Redis
 Cluster, and the indexes that a steward reads (`due`, `owed`) change in the same script as their step.
 
-No two things have the same key. An id may hold colons, and the log of session `x` is at `…:session:x:log`. So a session that is
-named `x:log` gets another key: `…:session:x:log~`. See `stem`.
+Different ids have different keys. An id may hold colons, and the log of session `x` is at `…:session:x:log`. So a
+session that is named `x:log` gets another key: `…:session:x:log~`. See `stem`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ KEPT_S = 7 * 24 * 3600
 """How long a session and its jobs are kept after their last step."""
 
 ORIGINALS_BYTES = 64_000_000
-"""Most bytes of a session's archived groups and whole results, compressed. Compression makes a group 4.8 times smaller (measured
-on recorded sessions, of which the largest took 0.1 MB)."""
+"""Most bytes of a session's archived groups and whole results, compressed.
+
+Compression makes a group 4.8 times smaller (measured on recorded sessions, of which the largest took 0.1 MB).
+"""
 
 HELD_S = 90 * 24 * 3600
-"""How long a session and its jobs are kept if a dead letter or a parked call waits for a human. The job listing covers this
-time too."""
+"""How long a session and its jobs are kept if a dead letter or a parked call waits for a human.
+
+The job listing covers this time too.
+"""
 
 
 def partition(session_id: str) -> int:
@@ -169,7 +173,7 @@ class Keyspace:
         return f"{self.prefix}:workers"
 
     def data_mark(self) -> str:
-        """STRING by which workers notice that all data were lost."""
+        """STRING: mark of the fleet. If it is gone, workers know that all data were lost."""
         return f"{self.prefix}:data_mark"
 
     def poison(self) -> str:

@@ -29,7 +29,7 @@ class LazyLogger:
 
 
 def get_logger(name: str) -> Any:
-    """Return a logger. It is structlog's, with a later import."""
+    """Return a logger. This is structlog's function, imported at its first use."""
     return LazyLogger(name)
 
 

@@ -39,7 +39,10 @@ class RetryAdvice(StrEnum):
     SLOW = "slow"
     """What answered is not the provider: a firewall, a proxy, a login page. It is not over within seconds."""
     LAST = "last"
-    """The downstream asks not to retry (`x-should-retry: false`). The call is given up, unless the downstream is down for all."""
+    """The downstream asks not to retry (`x-should-retry: false`).
+
+    The step becomes a dead letter, unless the downstream is down for all.
+    """
 
 
 class Failure(Record):

@@ -33,7 +33,7 @@ class Opaque(Record):
 
     type: Literal["opaque"] = "opaque"
     provider: str
-    """Empty for thinking that stood in a text. It is kept for people, and is sent to no model."""
+    """Empty for thinking that a server left in a text. It is kept for people, and is sent to no model."""
     raw: JsonObject
 
 

@@ -38,8 +38,8 @@ class RetryConfig(Policy):
     """Which failures are retried, how often, and after which wait.
 
     Transient kinds are always tried again, unless `fail_hard_on` names them. `retry_on` says which others are. `max_retries`
-    counts the failures that are the call's own fault. A transient failure at a downstream is, if the call fails again and again
-    while others to the same downstream are answered. An outage uses up no retries.
+    counts the failures that are the call's own fault. A transient failure at a downstream counts only if the call fails
+    again and again while other calls to it are answered. An outage uses up no retries.
 
     The wait before try *n* (from 1) is drawn from `U(0, min(cap_s, base_s * backoff_factor ** (n - 1)))` ("full jitter",
     AWS Architecture Blog, 2015). With `jitter="none"` it is exactly that maximum. A `Retry-After` is added to it.

@@ -16,8 +16,10 @@ from midwatch.schemas.job import Job, JobStatus
 from midwatch.schemas.trace import TraceRecord
 
 POLL_FIRST_S, POLL_LONGEST_S = 0.01, 0.25
-"""`result` polls. The first interval suits a single step, which takes about 5 ms. The longest is short compared with a
-model's answer."""
+"""`result` polls. The first interval suits a single step, which takes about 5 ms.
+
+The longest is short compared with a model's answer.
+"""
 
 
 class JobHandle:
@@ -112,7 +114,7 @@ class JobHandle:
             time.sleep(POLL_LONGEST_S)
 
     def _look(self) -> tuple[Job, list[TraceRecord]]:
-        """The record first: if the job has ended by then, the trace is whole."""
+        """Read the record before the trace: if the record says that the job has ended, the trace is complete."""
         return self.job(), self._operations.trace(self.id)
 
     def cancel(self) -> bool:

@@ -69,7 +69,7 @@ class Jobs:
         return find_children(self._operations.client, self._operations.keys, self._operations.first_step(job))
 
     def explain(self, jobs: Sequence[Job]) -> dict[str, str]:
-        """Job id -> why it does not run, for the jobs among these whose record does not say it."""
+        """Job id -> why it does not run. Only jobs whose record does not say it are in the result."""
         return explain_waits(self._operations, jobs)
 
     def cancel(self, job_id: str) -> bool:

@@ -18,10 +18,10 @@ LONGEST_PAUSE_S = 1.0
 
 
 def read_patiently(read: Callable[[], T], *, give_up_s: float | None = None) -> T:
-    """Return what `read` returns. While Redis can't be reached, try again until `give_up_s` of the monotonic clock.
+    """Return what `read` returns. While Redis can't be reached, try again until the monotonic clock shows `give_up_s`.
 
     Raises:
-        StoreUnavailable: Redis could not be reached until then.
+        StoreUnavailable: Redis could not be reached in this time.
 
     """
     give_up_s = time.monotonic() + PATIENCE_S if give_up_s is None else give_up_s

@@ -1,4 +1,7 @@
-"""The workers of the fleet: each reports itself every few seconds, and who has not reported for a while is not listed."""
+"""The workers of the fleet. Each reports itself every few seconds.
+
+A worker that has not reported for a while is not listed.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ class WorkerReport(Record):
 
 
 class Presence:
-    """`client.workers`: who is there."""
+    """`client.workers`: the workers that run now."""
 
     def __init__(self, client: redis.Redis, keys: Keyspace) -> None:
         self._client = client

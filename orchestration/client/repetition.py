@@ -1,4 +1,4 @@
-"""A repeated enqueue: the same request finds the first job, another request with the same key is refused."""
+"""A repeated idempotency key: the same request returns the first job, and another request is refused."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ log = get_logger("midwatch.client")
 def find_first(operations: Operations, job: NewJob) -> Job:
     """Return the first job of this key.
 
-    Limits, priority and the agent's version are not compared: a deployment between two tries changes them. Another session is
-    logged: the first request has decided it, and the handle has its id.
+    Limits, priority and the agent's version are not compared: a deployment between two tries changes them. If only the
+    session differs, this is logged, and the handle has the session of the first request.
 
     Raises:
         KeyReused: the first request had another input.

@@ -1,4 +1,4 @@
-"""Why a job does not run: behind which job of its session, behind whose dead letter or decision, or for lack of a worker."""
+"""Explain why a job does not run: it waits for another job of its session, for a human, or for a worker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from midwatch.orchestration.store.pipelines import run_pipeline
 from midwatch.schemas.job import Job, JobStatus
 
 NO_WORKER_MS = 1_000
-"""After this time without a claim, a step waits for a free worker. Before, it is on its way to one."""
+"""If a step is not claimed within this time, it waits for a free worker. Until then its message is on its way."""
 
 
 def explain_waits(operations: Operations, jobs: Sequence[Job]) -> dict[str, str]:

@@ -19,15 +19,20 @@ MIN_ITEM_BYTES = 4
 """Shortest item with its separator. It limits how many facts are considered at all."""
 
 CROWD = 24
-"""This many similar facts (same place, field and kind) keep their full worth. The next ones lose one point for each doubling of
-their number, or three points if they resemble nothing that the model has used. So one huge table can't displace the rest."""
+"""This many similar facts (same place, field and kind) keep their full worth.
+
+The next ones lose one point for each doubling of their number, or three points if they resemble nothing that the model
+has used. So one huge table can't displace the rest.
+"""
 
 MIN_ID_DIGITS = 5
 """Whole numbers with fewer digits are amounts, years or counts, not ids."""
 
 FRESH_BITS = 1
-"""Facts of the newest two groups keep their full worth. Each doubling of the age costs two points. In recorded sessions most
-facts are needed again within six groups."""
+"""Facts of the newest two groups keep their full worth. Each doubling of the age costs two points.
+
+In recorded sessions most facts are needed again within six groups.
+"""
 
 LOOSE = (Kind.CODE, Kind.NAME, Kind.WORD)
 """Kinds that are often a wrong guess for a word in a text. For a whole field the guess is reliable."""
@@ -189,10 +194,10 @@ def _stem(label: str) -> str:
 def _shapes(fact: Fact) -> tuple[str, ...]:
     """The shapes of a value. Values of the same shape are probably of the same kind.
 
-    One shape is made of character classes (`#W2378156` and `#W63` are both `#a9`). Values with digits also have one of lengths (a
-    UUID is `8-4-4-4-12`). A whole number has only its length as a shape, and none if it is short: numbers of ten digits are
-    probably ids of one kind, numbers of three may be anything. Plain words, decimal numbers and dates have no shape: all dates
-    look alike.
+    One shape has the character classes (`#W2378156` and `#W63` are both `#a9`). Values with digits also have a shape of
+    lengths (a UUID is `8-4-4-4-12`). The only shape of a whole number is its length, and a short number has no shape:
+    numbers of ten digits are probably ids of one kind, numbers of three may be anything. Plain words, decimal numbers
+    and dates have no shape: all dates look alike.
     """
     value = fact.value
     if fact.kind in (Kind.WORD, Kind.NAME, Kind.DATE) or (fact.kind is Kind.AMOUNT and not value.isdecimal()):

@@ -25,9 +25,9 @@ class AnswerForm:
     strict: bool
     """True if the provider enforces it."""
     lost: str = ""
-    """What the answer can't contain although the author's schema allows it."""
+    """Values that the author's schema allows and the answer can't contain."""
     refused: str = ""
-    """Why no form of the schema can be sent. Then `schema` is the author's."""
+    """Why no form of the schema can be sent. In this case `schema` is the author's schema."""
 
 
 def answer_form(provider: str, schema: JsonObject) -> AnswerForm:

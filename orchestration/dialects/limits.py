@@ -1,6 +1,7 @@
 """The limits that each provider publishes on tools and schemas: one table, with the source of each row.
 
-`docs/vendors.md` is generated from it. Some count over a whole request, some for one tool, and some for one strict schema.
+`docs/vendors.md` is generated from it. Some limits hold for a whole request, some for one tool, and some for one strict
+schema.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ class Exceeded:
 
     @property
     def is_refused(self) -> bool:
-        """Does the provider refuse every request? If only the runtime's own tools exceed the limit, it refuses some."""
+        """Does the provider refuse every request?
+
+        If the limit is exceeded only together with the runtime's own tools, the provider refuses only some requests.
+        """
         return self.limit.effect == REFUSED and self.count > self.limit.most
 
     def __str__(self) -> str:
@@ -103,12 +107,12 @@ def _strict_tools(tools: Sequence[ToolSpec], _strict: Strict) -> Counted:
 
 
 def _each(count: Callable[[JsonObject], int]) -> Callable[[Sequence[ToolSpec], Strict], Counted]:
-    """Count in each strict schema."""
+    """Make a counter that counts each strict schema separately."""
     return lambda _tools, strict: ((name, count(schema)) for name, schema in strict)
 
 
 def _together(count: Callable[[JsonObject], int]) -> Callable[[Sequence[ToolSpec], Strict], Counted]:
-    """Count over all strict schemas of a request."""
+    """Make a counter that adds up all strict schemas of a request."""
 
     def counts(_tools: Sequence[ToolSpec], strict: Strict) -> Counted:
         where = strict[0][0] if len(strict) == 1 else ""
@@ -129,12 +133,12 @@ def object_depth(schema: JsonObject) -> int:
 
 
 def count_properties(schema: JsonObject) -> int:
-    """All properties of all objects."""
+    """Count the properties of all objects."""
     return sum(len(part["properties"]) for _, part in every_part(schema) if isinstance(part.get("properties"), dict))
 
 
 def count_optional(schema: JsonObject) -> int:
-    """All properties that are not required."""
+    """Count the properties that are not required."""
     return sum(
         name not in part.get("required", ())
         for _, part in every_part(schema)
@@ -143,19 +147,19 @@ def count_optional(schema: JsonObject) -> int:
 
 
 def count_unions(schema: JsonObject) -> int:
-    """All schemas with alternatives or several types."""
+    """Count the schemas with alternatives or several types."""
     return sum(
         "anyOf" in part or "oneOf" in part or isinstance(part.get("type"), list) for _, part in every_part(schema)
     )
 
 
 def count_choices(schema: JsonObject) -> int:
-    """All values of all enums."""
+    """Count the values of all enums."""
     return sum(len(part["enum"]) for _, part in every_part(schema) if isinstance(part.get("enum"), list))
 
 
 def count_text(schema: JsonObject) -> int:
-    """The characters of all names of properties and definitions, and of all choices and constants."""
+    """Count the characters of all names of properties and definitions, and of all choices and constants."""
     total = 0
     for _, part in every_part(schema):
         for keyword in ("properties", "$defs", "definitions"):
@@ -165,7 +169,7 @@ def count_text(schema: JsonObject) -> int:
 
 
 def count_long_enum(schema: JsonObject) -> int:
-    """The characters of the longest enum with more than 250 strings."""
+    """Count the characters of the longest enum with more than 250 strings."""
     enums = [[one for one in part.get("enum", ()) if isinstance(one, str)] for _, part in every_part(schema)]
     return max((sum(map(len, one)) for one in enums if len(one) > MAX_ENUM_BEFORE_CHARS_COUNT), default=0)
 

@@ -31,7 +31,7 @@ class _StrictMode:
     """True if properties may be optional. Otherwise each must be given, if only as null."""
     recursive: bool
     lenient: bool = False
-    """True if what the mode can't express is described, so that the form allows fewer values than the schema."""
+    """True if the form allows fewer or more values than the schema, and a description says the rest."""
 
 
 _NUMBERS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})

@@ -1,8 +1,8 @@
 """Remembers which servers refuse the opaque parts of earlier turns, so that not every turn pays for a refused call.
 
-A refusal is known when the same request succeeds without these parts. It then counts for the model and server, in this process
-at once, and in the fleet through a drift counter that the turn's commit carries. It is forgotten after one to two hours: the
-server may be another release by then, or the refused parts may have left the session.
+A refusal is known when the same request succeeds without these parts. Then it holds for this model and server: at once
+in this process, and in the fleet through a drift counter in the turn's commit. It is forgotten after one to two hours:
+the server may be another release by then, or the refused parts may have left the session.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ MAX_SESSIONS = 1_000
 """Most sessions that are suspected at a time. The oldest is forgotten first."""
 
 SERVER_ERRORS = 2
-"""From this number of `provider_error` failures on, a session's next calls go without opaque parts. Some local servers answer
-500 because their chat template fails. That never ends by waiting. A real outage costs nothing here, because no call is added."""
+"""From this number of `provider_error` failures on, a session's next calls go without opaque parts.
+
+Some local servers answer 500 because their chat template fails. That never ends by waiting. A real outage costs nothing
+here, because no call is added.
+"""
 
 
 class OpaqueRefusals:
@@ -31,9 +34,9 @@ class OpaqueRefusals:
         self._of_the_fleet = of_the_fleet
         self._monotonic_ms = monotonic_ms
         self._confirmed: dict[tuple[str, str], int] = {}
-        """(model, server) -> until when."""
+        """(model, server) -> end of the refusal."""
         self._suspected: OrderedDict[str, tuple[str, int, int]] = OrderedDict()
-        """Session -> server, number of failures, until when."""
+        """Session -> server, number of failures, end of the suspicion."""
         self._lock = threading.Lock()
 
     def servers(self, model: str, session_id: str) -> frozenset[str]:
@@ -49,7 +52,7 @@ class OpaqueRefusals:
     def suspect(self, session_id: str, server: str, failure: Failure) -> bool:
         """Note that a call with opaque parts failed. Returns True if it must be made again at once, without them.
 
-        Only a refused request is made again at once. Of server errors, the number counts.
+        Only a refused request is made again at once. Server errors are only counted.
         """
         if not failure.is_refused_request and failure.kind is not FailureKind.PROVIDER_ERROR:
             return False
@@ -68,6 +71,6 @@ class OpaqueRefusals:
             self._confirmed[model, server] = self._monotonic_ms() + KEPT_MS
 
     def clear(self, session_id: str) -> None:
-        """Forget the suspicion: the call failed without opaque parts, too."""
+        """Forget the suspicion, because the call failed without opaque parts, too."""
         with self._lock:
             self._suspected.pop(session_id, None)

@@ -43,7 +43,7 @@ def hide_passwords(text: str) -> str:
 
 
 def _keep_name(found: re.Match[str]) -> str:
-    """Hide what stands behind the name and its sign."""
+    """Hide the value after the name and its sign."""
     name = re.match(r"(?i)(?:%3F|%26)?[\w-]+?(?:%3D|['\"]?\s*[:=]\s*)", found[0])
     quote = found[0][-1] if found[0][-1] in "'\"" else ""
     return f"{name[0] if name else ''}{quote}{HIDDEN}{quote}"

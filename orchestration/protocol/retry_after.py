@@ -42,8 +42,8 @@ def retry_after_ms(headers: Mapping[str, str]) -> int | None:
 def exhausted_reset_ms(headers: Mapping[str, str]) -> int | None:
     """The wait until all exhausted limits are refilled. It is used after a 429 that names no wait.
 
-    If the server tells resets but no remaining amounts, the nearest reset counts: too short a wait costs one refused call,
-    and the longest may be that of a daily limit.
+    If the server names resets but no remaining amounts, the nearest reset counts. A wait that is too short costs one
+    refused call. The longest reset may belong to a daily limit.
     """
     limits = ratelimit(headers)
     date = headers.get("date")

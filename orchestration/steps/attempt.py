@@ -43,7 +43,7 @@ class Attempt:
         self.reply: ModelReply | None = None
         """The model's last reply in this attempt. Its usage is that of all replies."""
         self.unbilled: Usage | None = None
-        """The usage of the replies that the job does not have yet. None: it has all."""
+        """The usage of the replies that is not yet added to the job. None: all is added."""
         self.claimed_at_ms = services.clock.monotonic_ms()
         """When the claim's lease began, by this process's clock."""
         self.start_clock(claim.now_ms)

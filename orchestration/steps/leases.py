@@ -28,7 +28,7 @@ class Hold:
         self.until_ms = until_ms
         """When renewal stops: a hung tool or call must not keep its step for ever."""
         self.over_at_ms = over_at_ms
-        """When the lease is over, if no further renewal succeeds. None: it has no end."""
+        """The end of the lease, if no further renewal succeeds. None: it has no end."""
         self.renewed = False
         self.lost = False
         self.cancelled = False
@@ -65,7 +65,7 @@ class LeaseKeeper:
             self._holds.pop(key, None)
 
     def has_lease(self, hold: Hold, claimed_at_ms: int | None = None) -> bool:
-        """Ask before an effect begins: does the lease still hold? If a renewal is overdue, renew it now.
+        """Does the lease still hold? Call this before an effect begins. If a renewal is overdue, renew it now.
 
         Without a lease, another worker may run the same call. `claimed_at_ms` is when the lease began, if that was earlier,
         by this process's clock. It is not used after a renewal.
@@ -80,7 +80,7 @@ class LeaseKeeper:
         return not hold.lost and self._clock.monotonic_ms() < hold.over_at_ms
 
     def is_over(self, hold: Hold) -> bool:
-        """Has the lease ended, or was it lost? A long call asks this, and stops. It sends no command."""
+        """Has the lease ended, or was it lost? A long call checks this, and stops if so. It sends no command."""
         return hold.lost or (hold.over_at_ms is not None and self._clock.monotonic_ms() >= hold.over_at_ms)
 
     def _ensure_thread(self) -> None:

@@ -123,7 +123,7 @@ class ModelStep:
         return reply
 
     def ask_without_opaque(self, refused: Failure) -> ModelReply | Failure | Outcome:
-        """Ask once more without opaque parts of earlier turns, if the provider may have refused them."""
+        """Call the model once more without opaque parts of earlier turns, if the provider may have refused them."""
         model, server, session_id = str(self.offer.model), self.opaque_sent_to, self.attempt.claim.ref.session_id
         if not self.services.opaque.suspect(session_id, server, refused):
             return refused

@@ -20,8 +20,10 @@ from midwatch.schemas.step import Outcome, StepRef
 from midwatch.schemas.trace import TraceRecord
 
 Isolate = Callable[[Claim, int], AloneRun]
-"""Runs a claimed step alone in a separate process, which continues the claim. The number is the longest time in ms that the
-step may take. It returns when the process has ended."""
+"""Runs a claimed step alone in a separate process, which continues the claim.
+
+The number is the longest time in ms that the step may take. It returns when the process has ended.
+"""
 
 
 def ignore(*_: object, **__: object) -> None:
@@ -49,15 +51,17 @@ class Services:
     note_begin: Callable[[Claim], object] = ignore
     """A hook, called before a call runs that may not run twice."""
     look_at_data: Callable[..., object] = ignore
-    """A hook that looks whether Redis has lost its data. `now=True`: there is a reason to look at once."""
+    """A hook that checks whether Redis has lost its data. `now=True` checks even if the last check was a moment ago."""
     isolate: Isolate | None = None
     """Runs a step that may have killed its worker. None: such a step runs here, and no loss is ever proven."""
     estimator: Estimator = field(default_factory=Estimator)
     not_strict: set[tuple[str, str]] = field(default_factory=set)
     """Pairs of agent version and model whose provider refused a strict schema. It is not sent to them again."""
     _life: str = field(default_factory=lambda: secrets.token_hex(4))
-    """A random part of each nonce. In a container, a restarted process has the same host name and pid. Without this part it
-    would repeat old nonces, and take a dead worker's claim for its own."""
+    """A random part of each nonce. In a container, a restarted process has the same host name and pid.
+
+    Without this part it would repeat old nonces, and take a dead worker's claim for its own.
+    """
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:

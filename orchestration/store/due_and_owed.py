@@ -68,7 +68,7 @@ class DueAndOwed:
         return due, owed, min(next_due, default=-1)
 
     def _run_sweeps(self, calls: Sequence[ScriptCall[Any]]) -> list[Any]:
-        """Sweep all partitions. A damaged index of one partition does not keep the others from their steps."""
+        """Sweep all partitions. A damaged index of one partition does not delay the steps of the others."""
         found = []
         for p, reply in enumerate(self._scripts.run_each(calls)):
             if isinstance(reply, UNAVAILABLE):

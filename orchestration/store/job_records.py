@@ -63,7 +63,10 @@ class JobRecords(Sessions):
         return job_of_reply((job_id, flat))
 
     def input_digest(self, job: Job) -> str:
-        """The digest of the job's input. Empty if it is not known: it is of an earlier release, or its session is forgotten."""
+        """The digest of the job's input.
+
+        Empty if it is not known: an earlier release enqueued the job, or its session was forgotten.
+        """
         pipe = self.client.pipeline(transaction=False)
         pipe.hget(self.keys.job(job.session_id, job.job_id), "digest")
         digest = self._run(pipe, with_errors=True)[0]

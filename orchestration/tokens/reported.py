@@ -21,8 +21,11 @@ LEAST_OUTPUT_WEIGHT = 1_000
 """Like `LEAST_WEIGHT`, for a reply."""
 
 UNCHANGED_SHARE = 0.8
-"""A conversation that has grown still has the tokens of the last call, at least this share of them. The rest is for a compaction
-since then: other texts of the same weight have up to a fifth fewer tokens (docs/context.md)."""
+"""A conversation that has grown still has the tokens of the last call, at least this share of them.
+
+The rest is for a compaction since then: other texts of the same weight have up to a fifth fewer tokens
+(docs/context.md).
+"""
 
 _said: set[str] = set()
 """Models whose counts were logged. One line for each process is enough."""
@@ -31,7 +34,7 @@ _said: set[str] = set()
 def find_impossible(
     usage: Usage, *, model: str, weight: int, parts: Iterable[Part], max_output_tokens: int, anchor: Anchor | None
 ) -> str | None:
-    """Return the name of the count that can't be true: `input_tokens` or `output_tokens`. None if both can be.
+    """Return the name of the count that can't be true: `input_tokens` or `output_tokens`. None if both can be true.
 
     `weight` is the request's, and `parts` are the reply's.
     """
@@ -43,7 +46,8 @@ def find_impossible(
         return "input_tokens"
     written = sum(weigh(text) for text in _texts(parts))
     least = fewest * written if written >= LEAST_OUTPUT_WEIGHT else 0.0
-    # The second bound is for a server that overshoots its limit. Thoughts are below the limit, too.
+    # A server may exceed the call's output limit by a little, which the second bound allows. Thoughts count for the
+    # limit, too.
     return None if least <= usage.output_tokens <= 2 * max_output_tokens + HIDDEN_TOKENS else "output_tokens"
 
 

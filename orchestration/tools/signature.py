@@ -170,7 +170,7 @@ def _adapter(tool: str, parameter: Parameter) -> TypeAdapter[Any]:
 
 
 def _in_json(kind: str, message: str) -> str:
-    """The message of a pydantic error with the spelling of JSON: pydantic lists choices as Python does."""
+    """The message of a pydantic error, with choices spelled as in JSON. pydantic spells them as in Python."""
     if kind == "none_required":
         return "null"
     return message.replace("'", '"') if kind in ("enum", "literal_error") else message

@@ -4,7 +4,7 @@ The engine is the one of `jsonschema-rs` (decision 26). Almost every pattern is 
 takes a backtracking engine 37 seconds for 29 characters (measured). Only lookarounds (`(?=…)`) and references (`\1`) need
 backtracking. Their number of backtracks is limited, at first to a few, so that a usual pattern costs little.
 
-A match pays before it is made. What it may cost is computed from the size of the compiled pattern and the length of the text.
+A match pays before it is made. Its price is computed from the size of the compiled pattern and the length of the text.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Pattern:
             spend: pays for a higher limit on backtracks.
 
         Raises:
-            EffortExceeded: the budget does not suffice, or the highest limit on backtracks does not.
+            EffortExceeded: the budget is used up, or the highest limit on backtracks is reached.
 
         """
         if self._shape is None:

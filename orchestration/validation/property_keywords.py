@@ -76,7 +76,7 @@ def _left_over(names: list[str]) -> LeftOver:
 
 
 def _judged(validator: Any, instance: dict[str, Any], schema: Any) -> Iterator[str]:
-    """The properties that a schema judges, by its own keywords and by those of its subschemas that hold."""
+    """The properties that a schema covers, by its own keywords and by those of the subschemas that are satisfied."""
     if not isinstance(schema, dict):
         return
     yield from (name for name in instance if name in schema.get("properties", {}))
@@ -96,7 +96,7 @@ def _judged(validator: Any, instance: dict[str, Any], schema: Any) -> Iterator[s
 
 
 def _holding(validator: Any, instance: dict[str, Any], schema: dict[str, Any]) -> Iterable[Any]:
-    """The subschemas that apply to the same object, and hold."""
+    """The subschemas that apply to the same object and that it satisfies."""
     for keyword in ("allOf", "anyOf", "oneOf"):
         yield from (one for one in schema.get(keyword, ()) if _is_valid(validator, instance, one))
     yield from (one for name, one in schema.get("dependentSchemas", {}).items() if name in instance)

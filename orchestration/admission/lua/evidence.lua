@@ -1,6 +1,6 @@
--- What 429s say about the limit. A limit refuses more calls when the rate rises; a stray 429 comes at any rate.
+-- Estimate the limit from 429s. A limit refuses more calls when the rate rises; a stray 429 comes at any rate.
 --
--- The law has three rules:
+-- There are three rules:
 --   1. The limit is exceeded when the share of 429s has risen above `stray_share`, the share that comes at any rate. The test is
 --      Page's cumulative sum (1954): each call that begins lowers `evidence`, each 429 raises it, by the log-likelihood ratio of
 --      the two shares. It decides when `evidence` exceeds the logarithm of the calls a minute. So by Lorden's bound (1971) a
@@ -24,7 +24,7 @@ local GROWTH = 0.3
 
 local function strays(state) return state.stray_share or FIRST_STRAYS end
 
--- Log-likelihood ratios of a call that began, and of one that was refused: does the limit refuse calls?
+-- Log-likelihood ratios for "the limit refuses calls": of a call that began, and of a call that was refused.
 local function ratios(state)
   local share = strays(state)
   local risen = math.max(RISEN_SHARE, RISE * share)
@@ -32,7 +32,7 @@ local function ratios(state)
   return begun, math.log(risen / share) - begun
 end
 
--- Calls are counted in two spans that follow each other: the present one and the one before. A span has at least SPAN_CALLS
+-- Calls are counted in two spans: the present one and the one before. A span has at least SPAN_CALLS
 -- calls, or lasts SPAN_MS: fewer calls measure no rate.
 local function begin_span(config, state, now)
   local since = state.span_since or now
@@ -58,7 +58,7 @@ local function note_begun(state)
   if state.tested then state.tested = state.tested + 1 end
 end
 
--- Calls that began in both spans, and those of them that were refused; and the calls that began a minute.
+-- Of both spans: calls that began, calls that were refused, and calls that began per minute.
 local function recent_begun(state, now)
   local begun = (state.span_begun or 0) + (state.span_before_begun or 0)
   local refused = (state.span_refused or 0) + (state.span_before_refused or 0)
@@ -83,7 +83,7 @@ local function passed_share(state, now)
   return (1 - refused / math.max(1, begun)) / (1 - strays(state))
 end
 
--- Count a 429. Does it show that the limit is exceeded?
+-- Count a 429. Do the 429s show that the limit is exceeded?
 local function is_limit_exceeded(state, now)
   local _, refused = ratios(state)
   state.evidence = (state.evidence or 0) + refused
@@ -93,12 +93,12 @@ local function is_limit_exceeded(state, now)
   return state.evidence > math.max(1, math.log(per_minute))
 end
 
--- Hold the rate until the calls are enough to judge the cut of a guess.
+-- Keep the rate constant until there are enough calls to judge the cut of a guess.
 local function hold_cut(state, now)
   if state.tested and state.guessed and state.tested < TEST_CALLS then state.rate_since = math.max(state.rate_since, now) end
 end
 
--- What do the 429s since the last cut say about it? 'cut': the rate is still above the limit, since more calls are refused than
+-- Judge the last cut by the 429s since. 'cut': the rate is still above the limit, since more calls are refused than
 -- any strays could. 'undo': the cut has not helped. 'keep': it has. nil: the calls are too few.
 local function judge_cut(state)
   if not state.tested then return 'cut' end
@@ -108,7 +108,8 @@ local function judge_cut(state)
   return refused >= UNCHANGED * state.share_before * calls and 'undo' or 'cut'
 end
 
--- Take the share of 429s since the cut for that of strays. What was known before counts like MEMORY_CALLS calls.
+-- Let the share of 429s since the cut be the share of strays. The share that was known before has the weight of
+-- MEMORY_CALLS calls.
 local function learn_strays(state)
   local calls = state.tested
   local share = state.tested_refused / math.max(1, calls)
@@ -120,7 +121,7 @@ local function end_test(state)
   state.tested, state.tested_refused, state.share_before, state.limit_before = nil, nil, nil, nil
 end
 
--- Begin to test a cut. What is needed to undo it is kept.
+-- Begin to test a cut. Keep what an undo of the cut needs.
 local function begin_test(state, now)
   if not state.tested then state.limit_before = state.guessed and state.learned[REQUESTS] or 0 end
   state.tested, state.tested_refused = 0, 0
@@ -129,7 +130,7 @@ local function begin_test(state, now)
   state.pressed_ms = state.limit_before > 0 and 0 or 1.6 * PLATEAU_MS -- the first guess is a rough one
 end
 
--- How many times the limit that was exceeded a guess is, after calls have waited for it for so long. The more strays there are,
+-- The guess, divided by the limit that was exceeded, after calls have waited for this time. The more strays there are,
 -- the less a guess is worth.
 local function growth(state, pressed_ms)
   local plateau_ms = PLATEAU_MS / (1 + 15 * strays(state))

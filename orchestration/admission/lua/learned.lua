@@ -1,4 +1,5 @@
--- Limits that nobody has set: those that the provider's headers name, and guesses from its 429s. They pace calls and deny none.
+-- Limits that no person has set: limits in the provider's headers, and guesses from its 429s. They delay calls and deny
+-- none.
 
 local HALF_MINUTE_MS = 30000
 local MOST_NAMED = 1e9 -- a minute; a header that names more is wrong
@@ -14,7 +15,8 @@ local function note_passed(state, now, used)
   state.passed, state.passed_before = passed, before
 end
 
--- Can this be the provider's limit? Not if more than that has passed within the last minute. A limit that is in force already
+-- Can this be the provider's limit? Not if more than this was answered within the last minute. A limit that is in force
+-- already
 -- may be exceeded by what the bucket had saved up.
 local function is_believable(state, resource, named)
   local passed = ((state.passed or {})[resource] or 0) + ((state.passed_before or {})[resource] or 0)
@@ -22,8 +24,8 @@ local function is_believable(state, resource, named)
   return named > 0 and named <= MOST_NAMED and passed <= (is_in_force and 2 * named or named)
 end
 
--- The provider's figures win: its limits if the operator set none, and its remaining amount if it is below the level here. A
--- limit that can't be true counts as not named, with its remaining amount.
+-- The provider's figures win: its limits if the operator set none, and its remaining amount if it is below the level
+-- here. A limit that can't be true is ignored, and so is its remaining amount.
 local function obey_headers(config, state, headers)
   for _, resource in ipairs(RESOURCES) do
     local named, left = headers.limits[resource], headers.remaining[resource]
@@ -77,7 +79,7 @@ local function slow_down(config, state, now, rate, call, retry_after_ms)
   local is_late = call.second <= math.floor(state.cut_at / 1000000) or now - state.cut_at < config.cut_gap_ms * MS
   local is_told = limit(config, state, REQUESTS) > 0 and not state.guessed
   if is_told and retry_after_ms > 0 and not is_late and not state.troubled_since then
-    -- The limit is known, and the server names a wait. This is the answer of a limiter.
+    -- The limit is known, and the server names a wait. So a rate limiter answered.
     cut, state.cut_at, state.evidence = config.cut, now, 0
   elseif is_late and state.guessed and state.tested then
     state.learned[REQUESTS] = math.min(state.learned[REQUESTS], passing(state, now))

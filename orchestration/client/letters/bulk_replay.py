@@ -136,7 +136,10 @@ class BulkReplay:
         return counts
 
     def _source(self, group: LetterGroup) -> Iterator[Replayed]:
-        """The letters of a group. After a restart of the server it begins again: what was replayed is no letter any more."""
+        """The letters of a group. After a restart of the server it begins again.
+
+        Letters that were already replayed are gone by then.
+        """
         while True:
             try:
                 for page in self._letters.pages(self._wanted, until_ms=self._until_ms):

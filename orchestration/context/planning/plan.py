@@ -32,14 +32,14 @@ GROWTH_GROUPS = 4
 """Number of groups from which the growth of a conversation is estimated."""
 
 PROMPT_SHARE = 0.5
-"""Share of a call that a prompt keeps that must be cut. The rest is for the work on it."""
+"""A prompt that must be cut keeps this share of a call. The rest is for the work on the prompt."""
 
 
 class Plan:
     """The planned conversation, in the order of the log.
 
-    The active prompt is cut last of all, and only if it does not fit into a call together with the newest group, after that
-    group was cut.
+    The active prompt is cut last. First the newest group is cut. The prompt is cut only if a call still has no room for
+    both.
     """
 
     def __init__(self, work: CompactionWork, room: Room, budget: ContextBudget, memory_share: float) -> None:
@@ -58,13 +58,14 @@ class Plan:
         self.rest = room.beside(self.prompt_weight, budget, self.find_growth())
         """Most weight of the memory and of all messages but the prompt."""
         self.memory_room = int(self.rest * memory_share)
-        """The weight that the memory may have in any case."""
+        """The weight that the memory may always have."""
         self.room = self.rest - self.memory_room
         """Most weight of all messages but the prompt."""
         usual_room = int(max(0, room.target) * (1 - memory_share))
         fresh_room = int((room.most - self.prompt_weight - self.memory_room) * LARGE_SHARE)
         self.newest_room = max(self.room, min(usual_room, fresh_room))
-        """Most weight of the newest group, which the model has not read yet. A long prompt leaves it its usual room."""
+        """Most weight of the newest group, which the model has not read yet. A long prompt does not make this smaller.
+        """
 
     @property
     def prompt_weight(self) -> int:
@@ -86,7 +87,7 @@ class Plan:
         return sum(newest) // max(1, len(newest))
 
     def find_memory_room(self, leaving: set[int]) -> int:
-        """Most weight of the memory. It also gets the room that the messages that stay do not need."""
+        """Most weight of the memory. The memory also gets the room that the remaining messages do not need."""
         staying = sum(
             self.weights[at] for at in range(len(self.messages)) if at not in leaving and at != self.prompt_at
         )

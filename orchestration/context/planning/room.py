@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from midwatch.schemas.policy import ContextBudget
 
 MIN_REST_SHARE = 0.25
-"""Least share of the room beside the prompt that messages and memory get. It counts only beside a prompt that nearly fills the
-budget by itself."""
+"""Least share of the room beside the prompt that messages and memory get.
+
+It counts only beside a prompt that nearly fills the budget by itself.
+"""
 
 
 FEW_TURNS = 2
 """If fewer turns than these fill the window again, a compaction is due so soon that it need not remove much."""
 
 CLOSE_SHARE = 0.85
-"""Then it leaves this share of what fits below `act_at`."""
+"""Then it leaves this share of the weight that fits below `act_at`."""
 
 
 @dataclass(frozen=True)

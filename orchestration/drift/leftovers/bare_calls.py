@@ -82,7 +82,7 @@ def is_json(text: str) -> bool:
 
 
 def _decode_all(text: str) -> Iterator[object]:
-    """Decode JSON values one after the other, as far as they are asked for. `_NO_JSON` if anything else comes."""
+    """Decode JSON values one after the other, lazily. `_NO_JSON` if anything else comes."""
     place = 0
     while place < len(text):
         try:

@@ -32,10 +32,10 @@ CALL_LANGUAGES = frozenset({"tool_code", "tool_call", "tool_calls", "tool", "fun
 """Languages of a code block in which Gemma and others write calls."""
 
 MAX_MARKS = 300
-"""Most marks of a kind that are looked at in one text."""
+"""The number of marks of one kind that are examined in a text. Further marks are ignored."""
 
 LOOK_AHEAD = 20
-"""Among how many runs of backticks the closing one is looked for."""
+"""The closing run of backticks is searched among this number of runs."""
 
 MAX_LEAD_CHARS = 300
 """Longest paragraph in front of a code block that is a call. A model that goes on to call a tool says one sentence first."""

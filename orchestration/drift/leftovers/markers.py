@@ -42,7 +42,7 @@ _PAYLOAD = re.compile(
 """What follows the mark of a call: its name or its arguments, or nothing. Never a sentence."""
 
 NAME_CHARS = 600
-"""How far behind a mark the name of its tool is looked for."""
+"""The name of the tool is searched within this number of characters after a mark."""
 
 _CALL_END = re.compile(r"</|\n[ \t]*\n")
 

@@ -30,11 +30,13 @@ from midwatch.schemas.model import ModelReply, ModelRequest, Usage
 from midwatch.schemas.step import Defer, StepRef
 
 LOCK_MS = 15_000
-"""How long the lock lasts, not counting model calls. Compacting 3 MB takes less than a second. If a worker dies during a
-compaction, the next one waits at most this long, plus the time limit of one model call."""
+"""How long the lock lasts, not counting model calls. Compacting 3 MB takes less than a second.
+
+If a worker dies during a compaction, the next one waits at most this long, plus the time limit of one model call.
+"""
 
 REFUSED_SHARE = 0.9
-"""Share of a request that was refused as too long which is believed to fit. Only a prompt that is larger than that is cut."""
+"""After a request was refused as too long, this share of it is assumed to fit. Only a larger prompt is cut."""
 
 LIMIT_SHARE = 0.97
 """Share of the budget that a compacted request may take. The estimate of a request that no report covers is off by 1 to 2 %."""

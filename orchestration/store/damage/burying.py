@@ -1,4 +1,4 @@
-"""End a job whose records are lost. Its dead letter says what is lost, and holds what is left."""
+"""End a job whose records are lost. Its dead letter names the lost records. The remaining records are kept."""
 
 from __future__ import annotations
 

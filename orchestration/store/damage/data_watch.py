@@ -1,4 +1,4 @@
-"""Notice that Redis has lost its data: it was flushed, came back without its file, or another server has its place.
+"""Notice that Redis has lost its data: it was flushed, restarted without its file, or was replaced by another server.
 
 A process remembers which calls it has begun that may not run twice. When it notices a loss, it writes them to Redis. If a
 later claim of such a call finds an older fence in its row, Redis has forgotten the run: the effect is unknown, and the call does
@@ -29,7 +29,7 @@ MOST_CALLS = 10_000
 """How many calls a process remembers, the newest ones. One takes about 300 bytes."""
 
 LOOK_S = 1.0
-"""Shortest time between two looks of a process."""
+"""Shortest time between two checks of a process."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ class DataWatch:
                 self._begun.popitem(last=False)
 
     def look(self, *, now: bool = False) -> bool:
-        """Look whether the data are still there, at most once a second or `now`. Returns True if a loss was noticed.
+        """Check whether the data are still there. Without `now`, do this at most once a second.
+
+        Returns True if a loss was noticed.
 
         Raises:
             StoreUnavailable: Redis can't be reached.

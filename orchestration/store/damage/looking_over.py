@@ -80,7 +80,10 @@ class LookingOver:
         return True
 
     def _restore_letter(self, session_id: str, job_id: str) -> bool:
-        """Write the letter of a dead-lettered job again, from the job's record. Its tries are in the trace only."""
+        """Write the letter of a dead-lettered job again, from the job's record.
+
+        The new letter has no tries: they are only in the trace.
+        """
         try:
             job = Reads(self.client, self.keys).job(job_id)
         except (NotFound, UnreadableRecord):

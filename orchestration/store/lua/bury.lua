@@ -1,4 +1,4 @@
--- End a job whose records are lost. What is left is kept for a person. Its dead letter can't be replayed.
+-- End a job whose records are lost. The remaining records are kept for a person. Its dead letter can't be replayed.
 -- Shared: names, prelude, endings
 -- ARGV:
 --   step

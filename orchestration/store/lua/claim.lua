@@ -45,7 +45,8 @@ local row = read_row(step)
 if status == 'queued' then
   if active and active ~= job then return { 'not_yet' } end
   if not active then
-    -- The record of the session was lost. No job has it, so this one takes it, wherever it was in the line.
+    -- The record of the session was lost. No job holds the session now, so this job takes it, even if it was not the
+    -- first in line.
     for _, priority in ipairs({ 'high', 'normal', 'low', 'replay' }) do redis.pcall('LREM', WAITING, 1, job .. '|' .. priority) end
     restore_session(job, now)
     active, groups, epoch, flags, anchor = unpack(redis.call('HMGET', SESSION, 'active', 'groups', 'epoch', 'flags', 'anchor'))

@@ -45,7 +45,7 @@ end
 if not active then limit('held_since', string.format('%d', now)) end -- else it waits for its session, which is not counted
 redis.call('HSET', JOB, 'status', 'queued', 'session', session, 'spec', spec, 'input', input, 'digest', digest, 'max_steps', max_steps, 'timeout_ms', timeout_ms,
   'created_ms', string.format('%d', now), unpack(limits))
--- The listing and the counters may be damaged. A job does not depend on them.
+-- The list of jobs and the counters may be damaged. A job does not need them, so an error here is ignored.
 redis.pcall('ZADD', JOBS, now, job)
 redis.pcall('ZREMRANGEBYSCORE', JOBS, '-inf', now - HELD_S * 1000)
 redis.call('EXPIRE', JOBS, HELD_S)

@@ -1,5 +1,5 @@
--- Shared by the scripts that notice lost records. A server that ran out of memory, crashed without its file or failed over may
--- have lost any key alone.
+-- Shared by the scripts that notice lost records. A server that ran out of memory, crashed without its file or failed
+-- over may have lost any single key.
 --
 -- Fields of SESSION by which a loss is noticed:
 --   entries         number of entries that the log should have

@@ -1,4 +1,4 @@
-"""Script calls of stewards: find the steps to publish, mark woken steps as owed, look for jobs that no message reaches."""
+"""Script calls of stewards: find the steps to publish, mark woken steps as owed, find jobs that have no message."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 from midwatch.schemas.contract import Contract, JsonObject, Record
 from midwatch.schemas.message import Message, Part, Text, ToolCall
@@ -21,6 +22,10 @@ class Stop(StrEnum):
     UNKNOWN = "unknown"
 
 
+TokenCount = Literal["input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens"]
+"""The name of a count of `Usage`."""
+
+
 class Usage(Record):
     """Tokens of one or more calls. `input_tokens` includes the cached ones."""
 
@@ -31,6 +36,8 @@ class Usage(Record):
     reasoning_tokens: int = 0
     reported: bool = True
     """False if the provider sent no usage, so that these figures are not the provider's."""
+    impossible: TokenCount | None = None
+    """The count that can't be true, if the provider sent one. Then `reported` is False. It is kept in the trace, not for jobs."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -40,6 +47,7 @@ class Usage(Record):
             output_tokens=self.output_tokens + other.output_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             reported=self.reported and other.reported,
+            impossible=self.impossible or other.impossible,
         )
 
 

@@ -139,7 +139,7 @@ def call_model(
     )
     return checked, Report(
         usage=checked.usage,
-        is_usage_wrong=checked is not reply,
+        is_usage_wrong=checked.usage.impossible is not None,
         headers=reply.ratelimit or {},
         latency_ms=reply.latency_ms,
     )

@@ -13,7 +13,7 @@ from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.tokens.estimate import BOUNDS, HIDDEN_TOKENS, LEAST_WEIGHT
 from midwatch.orchestration.tokens.weight import weigh
 from midwatch.schemas.message import Part, Text, ToolCall
-from midwatch.schemas.model import ModelReply, Usage
+from midwatch.schemas.model import ModelReply, TokenCount, Usage
 
 log = structlog.get_logger("midwatch.usage")
 
@@ -33,7 +33,7 @@ _said: set[str] = set()
 
 def find_impossible(
     usage: Usage, *, model: str, weight: int, parts: Iterable[Part], max_output_tokens: int, anchor: Anchor | None
-) -> str | None:
+) -> TokenCount | None:
     """Return the name of the count that can't be true: `input_tokens` or `output_tokens`. None if both can be true.
 
     `weight` is the request's, and `parts` are the reply's.
@@ -54,17 +54,23 @@ def find_impossible(
 def drop_impossible_usage(
     reply: ModelReply, *, model: str, weight: int, max_output_tokens: int, anchor: Anchor | None
 ) -> ModelReply:
-    """Return the reply without its usage if that can't be true, and log it once for each model."""
+    """Return the reply without its usage if that can't be true, and log it once for each model.
+
+    `usage.impossible` names the wrong count. The provider's adapter may have found it: it rejects what no call can have.
+    """
     usage = reply.usage
-    wrong = usage.reported and find_impossible(
-        usage, model=model, weight=weight, parts=reply.parts, max_output_tokens=max_output_tokens, anchor=anchor
-    )
-    if not wrong:
+    wrong = usage.impossible
+    if usage.reported:
+        wrong = find_impossible(
+            usage, model=model, weight=weight, parts=reply.parts, max_output_tokens=max_output_tokens, anchor=anchor
+        )
+    if wrong is None:
         return reply
     if model not in _said:
         _said.add(model)
-        log.warning("usage.impossible", model=model, count=wrong, reported=getattr(usage, wrong), weight=weight)
-    return reply.model_copy(update={"usage": Usage(reported=False)})
+        value = getattr(usage, wrong) if usage.reported else None
+        log.warning("usage.impossible", model=model, count=wrong, reported=value, weight=weight)
+    return reply.model_copy(update={"usage": Usage(reported=False, impossible=wrong)})
 
 
 def _texts(parts: Iterable[Part]) -> Iterable[str]:

@@ -167,11 +167,13 @@ def test_refusal_is_a_stop(model: Provider, vendor: ProviderServer, replies: Ven
 def test_impossible_usage_counts_as_not_reported(
     model: Provider, vendor: ProviderServer, replies: VendorReplies, bad: object
 ) -> None:
-    """Usage that is missing, negative, too large or not a number counts as zero and not reported."""
+    """Usage that is missing, negative, too large or not a number counts as zero and not reported. A wrong count is named."""
     vendor.answer_all(reply(200, replies.with_usage(replies.usage(bad, 5))))
-    assert model.complete(make_request()).usage == Usage(reported=False)
+    wrong_input = Usage(reported=False, impossible=None if bad is None else "input_tokens")
+    assert model.complete(make_request()).usage == wrong_input
     vendor.answer_all(reply(200, replies.with_usage(replies.usage(5, bad))))
-    assert model.complete(make_request()).usage == Usage(reported=False)
+    wrong_output = Usage(reported=False, impossible=None if bad is None else "output_tokens")
+    assert model.complete(make_request()).usage == wrong_output
     vendor.answer_all(reply(200, replies.with_usage(bad)))
     assert model.complete(make_request()).usage == Usage(reported=False)
 

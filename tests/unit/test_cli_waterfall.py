@@ -5,6 +5,7 @@ from __future__ import annotations
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.job import Job
 from midwatch.schemas.message import AssistantMessage, Text, ToolCall, ToolMessage, UserMessage
+from midwatch.schemas.model import Usage
 from midwatch.schemas.trace import TraceRecord
 from midwatch.workers.cli.commands.trace import draw
 from midwatch.workers.views.conversation import JobConversation, find_conversation
@@ -133,3 +134,11 @@ def test_the_drawing_fits_the_terminal():
         assert any("overloaded: the service" in line.plain for line in lines)
     assert len(draw(make_rows(job(), records, JobConversation()), 160)) == 3
     assert len(draw(make_rows(job(), records, JobConversation()), 80)) == 4
+
+
+def test_usage_that_was_not_believed_is_not_shown_as_zero():
+    """Its counts are unknown."""
+    usage = Usage(reported=False, impossible="input_tokens")
+    lines = draw(make_rows(job(), [record("1", 0, 10, "complete", model="m", usage=usage)], JobConversation()), 160)
+    assert any("? / ?" in line.plain for line in lines)
+    assert not any("0 / 0" in line.plain for line in lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from midwatch.schemas.model import Stop, Usage
+from midwatch.schemas.model import Stop, TokenCount, Usage
 
 MAX_TOKENS = 100_000_000
 """No call is this large. A higher count is the provider's error, and would make budgets and prices wrong."""
@@ -22,29 +22,43 @@ def read_usage(
 ) -> Usage:
     """Build a Usage from these counts. If one is missing or impossible, all are zero and `reported` is False.
 
-    `input_tokens` counts the whole prompt, including its cached part.
+    `input_tokens` counts the whole prompt, including its cached part. An impossible count is named in `impossible`.
     """
-    counts = [_check_count(value) for value in (input_tokens, output_tokens)]
-    parts = [0 if value is None else _check_count(value) for value in (cached, cache_write, reasoning)]
-    if None in counts or None in parts:
-        return UNREPORTED
-    read, written, from_cache, to_cache, thought = (count or 0 for count in counts + parts)
+    raw: dict[TokenCount, object] = {
+        "cached_tokens": cached,
+        "cache_write_tokens": cache_write,
+        "reasoning_tokens": reasoning,
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+    }
+    counts: dict[TokenCount, int] = {}
+    for name, value in raw.items():
+        count = 0 if value is None else _check_count(value)
+        if count is None:
+            return _reject(name)
+        counts[name] = count
+    if counts["cached_tokens"] + counts["cache_write_tokens"] > counts["input_tokens"]:
+        return _reject("input_tokens")
+    if counts["reasoning_tokens"] > counts["output_tokens"]:
+        return _reject("reasoning_tokens")
     # A request is never empty, so zero input tokens means that the provider did not count.
-    if read == 0 or from_cache + to_cache > read or thought > written:
-        return UNREPORTED
-    return Usage(
-        input_tokens=read,
-        cached_tokens=from_cache,
-        cache_write_tokens=to_cache,
-        output_tokens=written,
-        reasoning_tokens=thought,
-    )
+    is_counted = counts["input_tokens"] > 0 and output_tokens is not None
+    return Usage.model_validate(counts) if is_counted else UNREPORTED
 
 
-def add_counts(*counts: object) -> int | None:
-    """Add counts that a provider reports separately; None if one of them is missing or impossible."""
-    known = [_check_count(count) for count in counts]
-    return None if None in known else sum(count or 0 for count in known)
+def add_counts(*counts: object) -> object:
+    """Add counts that a provider reports separately. If one of them is missing or impossible, that one is returned."""
+    total = 0
+    for value in counts:
+        count = _check_count(value)
+        if count is None:
+            return value
+        total += count
+    return total
+
+
+def _reject(count: TokenCount) -> Usage:
+    return Usage(reported=False, impossible=count)
 
 
 def classify_length_stop(usage: Usage, requested_tokens: int) -> Stop:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from midwatch.schemas.job import Job
+    from midwatch.schemas.model import Usage
     from midwatch.workers.views.waterfall import Row
 
 TABLE = (
@@ -116,9 +117,14 @@ def _cells(row: Row, bar: str) -> tuple[str | Text, ...]:
         str(row.attempt) if row.attempt > 1 else "",
         duration(row.took_ms),
         row.outcome,
-        f"{count(usage.input_tokens)} / {count(usage.output_tokens)}" if usage else "",
+        _show_tokens(usage) if usage else "",
         Text(printable(row.reason), "dim"),
     )
+
+
+def _show_tokens(usage: Usage) -> str:
+    # Zeros would look like the provider's counts, which were impossible.
+    return "? / ?" if usage.impossible else f"{count(usage.input_tokens)} / {count(usage.output_tokens)}"
 
 
 def totals(job: Job, found: Sequence[Row], now_ms: int, why: str = "") -> list[Text]:

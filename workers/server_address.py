@@ -1,9 +1,10 @@
 """The address of a Redis server, from a URL in redis-py's or in Celery's spelling.
 
 The two libraries disagree. Celery writes `ssl_cert_reqs=CERT_NONE`, `redis+socket://` and `?virtual_host=`; redis-py writes
-`ssl_cert_reqs=none`, `unix://` and `?db=`. Each fails late, or silently, on the other's spelling. Without `ssl_cert_reqs`
-redis-py checks the server's certificate and kombu does not. So a URL is read here, and each library gets what it understands.
-The options are those of `redis.connection` (redis-py 8.1) and of `kombu.utils.url` (kombu 5.7).
+`ssl_cert_reqs=none`, `unix://` and `?db=`. Each library fails late, or silently, if a URL has the other's spelling.
+Without `ssl_cert_reqs` redis-py checks the server's certificate and kombu does not. So a URL is read here, and each
+library gets its own spelling. The options are those of `redis.connection` (redis-py 8.1) and of `kombu.utils.url`
+(kombu 5.7).
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ SOCKET_OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "retry_on_timeout": _read_bool,
 }
 PLACES = ("db", "virtual_host", "username", "password")
-"""Options that say what the rest of the URL may say."""
+"""Options for values that can also be in the main part of the URL."""
 
 
 def is_redis(url: str) -> bool:
@@ -94,7 +95,7 @@ class ServerAddress:
     host: str
     port: int
     path: str | None
-    """Of a Unix socket."""
+    """Path of a Unix socket."""
     db: int
     username: str | None
     password: str | None = field(repr=False)
@@ -117,11 +118,6 @@ class ServerAddress:
             return f"redis+socket://{login}{quote(self.path)}?virtual_host={self.db}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'rediss' if self.tls is not None else 'redis'}://{login}{host}:{self.port}/{self.db}"
-
-    @property
-    def password_texts(self) -> tuple[str, ...]:
-        """The secrets of the URL, which must never be shown."""
-        return tuple(filter(None, (self.password, (self.tls or {}).get("ssl_password"))))
 
 
 def read_address(url: str) -> ServerAddress:

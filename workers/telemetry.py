@@ -99,7 +99,7 @@ class RepeatFilter(logging.Filter):
 
 
 def _line_of(record: logging.LogRecord) -> object:
-    """Return what makes two lines the same: all but their time."""
+    """Return the key of a line: all its fields but the time."""
     fields = record.msg if isinstance(record.msg, dict) else {"event": record.getMessage()}
     given = record.exc_info or fields.get("exc_info")
     raised = given[1] if isinstance(given, tuple) else sys.exc_info()[1] if given is True else given

@@ -1,7 +1,7 @@
 """The Celery app of a fleet: its queues, and its settings with their reasons.
 
 A producer may have Celery apps besides this one. So this app changes nothing that belongs to the process: it is not the current
-app, it installs no fixups, its connections have pools that no other app uses, and it reads no variable of Celery.
+app, it installs no fixups, no other app uses its pools of connections, and it reads no variable of Celery.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _Celery: Any = Celery
 
 
 class Messages(_AMQP):  # type: ignore[misc]
-    """Celery's sending of messages, with the fleet's connection, and with a pool that no other app uses."""
+    """Celery's class that sends messages, with the fleet's connection and a pool that no other app uses."""
 
     Connection = transport.Connection
     _producer_pool: ProducerPool | None = None
@@ -50,7 +50,7 @@ class Messages(_AMQP):  # type: ignore[misc]
 
 
 class FleetApp(_Celery):  # type: ignore[misc]
-    """Celery's app, with its own pools of connections, and with the settings' broker whatever the environment says."""
+    """Celery's app with its own pools of connections. Its broker always comes from the settings."""
 
     amqp_cls = "midwatch.workers.celery_app.fleet_app:Messages"
     backend_cls = "disabled"

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 
 class InTime:
-    """Runs one work at a time in a thread, and waits for it only so long. Thread-safe.
+    """Runs one task at a time in a thread, and waits for it for a limited time. Thread-safe.
 
-    A work that takes longer goes on in the background. Until it has ended, further works fail at once: they would block, too.
+    A task that takes longer goes on in the background. Until it has ended, further tasks fail at once: they would
+    block, too.
     """
 
     def __init__(self, limit_s: float, make_error: Callable[[str], Exception]) -> None:
@@ -18,10 +19,10 @@ class InTime:
         self._late: threading.Thread | None = None
 
     def run(self, work: Callable[[], object]) -> None:
-        """Run the work. An error of the work is raised here.
+        """Run the work. An error of the task is raised here.
 
         Raises:
-            Exception: `make_error` made it, because the work has not ended in time.
+            Exception: made by `make_error`, because the task has not ended in time.
 
         """
         late = self._late

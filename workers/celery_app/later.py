@@ -26,7 +26,7 @@ AT_ONCE = 100
 
 
 def read_time(value: Any, what: str) -> float:
-    """Read a time of a header, in seconds since the epoch. Celery writes ISO 8601, and means UTC without a zone.
+    """Read a time of a header, in seconds since the epoch. Celery writes ISO 8601. A time without a zone is in UTC.
 
     Raises:
         ValueError: it is no time.

@@ -60,7 +60,7 @@ class PoisonList:
             log.error("message.poison_not_kept", poison_id=entry.poison_id, error=str(error)[:200])
 
     def count(self) -> int:
-        """Count the messages that wait for a person. Those that were discarded are not among them."""
+        """Count the poison messages that were not discarded."""
         return int(self._client.llen(self._key))
 
     def discard(self, poison_id: str) -> bool:

@@ -15,7 +15,9 @@ EVERY_S = 1.0
 
 
 def print_lines(look: Callable[[], object]) -> None:
-    """Print one line of JSON each time. A server that restarts costs lines. An outage of a minute ends the loop with its error.
+    """Print one line of JSON each time. While a server restarts, no lines are printed.
+
+    An outage of a minute ends the loop with its error.
 
     Raises:
         StoreUnavailable: Redis could not be reached for a minute, or at the first read.

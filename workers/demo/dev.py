@@ -33,7 +33,7 @@ class DevPlan:
     """The value of MIDWATCH_AGENTS."""
     prefix: str
     missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Variables of the vendors that are not set -> the agents that need them."""
+    """Each variable that is not set and holds a vendor's key -> the agents that need it."""
     providers: tuple[str, ...] = ()
     """The providers that are simulated."""
     rules: tuple[str, ...] = ()

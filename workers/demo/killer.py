@@ -1,6 +1,6 @@
 """Kills workers of the demo with SIGKILL, by progress: after so many committed steps, and only workers that are ready.
 
-By the clock, a slow machine lost its workers before they had done anything, and its jobs died of it.
+When kills followed the clock, the workers of a slow machine died before they had done anything, and its jobs failed.
 """
 
 from __future__ import annotations

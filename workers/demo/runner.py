@@ -34,7 +34,10 @@ STALLED_S = 300.0
 
 
 def run_demo(jobs: int = 60, *, as_json: bool = False, keep: bool = False, kills: bool = True) -> int:
-    """Run `jobs` tickets of a support desk to their ends. Returns the exit code: 0 if all completed, each effect once."""
+    """Run `jobs` tickets of a support desk until all have ended.
+
+    Returns the exit code: 0 if all completed, each effect once.
+    """
     with tempfile.TemporaryDirectory(prefix="midwatch-demo-") as folder:
         directory = Path(folder)
         tickets = make_tickets(jobs, SEED)

@@ -1,8 +1,9 @@
 """Check before the start that this worker can work: the store, the broker, and the credentials of its agents' providers.
 
 A worker that can't use its store takes messages and loses them until another worker finds their steps. So it does not start.
-A server that can't be reached is given time, because a fleet and its server may start together. What time does not mend (a
-wrong password, a missing right, a command that the server does not have) ends the start at once, with the setting's name.
+The check waits for a server that can't be reached, because a fleet and its server may start together. An error that
+waiting does not cure (a wrong password, a missing right, a command that the server does not have) ends the start at
+once, with the setting's name.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The commands that a worker sends to its Redis, each with arguments that have the right form.
 
-`tests/unit/test_boot_check.py` holds the list complete for the Lua files. The commands of kombu's transport (5.7) are below.
+`tests/unit/test_boot_check.py` checks that the list has every command of the Lua files. The commands of kombu's
+transport (5.7) are below.
 """
 
 from __future__ import annotations

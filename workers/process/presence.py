@@ -20,7 +20,7 @@ log = structlog.get_logger("midwatch.worker")
 
 
 class PresenceThread:
-    """Reports until it is stopped, then takes the report back."""
+    """Reports until it is stopped, then removes the report."""
 
     def __init__(self, current: Runtime, *, pool: str, slots: int, queues: tuple[str, ...]) -> None:
         self._presence = Presence(current.client.store.client, current.client.operations.keys)
@@ -44,7 +44,7 @@ class PresenceThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread and take the report back."""
+        """Stop the thread and remove the report."""
         self._stop.set()
         self._thread.join(timeout=2)
         try:

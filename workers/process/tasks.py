@@ -29,8 +29,11 @@ from midwatch.workers.celery_app.write_message import QUEUES
 from midwatch.workers.process.runtime import runtime
 
 START_RETRY_S = 60.0
-"""How long `midwatch.start` retries while the server is unavailable or full. The broker has accepted the message, so the
-producer will not send it again. A step's message needs no retry: the step is still owed."""
+"""How long `midwatch.start` retries while the server is unavailable or full.
+
+The broker has accepted the message, so the producer will not send it again. A step's message needs no retry: the step
+is still owed.
+"""
 
 WRONG_SESSION = "the job belongs to another session than the message says; nothing was read or written"
 """Why such a message is poison."""
@@ -39,7 +42,9 @@ log = structlog.get_logger("midwatch.tasks")
 
 
 class DeadLettered(Exception):
-    """Raised after a step has become a dead letter, so that its Celery task fails. All is recorded; only Celery's tools see it.
+    """Raised after a step has become a dead letter, so that its Celery task fails.
+
+    The result of the step is already stored. Only Celery's tools see this exception.
 
     `celery events`, Flower's *Failed* and exporters of metrics count failed tasks. Celery logs an expected exception without a
     traceback.

@@ -43,8 +43,10 @@ NO_COUNTER = frozenset({404, 405, 501})
 """A server at another base URL answers with one of these statuses if it has no counter."""
 
 MAY_BE_OPAQUE = frozenset({FailureKind.FORMAT_ERROR, FailureKind.PROVIDER_ERROR})
-"""Failures that opaque parts of earlier turns may cause. Vendors word the refusal differently, some without a body. Several
-local servers answer 500, because their chat template fails."""
+"""Failures that opaque parts of earlier turns may cause. Vendors word the refusal differently, some without a body.
+
+Several local servers answer 500, because their chat template fails.
+"""
 
 NUL = "\\u0000"
 """NUL as JSON writes it. A text may also hold these six characters; then nothing is replaced."""
@@ -147,7 +149,7 @@ class ProviderModel:
         return self._vendor_format.write_request(self._keep_own_parts(request))
 
     def _sent_opaque_parts(self, request: ModelRequest) -> bool:
-        """Did the request hold opaque parts? It did if it is written differently for a server that refuses them."""
+        """Did the request hold opaque parts? Yes, if the request is written differently for a server that refuses them."""
         without = request.model_copy(update={"opaque_refused_by": request.opaque_refused_by | {self.server}})
         try:
             return self._write(request) != self._write(without)

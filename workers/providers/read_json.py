@@ -79,7 +79,7 @@ def as_arguments(value: object) -> str:
 
 
 def check_depth(value: JsonObject, what: str) -> JsonObject:
-    """Return `value` as it can be stored, or raise BadReply if it nests deeper than a stored value may."""
+    """Return `value` in a form that can be stored. Raise BadReply if it nests deeper than a stored value may."""
     if is_too_deep(value):
         raise BadReply(FailureKind.FORMAT_ERROR, f"unusable reply: {what} nests deeper than {MAX_DEPTH} levels")
     return cast("JsonObject", to_plain_json(value))

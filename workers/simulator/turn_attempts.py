@@ -23,7 +23,7 @@ class AttemptCounts:
         self._attempts: OrderedDict[tuple[str, int], TurnAttempts] = OrderedDict()
 
     def count(self, key: str, turn: int) -> TurnAttempts:
-        """Count an attempt, and return the attempts of its turn."""
+        """Count one attempt, and return the counts of its turn."""
         attempts = self._attempts.setdefault((key, turn), TurnAttempts())
         attempts.count += 1
         if len(self._attempts) > REMEMBERED_TURNS:

@@ -18,13 +18,13 @@ from midwatch.workers.views.conversation import find_conversation
 
 @dataclass(frozen=True)
 class JobContent:
-    """What a job was asked, and what its last call was called with."""
+    """The input of a job, and the arguments of its last call."""
 
     input: str | None
     step: str | None = None
     tool: str | None = None
     arguments: str | None = None
-    """Exactly as the model wrote them."""
+    """The arguments, exactly as the model wrote them."""
 
     @property
     def call(self) -> str:

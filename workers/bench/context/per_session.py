@@ -1,7 +1,8 @@
 """The share of needed facts that was kept, per session: the mean over sessions and the worst one, and held-out sessions apart.
 
-A sum over sessions says little: one table of a thousand rows is then nine tenths of it. The rules of the facts ledger were fitted
-on two thirds of the recorded sessions. The other third is held out: a digest of the file's name and the session's id decides.
+A sum over sessions says little, because one table of a thousand rows has nine tenths of all facts. The rules of the
+facts ledger were fitted on two thirds of the recorded sessions. The other third is held out: a digest of the file's
+name and the session's id decides.
 """
 
 from __future__ import annotations

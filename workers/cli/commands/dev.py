@@ -41,9 +41,10 @@ HELLO = "midwatch.workers.demo.hello"
 def dev(port: int, redis_port: int, model_port: int, concurrency: int, rules: str | None, script: Path | None) -> None:
     """Run the whole system on this machine with your own agents.
 
-    Runs the agents of MIDWATCH_AGENTS until Ctrl-C. Other programs in the same folder find its server by themselves, unless
-    MIDWATCH_REDIS_URL is set. A provider whose key is not set is replaced by the server of `midwatch simulate`. It calls
-    each tool once, and its answers say that they are simulated. With --rules or --script, all providers are replaced.
+    Runs the agents of MIDWATCH_AGENTS until Ctrl-C. Other programs in the same folder find its server automatically,
+    unless MIDWATCH_REDIS_URL is set. A provider whose key is not set is replaced by the server of `midwatch simulate`.
+    It calls each tool once, and its answers say that they are simulated. With --rules or --script, all providers are
+    replaced.
     """
     if rules and script:
         raise click.UsageError("expected --rules or --script, got both")

@@ -171,7 +171,7 @@ def check_access(url: str) -> Check:
 
 
 def check_poison(count: int) -> Check:
-    """Do messages that can't become a step wait for a person?"""
+    """Are there poison messages that a person has not discarded?"""
     if not count:
         return Check("poison", "ok", "no poison messages")
     return Check("poison", "warn", f"{count:,} poison messages", "look with `dlq list`, then `dlq discard --poison`")

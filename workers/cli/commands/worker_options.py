@@ -1,4 +1,4 @@
-"""The options of `celery worker` on `midwatch worker`: taken, or refused with the reason and what to use instead."""
+"""The options of `celery worker` on `midwatch worker`. Each is accepted, or refused with the reason and an alternative."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REFUSED: dict[tuple[str, ...], tuple[bool, str]] = {
 """Celery's option -> is it a flag, and why it is refused."""
 
 IGNORED = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--disable-prefetch")
-"""Flags that state what is so in every worker. A heartbeat belongs to the events, and goes with them."""
+"""Flags that ask for what every worker does anyway. Heartbeats are events, so events switch them on and off."""
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
 
@@ -129,7 +129,7 @@ def append_to_file(path: str, node: str) -> None:
 
 
 def refuse_others(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add Celery's other options, hidden. Each is refused with its reason, or states what is so already."""
+    """Add Celery's other options, hidden. Each is refused with its reason, or asks for what every worker does anyway."""
     for names, (is_flag, reason) in REFUSED.items():
         command = click.option(
             *names, is_flag=is_flag, hidden=True, expose_value=False, callback=_refuse(names[-1], reason), help=reason

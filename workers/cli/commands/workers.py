@@ -1,4 +1,4 @@
-"""`midwatch workers`: who is there, which queues each serves, and with which agents."""
+"""`midwatch workers`: list the workers, with their queues and agents."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 The counter is `oom_kill` in cgroup v2's `memory.events`, in cgroup v1's `memory.oom_control`, and in `/proc/vmstat`
 (Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst and filesystems/proc.rst of the kernel). A process that the kernel
 kills and one that a person kills both die of SIGKILL. Only this counter tells them apart. The cgroup counts its own processes,
-whichever limit was exceeded. `/proc/vmstat` counts all of the machine, and is read only if there is no cgroup's counter.
+whichever limit was exceeded. `/proc/vmstat` counts all processes of the machine, and is read only if no cgroup has a
+counter.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from midwatch.schemas.contract import JsonObject
 THINKING = frozenset({"thinking", "redacted_thinking"})
 
 MAX_PAST_TOOLS = 64
-"""Most tools of earlier turns that are declared."""
+"""The largest number of earlier turns' tools that are declared."""
 
 
 def finish_assistant_blocks(blocks: list[JsonObject], *, is_paused: bool) -> list[JsonObject]:
@@ -27,7 +27,7 @@ def finish_assistant_blocks(blocks: list[JsonObject], *, is_paused: bool) -> lis
 
 
 def declare_past_tools(messages: Sequence[JsonObject]) -> JsonObject:
-    """Declare the tools of earlier calls, for a request that offers none. They can't be called.
+    """Declare the tools of earlier calls in a request that offers no tools. They can't be called.
 
     Anthropic's models on Bedrock refuse a history with tool calls if no tool is declared.
     """

@@ -17,7 +17,7 @@ def parse_message(reply: JsonObject, request: ModelRequest, provider: str) -> Pa
     """Parse a message object.
 
     Raises:
-        BadReply: there is no answer in it.
+        BadReply: the message has no answer.
 
     """
     parts: list[Part] = []

@@ -10,7 +10,7 @@ from midwatch.workers.providers.vendor_format import ParsedReply
 
 WANT_REASONING = frozenset({"api.deepseek.com", "api.moonshot.ai", "api.moonshot.cn"})
 """Hosts that refuse a model message without `reasoning_content` while thinking is on, also one that another model wrote
-(MoonshotAI/kimi-cli#2141, charmbracelet/crush#2696). Where the same models are served by others, the field may be refused."""
+(MoonshotAI/kimi-cli#2141, charmbracelet/crush#2696). Other servers of the same models may refuse the field."""
 
 
 class ChatFormat:

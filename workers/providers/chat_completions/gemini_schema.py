@@ -11,7 +11,7 @@ from midwatch.orchestration.validation.subschemas import resolve_reference
 from midwatch.schemas.contract import JsonObject
 
 KEPT = ("description", "minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength", "pattern", "nullable")
-"""Keywords that are kept, if they have an effect on the type."""
+"""Keywords that Gemini accepts. One that has no effect on the schema's type is still left out."""
 
 _OF_ALL = ("description", "nullable")
 """Keywords that belong to a schema with alternatives. The others go into each alternative of a fitting type."""
@@ -123,7 +123,7 @@ def _list_variants(schema: JsonObject) -> list[JsonObject]:
 
 
 def _type_of(schema: JsonObject) -> str:
-    """The type of a schema that has none: that of its choices, or that of its keywords."""
+    """Find the type of a schema without `type`, from its choices or from its keywords."""
     kind = schema.get("type")
     if isinstance(kind, str):
         return kind

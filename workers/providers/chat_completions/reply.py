@@ -35,7 +35,7 @@ def parse_completion(reply: JsonObject, request: ModelRequest, provider: str) ->
     """Parse a completion object.
 
     Raises:
-        BadReply: there is no answer in it.
+        BadReply: the completion has no answer.
 
     """
     choices = as_list(reply.get("choices") or [], "choices")

@@ -1,8 +1,8 @@
 """Classifies what a server answered in place of a model's reply, and says who answered.
 
 Only the provider's API may end a job: it answers in JSON. A web page, plain text or an empty body comes from something in
-front of it (a firewall's challenge, a load balancer, a corporate proxy, a hotel's login page). That is no verdict on a key
-or a request. It is transient, and it lasts minutes.
+front of it (a firewall's challenge, a load balancer, a corporate proxy, a hotel's login page). Such an answer says
+nothing about a key or a request. It is transient, and often lasts for minutes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HINTS = {
     407: "the proxy wants a login: check HTTPS_PROXY",
     511: "the network wants a login",
 }
-"""What to do, by status."""
+"""Advice for an operator, by status."""
 
 WAITING = (FailureKind.RATE_LIMITED, FailureKind.OVERLOADED)
 """Kinds after which a wait in the message for people is believed."""
@@ -105,10 +105,10 @@ def _with_error_type(error: VendorError, call: CallContext) -> VendorError:
 
 
 def _heed(kind: FailureKind, error: VendorError, call: CallContext) -> tuple[FailureKind, RetryAdvice | None]:
-    """Heed what the server says about a retry, in a header or in a field of the body.
+    """Apply what the server says about a retry, in a header or in a field of the body.
 
-    True makes a final error transient. False takes the retries from a transient one. A full window keeps its kind: the
-    request is shortened, and then sent again.
+    True makes a final error transient. False leaves a transient error without retries. A full window keeps its kind:
+    the request is shortened, and then sent again.
     """
     said = should_retry(call.headers)
     said = error.should_retry if said is None else said
@@ -119,7 +119,7 @@ def _heed(kind: FailureKind, error: VendorError, call: CallContext) -> tuple[Fai
 
 
 def _find_wait_ms(kind: FailureKind, error: VendorError, call: CallContext) -> int | None:
-    """Find the wait: in a field of the body, else until the exhausted limits are refilled, else in the message."""
+    """Find the wait: from a field of the body, else from the reset of the exhausted limits, else from the message."""
     wait_ms = error.retry_after_ms
     if wait_ms is None and kind is FailureKind.RATE_LIMITED:
         wait_ms = exhausted_reset_ms(call.headers)

@@ -1,4 +1,4 @@
-"""What a failure needs to know about its call, and the making of a `Failure` without secrets."""
+"""The data of a call that its failure needs. They make a `Failure` without secrets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def build_failure(
     wait_ms: int | None = None,
     advice: RetryAdvice | None = None,
 ) -> Failure:
-    """Build a Failure. `source` says who answered, by the headers. A wait in the headers goes before `wait_ms`."""
+    """Build a Failure. `source` says who answered, by the headers. A wait in the headers wins over `wait_ms`."""
     named_ms = retry_after_ms(call.headers)
     prefix = f"{call.provider}: {source}"
     return Failure(

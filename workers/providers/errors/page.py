@@ -18,7 +18,7 @@ _HIDDEN = frozenset({"script", "style", "noscript", "svg", "head"})
 _SHOWN_ID = re.compile(
     r"\b(ray id|reference|request id|incident id|support id|error id)\b[\s:#]*([\w.-]{6,80})", re.IGNORECASE
 )
-"""The id that a page asks the reader to name: Cloudflare, Akamai, CloudFront, Imperva, F5."""
+"""The id that a page shows for support requests: Cloudflare, Akamai, CloudFront, Imperva, F5."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ IDS = (
     "x-kong-request-id", "x-litellm-call-id", "x-portkey-trace-id", "x-squid-error", "cf-mitigated", "x-amzn-waf-action",
     "request-id", "x-request-id",
 )  # fmt: skip
-"""Headers that the operator of the answering machine asks for, the most telling first."""
+"""Headers with ids that an operator needs to find the call, the most useful first."""
 
 FIREWALL = ("cf-mitigated", "x-amzn-waf-action")
 """Headers of a firewall that answered in the place of the server. Sources: Cloudflare's and AWS WAF's documentation."""

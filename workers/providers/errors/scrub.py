@@ -36,7 +36,7 @@ _KEY_LIKE = re.compile(
 def scrub(text: str, *, secrets: Iterable[str] = (), request_text: str = "", prefix: str = "") -> str:
     """Return at most 300 characters of `text`, without secrets, key-like words and quotations from the request.
 
-    `prefix` is put in front. It comes from headers and may hold long ids, so it is searched for the secrets only.
+    `prefix` is put in front. The prefix comes from headers and may hold long ids, so only secrets are removed from it.
     """
     prefix = _remove_secrets(prefix, secrets)[: MAX_DETAIL_CHARS - 40]
     text = _remove_secrets(text[:_READ_CHARS], secrets)

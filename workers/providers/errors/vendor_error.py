@@ -63,7 +63,7 @@ class VendorError:
     is_error: bool = False
     """Is there an `error`, a `detail` or a similar field, of any type?"""
     from_cloudflare: bool = False
-    """Cloudflare's own error, not that of the server behind it (its RFC 9457 body)."""
+    """True for an error of Cloudflare itself (an RFC 9457 body), not of the server behind it."""
 
     @classmethod
     def parse(cls, body: object) -> VendorError:

@@ -1,4 +1,4 @@
-"""Ids of tool calls: which of the models' own ids a vendor accepts, and unique ids instead of the others."""
+"""Ids of tool calls. An id that the vendor would refuse is replaced by a unique one."""
 
 from __future__ import annotations
 

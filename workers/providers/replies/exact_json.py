@@ -12,7 +12,8 @@ import math
 from typing import Any
 
 MAX_DIGITS = 300
-"""Most digits of an integer that is read exactly. A longer one may exceed a float, and Python refuses 4,300 digits."""
+"""An integer of at most this many digits is read exactly. A longer one may exceed a float, and Python refuses 4,300
+digits."""
 
 
 class OddNumber(float):
@@ -54,7 +55,7 @@ def read_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def write_exactly(value: object) -> str:
-    """Write a value as compact JSON. Odd numbers and repeated names are written as they came."""
+    """Write a value as compact JSON. Odd numbers and repeated names are written as in the reply."""
     return _dump(value) if _is_plain(value) else _write(value)
 
 

@@ -58,7 +58,7 @@ def read_value(content: bytes, content_type: str = "") -> Any:
 
     Raises:
         NotJson: the body is something else.
-        BadReply: it ends before its end (`connection`), or it is complete but not JSON (`format_error`, because the same
+        BadReply: it is cut off (`connection`), or it is complete but not JSON (`format_error`, because the same
             request would cost the same again).
 
     """

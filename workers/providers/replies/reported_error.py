@@ -103,14 +103,14 @@ def _is_sign(value: object) -> bool:
 
 
 def _is_error(value: object) -> bool:
-    """Is there something in an `error` field? Some servers send an object of nulls with every answer."""
+    """Does the value of an `error` field hold an error? Some servers send an object of nulls with every answer."""
     if isinstance(value, Mapping):
         return any(inner not in (None, "", 0, False, "0", 200) for inner in value.values())
     return bool(value)
 
 
 def _raise_event_stream(text: str) -> None:
-    """Raise what an event stream in place of a JSON object means: the error in it, or that it can't be read.
+    """Raise the error in an event stream that came instead of a JSON object, or that the stream can't be used.
 
     Raises:
         ErrorReply: one of its events is an error.

@@ -52,7 +52,7 @@ TELLING_PARTS: tuple[tuple[str, Stop], ...] = (
     (r"filter|safety|block|refus|moderat|guardrail|sensitive|prohibit|polic", Stop.REFUSAL),
     (r"tool|function", Stop.TOOLS),
 )
-"""What a word means that is not listed, by a part of it. A call in a reply that was cut off must not run, so a word that hints
+"""Part of an unlisted word -> its meaning. A call in a reply that was cut off must not run, so a word that hints
 at a limit is believed."""
 
 _FAILED_PARTS = re.compile(r"malformed|error|fail|abort|cancel|timeout|timed_out|exception")

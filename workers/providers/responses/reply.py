@@ -28,7 +28,7 @@ def parse_response(reply: JsonObject, request: ModelRequest, provider: str) -> P
     """Parse a response object.
 
     Raises:
-        BadReply: there is no answer in it, or the server says that it has not finished it.
+        BadReply: the response has no answer, or the server has not finished it.
 
     """
     status = reply.get("status")

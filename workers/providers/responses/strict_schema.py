@@ -7,5 +7,5 @@ from midwatch.schemas.contract import JsonObject
 
 
 def is_openai_strict(schema: JsonObject) -> bool:
-    """Return True if strict mode accepts the schema as written. To any other schema OpenAI answers 400 in strict mode."""
+    """Return True if strict mode accepts the schema as written. OpenAI answers 400 to any other schema in strict mode."""
     return fits_strict_mode("openai", schema)

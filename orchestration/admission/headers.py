@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from midwatch.orchestration.protocol.named_times import wait_ms
 from midwatch.orchestration.protocol.quota_fields import read_count, read_quotas
 
 HEADERS = {
@@ -37,6 +38,16 @@ LONGEST_WINDOW_S = 60
 """A limit of a longer window may be used up at once, so it is no limit of a minute."""
 
 
+LONGER_WINDOWS_S = (3_600, 86_400)
+
+MIN_SHARE = 0.1
+"""Least part of a used request that counts as being refilled. Below it, any reset would fit the refill of a day."""
+
+ANY_WINDOW = ("x-ratelimit-{}-requests", "x-ratelimit-{}-tokens", "x-ratelimit-{}-project-tokens")
+"""Headers that do not name their window. Groq's `-requests` is a limit of a day (console.groq.com/docs/rate-limits), and so is
+OpenAI's for accounts with a daily limit."""
+
+
 @dataclass(frozen=True)
 class Figures:
     """Figures by the resource that they limit. A figure that no header names is absent."""
@@ -51,17 +62,31 @@ class Figures:
 
 def read(headers: Mapping[str, str]) -> Figures:
     """Read the figures in headers, whose names are in lower case. If two limit the same resource, the lower limit counts."""
-    remaining = [
-        (resource, read_count(headers.get(name.format("remaining"))))
-        for resource, names in HEADERS.items()
-        for name in names
-    ]
-    limits = [
-        (resource, read_count(headers.get(name.format("limit"))))
-        for resource, names in HEADERS.items()
-        for name in names
-    ]
+    known = [(resource, name) for resource, names in HEADERS.items() for name in names]
+    known = [(resource, name) for resource, name in known if name not in ANY_WINDOW or not _is_long(headers, name)]
+    remaining = [(resource, read_count(headers.get(name.format("remaining")))) for resource, name in known]
+    limits = [(resource, read_count(headers.get(name.format("limit")))) for resource, name in known]
     return Figures(remaining=_lowest(remaining), limits=_lowest(limits + _per_second(headers) + _quotas(headers)))
+
+
+def _is_long(headers: Mapping[str, str], name: str) -> bool:
+    """Is it a limit of an hour or a day?
+
+    Its reset tells: it is later than a minute from now, or it fits the refill of an hour or a day and not that of a minute. A
+    bucket of 10,000 a day gets one request back in 8.64 s.
+    """
+    reset_ms = wait_ms(headers.get(name.format("reset")), headers.get("date"))
+    limit, left = (read_count(headers.get(name.format(word))) for word in ("limit", "remaining"))
+    if reset_ms is None:
+        return False
+    if reset_ms > 1_000 * LONGEST_WINDOW_S:
+        return True
+    if not limit or left is None or left >= limit or not reset_ms:
+        return False
+    used = limit - left  # a whole number, rounded up: a request that is half refilled counts as used
+    refilling = [limit * reset_ms / 1_000 / window_s for window_s in (LONGEST_WINDOW_S, *LONGER_WINDOWS_S)]
+    fits = [MIN_SHARE <= share <= used * 1.02 and used - share < 1 for share in refilling]
+    return not fits[0] and any(fits[1:])
 
 
 def _per_second(headers: Mapping[str, str]) -> list[tuple[str, float | None]]:

@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from midwatch.schemas.failure import Failure, FailureKind
+from midwatch.schemas.message import AssistantMessage, Opaque, Part, ToolCall
+from midwatch.schemas.model import ModelRequest
 
 KEPT_MS = 3_600_000
 """How long a process remembers a refusal: one hour."""
@@ -25,6 +27,29 @@ SERVER_ERRORS = 2
 Some local servers answer 500 because their chat template fails. That never ends by waiting. A real outage costs nothing
 here, because no call is added.
 """
+
+
+def describe_changes(changes: str, *, is_without_opaque: bool) -> str:
+    """Say how a request differs from the usual one, for the trace."""
+    return "; ".join(filter(None, [changes, "without opaque parts" if is_without_opaque else ""]))
+
+
+def drops_opaque(request: ModelRequest) -> bool:
+    """Does the request lack opaque parts that its model made, because their server refuses them?"""
+    return any(
+        isinstance(message, AssistantMessage)
+        and message.server in request.opaque_refused_by
+        and message.requested == request.model
+        and any(_is_opaque(part, message.provider) for part in message.parts)
+        for message in request.messages
+    )
+
+
+def _is_opaque(part: Part, provider: str) -> bool:
+    """Is it a part that goes back to its maker only? Thinking that was found in a text goes to no model."""
+    if isinstance(part, Opaque):
+        return part.provider == provider
+    return isinstance(part, ToolCall) and part.vendor_extra is not None
 
 
 class OpaqueRefusals:

@@ -4,7 +4,8 @@ The names of the headers must be in lower case, or the mapping must ignore case.
 
 Sources: RFC 9110 (`Retry-After`); the IETF's RateLimit drafts; the SDKs of OpenAI and Anthropic (`retry-after-ms`,
 `x-should-retry`); Azure (`x-ms-retry-after-ms`); Cerebras, Mistral, Groq, Together, Fireworks, SambaNova, OpenRouter,
-GitHub, Discord and Kong (`x-ratelimit-*`); Anthropic (`anthropic-ratelimit-*`, also its `unified` limits).
+GitHub, Discord and Kong (`x-ratelimit-*`); Anthropic (`anthropic-ratelimit-*`, also its `unified` and `priority` limits); AWS's
+SDKs (`x-amz-retry-after`, in milliseconds); gRPC (`grpc-retry-pushback-ms`); LiteLLM (`llm_provider-*`: its provider's headers).
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from midwatch.orchestration.protocol.quota_fields import read_count, read_quotas
 
 __all__ = ["MAX_WAIT_MS", "exhausted_reset_ms", "ratelimit", "retry_after_ms", "should_retry"]
 
-IN_MS = ("retry-after-ms", "x-ms-retry-after-ms", "x-retry-after-ms")
-IN_ANY_FORM = ("retry-after", "x-retry-after", "x-ratelimit-retry-after", "x-rate-limit-retry-after")
+IN_MS = ("retry-after-ms", "x-ms-retry-after-ms", "x-retry-after-ms", "x-amz-retry-after", "grpc-retry-pushback-ms")
+IN_ANY_FORM = (
+    "retry-after", "x-retry-after", "x-ratelimit-retry-after", "x-rate-limit-retry-after", "retry-after-seconds",
+    "llm_provider-retry-after",
+)  # fmt: skip
 
-LIMITING = ("ratelimit", "rate-limit", "tokenlimit", "retry-after")
+LIMITING = ("ratelimit", "rate-limit", "tokenlimit", "retry-after", "anthropic-priority")
 """A header whose name contains one of these tells something about limits or waits."""
 
 

@@ -11,6 +11,7 @@ from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.client.new_job import times_of
 from midwatch.orchestration.context import window
 from midwatch.orchestration.drift import counts, ladder
+from midwatch.orchestration.drift.opaque_refusals import describe_changes, drops_opaque
 from midwatch.orchestration.errors import LeaseLost
 from midwatch.orchestration.protocol.anchor import Anchor
 from midwatch.orchestration.protocol.claims import ClaimRefusal
@@ -102,6 +103,7 @@ class ModelStep:
         self.offer = self.choose_offer()
         refused_by = self.services.opaque.servers(str(self.offer.model), claim.ref.session_id)
         request = window.assemble(agent, claim, self.offer).model_copy(update={"opaque_refused_by": refused_by})
+        attempt.changed_request = describe_changes(self.offer.changes, is_without_opaque=drops_opaque(request))
         self.estimated_tokens = estimate_tokens(attempt, agent)
         call = model_call(agent, claim, request, self.estimated_tokens, self.offer.model)
         if refusal := attempt.gated_calls.admit(call):
@@ -132,7 +134,7 @@ class ModelStep:
             log.warning("opaque.refused", model=model, server=server, detail=refused.detail[:300])
             self.services.opaque.confirm(model, server)
             self.opaque_counters = (counts.opaque_field(model, server),)
-            self.attempt.changed_request = "; ".join(filter(None, [self.offer.changes, "without opaque parts"]))
+            self.attempt.changed_request = describe_changes(self.offer.changes, is_without_opaque=True)
         elif isinstance(reply, Failure) and reply.kind is FailureKind.FORMAT_ERROR:
             self.services.opaque.clear(session_id)
             detail = f"{refused.detail} (and without opaque parts of earlier turns: {reply.detail})"
@@ -143,9 +145,7 @@ class ModelStep:
         """Choose the request's model and tools: the usual ones, or those of the ladder after refused calls."""
         streak = ladder.find_streak(self.agent, self.attempt.claim.log)
         drifting = self.services.drift.open_tools(str(self.agent.model))
-        offer = ladder.make_offer(self.agent, streak, drifting, not_strict=self.services.not_strict)
-        self.attempt.changed_request = offer.changes
-        return offer
+        return ladder.make_offer(self.agent, streak, drifting, not_strict=self.services.not_strict)
 
     def correct_estimate(self) -> None:
         """Correct the estimator: the request was too long, although the estimate said that it fits."""

@@ -63,7 +63,8 @@ def decide(
     answers forbid a retry still costs time, not jobs.
     """
     retries_left = attempt < config.max_retries and failure.advice is not RetryAdvice.LAST
-    refused = failure.is_refused_request and failure.status is not None
+    # A page with status 400 is a provider_error: another machine answered, so the request itself was not refused.
+    refused = failure.kind is FailureKind.FORMAT_ERROR and failure.is_refused_request and failure.status is not None
     if refused or not is_retried(config, failure.kind) or not (retries_left or settled.free):
         return DeadLetter(failure=failure)
     tries = attempt + settled.earlier

@@ -123,9 +123,14 @@ def test_a_refused_call_is_made_again_without_opaque_parts(status: int) -> None:
     assert fleet.run(first).output == "On its way."
     assert vendor.statuses == [200, status, 200]
     assert [record.asked for record in fleet.trace(first)] == ["", "", "without opaque parts"]
+    traces = []
     for session in ("s-1", "s-2"):
-        assert fleet.run(fleet.enqueue(clerk, "And now?", session_id=session)).status is JobStatus.COMPLETED
+        job_id = fleet.enqueue(clerk, "And now?", session_id=session)
+        assert fleet.run(job_id).status is JobStatus.COMPLETED
+        traces.append([record.asked for record in fleet.trace(job_id)])
     assert vendor.statuses.count(status) == 1
+    # Each turn shows it, as soon as there is an earlier turn with such parts.
+    assert traces == [["without opaque parts", "", "without opaque parts"], ["", "", "without opaque parts"]]
 
 
 def test_other_workers_learn_of_the_refusal_and_forget_it() -> None:

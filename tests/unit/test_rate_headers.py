@@ -46,6 +46,29 @@ from midwatch.orchestration.admission.headers import read
         ({"x-ratelimit-limit-tokens": "-1", "x-ratelimit-limit-requests": "1e9", "x-ratelimit-remaining-requests": "9" * 13},
          {}, {}),
         ({"ratelimit-policy": '"a";q=5;w=0'}, {}, {}),
+        # Groq: requests of a day, tokens of a minute. The reset of the requests tells.
+        ({"x-ratelimit-limit-requests": "14400", "x-ratelimit-remaining-requests": "14370",
+          "x-ratelimit-reset-requests": "2m59.56s", "x-ratelimit-limit-tokens": "18000",
+          "x-ratelimit-remaining-tokens": "17997", "x-ratelimit-reset-tokens": "7.66s"},
+         {"tokens": 18_000}, {"tokens": 17_997}),
+        # OpenAI with 10,000 and with 200 requests a day; then with 3,500 a minute.
+        ({"x-ratelimit-limit-requests": "10000", "x-ratelimit-remaining-requests": "9999", "x-ratelimit-reset-requests": "8.64s"},
+         {}, {}),
+        ({"x-ratelimit-limit-requests": "200", "x-ratelimit-remaining-requests": "199", "x-ratelimit-reset-requests": "7m12s"},
+         {}, {}),
+        ({"x-ratelimit-limit-requests": "3500", "x-ratelimit-remaining-requests": "3499", "x-ratelimit-reset-requests": "17ms"},
+         {"requests": 3_500}, {"requests": 3_499}),
+        # One request, refilled by two thirds, of a bucket of a day.
+        ({"x-ratelimit-limit-requests": "14400", "x-ratelimit-remaining-requests": "14399", "x-ratelimit-reset-requests": "2s"},
+         {}, {}),
+        # A fixed window of a minute, and a bucket of a minute that is empty.
+        ({"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "20", "x-ratelimit-reset-requests": "42"},
+         {"requests": 60}, {"requests": 20}),
+        ({"x-ratelimit-limit-tokens": "60000", "x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "59.9s"},
+         {"tokens": 60_000}, {"tokens": 0}),
+        # Cerebras: only the minute is read.
+        ({"x-ratelimit-limit-requests-day": "14400", "x-ratelimit-remaining-requests-day": "0",
+          "x-ratelimit-reset-requests-day": "33011.38", "x-ratelimit-limit-tokens-minute": "60000"}, {"tokens": 60_000}, {}),
     ],
 )  # fmt: skip
 def test_figures_per_minute(headers: dict[str, str], limits: dict[str, float], remaining: dict[str, float]) -> None:

@@ -109,6 +109,27 @@ def test_garbage_is_no_wait(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("headers", "wait_ms"),
+    [
+        ({"x-amz-retry-after": "1500"}, 1_500),
+        ({"grpc-retry-pushback-ms": "1500"}, 1_500),
+        ({"retry-after-seconds": "33"}, 33_000),
+        ({"llm_provider-retry-after": "33"}, 33_000),
+        ({"llm_provider-retry-after": "33", "retry-after": "5"}, 5_000),
+    ],
+)
+def test_gateways_and_sdks_have_their_own_names(headers: dict[str, str], wait_ms: int) -> None:
+    """AWS's and gRPC's headers are in milliseconds. LiteLLM passes on its provider's headers with a prefix."""
+    assert retry_after_ms(headers) == wait_ms
+
+
+def test_resets_of_anthropics_priority_limits_are_read() -> None:
+    """They have no `ratelimit` in their names."""
+    headers = {"anthropic-priority-input-tokens-remaining": "0", "anthropic-priority-input-tokens-reset": "33"}
+    assert exhausted_reset_ms(headers) == 33_000
+
+
+@pytest.mark.parametrize(
     ("ms", "seconds", "wait_ms"),
     [("1500", "9", 1_500), ("0.4", "9", 0), ("-5", "9", 0), ("soon", "9", 9_000), ("", "", None)],
 )

@@ -44,7 +44,7 @@ def _list_blocks(reply: JsonObject) -> list[JsonObject]:
 
 def _parse_part(block: JsonObject, where: str, request: ModelRequest, provider: str, ordinal: int) -> Part | None:
     kind = block.get("type")
-    if kind == "text":
+    if kind == "text" or (not isinstance(kind, str) and "text" in block):
         text = as_any_text(block.get("text"))
         return Text(text=text) if text else None
     if (refusal := read_refusal(block)) is not None:
@@ -56,7 +56,8 @@ def _parse_part(block: JsonObject, where: str, request: ModelRequest, provider: 
             name=as_any_text(block.get("name")),
             raw_arguments=as_arguments(block.get("input")),
         )
-    return Opaque(provider=provider, raw=check_depth(block, where))
+    # A block without a type can't be sent back, because every block of a request needs one.
+    return Opaque(provider=provider, raw=check_depth(block, where)) if isinstance(kind, str) else None
 
 
 def _parse_usage(usage: object) -> Usage:

@@ -27,6 +27,12 @@ ECHOED = (
 """Fields of a message that the server may want back: reasoning (DeepSeek, vLLM, OpenRouter, Ollama, LiteLLM, Copilot) and
 Gemini's signatures."""
 
+ARGUMENTS = ("arguments", "parameters", "input")
+"""The field of a call's arguments, and its names at servers that pass on what their model wrote."""
+
+TEXTS = ("text", "output_text")
+"""Types of a piece of text. The second one is the Responses format's."""
+
 STANDARD_FIELDS = frozenset({"id", "type", "function", "index"})
 """The standard fields of a tool call. All other fields are kept in `vendor_extra`."""
 
@@ -38,20 +44,38 @@ def parse_completion(reply: JsonObject, request: ModelRequest, provider: str) ->
         BadReply: the completion has no answer.
 
     """
-    choices = as_list(reply.get("choices") or [], "choices")
+    choices = reply.get("choices") or []
+    choices = [choices] if isinstance(choices, dict) and "message" in choices else as_list(choices, "choices")
     if not choices and was_filtered(reply):
         choices = [{"finish_reason": "content_filter"}]  # the prompt was blocked, so there is no answer
     if not choices:
         raise BadReply(FailureKind.PROVIDER_ERROR, "unusable reply: expected one choice, got none")
-    choice = as_object(choices[0], "choices[0]")
+    choice = _merge_choices([as_object(one, f"choices[{number}]") for number, one in enumerate(choices)])
     word = choice.get("finish_reason") or choice.get("native_finish_reason")
     filtered = was_filtered(choice) or look_up(word) is Stop.REFUSAL
-    parts, refused = _parse_parts(_find_message(choice, may_lack=filtered), request, provider)
+    message = _find_message(choice, may_lack=filtered or read_refusal(choice) is not None)
+    parts, refused = _parse_parts(choice, message, request, provider)
     refused = refused or filtered
     usage = _parse_usage(reply.get("usage"))
     stop = Stop.REFUSAL if refused else find_stop(word, parts, usage, request)
     model = reply.get("model")
     return ParsedReply(tuple(parts), stop, show_stop(word), usage, model if isinstance(model, str) and model else None)
+
+
+def _merge_choices(choices: list[JsonObject]) -> JsonObject:
+    """Return the first choice, with the text or the calls that it lacks from the next ones.
+
+    No request asks for several answers. GitHub Copilot sends Claude's text and its calls in two choices
+    (HKUDS/nanobot#1481).
+    """
+    first = choices[0]
+    messages = [message for choice in choices if isinstance(message := choice.get("message"), dict)]
+    if len(messages) < 2 or first.get("message") is not messages[0]:
+        return first
+    lacking = [name for name in ("content", "tool_calls", "function_call") if not messages[0].get(name)]
+    found = {name: value for name in lacking for one in reversed(messages[1:]) if (value := one.get(name))}
+    word = next((one.get("finish_reason") for one in choices if one.get("finish_reason") != "stop"), "stop")
+    return {**first, "message": {**messages[0], **found}, "finish_reason": word} if found else first
 
 
 def _find_message(choice: JsonObject, *, may_lack: bool) -> JsonObject:
@@ -61,16 +85,20 @@ def _find_message(choice: JsonObject, *, may_lack: bool) -> JsonObject:
     """
     text = choice.get("text")
     found = choice.get("message") or choice.get("delta") or ({"content": text} if isinstance(text, str) else None)
+    if isinstance(found, str):
+        found = {"content": found}
     return as_object({} if found is None and may_lack else found, "message")
 
 
-def _parse_parts(message: JsonObject, request: ModelRequest, provider: str) -> tuple[list[Part], bool]:
+def _parse_parts(
+    choice: JsonObject, message: JsonObject, request: ModelRequest, provider: str
+) -> tuple[list[Part], bool]:
     parts: list[Part] = []
     echoed = {key: message[key] for key in ECHOED if message.get(key)}
     if echoed:
         parts.append(Opaque(provider=provider, raw=check_depth(echoed, "message")))
     content = message.get("content")
-    pieces = [message, *(content if isinstance(content, list) else [content])]
+    pieces = [choice, message, *(content if isinstance(content, list) else [content])]
     refusals = [text for text in map(read_refusal, pieces) if text is not None]
     refused = bool(refusals)
     text = _parse_content(content) or "".join(refusals)
@@ -95,19 +123,22 @@ def _list_calls(message: JsonObject) -> list[JsonObject]:
 def _parse_call(call: JsonObject, ordinal: int, request: ModelRequest) -> ToolCall:
     where = f"tool_calls[{ordinal}]"
     function = call.get("function")
-    function = function if isinstance(function, dict) else {}
+    function = function if isinstance(function, dict) else call
     call_id = call.get("id")
-    extra = {key: value for key, value in call.items() if key not in STANDARD_FIELDS and value is not None}
+    fields = STANDARD_FIELDS if function is not call else STANDARD_FIELDS | {"name", *ARGUMENTS}
+    extra = {key: value for key, value in call.items() if key not in fields and value is not None}
     return ToolCall(
         id=call_id if isinstance(call_id, str) and call_id else make_call_id(request.messages, ordinal),
         name=as_any_text(function.get("name")),
-        raw_arguments=as_arguments(function.get("arguments")),
+        raw_arguments=as_arguments(next((function[name] for name in ARGUMENTS if name in function), None)),
         vendor_extra=check_depth(extra, where) if extra else None,
     )
 
 
 def _parse_content(content: object) -> str:
-    """Read the text of a message: a string, or (Mistral) a list of typed pieces. Another value is written as JSON."""
+    """Read the text of a message: a string, or (Mistral) typed pieces. Another value is written as JSON."""
+    if isinstance(content, dict) and "text" in content:
+        content = [content]
     if not isinstance(content, list):
         return as_any_text(content)
     return "".join(_parse_piece(piece) for piece in content)
@@ -116,7 +147,10 @@ def _parse_content(content: object) -> str:
 def _parse_piece(piece: object) -> str:
     if not isinstance(piece, dict):
         return as_any_text(piece)
-    return as_any_text(piece.get("text")) if piece.get("type") == "text" else ""
+    if piece.get("type", "text") not in TEXTS:
+        return ""
+    text = piece.get("text")
+    return as_any_text(text["value"] if isinstance(text, dict) and "value" in text else text)
 
 
 def _parse_usage(usage: object) -> Usage:

@@ -89,6 +89,7 @@ def _classify_stranger(status: int, error: VendorError, page: Page, call: CallCo
     detail = f"{where}: {hint}{_name_type(call)}{title}: {_shorten(words) or '(empty)'}"
     if 200 <= status < 300:
         detail = f"{where}: expected JSON, got {_name_type(call)}{title} {_shorten(words)}"
+    error = error if error.message else replace(error, message=page.words[:2_000])
     return build_failure(kind, detail, call, source=source, wait_ms=_find_wait_ms(kind, error, call), advice=advice)
 
 

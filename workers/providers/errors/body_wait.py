@@ -1,7 +1,8 @@
 """Reads the wait that an error body names in a field, or (the last resort) in its message.
 
 Sources: Google (`google.rpc.RetryInfo`), OpenRouter (`error.metadata.headers`), Discord and gateways made after it
-(`retry_after` in seconds), Cloudflare's RFC 9457 body (`retry_after`), OpenAI's usage limits (`resets_in_seconds`).
+(`retry_after` in seconds), Hugging Face (`estimated_time` while a model is loaded), Cloudflare's RFC 9457 body
+(`retry_after`), OpenAI's usage limits (`resets_in_seconds`).
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ IN_MS = ("retry_after_ms", "retryAfterMs", "retry-after-ms")
 IN_ANY_FORM = (
     "retry_after", "retryAfter", "retry-after", "retry_after_seconds", "retryAfterSeconds", "retry_in", "retryDelay",
     "retry_delay", "resets_in_seconds", "reset_after", "resets_at", "reset_at", "resetsAt",
+    "retry_after_secs", "retry_after_sec", "wait_seconds", "estimated_time", "next_retry_at",
 )  # fmt: skip
 
+INSIDE = ("metadata", "data", "extra")
+"""Fields of an error object whose fields are read, too."""
+
 _SPOKEN = re.compile(
-    r"\b(?:(?:try again|retry|resets?|available)\b[^.;:,]{0,30}?\b(?:in|after)|wait(?:ing)?(?: for)?)\s*:?\s*"
+    r"\b(?:(?:try again|try|retry|resets?|available)\b[^.;:,]{0,30}?\b(?:in|after)|wait(?:ing)?(?: for)?)\s*:?\s*"
     r"(?:about |approximately |at least |another )?" + f"({DURATION})",
     re.ASCII | re.IGNORECASE,
 )
@@ -39,7 +44,11 @@ def read_spoken_wait_ms(message: str) -> int | None:
 
 def _waits_of(one: Mapping[str, object]) -> Iterator[int]:
     details = one.get("details")
-    holders = [one, one.get("metadata"), *(details if isinstance(details, list) else [details])]
+    holders = [
+        one,
+        *(one.get(name) for name in ("metadata", "data", "extra")),
+        *(details if isinstance(details, list) else [details]),
+    ]
     for holder in holders:
         if not isinstance(holder, Mapping):
             continue

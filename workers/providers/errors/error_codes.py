@@ -35,7 +35,9 @@ CODES: dict[str, FailureKind] = {
     **dict.fromkeys(("accessdeniedexception", "unrecognizedclientexception", "expiredtokenexception"), AUTH),
     **dict.fromkeys(("unsupported_country_region_territory", "base_resp.1004", "base_resp.2049"), AUTH),
     **dict.fromkeys(("content_filter", "content_policy_violation", "responsible_ai_policy_violation"), REFUSED),
-    **dict.fromkeys(("invalid_prompt", "bio_policy", "misalignment_policy_violation"), REFUSED),
+    **dict.fromkeys(
+        ("invalid_prompt", "invalid_request_prompt", "bio_policy", "misalignment_policy_violation"), REFUSED
+    ),
     **dict.fromkeys(("datainspectionfailed", "data_inspection_failed", "1301"), REFUSED),
     **dict.fromkeys(("base_resp.1026", "base_resp.1027"), REFUSED),
     **dict.fromkeys(("overloaded_error", "overloaded", "engine_overloaded", "slow_down", "unavailable"), OVERLOADED),
@@ -77,6 +79,10 @@ PHRASES: tuple[tuple[re.Pattern[str], FailureKind], ...] = tuple(
         (r"credit balance is too low", QUOTA),
         (r"api key not valid|api_key_invalid|(?:incorrect|invalid) api[ _-]?key|api key .{0,40}is invalid", AUTH),
         (r"blocked by (?:our )?content filter", REFUSED),
+        (
+            r"\b(?:input|content|prompt) was flagged\b|violates (?:our )?(?:usage|content) (?:guidelines|polic)",
+            REFUSED,
+        ),
         (r"(?:engine|model|server|service) is (?:currently |temporarily )?overloaded", OVERLOADED),
     )
 )

@@ -30,13 +30,16 @@ CODE_FIELDS = (
 )
 MESSAGE_FIELDS = (
     "message", "msg", "error_msg", "error_message", "errorMessage", "status_msg", "detail", "description", "faultstring",
-    "Message", "title", "error",
+    "Message", "errmsg", "exception", "title", "error", "reason",
 )  # fmt: skip
 STATUS_FIELDS = ("code", "status", "status_code", "statusCode", "http_status", "httpStatus")
 INNER_FIELDS = ("error", "errors", "Error", "base_resp", "fault", "detail", "Output", "response")
 """Fields that may hold the error object, or its text."""
 
 ERROR_FIELDS = ("error", "errors", "Error", "detail", "fault")
+
+RETRY_FLAGS = ("retryable", "is_retryable", "isRetryable", "should_retry", "shouldRetry")
+"""Fields that say whether to retry: Cloudflare's and its spellings at other gateways."""
 
 GENERIC_STATUSES = frozenset({400, 500, 502})
 """Statuses that gateways use for any failure behind them. A status inside the body says more."""
@@ -72,7 +75,7 @@ class VendorError:
         if not objects:
             return cls(message=body if isinstance(body, str) else "")
         outer, inner = objects[0], objects[-1]
-        flags = [flag for one in objects if isinstance(flag := one.get("retryable"), bool)]
+        flags = [flag for one in objects for name in RETRY_FLAGS if isinstance(flag := one.get(name), bool)]
         return cls(
             codes=tuple(dict.fromkeys(code for one in reversed(objects) for code in _read_codes(one))),
             message=next(filter(None, (_read_message(one) for one in reversed(objects))), ""),
@@ -165,6 +168,9 @@ def _read_codes(one: Mapping[str, object]) -> Iterator[str]:
 
 def _read_message(one: Mapping[str, object]) -> str:
     message = next((value for name in MESSAGE_FIELDS if isinstance(value := one.get(name), str) and value.strip()), "")
+    for name in () if message else ERROR_FIELDS:
+        if isinstance(texts := one.get(name), list):
+            message = message or "; ".join(text for text in texts[:5] if isinstance(text, str))
     metadata = one.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
     return f"{message}: {raw}" if isinstance(raw, str) and raw.strip() and not raw.lstrip().startswith("{") else message

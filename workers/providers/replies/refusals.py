@@ -29,6 +29,8 @@ def read_refusal(piece: object) -> str | None:
     refusal = piece.get("refusal")
     if piece.get("type") == "refusal":
         return as_any_text(refusal or piece.get("text"))
+    if refusal is True:
+        return ""
     return as_any_text(refusal) if isinstance(refusal, (str, dict)) and refusal else None
 
 

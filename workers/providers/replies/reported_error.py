@@ -20,9 +20,13 @@ ANSWERS = ("choices", "content", "output")
 ENDED = ("failed", "cancelled", "canceled", "expired")
 """Statuses of a response that has no answer."""
 
+ENVELOPES = ("data", "result", "response", "output", "body")
+"""Fields in which a gateway puts the whole reply. DashScope's own API has it in `output`, Cloudflare's in `result`."""
+
 SIGNS = (
     "msg", "message", "detail", "errors", "error_msg", "error_message", "error_code", "errorCode", "errorMessage", "__type",
     "fault", "Error", "status_code", "statusCode", "code", "response",
+    "errmsg", "exception", "reason",
 )  # fmt: skip
 """Fields of an error that takes the place of the answer."""
 
@@ -42,14 +46,31 @@ def read_answer(content: bytes, content_type: str) -> JsonObject:
     try:
         value = read_value(content, content_type)
     except NotJson:
-        _raise_event_stream(decode(content, content_type))
-        raise NoApiReply(content) from None
+        value = _read_event_stream(decode(content, content_type))
+        if value is None:
+            raise NoApiReply(content) from None
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     if isinstance(value, list) and value and isinstance(value[0], dict) and (found := find_error(value[0])) is not None:
         raise ErrorReply(found)
+    if isinstance(value, dict):
+        value = _unwrap(value)
     if not isinstance(value, dict):
         raise_wrong_type("the body", "an object", value)
     if (found := find_error(value)) is not None:
         raise ErrorReply(found)
+    return value
+
+
+def _unwrap(value: JsonObject) -> JsonObject:
+    """Return the reply inside a gateway's own object: `{"code": 0, "data": {"choices": […]}}`."""
+    if _is_error(value.get("error")) or any(value.get(name) for name in ("choices", "content")):
+        return value
+    for name in ENVELOPES:
+        inner = value.get(name)
+        answers = ("choices",) if name == "output" else ANSWERS  # in the Responses format, one item may be there
+        if isinstance(inner, dict) and any(isinstance(inner.get(answer), list) and inner[answer] for answer in answers):
+            return inner
     return value
 
 
@@ -64,6 +85,8 @@ def find_error(reply: JsonObject) -> Any | None:
         return {"base_resp": base}
     status = reply.get("status")
     if isinstance(status, str) and status.lower() in ENDED:
+        if isinstance(reason := reply.get("last_error") or reply.get("status_details"), Mapping):
+            return {"error": reason}
         return {"error": {"code": status.lower(), "message": f"the response has status {status} and no reason"}}
     if any(reply.get(name) for name in ANSWERS):
         return None
@@ -74,12 +97,12 @@ def find_error(reply: JsonObject) -> Any | None:
 
 
 def _find_in_answer(reply: JsonObject) -> Any | None:
-    """Find an error that a server puts where the answer belongs: in the first choice, or as one of the items."""
+    """Find an error that a server puts where the answer belongs: in a choice, or as one of the items."""
     choices = reply.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    for holder in (first, first.get("message") if isinstance(first, Mapping) else None):
-        if isinstance(holder, Mapping) and _is_error(holder.get("error")):
-            return {"error": holder["error"]}
+    for choice in choices if isinstance(choices, list) else ():
+        for holder in (choice, choice.get("message") if isinstance(choice, Mapping) else None):
+            if isinstance(holder, Mapping) and _is_error(holder.get("error")):
+                return {"error": holder["error"]}
     for name in ("content", "output"):
         for item in reply[name] if isinstance(reply.get(name), list) else ():
             if isinstance(item, Mapping) and item.get("type") == "error":
@@ -90,7 +113,7 @@ def _find_in_answer(reply: JsonObject) -> Any | None:
 def _find_nested(value: object, depth: int) -> Any | None:
     """Find an error object in the fields of a reply without an answer."""
     for inner in value.values() if isinstance(value, Mapping) and depth else ():
-        if isinstance(inner, Mapping) and _is_error(inner.get("error")):
+        if isinstance(inner, Mapping) and any(_is_error(inner.get(name)) for name in ("error", "Error", "errors")):
             return inner
         if (found := _find_nested(inner, depth - 1)) is not None:
             return found
@@ -109,27 +132,39 @@ def _is_error(value: object) -> bool:
     return bool(value)
 
 
-def _raise_event_stream(text: str) -> None:
-    """Raise the error in an event stream that came instead of a JSON object, or that the stream can't be used.
+def _read_event_stream(text: str) -> JsonObject | None:
+    """Read an event stream in place of a JSON object. Only one that holds a whole reply in a single event can be used.
+
+    Returns None if the text is no event stream.
 
     Raises:
         ErrorReply: one of its events is an error.
-        BadReply: it has an answer, which the same request would only cost again.
+        BadReply: it has an answer in pieces, which the same request would only cost again.
 
     """
     lines = text.splitlines()[:_MOST_EVENTS]
     if not any(line.startswith(("data:", "event:")) for line in lines):
-        return
-    has_answer = False
+        return None
+    events: list[JsonObject] = []
     for line in lines:
         event = read_object(line.removeprefix("data:").encode("utf-8", "replace")) if line.startswith("data:") else None
         if event is None:
             continue
         if (found := find_error(event)) is not None and not _is_progress(event):
             raise ErrorReply(found)
-        has_answer = has_answer or bool(event)
-    kind = FailureKind.FORMAT_ERROR if has_answer else FailureKind.PROVIDER_ERROR
+        events.append(event)
+    if len(events) == 1 and _is_whole(events[0]):
+        return events[0]
+    kind = FailureKind.FORMAT_ERROR if any(events) else FailureKind.PROVIDER_ERROR
     raise BadReply(kind, "unusable reply: expected a JSON object, got an event stream, although none was asked for")
+
+
+def _is_whole(event: JsonObject) -> bool:
+    """Is the event a whole reply? The pieces of a stream have a `delta`, or a type of their own."""
+    choices = event.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        return isinstance(choices[0].get("message"), dict)
+    return event.get("type", "message") == "message" and any(isinstance(event.get(name), list) for name in ANSWERS[1:])
 
 
 def _is_progress(event: JsonObject) -> bool:

@@ -85,7 +85,8 @@ class _Reader:
             self.parts.append(Opaque(provider=self._provider, raw=check_depth(item, where)))
 
     def _add_message(self, item: JsonObject) -> None:
-        text = ""
+        text = read_refusal({"refusal": item.get("refusal")}) or ""
+        self.refused = self.refused or bool(item.get("refusal"))
         content = item.get("content")
         for piece in content if isinstance(content, list) else [content]:
             if not isinstance(piece, dict):

@@ -114,6 +114,17 @@ def refuse_reasoning(body: dict[str, Any], status: int = 400) -> tuple[int, Any]
     return 200, chat_text("On its way.", reasoning_content="so")
 
 
+def test_a_refusal_in_a_200_is_a_refusal_of_opaque_parts() -> None:
+    """A gateway sends the server's 400 with status 200."""
+
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        status, reply = refuse_reasoning(body)
+        return 200, {"error": {"message": "Bad request", "code": status}} if status == 400 else reply
+
+    fleet = InlineFleet(model=StrictVendor("openai-compatible", answer).model)
+    assert fleet.run(fleet.enqueue(agent(), "Where is A?")).output == "On its way."
+
+
 @pytest.mark.parametrize("status", [400, 404, 422])
 def test_a_refused_call_is_made_again_without_opaque_parts(status: int) -> None:
     """The second call is made in the same step. Later turns and jobs at this server pay for no refused call."""

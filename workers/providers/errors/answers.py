@@ -38,7 +38,9 @@ MAX_BODY_CHARS = 200
 def classify_body(body: object, call: CallContext) -> Failure:
     """Classify an error in a reply with status 200."""
     error = VendorError.parse(body)
-    return _classify_error(error, 200, error.status or 200, "", call)
+    # Its own status decides, also whether the request was refused for its form.
+    inner = replace(call, status=error.status or call.status)
+    return _classify_error(error, 200, error.status or 200, "", inner)
 
 
 def classify_answer(status: int, content: bytes, call: CallContext) -> Failure:

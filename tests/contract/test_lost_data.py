@@ -1,4 +1,4 @@
-"""Redis comes back empty, or another server has its place: workers say so, and run no call twice that may not run twice."""
+"""After Redis has lost its data, workers log it, and a call that may not run twice does not run again."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def test_a_call_whose_claim_a_failover_forgot_is_unknown(fleet: Watched, monkeyp
 
 
 def test_a_restart_that_lost_nothing_changes_no_call(fleet: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another `run_id` alone is no loss: the rows know the fences. The job goes on, and its result is not unknown."""
+    """Another `run_id` alone is no loss, because the rows still have the fences. The job goes on, and its result is
+    known."""
     job_id = fleet.enqueue_keyed()
     fleet.runner.run(fleet.published.popleft())
     fleet.runner.run(fleet.published.popleft())
@@ -126,7 +127,7 @@ def test_a_worker_that_knows_nothing_says_nothing(fleet: Watched) -> None:
 
 
 def test_each_worker_reports_what_it_has_begun(fleet: Watched) -> None:
-    """The first worker that notices a loss writes a new mark. The others see another one, and report, too."""
+    """The first worker that notices a loss writes a new mark. The other workers see a new mark, and report, too."""
     other = DataWatch(fleet.client, fleet.store.keys)
     other.look(now=True)
     job_id = fleet.enqueue_keyed()
@@ -141,7 +142,7 @@ def test_each_worker_reports_what_it_has_begun(fleet: Watched) -> None:
 
 @pytest.mark.parametrize("damaged", ["x", json.dumps({"mark": 1}), "[]"])
 def test_a_damaged_mark_is_written_again(fleet: Watched, damaged: str) -> None:
-    """Text that is no mark counts as a lost one."""
+    """Text that is not a mark counts as a lost mark."""
     fleet.client.set(fleet.store.keys.data_mark(), damaged)
     assert fleet.watch.look(now=True)
     assert read_mark(fleet.client, fleet.store.keys)

@@ -1,7 +1,7 @@
 """Every key of a job may be lost alone: the job ends with a typed failure, or it goes on as if nothing had happened.
 
 A server may lose one key: it evicts it, or a person deletes it. Each test brings a job to a point of its life, takes one key
-away (or replaces it, or cuts it), and lets the fleet run. No model is asked with a conversation that is not whole.
+away (or replaces it, or cuts it), and lets the fleet run. No model is called with an incomplete conversation.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ AGENT = Agent("clerk", "scripted:m-1", "You help.", tools=[look_up, pay])
 
 
 class Watched:
-    """A model that keeps what it was asked."""
+    """A model that records its requests."""
 
     name = "scripted"
 
@@ -103,7 +103,7 @@ class Scene:
         raise AssertionError(f"the job still runs after {ROUNDS} steps")
 
     def decide(self) -> bool:
-        """Do what a human does. Returns False if there is nothing to do."""
+        """Approve or discard one thing, as a person would. Returns False if there is none."""
         for job in self.operations.jobs(status=JobStatus.PARKED):
             try:
                 return self.operations.decide(job.job_id, approve=True)
@@ -203,7 +203,7 @@ def check(scene: Scene, key: str) -> None:
         try:
             job = scene.operations.job(job_id)
         except (NotFound, UnreadableRecord):
-            continue  # this is an answer, too
+            continue  # an error is also an ending here
         assert job.status.ended or job.status is JobStatus.QUEUED, f"{job_id} is {job.status}"
         if job.status is JobStatus.DEAD_LETTERED:
             assert job.failure is not None
@@ -231,7 +231,7 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "point", "damage"), CASES)
 def test_a_lost_key_leads_to_an_ending_or_is_restored(name: str, point: str, damage: str) -> None:
-    """No job runs for ever, no model is asked with half a conversation, and a person can end what is left."""
+    """No job runs for ever, no model is called with half a conversation, and a person can end the remaining jobs."""
     scene = Scene()
     POINTS[point](scene)
     key = scene.keys()[name]
@@ -258,7 +258,8 @@ def run_to(scene: Scene, point: str) -> None:
 
 
 def test_a_job_without_its_steps_is_a_dead_letter() -> None:
-    """The reported case: it ran for ever, and `cancel` said True without effect. The letter says what is lost."""
+    """The reported case: the job ran for ever, and `cancel` returned True without effect. The letter names the lost
+    record."""
     scene = Scene()
     run_to(scene, "at_calls")
     scene.client.delete(scene.keys()["steps"])
@@ -303,7 +304,8 @@ def test_a_job_without_its_log_asks_no_model(damage: Callable[[Any, str], None])
 
 
 def test_the_next_job_does_not_go_on_without_its_session(redis: redis_py.Redis, prefix: str) -> None:
-    """A session that lost its log is not silently a new one. When its letter is discarded, it goes on with what is left."""
+    """A session that lost its log does not silently start anew. When its letter is discarded, it goes on with the
+    remaining messages."""
     bench = redis_bench(redis, prefix)
     claim = bench.begin()
     assert bench.store.finish(claim, ending_of(claim, JobStatus.COMPLETED), trace_of(claim, "completed"))
@@ -318,7 +320,8 @@ def test_the_next_job_does_not_go_on_without_its_session(redis: redis_py.Redis, 
 
 
 def test_a_session_without_its_memory_is_noticed(redis: redis_py.Redis, prefix: str) -> None:
-    """What a compaction took out of the log is only in the memory. Without it, the model would miss half of the session."""
+    """Only the memory has what a compaction removed from the log. Without the memory, the model would miss half of the
+    session."""
     bench = redis_bench(redis, prefix)
     claim = bench.begin()
     redis.hset(bench.keys.session("s1"), mapping={"has_memory": 1, "epoch": 1})

@@ -1,4 +1,4 @@
-"""What users name is never key syntax, and a job is never mixed up with another job's session.
+"""A user's name never acts as key syntax, and a job never gets another job's session.
 
 Every test runs on a real Redis and on the Redis in this process.
 """
@@ -218,7 +218,7 @@ FORGED: dict[str, Callable[[Bench, Claim], Any]] = {
 
 @pytest.mark.parametrize("verb", FORGED)
 def test_a_claim_with_another_jobs_session_writes_nothing(bench: Bench, other: str, verb: str) -> None:
-    """The worker's fence is right, the session is not: every commit refuses in words, and no key changes."""
+    """The worker's fence is right and the session is wrong. Every commit raises an error, and no key changes."""
     bench.begin("job-b", other)
     claim = bench.begin("job-1", "s1")
     forged = Claim(**{**vars(claim), "ref": forge(claim.ref, other)})

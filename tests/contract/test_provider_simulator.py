@@ -80,7 +80,7 @@ def test_other_faults_have_their_failure_kind(
     """A page is never the vendor's verdict, an error in a 200 keeps its kind, and half a body is cut off."""
     for fields in ({fault: 1.0, "once": False}, {"outage": fault, "outage_s": 60}):
         if "outage" in fields and fault is Fault.TRUNCATED:
-            continue  # half an answer reaches the client, so it is no outage
+            continue  # the client gets half an answer, so this is not an outage
         server.use(Faults.model_validate(fields))
         failure = error(model).failure
         assert (failure.kind, failure.advice) == (kind, advice)

@@ -150,7 +150,7 @@ def test_status_of_a_stranger_that_means_the_same(setup: Setup, status: int, kin
     ],
 )  # fmt: skip
 def test_json_is_a_verdict(setup: Setup, status: int, body: Any, kind: FailureKind, shown: str) -> None:
-    """An error in JSON is the provider's word, or that of the gateway in its place. Its reason is shown."""
+    """An error in JSON is the provider's word, or that of the gateway in its place. The failure shows its reason."""
     failure = setup.failure(reply(status, body))
     assert (failure.kind, failure.advice) == (kind, None), failure.detail
     assert shown in failure.detail
@@ -270,7 +270,7 @@ def test_empty_error_fields_are_no_error(setup: Setup) -> None:
 
 
 def test_event_stream_with_an_answer_is_final(setup: Setup) -> None:
-    """A stream that was not requested was paid, and comes again each time. It is a format error."""
+    """A stream that was not requested was paid for, and would come again. It is a format error."""
     stream = 'data: {"id":"1","choices":[{"delta":{"content":"Hi"}}]}\n\ndata: [DONE]\n\n'
     failure = setup.failure(reply(200, stream, {"content-type": "text/event-stream"}))
     assert failure.kind is FailureKind.FORMAT_ERROR
@@ -291,7 +291,7 @@ def test_should_retry_makes_a_final_error_transient(setup: Setup, status: int) -
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])
 def test_should_not_retry_takes_the_retries(setup: Setup, status: int) -> None:
-    """After `x-should-retry: false` the call is given up, unless the coordinator does not blame the failure on it."""
+    """After `x-should-retry: false` there is no retry if the coordinator counts the failure against the call."""
     failure = setup.failure(reply(status, setup.replies.error("x", "no more"), {"x-should-retry": "false"}))
     assert failure.kind in TRANSIENT
     assert failure.advice is RetryAdvice.LAST
@@ -343,7 +343,8 @@ def test_wait_in_the_body_is_heard(setup: Setup, body: Any, wait_ms: int | None)
 
 
 def test_limits_in_the_body_reach_the_coordinator(setup: Setup) -> None:
-    """Google and OpenRouter name a limit in the body. It is learned like one in a header. A limit per day is not."""
+    """Google and OpenRouter name a limit in the body. It is learned like a limit in a header. A limit per day is not
+    learned."""
     quota = "generativelanguage.googleapis.com/generate_content_free_tier_"
     violations = [
         {"quotaMetric": quota + "requests", "quotaId": "GenerateRequestsPerMinutePerProject", "quotaValue": "15"},
@@ -380,7 +381,7 @@ def test_wait_in_a_message_is_only_for_limits(setup: Setup) -> None:
 
 
 def test_page_and_unreadable_reply_are_no_refusal_of_opaque_parts(setup: Setup) -> None:
-    """A firewall's page and a reply that can't be read lead to no second request. A refused request does."""
+    """A firewall's page and a reply that can't be read lead to no second request. A refused request leads to one."""
     raw = (
         {"reasoning_content": "hm"}
         if setup.name not in ("anthropic", "openai")
@@ -404,7 +405,7 @@ def test_page_and_unreadable_reply_are_no_refusal_of_opaque_parts(setup: Setup) 
 
 
 def test_bare_400_may_refuse_the_form(setup: Setup) -> None:
-    """A 400 without a reason may be about the request's form. A page of any other status, or a broken reply, is not."""
+    """A 400 without a reason may refuse the request's form. A page with another status, or a broken reply, does not."""
     assert setup.failure(reply(400, "")).is_refused_request
     assert setup.failure(reply(422, "")).is_refused_request
     assert setup.failure(reply(400, setup.replies.error("invalid_request_error", "no"))).is_refused_request

@@ -1,4 +1,5 @@
-"""A reply that came to its end was paid for. Every provider reads what can be read of it, and asks again for nothing else."""
+"""A reply that came to its end was paid for. Every provider reads as much of it as possible, and does not call the
+model again."""
 
 from __future__ import annotations
 
@@ -214,7 +215,7 @@ def test_single_wrong_byte_costs_one_character(setup: Setup) -> None:
 
 
 def test_careless_json_is_read(setup: Setup) -> None:
-    """Line breaks in strings, blanks around the object, and what follows it, are not the answer's fault."""
+    """Line breaks in strings, blanks around the object, and text after it do not spoil the answer."""
     text = json.dumps(setup.replies.text("one\ntwo"))
     for body in (text.replace("\\n", "\n"), f"\n\n  {text}\n", text + "\n[DONE]", text + "\x00" * 9, text + text):
         assert complete(setup, body).text == "one\ntwo"
@@ -232,14 +233,14 @@ def test_deep_arguments_are_kept(setup: Setup) -> None:
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 0.7, 0.9, 0.99])
 def test_reply_that_ends_early_is_cut_off(setup: Setup, share: float) -> None:
-    """JSON that ends before its end is a connection failure, wherever it ends. Asking again helps."""
+    """JSON that is cut off is a connection failure, at every place. Asking again helps."""
     text = json.dumps(setup.replies.text('She said "well\\done" \u00fc \ud83d\ude00 -1.5e3 true'))
     failure = setup.failure(reply(200, text[: max(1, int(share * len(text)))]))
     assert (failure.kind, "cut off" in failure.detail) == (FailureKind.CONNECTION, True)
 
 
 def test_every_early_end_is_cut_off(setup: Setup) -> None:
-    """No place in a reply, also inside an escape, a number or a word, makes an early end a malformed reply."""
+    """A reply that is cut off at any place, also inside an escape, a number or a word, does not count as malformed."""
     from midwatch.workers.providers.read_json import BadReply
     from midwatch.workers.providers.replies.json_body import read_value
 

@@ -1,4 +1,4 @@
-"""An idempotency key names one request: a repetition returns its job, and another request with the same key is refused."""
+"""An idempotency key names one request. A repetition returns its job. Another request with the same key is refused."""
 
 from __future__ import annotations
 

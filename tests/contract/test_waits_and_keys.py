@@ -1,4 +1,4 @@
-"""A wait never outlives its job: its keys are renewed while it waits, or it is looked at before they expire."""
+"""The keys of a waiting job do not expire: they are renewed, or a worker claims the step before."""
 
 from __future__ import annotations
 

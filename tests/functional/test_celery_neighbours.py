@@ -106,7 +106,7 @@ def test_a_worker_of_celery_mingles_with_the_fleet(stage: SimpleNamespace) -> No
 
 
 def test_flower_has_the_pages_of_both_workers(stage: SimpleNamespace) -> None:
-    """Also their details, which are answers to an inspection, and Flower's own API."""
+    """Also the details of each worker, which come from an inspection, and Flower's own API."""
     site: Site = stage.site
     names = wait_for(lambda: _find_workers(site), "both workers on Flower's page")
     for name in names:
@@ -123,7 +123,8 @@ def _find_workers(site: Site) -> list[str]:
 
 
 def test_a_queue_of_others_is_read_as_celery_reads_it(stage: SimpleNamespace) -> None:
-    """A worker that was told to consume such a queue drops an unknown task and garbage, as every Celery worker, and goes on."""
+    """A worker that also consumes such a queue drops unknown tasks and garbage, as every Celery worker does, and goes
+    on."""
     shop, log = stage.apps["shop"], stage.folder / "ours.log"
     destination = [f"ours@{os.uname().nodename}"]
     with closing(shop.connection_for_write()) as connection:

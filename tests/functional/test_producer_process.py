@@ -1,4 +1,4 @@
-"""A producer is somebody's process, for example a web application with its own Celery app. Midwatch changes nothing in it."""
+"""A producer is often a web application with its own Celery app. Midwatch changes nothing in its process."""
 
 from __future__ import annotations
 

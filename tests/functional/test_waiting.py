@@ -47,7 +47,7 @@ def bench(own_server: EmbeddedServer) -> Iterator[Bench]:
 
 
 def blink(server: EmbeddedServer, bench: Bench, claim: Any) -> threading.Thread:
-    """Kill the server now. Start it again a little later, and let the job complete."""
+    """Kill the server. After a short time, start it again and let the job complete."""
     server.kill()
 
     def come_back() -> None:
@@ -144,7 +144,8 @@ def fail_once(method: Callable[..., Any]) -> Callable[..., Any]:
 def test_watching_as_lines_survives_a_blink(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`gate status --watch --json` prints a line less. An outage that lasts ends it with the error."""
+    """After a short outage `gate status --watch --json` has printed one line less. A long outage ends it with an
+    error."""
     monkeypatch.setattr(watch_loop, "EVERY_S", 0.0)
     monkeypatch.setattr(patience, "PATIENCE_S", 0.3)
     answers: list[Any] = [{"n": 1}, StoreUnavailable("away"), {"n": 2}]
@@ -165,7 +166,7 @@ def test_watching_as_lines_survives_a_blink(
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """An address that takes connections and says nothing."""
+    """An address that accepts connections and sends nothing."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(50)

@@ -1,4 +1,4 @@
-"""Whatever a session's log holds, legal or not, each vendor gets a request that obeys its published rules."""
+"""For any session's log, legal or not, each vendor gets a request that obeys its published rules."""
 
 from __future__ import annotations
 
@@ -147,7 +147,8 @@ def sent(provider: str, messages: tuple[Message, ...], **fields: Any) -> dict[st
 @given(data=st.data(), refused=st.sampled_from([False, False, True]))
 @settings(max_examples=100, deadline=None)
 def test_any_history_obeys_the_vendors_rules(provider: str, data: st.DataObject, refused: bool) -> None:
-    """No log ends a session: what a vendor refuses is replaced, completed or left out, with opaque parts or without."""
+    """No log ends a session. Everything that a vendor refuses is replaced, completed or left out, with opaque parts or
+    without."""
     messages = data.draw(histories(provider))
     fields: dict[str, Any] = {"opaque_refused_by": frozenset({"vendor.test/v1"})} if refused else {}
     body = sent(provider, messages, **fields)

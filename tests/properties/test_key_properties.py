@@ -1,4 +1,4 @@
-"""No two things of a fleet have the same key, however users name them."""
+"""Different ids of a fleet have different keys, for all names that users may choose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a server answers, a provider makes a failure or an answer of it, and nothing else is raised."""
+"""A provider turns every response of a server into an answer or a failure, and raises nothing else."""
 
 from __future__ import annotations
 

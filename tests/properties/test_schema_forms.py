@@ -67,7 +67,7 @@ ARGUMENTS = st.dictionaries(
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(schema=SCHEMAS, calls=st.lists(ARGUMENTS, max_size=3))
 def test_any_schema_is_refused_or_has_a_form_for_each_vendor(schema: dict[str, Any], calls: list[Any]) -> None:
-    """No schema raises anything but a ConfigError, and what is sent breaks no rule that would have been rewritten."""
+    """A schema raises nothing but ConfigError, and the sent form breaks none of the rules that rewrite schemas."""
     try:
         validator = JSONSchemaValidator(schema)
     except SchemaRefused as refused:

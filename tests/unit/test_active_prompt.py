@@ -1,4 +1,4 @@
-"""The prompt of the running job stays whole as long as it fits into a call. What is older, and what is newer, gives way first."""
+"""The prompt of the running job stays whole as long as it fits into a call. Older and newer messages are cut first."""
 
 from __future__ import annotations
 
@@ -129,7 +129,8 @@ def test_results_of_the_newest_group_are_cut_before_the_prompt():
 
 
 def test_the_next_jobs_prompt_stays_whole_when_the_session_is_full():
-    """The last turn of the job before fills the session above `act_at`. Its own prompt may leave, the new one may not."""
+    """The last turn of the job before fills the session above `act_at`. The old prompt may leave the window, the new
+    one may not."""
     for in_background in (True, False):
         agent = clerk(tools=[wordy(1_500)], context_budget=budget(24_000, 2_000))
         talk = Talk(agent, Reader(10), in_background=in_background)
@@ -144,7 +145,7 @@ def test_the_next_jobs_prompt_stays_whole_when_the_session_is_full():
 
 
 def test_an_operators_compaction_keeps_the_prompt_whole():
-    """Also of a job that has ended: the session's newest prompt stays."""
+    """The session's newest prompt also stays after its job has ended."""
     talk, prompt = Talk(clerk(context_budget=budget(24_000, 2_000)), Reader(6)), document("json", 9_000)
     assert talk.run(prompt).output == "All done."
     talk.fleet.runner.run(StepRef(job_id=talk.job_id, session_id="s1", step="0c"))

@@ -1,4 +1,4 @@
-"""The words of the check before a worker starts, and the list of commands that it rehearses."""
+"""The messages of the check before a worker starts, and the list of commands that it tests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_rehearsal_has_every_command_of_the_scripts() -> None:
     ],
 )
 def test_an_error_is_said_with_the_setting_and_what_to_do(error: Exception, kind: type[Exception], said: str) -> None:
-    """What time may mend is waited for. All else ends the start."""
+    """A server that may recover is waited for. Every other error ends the start."""
     found = boot_check.describe(error, "MIDWATCH_REDIS_URL")
     assert type(found) is kind
     assert str(found).startswith("MIDWATCH_REDIS_URL: ")

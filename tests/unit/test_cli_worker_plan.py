@@ -140,7 +140,7 @@ def parse(*arguments: str) -> dict[str, object]:
 
 
 def test_celerys_short_options_are_taken(monkeypatch):
-    """As on `celery worker`. What is so in every worker may be said."""
+    """As on `celery worker`. An option that asks for what every worker does anyway is accepted."""
     monkeypatch.delenv("MIDWATCH_LOG_LEVEL", raising=False)
     monkeypatch.setenv("MIDWATCH_EVENTS", "false")
     given = parse(

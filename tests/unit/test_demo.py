@@ -40,7 +40,7 @@ def killed(monkeypatch) -> list[int]:
 
 
 def test_without_progress_no_worker_is_killed(killed):
-    """A slow machine may look as often as it likes. Only committed steps bring the next kill."""
+    """Only committed steps lead to the next kill, however often a slow machine checks."""
     killer = Killer([Worker(1), Worker(2)], 20)
     assert [killer.kill_if_due(0) for _ in range(100)][-1] == 0
     assert killer.kill_if_due(LEAST_STEPS - 1) == 0
@@ -51,7 +51,7 @@ def test_without_progress_no_worker_is_killed(killed):
 
 
 def test_a_kill_waits_until_every_worker_is_ready(killed):
-    """A worker that restarts is not killed again, and its neighbour stays as long."""
+    """While a killed worker restarts, neither it nor another worker is killed."""
     workers = [Worker(1), Worker(2, ready=False)]
     killer = Killer(workers, 20)
     assert killer.kill_if_due(1_000) == 0

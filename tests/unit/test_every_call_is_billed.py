@@ -99,7 +99,7 @@ class Bench:
         self.job_id = self.fleet.enqueue(self.agent, "Where is order W-1?", session_id="s1")
 
     def run(self) -> JobStatus:
-        """Run the job to its end, or until it is parked."""
+        """Run the job until it ends or is parked."""
         return self.fleet.run(self.job_id).status
 
     def check(self) -> None:
@@ -250,7 +250,7 @@ def test_a_step_that_lost_its_lease_is_billed_and_so_is_the_next(lines):
 
 
 def test_a_commit_that_is_sent_twice_is_billed_once(monkeypatch):
-    """The reply to the commit was lost. The worker takes its lease for lost, but the usage is there."""
+    """The reply to the commit was lost. The worker assumes that its lease is lost, but the usage is recorded."""
     bench = Bench(RIGHT, DONE)
     finish = bench.fleet.store.finish
 

@@ -1,4 +1,4 @@
-"""What a failing call was called with: the input and the arguments, hidden unless they are asked for."""
+"""The input of a job and the arguments of its failing call are shown only with `--content`."""
 
 from __future__ import annotations
 

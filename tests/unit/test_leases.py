@@ -22,14 +22,14 @@ LEASE_MS = 3_000
 
 
 class Frozen(LeaseKeeper):
-    """A keeper whose thread never turns."""
+    """A keeper whose thread never runs."""
 
     def _work(self) -> None:
         threading.Event().wait(30)
 
 
 class Store:
-    """Answers renewals as a test wants it."""
+    """Answers renewals with the results that a test sets."""
 
     def __init__(self) -> None:
         self.answer: LeaseState | Exception = LeaseState.HELD
@@ -53,7 +53,7 @@ def clock() -> ManualClock:
 
 
 def test_a_fresh_lease_needs_no_renewal(store: Store, clock: ManualClock) -> None:
-    """The usual step asks nothing: it has just claimed."""
+    """A usual step sends no renewal, because it has just claimed."""
     keeper = Frozen(store.renew, clock, LEASE_MS)
     with keeper.hold(claim_of(), 60_000) as hold:
         assert keeper.has_lease(hold, clock.monotonic_ms())

@@ -249,7 +249,8 @@ def run(*replies: str) -> tuple[InlineFleet, str]:
 
 
 def test_a_call_in_the_text_is_corrected_and_never_runs() -> None:
-    """The model is told that nothing ran. Its next answer is the output. The drift counters see the refusal."""
+    """The model gets an error that says that nothing ran. Its next answer is the output. The drift counters see the
+    refusal."""
     fleet, job_id = run(f"<tool_call>{CALL}</tool_call>", "It is on its way.")
     assert fleet.run(job_id).output == "It is on its way."
     assert ran == []
@@ -273,7 +274,7 @@ def test_a_model_that_only_writes_calls_as_text_ends_on_the_ladder() -> None:
     "text", ["<think>hm, I should", "<think>hm</think>\n", "<thinking>hm", "<reasoning>hm</reasoning>"]
 )
 def test_thinking_without_an_answer_is_corrected(text: str) -> None:
-    """Thinking that does not end, or that is followed by nothing, is no answer."""
+    """Thinking that does not end, or that nothing follows, is not an answer."""
     fleet, job_id = run(text, "On its way.")
     assert fleet.run(job_id).output == "On its way."
     assert [m.refused for m in fleet.messages(job_id) if isinstance(m, NoteMessage)] == ["thinking"]

@@ -1,6 +1,7 @@
-"""Calls left in a text, on recorded sessions of real models: no answer is taken for a call, and each call is found as text.
+"""Calls in texts, tested on recorded sessions: no real answer counts as a call, and each call written as text is found.
 
-A third of the sessions, chosen by a hash, was not looked at while the detector was written. It is counted apart.
+A third of the sessions, chosen by a hash, was not looked at while the detector was written. These sessions are counted
+separately.
 """
 
 from __future__ import annotations

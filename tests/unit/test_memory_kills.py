@@ -1,4 +1,4 @@
-"""Whether a process died of SIGKILL because memory ran out, or because somebody killed it."""
+"""Did a process die of SIGKILL because memory ran out, or because a person killed it?"""
 
 from __future__ import annotations
 

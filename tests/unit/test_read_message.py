@@ -34,7 +34,7 @@ def test_reply_to_an_inspection_is_read_as_it_is() -> None:
 
 
 def test_message_of_another_application_keeps_what_a_step_may_not_have() -> None:
-    """Its headers, its countdown, its compression and its kind of body are that application's affair."""
+    """Midwatch does not check its headers, its countdown, its compression and its kind of body."""
     task = {
         **REPLY,
         "content-type": "application/x-python-serialize",
@@ -71,7 +71,7 @@ def at(wait_s: float, *, zone: bool = True) -> str:
 
 @pytest.mark.parametrize("zone", [True, False], ids=["with a zone", "without one, which means UTC"])
 def test_a_message_is_early_until_its_eta_and_expired_after_its_expiry(zone: bool) -> None:
-    """`countdown` is an eta to the reader. An expired message is expired even if its eta has come."""
+    """A reader sees `countdown` as an `eta`. An expired message is expired even if its eta has come."""
     with pytest.raises(EarlyMessage) as early:
         read_message(message(eta=at(60, zone=zone)), "mw.model")
     assert 50 < early.value.eta_s - time.time() < 70

@@ -200,7 +200,7 @@ def test_wait_in_a_header_of_another_name(headers: dict[str, str], wait_ms: int 
         ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1796011230"}, 30_000),
         ({"ratelimit-remaining": "0", "ratelimit-reset": "12", "ratelimit-limit": "10"}, 12_000),
         ({"x-rate-limit-remaining": "0", "x-rate-limit-reset": "1796011230"}, 30_000),
-        # Discord: the moment, and the wait until then, which needs no clock.
+        # Discord: a time of day, and the wait until then. The wait needs no clock.
         ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1996011230", "x-ratelimit-reset-after": "0.65"}, 650),
         # Together: requests and tokens.
         ({"x-ratelimit-remaining": "3", "x-ratelimit-reset": "1", "x-tokenlimit-remaining": "0", "x-tokenlimit-reset": "2"},

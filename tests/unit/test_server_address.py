@@ -89,7 +89,7 @@ def test_a_unix_socket_has_both_spellings(url: str) -> None:
 
 
 def test_the_same_server_in_two_spellings_is_one_server() -> None:
-    """So the state's server may be named as the broker, too, and steps are handed off."""
+    """So the broker may be the state's server in another spelling, and steps are handed off."""
     one = "rediss://:p@h/0?ssl_cert_reqs=none"
     assert Settings(redis_url=one, broker_url="rediss://:p@h:6379?ssl_cert_reqs=CERT_NONE").one_server
     assert Settings(redis_url="unix:///s", broker_url="redis+socket:///s").one_server
@@ -130,6 +130,6 @@ def test_a_url_that_can_not_be_used_is_refused_with_the_reason(url: str, said: s
 
 
 def test_a_broker_that_is_not_redis_is_left_as_it_is() -> None:
-    """Its URL is kombu's affair, with several hosts and all."""
+    """Only kombu reads its URL, which may have several hosts."""
     url = "amqp://u:p@one//;amqp://u:p@two//"
     assert make_app(Settings(broker_url=url)).conf.broker_url == url

@@ -195,7 +195,8 @@ def deep(levels: int) -> dict[str, Any]:
     ],
 )
 def test_limits_of_openais_structured_outputs(schema: dict[str, Any], limit: str) -> None:
-    """A strict tool beyond one is refused. A schema beyond one has no strict form, and answers are sent without."""
+    """A strict tool that exceeds a limit is refused. A schema that exceeds one has no strict form, so answers are not
+    strict."""
     with pytest.raises(ConfigError, match="strict schema, at most"):
         check("openai", [spec(schema, strict=True)])
     assert limit in {found.limit.name for found in find_exceeded("openai", [spec(schema, strict=True)])}
@@ -255,7 +256,7 @@ def test_the_ladder_offers_as_many_strict_tools_as_the_vendor_takes() -> None:
     ],
 )
 def test_a_keyword_that_strict_mode_lacks_is_refused_or_described(provider: str, part: dict[str, Any]) -> None:
-    """As written the tool is refused. The strict form says it in the description, and breaks no rule."""
+    """The tool as written is refused. The strict form says it in the description, and breaks no rule."""
     schema = closed({"x": part})
     with pytest.raises(ConfigError, match="leave strict mode off for this tool"):
         check(provider, [spec(schema, strict=True)])

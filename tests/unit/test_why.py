@@ -1,4 +1,4 @@
-"""Why a job waits: behind which job, behind whose dead letter or decision, or because no worker serves its queue."""
+"""Why a job waits: for another job, for a dead letter or a decision, or because no worker serves its queue."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_job_behind_a_running_one_names_it(fleet, client):
 
 
 def test_a_job_behind_a_dead_letter_says_how_to_go_on(fleet, client):
-    """A dead letter holds its session until somebody replays or discards it."""
+    """A dead letter holds its session until a person replays or discards it."""
     first, second = (fleet.enqueue(CLERK, "x", session_id="s1") for _ in range(2))
     fleet.run(first)
     assert why(client, second).startswith(
@@ -129,7 +129,7 @@ def test_workers_that_do_not_report_any_more_are_not_listed(client):
 
 
 def test_doctor_names_the_queues_that_no_worker_serves():
-    """With the number of jobs that wait for each."""
+    """`doctor` also counts the jobs that wait for each queue."""
     found = check_workers([report(queues=("model",))], {"tools": 4})
     assert [(check.result, check.found) for check in found] == [
         ("ok", "1, serving model"),

@@ -30,7 +30,7 @@ class CallFigures:
     """Tokens of the beginning that is equal to that of the call before, so that a prompt cache could serve them."""
     facts: Tally = field(default_factory=Tally)
     said: Tally = field(default_factory=Tally)
-    """Identifiers that the text of the turn needs, as `needed` is for its calls. No rule was fitted to this count."""
+    """Like `facts`, with the text of the turn instead of its calls. No rule was fitted to this count."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as it is printed."""

@@ -137,3 +137,12 @@ def test_a_closed_pipe_gives_no_traceback():
 def test_every_code_is_explained():
     """The table in docs/cli.md is complete."""
     assert set(MEANING) == set(Exit)
+
+
+def test_a_command_that_redis_refuses_names_the_setting(capsys):
+    """The server's own words are about a database or a right. The reader must know which server is meant."""
+    import redis.exceptions
+
+    assert run(raising(redis.exceptions.ResponseError("DB index is out of range")), []) == Exit.UNREACHABLE
+    said = capsys.readouterr().err
+    assert said.startswith("midwatch: Redis refuses the command: DB index is out of range. Check MIDWATCH_REDIS_URL")

@@ -15,7 +15,6 @@ import structlog
 
 from midwatch.orchestration.client.new_job import new_id
 from midwatch.orchestration.keyspace import KEPT_S
-from midwatch.orchestration.store.scripts import UNAVAILABLE
 from midwatch.schemas.deadletter import PoisonRecord
 
 log = structlog.get_logger("midwatch.poison")
@@ -56,7 +55,7 @@ class PoisonList:
             pipe.ltrim(self._key, 0, KEPT_RECORDS - 1)
             pipe.expire(self._key, KEPT_S)
             pipe.execute()
-        except UNAVAILABLE as error:
+        except redis.RedisError as error:
             log.error("message.poison_not_kept", poison_id=entry.poison_id, error=str(error)[:200])
 
     def count(self) -> int:

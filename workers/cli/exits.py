@@ -61,7 +61,7 @@ def run(program: click.Command, arguments: Sequence[str] | None = None) -> int:
         known = code_of(error)
         if known is None:
             raise
-        return _say(str(error), known)
+        return _say(_describe(error), known)
     return code if isinstance(code, int) else Exit.OK
 
 
@@ -85,6 +85,16 @@ def code_of(error: Exception) -> Exit | None:
     if redis is not None and isinstance(error, redis.RedisError):  # for example: the access list forbids the command
         return Exit.UNREACHABLE
     return None
+
+
+def _describe(error: Exception) -> str:
+    """Name the setting if the server refuses a command: its own words do not say which server it was."""
+    redis = sys.modules.get("redis.exceptions")
+    if redis is not None and isinstance(error, redis.RedisError):
+        return (
+            f"Redis refuses the command: {str(error).rstrip('.')}. Check MIDWATCH_REDIS_URL, and the rights of its user"
+        )
+    return str(error)
 
 
 def _say(message: str, code: int) -> int:

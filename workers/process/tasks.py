@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 from pydantic import ValidationError
+from redis.exceptions import NoPermissionError
 
 from midwatch.orchestration.client.client import Client
 from midwatch.orchestration.client.new_job import new_job
@@ -34,6 +35,9 @@ START_RETRY_S = 60.0
 The broker has accepted the message, so the producer will not send it again. A step's message needs no retry: the step
 is still owed.
 """
+
+UNUSABLE = (StoreUnavailable, NoPermissionError)
+"""The store can't be used now, for example because the rights of its user were changed."""
 
 WRONG_SESSION = "the job belongs to another session than the message says; nothing was read or written"
 """Why such a message is poison."""
@@ -90,8 +94,32 @@ def start(*args: Any, **envelope: Any) -> None:
             traceparent=wanted.traceparent,
         )
         _enqueue(current.client, job)
-    except (ValidationError, ConfigError, Refused, UnknownAgent, StoreUnavailable) as error:
-        _poison_list().keep(_queue("model"), json.dumps(given, default=repr), f"midwatch.start: {_describe(error)}")
+    except UNUSABLE as error:
+        _give_back(given, error)
+    except (ValidationError, ConfigError, Refused, UnknownAgent) as error:
+        _keep_start(given, error)
+
+
+def _give_back(given: dict[str, Any], error: Exception) -> None:
+    """Publish the message again. The job exists nowhere else, and Redis as a broker has deleted the message already.
+
+    If the broker does not take it, it goes to the poison list, which at least logs it.
+    """
+    priority = (start.request.delivery_info or {}).get("priority")
+    try:
+        app.send_task(
+            "midwatch.start", args=(given,), queue=_queue("model"), priority=priority, retry=False, ignore_result=True,
+            add_to_parent=False,
+        )  # fmt: skip
+    except Exception as refusal:
+        log.warning("start.not_given_back", job_id=str(given.get("job_id"))[:128], error=str(refusal)[:300])
+        _keep_start(given, error)
+        return
+    log.warning("start.given_back", job_id=str(given.get("job_id"))[:128], error=str(error)[:300])
+
+
+def _keep_start(given: dict[str, Any], error: Exception) -> None:
+    _poison_list().keep(_queue("model"), json.dumps(given, default=repr), f"midwatch.start: {_describe(error)}")
 
 
 def _without_invalid_trace(given: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +138,7 @@ def _enqueue(client: Client, job: NewJob) -> None:
             if not client.store.enqueue(job, on_interrupt=client.operations.cancel):
                 find_first(client.operations, job)
             return
-        except StoreUnavailable as error:
+        except UNUSABLE as error:
             if time.monotonic() >= give_up_s:
                 raise
             log.warning("start.store_unavailable", job_id=job.job_id, error=str(error)[:300])
@@ -137,7 +165,7 @@ def _run(ref: StepRef) -> None:
         outcome = runtime().runner.run(ref)
         if outcome is ClaimRefusal.WRONG_SESSION:
             _poison_list().keep(_queue(QUEUES[ref.kind]), ref.model_dump_json(), WRONG_SESSION)
-    except StoreUnavailable as error:  # nothing was recorded, so the step is still owed
+    except UNUSABLE as error:  # nothing was recorded, so the step is still owed
         log.warning("step.store_unavailable", job_id=ref.job_id, step=ref.step, error=str(error)[:300])
         return
     log.debug("step.done", job_id=ref.job_id, step=ref.step, outcome=getattr(outcome, "kind", outcome))

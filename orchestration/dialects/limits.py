@@ -106,12 +106,12 @@ def _strict_tools(tools: Sequence[ToolSpec], _strict: Strict) -> Counted:
     yield "", sum(tool.strict for tool in tools)
 
 
-def _each(count: Callable[[JsonObject], int]) -> Callable[[Sequence[ToolSpec], Strict], Counted]:
+def _count_each(count: Callable[[JsonObject], int]) -> Callable[[Sequence[ToolSpec], Strict], Counted]:
     """Make a counter that counts each strict schema separately."""
     return lambda _tools, strict: ((name, count(schema)) for name, schema in strict)
 
 
-def _together(count: Callable[[JsonObject], int]) -> Callable[[Sequence[ToolSpec], Strict], Counted]:
+def _count_together(count: Callable[[JsonObject], int]) -> Callable[[Sequence[ToolSpec], Strict], Counted]:
     """Make a counter that adds up all strict schemas of a request."""
 
     def counts(_tools: Sequence[ToolSpec], strict: Strict) -> Counted:
@@ -188,22 +188,22 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
         Limit("description", 1_024, _description, "characters in the tool's description", REPORTED,
               "older models refuse more; shorten it, or say it in the system prompt",
               f"{_ISSUE}OpenHands/OpenHands/issues/7167, {_ISSUE}run-llama/llama_index/pull/18784"),
-        Limit("depth", 10, _each(object_depth), "levels in a strict schema", REFUSED, _SMALLER, _OPENAI_GUIDE),
-        Limit("size", 5_000, _each(count_properties), "properties in a strict schema", REFUSED, _SMALLER, _OPENAI_GUIDE),
-        Limit("enum", 1_000, _each(count_choices), "choices in a strict schema", REFUSED, _SMALLER, _OPENAI_GUIDE),
-        Limit("enum text", 15_000, _each(count_long_enum), "characters in an `enum` of more than 250 strings, in a strict "
+        Limit("depth", 10, _count_each(object_depth), "levels in a strict schema", REFUSED, _SMALLER, _OPENAI_GUIDE),
+        Limit("size", 5_000, _count_each(count_properties), "properties in a strict schema", REFUSED, _SMALLER, _OPENAI_GUIDE),
+        Limit("enum", 1_000, _count_each(count_choices), "choices in a strict schema", REFUSED, _SMALLER, _OPENAI_GUIDE),
+        Limit("enum text", 15_000, _count_each(count_long_enum), "characters in an `enum` of more than 250 strings, in a strict "
               "schema", REFUSED, _SMALLER, _OPENAI_GUIDE),
-        Limit("text", 120_000, _each(count_text), "characters of names and choices in a strict schema", REFUSED, _SMALLER,
+        Limit("text", 120_000, _count_each(count_text), "characters of names and choices in a strict schema", REFUSED, _SMALLER,
               _OPENAI_GUIDE),
     ),
     "anthropic": (
         Limit("name", 64, _name, "characters in the tool's name", REFUSED, "shorten it",
               "https://platform.claude.com/docs/en/agents-and-tools/tool-use/define-tools"),
         Limit("strict tools", 20, _strict_tools, "strict tools", REFUSED, _SMALLER, _ANTHROPIC_GUIDE),
-        Limit("optional", 24, _together(count_optional), "optional properties in the strict schemas of a request", REFUSED,
+        Limit("optional", 24, _count_together(count_optional), "optional properties in the strict schemas of a request", REFUSED,
               "require them and allow null, or leave strict mode off",
               f"{_ANTHROPIC_GUIDE}, {_ISSUE}elie222/inbox-zero/issues/2323"),
-        Limit("unions", 16, _together(count_unions), "alternatives in the strict schemas of a request", REFUSED, _SMALLER,
+        Limit("unions", 16, _count_together(count_unions), "alternatives in the strict schemas of a request", REFUSED, _SMALLER,
               f"{_ANTHROPIC_GUIDE}, {_ISSUE}mozilla/bugbug/pull/6129"),
     ),
     "gemini": (

@@ -98,7 +98,7 @@ def list_choices(values: Sequence[object]) -> str:
 
 def fit_values(schema: JsonObject) -> JsonObject:
     """Rewrite a schema so that every vendor can read its values. Returns the same object if nothing has to change."""
-    if not _may_need_it(schema):
+    if not _may_need_change(schema):
         return schema
     written = deepcopy(schema)
     for _, part in every_part(written):
@@ -113,7 +113,7 @@ def fit_values(schema: JsonObject) -> JsonObject:
     return written
 
 
-def _may_need_it(schema: JsonObject) -> bool:
+def _may_need_change(schema: JsonObject) -> bool:
     """Could the schema need a change? This runs before every call for every tool, so it is a quick test of all values."""
     todo: list[object] = [schema]
     while todo:

@@ -61,7 +61,7 @@ def additional_properties(validator: Any, allowed: Any, instance: object, schema
 def unevaluated_properties(validator: Any, allowed: Any, instance: object, schema: Any) -> Iterator[ValidationError]:
     """`unevaluatedProperties`: properties that no other keyword has judged satisfy this schema, or there are none."""
     if isinstance(instance, dict):
-        judged = set(_judged(validator, instance, {**schema, "unevaluatedProperties": None}))
+        judged = set(_find_covered(validator, instance, {**schema, "unevaluatedProperties": None}))
         left = [
             name for name, value in instance.items() if name not in judged and not _is_valid(validator, value, allowed)
         ]
@@ -75,7 +75,7 @@ def _left_over(names: list[str]) -> LeftOver:
     return error
 
 
-def _judged(validator: Any, instance: dict[str, Any], schema: Any) -> Iterator[str]:
+def _find_covered(validator: Any, instance: dict[str, Any], schema: Any) -> Iterator[str]:
     """The properties that a schema covers, by its own keywords and by those of the subschemas that are satisfied."""
     if not isinstance(schema, dict):
         return
@@ -90,9 +90,9 @@ def _judged(validator: Any, instance: dict[str, Any], schema: Any) -> Iterator[s
         if keyword in schema:
             found = validator._resolver.lookup(schema[keyword])
             inner = validator.evolve(schema=found.contents, _resolver=found.resolver)
-            yield from _judged(inner, instance, found.contents)
+            yield from _find_covered(inner, instance, found.contents)
     for one in _holding(validator, instance, schema):
-        yield from _judged(validator, instance, one)
+        yield from _find_covered(validator, instance, one)
 
 
 def _holding(validator: Any, instance: dict[str, Any], schema: dict[str, Any]) -> Iterable[Any]:

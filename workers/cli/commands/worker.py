@@ -126,7 +126,7 @@ def run(
     return _serve(current, chosen, agents)
 
 
-def _refuse_what_can_not_work(current: Settings, queues: tuple[str, ...], agents: Registry) -> None:
+def _check_before_start(current: Settings, queues: tuple[str, ...], agents: Registry) -> None:
     """Wait for the servers, and look for the providers' credentials. A worker that says ready must be able to work."""
     from midwatch.workers.process import boot_check, prepare
     from midwatch.workers.process.runtime import make_model_loader
@@ -174,7 +174,7 @@ def _serve(current: Settings, chosen: WorkerPlan, agents: Registry) -> int:
     )
     for warning in filter(None, (chosen.warning, *find_mistyped())):
         log.warning("worker.advice", advice=warning)
-    _refuse_what_can_not_work(current, chosen.queues, agents)
+    _check_before_start(current, chosen.queues, agents)
     app.worker_main(chosen.argv(current.prefix))
     if ended.get("signal") == "SIGINT":
         return Exit.INTERRUPTED

@@ -63,7 +63,7 @@ class _Writer:
     def _write_one(self, schema: JsonObject, followed: frozenset[str]) -> JsonObject:
         """Write a schema with one type. A keyword that has no effect on this type is not sent."""
         kind = _type_of(schema)
-        out = {key: _whole(schema[key]) for key in KEPT if key in schema and fits_type(key, [kind])}
+        out = {key: _write_as_integer(schema[key]) for key in KEPT if key in schema and fits_type(key, [kind])}
         _add_values(schema, kind, out)
         out["type"] = kind
         properties, items = schema.get("properties"), _merge_items(schema)
@@ -139,7 +139,7 @@ def _values(schema: JsonObject) -> list[object]:
     return list(values)
 
 
-def _whole(value: object) -> object:
+def _write_as_integer(value: object) -> object:
     """Gemini reads `minLength` and similar as integers, also if they are written `2.0`."""
     return int(value) if isinstance(value, float) and value == int(value) else value
 

@@ -65,7 +65,7 @@ def _classify_error(error: VendorError, status: int, shown_status: int, text: st
     kind = error.kind(status)
     if kind is FailureKind.AUTH_ERROR and status == 403 and error.named_kind() is None and _names_a_limit(error, call):
         kind = FailureKind.RATE_LIMITED
-    kind, advice = _heed(kind, error, call)
+    kind, advice = _apply_retry_advice(kind, error, call)
     codes = "/".join(code for code in error.codes if code != str(shown_status))
     upstream = f"(upstream {error.upstream})" if error.upstream else ""
     message = error.message or f"(no message; {describe_source(call)}) {_shorten(text)}"
@@ -76,7 +76,7 @@ def _classify_error(error: VendorError, status: int, shown_status: int, text: st
 def _classify_stranger(status: int, error: VendorError, page: Page, call: CallContext) -> Failure:
     """Classify an answer that is not the provider's."""
     kind = kind_without_verdict(status)
-    kind, advice = _heed(kind, error, call)
+    kind, advice = _apply_retry_advice(kind, error, call)
     if advice is None and status < 500 and kind is FailureKind.PROVIDER_ERROR:
         advice = RetryAdvice.SLOW
     ids = ", ".join(part for part in (list_ids(call.headers), page.shown_id) if part)
@@ -107,7 +107,9 @@ def _with_error_type(error: VendorError, call: CallContext) -> VendorError:
     return replace(error, codes=(*error.codes, name)) if name else error
 
 
-def _heed(kind: FailureKind, error: VendorError, call: CallContext) -> tuple[FailureKind, RetryAdvice | None]:
+def _apply_retry_advice(
+    kind: FailureKind, error: VendorError, call: CallContext
+) -> tuple[FailureKind, RetryAdvice | None]:
     """Apply what the server says about a retry, in a header or in a field of the body.
 
     True makes a final error transient. False leaves a transient error without retries. A full window keeps its kind:

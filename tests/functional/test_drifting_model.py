@@ -15,6 +15,8 @@ JOBS = 1_000
 TURNS = 4
 DRIFT = 0.08
 LARGE_TOKENS = 50_000
+INSTRUCTIONS = "Book. " + "Read each order twice, then book the amount in cents and nothing else. " * 1_800
+"""Their weight is about 25,000, so that the reported 40,000 and 60,000 tokens can be true (`find_impossible`)."""
 
 ran: list[dict[str, object]] = []
 
@@ -73,7 +75,7 @@ def test_a_thousand_jobs_of_a_drifting_model() -> None:
     ran.clear()
     model = Drifting(7)
     agent = Agent(
-        "clerk", "openai:gpt-5-2025-08-07", "Book.", [book], limits=RunLimits(max_steps=30),
+        "clerk", "openai:gpt-5-2025-08-07", INSTRUCTIONS, [book], limits=RunLimits(max_steps=30),
         context_budget=ContextBudget(max_tokens=200_000),
     )  # fmt: skip
     fleet = InlineFleet(agent, model=model)

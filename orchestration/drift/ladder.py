@@ -9,7 +9,7 @@ refused for the same kind of reason.
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from midwatch.orchestration.agents.agent import Agent
 from midwatch.orchestration.agents.model_names import ModelName
@@ -22,10 +22,10 @@ from midwatch.schemas.message import AssistantMessage, Message, NoteMessage, Too
 from midwatch.schemas.tools import ToolSpec
 
 MAX_OF_A_KIND = 5
-"""Number of refused calls of one tool in a row, or of refused answers, for the same kind of reason, that ends a job."""
+"""Number of turns in a row with refused calls of one tool, or a refused answer, for the same kind of reason, that ends a job."""
 
 MAX_IDENTICAL = 3
-"""Number of identical refused calls or answers in a row that ends a job."""
+"""Number of turns in a row with an identical refused call or answer that ends a job."""
 
 MAX_TURNS = 12
 """Number of turns in a row, with every call or answer refused, that ends a job."""
@@ -48,6 +48,8 @@ class Refusal:
     kind: str
     raw: str
     """The arguments, or the text of the answer."""
+    turn: int = field(default=0, compare=False)
+    """Tells the turns apart. Calls of one turn are one mistake: the model had no error before it made the others."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,16 @@ class Streak:
         return frozenset(refusal.tool for refusal in self.refusals)
 
     def of_a_kind(self, one: Refusal) -> int:
-        """How often in a row this tool was refused for this kind of reason."""
-        return sum((refusal.tool, refusal.kind) == (one.tool, one.kind) for refusal in self.refusals)
+        """In how many turns this tool was refused for this kind of reason."""
+        return len({other.turn for other in self.refusals if (other.tool, other.kind) == (one.tool, one.kind)})
 
     def identical(self, one: Refusal) -> int:
-        """How often in a row exactly this call was refused."""
-        return sum(refusal == one for refusal in self.refusals)
+        """In how many turns exactly this call was refused."""
+        return len({other.turn for other in self.refusals if other == one})
 
     def rung(self, *, drifting: bool = False) -> int:
         """The rung of the next request. A repeated call or a drifting model is one rung higher."""
-        repeated = len(self.refusals) > len(set(self.refusals))
+        repeated = any(self.identical(one) > 1 for one in set(self.refusals))
         return self.turns + (repeated or drifting) if self.turns else 0
 
 
@@ -150,7 +152,7 @@ def find_streak(agent: Agent, log: Sequence[Message]) -> Streak:
         if not found or not all(found):
             break  # a plain text, or a turn with a valid call or answer
         turns += 1
-        refusals += [one for one in reversed(found) if one]
+        refusals += [replace(one, turn=-turns) for one in reversed(found) if one]
         if turns >= MAX_TURNS:
             break
         replies = []
@@ -190,7 +192,7 @@ def refuse_answer(text: str, bad: answers.BadAnswer) -> Refusal:
 
 def find_failure(before: Streak, now: Sequence[Refusal]) -> Failure | None:
     """The top of the ladder: the failure that ends the job, if it must end. Everything in this turn (`now`) was refused."""
-    after = Streak((*now, *before.refusals), before.turns + 1)
+    after = Streak((*now, *before.refusals), before.turns + 1)  # turns before have negative numbers, this one has 0
     for one in now:
         if after.identical(one) >= MAX_IDENTICAL:
             times, same = after.identical(one), "the same "

@@ -79,6 +79,25 @@ def test_the_third_identical_call_ends_the_job() -> None:
     )
 
 
+@pytest.mark.parametrize("count", [3, 5, 13])
+@pytest.mark.parametrize("template", ["{}", '{"sql": %d}'])
+def test_parallel_calls_with_one_mistake_are_corrected(template: str, count: int) -> None:
+    """The model had no error before it made them. The job ended without one, although its next turn was right."""
+    calls = [("execute_sql", template % n if "%" in template else template) for n in range(count)]
+    fleet, job = played(Caller(calls, "Done."))
+    assert fleet.run(job).output == "Done."
+
+
+def test_parallel_calls_count_once_for_each_turn() -> None:
+    """Their number does not end a job earlier, nor later."""
+    model = Caller(*[[("execute_sql", json.dumps({"sql": [turn, n]})) for n in range(4)] for turn in range(9)])
+    fleet, job = played(model)
+    assert (fleet.run(job).status, len(model.requests)) == ("dead_lettered", 5)
+    model = Caller(*[EMPTY * 4] * 9)
+    fleet, job = played(model)
+    assert (fleet.run(job).status, len(model.requests)) == ("dead_lettered", 3)
+
+
 def test_the_fifth_refused_call_of_one_kind_ends_the_job() -> None:
     """The arguments differ each time, but are wrong in the same way."""
     model = Caller(*[[("execute_sql", json.dumps({"sql": n}))] for n in range(9)])

@@ -280,7 +280,10 @@ def test_an_approver_sees_the_call_and_decides_once(run, client):
     (asked,) = json.loads(out)["approvals"]
     assert (asked["job_id"], asked["tool"], asked["step"]) == (job_id, "refund", "1.0")
     assert json.loads(asked["arguments"]) == {"order": "O-1", "cents": 4990}
-    assert 'refund({"order":"O-1","cents":4990})' in run("approvals", "list")[1]
+    shown = run("approvals", "list")[1]
+    assert 'refund({"order":"O-1","cents":4990})' in shown
+    titles, row = (line.split("\t") for line in shown.splitlines())
+    assert row[titles.index("AGE")].endswith((" ms", " s"))  # how long a person has let it wait
     assert run("approvals", "reject", job_id, "--reason", "too much")[0] == 0
     assert run("approvals", "approve", job_id)[0] == 4
     assert run("approvals", "list", "--json")[1] == '{\n  "approvals": []\n}\n'

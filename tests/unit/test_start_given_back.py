@@ -26,13 +26,15 @@ class Fleet:
         operations = SimpleNamespace(keys=keys, cancel=None)
         self.client = SimpleNamespace(store=SimpleNamespace(enqueue=self.refuse), operations=operations)
         self.agents: tuple[str, ...] = ()
+        self.settings = SimpleNamespace(one_server=False)
 
     def refuse(self, *_: Any, **__: Any) -> None:
         raise self.error
 
-    def send_task(self, name: str, args: tuple[Any, ...], queue: str, **_: Any) -> None:
+    def send_task(self, name: str, args: tuple[Any, ...], queue: str, countdown: float, **_: Any) -> None:
         if self.refusal:
             raise self.refusal
+        assert countdown > 0
         self.sent.append({"name": name, "args": args, "queue": queue})
 
     def keep(self, _queue: str, body: str, _reason: str) -> None:
@@ -41,10 +43,9 @@ class Fleet:
 
 @pytest.fixture(params=[StoreUnavailable("gone"), NoPermissionError("no right for evalsha")], ids=["gone", "no right"])
 def fleet(request, monkeypatch) -> Fleet:
-    """A worker that has waited for its store as long as it waits."""
+    """A worker whose broker is another server."""
     made = Fleet(request.param)
     monkeypatch.setattr(tasks, "runtime", lambda: made)
-    monkeypatch.setattr(tasks, "START_RETRY_S", 0.0)
     monkeypatch.setattr(tasks.app, "send_task", made.send_task)
     monkeypatch.setattr(tasks, "_poison_list", lambda: made)
     return made
@@ -69,3 +70,14 @@ def test_an_invalid_start_is_poison_and_not_published_again(fleet):
     """It would come back for ever."""
     tasks.start({**START, "job_id": "a b"})
     assert (fleet.sent, len(fleet.poison)) == ([], 1)
+
+
+def test_a_start_on_one_server_is_tried_until_the_patience_ends(fleet, monkeypatch):
+    """The broker is down together with the store, so it is no place for the message."""
+    waits: list[float] = []
+    fleet.settings.one_server = True
+    monkeypatch.setattr(tasks, "START_RETRY_S", 0.01)
+    monkeypatch.setattr(tasks.time, "sleep", waits.append)
+    tasks.start(START)
+    assert len(waits) >= 1
+    assert len(fleet.sent) == 1

@@ -36,6 +36,9 @@ The broker has accepted the message, so the producer will not send it again. A s
 is still owed.
 """
 
+START_AGAIN_S = 5.0
+"""When a start message that was published again may be taken. A broker on another server gets it back at once."""
+
 UNUSABLE = (StoreUnavailable, NoPermissionError)
 """The store can't be used now, for example because the rights of its user were changed."""
 
@@ -93,7 +96,7 @@ def start(*args: Any, **envelope: Any) -> None:
             tenant=wanted.tenant,
             traceparent=wanted.traceparent,
         )
-        _enqueue(current.client, job)
+        _enqueue(current.client, job, START_RETRY_S if current.settings.one_server else 0.0)
     except UNUSABLE as error:
         _give_back(given, error)
     except (ValidationError, ConfigError, Refused, UnknownAgent) as error:
@@ -103,14 +106,21 @@ def start(*args: Any, **envelope: Any) -> None:
 def _give_back(given: dict[str, Any], error: Exception) -> None:
     """Publish the message again. The job exists nowhere else, and Redis as a broker has deleted the message already.
 
+    It comes back after a while. On Redis it waits in the broker, and a steward delivers it when the store can be used again.
     If the broker does not take it, it goes to the poison list, which at least logs it.
     """
     priority = (start.request.delivery_info or {}).get("priority")
     try:
         app.send_task(
-            "midwatch.start", args=(given,), queue=_queue("model"), priority=priority, retry=False, ignore_result=True,
+            "midwatch.start",
+            args=(given,),
+            queue=_queue("model"),
+            priority=priority,
+            countdown=START_AGAIN_S,
+            retry=False,
+            ignore_result=True,
             add_to_parent=False,
-        )  # fmt: skip
+        )
     except Exception as refusal:
         log.warning("start.not_given_back", job_id=str(given.get("job_id"))[:128], error=str(refusal)[:300])
         _keep_start(given, error)
@@ -131,8 +141,8 @@ def _without_invalid_trace(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name != "traceparent"}
 
 
-def _enqueue(client: Client, job: NewJob) -> None:
-    give_up_s = time.monotonic() + START_RETRY_S
+def _enqueue(client: Client, job: NewJob, patience_s: float) -> None:
+    give_up_s = time.monotonic() + patience_s
     while True:
         try:
             if not client.store.enqueue(job, on_interrupt=client.operations.cancel):

@@ -202,7 +202,7 @@ class Store(Protocol):
     def begin_compaction(
         self, ref: StepRef, nonce: str, *, job_id: str = "", lock_ms: int = 15_000
     ) -> CompactionWork | CompactionBusy | NothingToCompact:
-        """Lock the session for `lock_ms`, and read what to compact: nothing, if `job_id` is another job than its active one."""
+        """Lock the session for `lock_ms`, and read what to compact: nothing, if `job_id` is not its active job."""
         ...
 
     def commit_compaction(self, work: CompactionWork, compaction: Compaction) -> bool:

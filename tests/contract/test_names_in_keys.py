@@ -275,7 +275,7 @@ def test_no_model_sees_another_jobs_conversation(redis: redis_py.Redis, prefix: 
     assert fleet.operations.job("job-a").status is JobStatus.RUNNING
 
 
-def test_such_a_message_is_poison_with_a_word(
+def test_message_with_another_jobs_session_is_poison_with_its_reason(
     redis: redis_py.Redis, prefix: str, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person finds the message in the poison list, with its reason."""

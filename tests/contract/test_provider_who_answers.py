@@ -78,7 +78,7 @@ def setup(request: pytest.FixtureRequest) -> Iterator[Setup]:
 
 
 @pytest.mark.parametrize(("status", "body", "headers", "shown"), STRANGERS)
-def test_stranger_is_no_verdict(
+def test_answer_of_a_proxy_is_transient_and_slow(
     setup: Setup, status: int, body: Any, headers: dict[str, str], shown: list[str]
 ) -> None:
     """A page, plain text or nothing is transient and slow. The failure names who answered, its title and its id."""
@@ -100,7 +100,7 @@ def test_stranger_is_no_verdict(
         (522, FailureKind.TIMEOUT), (529, FailureKind.OVERLOADED),
     ],
 )  # fmt: skip
-def test_status_of_a_stranger_that_means_the_same(setup: Setup, status: int, kind: FailureKind) -> None:
+def test_status_that_means_the_same_from_a_proxy(setup: Setup, status: int, kind: FailureKind) -> None:
     """An outage, a limit and a too large body are the same from a proxy, and are retried at the usual pace."""
     page = f"<html><head><title>{status} busy</title></head></html>"
     failure = setup.failure(reply(status, page, {**HTML, "server": "nginx"}))

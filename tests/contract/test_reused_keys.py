@@ -41,7 +41,7 @@ def test_another_input_is_refused(client: Client) -> None:
     assert [job.job_id for job in client.jobs.list()] == [first.id]
 
 
-def test_another_session_is_said(client: Client) -> None:
+def test_another_session_is_logged(client: Client) -> None:
     """The first request has decided the session. The handle has its id, and a line of the log names both."""
     client.enqueue(CLERK, "pay 1", session_id="s1", idempotency_key="order-1")
     with capture_logs() as logs:
@@ -61,7 +61,7 @@ def test_another_agent_or_tenant_has_keys_of_its_own(client: Client) -> None:
     assert len(ids) == 4
 
 
-def test_the_message_of_another_language_is_poison_then(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_message_with_a_reused_key_is_poison(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its job id is its key. The worker keeps the second message as poison, with this reason."""
 
     class Runtime:

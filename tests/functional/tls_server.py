@@ -16,7 +16,7 @@ import pytest
 
 
 def make_certificate(folder: Path) -> Path:
-    """Make a certificate of its own for localhost, with its key in the same file."""
+    """Make a self-signed certificate for localhost, with its key in the same file."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("no openssl on the PATH")

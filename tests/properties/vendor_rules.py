@@ -1,4 +1,4 @@
-"""The vendors' published rules for the history of a request, as checkers. Each returns what a body breaks.
+"""The vendors' published rules for the history of a request, as checkers. Each returns the rules that a body breaks.
 
 Sources: the API references of Anthropic (Messages), OpenAI (Responses, Chat Completions), Google (OpenAI compatibility, thought
 signatures) and Mistral (`mistral-common`'s request validator), and the error messages in the public issues that

@@ -96,7 +96,7 @@ def test_a_pasted_document_stays_whole(kind, share):
 @pytest.mark.parametrize("max_tokens", [8_000, 32_000, 200_000])
 @pytest.mark.parametrize("in_background", [True, False])
 def test_at_every_budget_a_prompt_of_half_the_room_stays_whole(max_tokens, in_background):
-    """Whether a compaction runs in a task of its own or inside a turn."""
+    """A compaction may run in a separate task or inside a turn."""
     agent = clerk(tools=[wordy(max_tokens // 4)], context_budget=budget(max_tokens, max_tokens // 12))
     turns = 20 if max_tokens < 100_000 else 40
     talk, prompt = Talk(agent, Reader(turns), in_background=in_background), document("prose", max_tokens // 2)

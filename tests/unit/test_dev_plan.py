@@ -67,7 +67,7 @@ def test_a_provider_with_its_key_is_called(agents, monkeypatch):
 
 
 def test_rules_replace_all_providers(agents, monkeypatch):
-    """A person who gives rules wants them to answer, whatever keys are set."""
+    """If a person gives rules, the rules answer, also if keys are set."""
     monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
     plan = make_plan(Settings(agents=("four_agents",)), ("--rules", "mine:answer"))
     assert plan.providers[0] == "anthropic"

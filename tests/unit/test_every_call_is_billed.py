@@ -72,7 +72,7 @@ class PaidModel:
         return self.reply((Text(text=line),), Stop.END)
 
     def reply(self, parts: tuple[Any, ...], stop: Stop) -> ModelReply:
-        """A reply, which is counted."""
+        """Make a reply, and count it."""
         number = self.calls
         usage = Usage(
             input_tokens=self.size + number,

@@ -314,6 +314,6 @@ def test_json_that_the_output_schema_accepts_is_an_answer() -> None:
 
 
 def test_text_beside_a_real_call_is_not_judged() -> None:
-    """A reply with a real tool call is a turn like any other, whatever its text holds."""
+    """A reply with a real tool call is a turn like any other, for any text."""
     fleet = InlineFleet(model=ScriptedModel([[f"<tool_call>{CALL}</tool_call>", call("look_up", order="A")], "Done."]))
     assert fleet.run(fleet.enqueue(agent(), "Where is A?")).output == "Done."

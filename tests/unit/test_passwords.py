@@ -57,7 +57,7 @@ def test_a_password_is_hidden(text: str) -> None:
     ],
 )
 def test_a_text_without_a_password_stays_as_it_is(text: str) -> None:
-    """Also one that speaks of passwords and keys."""
+    """A text that only mentions passwords and keys stays, too."""
     assert hide_passwords(text) == text
 
 

@@ -39,7 +39,7 @@ def test_an_input_count_outside_the_bounds_of_any_tokenizer_is_impossible(tokens
 
 @pytest.mark.parametrize("tokens", [5_000, 20_000, 31_000, 80_000, 90_000])
 def test_an_input_count_within_the_bounds_is_possible(tokens: int):
-    """Tokenizers differ, and a server adds a prompt of its own."""
+    """Tokenizers differ, and a server adds its own prompt."""
     assert find(Usage(input_tokens=tokens, output_tokens=10)) is None
 
 

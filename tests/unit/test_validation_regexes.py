@@ -1,4 +1,5 @@
-"""Patterns follow ECMA-262 and are matched in bounded time. Those that backtrack have a price by their shape."""
+"""Patterns follow ECMA-262 and are matched in bounded time. The price of a pattern that backtracks depends on its
+shape."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Filter:
 
 
 def list_jobs(wanted: Filter) -> tuple[Listing[Job], int, dict[str, str]]:
-    """Return the newest jobs that match, the server's time, and why jobs wait whose record does not say it."""
+    """Return the newest jobs that match, the server's time, and the reasons of waiting jobs without a recorded reason."""
     found = operations().jobs(limit=SHOWN_JOBS, status=wanted.status, agent=wanted.agent)
     return found, now_ms(), explain_waits(operations(), found)
 

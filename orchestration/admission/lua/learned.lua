@@ -44,8 +44,8 @@ local function obey_headers(config, state, headers)
   end
 end
 
--- Cut the rate, because the limit is exceeded. An unknown limit is guessed: the rate that passes. A guess that was too high
--- becomes the rate that passes, between the guess and its cut. Returns the rate and its cut.
+-- Cut the rate, because the limit is exceeded. An unknown limit is guessed: the rate that passes. A guess that was too
+-- high becomes the rate of answered calls, at most the guess and at least its cut. Returns the rate and its cut.
 local function cut_rate(config, state, now, rate)
   local passed = passed_share(state, now)
   if state.tested and state.tested >= TEST_CALLS then learn_strays(state) end

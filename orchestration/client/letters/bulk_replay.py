@@ -54,7 +54,7 @@ class GroupReplay:
     window: ReplayWindow = field(default_factory=ReplayWindow)
     replayed: int = 0
     skipped: int = 0
-    """Letters that somebody else replayed or discarded meanwhile."""
+    """Letters that another person or program replayed or discarded meanwhile."""
     passed: int = 0
     failed: int = 0
     exhausted: bool = False

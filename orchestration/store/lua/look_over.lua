@@ -100,7 +100,8 @@ local function list_job(job)
   if created_ms then restore('ZADD', JOBS, created_ms, job) end
 end
 
--- A key of a wrong type would stop every script that uses it. What it held is written again below, as far as it is known.
+-- A key of a wrong type would stop every script that uses it. Its entries are written again below, as far as they are
+-- known.
 for key, kind in pairs({ [DUE] = 'zset', [OWED] = 'zset', [JOBS] = 'zset', [DEAD] = 'zset', [LETTERS] = 'hash', [COUNTERS] = 'hash' }) do
   local found = redis.call('TYPE', key).ok
   if found ~= kind and found ~= 'none' then restore('DEL', key) end

@@ -1,6 +1,6 @@
 """`midwatch bench strays`: how much of a downstream's capacity a fleet uses when 429s come by chance, or from an unnamed limit.
 
-The shipped coordinator makes every decision, in simulated time. Calls arrive one by one, each as a job of its own.
+The shipped coordinator makes every decision, in simulated time. Calls arrive one by one, and each is a separate job.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ KEPT = ("description", "minimum", "maximum", "minItems", "maxItems", "minLength"
 """Keywords that Gemini accepts. One that has no effect on the schema's type is still left out."""
 
 _OF_ALL = ("description", "nullable")
-"""Keywords that belong to a schema with alternatives. The others go into each alternative of a fitting type."""
+"""Keywords that belong to a schema with alternatives. All other keywords are moved into each alternative that has a
+fitting type."""
 
 MAX_PARTS = 2_000
 """Most parts that are written. References are replaced by their targets, so a small schema can become a huge one."""

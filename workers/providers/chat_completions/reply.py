@@ -63,7 +63,7 @@ def parse_completion(reply: JsonObject, request: ModelRequest, provider: str) ->
 
 
 def _merge_choices(choices: list[JsonObject]) -> JsonObject:
-    """Return the first choice, with the text or the calls that it lacks from the next ones.
+    """Return the first choice. If it lacks the text or the calls, take them from the next choices.
 
     No request asks for several answers. GitHub Copilot sends Claude's text and its calls in two choices
     (HKUDS/nanobot#1481).

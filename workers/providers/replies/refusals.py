@@ -19,7 +19,7 @@ FEEDBACK = ("promptFeedback", "prompt_feedback")
 REASONS = ("blockReason", "block_reason")
 
 MAX_NESTED = 3
-"""How deep verdicts are looked for: a filter, its categories, and their verdicts."""
+"""Verdicts are searched to this depth: a filter, its categories, and their verdicts."""
 
 
 def read_refusal(piece: object) -> str | None:

@@ -231,3 +231,21 @@ def test_a_refused_form_is_still_final() -> None:
     result = server.run()
     assert result.failure is not None
     assert (result.failure.kind, len(server.bodies)) == (FailureKind.FORMAT_ERROR, 2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<div class=x>Blocked by <b>policy</b>. Case ID: 1</div>",
+        "<script>location='/login'</script><p>Blocked by policy.</p>",
+        '<meta http-equiv="refresh" content="0"><p>Blocked by policy.</p>',
+    ],
+)
+def test_a_part_of_a_page_is_shown_without_tags(body: str) -> None:
+    """Proxies and portals leave out the document's beginning."""
+    server = Server(CHAT, (403, body))
+    job_id = server.fleet.enqueue(server.agent, "Where is A?")
+    server.fleet.run(job_id)
+    failure = next(record.failure for record in server.fleet.trace(job_id) if record.failure)
+    assert "<" not in failure.detail
+    assert "Blocked by policy" in failure.detail.replace(" .", ".")

@@ -15,6 +15,12 @@ READ_CHARS = 20_000
 
 _HIDDEN = frozenset({"script", "style", "noscript", "svg", "head"})
 
+_PAGE_START = re.compile(r"<(?:!doctype|!--|\?xml|html|head|body|center|h1|title)")
+"""How a web page begins."""
+
+_PART_START = re.compile(r"<(?:div|p|h[2-6]|meta|link|script|style|noscript|iframe|table)\b")
+"""How a part of a page begins, as some proxies and portals send it. With status 200 it may also be a model's answer."""
+
 _SHOWN_ID = re.compile(
     r"\b(ray id|reference|request id|incident id|support id|error id)\b[\s:#]*([\w.-]{6,80})", re.IGNORECASE
 )
@@ -37,17 +43,15 @@ def read_page(text: str) -> Page:
     """Read a body that is no JSON."""
     text = text[:READ_CHARS]
     start = text.lstrip().lower()
-    is_html = (
-        start.startswith("<") and re.match(r"<(?:!doctype|!--|\?xml|html|head|body|center|h1|title)", start) is not None
-    )
-    if not is_html:
+    is_html = _PAGE_START.match(start) is not None
+    if not is_html and _PART_START.match(start) is None:
         return Page(False, "", _squeeze(text), _find_id(text))
     reader = _Reader()
     with contextlib.suppress(AssertionError):  # the standard parser raises it for a broken `<![...]>`
         reader.feed(text)
         reader.close()
     words = _squeeze(" ".join(reader.words))
-    return Page(True, _squeeze("".join(reader.title))[:80], words, _find_id(words))
+    return Page(is_html, _squeeze("".join(reader.title))[:80], words, _find_id(words))
 
 
 class _Reader(HTMLParser):

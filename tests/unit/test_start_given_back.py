@@ -31,10 +31,13 @@ class Fleet:
     def refuse(self, *_: Any, **__: Any) -> None:
         raise self.error
 
-    def send_task(self, name: str, args: tuple[Any, ...], queue: str, countdown: float, **_: Any) -> None:
+    def send_task(
+        self, name: str, args: tuple[Any, ...], queue: str, countdown: float, argsrepr: str, **_: Any
+    ) -> None:
         if self.refusal:
             raise self.refusal
         assert countdown > 0
+        assert argsrepr == "()"  # shown by Celery's tools
         self.sent.append({"name": name, "args": args, "queue": queue})
 
     def keep(self, _queue: str, body: str, _reason: str) -> None:

@@ -114,6 +114,7 @@ def _give_back(given: dict[str, Any], error: Exception) -> None:
         app.send_task(
             "midwatch.start",
             args=(given,),
+            argsrepr="()",  # Celery's tools show it, and it would hold the user's text
             queue=_queue("model"),
             priority=priority,
             countdown=START_AGAIN_S,

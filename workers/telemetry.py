@@ -69,7 +69,8 @@ REMEMBERED_LINES = 500
 class RepeatFilter(logging.Filter):
     """Slows down warnings and errors that repeat word for word: they are written after 1, 2, 4 … 60 s, with their number.
 
-    A loop that fails twice a second would otherwise fill a disk with one traceback.
+    A loop that fails twice a second would otherwise fill a disk with one traceback. A line that names a job is always written: it
+    belongs to the job's history, and the tries of a job are bounded.
     """
 
     def __init__(self) -> None:
@@ -80,7 +81,7 @@ class RepeatFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return False for a line that is held back."""
-        if record.levelno < logging.WARNING:
+        if record.levelno < logging.WARNING or (isinstance(record.msg, dict) and "job_id" in record.msg):
             return True
         line, now_s = _line_of(record), time.monotonic()
         with self._lock:

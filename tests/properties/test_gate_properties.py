@@ -203,11 +203,16 @@ class GateMachine(RuleBasedStateMachine):
 
     def settle(self, call: Call, report: Report) -> None:
         """The refund is what was reserved less what was used. It never exceeds the bucket, and a debt never exceeds a minute."""
-        before, over = self.bench.status(self.name).levels, self.is_over(call)
+        status, over = self.bench.status(self.name), self.is_over(call)
+        before = status.levels
         self.bench.gate.settle(call, report)
         after = self.bench.status(self.name).levels
         if over or report.failure is None:
-            assert after == pytest.approx(before if over else self.expected(before, call, report.usage), abs=1e-3)
+            expected = before if over else self.expected(before, call, report.usage)
+            emptied = {name: min(0.0, level) for name, level in expected.items()}
+            # The answer that ends trouble empties the buckets if there were trials: what they saved up would be a burst.
+            fits = [expected, emptied] if status.in_trouble and not over else [expected]
+            assert any(after == pytest.approx(levels, abs=1e-3) for levels in fits), (after, fits)
         assert all(-FIGURES[name] <= level <= FIGURES[name] / 60 for name, level in after.items())
         self.taken.append((self.bench.time.us, {name: min(0, before[name] - level) for name, level in after.items()}))
         settled = self.bench.status(self.name)

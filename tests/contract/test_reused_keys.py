@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import redis as redis_py
 from structlog.testing import capture_logs
@@ -64,11 +66,8 @@ def test_another_agent_or_tenant_has_keys_of_its_own(client: Client) -> None:
 def test_start_message_with_a_reused_key_is_poison(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its job id is its key. The worker keeps the second message as poison, with this reason."""
 
-    class Runtime:
-        agents: tuple[str, ...] = ()
-
-    Runtime.client = client  # type: ignore[attr-defined]
-    monkeypatch.setattr(tasks, "runtime", lambda: Runtime)
+    process = SimpleNamespace(agents=(), client=client, settings=SimpleNamespace(one_server=True))
+    monkeypatch.setattr(tasks, "runtime", lambda: process)
     envelope = {"job_id": "order-1", "agent": "clerk", "session_id": "s1", "input": "pay 1"}
     tasks.start({**envelope})
     tasks.start({**envelope})

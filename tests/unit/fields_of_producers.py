@@ -51,7 +51,8 @@ class Producer:
     def start(self, **fields: Any) -> Job | str:
         """Deliver a start message. Returns the job, or the reason why the message is poison."""
         keys = self.fleet.operations.keys
-        process = SimpleNamespace(agents=Registry([CLERK]), client=self.client)
+        settings = SimpleNamespace(one_server=True)
+        process = SimpleNamespace(agents=Registry([CLERK]), client=self.client, settings=settings)
         given = {"job_id": "job-1", "agent": "clerk", "session_id": "s1", "input": "Go.", **fields}
         with patch.object(tasks, "runtime", lambda: process):
             tasks.start.run(given)

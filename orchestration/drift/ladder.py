@@ -49,7 +49,7 @@ class Refusal:
     raw: str
     """The arguments, or the text of the answer."""
     turn: int = field(default=0, compare=False)
-    """Tells the turns apart. Calls of one turn are one mistake: the model had no error before it made the others."""
+    """The turn. Wrong calls of one turn count as one mistake, because the model made them before it got an error."""
 
 
 @dataclass(frozen=True)

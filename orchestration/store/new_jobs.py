@@ -26,7 +26,7 @@ log = get_logger("midwatch.store")
 
 
 def digest_of(text: str) -> str:
-    """The digest of an input, by which a repetition is known."""
+    """Return the digest of an input. A repeated request has the same digest."""
     return sha256(text.encode()).hexdigest()
 
 

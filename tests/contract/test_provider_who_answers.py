@@ -337,7 +337,7 @@ BODY_WAITS: list[tuple[Any, int | None]] = [
 
 @pytest.mark.parametrize(("body", "wait_ms"), BODY_WAITS)
 def test_wait_in_the_body_is_heard(setup: Setup, body: Any, wait_ms: int | None) -> None:
-    """A wait in a field of the body is heard in each form. A wait in the message is the last resort."""
+    """A wait in a field of the body is read in each form. A wait in the message is read only if no field has one."""
     assert setup.failure(reply(429, body)).retry_after_ms == wait_ms
     assert setup.failure(reply(429, body, {"retry-after": "3"})).retry_after_ms == 3_000
 

@@ -29,6 +29,14 @@ def failure_of_loss(lost: RecordLost) -> Failure:
     return Failure(kind=FailureKind.RECORD_LOST, detail=f"{lost}; what is left is kept, but the job can't go on")
 
 
+def damage_letter(ref: StepRef, failure: Failure, *, agent: str, worker: str, attempt: int) -> DeadLetterRecord:
+    """Make the dead letter of a job whose records are lost or can't be read. The script fills in the server's time."""
+    return DeadLetterRecord(
+        job_id=ref.job_id, session_id=ref.session_id, agent=agent, step=ref.step, kind=ref.kind, failure=failure,
+        dead_ms=0, tries=(Try(at_ms=0, worker=worker, attempt=attempt, failure=failure),),
+    )  # fmt: skip
+
+
 def bury(
     client: redis.Redis, keys: Keyspace, dispatcher: Dispatcher, ref: StepRef, lost: RecordLost, *, worker: str
 ) -> SetAside:
@@ -40,16 +48,7 @@ def bury(
     """
     _restore_pointer(client, keys, ref)
     failure, agent = failure_of_loss(lost), _agent_of(client, keys, ref.job_id)
-    letter = DeadLetterRecord(
-        job_id=ref.job_id,
-        session_id=ref.session_id,
-        agent=agent,
-        step=ref.step,
-        kind=ref.kind,
-        failure=failure,
-        dead_ms=0,  # the script fills in the server's time
-        tries=(Try(at_ms=0, worker=worker, attempt=1, failure=failure),),
-    )
+    letter = damage_letter(ref, failure, agent=agent, worker=worker, attempt=1)
     known = NewJob(
         job_id=ref.job_id, agent=agent, session_id=ref.session_id, input="lost", priority=ref.priority, agent_version="",
         max_steps=1, timeout_ms=1,

@@ -8,12 +8,11 @@ from midwatch.orchestration.errors import RecordLost
 from midwatch.orchestration.keyspace import Keyspace
 from midwatch.orchestration.ports import Dispatcher
 from midwatch.orchestration.protocol.store_replies import SetAside
-from midwatch.orchestration.store.damage.burying import bury
+from midwatch.orchestration.store.damage.burying import bury, damage_letter
 from midwatch.orchestration.store.records import member, member_base
 from midwatch.orchestration.store.script_calls import put_aside
 from midwatch.orchestration.store.scripts import Scripts
 from midwatch.orchestration.store.step_keys import step_keys
-from midwatch.schemas.deadletter import DeadLetterRecord, Try
 from midwatch.schemas.failure import Failure
 from midwatch.schemas.step import StepRef
 
@@ -35,16 +34,7 @@ class SettingAside:
         self, ref: StepRef, nonce: str, failure: Failure, *, worker: str, max_tries: int, wait_ms: int
     ) -> SetAside:
         """See `ports.Store.set_aside`."""
-        letter = DeadLetterRecord(
-            job_id=ref.job_id,
-            session_id=ref.session_id,
-            agent=AGENT,
-            step=ref.step,
-            kind=ref.kind,
-            failure=failure,
-            dead_ms=0,  # the script fills in the server's time
-            tries=(Try(at_ms=0, worker=worker, attempt=max_tries, failure=failure),),
-        )
+        letter = damage_letter(ref, failure, agent=AGENT, worker=worker, attempt=max_tries)
         call = put_aside.set_aside(
             step_keys(self.keys, ref), step=ref.step, member=member(ref), member_base=member_base(ref), job=ref.job_id,
             session=ref.session_id, nonce=nonce, max_tries=max_tries, wait_ms=wait_ms, letter=letter, failure=failure,
